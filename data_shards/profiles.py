@@ -1,0 +1,137 @@
+"""Profiles: YAML files that hold only what differs from the defaults of a typed config.
+
+`extends:` names one parent (relative to the file); dotted overrides (`training.epochs=5`)
+come last. Every unknown key is refused with its path and the nearest good one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from data_shards.records.errors import InputError
+
+
+class Config(BaseModel):
+    """Base of every config: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def load_profile(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ()) -> ConfigT:
+    """The config that `path`, its parents and `key=value` overrides describe.
+
+    Raises InputError (what, where, remedy) for a missing file, bad YAML, a cycle of
+    `extends`, an unknown key or a value of the wrong type.
+    """
+    values = _merge(_read_with_parents(path, ()), _parse_overrides(overrides))
+    return validate(kind, values, where=str(path))
+
+
+def validate(kind: type[ConfigT], values: Mapping[str, Any], *, where: str) -> ConfigT:
+    """`values` as a config, or InputError naming the first bad field."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_describe(kind, error.errors()[0])}") from error
+
+
+def dump_profile(config: Config) -> str:
+    """The resolved config as YAML; `load_profile` reads it back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    resolved = path.resolve()
+    if resolved in seen:
+        raise InputError(f"{path}: `extends` leads back to this file: remove one of the two")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such profile: see the folder configs/") from error
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise InputError(f"{path}: not a YAML profile ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    return _merge(_read_with_parents(path.parent / str(parent), (*seen, resolved)), values)
+
+
+def _parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"{override!r}: an override is written key=value")
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"{override!r}: the value is not valid YAML") from error
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        merged = _merge(merged, value)
+    return merged
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`change` over `base`; a mapping with another `name` (union tag) replaces it whole."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            renamed = "name" in value and value["name"] != old.get("name", value["name"])
+            merged[key] = value if renamed else _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _describe(kind: type[BaseModel], error: ErrorDetails) -> str:
+    path = ".".join(str(part) for part in error["loc"]) or "profile"
+    if error["type"] == "extra_forbidden":
+        *parents, key = (str(part) for part in error["loc"])
+        near = difflib.get_close_matches(key, _fields_at(kind, parents), n=1, cutoff=0.5)
+        known = ", ".join(sorted(_fields_at(kind, parents)))
+        remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {known}"
+        return f"unknown key {path!r}: {remedy}"
+    if error["type"] == "missing":
+        return f"{path}: required, but not set: add it to the profile or pass {path}=..."
+    message = error["msg"].removeprefix("Value error, ")
+    given = error.get("input")
+    shown = "" if isinstance(given, (dict, BaseModel)) else f" (got {given!r})"
+    return f"{path}: {message}{shown}"
+
+
+def _fields_at(kind: type[BaseModel], parents: Sequence[str]) -> set[str]:
+    """Field names of the config reached by `parents`; union tags in the path pick a member."""
+    kinds: list[type[BaseModel]] = [kind]
+    for part in parents:
+        tagged = [k for k in kinds if _tag(k) == part]
+        if tagged:
+            kinds = tagged
+            continue
+        fields = [k.model_fields[part].annotation for k in kinds if part in k.model_fields]
+        kinds = [each for annotation in fields for each in _models_in(annotation)]
+    return {name for each in kinds for name in each.model_fields}
+
+
+def _tag(kind: type[BaseModel]) -> Any:
+    field = kind.model_fields.get("name")
+    return field.default if field is not None else None
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

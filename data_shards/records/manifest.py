@@ -1,0 +1,159 @@
+"""The two descriptions beside the tars: an index per shard and one manifest per folder.
+
+<folder>/train-000000.tar             samples, in WebDataset's naming
+<folder>/train-000000.index.json      where each member lies, with its checksum
+<folder>/manifest.json                written last: a folder without it is unfinished
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_shards.records.errors import InputError
+from data_shards.records.study import Split, View
+
+SCHEMA_VERSION: Literal[1] = 1
+MANIFEST_NAME = "manifest.json"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Member(_Document):
+    """One file inside a tar: payload offset and size in bytes, CRC-32 of the payload."""
+
+    offset: int
+    size: int
+    crc32: int
+
+
+class IndexedSample(_Document):
+    """One sample of a shard. `words` counts the word tokens each text policy would keep."""
+
+    key: str
+    patient_id: str
+    views: tuple[View | None, ...]
+    members: dict[str, Member]
+    words: dict[str, int]
+
+
+class DroppedSample(_Document):
+    """A study (or image) left out, and why."""
+
+    key: str
+    reason: str
+
+
+class PixelSums(_Document):
+    """Integer sums over 8-bit pixels: exact, so that adding shards in any order agrees."""
+
+    count: int = 0
+    total: int = 0
+    total_of_squares: int = 0
+
+
+class ShardIndex(_Document):
+    """`<shard>.index.json`: written after its tar is complete, so it marks the shard done."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    plan_sha256: str
+    tar_name: str
+    tar_bytes: int
+    tar_sha256: str
+    split: Split
+    samples: tuple[IndexedSample, ...]
+    dropped: tuple[DroppedSample, ...]
+    pixels: PixelSums
+
+
+class ShardEntry(_Document):
+    """One shard as the manifest lists it."""
+
+    tar_name: str
+    index_name: str
+    split: Split
+    samples: int
+    bytes: int
+    sha256: str
+    index_sha256: str
+
+
+class Manifest(_Document):
+    """`manifest.json`. `pixel_mean` and `pixel_std` are of the training split, in [0, 1]."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    source: str
+    licence: str
+    seed: int
+    longest_side_px: int
+    pixel_mean: float
+    pixel_std: float
+    samples_by_split: dict[Split, int]
+    patients_by_split: dict[Split, int]
+    images_by_split_and_view: dict[Split, dict[str, int]]
+    shards: tuple[ShardEntry, ...]
+    dropped: tuple[DroppedSample, ...]
+    dropped_by_reason: dict[str, int]
+
+
+def write_json_atomically(path: Path, text: str) -> None:
+    """Write `text` so that `path` either keeps its old content or holds all of the new."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a shard folder.
+
+    Raises InputError when there is none (unfinished build), when it is of another schema
+    version, or when it is malformed.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no manifest, so this is not a finished shard folder: "
+            "run `python -m data_shards build PROFILE.yaml` (it goes on where it stopped)"
+        )
+    return _parse(Manifest, path)
+
+
+def read_shard_index(path: Path) -> ShardIndex:
+    """The index beside one tar. Raises InputError when missing, foreign or malformed."""
+    if not path.is_file():
+        raise InputError(f"{path}: the index of a shard is missing: build the shards again")
+    return _parse(ShardIndex, path)
+
+
+DocumentT = TypeVar("DocumentT", bound=_Document)
+
+
+def _parse(kind: type[DocumentT], path: Path) -> DocumentT:
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}): build the shards again") from error
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: schema version {version!r}, but this release reads {SCHEMA_VERSION}: "
+            "build the shards again with this release"
+        )
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {where}: {first['msg']}: build the shards again") from error

@@ -1,0 +1,158 @@
+"""What one sample of a shard is: a study with its images, report, labels, boxes and masks.
+
+A `Sample` is what a source yields (paths of the originals); a `StudyRecord` is what
+the shard stores as `<key>.json`, beside `<key>.image0.jpg`, `<key>.image1.jpg` ... and
+`<key>.mask_<class>.png`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Split = Literal["train", "validate", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validate", "test")
+
+View = Literal["PA", "AP", "L"]
+FRONTAL_VIEWS: frozenset[str] = frozenset({"PA", "AP"})
+LATERAL_VIEWS: frozenset[str] = frozenset({"L"})
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A radiology report: raw text, its sections, and each section's sentences, in order.
+
+    `sections` maps a normalised name ("findings", "impression", ...) to text; `sentences`
+    has the same keys. Text policies (`data_shards.records.policies`) choose from these when
+    a shard is read, so that changing the policy needs no new conversion.
+    """
+
+    raw: str
+    sections: dict[str, str]
+    sentences: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One image of a study where the archive keeps it. `view` is None when unknown."""
+
+    id: str
+    path: Path
+    view: View | None
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box in pixels of image number `image` (x, y: upper left corner).
+
+    In a `Sample` the pixels are the original's, in a `StudyRecord` the stored image's.
+    """
+
+    image: int
+    x: float
+    y: float
+    width: float
+    height: float
+    category: str
+    phrase: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMask:
+    """A binary mask (non-zero = inside) of image number `image`, same size as the original."""
+
+    image: int
+    category: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One study as a source yields it. `split` None: the builder draws one by patient."""
+
+    patient_id: str
+    study_id: str
+    images: tuple[SourceImage, ...]
+    report: Report
+    split: Split | None = None
+    labels: dict[str, float | None] = field(default_factory=dict)
+    boxes: tuple[Box, ...] = ()
+    masks: tuple[SourceMask, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One stored image: member `image<n>.jpg`; sizes in pixels, stored and original."""
+
+    id: str
+    view: View | None
+    member: str
+    width: int
+    height: int
+    original_width: int
+    original_height: int
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRecord:
+    """One stored mask: member `mask_<category>.png` (`image` says which image it covers)."""
+
+    image: int
+    category: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """The `<key>.json` member of a shard."""
+
+    key: str
+    patient_id: str
+    study_id: str
+    split: Split
+    source: str
+    licence: str
+    images: tuple[ImageRecord, ...]
+    report: Report
+    labels: dict[str, float | None]
+    boxes: tuple[Box, ...]
+    masks: tuple[MaskRecord, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries and lists, ready for `json.dumps`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> StudyRecord:
+        """The record of a parsed `<key>.json`. Raises KeyError or TypeError when malformed."""
+        report = value["report"]
+        return cls(
+            key=value["key"],
+            patient_id=value["patient_id"],
+            study_id=value["study_id"],
+            split=value["split"],
+            source=value["source"],
+            licence=value["licence"],
+            images=tuple(ImageRecord(**image) for image in value["images"]),
+            report=Report(
+                raw=report["raw"],
+                sections=report["sections"],
+                sentences={name: tuple(each) for name, each in report["sentences"].items()},
+            ),
+            labels=value["labels"],
+            boxes=tuple(Box(**box) for box in value["boxes"]),
+            masks=tuple(MaskRecord(**mask) for mask in value["masks"]),
+        )
+
+    def frontal_images(self) -> tuple[int, ...]:
+        """Positions of the frontal (PA, AP) images, ordered by image id."""
+        return self._positions(FRONTAL_VIEWS)
+
+    def lateral_images(self) -> tuple[int, ...]:
+        """Positions of the lateral images, ordered by image id."""
+        return self._positions(LATERAL_VIEWS)
+
+    def _positions(self, views: frozenset[str]) -> tuple[int, ...]:
+        matching = (i for i, image in enumerate(self.images) if image.view in views)
+        return tuple(sorted(matching, key=lambda i: self.images[i].id))

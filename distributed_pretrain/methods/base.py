@@ -1,0 +1,66 @@
+"""What the trainer and the evaluations ask of a pre-training method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from distributed_pretrain.batch import Batch, ReportTokens
+
+
+@dataclass(frozen=True)
+class ImageEmbeddings:
+    """Images in the joint space: one vector per image and one per region (row-major grid).
+
+    `region_weights` sum to 1 over the regions of an image.
+    """
+
+    image: Float[Tensor, "batch dim"]
+    regions: Float[Tensor, "batch regions dim"]
+    region_weights: Float[Tensor, "batch regions"]
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ReportEmbeddings:
+    """Reports in the joint space: one vector per report and one per sentence."""
+
+    report: Float[Tensor, "batch dim"]
+    sentences: Float[Tensor, "batch sentences dim"]
+    sentence_weights: Float[Tensor, "batch sentences"]
+    sentence_mask: Bool[Tensor, "batch sentences"]
+
+
+class Method(nn.Module, ABC):
+    """A pre-training method: encoders, heads and the loss over them.
+
+    A training step is `loss(forward(batch))`. `forward` runs once a step, touches every
+    trained parameter and returns all the loss needs; `loss` has no parameters of its own and
+    may gather over ranks.
+    """
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Any:
+        """Every tower output the loss needs, as one dataclass of tensors."""
+
+    @abstractmethod
+    def loss(self, outputs: Any) -> dict[str, Tensor]:
+        """Scalar loss terms by name; `"total"` is the one to minimise."""
+
+    @abstractmethod
+    def embed_images(self, images: Float[Tensor, "batch 1 height width"]) -> ImageEmbeddings:
+        """Image and region embeddings in the joint space (for retrieval and grounding)."""
+
+    @abstractmethod
+    def embed_reports(self, report: ReportTokens) -> ReportEmbeddings:
+        """Report and sentence embeddings in the joint space."""
+
+    @abstractmethod
+    def feature_map(
+        self, images: Float[Tensor, "batch 1 height width"]
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        """The image encoder's last feature map: what downstream tasks build on."""
