@@ -1,0 +1,59 @@
+"""What the builder asks of a data set: a list of studies, and each study on demand."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_shards.records.errors import InputError
+from data_shards.records.manifest import DroppedSample
+from data_shards.records.study import Sample, Split
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StudyRef:
+    """A study by its ids. `split` None: the builder draws one by patient."""
+
+    patient_id: str
+    study_id: str
+    split: Split | None = None
+
+
+class Source(ABC):
+    """One data set.
+
+    A source pickles small enough to be sent to worker processes, and keeps open files out of
+    its pickle: archives are opened in the process that reads them.
+    """
+
+    name: str
+    licence: str
+
+    @abstractmethod
+    def list_studies(self) -> Sequence[StudyRef]:
+        """Every study the tables name, sorted by patient and study id, without reading reports.
+
+        Raises InputError for duplicate ids, an unknown view (where the policy is to stop) and
+        a patient in two splits.
+        """
+
+    @abstractmethod
+    def load_study(self, ref: StudyRef) -> Sample | DroppedSample:
+        """The study with its report parsed and its images listed (not decoded), or why not.
+
+        Raises InputError for bad input that the policy is to stop at.
+        """
+
+
+def refuse_patients_in_two_splits(refs: Sequence[StudyRef], *, where: str) -> None:
+    """Raise InputError naming the first patient whose studies lie in different splits."""
+    split_of_patient: dict[str, StudyRef] = {}
+    for ref in refs:
+        first = split_of_patient.setdefault(ref.patient_id, ref)
+        if first.split != ref.split:
+            raise InputError(
+                f"{where}: patient {ref.patient_id} is in two splits (study {first.study_id} in "
+                f"{first.split}, study {ref.study_id} in {ref.split}): give all studies of a "
+                "patient one split"
+            )
