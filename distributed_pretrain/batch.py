@@ -41,3 +41,26 @@ class Batch:
     images: Float[Tensor, "batch 1 height width"]
     report: ReportTokens
     sample_mask: Bool[Tensor, " batch"]
+
+    def split(self, pieces: int) -> list[Batch]:
+        """Equal consecutive parts of the rows, as many as `pieces` (1: the batch itself)."""
+        if pieces == 1:
+            return [self]
+        rows = len(self.keys)
+        assert rows % pieces == 0, f"{rows} rows cannot be cut into {pieces}"
+        size = rows // pieces
+        return [self._rows(slice(start, start + size)) for start in range(0, rows, size)]
+
+    def _rows(self, rows: slice) -> Batch:
+        report = self.report
+        return Batch(
+            keys=self.keys[rows],
+            images=self.images[rows],
+            report=ReportTokens(
+                token_ids=report.token_ids[rows],
+                token_mask=report.token_mask[rows],
+                sentence_index=report.sentence_index[rows],
+                sentence_mask=report.sentence_mask[rows],
+            ),
+            sample_mask=self.sample_mask[rows],
+        )

@@ -1,0 +1,58 @@
+"""Progress of a training run: a bar in a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class TrainingProgress:
+    """Shows the step, the loss and the rate on stderr; silent on ranks other than 0."""
+
+    def __init__(
+        self, *, first_step: int, total_steps: int, interval_seconds: float, enabled: bool
+    ) -> None:
+        self._enabled = enabled
+        self._interval = interval_seconds
+        self._total = total_steps
+        self._first = first_step
+        self._started = time.monotonic()
+        self._last_line = self._started - interval_seconds
+        self._bar: tqdm[None] | None = None
+        if enabled and sys.stderr.isatty():
+            self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True)
+
+    def update(self, step: int, *, loss: float, pairs_per_second: float) -> None:
+        """Report that `step` steps are done."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {pairs_per_second:.0f} pairs/s", False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if self._enabled and (now - self._last_line >= self._interval or step == self._total):
+            self._last_line = now
+            left = (now - self._started) / (step - self._first) * (self._total - step)
+            self.say(
+                f"step {step}/{self._total}  loss {loss:.4f}  {pairs_per_second:.0f} pairs/s  "
+                f"{_clock(left)} left"
+            )
+
+    def say(self, line: str) -> None:
+        """Print a line without disturbing the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        elif self._enabled:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
