@@ -1,0 +1,1 @@
+"""Launching on a cluster: Submitit on Slurm (to come)."""

@@ -1,0 +1,116 @@
+"""Validation in the loop: every loss term and the recalls over the whole split, on all ranks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.data.augmentation import DeviceTransform
+from distributed_pretrain.data.loader import EvaluationLoader, HostBatch
+from distributed_pretrain.evaluation.retrieval import retrieval_metrics
+from distributed_pretrain.methods.base import Method
+from distributed_pretrain.telemetry.pictures import (
+    region_weights_picture,
+    sentence_attention_picture,
+    similarity_matrix_picture,
+)
+from distributed_pretrain.training.engine import Engine
+
+PICTURED_STUDIES = 32
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Measures a method on a split: the same numbers for any number of ranks.
+
+    Losses are means over the samples of fixed global batches in file order; the last one is
+    padded and masked, so that no sample is dropped.
+    """
+
+    loader: EvaluationLoader
+    transform: DeviceTransform
+    engine: Engine
+    report_groups: tuple[str, ...]
+
+    def measure(self, method: Method) -> dict[str, float]:
+        """Loss terms, `image_to_report_recall_at_k` and so on, `recall_sum` (fractions)."""
+        sums: dict[str, float] = {}
+        images: list[Tensor] = []
+        reports: list[Tensor] = []
+        count = 0.0
+        with _evaluating(method):
+            for _, batch in self._batches():
+                with self.engine.autocast():
+                    outputs = method(batch)
+                    terms = method.loss(outputs)
+                mask = self.engine.gather_rows(batch.sample_mask)
+                real = float(mask.sum())
+                packed = torch.stack([value.detach() for value in terms.values()])
+                means = self.engine.mean_over_ranks(packed).tolist()
+                for name, mean in zip(terms, means, strict=True):
+                    sums[name] = sums.get(name, 0.0) + mean * real
+                count += real
+                images.append(self.engine.gather_rows(outputs.image.float())[mask].cpu())
+                reports.append(self.engine.gather_rows(outputs.report.float())[mask].cpu())
+        losses = {name: total / count for name, total in sums.items()}
+        recalls = retrieval_metrics(
+            torch.cat(images), torch.cat(reports), groups=self.report_groups
+        )
+        return losses | recalls
+
+    def pictures(self, method: Method) -> dict[str, NDArray[np.uint8]]:
+        """What the method sees in the first studies: similarities, region weights, attention."""
+        host, batch = next(iter(self._batches()))
+        rows = slice(0, min(PICTURED_STUDIES, int(batch.sample_mask.sum())))
+        with _evaluating(method), self.engine.autocast():
+            image = method.embed_images(batch.images)
+            report = method.embed_reports(batch.report)
+            attention = method.sentence_attention(batch.images[:1], batch.report.rows(slice(0, 1)))
+        similarity = torch.nn.functional.normalize(image.image[rows].float(), dim=1) @ (
+            torch.nn.functional.normalize(report.report[rows].float(), dim=1).T
+        )
+        pixels = _for_display(batch.images)
+        sentences = host.sentences[0][: int(batch.report.sentence_mask[0].sum())]
+        return {
+            "similarity_matrix": similarity_matrix_picture(_array(similarity)),
+            "region_weights": region_weights_picture(
+                pixels[:8], _array(image.region_weights[:8]), image.grid
+            ),
+            "sentence_attention": sentence_attention_picture(
+                pixels[0], sentences, _array(attention[0][: len(sentences)]), image.grid
+            ),
+        }
+
+    def _batches(self) -> Iterator[tuple[HostBatch, Batch]]:
+        for host in self.loader.batches():
+            yield host, self.transform(host, self.engine.device, train=False)
+
+
+@contextlib.contextmanager
+def _evaluating(method: Method) -> Iterator[None]:
+    was_training = method.training
+    method.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        method.train(was_training)
+
+
+def _for_display(images: Tensor) -> NDArray[np.float32]:
+    """Each image stretched to [0, 1]: (B, H, W)."""
+    pixels = images[:, 0].float()
+    low = pixels.amin(dim=(1, 2), keepdim=True)
+    high = pixels.amax(dim=(1, 2), keepdim=True)
+    return _array((pixels - low) / (high - low).clamp_min(1e-6))
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    return values.detach().float().cpu().numpy()

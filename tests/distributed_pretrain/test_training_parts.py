@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from data_shards.records.errors import InputError
+from distributed_pretrain.checkpoint import TrainingState
+from distributed_pretrain.telemetry.metrics_log import MetricsLog, is_timing, read_metrics
+from distributed_pretrain.training.config import (
+    EarlyStoppingConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+from distributed_pretrain.training.schedules import learning_rate_share
+from distributed_pretrain.training.stopping import judge_validation
+
+
+def test_the_authors_cosine_falls_over_one_epoch_and_rises_over_the_next() -> None:
+    schedule = ScheduleConfig(name="cosine_per_epoch")
+    shares = [
+        learning_rate_share(schedule, step, steps_per_epoch=411, total_steps=41100)
+        for step in (0, 411, 822)
+    ]
+    assert shares == pytest.approx([1.0, 0.0, 1.0])
+    quarter = learning_rate_share(schedule, 137, steps_per_epoch=411, total_steps=41100)
+    assert quarter == pytest.approx(0.5 * (1 + math.cos(math.pi / 3)))
+
+
+def test_warm_up_rises_linearly_to_the_peak_and_cosine_ends_at_its_share() -> None:
+    schedule = ScheduleConfig(name="cosine", warmup_steps=4, final_share=0.1)
+    shares = [
+        learning_rate_share(schedule, step, steps_per_epoch=10, total_steps=24)
+        for step in (0, 1, 2, 3, 4, 14, 24)
+    ]
+    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 0.55, 0.1])
+
+
+def judged(scores: list[float], **settings: object) -> list[tuple[bool, bool]]:
+    config = TrainingConfig.model_validate(settings)
+    state = TrainingState()
+    return [judge_validation(state, config, {config.best_metric: score}) for score in scores]
+
+
+def test_training_stops_after_patience_validations_without_enough_gain() -> None:
+    stopping = EarlyStoppingConfig(patience=2, min_delta=0.1)
+    outcome = judged([1.0, 0.95, 0.93, 0.5], early_stopping=stopping)
+    assert outcome == [(True, False), (True, False), (True, True), (True, False)]
+
+
+def test_any_metric_can_be_watched_and_recalls_are_best_when_high() -> None:
+    outcome = judged([0.1, 0.3, 0.2], best_metric="recall_sum", best_is="highest")
+    assert [best for best, _ in outcome] == [True, True, False]
+    with pytest.raises(ValidationError, match="set best_is"):
+        TrainingConfig(best_metric="recall_sum")
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="choose one of global, total"):
+        judge_validation(
+            TrainingState(), TrainingConfig(best_metric="totl"), {"total": 1.0, "global": 1.0}
+        )
+
+
+def test_resuming_cuts_later_and_half_written_lines(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, resume_step=0)
+    for step in (1, 2, 3):
+        log.write(step, "train", {"total": 0.5 * step, "step_seconds": 1.0})
+    log.close()
+    with path.open("a") as file:
+        file.write('{"step": 4, "spl')
+    MetricsLog(path, resume_step=2).close()
+    assert [line["step"] for line in read_metrics(path)] == [1, 2]
+    assert read_metrics(path)[1]["total"] == 1.0
+
+
+def test_timing_fields_are_the_named_ones() -> None:
+    assert is_timing("pairs_per_second")
+    assert is_timing("data_wait_share")
+    assert not is_timing("total")
