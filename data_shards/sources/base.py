@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data_shards.records.errors import InputError
@@ -44,6 +44,23 @@ class Source(ABC):
 
         Raises InputError for bad input that the policy is to stop at.
         """
+
+    def list_dropped_images(self) -> Sequence[DroppedSample]:
+        """Images the tables name that no study will hold, by image id, and why.
+
+        Those of studies that are dropped whole may be among them; those a profile filters out
+        by view are not.
+        """
+        return ()
+
+    def side_reports(self) -> Mapping[str, str]:
+        """Texts to write beside the manifest, by file name (an overlap with another set)."""
+        return {}
+
+
+def drop_study(ref: StudyRef, reason: str) -> DroppedSample:
+    """`ref` left out: reasons are counted, so they name no id."""
+    return DroppedSample(key=f"{ref.patient_id}_{ref.study_id}", reason=reason)
 
 
 def refuse_patients_in_two_splits(refs: Sequence[StudyRef], *, where: str) -> None:
