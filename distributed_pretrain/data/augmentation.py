@@ -1,0 +1,109 @@
+"""From decoded pixels to the model's input: LoVT's augmentation, batched on the device."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.data.config import AugmentationConfig
+from distributed_pretrain.data.host_batch import AugmentationParameters, HostBatch
+from distributed_pretrain.data.resampling import (
+    adjust_brightness,
+    adjust_contrast,
+    affine_warp,
+    gaussian_blur,
+    resize_windows,
+)
+
+# On a CPU the intermediate images of this many samples stay in a core's second-level cache.
+_CPU_CHUNK_IMAGES = 8
+
+
+class DeviceTransform:
+    """Turns a HostBatch into a Batch: resize, augment in training, normalise.
+
+    Augmented in LoVT's order: crop and flip, affine, brightness, contrast, blur. The parameters
+    come from the host, so that a CPU and a GPU see the same images up to rounding. Always float32,
+    also under autocast, and without gradients.
+    """
+
+    def __init__(
+        self,
+        config: AugmentationConfig,
+        *,
+        image_size_px: int,
+        pixel_mean: float,
+        pixel_std: float,
+    ) -> None:
+        self._config = config
+        self._side_px = image_size_px
+        self._mean = pixel_mean
+        self._std = pixel_std
+
+    def __call__(self, host: HostBatch, device: torch.device, *, train: bool) -> Batch:
+        """The batch on `device`, images normalised with the given mean and std.
+
+        `train` applies the batch's augmentation parameters; a batch without is only resized.
+        """
+        batch = len(host.keys)
+        chunk = _CPU_CHUNK_IMAGES if device.type == "cpu" else batch
+        pixels = host.pixels.to(device, non_blocking=True)
+        sizes = host.window_sizes_px.to(device, non_blocking=True)
+        drawn = host.augmentation if train else None
+        parameters = drawn.to(device) if drawn is not None else None
+        images = torch.empty(batch, 1, self._side_px, self._side_px, device=device)
+        # Autocast would run the products below in bfloat16.
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for start in range(0, batch, chunk):
+                rows = slice(start, start + chunk)
+                few = parameters.rows(rows) if parameters is not None else None
+                scaled = pixels[rows, 0].to(torch.float32).div_(255)
+                augmented = self._augment(scaled, sizes[rows], few)
+                torch.sub(augmented, self._mean, out=images[rows, 0])
+            images.div_(self._std)
+        return Batch(
+            keys=host.keys,
+            images=images,
+            report=host.report.to(device),
+            sample_mask=host.sample_mask.to(device, non_blocking=True),
+        )
+
+    def _augment(
+        self,
+        canvas: Float[Tensor, "batch height width"],
+        sizes: Tensor,
+        parameters: AugmentationParameters | None,
+    ) -> Float[Tensor, "batch side side"]:
+        if parameters is None:
+            upright = torch.zeros(len(canvas), dtype=torch.bool, device=canvas.device)
+            return resize_windows(canvas, sizes, upright, side_px=self._side_px)
+        images = resize_windows(canvas, sizes, parameters.flip, side_px=self._side_px)
+        if self._config.affine:
+            images = affine_warp(
+                images,
+                rotation_degrees=parameters.rotation_degrees,
+                translation_fraction=parameters.translation_fraction,
+                scale=parameters.scale,
+            )
+        if self._config.brightness_contrast:
+            images = adjust_brightness(images, parameters.brightness)
+            images = adjust_contrast(images, parameters.contrast)
+        if self._config.gaussian_blur:
+            images = gaussian_blur(
+                images, parameters.blur_sigma_px, kernel_px=self._config.blur_kernel_px
+            )
+        return images
+
+
+def stored_to_model_scale(
+    width: int, height: int, image_size_px: int
+) -> tuple[float, float, float]:
+    """(scale, offset_x, offset_y) in pixels: model = stored * scale + offset, as in evaluation.
+
+    A stored image of `width` x `height` is zero-padded to a centred square and resized.
+    """
+    side = max(width, height)
+    scale = image_size_px / side
+    return scale, (side - width) // 2 * scale, (side - height) // 2 * scale

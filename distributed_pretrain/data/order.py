@@ -1,0 +1,100 @@
+"""The global sample order: a pure function of (seed, epoch), the same for any number of ranks.
+
+Shards are permuted; samples are shuffled within a window of consecutive shards, so that reading
+touches only a window's tars at a time. The only state of a run is `samples_consumed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.records.errors import InputError
+
+# Keeps the order's random stream apart from the draws of single samples.
+_ORDER_STREAM = 0x0D0E
+
+
+@dataclass(frozen=True)
+class GlobalOrder:
+    """The order of `sum(shard_sizes)` samples, whose positions count in file order.
+
+    Raises InputError when a global batch holds more samples than there are.
+    """
+
+    shard_sizes: tuple[int, ...]
+    global_batch: int
+    seed: int
+    shuffle_window_shards: int
+
+    def __post_init__(self) -> None:
+        if self.global_batch > self.samples:
+            raise InputError(
+                f"global_batch={self.global_batch} is larger than the split of {self.samples} "
+                f"samples: use at most {self.samples}, or add studies"
+            )
+
+    @property
+    def samples(self) -> int:
+        """How many samples an epoch orders (the last `samples % global_batch` are not used)."""
+        return sum(self.shard_sizes)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches in an epoch; every rank runs as many steps."""
+        return self.samples // self.global_batch
+
+    def epoch_and_step(self, samples_consumed: int) -> tuple[int, int]:
+        """Where a run stands that has consumed so many samples: epoch and step in it, from 0."""
+        steps, rest = divmod(samples_consumed, self.global_batch)
+        if rest:
+            raise InputError(
+                f"samples_consumed={samples_consumed} is no multiple of "
+                f"global_batch={self.global_batch}: resume with the global batch of the checkpoint"
+            )
+        return divmod(steps, self.steps_per_epoch)
+
+    def epoch_positions(self, epoch: int) -> NDArray[np.int64]:
+        """All positions in the order of `epoch`, (samples,)."""
+        random = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence((self.seed, epoch, _ORDER_STREAM)))
+        )
+        ends = np.cumsum(self.shard_sizes)
+        shards = random.permutation(len(self.shard_sizes))
+        windows = []
+        for start in range(0, len(shards), self.shuffle_window_shards):
+            window = shards[start : start + self.shuffle_window_shards]
+            positions = [np.arange(ends[i] - self.shard_sizes[i], ends[i]) for i in window]
+            windows.append(random.permutation(np.concatenate(positions)))
+        return np.concatenate(windows)
+
+
+def rank_slice(
+    global_positions: Sequence[int] | NDArray[np.int64], *, rank: int, world_size: int
+) -> Sequence[int] | NDArray[np.int64]:
+    """The contiguous share of one rank in a global batch; the ranks' shares join to the batch."""
+    assert len(global_positions) % world_size == 0
+    share = len(global_positions) // world_size
+    return global_positions[rank * share : (rank + 1) * share]
+
+
+def check_world_size(global_batch: int, world_size: int) -> None:
+    """Raises InputError, naming the nearest that fit, unless the ranks divide the global batch."""
+    if global_batch % world_size == 0:
+        return
+    divisors = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
+    ranks = [max(n for n in divisors if n < world_size)]
+    ranks += [n for n in divisors if n > world_size][:1]
+    below = global_batch // world_size * world_size
+    batches = [n for n in (below, below + world_size) if n > 0]
+    raise InputError(
+        f"global_batch={global_batch} is not divisible by {world_size} ranks: "
+        f"use {_either(ranks)} ranks, or global_batch={_either(batches)}"
+    )
+
+
+def _either(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))

@@ -1,0 +1,62 @@
+"""Batches made ahead by threads, handed over in order, never more than a bounded number."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+Row = TypeVar("Row")
+Loaded = TypeVar("Loaded")
+Result = TypeVar("Result")
+
+# Large enough to make a task's own cost small, small enough to spread one batch over all threads.
+_ROWS_A_TASK = 4
+
+
+def prefetch_in_order(
+    batches: Iterable[tuple[Sequence[Row], Callable[[list[Loaded]], Result]]],
+    load: Callable[[Row], Loaded],
+    *,
+    threads: int,
+    prefetch_batches: int,
+) -> Iterator[Result]:
+    """For each (rows, assemble) in turn: `assemble` of its loaded rows.
+
+    Rows are loaded, and batches assembled, by `threads` threads, at most `prefetch_batches`
+    ahead of the consumer. The first exception of any row is raised in its batch's turn. When the
+    iterator ends, is closed or fails, all its threads have ended.
+    """
+    remaining = iter(batches)
+    pending: deque[Future[Result]] = deque()
+    with_threads = ThreadPoolExecutor(threads, thread_name_prefix="data")
+
+    def load_all(rows: Sequence[Row]) -> list[Loaded]:
+        return [load(row) for row in rows]
+
+    def start(count: int) -> None:
+        for rows, assemble in islice(remaining, count):
+            parts = [
+                with_threads.submit(load_all, rows[i : i + _ROWS_A_TASK])
+                for i in range(0, len(rows), _ROWS_A_TASK)
+            ]
+            # The pool is first in, first out: when a thread reaches this task all its parts have
+            # been started, so waiting for them inside the pool cannot lock up.
+            pending.append(with_threads.submit(_assemble, assemble, parts))
+
+    try:
+        start(prefetch_batches)
+        while pending:
+            result = pending.popleft().result()
+            start(1)
+            yield result
+    finally:
+        with_threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _assemble(
+    assemble: Callable[[list[Loaded]], Result], parts: Sequence[Future[list[Loaded]]]
+) -> Result:
+    return assemble([row for part in parts for row in part.result()])

@@ -1,0 +1,185 @@
+"""Random access to the samples of one split of a shard folder."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import threading
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from data_shards.records.errors import InputError
+from data_shards.records.manifest import (
+    IndexedSample,
+    Manifest,
+    ShardEntry,
+    ShardIndex,
+    read_manifest,
+    read_shard_index,
+)
+from data_shards.records.policies import TextPolicy, minimum_words
+from data_shards.records.study import FRONTAL_VIEWS, Split, StudyRecord
+
+# Pickles and the like would run code: nothing else is ever read.
+READABLE_SUFFIXES = frozenset({".jpg", ".png", ".json"})
+
+# Each mapping keeps a file descriptor, of which a process often has no more than 1,024.
+_MOST_OPEN_TARS = 128
+
+
+class BadSampleError(ValueError):
+    """One sample cannot be read: `key`, its tar, and the reason in one line."""
+
+    def __init__(self, key: str, shard: str, reason: str) -> None:
+        super().__init__(f"{shard}: {key}: {reason}")
+        self.key = key
+        self.shard = shard
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """One study of a shard: its record at once, its images when asked for."""
+
+    record: StudyRecord
+    position: int
+    split: ShardSplit
+
+    def image_bytes(self, image: int) -> bytes:
+        """The encoded image number `image`. Raises BadSampleError when it is damaged."""
+        return self.split.read_member(self.position, self.record.images[image].member)
+
+
+class ShardSplit:
+    """The samples of one split with a frontal image and enough words for a text policy.
+
+    A position counts the kept samples in file order, from 0. Reading is thread-safe, and a
+    pickled split maps the tars anew where it is unpickled.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: Split,
+        policy: TextPolicy,
+        manifest: Manifest,
+        shards: tuple[tuple[str, tuple[IndexedSample, ...]], ...],
+    ) -> None:
+        self.folder = folder
+        self.split: Split = split
+        self.policy: TextPolicy = policy
+        self.manifest = manifest
+        self.shard_sizes = tuple(len(samples) for _, samples in shards)
+        self._samples = [(tar, sample) for tar, samples in shards for sample in samples]
+        self._tars = _MappedTars(folder)
+
+    @classmethod
+    def open(cls, folder: Path, split: Split, policy: TextPolicy) -> Self:
+        """The split as the manifest and the indexes describe it; no tar is read.
+
+        Raises InputError for a folder without manifest, another schema, an index or tar that is
+        missing or not as it was written, and a split in which no sample is usable.
+        """
+        manifest = read_manifest(folder)
+        entries = [entry for entry in manifest.shards if entry.split == split]
+        indexes = [_checked_index(folder, entry) for entry in entries]
+        shards = tuple(
+            (index.tar_name, tuple(s for s in index.samples if _usable(s, policy)))
+            for index in indexes
+        )
+        if not any(samples for _, samples in shards):
+            stored = sum(entry.samples for entry in entries)
+            raise InputError(
+                f"{folder}: split {split!r} has no usable sample ({stored} stored; usable are those"
+                f" with a frontal image and {minimum_words(policy)} words under text policy "
+                f"{policy!r}): choose another split or policy, or build shards with more studies"
+            )
+        return cls(folder, split, policy, manifest, shards)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def key(self, position: int) -> str:
+        """The key of a sample, without reading it."""
+        return self._samples[position][1].key
+
+    def read(self, position: int) -> StoredStudy:
+        """The study at `position`. Raises BadSampleError when its record is damaged."""
+        payload = self.read_member(position, "json")
+        try:
+            record = StudyRecord.from_json(json.loads(payload))
+        except (ValueError, KeyError, TypeError) as error:
+            raise self.bad_sample(position, f"the record is malformed ({error!r})") from error
+        return StoredStudy(record, position, self)
+
+    def read_member(self, position: int, name: str) -> bytes:
+        """The bytes of one member ("json", "image0.jpg" ...), checked against its CRC-32.
+
+        Raises BadSampleError when the member is absent, damaged or of a kind never read.
+        """
+        tar, sample = self._samples[position]
+        if PurePosixPath(f"x.{name}").suffix not in READABLE_SUFFIXES:
+            raise self.bad_sample(position, f"member {name!r} is not a jpg, png or json")
+        member = sample.members.get(name)
+        if member is None:
+            raise self.bad_sample(position, f"member {name!r} is not in the index")
+        payload = self._tars.read(tar, member.offset, member.size)
+        if zlib.crc32(payload) != member.crc32:
+            raise self.bad_sample(position, f"member {name!r} differs from its checksum")
+        return payload
+
+    def bad_sample(self, position: int, reason: str) -> BadSampleError:
+        """The error that says why the sample at `position` cannot be used."""
+        tar, sample = self._samples[position]
+        return BadSampleError(sample.key, tar, reason)
+
+
+class _MappedTars:
+    """Memory maps of the tars read last; safe for threads, empty after unpickling."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[_MappedTars], tuple[Path]]:
+        return _MappedTars, (self._folder,)
+
+    def read(self, tar: str, offset: int, size: int) -> bytes:
+        return self._map(tar)[offset : offset + size]
+
+    def _map(self, tar: str) -> mmap.mmap:
+        with self._lock:
+            if tar not in self._maps:
+                with (self._folder / tar).open("rb") as file:
+                    self._maps[tar] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                if len(self._maps) > _MOST_OPEN_TARS:
+                    # Not closed here: a reader may hold it; it closes with its last reference.
+                    self._maps.popitem(last=False)
+            self._maps.move_to_end(tar)
+            return self._maps[tar]
+
+
+def _usable(sample: IndexedSample, policy: TextPolicy) -> bool:
+    frontal = any(view in FRONTAL_VIEWS for view in sample.views)
+    return frontal and sample.words.get(policy, 0) >= minimum_words(policy)
+
+
+def _checked_index(folder: Path, entry: ShardEntry) -> ShardIndex:
+    path = folder / entry.index_name
+    index = read_shard_index(path)
+    if sha256(path.read_bytes()).hexdigest() != entry.index_sha256:
+        raise InputError(f"{path}: changed since the manifest was written: build the shards again")
+    tar = folder / entry.tar_name
+    if not tar.is_file():
+        raise InputError(f"{tar}: the shard is missing: copy it again or build the shards again")
+    if tar.stat().st_size != index.tar_bytes:
+        raise InputError(
+            f"{tar}: {tar.stat().st_size} bytes, but {index.tar_bytes} were written (cut short?): "
+            "copy it again or build the shards again"
+        )
+    return index
