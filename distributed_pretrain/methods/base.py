@@ -16,7 +16,8 @@ from distributed_pretrain.batch import Batch, ReportTokens
 class ImageEmbeddings:
     """Images in the joint space: one vector per image and one per region (row-major grid).
 
-    `region_weights` sum to 1 over the regions of an image.
+    Vectors have any length: they are compared by their cosine. `region_weights` sum to 1 over
+    the regions of an image.
     """
 
     image: Float[Tensor, "batch dim"]
@@ -27,7 +28,11 @@ class ImageEmbeddings:
 
 @dataclass(frozen=True)
 class ReportEmbeddings:
-    """Reports in the joint space: one vector per report and one per sentence."""
+    """Reports in the joint space: one vector per report and one per sentence.
+
+    Vectors have any length; those of padded sentences (mask False) mean nothing.
+    `sentence_weights` sum to 1 over the real sentences of a report.
+    """
 
     report: Float[Tensor, "batch dim"]
     sentences: Float[Tensor, "batch sentences dim"]

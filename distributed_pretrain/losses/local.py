@@ -1,0 +1,110 @@
+"""The local losses of LoVT between regions or sentences and their cross-modal counterparts."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from distributed_pretrain.losses.collectives import mean_over_samples
+from distributed_pretrain.losses.precision import (
+    at_least_float32,
+    full_precision,
+    unit_vectors,
+    without_columns,
+    zero_where_padded,
+)
+
+# B batch, K regions (rows x columns of the grid), S sentences, D dim.
+
+
+def positiveness(
+    grid: tuple[int, int],
+    *,
+    sharpness: float = 1.0,
+    cutoff: float = 0.5,
+    device: torch.device | None = None,
+) -> Float[Tensor, "regions regions"]:
+    """p[k, l]: how far region l counts as a positive of region k; each row sums to 1 (eq 9).
+
+    p[k, l] is proportional to e^{-d/β} where d <= T and 0 elsewhere, with d the distance of the
+    two regions on the row-major `grid` (rows, columns) over the length of its diagonal, β =
+    `sharpness` and T = `cutoff`. A cutoff of 0 gives the identity. Float64.
+    """
+    rows, columns = grid
+    region_K = torch.arange(rows * columns, device=device)
+    y_K, x_K = region_K // columns, region_K % columns
+    squared_KK = (y_K[:, None] - y_K) ** 2 + (x_K[:, None] - x_K) ** 2
+    # From integers: regions at exactly the cutoff must not fall on either side by rounding.
+    distance_KK = (squared_KK.double() / (rows**2 + columns**2)).sqrt()
+    weight_KK = torch.where(distance_KK <= cutoff, torch.exp(-distance_KK / sharpness), 0.0)
+    return weight_KK / weight_KK.sum(dim=1, keepdim=True)
+
+
+def local_image_loss(
+    regions: Float[Tensor, "batch regions dim"],
+    attended: Float[Tensor, "batch regions dim"],
+    region_weights: Float[Tensor, "batch regions"],
+    *,
+    grid: tuple[int, int],
+    temperature: float | Float[Tensor, " 1"] = 0.3,
+    sharpness: float = 1.0,
+    cutoff: float = 0.5,
+    sample_mask: Bool[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
+    """The mean over samples of Σ_k w_k (ℓ_k + ℓ'_k) / 2 (eqs 6-8), at least the entropy of p.
+
+    ℓ_k is the cross entropy between `positiveness` p[k, :] and the softmax over l of
+    cos(region k, attended l) / τ; ℓ'_k has the two sides exchanged. `attended` are the regions
+    as the report sees them. No gradient flows into `region_weights`. Samples whose
+    `sample_mask` is False leave the mean, over all ranks. Computed in at least float32.
+    """
+    with full_precision(regions):
+        weights_BK = at_least_float32(region_weights.detach())
+        region_mask = None
+        if sample_mask is not None:
+            region_mask = sample_mask[:, None].expand_as(weights_BK)
+            weights_BK = zero_where_padded(weights_BK, sample_mask)
+        regions_BKD = unit_vectors(regions, region_mask)
+        attended_BKD = unit_vectors(attended, region_mask)
+        logits_BKK = regions_BKD @ attended_BKD.mT / temperature
+        p_KK = positiveness(grid, sharpness=sharpness, cutoff=cutoff, device=regions.device)
+        p_KK = p_KK.to(logits_BKK.dtype)
+        # Rows of p sum to 1, so -Σ_l p log softmax(x)_l = logsumexp(x) - Σ_l p x_l. For ℓ' the
+        # logits are transposed, p is not (its rows are normalised, so it is not symmetric).
+        to_attended_BK = logits_BKK.logsumexp(dim=2) - (p_KK * logits_BKK).sum(dim=2)
+        to_regions_BK = logits_BKK.logsumexp(dim=1) - (p_KK.T * logits_BKK).sum(dim=1)
+        loss_BK = weights_BK * (to_attended_BK + to_regions_BK) / 2
+        return mean_over_samples(loss_BK.sum(dim=1), sample_mask)
+
+
+def local_report_loss(
+    sentences: Float[Tensor, "batch sentences dim"],
+    attended: Float[Tensor, "batch sentences dim"],
+    sentence_mask: Bool[Tensor, "batch sentences"],
+    sentence_weights: Float[Tensor, "batch sentences"],
+    *,
+    temperature: float | Float[Tensor, " 1"] = 0.3,
+    sample_mask: Bool[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
+    """The mean over samples of Σ_m w_m (ℓ_m + ℓ'_m) / 2 (eqs 10-12), at least 0.
+
+    ℓ_m = -log softmax over m' of cos(sentence m, attended m') / τ, taken at m; ℓ'_m has the two
+    sides exchanged. `attended` are the sentences as the image sees them. Padded sentences
+    (mask False) are neither rows nor columns, so a report of one sentence gives exactly 0. No
+    gradient flows into `sentence_weights`. Samples whose `sample_mask` is False leave the mean,
+    over all ranks. Computed in at least float32.
+    """
+    with full_precision(sentences):
+        if sample_mask is not None:
+            sentence_mask = sentence_mask & sample_mask[:, None]
+        sentences_BSD = unit_vectors(sentences, sentence_mask)
+        attended_BSD = unit_vectors(attended, sentence_mask)
+        logits_BSS = sentences_BSD @ attended_BSD.mT / temperature
+        columns_B1S = sentence_mask[:, None, :]
+        to_attended_BS = without_columns(logits_BSS, columns_B1S).logsumexp(dim=2)
+        to_sentences_BS = without_columns(logits_BSS.mT, columns_B1S).logsumexp(dim=2)
+        positive_BS = logits_BSS.diagonal(dim1=1, dim2=2)
+        weights_BS = torch.where(sentence_mask, at_least_float32(sentence_weights.detach()), 0.0)
+        loss_BS = weights_BS * ((to_attended_BS + to_sentences_BS) / 2 - positive_BS)
+        return mean_over_samples(loss_BS.sum(dim=1), sample_mask)

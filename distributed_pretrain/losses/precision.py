@@ -1,0 +1,47 @@
+"""Losses and statistics in at least float32, whatever autocast or the inputs' dtype says."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A context in which autocast lowers nothing on the device of `tensor`."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`values` with half precision raised to float32; float32 and float64 stay as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def zero_where_padded(
+    values: Float[Tensor, "*rows dim"], mask: Bool[Tensor, "*rows"] | None
+) -> Float[Tensor, "*rows dim"]:
+    """`values` with zeros in the rows whose mask is False, which get a zero gradient.
+
+    Selecting keeps even NaN out of what follows; multiplying by the mask would not.
+    """
+    return values if mask is None else torch.where(mask.unsqueeze(-1), values, 0.0)
+
+
+def unit_vectors(
+    values: Float[Tensor, "*rows dim"], mask: Bool[Tensor, "*rows"] | None = None
+) -> Float[Tensor, "*rows dim"]:
+    """`values` scaled to length 1, in at least float32; zeros where the mask is False."""
+    return F.normalize(zero_where_padded(at_least_float32(values), mask), dim=-1)
+
+
+def without_columns(
+    logits: Float[Tensor, "*rows columns"], column_mask: Bool[Tensor, "*#rows columns"] | None
+) -> Float[Tensor, "*rows columns"]:
+    """`logits` with masked columns so low that a softmax over the columns gives them exactly 0.
+
+    The lowest finite number rather than -inf, so that a row with no column at all stays finite.
+    """
+    if column_mask is None:
+        return logits
+    return logits.masked_fill(~column_mask, torch.finfo(logits.dtype).min)

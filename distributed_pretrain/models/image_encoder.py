@@ -1,0 +1,103 @@
+"""Image encoders: one grey channel in, the last feature map of a torchvision backbone out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torchvision
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from data_shards.records.errors import InputError
+from distributed_pretrain.models.pretrained_weights import load_backbone_weights
+from distributed_pretrain.models.resnet import RESNETS, ImageNorm, ResNetTrunk
+
+# Where each family's last feature map (batch, channels, rows, columns) leaves its graph.
+_LAST_MAP_OF_FAMILY = {
+    "convnext": "features",
+    "densenet": "relu",
+    "efficientnet": "features",
+    "mobilenet": "features",
+    "regnet": "trunk_output",
+    "resnext": "layer4",
+    "swin": "permute",
+    "wide_resnet": "layer4",
+}
+_MAP = "last_map"
+
+
+class ImageEncoder(nn.Module):
+    """A backbone that sees a grey image as three equal channels; `channels` is its map's depth."""
+
+    def __init__(self, backbone: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.channels = channels
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 1 height width"],
+        sample_mask: Bool[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch {self.channels} rows columns"]:
+        """The last feature map; its cells are the image regions.
+
+        Images whose `sample_mask` is False are not encoded, so they reach no batch statistic,
+        and get a map of zeros. In training mode at least one image must be real.
+        """
+        # Left out rather than masked: the backbone's batch norms know nothing of masks.
+        if sample_mask is None or bool(sample_mask.all()):
+            return self._encode(images)
+        encoded = self._encode(images[sample_mask])
+        maps = encoded.new_zeros(len(images), *encoded.shape[1:])
+        return maps.index_put((sample_mask.nonzero().squeeze(1),), encoded)
+
+    def _encode(self, images: Tensor) -> Tensor:
+        maps = self.backbone(images.expand(-1, 3, -1, -1))
+        last_map: Tensor = maps[_MAP] if isinstance(maps, dict) else maps
+        return last_map
+
+
+def make_image_encoder(
+    backbone: str = "resnet50",
+    *,
+    weights: str | None = None,
+    width: float = 1.0,
+    last_stride: Literal[1, 2] = 2,
+    norm: ImageNorm = "batch",
+) -> ImageEncoder:
+    """An image encoder by torchvision's name of its backbone.
+
+    ResNets (18, 34, 50, 101, 152) take every option (see `ResNetTrunk`); ConvNeXt, DenseNet,
+    EfficientNet, MobileNet, RegNet, ResNeXt, Swin and wide ResNets are torchvision's own, with
+    `weights` alone. `weights` are a name ("IMAGENET1K_V1") or a file; None starts at random.
+    Raises InputError for an unknown backbone, an option it does not have, or bad weights.
+    """
+    if backbone in RESNETS:
+        trunk = ResNetTrunk(backbone, width=width, last_stride=last_stride, norm=norm)
+        encoder = ImageEncoder(trunk, trunk.channels)
+    else:
+        if (width, last_stride, norm) != (1.0, 2, "batch"):
+            raise InputError(
+                f"backbone={backbone}: width, last_stride and norm are options of the ResNets: "
+                f"leave them out or choose one of {', '.join(RESNETS)}"
+            )
+        encoder = _torchvision_encoder(backbone)
+    if weights is not None:
+        load_backbone_weights(encoder.backbone, backbone, weights)
+    return encoder
+
+
+def _torchvision_encoder(backbone: str) -> ImageEncoder:
+    nodes = [n for family, n in _LAST_MAP_OF_FAMILY.items() if backbone.startswith(family)]
+    if not nodes or backbone not in torchvision.models.list_models(module=torchvision.models):
+        raise InputError(
+            f"backbone={backbone!r}: not a torchvision model with a feature map: choose one of "
+            f"{', '.join(RESNETS)} or a member of {', '.join(_LAST_MAP_OF_FAMILY)}"
+        )
+    model = torchvision.models.get_model(backbone, weights=None)
+    extractor = create_feature_extractor(model, {nodes[0]: _MAP}).eval()
+    with torch.no_grad():
+        channels = extractor(torch.zeros(1, 3, 64, 64))[_MAP].shape[1]
+    return ImageEncoder(extractor.train(), channels)
