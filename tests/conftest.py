@@ -18,5 +18,5 @@ install_import_hook(
         "distributed_pretrain.alignment",
         "distributed_pretrain.evaluation",
     ],
-    "typeguard.typechecked",
+    "beartype.beartype",
 )
