@@ -1,0 +1,71 @@
+import pytest
+
+from data_shards.records.policies import (
+    TEXT_POLICIES,
+    TextPolicy,
+    maximum_tokens,
+    minimum_words,
+    select_sentences,
+    word_count,
+)
+from data_shards.records.study import Report
+from data_shards.report_text.report import parse_plain_report, parse_report
+
+BOTH = Report(
+    raw="",
+    sections={"impression": "...", "findings": "...", "history": "..."},
+    sentences={
+        "impression": ("No pneumonia.", "Stable."),
+        "findings": ("Lungs are clear.", "Cardiomegaly."),
+        "history": ("Cough for days.",),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentences"),
+    [
+        ("lovt", ("Lungs are clear.", "Cardiomegaly.", "No pneumonia.", "Stable.")),
+        ("limitr", ("Lungs are clear.", "Cardiomegaly.", "No pneumonia.", "Stable.")),
+        ("impression", ("No pneumonia.", "Stable.")),
+        ("gloria", ("No pneumonia.",)),
+        ("mgca", ("No pneumonia.", "Lungs are clear.")),
+    ],
+)
+def test_each_policy_takes_its_sections_in_its_order(
+    policy: TextPolicy, sentences: tuple[str, ...]
+) -> None:
+    assert select_sentences(BOTH, policy) == sentences
+
+
+@pytest.mark.parametrize("policy", TEXT_POLICIES)
+def test_every_policy_finds_the_text_of_a_table_without_sections(policy: TextPolicy) -> None:
+    report = parse_plain_report("A young man with fever. Opacities in both lungs.")
+    assert select_sentences(report, policy) == (
+        "A young man with fever.",
+        "Opacities in both lungs.",
+    )
+
+
+@pytest.mark.parametrize("policy", TEXT_POLICIES)
+def test_no_policy_takes_a_report_of_mimic_without_findings_and_impression(
+    policy: TextPolicy,
+) -> None:
+    report = parse_report(" FINAL REPORT\n HISTORY: Cough.\n \n Lungs are clear.\n")
+    assert select_sentences(report, policy) == ()
+
+
+def test_words_are_runs_of_letters_and_digits() -> None:
+    assert word_count(("No effusion at ___.", "2.5 cm!")) == 6
+
+
+def test_limits_are_those_of_the_papers() -> None:
+    assert {
+        policy: (minimum_words(policy), maximum_tokens(policy)) for policy in TEXT_POLICIES
+    } == {
+        "lovt": (3, 512),
+        "limitr": (1, 97),
+        "impression": (1, 97),
+        "gloria": (1, 97),
+        "mgca": (3, 112),
+    }
