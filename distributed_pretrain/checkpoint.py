@@ -123,17 +123,17 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / MODEL_FILE)
 
 
-def find_latest_intact(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest intact step folder, and one line for each newer one that is damaged."""
-    complaints = []
+def find_latest_intact(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The newest intact step folder, and for each newer, damaged one the complaint."""
+    damaged = {}
     for candidate in sorted(folder.glob("step_" + "[0-9]" * 8), reverse=True):
         try:
             check_intact(candidate)
         except DamagedCheckpointError as error:
-            complaints.append(str(error))
+            damaged[candidate] = str(error)
         else:
-            return candidate, complaints
-    return None, complaints
+            return candidate, damaged
+    return None, damaged
 
 
 def check_intact(folder: Path) -> None:

@@ -12,20 +12,15 @@ from distributed_pretrain.methods.catalog import MethodConfig
 from distributed_pretrain.training.config import OptimizerConfig, ScheduleConfig, TrainingConfig
 
 
-class TokenizerConfig(Config):
-    """A tokenizer by hub name or folder; null trains a WordPiece on the training reports."""
-
-    pretrained: str | None = None
-    vocabulary_size: PositiveInt = Field(2048, description="of a tokenizer trained here")
-
-
 class PretrainConfig(Config):
     """One pre-training run; saved in its run folder and in every checkpoint."""
 
     run_folder: Path
     seed: int = Field(12345, ge=0)
     data: DataConfig
-    tokenizer: TokenizerConfig = TokenizerConfig()
+    vocabulary_size: PositiveInt = Field(
+        2048, description="of the tokenizer trained for a new report encoder"
+    )
     method: MethodConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()

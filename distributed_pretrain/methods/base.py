@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -38,6 +38,25 @@ class ReportEmbeddings:
     sentences: Float[Tensor, "batch sentences dim"]
     sentence_weights: Float[Tensor, "batch sentences"]
     sentence_mask: Bool[Tensor, "batch sentences"]
+
+
+class Outputs(Protocol):
+    """What validation and pictures read from a method's outputs, besides its own loss.
+
+    `image` and `report` are the global embeddings of the joint space; `sentence_to_region` says
+    where each sentence looks (rows of real sentences sum to 1).
+    """
+
+    @property
+    def image(self) -> Float[Tensor, "batch dim"]: ...  # noqa: D102
+    @property
+    def report(self) -> Float[Tensor, "batch dim"]: ...  # noqa: D102
+    @property
+    def region_weights(self) -> Float[Tensor, "batch regions"]: ...  # noqa: D102
+    @property
+    def sentence_to_region(self) -> Float[Tensor, "batch sentences regions"]: ...  # noqa: D102
+    @property
+    def grid(self) -> tuple[int, int]: ...  # noqa: D102
 
 
 class Method(nn.Module, ABC):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,13 +15,19 @@ from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_json_atomically
 from distributed_pretrain.checkpoint import find_latest_intact, first_difference
 from distributed_pretrain.config import PretrainConfig
+from distributed_pretrain.data.quarantine import Quarantine
+from distributed_pretrain.data.shards import ShardSplit
 
-# Fields that change neither the weights nor the metrics.
-_FREE = {
-    "run_folder": ...,
-    "data": ("shards", "decode_threads", "prefetch_batches"),
-    "training": ("log_interval_seconds", "keep_checkpoints", "pictures"),
-}
+# Fields that change neither the weights nor the metrics: a run may go on with others.
+_FREE_FIELDS = (
+    ("run_folder",),
+    ("data", "shards"),
+    ("data", "decode_threads"),
+    ("data", "prefetch_batches"),
+    ("training", "log_interval_seconds"),
+    ("training", "keep_checkpoints"),
+    ("training", "pictures"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,19 +83,35 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_json_atomically(self.config, dump_profile(config))
 
-    def latest_checkpoint(self) -> tuple[Path | None, list[str]]:
-        """The newest intact checkpoint and complaints about damaged newer ones."""
-        return find_latest_intact(self.checkpoints)
+    def set_damaged_checkpoints_aside(self) -> None:
+        """Rename damaged checkpoints newer than the newest intact one, naming each on stderr."""
+        intact, damaged = find_latest_intact(self.checkpoints)
+        for folder, complaint in damaged.items():
+            instead = intact.name if intact else "the beginning"
+            print(f"warning: {complaint}; going on from {instead}", file=sys.stderr)
+            aside = folder.with_suffix(".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest intact checkpoint."""
+        return find_latest_intact(self.checkpoints)[0]
+
+    def quarantine_of(self, split: ShardSplit, max_bad_fraction: float) -> Quarantine:
+        """The record of a split's unreadable samples."""
+        return Quarantine(
+            self.quarantine,
+            split=split.split,
+            samples=len(split),
+            max_bad_fraction=max_bad_fraction,
+        )
 
 
-def _deciding(config: PretrainConfig) -> dict[str, object]:
-    values: dict[str, object] = config.model_dump(mode="json")
-    for section, names in _FREE.items():
-        if names is ...:
-            values.pop(section)
-        else:
-            part = values[section]
-            assert isinstance(part, dict)
-            for name in names:
-                part.pop(name, None)
+def _deciding(config: PretrainConfig) -> dict[str, Any]:
+    values = config.model_dump(mode="json")
+    for *sections, name in _FREE_FIELDS:
+        part = values
+        for section in sections:
+            part = part[section]
+        del part[name]
     return values

@@ -17,11 +17,11 @@ from torch import Tensor
 from distributed_pretrain.checkpoint import Checkpoint, TrainingState, save_checkpoint
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.loader import HostBatch, TrainingLoader
+from distributed_pretrain.data.host_batch import HostBatch
+from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.methods.base import Method
-from distributed_pretrain.telemetry.metrics_log import MetricsLog
 from distributed_pretrain.telemetry.progress import TrainingProgress
-from distributed_pretrain.telemetry.tensorboard import TensorBoard
+from distributed_pretrain.telemetry.telemetry import Telemetry
 from distributed_pretrain.training.engine import Engine, gradient_norm
 from distributed_pretrain.training.interruption import InterruptionFlag
 from distributed_pretrain.training.run_folder import RunFolder
@@ -49,8 +49,7 @@ class Trainer:
         transform: DeviceTransform,
         validator: Validator,
         state: TrainingState,
-        metrics_log: MetricsLog | None,
-        tensorboard: TensorBoard | None,
+        telemetry: Telemetry | None,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -63,8 +62,7 @@ class Trainer:
         self.transform = transform
         self.validator = validator
         self.state = state
-        self.metrics_log = metrics_log
-        self.tensorboard = tensorboard
+        self.telemetry = telemetry
         epoch_limit = config.training.epochs * loader.steps_per_epoch
         self.total_steps = min(epoch_limit, config.training.max_steps or epoch_limit)
         self.validate_every = config.training.validate_every_steps or loader.steps_per_epoch
@@ -97,12 +95,7 @@ class Trainer:
                 if state.finished or state.step % self.validate_every == 0:
                     is_best, stop = self._validate(progress)
                     state.finished |= stop
-                if (
-                    is_best
-                    or state.finished
-                    or stop_requested
-                    or state.step % self.save_every == 0
-                ):
+                if is_best or state.finished or stop_requested or state.step % self.save_every == 0:
                     self._save(is_best)
                 if stop_requested and not state.finished:
                     progress.say(f"interrupted at step {state.step}: checkpoint saved")
@@ -112,6 +105,8 @@ class Trainer:
             interruption.restore()
             batches.close()
             progress.close()
+            if self.telemetry is not None:
+                self.telemetry.close()
 
     def _train_step(self, host: HostBatch, interrupted: bool) -> tuple[dict[str, float], bool]:
         """One optimizer step; (loss terms, norm and rate; whether any rank was interrupted)."""
@@ -142,22 +137,25 @@ class Trainer:
                 terms[name] = terms.get(name, 0) + value.detach() / len(pieces)
         norm = gradient_norm(self.parameters)
         packed = torch.stack([*terms.values(), norm.to(terms["total"].dtype)])
-        flag = packed.new_tensor([float(interrupted)])
-        *means, mean_norm, any_flag = self.engine.mean_over_ranks(
-            torch.cat([packed, flag])
+        counts = packed.new_tensor([float(host.replaced), float(interrupted)])
+        *means, mean_norm, replaced, any_flag = self.engine.mean_over_ranks(
+            torch.cat([packed, counts])
         ).tolist()
         values = dict(zip(terms, means, strict=True))
         if not all(map(math.isfinite, [*means, mean_norm])):
             self._refuse_non_finite(host, {**values, "gradient_norm": mean_norm})
         if training.clip_gradient_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.parameters, training.clip_gradient_norm, norm
-            )
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, training.clip_gradient_norm, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.samples_consumed += self.config.data.global_batch
-        values |= {"gradient_norm": mean_norm, "learning_rate": learning_rate}
+        values |= {
+            "gradient_norm": mean_norm,
+            "learning_rate": learning_rate,
+            "epoch": state.samples_consumed / self.loader.samples_per_epoch,
+            "replaced_samples": replaced * self.engine.world_size,
+        }
         return values, any_flag > 0
 
     def _refuse_non_finite(self, host: HostBatch, values: dict[str, float]) -> None:
@@ -175,8 +173,6 @@ class Trainer:
     def _timings(self, started: float, waited: float) -> dict[str, float]:
         seconds = time.monotonic() - started
         return {
-            "bad_samples": float(self.loader.bad_samples),
-            "epoch": self.state.samples_consumed / self.loader.samples_per_epoch,
             "pairs_per_second": self.config.data.global_batch / seconds,
             "step_seconds": seconds,
             "data_wait_share": waited / seconds,
@@ -188,9 +184,9 @@ class Trainer:
         metrics = self.validator.measure(self.method)
         is_best, stop = judge_validation(self.state, self.config.training, metrics)
         self._record("validate", metrics | {"validation_seconds": time.monotonic() - started})
-        if self.tensorboard is not None and self.config.training.pictures:
-            for name, picture in self.validator.pictures(self.method).items():
-                self.tensorboard.picture(self.state.step, name, picture)
+        if self.telemetry is not None and self.config.training.pictures:
+            pictures = self.validator.pictures(self.method)
+            self.telemetry.show(self.state.step, pictures)
         progress.say(
             f"validation at step {self.state.step}: total {metrics['total']:.4f}, "
             f"R@5 {100 * metrics['recall_at_5']:.1f}%" + (" (best)" if is_best else "")
@@ -199,15 +195,14 @@ class Trainer:
         return is_best, stop
 
     def _record(self, split: str, values: dict[str, float]) -> None:
-        if self.metrics_log is not None and self.tensorboard is not None:
-            self.metrics_log.write(self.state.step, split, values)
-            self.tensorboard.scalars(self.state.step, split, values)
+        if self.telemetry is not None:
+            self.telemetry.record(self.state.step, split, values)
 
     def _save(self, is_best: bool) -> None:
         self.engine.wait_for_all()
         if self.engine.is_main:
-            if self.tensorboard is not None:
-                self.tensorboard.flush()
+            if self.telemetry is not None:
+                self.telemetry.flush()
             save_checkpoint(
                 self.run.checkpoints,
                 checkpoint_of(self.config, self.method, self.optimizer, self.state),

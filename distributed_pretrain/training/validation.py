@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data_shards.records.policies import TextPolicy, select_sentences
+from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.loader import EvaluationLoader, HostBatch
+from distributed_pretrain.data.host_batch import HostBatch
+from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.evaluation.retrieval import retrieval_metrics
-from distributed_pretrain.methods.base import Method
+from distributed_pretrain.methods.base import Method, Outputs
 from distributed_pretrain.telemetry.pictures import (
     region_weights_picture,
     sentence_attention_picture,
@@ -37,18 +41,19 @@ class Validator:
     loader: EvaluationLoader
     transform: DeviceTransform
     engine: Engine
-    report_groups: tuple[str, ...]
+    text_policy: TextPolicy
 
     def measure(self, method: Method) -> dict[str, float]:
         """Loss terms, `image_to_report_recall_at_k` and so on, `recall_sum` (fractions)."""
         sums: dict[str, float] = {}
         images: list[Tensor] = []
         reports: list[Tensor] = []
+        groups: list[int] = []
         count = 0.0
         with _evaluating(method):
-            for _, batch in self._batches():
+            for host, batch in self._batches():
                 with self.engine.autocast():
-                    outputs = method(batch)
+                    outputs: Outputs = method(batch)
                     terms = method.loss(outputs)
                 mask = self.engine.gather_rows(batch.sample_mask)
                 real = float(mask.sum())
@@ -59,10 +64,11 @@ class Validator:
                 count += real
                 images.append(self.engine.gather_rows(outputs.image.float())[mask].cpu())
                 reports.append(self.engine.gather_rows(outputs.report.float())[mask].cpu())
+                hashes = torch.tensor([self._report_hash(record) for record in host.records])
+                hashes = self.engine.gather_rows(hashes.to(mask.device))
+                groups += hashes[mask].tolist()
         losses = {name: total / count for name, total in sums.items()}
-        recalls = retrieval_metrics(
-            torch.cat(images), torch.cat(reports), groups=self.report_groups
-        )
+        recalls = retrieval_metrics(torch.cat(images), torch.cat(reports), groups=groups)
         return losses | recalls
 
     def pictures(self, method: Method) -> dict[str, NDArray[np.uint8]]:
@@ -70,23 +76,27 @@ class Validator:
         host, batch = next(iter(self._batches()))
         rows = slice(0, min(PICTURED_STUDIES, int(batch.sample_mask.sum())))
         with _evaluating(method), self.engine.autocast():
-            image = method.embed_images(batch.images)
-            report = method.embed_reports(batch.report)
-            attention = method.sentence_attention(batch.images[:1], batch.report.rows(slice(0, 1)))
-        similarity = torch.nn.functional.normalize(image.image[rows].float(), dim=1) @ (
-            torch.nn.functional.normalize(report.report[rows].float(), dim=1).T
-        )
+            outputs: Outputs = method(batch)
+        images = torch.nn.functional.normalize(outputs.image[rows].float(), dim=1)
+        reports = torch.nn.functional.normalize(outputs.report[rows].float(), dim=1)
         pixels = _for_display(batch.images)
-        sentences = host.sentences[0][: int(batch.report.sentence_mask[0].sum())]
+        sentences = select_sentences(host.records[0].report, self.text_policy)
+        sentences = sentences[: int(batch.report.sentence_mask[0].sum())]
+        attention = outputs.sentence_to_region[0, : len(sentences)]
         return {
-            "similarity_matrix": similarity_matrix_picture(_array(similarity)),
+            "similarity_matrix": similarity_matrix_picture(_array(images @ reports.T)),
             "region_weights": region_weights_picture(
-                pixels[:8], _array(image.region_weights[:8]), image.grid
+                pixels[:8], _array(outputs.region_weights[:8]), outputs.grid
             ),
             "sentence_attention": sentence_attention_picture(
-                pixels[0], sentences, _array(attention[0][: len(sentences)]), image.grid
+                pixels[0], sentences, _array(attention), outputs.grid
             ),
         }
+
+    def _report_hash(self, record: StudyRecord) -> int:
+        """Equal for identical reports, on every rank; 64 bits of SHA-256."""
+        text = "\n".join(select_sentences(record.report, self.text_policy))
+        return int.from_bytes(sha256(text.encode()).digest()[:8], "little", signed=True)
 
     def _batches(self) -> Iterator[tuple[HostBatch, Batch]]:
         for host in self.loader.batches():

@@ -1,0 +1,45 @@
+"""What a run tells: the same numbers in `metrics.jsonl` and TensorBoard, and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+from distributed_pretrain.telemetry.metrics_log import MetricsLog
+
+
+class Telemetry:
+    """Writes a run's numbers and pictures; one per run, on rank 0.
+
+    Both records are cut back to `resume_step`: what a killed run wrote after its last checkpoint
+    is written again.
+    """
+
+    def __init__(self, metrics: Path, tensorboard: Path, *, resume_step: int) -> None:
+        self._log = MetricsLog(metrics, resume_step=resume_step)
+        self._writer = SummaryWriter(
+            log_dir=str(tensorboard), purge_step=resume_step + 1 if resume_step else None
+        )
+
+    def record(self, step: int, split: str, values: dict[str, float]) -> None:
+        """One line of `metrics.jsonl`, and one point on each curve `<split>/<name>`."""
+        self._log.write(step, split, values)
+        for name, value in values.items():
+            self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def show(self, step: int, pictures: dict[str, NDArray[np.uint8]]) -> None:
+        """Pictures (height, width, 3) by name."""
+        for name, picture in pictures.items():
+            self._writer.add_image(f"pictures/{name}", picture, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Push everything to disk: before a checkpoint that will not write it again."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close both records."""
+        self._log.close()
+        self._writer.close()
