@@ -237,9 +237,7 @@ class Chest:
     def spine(self) -> Ellipsoid:
         """The column of vertebrae; `drawing` notches it at the discs."""
         a = self.anatomy
-        return ellipsoid(
-            (0, 4, -0.86 * a.half_depth), (1.75, 42, 1.9), tilt_degrees=a.spine_bend
-        )
+        return ellipsoid((0, 4, -0.86 * a.half_depth), (1.75, 42, 1.9), tilt_degrees=a.spine_bend)
 
     @cached_property
     def flat_bones(self) -> tuple[Ellipsoid, ...]:
@@ -282,7 +280,7 @@ class Chest:
                 ahead[2] = rng.uniform(-0.5, 0.5)
                 middle = root + 0.5 * length * ahead
                 fan.append(rod(root, middle, rng.uniform(0.38, 0.5)))
-                for turn in (-0.35, 0.35) + rng.normal(0, 0.1, 2):
+                for turn in np.array([-0.35, 0.35]) + rng.normal(0, 0.1, 2):
                     branch = np.array(
                         [OUTWARD[lung] * np.cos(angle + turn), np.sin(angle + turn), ahead[2]]
                     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -16,8 +17,14 @@ Device = Literal[
 
 
 def device_solids(chest: Chest, devices: Iterable[Device]) -> tuple[Ellipsoid, ...]:
-    """The metal and barium of all devices, placed in a patient's chest."""
+    """The metal of all devices, placed in a patient's chest."""
     return tuple(solid for device in devices for solid in _solids_of(chest, device))
+
+
+def side_marker() -> tuple[Ellipsoid, ...]:
+    """The lead letter L beside the patient's left shoulder, as laid on the detector."""
+    top, foot = np.array([13.6, -15.4, 12.0]), np.array([13.6, -13.2, 12.0])
+    return (rod(top, foot, 0.28), rod(foot, foot + np.array([1.3, 0.0, 0.0]), 0.28))
 
 
 def _solids_of(chest: Chest, device: Device) -> tuple[Ellipsoid, ...]:
@@ -46,7 +53,7 @@ def _wire(points: list[tuple[float, float, float]], *, radius_cm: float) -> tupl
     """Needles along a broken line, overlapping so that no gap shows at their thin ends."""
     path = [np.asarray(point, np.float64) for point in points]
     needles: list[Ellipsoid] = []
-    for start, end in zip(path, path[1:], strict=False):
+    for start, end in pairwise(path):
         reach = 0.12 * (end - start)
         needles.append(rod(start - reach, end + reach, radius_cm))
     return tuple(needles)

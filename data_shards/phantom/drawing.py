@@ -78,7 +78,7 @@ class Absorption:
 def rays_of(
     orientation: Literal["frontal", "lateral"], height_px: int, pose: Pose | None = None
 ) -> Rays:
-    """The rays of a view: frontal as seen facing the patient, lateral with the front to the left."""
+    """The rays of a view: a frontal is seen facing the patient, a lateral has the front left."""
     pose = pose or Pose()
     pixel_cm = FIELD_HEIGHT_CM / height_px
     width_px = round(FIELD_WIDTH_CM[orientation] / pixel_cm)
@@ -119,7 +119,9 @@ def draw_absorption(
     for lung in LUNGS:
         dome = ellipsoid_interval(chest.domes[lung], rays)
         lobe = intersection(cavity, ellipsoid_interval(chest.lobes[lung], rays))
-        for index, mask in _add_lung(total, chest, lung, lobe, [heart, *vessels, dome], findings, rays):
+        for index, mask in _add_lung(
+            total, chest, lung, lobe, [heart, *vessels, dome], findings, rays
+        ):
             regions[index][lung] = mask
     for wire in metal:
         _add(total, rays, wire, METAL)

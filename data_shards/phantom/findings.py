@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 
 from data_shards.phantom.anatomy import LUNGS, OUTWARD, Anatomy, Chest, Lung, LungVolume
-from data_shards.phantom.projection import Ellipsoid, ellipsoid
+from data_shards.phantom.projection import Ellipsoid, Vector, ellipsoid
 
 # MS-CXR's eight categories and the nodules and masks of CheXpert.
 Category = Literal[
@@ -188,27 +188,27 @@ def deposits_of(chest: Chest, lung: Lung, finding: Finding) -> tuple[Deposit, ..
     middle = chest.lung_point(lung, down, rng.uniform(0.35, 0.68), rng.uniform(-0.25, 0.25))
     if finding.category == "Lung Lesion":
         assert finding.diameter_cm is not None
-        radius = finding.diameter_cm / 2 * rng.uniform(0.95, 1.05, 3)
+        radii = finding.diameter_cm / 2 * rng.uniform(0.95, 1.05, 3)
         # Small ones calcify.
         attenuation = (0.34, 0.25, 0.17)[finding.grade - 1]
-        return (Deposit(ellipsoid(middle, radius, tilt_degrees=rng.uniform(0, 90)), attenuation),)
-    radius = _RADIUS_CM[finding.category][finding.grade - 1] * rng.uniform(0.94, 1.06)
+        return (Deposit(ellipsoid(middle, radii, tilt_degrees=rng.uniform(0, 90)), attenuation),)
+    extent = _RADIUS_CM[finding.category][finding.grade - 1] * rng.uniform(0.94, 1.06)
     if finding.category == "Atelectasis":
         plate = ellipsoid(
             middle,
-            (radius, 0.42, 0.7 * radius),
+            (extent, 0.42, 0.7 * extent),
             tilt_degrees=OUTWARD[lung] * rng.uniform(-18, 28),
         )
         return (Deposit(plate, 0.20),)
     if finding.category == "Lung Opacity":
-        hazy = radius * rng.uniform(0.85, 1.15, 3)
+        hazy = extent * rng.uniform(0.85, 1.15, 3)
         return (Deposit(ellipsoid(middle, hazy, tilt_degrees=rng.uniform(0, 90)), 0.075),)
     patches, spread = (4, 0.45) if finding.category == "Consolidation" else (9, 0.72)
-    return _patches(middle, radius, rng, patches=patches, spread=spread)
+    return _patches(middle, extent, rng, patches=patches, spread=spread)
 
 
 def _patches(
-    middle: np.ndarray, radius: float, rng: Generator, *, patches: int, spread: float
+    middle: Vector, radius: float, rng: Generator, *, patches: int, spread: float
 ) -> tuple[Deposit, ...]:
     """Overlapping blobs: few and close together look dense, many apart look patchy."""
     share = 1.15 - spread
@@ -242,9 +242,7 @@ def _edema(chest: Chest, lung: Lung, finding: Finding, rng: Generator) -> tuple[
     return (haze, *patches)
 
 
-def _places(
-    category: Category, grade: Grade, shape_seed: int, rng: Generator
-) -> Iterable[Finding]:
+def _places(category: Category, grade: Grade, shape_seed: int, rng: Generator) -> Iterable[Finding]:
     """The places a disease may take, in random order."""
     if category == "Cardiomegaly":
         return (Finding(category, None, None, grade, shape_seed),)

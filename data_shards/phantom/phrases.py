@@ -114,6 +114,7 @@ def sentence(finding: Finding, change: Change, rng: Generator) -> str:
         return f"The {silhouette} {verb} {pick(rng, _ENLARGED[finding.grade])}."
     phrase = noun_phrase(finding, rng)
     full, verb = phrase.text, phrase.verb
+    choices: tuple[str, ...]
     match change:
         case "first seen":
             choices = (

@@ -33,7 +33,8 @@ class Interval(NamedTuple):
 
     def length(self) -> Plane:
         """Path inside, in cm (>= 0)."""
-        return np.maximum(self.leave - self.enter, np.float32(0))
+        length: Plane = np.maximum(self.leave - self.enter, np.float32(0))
+        return length
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,8 @@ class Ellipsoid:
     @cached_property
     def quadric(self) -> Matrix:
         """A of (p - center)' A (p - center) <= 1."""
-        return (self.axes / self.semi_axes**2) @ self.axes.T
+        quadric: Matrix = (self.axes / self.semi_axes**2) @ self.axes.T
+        return quadric
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +82,7 @@ class Rays:
     def crop(self, window: tuple[slice, slice]) -> Rays:
         """The rays of a window (rows, columns) only."""
         rows, columns = window
-        return Rays(
-            self.right, self.down, self.beam, self.columns_cm[columns], self.rows_cm[rows]
-        )
+        return Rays(self.right, self.down, self.beam, self.columns_cm[columns], self.rows_cm[rows])
 
     def window(self, solid: Ellipsoid) -> tuple[slice, slice]:
         """The smallest window of rows and columns holding the shadow of `solid`."""
@@ -97,8 +97,8 @@ class Rays:
 
 
 def ellipsoid(
-    center: Sequence[float],
-    semi_axes: Sequence[float],
+    center: Sequence[float] | Vector,
+    semi_axes: Sequence[float] | Vector,
     *,
     tilt_degrees: float = 0.0,
     pitch_degrees: float = 0.0,

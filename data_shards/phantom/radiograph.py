@@ -74,4 +74,5 @@ def _to_grey_levels(density: Plane, equalised: float) -> UInt8[ndarray, "height 
     rank = np.cumsum(counts) / max(counts.sum(), 1)
     plain = np.linspace(0, 1, _BINS)
     curve = equalised * rank + (1 - equalised) * plain
-    return (255 * curve + 0.5).astype(np.uint8)[level]
+    grey_levels: UInt8[ndarray, "height width"] = (255 * curve + 0.5).astype(np.uint8)[level]
+    return grey_levels

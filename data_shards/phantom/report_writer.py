@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from numpy.random import Generator
 
 from data_shards.phantom.anatomy import LUNGS, is_tortuous
@@ -155,9 +154,7 @@ def _negations(study: Study, rng: Generator) -> list[Statement]:
 
 
 def _clear_lungs(study: Study, rng: Generator) -> list[Statement]:
-    clear = [
-        lung for lung in LUNGS if not any(lung in finding.lungs for finding in study.findings)
-    ]
+    clear = [lung for lung in LUNGS if not any(lung in finding.lungs for finding in study.findings)]
     if rng.random() > 0.6 or not clear:
         return []
     both = len(clear) == len(LUNGS)
@@ -240,7 +237,7 @@ def _impression(study: Study, rng: Generator) -> list[Statement]:
         )
         for index, finding in enumerate(study.findings)
     ]
-    rng.shuffle(statements)  # type: ignore[arg-type]
+    statements = [statements[i] for i in rng.permutation(len(statements))]
     if rng.random() < 0.06:
         text = "Findings were discussed with Dr. ___ by telephone at 10:15 a.m. on ___."
         statements.append(Statement(text))
@@ -268,16 +265,24 @@ def _phrase_of(statements: Sequence[Statement], index: int, rng: Generator) -> s
     return pick(rng, about)
 
 
+def examination_title(study: Study) -> str:
+    """The examination as ordered: "CHEST (PA AND LAT)"."""
+    if study.projection == "AP":
+        return "CHEST (PORTABLE AP)"
+    return "CHEST (PA AND LAT)" if study.has_lateral else "CHEST (SINGLE VIEW)"
+
+
 def _preliminaries(study: Study, rng: Generator) -> list[tuple[str, str]]:
-    views = "PA AND LAT" if study.has_lateral else f"{study.projection}"
     portable = study.projection == "AP"
     person = "man" if study.anatomy.sex == "M" else "woman"
     complaint = pick(rng, ("cough", "dyspnea", "fever", "chest pain", "a fall", "weakness"))
-    question = pick(rng, ("pneumonia?", "acute process", "eval for interval change", "volume status"))
-    title = "CHEST (PORTABLE AP)" if portable else f"CHEST ({views})"
-    technique = "Portable AP view of the chest" if portable else f"Chest {views.lower()}"
+    question = pick(
+        rng, ("pneumonia?", "acute process", "eval for interval change", "volume status")
+    )
+    upright = "Chest PA and lateral" if study.has_lateral else "Single PA view of the chest"
+    technique = "Portable AP view of the chest" if portable else upright
     lines = [
-        ("EXAMINATION", title),
+        ("EXAMINATION", examination_title(study)),
         ("INDICATION", f"___ year old {person} with {complaint}  // {question}"),
         ("TECHNIQUE", f"{technique}."),
         ("COMPARISON", "None." if study.is_first else pick(rng, ("___.", "Chest radiograph ___."))),
@@ -331,8 +336,3 @@ def _split_at_random(names: Sequence[str], rng: Generator) -> list[list[str]]:
     order = [names[i] for i in rng.permutation(len(names))]
     cut = int(rng.integers(1, len(order) + 1)) if order else 0
     return [group for group in (order[:cut], order[cut:]) if group]
-
-
-def report_rng(seed: int, study_number: int) -> Generator:
-    """The random numbers of one study's report."""
-    return np.random.default_rng([seed, study_number, 2])

@@ -75,9 +75,7 @@ def draw_patient(seed: int, plan: PatientPlan) -> tuple[Study, ...]:
     """The studies of a patient, oldest first: one anatomy, findings that come, change and go."""
     rng = np.random.default_rng([seed, plan.number, 1])
     anatomy = draw_anatomy(rng)
-    kept_devices = tuple(
-        device for device, share in _LASTING_DEVICES if rng.random() < share
-    )
+    kept_devices = tuple(device for device, share in _LASTING_DEVICES if rng.random() < share)
     when = date(2100, 1, 1) + timedelta(days=int(rng.integers(36_500)))
     studies: list[Study] = []
     for visit in range(plan.studies):
@@ -85,7 +83,9 @@ def draw_patient(seed: int, plan: PatientPlan) -> tuple[Study, ...]:
         findings, changes, resolved = _findings_after(previous, rng)
         projection: Projection = "PA" if rng.random() < 0.6 else "AP"
         portable = projection == "AP"
-        volume: LungVolume = _VOLUMES[rng.choice(3, p=(0.34, 0.62, 0.04) if portable else (0.1, 0.7, 0.2))]
+        volume: LungVolume = _VOLUMES[
+            rng.choice(3, p=(0.34, 0.62, 0.04) if portable else (0.1, 0.7, 0.2))
+        ]
         studies.append(
             Study(
                 patient=plan.number,
@@ -119,7 +119,8 @@ def _findings_after(
     """Findings of the next visit, how each changed, and those that are gone."""
     if previous is None:
         fresh = _with_new_findings((), rng.choice(4, p=(0.17, 0.33, 0.32, 0.18)), rng)
-        return fresh, ("first seen",) * len(fresh), ()
+        first_seen: list[Change] = ["first seen"] * len(fresh)
+        return fresh, tuple(first_seen), ()
     kept: list[Finding] = []
     changes: list[Change] = []
     resolved: list[Finding] = []
@@ -133,8 +134,7 @@ def _findings_after(
         step = 1 if 0.3 <= fate < 0.5 else -1 if 0.5 <= fate < 0.65 and not lasting else 0
         changed = regrade(finding, _grade(finding.grade + step)) if step else finding
         others = [*kept, *(other for other in previous if other != finding)]
-        taken = frozenset[object]().union(*(slots_of(other) for other in others))
-        if slots_of(changed) & taken:
+        if any(slots_of(changed) & slots_of(other) for other in others):
             changed = finding
         kept.append(changed)
         difference = changed.grade - finding.grade
@@ -144,7 +144,8 @@ def _findings_after(
     findings = _with_new_findings(tuple(kept), wanted, rng)
     # What has just gone does not come back elsewhere: "resolved" would contradict it.
     fresh = tuple(f for f in findings[len(kept) :] if f.category not in gone)
-    return (*kept, *fresh), (*changes, *(("new",) * len(fresh))), tuple(resolved)
+    changes += ["new"] * len(fresh)
+    return (*kept, *fresh), tuple(changes), tuple(resolved)
 
 
 def _with_new_findings(
