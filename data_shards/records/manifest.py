@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -56,6 +57,20 @@ class PixelSums(_Document):
     count: int = 0
     total: int = 0
     total_of_squares: int = 0
+
+    def __add__(self, other: PixelSums) -> PixelSums:
+        return PixelSums(
+            count=self.count + other.count,
+            total=self.total + other.total,
+            total_of_squares=self.total_of_squares + other.total_of_squares,
+        )
+
+    def mean_and_std(self) -> tuple[float, float]:
+        """Mean and population standard deviation of the pixels, as fractions of 255."""
+        assert self.count > 0
+        # Integers to the last step: the textbook formula loses nothing here.
+        variance = self.count * self.total_of_squares - self.total**2
+        return self.total / self.count / 255, math.sqrt(variance) / self.count / 255
 
 
 class ShardIndex(_Document):

@@ -1,0 +1,50 @@
+"""The profile of a shard build: one source, one output folder, and how images are stored."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from data_shards.profiles import Config
+from data_shards.sources.catalog import SourceConfig
+
+
+class ShardsConfig(Config):
+    """What `python -m data_shards build | verify | preview PROFILE.yaml` reads.
+
+    Everything but `output` and `workers` decides the bytes of the shards. The two fractions
+    apply to patients whose source gives no split. `bad_images`: stop at the first image that
+    cannot be read, or leave such images out and count them in the manifest.
+    """
+
+    source: SourceConfig
+    output: Path
+    seed: int = 0
+    longest_side_px: int = Field(default=320, ge=16)
+    jpeg_quality: int = Field(default=95, ge=1, le=100)
+    samples_per_shard: int = Field(default=512, ge=1)
+    validate_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    test_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    bad_images: Literal["stop", "drop"] = "stop"
+    workers: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _leave_patients_for_training(self) -> ShardsConfig:
+        if self.validate_fraction + self.test_fraction >= 1.0:
+            raise ValueError(
+                f"validate_fraction={self.validate_fraction} and test_fraction="
+                f"{self.test_fraction} leave no patient for training: make their sum less than 1"
+            )
+        return self
+
+    @property
+    def worker_count(self) -> int:
+        """`workers`, or every core this process may use."""
+        if self.workers is not None:
+            return self.workers
+        # macOS cannot tell which cores are ours.
+        can_tell = hasattr(os, "sched_getaffinity")
+        return len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
