@@ -185,7 +185,10 @@ def deposits_of(chest: Chest, lung: Lung, finding: Finding) -> tuple[Deposit, ..
     assert finding.category in FOCAL
     assert finding.zone is not None
     down = {"upper": 0.30, "mid": 0.58, "lower": 0.84}[finding.zone] + rng.uniform(-0.05, 0.05)
-    middle = chest.lung_point(lung, down, rng.uniform(0.35, 0.68), rng.uniform(-0.25, 0.25))
+    # The lower lobes lie behind, where even a large heart leaves them room.
+    forward = -0.35 if finding.zone == "lower" else 0.0
+    forward += rng.uniform(-0.2, 0.2)
+    middle = chest.lung_point(lung, down, rng.uniform(0.35, 0.68), forward)
     if finding.category == "Lung Lesion":
         assert finding.diameter_cm is not None
         radii = finding.diameter_cm / 2 * rng.uniform(0.95, 1.05, 3)

@@ -120,12 +120,11 @@ def rod(start: Vector, end: Vector, radius_cm: float) -> Ellipsoid:
     """A needle-like ellipsoid from `start` to `end`: a vessel, a wire, a clavicle."""
     along = end - start
     length = float(np.linalg.norm(along))
-    direction = along / length
-    # Any vector far from parallel completes the frame.
-    other = np.eye(3)[np.argmin(np.abs(direction))]
-    side = np.cross(direction, other)
-    side /= np.linalg.norm(side)
-    axes = np.stack([direction, side, np.cross(direction, side)], axis=1)
+    # A Householder reflection takes the first axis to the rod's direction (up to its sign) and
+    # completes the frame; adding with the sign of the first component keeps it stable.
+    mirror = along / length
+    mirror[0] += np.copysign(1.0, mirror[0])
+    axes = np.eye(3) - (2 / (mirror @ mirror)) * mirror[:, None] * mirror
     return Ellipsoid((start + end) / 2, np.array([length / 2, radius_cm, radius_cm]), axes)
 
 
@@ -138,8 +137,8 @@ def ellipsoid_interval(solid: Ellipsoid, rays: Rays) -> Interval:
     """
     quadric = rays.basis @ solid.quadric @ rays.basis.T
     column, row, depth = rays.basis @ solid.center
-    across = quadric[:2, 2]
-    shadow = quadric[:2, :2] - np.outer(across, across) / quadric[2, 2]
+    across, along_beam = quadric[:2, 2], quadric[2, 2]
+    shadow = quadric[:2, :2] - across[:, None] * across / along_beam
     u = (rays.columns_cm - np.float32(column))[None, :]
     v = (rays.rows_cm - np.float32(row))[:, None]
     # Row and column terms are separable; only the product u v needs the whole plane.
@@ -147,9 +146,9 @@ def ellipsoid_interval(solid: Ellipsoid, rays: Rays) -> Interval:
     if shadow[0, 1] != 0:
         inside -= (np.float32(2 * shadow[0, 1]) * v) * u
     np.maximum(inside, np.float32(0), out=inside)
-    inside *= np.float32(1 / quadric[2, 2])
+    inside *= np.float32(1 / along_beam)
     half_chord = np.sqrt(inside, out=inside)
-    slope_u, slope_v = (-across / quadric[2, 2]).astype(np.float32)
+    slope_u, slope_v = (-across / along_beam).astype(np.float32)
     middle = (np.float32(depth) + slope_v * v) + slope_u * u
     return Interval(middle - half_chord, middle + half_chord)
 
