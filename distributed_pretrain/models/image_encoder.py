@@ -46,7 +46,8 @@ class ImageEncoder(nn.Module):
         Images whose `sample_mask` is False are not encoded, so they reach no batch statistic,
         and get a map of zeros. In training mode at least one image must be real.
         """
-        # Left out rather than masked: the backbone's batch norms know nothing of masks.
+        # Left out rather than masked, since the backbone's batch norms know nothing of masks; that
+        # the host reads the mask costs a wait for the device at the beginning of a step.
         if sample_mask is None or bool(sample_mask.all()):
             return self._encode(images)
         encoded = self._encode(images[sample_mask])

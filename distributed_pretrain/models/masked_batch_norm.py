@@ -76,7 +76,7 @@ class MaskedBatchNorm(nn.Module):
     def _update_running(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         unbiased = variance * count / (count - 1).clamp(min=1)
         # No row anywhere says nothing about the distribution.
-        step = torch.where(count > 0, self.momentum, 0.0).to(mean.dtype)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), step.to(self.running_mean.dtype))
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), step.to(self.running_var.dtype))
+        step = (count > 0).to(self.running_mean.dtype) * self.momentum
+        self.running_mean.lerp_(mean.to(step.dtype), step)
+        self.running_var.lerp_(unbiased.to(step.dtype), step)
         self.num_batches_tracked += 1

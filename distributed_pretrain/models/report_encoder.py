@@ -78,18 +78,17 @@ def pool_sentences(
 ) -> Float[Tensor, "batch sentences dim"]:
     """The maximum over each sentence's tokens; zeros where `sentence_mask` is False.
 
-    `sentence_index` is -1 for tokens outside every sentence. Tokens with the same maximum share
-    the gradient.
+    `sentence_index` is -1 for tokens outside every sentence; every real sentence has a token.
+    Tokens with the same maximum share the gradient.
     """
     batch, _, dim = tokens.shape
     outside = sentence_mask.shape[1]
     slot = torch.where(sentence_index < 0, outside, sentence_index)
-    pooled = tokens.new_zeros(batch, outside + 1, dim).scatter_reduce(
-        1,
-        slot.long().unsqueeze(-1).expand(-1, -1, dim),
-        tokens,
-        reduce="amax",
-        include_self=False,
+    # Slots start below every value: one that equals the maximum would take a share of the
+    # gradient, even with `include_self=False`.
+    lowest = torch.finfo(tokens.dtype).min
+    pooled = tokens.new_full((batch, outside + 1, dim), lowest).scatter_reduce(
+        1, slot.long().unsqueeze(-1).expand(-1, -1, dim), tokens, reduce="amax"
     )
     return zero_where_padded(pooled[:, :outside], sentence_mask)
 
