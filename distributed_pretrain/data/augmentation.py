@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
@@ -26,7 +29,8 @@ class DeviceTransform:
 
     Augmented in LoVT's order: crop and flip, affine, brightness, contrast, blur. The parameters
     come from the host, so that a CPU and a GPU see the same images up to rounding. Always float32,
-    also under autocast, and without gradients.
+    also under autocast, and without gradients. On a CPU the result is bit-identical for any
+    number of threads.
     """
 
     def __init__(
@@ -48,21 +52,26 @@ class DeviceTransform:
         `train` applies the batch's augmentation parameters; a batch without is only resized.
         """
         batch = len(host.keys)
-        chunk = _CPU_CHUNK_IMAGES if device.type == "cpu" else batch
         pixels = host.pixels.to(device, non_blocking=True)
-        sizes = host.window_sizes_px.to(device, non_blocking=True)
         drawn = host.augmentation if train else None
         parameters = drawn.to(device) if drawn is not None else None
         images = torch.empty(batch, 1, self._side_px, self._side_px, device=device)
-        # Autocast would run the products below in bfloat16.
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            for start in range(0, batch, chunk):
-                rows = slice(start, start + chunk)
-                few = parameters.rows(rows) if parameters is not None else None
+
+        def transform(rows: slice) -> None:
+            few = parameters.rows(rows) if parameters is not None else None
+            # Both are settings of a thread. Autocast would use bfloat16 in the products.
+            with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 scaled = pixels[rows, 0].to(torch.float32).div_(255)
-                augmented = self._augment(scaled, sizes[rows], few)
-                torch.sub(augmented, self._mean, out=images[rows, 0])
-            images.div_(self._std)
+                augmented = self._augment(scaled, host.window_sizes_px[rows], few)
+                images[rows, 0] = augmented.sub_(self._mean).div_(self._std)
+
+        if device.type == "cpu":
+            _each_on_one_thread(
+                transform,
+                [slice(i, i + _CPU_CHUNK_IMAGES) for i in range(0, batch, _CPU_CHUNK_IMAGES)],
+            )
+        else:
+            transform(slice(0, batch))
         return Batch(
             keys=host.keys,
             images=images,
@@ -73,16 +82,16 @@ class DeviceTransform:
     def _augment(
         self,
         canvas: Float[Tensor, "batch height width"],
-        sizes: Tensor,
+        window_sizes_px: Int[Tensor, "batch 2"],
         parameters: AugmentationParameters | None,
     ) -> Float[Tensor, "batch side side"]:
+        images = resize_windows(canvas, window_sizes_px, side_px=self._side_px)
         if parameters is None:
-            upright = torch.zeros(len(canvas), dtype=torch.bool, device=canvas.device)
-            return resize_windows(canvas, sizes, upright, side_px=self._side_px)
-        images = resize_windows(canvas, sizes, parameters.flip, side_px=self._side_px)
-        if self._config.affine:
+            return images
+        if self._config.affine or self._config.horizontal_flip:
             images = affine_warp(
                 images,
+                mirrored=parameters.flip,
                 rotation_degrees=parameters.rotation_degrees,
                 translation_fraction=parameters.translation_fraction,
                 scale=parameters.scale,
@@ -95,6 +104,24 @@ class DeviceTransform:
                 images, parameters.blur_sigma_px, kernel_px=self._config.blur_kernel_px
             )
         return images
+
+
+def _each_on_one_thread(work: Callable[[slice], None], parts: Sequence[slice]) -> None:
+    """Run `work` on every part, as many at a time as torch has threads, each on one of them.
+
+    Torch's own way, all threads on every operation, waits for the slowest thread after each: with
+    decoding threads on the same cores that costs several times the work itself. It also makes
+    rounding depend on the number of threads.
+    """
+    threads = torch.get_num_threads()
+    # New threads take over this setting when they first use torch; the caller only waits.
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, thread_name_prefix="augment") as pool:
+            for _ in pool.map(work, parts):
+                pass
+    finally:
+        torch.set_num_threads(threads)
 
 
 def stored_to_model_scale(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -22,7 +22,7 @@ def prefetch_in_order(
     *,
     threads: int,
     prefetch_batches: int,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """For each (rows, assemble) in turn: `assemble` of its loaded rows.
 
     Rows are loaded, and batches assembled, by `threads` threads, at most `prefetch_batches`
