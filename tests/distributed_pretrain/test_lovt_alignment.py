@@ -26,7 +26,7 @@ def alignment(**switches: bool) -> LovtAlignment:
 def test_it_is_equations_1_and_2() -> None:
     regions, sentences, mask = inputs()
     model = alignment()
-    q, v, o = (linear.weight for linear in (model.query, model.value, model.output))
+    q, v, o = (linear.weight.detach() for linear in (model.query, model.value, model.output))
     aligned = model(regions, sentences, mask)
 
     def attend(query: Tensor, items: Tensor) -> Tensor:
