@@ -205,7 +205,5 @@ def crop_interval(interval: Interval, window: tuple[slice, slice]) -> Interval:
 
 
 def _covering(positions: Float[ndarray, " n"], low: float, high: float) -> slice:
-    return slice(
-        int(np.searchsorted(positions, low, side="left")),
-        int(np.searchsorted(positions, high, side="right")),
-    )
+    first, end = positions.searchsorted((low, high))
+    return slice(int(first), int(end))

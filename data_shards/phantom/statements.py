@@ -142,7 +142,6 @@ _DISTRACTORS = (
     "Mild degenerative changes of the spine, e.g. small osteophytes.",
     "The upper abdomen is unremarkable.",
     "Imaged osseous structures are intact.",
-    "Surgical clips project over the upper abdomen.",
 )
 
 
