@@ -26,6 +26,8 @@ from distributed_pretrain.batch import ReportTokens
 # Sequence lengths are padded to a multiple of this: tensor cores like it, and few shapes occur.
 _TOKEN_MULTIPLE = 8
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_NORMALIZER = normalizers.BertNormalizer(lowercase=True)
+_PRE_TOKENIZER = pre_tokenizers.BertPreTokenizer()
 
 
 class SentenceTokenizer:
@@ -116,14 +118,23 @@ def train_wordpiece(texts: Iterable[str], folder: Path, *, vocabulary_size: int)
 
     The same texts give the same files.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary_size, special_tokens=list(_SPECIAL_TOKENS), show_progress=False
+    texts = list(texts)
+    draft = _wordpiece(vocabulary=None)
+    # The trainer numbers the pieces "##c" in the order of a randomly seeded hash map and breaks
+    # ties by number. Naming them beforehand, in order, makes training deterministic.
+    words = (
+        word
+        for text in texts
+        for word, _ in _PRE_TOKENIZER.pre_tokenize_str(_NORMALIZER.normalize_str(text))
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    inner_characters = sorted({character for word in words for character in word[1:]})
+    pieces = [f"##{character}" for character in inner_characters]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary_size, special_tokens=[*_SPECIAL_TOKENS, *pieces], show_progress=False
+    )
+    draft.train_from_iterator(texts, trainer)
+    # A tokenizer of its own, for in the draft those pieces count as special tokens.
+    tokenizer = _wordpiece(vocabulary=draft.get_vocab())
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -133,6 +144,14 @@ def train_wordpiece(texts: Iterable[str], folder: Path, *, vocabulary_size: int)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, **dict(zip(names, _SPECIAL_TOKENS, strict=True))
     ).save_pretrained(str(folder))
+
+
+def _wordpiece(vocabulary: dict[str, int] | None) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = _NORMALIZER
+    tokenizer.pre_tokenizer = _PRE_TOKENIZER
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
 
 
 def _prefix_mask(lengths: Sequence[int], width: int | None = None) -> NDArray[np.bool_]:

@@ -1,0 +1,116 @@
+"""Sentences to tokens."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_shards.records.errors import InputError
+from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
+
+CORPUS = [
+    "The lungs are clear.",
+    "There is a small left pleural effusion.",
+    "Heart size is normal.",
+    "No pneumothorax is seen.",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer")
+    train_wordpiece(CORPUS, path, vocabulary_size=120)
+    return path
+
+
+def ids_of(tokenizer: SentenceTokenizer, sentences: Sequence[str], sentence: int) -> list[int]:
+    tokens = tokenizer.encode([sentences])
+    kept: list[int] = tokens.token_ids[0][tokens.sentence_index[0] == sentence].tolist()
+    return kept
+
+
+def test_a_report_is_cls_sentences_sep(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokens = SentenceTokenizer.load(folder).encode([CORPUS[:3]])
+    reference = AutoTokenizer.from_pretrained(str(folder))(" ".join(CORPUS[:3]))["input_ids"]
+    length = len(reference)
+    assert tokens.token_ids[0, :length].tolist() == reference
+    assert tokens.token_mask[0].sum() == length
+    inner = tokens.sentence_index[0, 1 : length - 1]
+    assert (inner.diff() >= 0).all()
+    assert set(inner.tolist()) == {0, 1, 2}
+    assert tokens.sentence_index[0, 0] == tokens.sentence_index[0, length - 1] == -1
+
+
+def test_padding_is_marked_and_tokens_fill_up_a_multiple_of_eight(folder: Path) -> None:
+    tokenizer = SentenceTokenizer.load(folder)
+    tokens = tokenizer.encode([CORPUS, CORPUS[:1]])
+    assert tokens.token_ids.shape[1] % 8 == 0
+    assert tokens.sentence_mask.tolist() == [[True] * 4, [True, False, False, False]]
+    padding = ~tokens.token_mask
+    assert padding[1].any()
+    assert (tokens.token_ids[padding] == tokenizer.pad_token_id).all()
+    assert (tokens.sentence_index[padding] == -1).all()
+
+
+def test_a_report_reads_the_same_alone_and_in_a_batch(folder: Path) -> None:
+    tokenizer = SentenceTokenizer.load(folder)
+    alone, batch = tokenizer.encode([CORPUS[:1]]), tokenizer.encode([CORPUS, CORPUS[:1]])
+    width = alone.token_ids.shape[1]
+    torch.testing.assert_close(batch.token_ids[1, :width], alone.token_ids[0])
+    torch.testing.assert_close(batch.sentence_index[1, :width], alone.sentence_index[0])
+
+
+def test_from_the_first_sentence_that_does_not_fit_the_rest_is_dropped(folder: Path) -> None:
+    lengths = [len(ids_of(SentenceTokenizer.load(folder), CORPUS, i)) for i in range(4)]
+    exactly_two = 2 + lengths[0] + lengths[1]
+    # The third sentence does not fit; the fourth would be short enough, and is dropped too.
+    sentences = [CORPUS[0], CORPUS[1], CORPUS[2], "Clear."]
+    for room, kept in ((exactly_two, 2), (exactly_two - 1, 1), (exactly_two + 4, 2)):
+        tokens = SentenceTokenizer.load(folder, max_tokens=room).encode([sentences])
+        assert tokens.sentence_mask.tolist() == [[True] * kept]
+        assert int(tokens.token_mask.sum()) == 2 + sum(lengths[:kept])
+
+
+def test_a_first_sentence_too_long_by_itself_is_cut(folder: Path) -> None:
+    tokens = SentenceTokenizer.load(folder, max_tokens=8).encode([CORPUS[1:]])
+    assert tokens.token_mask.sum() == 8
+    assert tokens.sentence_mask.tolist() == [[True]]
+
+
+def test_sentences_without_tokens_leave_no_gap(folder: Path) -> None:
+    tokens = SentenceTokenizer.load(folder).encode([[CORPUS[0], " \n", CORPUS[1]]])
+    assert tokens.sentence_mask.tolist() == [[True, True]]
+    assert set(tokens.sentence_index[0].tolist()) == {-1, 0, 1}
+
+
+def test_a_report_without_tokens_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="a report without tokens"):
+        SentenceTokenizer.load(folder).encode([CORPUS, [" "]])
+
+
+def test_training_is_deterministic_and_saving_keeps_every_file(
+    folder: Path, tmp_path: Path
+) -> None:
+    train_wordpiece(CORPUS, tmp_path / "again", vocabulary_size=120)
+    SentenceTokenizer.load(folder).save(tmp_path / "saved")
+    expected = (folder / "tokenizer.json").read_bytes()
+    assert (tmp_path / "again" / "tokenizer.json").read_bytes() == expected
+    saved = SentenceTokenizer.load(tmp_path / "saved")
+    assert saved.vocabulary_size == SentenceTokenizer.load(folder).vocabulary_size <= 120
+    assert ids_of(saved, CORPUS, 1) == ids_of(SentenceTokenizer.load(folder), CORPUS, 1)
+
+
+def test_unknown_words_are_split_into_known_pieces(folder: Path) -> None:
+    tokenizer = SentenceTokenizer.load(folder)
+    assert len(ids_of(tokenizer, ["effusions"], 0)) > len(ids_of(tokenizer, ["effusion"], 0))
+
+
+def test_a_missing_tokenizer_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match=r"no tokenizer found there: .*hf download"):
+        SentenceTokenizer.load(tmp_path / "nothing")
