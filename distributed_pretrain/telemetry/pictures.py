@@ -1,0 +1,147 @@
+"""What a method sees, drawn for TensorBoard: each function returns a uint8 array (H, W, 3).
+
+Figures are drawn on an Agg canvas of their own: no pyplot, so no global state, no window and
+nothing to close.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy import ndarray
+
+DOTS_PER_INCH = 110
+PANEL_INCHES = 2.2
+# Regions below the strongest fade out, so that the X-ray stays readable under the heat.
+STRONGEST_OPACITY = 0.65
+HEAT_COLOURS = "inferno"
+LINE_CHARACTERS = 34
+SENTENCE_CHARACTERS = 5 * LINE_CHARACTERS
+
+
+def similarity_matrix_picture(
+    similarity: Float[ndarray, "batch batch"],
+) -> UInt8[ndarray, "height width 3"]:
+    """The matrix in colours, images as rows and reports as columns.
+
+    A trained model shows a bright diagonal. Colours span the values present, given in the bar.
+    """
+    figure = Figure(figsize=(5.2, 4.4), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    shown = axes.imshow(similarity, cmap="viridis", interpolation="nearest")
+    axes.set_xlabel("report")
+    axes.set_ylabel("image")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(shown, ax=axes, label="similarity", shrink=0.9)
+    bar.outline.set_visible(False)
+    return _pixels(figure)
+
+
+def region_weights_picture(
+    images: Float[ndarray, "batch height width"],
+    weights: Float[ndarray, "batch regions"],
+    grid: tuple[int, int],
+) -> UInt8[ndarray, "height width 3"]:
+    """Each X-ray under the heat of its region weights, all on one scale from 0 to the largest.
+
+    `images` lie in [0, 1]; regions are the cells of `grid` (rows, columns) in row-major order.
+    """
+    assert len(images) == len(weights) > 0, (images.shape, weights.shape)
+    largest = max(float(weights.max()), np.finfo(np.float32).tiny)
+    columns = min(4, len(images))
+    figure, panels = _panels(len(images), columns, caption_inches=0.05)
+    heat = None
+    for axes, image, weight in zip(panels, images, weights, strict=True):
+        heat = _draw_heat(axes, image, weight, grid, strongest=largest)
+    bar = figure.colorbar(heat, ax=panels, label="region weight", fraction=0.04, aspect=30)
+    bar.outline.set_visible(False)
+    return _pixels(figure)
+
+
+def sentence_attention_picture(
+    image: Float[ndarray, "height width"],
+    sentences: Sequence[str],
+    attention: Float[ndarray, "sentences regions"],
+    grid: tuple[int, int],
+) -> UInt8[ndarray, "height width 3"]:
+    """The X-ray alone, then once per sentence under the heat of where that sentence looks.
+
+    Each panel is scaled to its own peak, which is printed: a flat map with a peak of about
+    1 / regions is no attention at all. A report without sentences gives the X-ray alone.
+    """
+    assert len(sentences) == len(attention), (len(sentences), attention.shape)
+    columns = min(4, 1 + len(sentences))
+    lines = max([len(_wrapped(sentence).splitlines()) for sentence in sentences], default=1)
+    figure, panels = _panels(1 + len(sentences), columns, caption_inches=0.17 * (lines + 2))
+    _draw_image(panels[0], image)
+    regions = grid[0] * grid[1]
+    _caption(panels[0], "X-ray" if sentences else "X-ray\n(a report without sentences)")
+    for axes, sentence, weight in zip(panels[1:], sentences, attention, strict=True):
+        peak = float(weight.max())
+        _draw_heat(axes, image, weight, grid, strongest=max(peak, np.finfo(np.float32).tiny))
+        _caption(axes, f"{_wrapped(sentence)}\npeak {peak:.3f}, even {1 / regions:.3f}")
+    return _pixels(figure)
+
+
+def _panels(count: int, columns: int, caption_inches: float) -> tuple[Figure, list[Axes]]:
+    """A figure of square panels without axes, filled row by row."""
+    rows = math.ceil(count / columns)
+    size = (columns * PANEL_INCHES + 0.6, rows * (PANEL_INCHES + caption_inches))
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+    panels = [figure.add_subplot(rows, columns, 1 + index) for index in range(count)]
+    for axes in panels:
+        axes.set_axis_off()
+    return figure, panels
+
+
+def _draw_image(axes: Axes, image: Float[ndarray, "height width"]) -> None:
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+
+
+def _draw_heat(
+    axes: Axes,
+    image: Float[ndarray, "height width"],
+    weight: Float[ndarray, " regions"],
+    grid: tuple[int, int],
+    strongest: float,
+) -> AxesImage:
+    """`weight` over `image`; the grid's cells are stretched over the whole image."""
+    height, width = image.shape
+    cells = weight.reshape(grid)
+    _draw_image(axes, image)
+    return axes.imshow(
+        cells,
+        cmap=HEAT_COLOURS,
+        vmin=0,
+        vmax=strongest,
+        alpha=STRONGEST_OPACITY * np.clip(cells / strongest, 0, 1),
+        interpolation="bilinear",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )
+
+
+def _caption(axes: Axes, text: str) -> None:
+    # Reports may hold dollar signs, which matplotlib would read as formulas.
+    axes.set_title(text, fontsize=7, loc="left", parse_math=False)
+
+
+def _wrapped(sentence: str) -> str:
+    return textwrap.fill(
+        textwrap.shorten(sentence, SENTENCE_CHARACTERS, placeholder=" ..."), LINE_CHARACTERS
+    )
+
+
+def _pixels(figure: Figure) -> UInt8[ndarray, "height width 3"]:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
