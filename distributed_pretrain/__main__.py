@@ -86,7 +86,7 @@ def _pretrain(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from distributed_pretrain.evaluation.command import run_evaluate
+    from distributed_pretrain.evaluate import run_evaluate
 
     return run_evaluate(options.run_folder, options.overrides)
 

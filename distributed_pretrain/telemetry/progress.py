@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,7 +21,7 @@ class TrainingProgress:
         self._first = first_step
         self._started = time.monotonic()
         self._last_line = self._started - interval_seconds
-        self._bar: tqdm[None] | None = None
+        self._bar: Any = None
         if enabled and sys.stderr.isatty():
             self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 
@@ -33,11 +32,16 @@ def pretrain(config: PretrainConfig) -> bool:
     InputError for anything wrong with the config, the shards or the folder, before the
     first step, and NonFiniteLossError during training.
     """
-    engine = Engine(precision=config.training.precision)
+    trainer = build_trainer(config)
     try:
-        return _pretrain(config, engine)
+        if trainer.state.finished:
+            if trainer.engine.is_main:
+                print(f"{config.run_folder}: already complete", file=sys.stderr)
+            return True
+        _announce(trainer)
+        return trainer.fit()
     finally:
-        engine.close()
+        trainer.close()
 
 
 def build_tokenizer(config: PretrainConfig, folder: Path, training: ShardSplit) -> None:
@@ -77,65 +81,64 @@ def use_channels_last(method: Method) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
-def _pretrain(config: PretrainConfig, engine: Engine) -> bool:
-    data, training = config.data, config.training
+def build_trainer(config: PretrainConfig) -> Trainer:
+    """Every part of a run in this process, at its newest intact checkpoint or the beginning."""
+    engine = Engine(precision=config.training.precision)
+    data, run = config.data, RunFolder(config.run_folder)
     split = ShardSplit.open(data.shards, "train", data.text_policy)
     validation_split = ShardSplit.open(data.shards, "validate", data.text_policy)
-    run = RunFolder(config.run_folder)
-    checkpoint = None
     if engine.is_main:
         run.prepare(config)
         if not run.tokenizer.exists():
             build_tokenizer(config, run.tokenizer, split)
         run.set_damaged_checkpoints_aside()
     engine.wait_for_all()
-    latest = run.latest_checkpoint()
-    tokenizer = SentenceTokenizer.load(run.tokenizer, max_tokens=data.max_tokens)
 
+    tokenizer = SentenceTokenizer.load(run.tokenizer, max_tokens=data.max_tokens)
     torch.manual_seed(config.seed)
     method = build_method(config.method, vocabulary_size=tokenizer.vocabulary_size)
-    if training.channels_last:
+    if config.training.channels_last:
         use_channels_last(method)
-    state = TrainingState()
-    if latest is not None:
-        checkpoint = load_checkpoint(latest)
-        state = checkpoint.state
+    latest = run.latest_checkpoint()
+    checkpoint = load_checkpoint(latest) if latest is not None else None
+    if checkpoint is not None:
         method.load_state_dict(checkpoint.model)
     method.to(engine.device)
     optimizer = build_optimizer(config.optimizer, method)
     if checkpoint is not None:
         optimizer.load_state_dict(checkpoint.optimizer)
-    if state.finished:
-        if engine.is_main:
-            print(f"{run.path}: already complete at step {state.step}", file=sys.stderr)
-        return True
-    if training.compile:
+    if config.training.compile:
         method.compile()
 
-    ranks: _Ranks = {"rank": engine.rank, "world_size": engine.world_size}
-    loader = TrainingLoader(
-        split,
-        tokenizer,
-        data,
-        seed=config.seed,
-        quarantine=run.quarantine_of(split, data.max_bad_fraction),
-        pin_memory=engine.device.type == "cuda",
-        **ranks,
-    )
-    validation_loader = EvaluationLoader(
-        validation_split,
-        tokenizer,
-        data,
-        quarantine=run.quarantine_of(validation_split, data.max_bad_fraction),
-        **ranks,
-    )
+    state = checkpoint.state if checkpoint is not None else TrainingState()
     transform = DeviceTransform(
         data.augmentation,
         image_size_px=data.image_size_px,
         pixel_mean=split.manifest.pixel_mean,
         pixel_std=split.manifest.pixel_std,
     )
-    trainer = Trainer(
+    loader = TrainingLoader(
+        split,
+        tokenizer,
+        data,
+        seed=config.seed,
+        rank=engine.rank,
+        world_size=engine.world_size,
+        quarantine=run.quarantine_of(split, data.max_bad_fraction),
+        pin_memory=engine.device.type == "cuda",
+    )
+    validation_loader = EvaluationLoader(
+        validation_split,
+        tokenizer,
+        data,
+        rank=engine.rank,
+        world_size=engine.world_size,
+        quarantine=run.quarantine_of(validation_split, data.max_bad_fraction),
+    )
+    telemetry = None
+    if engine.is_main:
+        telemetry = Telemetry(run.metrics, run.tensorboard, resume_step=state.step)
+    return Trainer(
         config,
         engine=engine,
         run=run,
@@ -145,27 +148,19 @@ def _pretrain(config: PretrainConfig, engine: Engine) -> bool:
         transform=transform,
         validator=Validator(validation_loader, transform, engine, data.text_policy),
         state=state,
-        telemetry=Telemetry(run.metrics, run.tensorboard, resume_step=state.step)
-        if engine.is_main
-        else None,
+        telemetry=telemetry,
     )
-    if engine.is_main:
-        _announce(config, run, trainer)
-    return trainer.fit()
 
 
-class _Ranks(TypedDict):
-    rank: int
-    world_size: int
-
-
-def _announce(config: PretrainConfig, run: RunFolder, trainer: Trainer) -> None:
+def _announce(trainer: Trainer) -> None:
+    if not trainer.engine.is_main:
+        return
     million = sum(p.numel() for p in trainer.parameters) / 1e6
     start = f"going on from step {trainer.state.step}" if trainer.state.step else "starting"
     print(
-        f"{run.path}: {start}: {trainer.total_steps} steps of {config.data.global_batch} pairs on "
-        f"{trainer.engine.world_size} x {trainer.engine.device.type}, "
-        f"{million:.1f} M trained parameters\n"
-        f"watch: tensorboard --logdir {run.tensorboard}",
+        f"{trainer.run.path}: {start}: {trainer.total_steps} steps of "
+        f"{trainer.config.data.global_batch} pairs on {trainer.engine.world_size} x "
+        f"{trainer.engine.device.type}, {million:.1f} M trained parameters\n"
+        f"watch: tensorboard --logdir {trainer.run.tensorboard}",
         file=sys.stderr,
     )

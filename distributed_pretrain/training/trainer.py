@@ -7,6 +7,7 @@ import json
 import math
 import resource
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -79,14 +80,10 @@ class Trainer:
         )
         interruption = InterruptionFlag()
         batches = self.loader.batches(state.samples_consumed)
+        self.model.train()
         try:
             while not state.finished:
-                started = time.monotonic()
-                waited_before = self.loader.wait_seconds
-                host = next(batches)
-                values, stop_requested = self._train_step(host, interruption.raised)
-                values |= self._timings(started, self.loader.wait_seconds - waited_before)
-                self._record("train", values)
+                values, stop_requested = self.step(batches, interrupted=interruption.raised)
                 progress.update(
                     state.step, loss=values["total"], pairs_per_second=values["pairs_per_second"]
                 )
@@ -95,7 +92,8 @@ class Trainer:
                 if state.finished or state.step % self.validate_every == 0:
                     is_best, stop = self._validate(progress)
                     state.finished |= stop
-                if is_best or state.finished or stop_requested or state.step % self.save_every == 0:
+                due = state.step % self.save_every == 0
+                if due or is_best or state.finished or stop_requested:
                     self._save(is_best)
                 if stop_requested and not state.finished:
                     progress.say(f"interrupted at step {state.step}: checkpoint saved")
@@ -105,10 +103,33 @@ class Trainer:
             interruption.restore()
             batches.close()
             progress.close()
-            if self.telemetry is not None:
-                self.telemetry.close()
 
-    def _train_step(self, host: HostBatch, interrupted: bool) -> tuple[dict[str, float], bool]:
+    def step(
+        self, batches: Iterator[HostBatch], *, interrupted: bool = False
+    ) -> tuple[dict[str, float], bool]:
+        """One recorded optimizer step; its numbers, and whether any rank was interrupted."""
+        started = time.perf_counter()
+        waited_before = self.loader.wait_seconds
+        host = next(batches)
+        waited = self.loader.wait_seconds - waited_before
+        values, stop_requested = self._update(host, interrupted)
+        seconds = time.perf_counter() - started
+        values |= {
+            "pairs_per_second": self.config.data.global_batch / seconds,
+            "step_seconds": seconds,
+            "data_wait_share": waited / seconds,
+            "memory_bytes": peak_memory_bytes(self.engine.device),
+        }
+        self._record("train", values)
+        return values, stop_requested
+
+    def close(self) -> None:
+        """Close the records and leave the process group."""
+        if self.telemetry is not None:
+            self.telemetry.close()
+        self.engine.close()
+
+    def _update(self, host: HostBatch, interrupted: bool) -> tuple[dict[str, float], bool]:
         """One optimizer step; (loss terms, norm and rate; whether any rank was interrupted)."""
         state, training = self.state, self.config.training
         # Dropout is a function of (seed, step, rank): a resumed run draws the same.
@@ -170,15 +191,6 @@ class Trainer:
             "command in another run_folder"
         )
 
-    def _timings(self, started: float, waited: float) -> dict[str, float]:
-        seconds = time.monotonic() - started
-        return {
-            "pairs_per_second": self.config.data.global_batch / seconds,
-            "step_seconds": seconds,
-            "data_wait_share": waited / seconds,
-            "memory_bytes": _peak_memory_bytes(self.engine.device),
-        }
-
     def _validate(self, progress: TrainingProgress) -> tuple[bool, bool]:
         started = time.monotonic()
         metrics = self.validator.measure(self.method)
@@ -232,7 +244,8 @@ def _seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _peak_memory_bytes(device: torch.device) -> float:
+def peak_memory_bytes(device: torch.device) -> float:
+    """The most memory in use so far: of the device's tensors, or of this process on a CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
