@@ -57,12 +57,13 @@ def _resize_strip(
     near = slice(max(0, first), min(int(window_px.max()), last))
 
     scale = scales.to(device, non_blocking=True)[:, None]
-    window = window_px.to(device, non_blocking=True)[:, None]
     output = torch.arange(strip.start, strip.stop, device=device) + 0.5
     stored = torch.arange(near.start, near.stop, device=device) + 0.5
     weights = (stored - (output * scale)[:, :, None]).abs_()
     weights.div_(-scale.clamp(min=1)[:, :, None]).add_(1).clamp_(min=0)
-    weights.mul_((stored < window)[:, None, :])
+    if near.stop > int(window_px.min()):
+        window = window_px.to(device, non_blocking=True)[:, None]
+        weights.mul_((stored < window)[:, None, :])
     return near, weights.div_(weights.sum(dim=2, keepdim=True))
 
 
@@ -118,7 +119,8 @@ def adjust_contrast(
 ) -> Float[Tensor, "batch side side"]:
     """Images in [0, 1], their distance to their mean grey times `factor`, clamped to [0, 1]."""
     mean = images.mean(dim=(1, 2), keepdim=True)
-    return torch.lerp(mean, images, factor[:, None, None]).clamp_(0, 1)
+    factor = factor[:, None, None]
+    return (images * factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 
 def gaussian_blur(
