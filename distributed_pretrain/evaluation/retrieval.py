@@ -27,9 +27,10 @@ def retrieval_metrics(
 
     Row i of both matrices is sample i. Samples of equal `groups` have identical reports: any of
     them is a right answer to the other. The rank of the best right answer counts the wrong ones
-    that score at least as high, so a tie is a miss and a constant embedding finds nothing; right
-    answers do not push each other down. Without groups only sample i answers i. Memory is
-    O(chunk_size x samples). Raises ValueError for matrices of different shape or no samples.
+    that do not score lower: a tie is a miss, a constant embedding finds nothing and NaN never
+    hits. Right answers do not push each other down. Without groups only sample i answers i.
+    Memory is O(chunk_size x samples). Raises ValueError for matrices of different shape or no
+    samples.
     """
     if image.shape != report.shape or len(image) == 0:
         raise ValueError(
@@ -57,14 +58,14 @@ def _ranks(
     labels: Int[Tensor, " samples"],
     chunk_size: int,
 ) -> Int[Tensor, " samples"]:
-    """For each query how many wrong answers score at least as high as its best right one."""
+    """For each query how many wrong answers do not score lower than its best right one."""
     ranks = []
     for start in range(0, len(queries), chunk_size):
         rows = slice(start, start + chunk_size)
         similarity = queries[rows] @ answers.T
         right = labels[rows, None] == labels[None, :]
         best = similarity.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-        ranks.append(((similarity >= best) & ~right).sum(dim=1))
+        ranks.append((~(similarity < best) & ~right).sum(dim=1))
     return torch.cat(ranks)
 
 
