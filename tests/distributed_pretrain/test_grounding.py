@@ -1,0 +1,305 @@
+"""Phrase grounding: boxes and masks on the model's square, CNR, and heat of phrases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from data_shards.records.study import Box, ImageRecord, Report, StudyRecord
+from distributed_pretrain.batch import Batch, ReportTokens
+from distributed_pretrain.data.host_batch import HostBatch
+from distributed_pretrain.evaluation.geometry import (
+    boxes_mask,
+    image_extent,
+    mask_on_model_square,
+    region_map_on_pixels,
+)
+from distributed_pretrain.evaluation.grounding import (
+    contrast_to_noise,
+    phrase_heat,
+    pointing_hits,
+)
+from distributed_pretrain.evaluation.studies import (
+    EmbeddedStudies,
+    embed_studies,
+    ground_phrases,
+)
+from distributed_pretrain.methods.base import ImageEmbeddings, Method, ReportEmbeddings
+
+SIZE_PX = 32
+BRIGHT, DARK = "bright", "dark"
+
+
+# ---- geometry
+
+
+def _image(width: int, height: int) -> ImageRecord:
+    return ImageRecord("a", "PA", "image0.jpg", width, height, width, height)
+
+
+def _box(x: float, y: float, width: float, height: float, phrase: str = BRIGHT) -> Box:
+    return Box(0, x, y, width, height, "Opacity", phrase)
+
+
+def test_a_wide_image_lies_between_bands_of_padding() -> None:
+    extent = image_extent(_image(width=64, height=32), SIZE_PX)
+    assert extent[8:24].all()
+    assert not extent[:8].any()
+    assert not extent[24:].any()
+
+
+def test_a_tall_image_lies_between_columns_of_padding() -> None:
+    extent = image_extent(_image(width=32, height=64), SIZE_PX)
+    assert torch.equal(extent, image_extent(_image(width=64, height=32), SIZE_PX).T)
+
+
+def test_boxes_are_scaled_and_moved_with_their_image() -> None:
+    # 128 x 64 stored pixels on 32: a quarter of the size, 8 rows of padding above.
+    mask = boxes_mask([_box(16, 8, 32, 16)], _image(width=128, height=64), SIZE_PX)
+    expected = torch.zeros(SIZE_PX, SIZE_PX, dtype=torch.bool)
+    expected[10:14, 4:12] = True
+    assert torch.equal(mask, expected)
+
+
+def test_several_boxes_are_a_union() -> None:
+    image = _image(SIZE_PX, SIZE_PX)
+    first, second = _box(0, 0, 8, 8), _box(4, 4, 8, 8)
+    union = boxes_mask([first, second], image, SIZE_PX)
+    assert torch.equal(
+        union, boxes_mask([first], image, SIZE_PX) | boxes_mask([second], image, SIZE_PX)
+    )
+    assert union.sum() == 64 + 64 - 16
+
+
+def test_a_mask_of_a_box_lands_where_the_box_does() -> None:
+    image = _image(width=96, height=120)
+    stored = torch.zeros(120, 96, dtype=torch.uint8)
+    stored[40:80, 10:70] = 255
+    box = _box(10, 40, 60, 40)
+    assert torch.equal(
+        mask_on_model_square(stored, image, SIZE_PX), boxes_mask([box], image, SIZE_PX)
+    )
+    whole = mask_on_model_square(torch.ones_like(stored), image, SIZE_PX)
+    assert torch.equal(whole, image_extent(image, SIZE_PX))
+
+
+def test_regions_are_row_major_and_spread_over_the_image() -> None:
+    spread = region_map_on_pixels(torch.arange(6.0)[None], (2, 3), SIZE_PX)[0]
+    corners = spread[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert corners.tolist() == [0, 2, 3, 5]
+
+
+# ---- contrast to noise
+
+
+def _naive_cnr(heat: Tensor, inside: Tensor, valid: Tensor) -> float:
+    parts: dict[bool, list[float]] = {True: [], False: []}
+    for row in range(heat.shape[0]):
+        for column in range(heat.shape[1]):
+            if valid[row, column]:
+                parts[bool(inside[row, column])].append(float(heat[row, column]))
+    means = {side: sum(values) / len(values) for side, values in parts.items()}
+    variances = {
+        side: sum((value - means[side]) ** 2 for value in values) / len(values)
+        for side, values in parts.items()
+    }
+    return float((means[True] - means[False]) / (variances[True] + variances[False]) ** 0.5)
+
+
+def _random_heat(phrases: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    heat = torch.randn(phrases, 9, 11, generator=generator, dtype=torch.float64)
+    inside = torch.rand(phrases, 9, 11, generator=generator) < 0.3
+    valid = torch.rand(phrases, 9, 11, generator=generator) < 0.8
+    return heat, inside, valid
+
+
+def test_the_contrast_to_noise_equals_a_naive_loop() -> None:
+    heat, inside, valid = _random_heat(5)
+    expected = [_naive_cnr(*each) for each in zip(heat, inside, valid, strict=True)]
+    assert contrast_to_noise(heat, inside, valid).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_contrast_to_noise_is_signed() -> None:
+    heat, inside, valid = _random_heat(3)
+    torch.testing.assert_close(
+        contrast_to_noise(-heat, inside, valid), -contrast_to_noise(heat, inside, valid)
+    )
+    lit = heat + 5 * inside
+    assert (contrast_to_noise(lit, inside, valid) > 2).all()
+
+
+def test_gain_and_offset_do_not_change_the_contrast_to_noise() -> None:
+    heat, inside, valid = _random_heat(3)
+    torch.testing.assert_close(
+        contrast_to_noise(0.01 * heat + 7, inside, valid), contrast_to_noise(heat, inside, valid)
+    )
+
+
+def test_padding_outside_the_image_reaches_neither_figure() -> None:
+    heat, inside, valid = _random_heat(3)
+    spoiled = heat.masked_fill(~valid, 1e6)
+    assert torch.equal(
+        contrast_to_noise(spoiled, inside, valid), contrast_to_noise(heat, inside, valid)
+    )
+    assert torch.equal(pointing_hits(spoiled, inside, valid), pointing_hits(heat, inside, valid))
+
+
+def test_flat_heat_and_boxes_of_nothing_or_everything_score_zero() -> None:
+    heat, inside, valid = _random_heat(3)
+    heat[0] = 0.25
+    inside[1] = False
+    inside[2] = True
+    assert contrast_to_noise(heat, inside, valid).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_hit_is_the_hottest_pixel_inside_a_box() -> None:
+    heat = torch.zeros(2, 4, 4)
+    heat[:, 1, 2] = 1
+    inside = torch.zeros(2, 4, 4, dtype=torch.bool)
+    inside[0, 1, 1:] = True
+    inside[1, 2, 1:] = True
+    assert pointing_hits(heat, inside, torch.ones_like(inside)).tolist() == [True, False]
+
+
+def test_the_heat_of_a_region_is_its_cosine_with_the_phrase_of_its_own_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    phrase = torch.randn(3, 8, generator=generator, dtype=torch.float64)
+    regions = torch.randn(3, 4, 8, generator=generator, dtype=torch.float64)
+    heat = phrase_heat(3 * phrase, 0.2 * regions)
+    for i in range(3):
+        for j in range(4):
+            cosine = torch.cosine_similarity(phrase[i], regions[i, j], dim=0)
+            assert heat[i, j].item() == pytest.approx(cosine.item())
+
+
+# ---- a whole split through a method
+
+
+class BrightnessMethod(Method):
+    """Regions are (mean brightness, 1 - it); "bright" and "dark" are the two axes."""
+
+    def forward(self, batch: Batch) -> Any:
+        raise NotImplementedError
+
+    def loss(self, outputs: Any) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def embed_images(self, images: Tensor) -> ImageEmbeddings:
+        bright = self.feature_map(images).flatten(1)
+        regions = torch.stack([bright, 1 - bright], dim=2)
+        weights = torch.full_like(bright, 1 / bright.shape[1])
+        return ImageEmbeddings(regions.mean(1), regions, weights, (8, 8))
+
+    def embed_reports(self, report: ReportTokens) -> ReportEmbeddings:
+        sentences = torch.eye(2)[report.token_ids[:, 1:-1]]
+        mask = report.sentence_mask
+        return ReportEmbeddings(sentences.mean(1), sentences, mask / mask.sum(1, True), mask)
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, 8)
+
+
+def _encode(reports: Sequence[Sequence[str]]) -> ReportTokens:
+    """One token a sentence: 0 for "bright", 1 for "dark"; all reports equally long."""
+    words = torch.tensor([[(BRIGHT, DARK).index(each) for each in report] for report in reports])
+    edge = torch.full((len(reports), 1), 9)
+    token_ids = torch.cat([edge, words, edge], dim=1)
+    sentence_index = torch.cat(
+        [-edge // 9, torch.arange(words.shape[1]) + 0 * words, -edge // 9], 1
+    )
+    real = torch.ones_like(token_ids, dtype=torch.bool)
+    return ReportTokens(token_ids, real, sentence_index, torch.ones_like(words, dtype=torch.bool))
+
+
+def _study(key: str, boxes: tuple[Box, ...]) -> StudyRecord:
+    lateral = ImageRecord("lateral", "L", "image1.jpg", SIZE_PX, SIZE_PX, SIZE_PX, SIZE_PX)
+    report = Report("", {"findings": ""}, {"findings": (BRIGHT,)})
+    return StudyRecord(
+        key=key,
+        patient_id=key,
+        study_id=key,
+        split="test",
+        source="",
+        licence="",
+        images=(_image(SIZE_PX, SIZE_PX), lateral),
+        report=report,
+        labels={},
+        boxes=boxes,
+        masks=(),
+    )
+
+
+LIT = (8, 4, 12, 8)  # x, y, width, height
+
+
+def _studies(*boxes: tuple[Box, ...], masked: int = 0) -> EmbeddedStudies:
+    """Studies with a bright block at LIT, then `masked` rows that only fill up the batch."""
+    x, y, width, height = LIT
+    records = tuple(_study(f"study-{i}", each) for i, each in enumerate(boxes))
+    records += (_study("filler", (_box(*LIT),)),) * masked
+    images = torch.zeros(len(records), 1, SIZE_PX, SIZE_PX)
+    images[:, :, y : y + height, x : x + width] = 1
+    mask = torch.arange(len(records)) < len(boxes)
+    keys = tuple(record.key for record in records)
+    report = _encode([[BRIGHT]] * len(records))
+    host = HostBatch(
+        keys=keys,
+        records=records,
+        pixels=(images * 255).to(torch.uint8),
+        window_sizes_px=torch.full((len(records), 2), SIZE_PX),
+        augmentation=None,
+        report=report,
+        sample_mask=mask,
+        epoch=0,
+        samples_consumed=0,
+        replaced=0,
+    )
+    batch = Batch(keys=keys, images=images, report=report, sample_mask=mask)
+    return embed_studies(BrightnessMethod(), [(host, batch)] * 2, "lovt")
+
+
+def test_rows_that_fill_up_a_batch_are_not_studies() -> None:
+    studies = _studies((), (), masked=3)
+    assert [record.key for record in studies.records] == ["study-0", "study-1"] * 2
+    lengths = {len(each) for each in (studies.image, studies.report, studies.regions)}
+    assert lengths == {4}
+    assert len(studies.features) == len(studies.pixels) == 4
+
+
+def test_no_studies_are_refused() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        _studies(masked=2)
+
+
+def test_the_right_phrase_lights_its_box_and_the_wrong_one_the_rest() -> None:
+    studies = _studies((_box(*LIT, BRIGHT), _box(*LIT, DARK)))
+    grounding = ground_phrases(BrightnessMethod(), studies, _encode, torch.device("cpu"))
+    assert grounding is not None
+    assert grounding.phrases[:2] == (BRIGHT, DARK)
+    right, wrong = grounding.contrast[:2].tolist()
+    assert right > 2
+    assert wrong < -2
+    assert grounding.hits[:2].tolist() == [True, False]
+
+
+def test_boxes_of_one_phrase_on_one_image_are_one_union() -> None:
+    x, y, width, height = LIT
+    halves = (_box(x, y, width / 2, height), _box(x + width / 2, y, width / 2, height))
+    device = torch.device("cpu")
+    whole = ground_phrases(BrightnessMethod(), _studies((_box(*LIT),)), _encode, device)
+    split = ground_phrases(BrightnessMethod(), _studies(halves), _encode, device)
+    assert whole is not None
+    assert split is not None
+    assert torch.equal(split.contrast, whole.contrast)
+    assert split.boxes[0] == halves
+
+
+def test_only_boxes_with_a_phrase_on_the_evaluated_image_count() -> None:
+    on_the_lateral = Box(1, 0, 0, 8, 8, "Opacity", BRIGHT)
+    studies = _studies((_box(*LIT, phrase=""), on_the_lateral))
+    assert ground_phrases(BrightnessMethod(), studies, _encode, torch.device("cpu")) is None
