@@ -59,7 +59,7 @@ def convert_image(path: Path, *, longest_side_px: int, jpeg_quality: int) -> Sto
     Colour becomes luma and transparency is ignored. 16-bit samples span 0 to 65,535, as PNG
     defines them. Raises BadImageError for a file that is missing, foreign or damaged.
     """
-    with _opened(path) as image:
+    with _opened(path, otherwise=", or pass bad_images=drop") as image:
         original_width, original_height = image.size
         size = fitted_size(original_width, original_height, longest_side_px)
         # Other formats ignore the wish.
@@ -109,9 +109,12 @@ def pixel_sums(jpeg: bytes) -> PixelSums:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image at `path`; whatever goes wrong while it is decoded becomes a BadImageError."""
-    restore = "restore the file, or pass bad_images=drop"
+def _opened(path: Path, *, otherwise: str = "") -> Iterator[Image.Image]:
+    """The image at `path`; whatever goes wrong while it is decoded becomes a BadImageError.
+
+    `otherwise` ends the remedy. A mask has none: without it the study would say something else.
+    """
+    restore = f"restore the file{otherwise}"
     try:
         with Image.open(path, formats=FORMATS) as image:
             yield image
@@ -123,7 +126,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise BadImageError(path, "image that cannot be opened", restore) from error
     except UnidentifiedImageError as error:
         kinds = "not a JPEG, PNG, TIFF or BMP image"
-        raise BadImageError(path, kinds, "convert it, or pass bad_images=drop") from error
+        raise BadImageError(path, kinds, f"convert it{otherwise}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow's own words (bytes missing, checksum of a PNG chunk) are in the cause.
         raise BadImageError(path, "truncated or damaged image", restore) from error

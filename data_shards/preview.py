@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -22,6 +23,7 @@ COLUMNS = 3
 MARGIN_PX = 12
 LINE_PX = 15
 TEXT_LINES = 6
+PHRASE_LINES = 4
 FONT_PX = 12
 BACKGROUND = (24, 26, 30)
 TEXT = (214, 218, 224)
@@ -35,6 +37,7 @@ COLOURS = (
     (213, 94, 0),
     (204, 121, 167),
 )
+Colour: TypeAlias = tuple[int, int, int]
 SECTIONS_FIRST = ("findings", "impression", "last_paragraph")
 
 
@@ -47,9 +50,9 @@ class _Study:
 def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
     """The path of a PNG in `folder` that shows `samples` studies, spread over `split`.
 
-    Each has up to two images (frontal first), boxes with their category and phrase, masks in
-    colour, and its first sentences. Raises InputError for an unfinished folder or an empty
-    split.
+    Each has up to two images (frontal first), boxes and masks in the colour of their category,
+    and below them the boxes' phrases and the report's first sentences. Raises InputError for an
+    unfinished folder or an empty split.
     """
     studies = _read_studies(folder, split, samples)
     categories = sorted(
@@ -96,7 +99,7 @@ def _read_study(tar: Path, sample: IndexedSample) -> _Study:
         ) from error
 
 
-def _draw_study(study: _Study, colour_of: dict[str, tuple[int, int, int]]) -> Image.Image:
+def _draw_study(study: _Study, colour_of: dict[str, Colour]) -> Image.Image:
     record = study.record
     order = [*record.frontal_images(), *record.lateral_images()]
     order += [position for position in range(len(record.images)) if position not in order]
@@ -104,7 +107,7 @@ def _draw_study(study: _Study, colour_of: dict[str, tuple[int, int, int]]) -> Im
     gap = MARGIN_PX // 2
     across = sum(image.width for image in drawn) + gap * (len(drawn) - 1)
     width = max(across, IMAGE_HEIGHT_PX)
-    lines = _lines(record, characters=width * 2 // FONT_PX)
+    lines = _lines(record, colour_of, characters=width * 2 // FONT_PX)
     cell = Image.new("RGB", (width, IMAGE_HEIGHT_PX + LINE_PX * (len(lines) + 1)), BACKGROUND)
     left = 0
     for image in drawn:
@@ -116,14 +119,12 @@ def _draw_study(study: _Study, colour_of: dict[str, tuple[int, int, int]]) -> Im
     hidden = len(order) - IMAGES_PER_STUDY
     more = f" and {hidden} more" if hidden > 0 else ""
     pen.text((0, IMAGE_HEIGHT_PX + 2), f"{record.key}   {views}{more}", HEADING, font)
-    for number, line in enumerate(lines, start=1):
-        pen.text((0, IMAGE_HEIGHT_PX + 2 + number * LINE_PX), line, TEXT, font)
+    for number, (line, colour) in enumerate(lines, start=1):
+        pen.text((0, IMAGE_HEIGHT_PX + 2 + number * LINE_PX), line, colour, font)
     return cell
 
 
-def _draw_image(
-    study: _Study, position: int, colour_of: dict[str, tuple[int, int, int]]
-) -> Image.Image:
+def _draw_image(study: _Study, position: int, colour_of: dict[str, Colour]) -> Image.Image:
     record = study.record
     stored = record.images[position]
     image = _decode(study, stored.member).convert("RGB")
@@ -147,7 +148,7 @@ def _decode(study: _Study, member: str) -> Image.Image:
 def _tinted(
     image: Image.Image,
     inside: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-    colour: Sequence[int],
+    colour: Colour,
 ) -> Image.Image:
     pixels = np.array(image, dtype=np.float32)
     pixels[inside] = 0.7 * pixels[inside] + 0.3 * np.array(colour, dtype=np.float32)
@@ -159,7 +160,7 @@ def _draw_boxes(
     record: StudyRecord,
     position: int,
     stored: ImageRecord,
-    colour_of: dict[str, tuple[int, int, int]],
+    colour_of: dict[str, Colour],
 ) -> None:
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default(FONT_PX - 1)
@@ -171,26 +172,35 @@ def _draw_boxes(
         colour = colour_of[box.category]
         corner = (left + box.width * scale, top + box.height * scale)
         pen.rectangle(((left, top), corner), outline=colour, width=2)
-        label = f"{box.category}: {box.phrase}" if box.phrase else box.category
-        label = textwrap.shorten(label, width=image.width * 2 // FONT_PX, placeholder="...")
         # Within the image, above the box where there is room.
-        x = max(0.0, min(left, image.width - pen.textlength(label, font)))
+        x = max(0.0, min(left, image.width - pen.textlength(box.category, font)))
         y = top - LINE_PX if top >= LINE_PX else top + 2
-        pen.text((x, y), label, colour, font, stroke_width=1, stroke_fill=(0, 0, 0))
+        pen.text((x, y), box.category, colour, font, stroke_width=1, stroke_fill=(0, 0, 0))
 
 
-def _lines(record: StudyRecord, *, characters: int) -> list[str]:
+def _lines(
+    record: StudyRecord, colour_of: dict[str, Colour], *, characters: int
+) -> list[tuple[str, Colour]]:
+    """Lines of text with their colours: phrases of the boxes, then the report's sentences."""
+    phrases = dict.fromkeys((box.category, box.phrase) for box in record.boxes if box.phrase)
+    lines = [
+        (
+            textwrap.shorten(f"{category}: {phrase}", characters, placeholder=" ..."),
+            colour_of[category],
+        )
+        for category, phrase in list(phrases)[:PHRASE_LINES]
+    ]
     sentences = record.report.sentences
     sections = [name for name in SECTIONS_FIRST if sentences.get(name)]
     sections += [name for name in sentences if name not in sections]
-    lines: list[str] = []
+    text: list[str] = []
     for name in sections:
         for number, sentence in enumerate(sentences[name]):
             heading = f"{name}: " if number == 0 else ""
-            lines += textwrap.wrap(heading + sentence, width=characters)
-    if len(lines) > TEXT_LINES:
-        lines = [*lines[: TEXT_LINES - 1], "..."]
-    return lines
+            text += textwrap.wrap(heading + sentence, width=characters)
+    if len(text) > TEXT_LINES:
+        text = [*text[: TEXT_LINES - 1], "..."]
+    return lines + [(line, TEXT) for line in text]
 
 
 def _lay_out(cells: Sequence[Image.Image]) -> Image.Image:

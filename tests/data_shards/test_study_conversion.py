@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_shards.images import BadImageError
 from data_shards.records.errors import InputError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, Report, Sample, SourceImage, SourceMask, StudyRecord
@@ -107,3 +108,10 @@ def test_annotations_of_an_image_the_study_does_not_have_are_refused(sample: Sam
     stray = replace(sample, boxes=(Box(2, 0, 0, 1, 1, "Device"),))
     with pytest.raises(InputError, match="p_s: a box names image 2, but the study has 2"):
         convert(stray)
+
+
+def test_a_damaged_mask_stops_whatever_the_policy(sample: Sample) -> None:
+    sample.masks[0].path.write_bytes(b"")
+    policy = replace(POLICY, bad_images="drop")
+    with pytest.raises(BadImageError, match=r"mask.png: not a JPEG.*: convert it$"):
+        convert_study(sample, policy, key="p_s", split="train", source="t", licence="none")
