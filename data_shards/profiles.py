@@ -33,7 +33,7 @@ def load_profile(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ())
     Raises InputError (what, where, remedy) for a missing file, bad YAML, a cycle of
     `extends`, an unknown key or a value of the wrong type.
     """
-    values = _merge(_read_with_parents(path, ()), _parse_overrides(overrides))
+    values = _merge(_read_with_parents(path, ()), parse_overrides(overrides))
     return validate(kind, values, where=str(path))
 
 
@@ -68,7 +68,11 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     return _merge(_read_with_parents(path.parent / str(parent), (*seen, resolved)), values)
 
 
-def _parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """The nested values of dotted `key=value` overrides, the later ones winning.
+
+    Raises InputError for one without `=` and for a value that is not YAML.
+    """
     merged: dict[str, Any] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
