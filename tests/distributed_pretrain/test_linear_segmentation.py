@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from distributed_pretrain.evaluation import linear_segmentation
 from distributed_pretrain.evaluation.linear_segmentation import (
     SegmentationSet,
     dice_loss,
@@ -94,6 +95,21 @@ def test_scale_and_offset_of_the_features_matter_little() -> None:
     torch.testing.assert_close(
         linear_dice(moved(training), moved(test), seed=0), plain, atol=0.01, rtol=0
     )
+
+
+@pytest.mark.parametrize("learning_rates", [(1e-9, 1e-1), (1e-1, 1e-9)])
+def test_the_learning_rate_is_the_one_that_does_best_on_held_out_samples(
+    learning_rates: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, test = (_shapes(60, seed=seed, contrast=6) for seed in (1, 2))
+
+    def measured(*rates: float) -> Tensor:
+        monkeypatch.setattr(linear_segmentation, "LEARNING_RATES", rates)
+        return linear_dice(training, test, seed=0, epochs=10)
+
+    useful, useless = measured(1e-1), measured(1e-9)
+    assert useful.mean() > useless.mean() + 0.2
+    assert torch.equal(measured(*learning_rates), useful)
 
 
 def test_the_same_seed_gives_the_same_dice() -> None:
