@@ -97,7 +97,7 @@ def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
 def _training_loader(config: LoaderBenchmarkConfig, folder: Path) -> TrainingLoader:
     write_synthetic_shards(
         folder / "shards",
-        studies=config.distinct_images,
+        studies={"train": config.distinct_images},
         studies_a_shard=64,
         longest_side_px=config.longest_side_px,
     )

@@ -112,8 +112,10 @@ def _seconds(trainer: Trainer, action: object) -> float:
 
 def _pretrain_config(config: StepBenchmarkConfig, folder: Path) -> PretrainConfig:
     shards = folder / "shards"
-    for split in ("train", "validate"):
-        write_synthetic_shards(shards, studies=8 * config.batch, studies_a_shard=64, split=split)
+    studies = 8 * config.batch
+    write_synthetic_shards(
+        shards, studies={"train": studies, "validate": studies}, studies_a_shard=64
+    )
     values = {
         "run_folder": folder / "run",
         "data": {

@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -50,14 +50,13 @@ def synthetic_jpeg(random: np.random.Generator, *, width: int, height: int) -> b
 def write_synthetic_shards(
     folder: Path,
     *,
-    studies: int,
+    studies: Mapping[Split, int],
     studies_a_shard: int,
-    split: Split = "train",
     views: Sequence[View | None] = ("PA",),
     longest_side_px: int = 320,
     seed: int = 0,
 ) -> None:
-    """Write shards of one split, each study with one image per entry of `views`, and a manifest."""
+    """Write shards of `studies` by split, a study with one image per entry of `views`."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     entries = [
@@ -65,13 +64,13 @@ def write_synthetic_shards(
             folder,
             f"{split}-{number:06d}",
             [
-                _study(f"study{i:06d}", split, views, random, longest_side_px)
-                for i in range(start, min(start + studies_a_shard, studies))
+                _study(f"{split}{i:06d}", split, views, random, longest_side_px)
+                for i in range(start, min(start + studies_a_shard, count))
             ],
         )
-        for number, start in enumerate(range(0, studies, studies_a_shard))
+        for split, count in studies.items()
+        for number, start in enumerate(range(0, count, studies_a_shard))
     ]
-    images = {str(view): studies * views.count(view) for view in views}
     manifest = Manifest(
         source="synthetic",
         licence="none",
@@ -79,9 +78,12 @@ def write_synthetic_shards(
         longest_side_px=longest_side_px,
         pixel_mean=0.5,
         pixel_std=0.22,
-        samples_by_split={split: studies},
-        patients_by_split={split: studies},
-        images_by_split_and_view={split: images},
+        samples_by_split=dict(studies),
+        patients_by_split=dict(studies),
+        images_by_split_and_view={
+            split: {str(view): count * views.count(view) for view in views}
+            for split, count in studies.items()
+        },
         shards=tuple(entries),
         dropped=(),
         dropped_by_reason={},

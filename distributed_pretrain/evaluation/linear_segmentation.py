@@ -50,7 +50,7 @@ def linear_dice(
     test: SegmentationSet,
     *,
     seed: int,
-    epochs: int = 30,
+    epochs: int = 20,
     batch_size: int = 64,
     validation_fraction: float = 0.2,
     loss_stride: int = 4,

@@ -43,7 +43,10 @@ class PretrainedReportEncoderConfig(Config):
 
 
 class NewReportEncoderConfig(Config):
-    """An untrained BERT, for a tokenizer trained on the reports themselves."""
+    """An untrained BERT, for a tokenizer trained on the reports themselves.
+
+    Freezing the first layers of one only makes sense to time a step of that shape.
+    """
 
     name: Literal["new"] = "new"
     hidden_size: PositiveInt = 128
@@ -52,6 +55,7 @@ class NewReportEncoderConfig(Config):
     intermediate_size: PositiveInt = 512
     max_tokens: PositiveInt = 512
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    frozen_layers: NonNegativeInt | None = None
 
 
 ReportEncoderConfig: TypeAlias = Annotated[
@@ -90,7 +94,7 @@ def build_report_encoder(config: ReportEncoderConfig, vocabulary_size: int) -> R
             f"report_encoder.heads={config.heads} does not divide hidden_size="
             f"{config.hidden_size}: choose a number of heads that does"
         )
-    return new_report_encoder(
+    encoder = new_report_encoder(
         vocabulary_size,
         hidden_size=config.hidden_size,
         layers=config.layers,
@@ -99,3 +103,6 @@ def build_report_encoder(config: ReportEncoderConfig, vocabulary_size: int) -> R
         max_tokens=config.max_tokens,
         dropout=config.dropout,
     )
+    if config.frozen_layers is not None:
+        encoder.freeze(config.frozen_layers)
+    return encoder

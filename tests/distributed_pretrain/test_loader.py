@@ -38,7 +38,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> SentenceTokenizer:
 def data(tmp_path: Path) -> DataConfig:
     write_synthetic_shards(
         tmp_path / "shards",
-        studies=STUDIES,
+        studies={"train": STUDIES},
         studies_a_shard=5,
         longest_side_px=64,
         views=("L", "PA", "AP"),
@@ -213,7 +213,7 @@ def test_the_count_of_bad_samples_does_not_run_ahead_of_the_consumer(
     data: DataConfig, tokenizer: SentenceTokenizer
 ) -> None:
     order = [key for batch in train(data, tokenizer, steps=5) for key in batch.keys]
-    damage(data, int(order[9].removeprefix("study")), member="json")
+    damage(data, int(order[9].removeprefix("train")), member="json")
     eager = data.model_copy(update={"prefetch_batches": 5})
     loader = TrainingLoader(opened(data), tokenizer, eager, seed=7)
     stream = loader.batches()
@@ -268,7 +268,7 @@ def test_evaluation_sees_every_sample_once_in_file_order(
             assert share.augmentation is None
             rows = zip(share.keys, share.sample_mask.tolist(), strict=True)
             seen += [key for key, real in rows if real]
-    assert seen == [f"study{i:06d}" for i in range(STUDIES)]
+    assert seen == [f"train{i:06d}" for i in range(STUDIES)]
     assert len(loaders[0]) == 6
 
 

@@ -20,7 +20,7 @@ from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 def shards(tmp_path: Path) -> Path:
     folder = tmp_path / "shards"
     write_synthetic_shards(
-        folder, studies=10, studies_a_shard=4, longest_side_px=48, views=("L", "PA")
+        folder, studies={"train": 10}, studies_a_shard=4, longest_side_px=48, views=("L", "PA")
     )
     return folder
 
@@ -40,8 +40,8 @@ def flip_a_byte(folder: Path, tar: str, *, sample: int, member: str) -> str:
 def test_positions_count_in_file_order(shards: Path) -> None:
     split = ShardSplit.open(shards, "train", "lovt")
     assert split.shard_sizes == (4, 4, 2)
-    assert [split.read(i).record.key for i in range(10)] == [f"study{i:06d}" for i in range(10)]
-    assert [split.key(i) for i in range(10)] == [f"study{i:06d}" for i in range(10)]
+    assert [split.read(i).record.key for i in range(10)] == [f"train{i:06d}" for i in range(10)]
+    assert [split.key(i) for i in range(10)] == [f"train{i:06d}" for i in range(10)]
 
 
 def test_a_study_gives_its_images_on_demand(shards: Path) -> None:
@@ -59,7 +59,7 @@ def test_studies_without_a_frontal_image_or_enough_words_are_left_out(shards: Pa
     rewrite_index(shards, path, index)
     split = ShardSplit.open(shards, "train", "lovt")
     assert split.shard_sizes == (2, 4, 2)
-    assert split.read(0).record.key == "study000002"
+    assert split.read(0).record.key == "train000002"
     assert ShardSplit.open(shards, "train", "limitr").shard_sizes == (3, 4, 2)
 
 
@@ -106,7 +106,7 @@ def test_a_missing_tar_is_refused(shards: Path) -> None:
 
 def test_an_index_that_is_not_the_manifests_is_refused(shards: Path) -> None:
     index = shards / "train-000000.index.json"
-    index.write_text(index.read_text().replace("study000001", "study00000x"))
+    index.write_text(index.read_text().replace("train000001", "train00000x"))
     with pytest.raises(InputError, match=r"train-000000.index.json: changed since"):
         ShardSplit.open(shards, "train", "lovt")
 
