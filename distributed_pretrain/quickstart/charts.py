@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, coloured by the page's style sheet (so that dark mode reaches them)."""
+"""Line charts as inline SVG, coloured by the page's style sheet: dark mode reaches them too."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 DOTS_PER_INCH = 110
@@ -23,6 +24,8 @@ PANEL_INCHES = 2.2
 # Regions below the strongest fade out, so that the X-ray stays readable under the heat.
 STRONGEST_OPACITY = 0.65
 HEAT_COLOURS = "inferno"
+# Weights that are all zero have no scale of their own.
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 LINE_CHARACTERS = 34
 SENTENCE_CHARACTERS = 5 * LINE_CHARACTERS
 
@@ -39,8 +42,8 @@ def similarity_matrix_picture(
     shown = axes.imshow(similarity, cmap="viridis", interpolation="nearest")
     axes.set_xlabel("report")
     axes.set_ylabel("image")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(shown, ax=axes, label="similarity", shrink=0.9)
     bar.outline.set_visible(False)
@@ -57,13 +60,14 @@ def region_weights_picture(
     `images` lie in [0, 1]; regions are the cells of `grid` (rows, columns) in row-major order.
     """
     assert len(images) == len(weights) > 0, (images.shape, weights.shape)
-    largest = max(float(weights.max()), np.finfo(np.float32).tiny)
+    largest = max(float(weights.max()), SMALLEST_SCALE)
     columns = min(4, len(images))
     figure, panels = _panels(len(images), columns, caption_inches=0.05)
-    heat = None
-    for axes, image, weight in zip(panels, images, weights, strict=True):
-        heat = _draw_heat(axes, image, weight, grid, strongest=largest)
-    bar = figure.colorbar(heat, ax=panels, label="region weight", fraction=0.04, aspect=30)
+    heats = [
+        _draw_heat(axes, image, weight, grid, strongest=largest)
+        for axes, image, weight in zip(panels, images, weights, strict=True)
+    ]
+    bar = figure.colorbar(heats[0], ax=panels, label="region weight", fraction=0.04, aspect=30)
     bar.outline.set_visible(False)
     return _pixels(figure)
 
@@ -88,7 +92,7 @@ def sentence_attention_picture(
     _caption(panels[0], "X-ray" if sentences else "X-ray\n(a report without sentences)")
     for axes, sentence, weight in zip(panels[1:], sentences, attention, strict=True):
         peak = float(weight.max())
-        _draw_heat(axes, image, weight, grid, strongest=max(peak, np.finfo(np.float32).tiny))
+        _draw_heat(axes, image, weight, grid, strongest=max(peak, SMALLEST_SCALE))
         _caption(axes, f"{_wrapped(sentence)}\npeak {peak:.3f}, even {1 / regions:.3f}")
     return _pixels(figure)
 
