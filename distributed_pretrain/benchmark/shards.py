@@ -44,7 +44,7 @@ class ShardsBenchmarkConfig(Config):
     Many images, because the start of the builder counts: it takes seconds once, of hours.
     """
 
-    images: int = Field(default=4000, ge=2)
+    images: int = Field(default=6000, ge=2)
     distinct_images: int = Field(default=120, ge=1)
     width_px: int = Field(default=2000, ge=64)
     longest_side_px: int = Field(default=320, ge=16)
