@@ -30,17 +30,24 @@ def image_extent(image: ImageRecord, image_size_px: int) -> Bool[Tensor, "size s
     return boxes_mask([whole], image, image_size_px)
 
 
+def box_on_model_square(
+    box: Box, image: ImageRecord, image_size_px: int
+) -> tuple[float, float, float, float]:
+    """(x, y, width, height) of a stored box in pixels of the model's square."""
+    scale, left, top = stored_to_model_scale(image.width, image.height, image_size_px)
+    return box.x * scale + left, box.y * scale + top, box.width * scale, box.height * scale
+
+
 def boxes_mask(
     boxes: Sequence[Box], image: ImageRecord, image_size_px: int
 ) -> Bool[Tensor, "size size"]:
     """The union of boxes (stored pixels) on the model's square: pixels whose centre is inside."""
-    scale, left, top = stored_to_model_scale(image.width, image.height, image_size_px)
     centres = torch.arange(image_size_px) + 0.5
     inside = torch.zeros(image_size_px, image_size_px, dtype=torch.bool)
     for box in boxes:
-        x0, y0 = box.x * scale + left, box.y * scale + top
-        columns = (centres > x0) & (centres < x0 + box.width * scale)
-        rows = (centres > y0) & (centres < y0 + box.height * scale)
+        x, y, width, height = box_on_model_square(box, image, image_size_px)
+        columns = (centres > x) & (centres < x + width)
+        rows = (centres > y) & (centres < y + height)
         inside |= rows[:, None] & columns[None, :]
     return inside
 

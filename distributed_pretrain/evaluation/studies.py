@@ -16,6 +16,7 @@ from data_shards.records.study import Box, ImageRecord, StudyRecord
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.evaluation.geometry import (
+    box_on_model_square,
     boxes_mask,
     image_extent,
     mask_on_model_square,
@@ -101,11 +102,14 @@ def evaluated_image(record: StudyRecord) -> int:
 
 @dataclass(frozen=True)
 class Grounding:
-    """Heat maps of phrases on their images, with how well they meet the boxes."""
+    """Heat maps of phrases on their images, with how well they meet the boxes.
+
+    `model_boxes` are (x, y, width, height) in pixels of the square the model saw.
+    """
 
     samples: tuple[int, ...]
     phrases: tuple[str, ...]
-    boxes: tuple[tuple[Box, ...], ...]
+    model_boxes: tuple[tuple[tuple[float, float, float, float], ...], ...]
     heat: Float[Tensor, "phrases size size"]
     contrast: Float[Tensor, " phrases"]
     hits: Bool[Tensor, " phrases"]
@@ -148,7 +152,10 @@ def ground_phrases(
     return Grounding(
         samples=tuple(samples),
         phrases=tuple(phrase for _, phrase in found),
-        boxes=tuple(tuple(boxes) for boxes in found.values()),
+        model_boxes=tuple(
+            tuple(box_on_model_square(box, _image(studies, sample), size) for box in boxes)
+            for sample, boxes in zip(samples, found.values(), strict=True)
+        ),
         heat=heat,
         contrast=contrast_to_noise(heat, inside, valid),
         hits=pointing_hits(heat, inside, valid),
