@@ -27,6 +27,7 @@ HEAT_COLOURS = "inferno"
 # Weights that are all zero have no scale of their own.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 LINE_CHARACTERS = 34
+LINE_INCHES = 0.15
 SENTENCE_CHARACTERS = 5 * LINE_CHARACTERS
 
 
@@ -62,7 +63,7 @@ def region_weights_picture(
     assert len(images) == len(weights) > 0, (images.shape, weights.shape)
     largest = max(float(weights.max()), SMALLEST_SCALE)
     columns = min(4, len(images))
-    figure, panels = _panels(len(images), columns, caption_inches=0.05)
+    figure, panels = _panels(len(images), columns, captions_inches=0.1)
     heats = [
         _draw_heat(axes, image, weight, grid, strongest=largest)
         for axes, image, weight in zip(panels, images, weights, strict=True)
@@ -84,24 +85,32 @@ def sentence_attention_picture(
     1 / regions is no attention at all. A report without sentences gives the X-ray alone.
     """
     assert len(sentences) == len(attention), (len(sentences), attention.shape)
-    columns = min(4, 1 + len(sentences))
-    lines = max([len(_wrapped(sentence).splitlines()) for sentence in sentences], default=1)
-    figure, panels = _panels(1 + len(sentences), columns, caption_inches=0.17 * (lines + 2))
+    even = 1 / (grid[0] * grid[1])
+    peaks = [float(weight.max()) for weight in attention]
+    captions = ["X-ray" if sentences else "X-ray\n(a report without sentences)"]
+    captions += [
+        f"{_wrapped(sentence)}\npeak {peak:.3f}, even {even:.3f}"
+        for sentence, peak in zip(sentences, peaks, strict=True)
+    ]
+    columns = min(4, len(captions))
+    lines = [1 + caption.count("\n") for caption in captions]
+    tallest = [max(lines[start : start + columns]) for start in range(0, len(lines), columns)]
+    figure, panels = _panels(len(captions), columns, captions_inches=LINE_INCHES * sum(tallest))
     _draw_image(panels[0], image)
-    regions = grid[0] * grid[1]
-    _caption(panels[0], "X-ray" if sentences else "X-ray\n(a report without sentences)")
-    for axes, sentence, weight in zip(panels[1:], sentences, attention, strict=True):
-        peak = float(weight.max())
+    for axes, weight, peak in zip(panels[1:], attention, peaks, strict=True):
         _draw_heat(axes, image, weight, grid, strongest=max(peak, SMALLEST_SCALE))
-        _caption(axes, f"{_wrapped(sentence)}\npeak {peak:.3f}, even {1 / regions:.3f}")
+    for axes, caption in zip(panels, captions, strict=True):
+        # Reports may hold dollar signs, which matplotlib would read as formulas.
+        axes.set_title(caption, fontsize=7, loc="left", parse_math=False)
     return _pixels(figure)
 
 
-def _panels(count: int, columns: int, caption_inches: float) -> tuple[Figure, list[Axes]]:
-    """A figure of square panels without axes, filled row by row."""
+def _panels(count: int, columns: int, captions_inches: float) -> tuple[Figure, list[Axes]]:
+    """A figure of panels without axes, row by row, with height left for all rows' captions."""
     rows = math.ceil(count / columns)
-    size = (columns * PANEL_INCHES + 0.6, rows * (PANEL_INCHES + caption_inches))
-    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+    size = (columns * PANEL_INCHES + 0.6, rows * PANEL_INCHES + captions_inches)
+    # Panels keep the aspect of their image; the plain constrained layout cuts captions off then.
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="compressed")
     panels = [figure.add_subplot(rows, columns, 1 + index) for index in range(count)]
     for axes in panels:
         axes.set_axis_off()
@@ -132,11 +141,6 @@ def _draw_heat(
         interpolation="bilinear",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )
-
-
-def _caption(axes: Axes, text: str) -> None:
-    # Reports may hold dollar signs, which matplotlib would read as formulas.
-    axes.set_title(text, fontsize=7, loc="left", parse_math=False)
 
 
 def _wrapped(sentence: str) -> str:

@@ -86,7 +86,7 @@ def test_weights_that_are_all_zero_can_be_drawn() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_each_sentence_gets_a_panel(count: int) -> None:
-    sentences = [f"Sentence {i} costs $5 and $6, which is no formula." for i in range(count)]
+    sentences = [f"Sentence {i} is plain text." for i in range(count)]
     attention = np.repeat(_one_region(0, 3), count, axis=0)
     picture = sentence_attention_picture(BLACK, sentences, attention, GRID)
     _check(picture)
@@ -94,6 +94,19 @@ def test_each_sentence_gets_a_panel(count: int) -> None:
     black = picture[picture.shape[0] - 40].sum(axis=1) < 30
     in_last_row = np.count_nonzero(np.diff(black.astype(int), prepend=0) == 1)
     assert in_last_row == ((1 + count) % 4 or 4)
+
+
+def test_a_dollar_sign_in_a_report_begins_no_formula() -> None:
+    # Read as a formula, the unknown command is an error.
+    _check(sentence_attention_picture(BLACK, ["From $\\unknown$ on."], _one_region(0, 0), GRID))
+
+
+@pytest.mark.parametrize("lengths", [(80, 1, 1, 1, 1), (1, 80, 1, 80, 1, 1), (80,)])
+def test_no_caption_is_cut_off(lengths: tuple[int, ...]) -> None:
+    sentences = ["word " * words for words in lengths]
+    attention = np.repeat(_one_region(1, 1), len(lengths), axis=0)
+    picture = sentence_attention_picture(BLACK, sentences, attention, GRID)
+    assert (picture[:2] == 255).all()
 
 
 def test_a_very_long_sentence_is_shortened() -> None:

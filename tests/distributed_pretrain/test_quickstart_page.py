@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
 import subprocess
@@ -136,6 +138,21 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     assert "<script" not in html
     assert "Own &lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in html
     assert "Own <script>alert(1)</script> & more" in "".join(parser.text)
+
+
+def test_each_heat_map_is_brightest_where_its_encoder_saw_the_phrase(tmp_path: Path) -> None:
+    black = np.zeros((SIZE_PX, SIZE_PX), np.uint8)
+    untrained, trained = (np.zeros((SIZE_PX, SIZE_PX), np.float32) for _ in range(2))
+    untrained[40, 5], trained[3, 30] = 0.01, 20
+    grounding = Grounding(black, (), "nodule", untrained - 7, trained, 0.0, 1.0)
+    page = replace(_example(), retrievals=(), groundings=(grounding,))
+    _, parser = _written(tmp_path, page)
+    brightest = []
+    for url in parser.fetched:
+        png = base64.b64decode(url.removeprefix("data:image/png;base64,"))
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+        brightest.append(divmod(int(pixels.argmax()), SIZE_PX))
+    assert brightest == [(0, 0), (40, 5), (3, 30)]
 
 
 def test_only_a_report_that_equals_the_own_one_is_marked(tmp_path: Path) -> None:
