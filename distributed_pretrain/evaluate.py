@@ -12,7 +12,7 @@ import torch
 import yaml
 from pydantic import Field, PositiveInt
 
-from data_shards.profiles import Config, validate
+from data_shards.profiles import Config, parse_overrides, validate
 from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_json_atomically
 from data_shards.records.study import Split, StudyRecord
@@ -61,8 +61,7 @@ class Evaluation:
 
 def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
     """Print the figures of a run and write them to its `evaluation_<split>_<checkpoint>.json`."""
-    values = dict(override.partition("=")[::2] for override in overrides)
-    config = validate(EvaluateConfig, values, where="evaluate")
+    config = validate(EvaluateConfig, parse_overrides(overrides), where="evaluate")
     evaluation = evaluate_run(run_folder, config)
     path = run_folder / f"evaluation_{config.split}_{config.checkpoint}.json"
     write_json_atomically(path, json.dumps(evaluation.metrics, indent=1))

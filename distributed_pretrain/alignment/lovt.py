@@ -62,7 +62,7 @@ class LovtAlignment(nn.Module):
         `sample_mask` (True = real) matters to the norm alone: other rows leave its statistics.
         """
         sentences_BSD = zero_where_padded(sentences, sentence_mask)
-        scores_BSR = self.query(sentences_BSD) @ self.query(regions).mT * regions.shape[-1] ** -0.5
+        scores_BSR = self.scores(sentences_BSD, regions)
         to_region_BSR = scores_BSR.softmax(dim=2)
         to_sentence_BRS = without_columns(scores_BSR.mT, sentence_mask[:, None]).softmax(dim=2)
 
@@ -81,3 +81,13 @@ class LovtAlignment(nn.Module):
             sentence_to_region=torch.where(sentence_mask[:, :, None], to_region_BSR, 0.0),
             region_to_sentence=to_sentence_BRS,
         )
+
+    def scores(
+        self,
+        sentences: Float[Tensor, "batch sentences dim"],
+        regions: Float[Tensor, "batch regions dim"],
+    ) -> Float[Tensor, "batch sentences regions"]:
+        """(Q s)(Q r) / sqrt(dim): both directions of attention are softmaxes of this."""
+        query_BSD, key_BRD = self.query(sentences), self.query(regions)
+        scores_BSR: Tensor = query_BSD @ key_BRD.mT * regions.shape[-1] ** -0.5
+        return scores_BSR

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
-from data_shards.profiles import Config, validate
+from data_shards.profiles import Config, parse_overrides, validate
 from distributed_pretrain.benchmark.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.config import AugmentationConfig, DataConfig
@@ -55,8 +55,7 @@ class LoaderBenchmarkConfig(Config):
 
 def run(overrides: Sequence[str]) -> None:
     """Measure and print a table, then one line of JSON. Raises InputError for a bad override."""
-    values = dict(override.partition("=")[::2] for override in overrides)
-    config = validate(LoaderBenchmarkConfig, values, where="benchmark loader")
+    config = validate(LoaderBenchmarkConfig, parse_overrides(overrides), where="benchmark loader")
     with tempfile.TemporaryDirectory() as folder:
         rates = measure(config, Path(folder))
     ratio = rates["pipeline"] / rates["torchvision pipeline"]

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from pydantic import PositiveInt
 
-from data_shards.profiles import Config, validate
+from data_shards.profiles import Config, parse_overrides, validate
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.benchmark.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.config import PretrainConfig
@@ -47,8 +47,7 @@ class StepBenchmarkConfig(Config):
 
 def run(overrides: Sequence[str]) -> None:
     """Measure and print a table, then one line of JSON. Raises InputError for a bad override."""
-    values = dict(override.partition("=")[::2] for override in overrides)
-    config = validate(StepBenchmarkConfig, values, where="benchmark step")
+    config = validate(StepBenchmarkConfig, parse_overrides(overrides), where="benchmark step")
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(config, Path(folder))
     for name, value in figures.items():

@@ -38,15 +38,6 @@ def pointing_hits(
     return inside.flatten(1).gather(1, hottest[:, None])[:, 0]
 
 
-def phrase_heat(
-    phrase: Float[Tensor, "phrases dim"], regions: Float[Tensor, "phrases regions dim"]
-) -> Float[Tensor, "phrases regions"]:
-    """Cosine of each phrase to each region of its own image."""
-    phrase = torch.nn.functional.normalize(phrase, dim=-1)
-    regions = torch.nn.functional.normalize(regions, dim=-1)
-    return torch.einsum("pd,prd->pr", phrase, regions)
-
-
 def _moments(
     heat: Float[Tensor, "phrases height width"], mask: Bool[Tensor, "phrases height width"]
 ) -> tuple[Float[Tensor, " phrases"], Float[Tensor, " phrases"]]:

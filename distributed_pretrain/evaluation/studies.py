@@ -24,7 +24,6 @@ from distributed_pretrain.evaluation.geometry import (
 )
 from distributed_pretrain.evaluation.grounding import (
     contrast_to_noise,
-    phrase_heat,
     pointing_hits,
 )
 from distributed_pretrain.methods.base import Method
@@ -140,7 +139,8 @@ def ground_phrases(
     ]
     samples = [sample for sample, _ in found]
     size = studies.image_size_px
-    regions = phrase_heat(torch.cat(embedded), studies.regions[samples])
+    phrases = torch.cat(embedded).to(device)
+    regions = method.phrase_heat(phrases, studies.regions[samples].to(device)).float().cpu()
     heat = region_map_on_pixels(regions, studies.grid, size)
     inside = torch.stack(
         [

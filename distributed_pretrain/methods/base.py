@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from distributed_pretrain.batch import Batch, ReportTokens
 
@@ -88,3 +90,15 @@ class Method(nn.Module, ABC):
         self, images: Float[Tensor, "batch 1 height width"]
     ) -> Float[Tensor, "batch channels rows columns"]:
         """The image encoder's last feature map: what downstream tasks build on."""
+
+    def phrase_heat(
+        self,
+        phrases: Float[Tensor, "phrases dim"],
+        regions: Float[Tensor, "phrases regions dim"],
+    ) -> Float[Tensor, "phrases regions"]:
+        """How much each region of its image belongs to each phrase; by default their cosine.
+
+        Rows are compared within themselves only, so any increasing scale will do. A method whose
+        loss trains another comparison answers with that one.
+        """
+        return torch.einsum("pd,prd->pr", normalize(phrases, dim=-1), normalize(regions, dim=-1))

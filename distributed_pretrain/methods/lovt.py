@@ -214,6 +214,17 @@ class Lovt(Method):
         last_map: Tensor = self.image_encoder(images)
         return last_map
 
+    def phrase_heat(
+        self,
+        phrases: Float[Tensor, "phrases dim"],
+        regions: Float[Tensor, "phrases regions dim"],
+    ) -> Float[Tensor, "phrases regions"]:
+        """The attention scores of eq 2 before the softmax: what the local losses train.
+
+        The cosine of a sentence to a region is nothing that LoVT's losses compare.
+        """
+        return self.alignment.scores(phrases[:, None], regions)[:, 0]
+
     def _embed_images(self, images: Tensor, sample_mask: Tensor | None) -> ImageEmbeddings:
         last_map = self.image_encoder(images, sample_mask)
         regions = last_map.flatten(2).transpose(1, 2)

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
-from data_shards.profiles import Config, load_profile, validate
+from data_shards.profiles import Config, load_profile, parse_overrides, validate
 from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_json_atomically
 from distributed_pretrain.config import PretrainConfig
@@ -41,24 +40,24 @@ RETRIEVED = 3
 
 
 class QuickstartConfig(Config):
-    """Where the quickstart reads and writes; `key=value` of `pretrain` follow `training.` etc."""
+    """What the quickstart builds and trains, and where its results go."""
 
     shards_profile: Path = CONFIGS / "shards" / "phantom_quickstart.yaml"
     profile: Path = CONFIGS / "pretrain" / "lovt_quickstart.yaml"
     output: Path = Path("runs/quickstart")
-    overrides: tuple[str, ...] = Field((), description="of the pre-training profile")
 
 
 def run_quickstart(overrides: Sequence[str]) -> int:
     """Build the phantom's shards, train, compare with the untrained encoder, write the page.
 
-    Every part goes on where an interrupted quickstart stopped.
+    Dotted overrides (`training.max_steps=50`) are the pre-training profile's. Every part goes on
+    where an interrupted quickstart stopped.
     """
-    own = dict(each.partition("=")[::2] for each in overrides if "." not in each.partition("=")[0])
-    others = tuple(each for each in overrides if "." in each.partition("=")[0])
-    config = validate(QuickstartConfig, own | {"overrides": others}, where="quickstart")
+    own = [each for each in overrides if "." not in each.partition("=")[0]]
+    config = validate(QuickstartConfig, parse_overrides(own), where="quickstart")
+    training_overrides = [each for each in overrides if each not in own]
     started = time.monotonic()
-    run = load_profile(PretrainConfig, config.profile, config.overrides)
+    run = load_profile(PretrainConfig, config.profile, training_overrides)
     run = run.model_copy(update={"run_folder": config.output / "lovt"})
     _say("1/3 phantom studies -> shards")
     _build_shards(config.shards_profile, run.data.shards)

@@ -20,7 +20,6 @@ from distributed_pretrain.evaluation.geometry import (
 )
 from distributed_pretrain.evaluation.grounding import (
     contrast_to_noise,
-    phrase_heat,
     pointing_hits,
 )
 from distributed_pretrain.evaluation.studies import (
@@ -166,11 +165,11 @@ def test_a_hit_is_the_hottest_pixel_inside_a_box() -> None:
     assert pointing_hits(heat, inside, torch.ones_like(inside)).tolist() == [True, False]
 
 
-def test_the_heat_of_a_region_is_its_cosine_with_the_phrase_of_its_own_image() -> None:
+def test_by_default_the_heat_of_a_region_is_its_cosine_with_the_phrase_of_its_own_image() -> None:
     generator = torch.Generator().manual_seed(0)
     phrase = torch.randn(3, 8, generator=generator, dtype=torch.float64)
     regions = torch.randn(3, 4, 8, generator=generator, dtype=torch.float64)
-    heat = phrase_heat(3 * phrase, 0.2 * regions)
+    heat = BrightnessMethod().phrase_heat(3 * phrase, 0.2 * regions)
     for i in range(3):
         for j in range(4):
             cosine = torch.cosine_similarity(phrase[i], regions[i, j], dim=0)

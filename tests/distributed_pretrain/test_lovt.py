@@ -291,3 +291,11 @@ def test_a_profile_switches_the_report_encoder_by_name(tmp_path: Path) -> None:
     assert config.report_encoder.name == "new"
     with pytest.raises(InputError, match="did you mean 'hidden_size'"):
         load_profile(LovtConfig, profile, ["report_encoder.hiden_size=2"])
+
+
+def test_the_heat_of_a_phrase_is_what_its_attention_is_a_softmax_of() -> None:
+    model = tiny_lovt().eval()
+    batch = tiny_batch((1, 1, 1))
+    outputs = model(batch)
+    heat = model.phrase_heat(outputs.sentences[:, 0], outputs.regions)
+    torch.testing.assert_close(heat.softmax(dim=1), outputs.sentence_to_region[:, 0])
