@@ -27,7 +27,7 @@ from data_shards.records.manifest import (
     ShardEntry,
     ShardIndex,
     read_shard_index,
-    write_json_atomically,
+    write_text_atomically,
 )
 from data_shards.records.study import SPLITS, Split
 from data_shards.shard_writer import ShardContext, write_shard
@@ -64,8 +64,8 @@ def build_shards(config: ShardsConfig) -> Manifest:
             _write_shards(todo, plan, source, config)
             manifest = _summarise(plan, source, config)
             for name, text in source.side_reports().items():
-                write_json_atomically(folder / name, text)
-            write_json_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1))
+                write_text_atomically(folder / name, text)
+            write_text_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1))
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise

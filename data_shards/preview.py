@@ -22,6 +22,7 @@ IMAGES_PER_STUDY = 2
 COLUMNS = 3
 MARGIN_PX = 12
 LINE_PX = 15
+DESCENT_PX = 6
 TEXT_LINES = 6
 PHRASE_LINES = 4
 FONT_PX = 12
@@ -108,7 +109,9 @@ def _draw_study(study: _Study, colour_of: dict[str, Colour]) -> Image.Image:
     across = sum(image.width for image in drawn) + gap * (len(drawn) - 1)
     width = max(across, IMAGE_HEIGHT_PX)
     lines = _lines(record, colour_of, characters=width * 2 // FONT_PX)
-    cell = Image.new("RGB", (width, IMAGE_HEIGHT_PX + LINE_PX * (len(lines) + 1)), BACKGROUND)
+    cell = Image.new(
+        "RGB", (width, IMAGE_HEIGHT_PX + LINE_PX * (len(lines) + 1) + DESCENT_PX), BACKGROUND
+    )
     left = 0
     for image in drawn:
         cell.paste(image, (left, 0))

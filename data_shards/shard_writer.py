@@ -18,7 +18,7 @@ from data_shards.records.manifest import (
     Member,
     PixelSums,
     ShardIndex,
-    write_json_atomically,
+    write_text_atomically,
 )
 from data_shards.records.policies import TEXT_POLICIES, select_sentences, word_count
 from data_shards.records.study import Report, StudyRecord
@@ -72,7 +72,7 @@ def write_shard(context: ShardContext, plan: ShardPlan, tick: Tick) -> None:
         partial.replace(tar)
     finally:
         partial.unlink(missing_ok=True)
-    write_json_atomically(context.folder / plan.index_name, index.model_dump_json(indent=1))
+    write_text_atomically(context.folder / plan.index_name, index.model_dump_json(indent=1))
 
 
 def _write_samples(

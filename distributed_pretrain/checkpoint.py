@@ -13,6 +13,7 @@ a checkpoint even if the machine dies.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from data_shards.records.errors import InputError
@@ -77,11 +78,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, is_best:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir()
-        save_file(
-            {name: tensor.contiguous() for name, tensor in checkpoint.model.items()},
-            partial / MODEL_FILE,
-        )
-        torch.save(checkpoint.optimizer, partial / OPTIMIZER_FILE)
+        # Through bytes: both libraries report a full disk as an error of their own otherwise.
+        contiguous = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
+        (partial / MODEL_FILE).write_bytes(save(contiguous))
+        buffer = io.BytesIO()
+        torch.save(checkpoint.optimizer, buffer)
+        (partial / OPTIMIZER_FILE).write_bytes(buffer.getbuffer())
         state = {
             "state": asdict(checkpoint.state),
             "config": checkpoint.config,

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 
 from data_shards.profiles import Config, parse_overrides, validate
 from data_shards.records.errors import InputError
-from data_shards.records.manifest import write_json_atomically
+from data_shards.records.manifest import write_text_atomically
 from data_shards.records.study import Split, StudyRecord
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.checkpoint import load_weights
@@ -64,7 +64,7 @@ def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
     config = validate(EvaluateConfig, parse_overrides(overrides), where="evaluate")
     evaluation = evaluate_run(run_folder, config)
     path = run_folder / f"evaluation_{config.split}_{config.checkpoint}.json"
-    write_json_atomically(path, json.dumps(evaluation.metrics, indent=1))
+    write_text_atomically(path, json.dumps(evaluation.metrics, indent=1))
     for name, value in evaluation.metrics.items():
         print(f"{name:34s} {value:8.4f}")
     print(f"written to {path}", file=sys.stderr)

@@ -117,7 +117,7 @@ class Manifest(_Document):
     dropped_by_reason: dict[str, int]
 
 
-def write_json_atomically(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str) -> None:
     """Write `text` so that `path` either keeps its old content or holds all of the new."""
     temporary = path.with_name(path.name + ".partial")
     try:

@@ -24,7 +24,7 @@ from data_shards.phantom.study import PatientPlan, draw_patient, plan_patients
 from data_shards.profiles import Config
 from data_shards.progress import Progress
 from data_shards.records.errors import InputError
-from data_shards.records.manifest import write_json_atomically
+from data_shards.records.manifest import write_text_atomically
 from data_shards.records.study import Split
 from data_shards.sources.base import Source
 from data_shards.sources.mimic_cxr import MimicCxrConfig, MimicCxrSource
@@ -97,7 +97,7 @@ def draw_archive(config: PhantomConfig, *, workers: int) -> None:
     parts_folder = config.archive / _PARTS_NAME
     parts_folder.mkdir(parents=True, exist_ok=True)
     (config.archive / MASKS_NAME).mkdir(exist_ok=True)
-    write_json_atomically(config.archive / _SETTINGS_NAME, _settings_text(config))
+    write_text_atomically(config.archive / _SETTINGS_NAME, _settings_text(config))
     plans = plan_patients(config.seed, config.studies_by_split)
     parts = [
         (number, plans[first : first + _PATIENTS_PER_PART])
@@ -111,7 +111,7 @@ def draw_archive(config: PhantomConfig, *, workers: int) -> None:
     for number, _ in parts:
         rows.extend(ArchiveRows(**json.loads(_part_path(parts_folder, number).read_bytes())))
     write_tables(config.archive, rows)
-    write_json_atomically(config.archive / _COMPLETE_NAME, _settings_text(config))
+    write_text_atomically(config.archive / _COMPLETE_NAME, _settings_text(config))
     shutil.rmtree(parts_folder)
 
 
@@ -131,7 +131,7 @@ def _draw_part(config: PhantomConfig, part: tuple[int, Sequence[PatientPlan]], t
             rows.extend(drawn)
             tick()
     path = _part_path(config.archive / _PARTS_NAME, number)
-    write_json_atomically(path, json.dumps(rows.to_json()))
+    write_text_atomically(path, json.dumps(rows.to_json()))
 
 
 def _part_path(parts_folder: Path, number: int) -> Path:

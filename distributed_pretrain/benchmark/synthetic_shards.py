@@ -21,7 +21,7 @@ from data_shards.records.manifest import (
     PixelSums,
     ShardEntry,
     ShardIndex,
-    write_json_atomically,
+    write_text_atomically,
 )
 from data_shards.records.policies import TEXT_POLICIES, select_sentences, word_count
 from data_shards.records.study import ImageRecord, Report, Split, StudyRecord, View
@@ -88,7 +88,7 @@ def write_synthetic_shards(
         dropped=(),
         dropped_by_reason={},
     )
-    write_json_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1))
+    write_text_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1))
 
 
 def _study(
@@ -149,7 +149,7 @@ def _write_shard(
         pixels=PixelSums(),
     )
     path = folder / f"{name}.index.json"
-    write_json_atomically(path, index.model_dump_json(indent=1))
+    write_text_atomically(path, index.model_dump_json(indent=1))
     return ShardEntry(
         tar_name=tar.name,
         index_name=path.name,

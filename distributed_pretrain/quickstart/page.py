@@ -15,7 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.records.manifest import write_json_atomically
+from data_shards.records.manifest import write_text_atomically
 from distributed_pretrain.quickstart.charts import Curve, line_chart
 
 __all__ = ["Curve", "Grounding", "QuickstartPage", "Retrieval", "format_table", "write_page"]
@@ -110,7 +110,7 @@ def write_page(path: Path, page: QuickstartPage) -> None:
         grey=_grey_picture,
         heat=_heat_picture,
     )
-    write_json_atomically(path, html)
+    write_text_atomically(path, html)
 
 
 def format_table(untrained: Mapping[str, float], trained: Mapping[str, float]) -> str:

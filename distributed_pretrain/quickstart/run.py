@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_shards.profiles import Config, load_profile, parse_overrides, validate
 from data_shards.records.errors import InputError
-from data_shards.records.manifest import write_json_atomically
+from data_shards.records.manifest import write_text_atomically
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.evaluate import EvaluateConfig, Evaluation, evaluate_run
 from distributed_pretrain.quickstart.page import (
@@ -90,7 +90,7 @@ def _write_results(
 ) -> None:
     figures = [{name: each.metrics[name] for name in SUMMARY} for each in (untrained, trained)]
     summary = dict(zip(("untrained", "trained"), figures, strict=True))
-    write_json_atomically(output / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_text_atomically(output / "summary.json", json.dumps(summary, indent=1) + "\n")
     lines = read_metrics(run.run_folder / "metrics.jsonl")
     tensorboard = f"tensorboard --logdir {run.run_folder / 'tensorboard'}"
     page = QuickstartPage(
@@ -178,7 +178,8 @@ def _groundings(untrained: Evaluation, trained: Evaluation) -> tuple[Grounding, 
 
 def _grey(pixels: torch.Tensor) -> NDArray[np.uint8]:
     low, high = pixels.min(), pixels.max()
-    grey: NDArray[np.uint8] = ((pixels - low) / (high - low) * 255).round().byte().numpy()
+    stretched = (pixels - low) / (high - low).clamp_min(1e-6)
+    grey: NDArray[np.uint8] = (255 * stretched).round().byte().numpy()
     return grey
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from data_shards.profiles import dump_profile
 from data_shards.records.errors import InputError
-from data_shards.records.manifest import write_json_atomically
+from data_shards.records.manifest import write_text_atomically
 from distributed_pretrain.checkpoint import find_latest_intact, first_difference
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.data.quarantine import Quarantine
@@ -81,7 +81,7 @@ class RunFolder:
                 )
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json_atomically(self.config, dump_profile(config))
+        write_text_atomically(self.config, dump_profile(config))
 
     def set_damaged_checkpoints_aside(self) -> None:
         """Rename damaged checkpoints newer than the newest intact one, naming each on stderr."""

@@ -14,7 +14,7 @@ from data_shards.records.manifest import (
     ShardIndex,
     read_manifest,
     read_shard_index,
-    write_json_atomically,
+    write_text_atomically,
 )
 from data_shards.verify import verify_shards
 
@@ -39,7 +39,7 @@ def reseal(shards: Path, index: ShardIndex) -> None:
     sealed = index.model_copy(
         update={"tar_sha256": hashlib.sha256(tar).hexdigest(), "tar_bytes": len(tar)}
     )
-    write_json_atomically(shards / INDEX, sealed.model_dump_json())
+    write_text_atomically(shards / INDEX, sealed.model_dump_json())
     manifest = read_manifest(shards)
     entry = manifest.shards[0]
     assert entry.tar_name == TAR
@@ -51,7 +51,7 @@ def reseal(shards: Path, index: ShardIndex) -> None:
         }
     )
     changed = manifest.model_copy(update={"shards": (resealed, *manifest.shards[1:])})
-    write_json_atomically(shards / "manifest.json", changed.model_dump_json())
+    write_text_atomically(shards / "manifest.json", changed.model_dump_json())
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -133,7 +133,7 @@ def test_a_patient_in_two_splits_and_a_repeated_key_are_found(shards: Path) -> N
 
 
 def write_manifest(shards: Path, manifest: Manifest) -> None:
-    write_json_atomically(shards / "manifest.json", manifest.model_dump_json())
+    write_text_atomically(shards / "manifest.json", manifest.model_dump_json())
 
 
 def test_statistics_that_the_shards_contradict_are_found(shards: Path) -> None:
