@@ -62,7 +62,8 @@ class LovtAlignment(nn.Module):
         `sample_mask` (True = real) matters to the norm alone: other rows leave its statistics.
         """
         sentences_BSD = zero_where_padded(sentences, sentence_mask)
-        scores_BSR = self.scores(sentences_BSD, regions)
+        query_BSD, key_BRD = self.query(sentences_BSD), self.query(regions)
+        scores_BSR = query_BSD @ key_BRD.mT * regions.shape[-1] ** -0.5
         to_region_BSR = scores_BSR.softmax(dim=2)
         to_sentence_BRS = without_columns(scores_BSR.mT, sentence_mask[:, None]).softmax(dim=2)
 
@@ -82,12 +83,9 @@ class LovtAlignment(nn.Module):
             region_to_sentence=to_sentence_BRS,
         )
 
-    def scores(
-        self,
-        sentences: Float[Tensor, "batch sentences dim"],
-        regions: Float[Tensor, "batch regions dim"],
-    ) -> Float[Tensor, "batch sentences regions"]:
-        """(Q s)(Q r) / sqrt(dim): both directions of attention are softmaxes of this."""
-        query_BSD, key_BRD = self.query(sentences), self.query(regions)
-        scores_BSR: Tensor = query_BSD @ key_BRD.mT * regions.shape[-1] ** -0.5
-        return scores_BSR
+    def sentence_from_region(
+        self, regions: Float[Tensor, "batch regions dim"]
+    ) -> Float[Tensor, "batch regions dim"]:
+        """Eq 2 for an attention that rests on one region, for each region: O V z_r."""
+        from_region: Tensor = self.output(self.value(regions))
+        return from_region if self.norm is None else self.norm(from_region)

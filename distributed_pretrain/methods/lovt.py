@@ -219,11 +219,13 @@ class Lovt(Method):
         phrases: Float[Tensor, "phrases dim"],
         regions: Float[Tensor, "phrases regions dim"],
     ) -> Float[Tensor, "phrases regions"]:
-        """The attention scores of eq 2 before the softmax: what the local losses train.
+        """Cosine of each phrase to what eq 2 would make of it from one region alone.
 
-        The cosine of a sentence to a region is nothing that LoVT's losses compare.
+        That is the similarity of the local report loss (eq 11) for an attention that rests on the
+        region. The cosine of a sentence to a region itself is nothing that LoVT's losses compare.
         """
-        return self.alignment.scores(phrases[:, None], regions)[:, 0]
+        from_region = self.alignment.sentence_from_region(regions)
+        return super().phrase_heat(phrases, from_region)
 
     def _embed_images(self, images: Tensor, sample_mask: Tensor | None) -> ImageEmbeddings:
         last_map = self.image_encoder(images, sample_mask)

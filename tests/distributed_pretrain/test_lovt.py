@@ -293,9 +293,12 @@ def test_a_profile_switches_the_report_encoder_by_name(tmp_path: Path) -> None:
         load_profile(LovtConfig, profile, ["report_encoder.hiden_size=2"])
 
 
-def test_the_heat_of_a_phrase_is_what_its_attention_is_a_softmax_of() -> None:
+def test_the_heat_of_a_phrase_is_its_similarity_to_itself_seen_from_one_region() -> None:
+    """With a single region, what eq 2 makes of the sentence is what the heat compares."""
     model = tiny_lovt().eval()
-    batch = tiny_batch((1, 1, 1))
-    outputs = model(batch)
-    heat = model.phrase_heat(outputs.sentences[:, 0], outputs.regions)
-    torch.testing.assert_close(heat.softmax(dim=1), outputs.sentence_to_region[:, 0])
+    regions = torch.randn(4, 1, 16)
+    sentences = torch.randn(4, 1, 16)
+    aligned = model.alignment(regions, sentences, torch.ones(4, 1, dtype=torch.bool))
+    heat = model.phrase_heat(sentences[:, 0], regions)[:, 0]
+    wanted = torch.cosine_similarity(sentences[:, 0], aligned.sentences_from_image[:, 0])
+    torch.testing.assert_close(heat, wanted)
