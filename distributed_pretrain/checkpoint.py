@@ -40,8 +40,8 @@ MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, MARKER = (
 class TrainingState:
     """What decides the future besides weights, optimizer and config.
 
-    Dropout is seeded by (seed, step, rank) and the data by (seed, epoch, sample), so no
-    generator state is among it.
+    `manifest_sha256` says which shards the run learns from. Dropout is seeded by (seed, step,
+    rank) and the data by (seed, epoch, sample), so no generator state is among it.
     """
 
     step: int = 0
@@ -50,6 +50,7 @@ class TrainingState:
     stopping_reference: float | None = None
     validations_without_improvement: int = 0
     finished: bool = False
+    manifest_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class DamagedCheckpointError(InputError):
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, is_best: bool) -> Path:
     """Write `folder/step_<n>` atomically, point `last` (and `best`) at it, drop old ones.
 
-    Keeps the newest `keep` and the best. Raises OSError (a full disk, say) with the previous
-    checkpoints untouched and nothing half-written left.
+    Keeps the newest `keep` and the best. Raises InputError for a full disk and the like, with the
+    previous checkpoints untouched and nothing half-written left.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step_{checkpoint.state.step:08d}"
@@ -96,13 +97,17 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, is_best:
             _sync(partial / name)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-    except BaseException:
+    except OSError as error:
+        raise InputError(
+            f"{final}: not written ({error.strerror}): free some space, then the same command goes "
+            "on from the previous checkpoint"
+        ) from error
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
     _sync(folder)
-    _point(folder / "last", final)
+    point_link(folder / "last", final)
     if is_best:
-        _point(folder / "best", final)
+        point_link(folder / "best", final)
     _drop_old(folder, keep)
     return final
 
@@ -184,7 +189,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _point(link: Path, target: Path) -> None:
+def point_link(link: Path, target: Path) -> None:
+    """Make `link` a relative link to its neighbour `target`, atomically."""
     temporary = link.with_name(link.name + ".partial")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target.name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import yaml
 from pydantic import Field, PositiveInt
 
 from data_shards.profiles import Config, parse_overrides, validate
@@ -37,6 +37,7 @@ from distributed_pretrain.evaluation.studies import (
 )
 from distributed_pretrain.methods.base import Method
 from distributed_pretrain.methods.catalog import build_method
+from distributed_pretrain.training.run_folder import RunFolder
 
 
 class EvaluateConfig(Config):
@@ -77,10 +78,9 @@ def evaluate_run(run_folder: Path, config: EvaluateConfig) -> Evaluation:
     `untrained` is the same encoder as the run began with. Raises InputError for a folder
     without run, checkpoint or samples.
     """
-    path = run_folder / "config.yaml"
-    if not path.is_file():
-        raise InputError(f"{path}: missing, so {run_folder} is not a run folder of `pretrain`")
-    run = validate(PretrainConfig, yaml.safe_load(path.read_text()), where=str(path))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("evaluate runs in one process: start it without accelerate launch")
+    run = RunFolder(run_folder).read_config()
     tokenizer = SentenceTokenizer.load(run_folder / "tokenizer", max_tokens=run.data.max_tokens)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.seed)
@@ -119,6 +119,8 @@ class _Evaluator:
     def _linear_segmentation(
         self, test_split: ShardSplit, studies: EmbeddedStudies
     ) -> dict[str, float]:
+        if not mask_classes(studies):
+            return {}
         training_split = self._split("train")
         labelled = self._embed(training_split, self.config.labelled_studies)
         classes = mask_classes(labelled)
@@ -156,8 +158,10 @@ class _Evaluator:
             for host in loader.batches():
                 if seen >= limit:
                     return
+                batch = transform(host, self.device, train=False)
+                wanted = torch.arange(len(host.keys), device=self.device) < limit - seen
                 seen += len(host.keys)
-                yield host, transform(host, self.device, train=False)
+                yield host, replace(batch, sample_mask=batch.sample_mask & wanted)
 
         return embed_studies(self.method, batches(), data.text_policy)
 

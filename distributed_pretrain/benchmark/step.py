@@ -85,7 +85,7 @@ def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
         "trainer_step_seconds": full_seconds,
         "trainer_to_bare_ratio": full_seconds / bare_seconds,
         "augmentation_share": min(augmentations) / full_seconds,
-        "data_wait_share": statistics.median(waits[config.warmup_steps :]) / full_seconds,
+        "data_wait_share": sum(waits[config.warmup_steps :]) / sum(full[config.warmup_steps :]),
         "bare_pairs_per_second": config.batch / bare_seconds,
         "trainer_pairs_per_second": config.batch / full_seconds,
         "peak_memory_gib": peak_memory_bytes(trainer.engine.device) / 2**30,

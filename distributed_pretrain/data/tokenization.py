@@ -90,6 +90,7 @@ class SentenceTokenizer:
 
         lengths = [2 + sum(map(len, sentences)) for sentences in kept]
         width = -(-max(lengths) // _TOKEN_MULTIPLE) * _TOKEN_MULTIPLE
+        width = min(width, self._max_tokens)
         token_ids = np.full((len(kept), width), self.pad_token_id, dtype=np.int64)
         sentence_index = np.full((len(kept), width), -1, dtype=np.int64)
         for row, (sentences, length) in enumerate(zip(kept, lengths, strict=True)):

@@ -9,6 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 DIRECTIONS = ("image_to_report", "report_to_image")
+RANKS = (1, 5, 10)
+RETRIEVAL_METRICS = (
+    *(f"{direction}_recall_at_{k}" for direction in DIRECTIONS for k in RANKS),
+    *(f"recall_at_{k}" for k in RANKS),
+    "recall_sum",
+)
 
 
 def retrieval_metrics(
@@ -16,7 +22,7 @@ def retrieval_metrics(
     report: Float[Tensor, "samples dim"],
     *,
     groups: Sequence[Hashable] | None = None,
-    ks: Sequence[int] = (1, 5, 10),
+    ks: Sequence[int] = RANKS,
     chunk_size: int = 2048,
 ) -> dict[str, float]:
     """Recalls as fractions, by cosine similarity over the whole set.

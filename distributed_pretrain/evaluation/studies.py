@@ -74,7 +74,7 @@ def embed_studies(method: Method, batches: Batches, policy: TextPolicy) -> Embed
             batch.images[:, 0],
         )
         parts.append(tuple(each[batch.sample_mask].float().cpu() for each in tensors))
-        real = host.sample_mask.tolist()
+        real = batch.sample_mask.tolist()
         records += [record for record, keep in zip(host.records, real, strict=True) if keep]
         grid = images.grid
     if not records:

@@ -66,8 +66,12 @@ class Method(nn.Module, ABC):
 
     A training step is `loss(forward(batch))`. `forward` runs once a step, touches every
     trained parameter and returns all the loss needs; `loss` has no parameters of its own and
-    may gather over ranks.
+    may gather over ranks. `loss_terms` names its terms, `"total"` among them; `max_tokens` is the
+    longest report the text encoder takes.
     """
+
+    loss_terms: tuple[str, ...]
+    max_tokens: int
 
     @abstractmethod
     def forward(self, batch: Batch) -> Any:

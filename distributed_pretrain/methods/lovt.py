@@ -108,6 +108,8 @@ class Lovt(Method):
     padded sentences.
     """
 
+    loss_terms = ("total", "global", "local_image", "local_report")
+
     def __init__(
         self, config: LovtConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
     ) -> None:
@@ -115,6 +117,7 @@ class Lovt(Method):
         self.config = config
         self.image_encoder = image_encoder
         self.report_encoder = report_encoder
+        self.max_tokens = report_encoder.max_tokens
         image_dim, report_dim = image_encoder.channels, report_encoder.dim
         if config.attention_pooling:
             self.region_pooling = AttentionPooling(image_dim, config.pooling_heads)

@@ -20,9 +20,7 @@ class Telemetry:
 
     def __init__(self, metrics: Path, tensorboard: Path, *, resume_step: int) -> None:
         self._log = MetricsLog(metrics, resume_step=resume_step)
-        self._writer = SummaryWriter(
-            log_dir=str(tensorboard), purge_step=resume_step + 1 if resume_step else None
-        )
+        self._writer = SummaryWriter(log_dir=str(tensorboard), purge_step=resume_step + 1)
 
     def record(self, step: int, split: str, values: dict[str, float]) -> None:
         """One line of `metrics.jsonl`, and one point on each curve `<split>/<name>`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from data_shards.profiles import Config
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Config):
@@ -15,7 +17,7 @@ class OptimizerConfig(Config):
     name: Literal["adamw", "adam"] = "adamw"
     learning_rate: PositiveFloat = 1e-4
     weight_decay: float = Field(1e-6, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     epsilon: PositiveFloat = 1e-8
 
 
@@ -39,12 +41,12 @@ class TrainingConfig(Config):
 
     epochs: PositiveInt = 100
     max_steps: PositiveInt | None = None
-    accumulation_steps: PositiveInt = Field(
-        1,
-        description="plain accumulation: a global batch is cut into this many micro-batches, "
-        "and negatives come from within a micro-batch only (the authors' 32 x 16 is "
-        "global_batch 512 with 16)",
+    accumulation: Literal["plain"] | None = Field(
+        None,
+        description="plain: negatives come from within a micro-batch only, as the authors' 32 x 16 "
+        "(global_batch 512, 16 steps); the exact form is not built yet",
     )
+    accumulation_steps: PositiveInt = Field(1, description="micro-batches of a global batch")
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = False
     compile: bool = False
@@ -57,6 +59,15 @@ class TrainingConfig(Config):
     early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()
     pictures: bool = True
     log_interval_seconds: PositiveFloat = Field(10.0, description="plain progress lines in a log")
+
+    @model_validator(mode="after")
+    def _accumulation_is_named(self) -> TrainingConfig:
+        if (self.accumulation_steps > 1) != (self.accumulation is not None):
+            raise ValueError(
+                f"accumulation_steps={self.accumulation_steps} with accumulation="
+                f"{self.accumulation}: set accumulation=plain for more than one step, else null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _direction_fits_metric(self) -> TrainingConfig:

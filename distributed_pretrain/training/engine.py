@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from torch import Tensor, nn
 
 from distributed_pretrain.methods.base import Method
@@ -30,7 +30,13 @@ class Engine:
         self.is_main: bool = self._accelerator.is_main_process
 
     def prepare(self, method: Method) -> nn.Module:
-        """The method moved to the device, its forward under autocast, in DDP with several ranks."""
+        """The method moved to the device, its forward under autocast, in DDP with several ranks.
+
+        Batch norms of the encoders share their statistics between GPUs. On CPUs torch has none
+        that does, and each rank normalises with its own samples (`norm: group` avoids it).
+        """
+        if self.world_size > 1 and self.device.type == "cuda":
+            method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
         wrapped: nn.Module = self._accelerator.prepare_model(method)
         return wrapped
 
@@ -57,6 +63,12 @@ class Engine:
         """Rows of all ranks, in rank order; every rank must hold the same shape."""
         gathered: Tensor = self._accelerator.gather(values)
         return gathered
+
+    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite `tensors` (running statistics, say) with those of rank 0."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                tensor.copy_(broadcast(tensor.clone()))
 
     def wait_for_all(self) -> None:
         """A barrier."""

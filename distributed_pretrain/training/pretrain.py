@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 
+from data_shards.records.errors import InputError
+from data_shards.records.manifest import MANIFEST_NAME
 from data_shards.records.policies import select_sentences
 from distributed_pretrain.checkpoint import TrainingState, load_checkpoint
 from distributed_pretrain.config import PretrainConfig
@@ -15,6 +19,7 @@ from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
+from distributed_pretrain.evaluation.retrieval import RETRIEVAL_METRICS
 from distributed_pretrain.methods.base import Method
 from distributed_pretrain.methods.catalog import build_method
 from distributed_pretrain.telemetry.telemetry import Telemetry
@@ -47,18 +52,39 @@ def pretrain(config: PretrainConfig) -> bool:
 def build_tokenizer(config: PretrainConfig, folder: Path, training: ShardSplit) -> None:
     """Put the run's tokenizer into `folder`: the report encoder's own, or one trained here.
 
-    A trained one is a WordPiece over the sentences of the training split.
+    A trained one is a WordPiece over the sentences of the training split. `folder` appears whole
+    or not at all.
     """
+    partial = folder.with_suffix(".partial")
+    for remains in (partial, folder):
+        shutil.rmtree(remains, ignore_errors=True)
     encoder = config.method.report_encoder
     if encoder.name == "pretrained":
-        SentenceTokenizer.load(encoder.model).save(folder)
+        SentenceTokenizer.load(encoder.model).save(partial)
+        partial.rename(folder)
         return
     texts: list[str] = []
     for position in range(len(training)):
         with contextlib.suppress(BadSampleError):  # training meets it again, and names it
             report = training.read(position).record.report
             texts.extend(select_sentences(report, config.data.text_policy))
-    train_wordpiece(texts, folder, vocabulary_size=config.vocabulary_size)
+    train_wordpiece(texts, partial, vocabulary_size=config.vocabulary_size)
+    partial.rename(folder)
+
+
+def check_against_method(config: PretrainConfig, method: Method) -> None:
+    """Raise InputError for settings that only the built method can refuse."""
+    if config.data.max_tokens > method.max_tokens:
+        raise InputError(
+            f"data.max_tokens={config.data.max_tokens}: the report encoder takes at most "
+            f"{method.max_tokens} tokens: use that or less"
+        )
+    known = {*method.loss_terms, *RETRIEVAL_METRICS}
+    if config.training.best_metric not in known:
+        raise InputError(
+            f"training.best_metric={config.training.best_metric!r} is not measured: "
+            f"choose one of {', '.join(sorted(known))}"
+        )
 
 
 def build_optimizer(config: OptimizerConfig, method: Method) -> torch.optim.Optimizer:
@@ -84,12 +110,23 @@ def use_channels_last(method: Method) -> None:
 def build_trainer(config: PretrainConfig) -> Trainer:
     """Every part of a run in this process, at its newest intact checkpoint or the beginning."""
     engine = Engine(precision=config.training.precision)
-    data, run = config.data, RunFolder(config.run_folder)
+    run = RunFolder(config.run_folder)
+    try:
+        return _build_trainer(config, engine, run)
+    except BaseException:
+        if engine.is_main:
+            run.discard()
+        engine.close()
+        raise
+
+
+def _build_trainer(config: PretrainConfig, engine: Engine, run: RunFolder) -> Trainer:
+    data = config.data
     split = ShardSplit.open(data.shards, "train", data.text_policy)
     validation_split = ShardSplit.open(data.shards, "validate", data.text_policy)
     if engine.is_main:
         run.prepare(config)
-        if not run.tokenizer.exists():
+        if not (run.has_progress and run.tokenizer.exists()):
             build_tokenizer(config, run.tokenizer, split)
         run.set_damaged_checkpoints_aside()
     engine.wait_for_all()
@@ -97,6 +134,7 @@ def build_trainer(config: PretrainConfig) -> Trainer:
     tokenizer = SentenceTokenizer.load(run.tokenizer, max_tokens=data.max_tokens)
     torch.manual_seed(config.seed)
     method = build_method(config.method, vocabulary_size=tokenizer.vocabulary_size)
+    check_against_method(config, method)
     if config.training.channels_last:
         use_channels_last(method)
     latest = run.latest_checkpoint()
@@ -110,7 +148,15 @@ def build_trainer(config: PretrainConfig) -> Trainer:
     if config.training.compile:
         method.compile()
 
-    state = checkpoint.state if checkpoint is not None else TrainingState()
+    manifest_sha256 = sha256((data.shards / MANIFEST_NAME).read_bytes()).hexdigest()
+    state = TrainingState(manifest_sha256=manifest_sha256)
+    if checkpoint is not None:
+        state = checkpoint.state
+        if state.manifest_sha256 != manifest_sha256:
+            raise InputError(
+                f"{data.shards}: not the shards that {run.path} was trained on so far: put those "
+                "back, or choose another run_folder"
+            )
     transform = DeviceTransform(
         data.augmentation,
         image_size_px=data.image_size_px,

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from data_shards.profiles import dump_profile
+from data_shards.profiles import dump_profile, load_profile
 from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_text_atomically
-from distributed_pretrain.checkpoint import find_latest_intact, first_difference
+from distributed_pretrain.checkpoint import find_latest_intact, first_difference, point_link
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.data.quarantine import Quarantine
 from distributed_pretrain.data.shards import ShardSplit
@@ -66,13 +64,18 @@ class RunFolder:
         """The tokenizer's files."""
         return self.path / "tokenizer"
 
+    @property
+    def has_progress(self) -> bool:
+        """Whether a step was ever recorded; a folder without is prepared anew."""
+        return self.metrics.exists() or self.checkpoints.exists()
+
     def prepare(self, config: PretrainConfig) -> None:
         """Create the folder with `config`, or check that it holds a run of the same config.
 
         Raises InputError naming the first field that differs.
         """
-        if self.config.exists():
-            old = _deciding(PretrainConfig.model_validate(yaml.safe_load(self.config.read_text())))
+        if self.has_progress:
+            old = _deciding(self.read_config())
             difference = first_difference(old, _deciding(config))
             if difference:
                 raise InputError(
@@ -83,6 +86,20 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text_atomically(self.config, dump_profile(config))
 
+    def read_config(self) -> PretrainConfig:
+        """The config of the run. Raises InputError when there is none or it does not fit."""
+        if not self.config.is_file():
+            raise InputError(f"{self.config}: missing, so {self.path} is not a run folder")
+        return load_profile(PretrainConfig, self.config)
+
+    def discard(self) -> None:
+        """Remove what a start left that was refused before its first step."""
+        if not self.has_progress:
+            self.config.unlink(missing_ok=True)
+            shutil.rmtree(self.tokenizer, ignore_errors=True)
+            if self.path.is_dir() and not any(self.path.iterdir()):
+                self.path.rmdir()
+
     def set_damaged_checkpoints_aside(self) -> None:
         """Rename damaged checkpoints newer than the newest intact one, naming each on stderr."""
         intact, damaged = find_latest_intact(self.checkpoints)
@@ -92,6 +109,8 @@ class RunFolder:
             aside = folder.with_suffix(".damaged")
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
+            if intact is not None:
+                point_link(self.checkpoints / "last", intact)
 
     def latest_checkpoint(self) -> Path | None:
         """The newest intact checkpoint."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from data_shards.records.errors import InputError
 from distributed_pretrain.checkpoint import TrainingState
 from distributed_pretrain.training.config import TrainingConfig
 
@@ -13,14 +12,8 @@ def judge_validation(
     """(is the best so far, should training stop), updating the counters of `state`.
 
     The first validation is the best. Patience counts from the last score that beat the one
-    before it by more than `min_delta`, so that creeping gains do not keep a run alive. Raises
-    InputError when the metric does not exist.
+    before it by more than `min_delta`, so that creeping gains do not keep a run alive.
     """
-    if config.best_metric not in metrics:
-        raise InputError(
-            f"training.best_metric={config.best_metric!r} is not measured: "
-            f"choose one of {', '.join(sorted(metrics))}"
-        )
     score = metrics[config.best_metric]
     sign = 1.0 if config.best_is == "highest" else -1.0
     is_best = state.best_score is None or sign * (score - state.best_score) > 0

@@ -175,7 +175,7 @@ class Trainer:
             "gradient_norm": mean_norm,
             "learning_rate": learning_rate,
             "epoch": state.samples_consumed / self.loader.samples_per_epoch,
-            "replaced_samples": replaced * self.engine.world_size,
+            "replaced_samples": round(replaced * self.engine.world_size),
         }
         return values, any_flag > 0
 
@@ -193,7 +193,14 @@ class Trainer:
 
     def _validate(self, progress: TrainingProgress) -> tuple[bool, bool]:
         started = time.monotonic()
+        self.engine.copy_from_main(list(self.method.buffers()))
         metrics = self.validator.measure(self.method)
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            raise NonFiniteLossError(
+                f"validation at step {self.state.step}: {', '.join(bad)} not finite: training "
+                "stopped; lower optimizer.learning_rate, and use another run_folder"
+            )
         is_best, stop = judge_validation(self.state, self.config.training, metrics)
         self._record("validate", metrics | {"validation_seconds": time.monotonic() - started})
         if self.telemetry is not None and self.config.training.pictures:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_shards.records.errors import InputError
 from distributed_pretrain.checkpoint import (
     Checkpoint,
     DamagedCheckpointError,
@@ -87,7 +88,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_no_remains(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match=r"step_00000002: not written .No space left.*free some"):
         save_checkpoint(tmp_path, checkpoint(2), keep=2, is_best=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last", "step_00000001"]
     assert load_checkpoint(tmp_path / "last").state.step == 1

@@ -44,7 +44,11 @@ def own_shards(tiny_profile: Path, tmp_path: Path) -> Path:
         ("trainin.max_steps=4", "did you mean 'training'?"),
         ("data.global_batch=61", "global_batch=61 is larger than the split of 60"),
         ("method.image_encoder.backbone=resnet19", "resnet19"),
-        ("training.accumulation_steps=3", "use 6 or 9"),
+        ("training={accumulation: plain, accumulation_steps: 3}", "use 6 or 9"),
+        ("training.accumulation_steps=2", "set accumulation=plain"),
+        ("training.best_metric=totl", "choose one of global, image_to_report_recall_at_1"),
+        ("data.max_tokens=1000", "takes at most 512 tokens"),
+        ("optimizer.betas=[0.9, 1.5]", "less than 1"),
         ("data.shards=nowhere", "no manifest"),
     ],
 )
@@ -57,7 +61,7 @@ def test_a_bad_setting_is_refused_before_anything_is_written(
 ) -> None:
     run = tmp_path / "run"
     assert message in refused(capsys, "pretrain", tiny_profile, f"run_folder={run}", override)
-    assert not (run / "checkpoints").exists()
+    assert not run.exists()
 
 
 def test_a_text_encoder_folder_without_weights_is_refused(
@@ -78,7 +82,7 @@ def test_a_run_folder_of_another_config_is_refused_naming_the_difference(
     tiny_profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    run.mkdir()
+    (run / "checkpoints").mkdir(parents=True)
     values = yaml.safe_load(tiny_profile.read_text()) | {"run_folder": str(run), "seed": 7}
     (run / "config.yaml").write_text(yaml.safe_dump(values))
     message = refused(capsys, "pretrain", tiny_profile, f"run_folder={run}")
@@ -113,6 +117,20 @@ def test_a_tar_cut_short_is_refused(
         f"data.shards={own_shards}",
     )
     assert "train-000000.tar" in message
+
+
+def test_other_shards_than_a_run_was_trained_on_are_refused(
+    tiny_profile: Path,
+    own_shards: Path,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    arguments = ("pretrain", tiny_profile, f"run_folder={tmp_path / 'run'}", "training.max_steps=9")
+    command.complete(command(*arguments))
+    manifest = own_shards / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("0.22", "0.23"))
+    assert "not the shards" in refused(capsys, *arguments, f"data.shards={own_shards}")
 
 
 def flip_a_bit(shards: Path, samples: int) -> None:
@@ -184,5 +202,5 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(
     assert process.returncode == 2
     last = process.stderr.splitlines()[-1]
     assert last.startswith("error: ")
-    assert "File too large" in last
+    assert "step_00000004: not written (File too large): free some space" in last
     assert list((run / "checkpoints").iterdir()) == []
