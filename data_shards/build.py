@@ -6,7 +6,6 @@ tar has the size it should have is not touched again.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_shards.config import ShardsConfig
+from data_shards.disk_space import refuse_full_disk
 from data_shards.parallel import map_in_processes, start_server
 from data_shards.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.progress import Progress
@@ -39,7 +39,6 @@ from data_shards.study_conversion import ImagePolicy
 # Importing webdataset brings in torch: seconds, spent once for all workers while the
 # studies are being listed.
 WORKER_MODULES = ("webdataset.writer", "data_shards.shard_writer")
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def build_shards(config: ShardsConfig) -> Manifest:
@@ -52,7 +51,8 @@ def build_shards(config: ShardsConfig) -> Manifest:
     if config.worker_count > 1:
         start_server(preload=WORKER_MODULES)
     source = open_source(config.source, workers=config.worker_count)
-    plan = plan_build(source.list_studies(), config)
+    studies = source.list_studies()
+    plan = plan_build(studies, config, fingerprint=source.fingerprint())
     folder = config.output
     with _folder_for_us(folder):
         _refuse_other_plans(folder, plan)
@@ -61,18 +61,12 @@ def build_shards(config: ShardsConfig) -> Manifest:
         if todo:
             (folder / MANIFEST_NAME).unlink(missing_ok=True)
         try:
-            _write_shards(todo, plan, source, config)
-            manifest = _summarise(plan, source, config)
-            for name, text in source.side_reports().items():
-                write_text_atomically(folder / name, text)
-            write_text_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1))
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            raise InputError(
-                f"{folder}: no space left to write shards ({error.strerror}): free some or pass "
-                "another output=...; finished shards are kept and the same command goes on"
-            ) from error
+            with refuse_full_disk(folder, what="shards", option="output"):
+                _write_shards(todo, plan, source, config)
+                manifest = _summarise(plan, source, config)
+                for name, text in source.side_reports().items():
+                    write_text_atomically(folder / name, text)
+                write_text_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1))
         finally:
             # Of workers that were killed.
             _remove_partial_files(folder)
@@ -101,8 +95,9 @@ def _refuse_other_plans(folder: Path, plan: BuildPlan) -> None:
     for path in sorted(folder.glob("*.index.json")):
         if read_shard_index(path).plan_sha256 != plan.sha256:
             raise InputError(
-                f"{folder}: holds shards of another source, seed or setting ({path.name}): "
-                "pass another output=..., or delete that folder"
+                f"{folder}: holds shards of another source, seed or setting ({path.name}), where "
+                "an edited table or another release counts as another: pass another output=..., "
+                "or delete that folder"
             )
 
 

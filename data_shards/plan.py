@@ -1,4 +1,4 @@
-"""Which study goes into which shard: a pure function of the studies listed and the config."""
+"""Which study goes into which shard: a pure function of the source and the config."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,17 @@ class ShardPlan:
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """All shards of a build. Equal digests mean equal shards for equal archives."""
+    """All shards of a build. Equal digests mean equal shards, of images left as they were."""
 
     shards: tuple[ShardPlan, ...]
     sha256: str
 
 
-def plan_build(studies: Sequence[StudyRef], config: ShardsConfig) -> BuildPlan:
+def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint: str) -> BuildPlan:
     """The shards of `studies`, shuffled by the seed within each split.
 
-    Neither the order of `studies` nor the number of workers matters. Raises InputError for
+    Neither the order of `studies` nor the number of workers matters. `fingerprint` is the
+    source's: it changes the digest, not the shards' members. Raises InputError for
     an empty list, duplicate ids, a patient in two splits and an empty split.
     """
     if not studies:
@@ -69,7 +71,7 @@ def plan_build(studies: Sequence[StudyRef], config: ShardsConfig) -> BuildPlan:
         for number, start in enumerate(range(0, len(members), config.samples_per_shard)):
             part = tuple(members[start : start + config.samples_per_shard])
             shards.append(ShardPlan(f"{split}-{number:06d}", split, part))
-    return BuildPlan(tuple(shards), _digest(shards, config))
+    return BuildPlan(tuple(shards), _digest(shards, config, fingerprint))
 
 
 def sample_key(patient_id: str, study_id: str) -> str:
@@ -103,10 +105,13 @@ def _shuffled(seed: int, key: str) -> bytes:
     return hashlib.sha256(f"{seed}/{key}".encode()).digest()
 
 
-def _digest(shards: Sequence[ShardPlan], config: ShardsConfig) -> str:
-    """SHA-256 of all that decides the bytes of the shards, the archive's content aside."""
+def _digest(shards: Sequence[ShardPlan], config: ShardsConfig, fingerprint: str) -> str:
+    """SHA-256 of all that decides the bytes of the shards, the images' content aside."""
     described = {
         "schema_version": SCHEMA_VERSION,
+        # Another release may split sentences or resize images in another way.
+        "release": version("radalign"),
+        "source": fingerprint,
         "config": _without_folders(config.model_dump(exclude={"output", "workers"})),
         "shards": [
             [shard.name, [[key, ref.patient_id, ref.study_id] for key, ref in shard.studies]]

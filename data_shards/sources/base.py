@@ -45,6 +45,14 @@ class Source(ABC):
         Raises InputError for bad input that the policy is to stop at.
         """
 
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 of the texts and tables the studies come from: others give other shards.
+
+        Content decides, neither names of folders nor file times. Each source says what is too
+        much to read for it. Asked after `list_studies`, which refuses what is absent.
+        """
+
     def list_dropped_images(self) -> Sequence[DroppedSample]:
         """Images the tables name that no study will hold, by image id, and why.
 

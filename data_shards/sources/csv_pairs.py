@@ -16,7 +16,7 @@ from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Report, Sample, SourceImage, Split, View
 from data_shards.report_text.report import parse_plain_report, report_of_sections
 from data_shards.sources.base import Source, StudyRef, drop_study, refuse_patients_in_two_splits
-from data_shards.sources.tables import read_rows
+from data_shards.sources.tables import read_rows, table_sha256
 
 # In upper case. A "frontal" of unknown direction counts as PA, the usual one: methods only
 # tell frontal from lateral.
@@ -135,6 +135,10 @@ class CsvPairsSource(Source):
             report=_parse(study.texts),
             split=study.split,
         )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the table; the images it names are not read."""
+        return table_sha256(self.config.table)
 
     def list_dropped_images(self) -> Sequence[DroppedSample]:
         """Images of an unknown view."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -36,9 +38,11 @@ from data_shards.sources.mimic_cxr_tables import (
     ListedStudy,
     read_labels,
     read_studies,
+    table_paths,
 )
-from data_shards.sources.ms_cxr import PhraseBox, ms_cxr_overlap, read_ms_cxr
+from data_shards.sources.ms_cxr import PhraseBox, annotation_file, ms_cxr_overlap, read_ms_cxr
 from data_shards.sources.report_archive import BadReportError, ReportArchive, find_reports
+from data_shards.sources.tables import table_sha256
 
 LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
 
@@ -80,17 +84,29 @@ class MimicCxrSource(Source):
     """The studies of an archive in MIMIC-CXR-JPG's layout, in its official split.
 
     Tables are read once by each process that asks for them; a pickle holds the config only.
+    `edition` tells archives apart that differ in their images alone.
     """
 
     def __init__(
-        self, config: MimicCxrConfig, *, name: str = "mimic_cxr", licence: str = LICENCE
+        self,
+        config: MimicCxrConfig,
+        *,
+        name: str = "mimic_cxr",
+        licence: str = LICENCE,
+        edition: str = "",
     ) -> None:
         self.config = config
         self.name = name
         self.licence = licence
+        self.edition = edition
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"config": self.config, "name": self.name, "licence": self.licence}
+        return {
+            "config": self.config,
+            "name": self.name,
+            "licence": self.licence,
+            "edition": self.edition,
+        }
 
     def list_studies(self) -> Sequence[StudyRef]:
         """Every study of the metadata, sorted. Errors: see `Source` and `read_studies`."""
@@ -133,6 +149,22 @@ class MimicCxrSource(Source):
                 for category, path in self._masks.get(image.id, ())
             ),
         )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the tables, MS-CXR's boxes, the report zip's directory and the edition.
+
+        Images, masks and reports in an unpacked folder are not read: those edited in place go
+        unnoticed.
+        """
+        tables = [*table_paths(self.config.root)]
+        if self.config.ms_cxr is not None:
+            tables.append(annotation_file(self.config.ms_cxr))
+        described = {
+            "tables": {path.name: table_sha256(path) for path in tables},
+            "reports": self._reports.fingerprint(),
+            "edition": self.edition,
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def list_dropped_images(self) -> Sequence[DroppedSample]:
         """Images of an unknown view, and MS-CXR's where those are held out."""

@@ -65,6 +65,12 @@ class Labels:
         return {} if values is None else dict(zip(self.names, values, strict=True))
 
 
+def table_paths(root: Path) -> tuple[Path, ...]:
+    """What `read_studies` and `read_labels` read: metadata, split and, if there, chexpert."""
+    kinds = ("metadata", "split", *(["chexpert"] if _tables(root, "chexpert") else []))
+    return tuple(_find_table(root, kind) for kind in kinds)
+
+
 def read_studies(root: Path) -> dict[str, ListedStudy]:
     """Studies by id. The metadata lists the images, the split table places them.
 

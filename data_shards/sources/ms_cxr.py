@@ -51,7 +51,7 @@ def read_ms_cxr(path: Path) -> dict[str, tuple[PhraseBox, ...]]:
     The CSV's own `split` is not MIMIC-CXR's and is not read. Raises InputError for a file in
     neither layout and for a box that is not four numbers.
     """
-    file = _annotation_file(path)
+    file = annotation_file(path)
     boxes: dict[str, list[PhraseBox]] = defaultdict(list)
     for dicom_id, box in _from_json(file) if file.suffix == ".json" else _from_csv(file):
         boxes[dicom_id].append(box)
@@ -71,7 +71,8 @@ def ms_cxr_overlap(
     )
 
 
-def _annotation_file(path: Path) -> Path:
+def annotation_file(path: Path) -> Path:
+    """The file that `read_ms_cxr` reads. Raises InputError for a folder without one."""
     if not path.is_dir():
         return path
     # Both layouts hold the same boxes.

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from data_shards.disk_space import refuse_full_disk
 from data_shards.parallel import Tick, map_in_processes
 from data_shards.phantom.mimic_layout import (
     MASKS_NAME,
@@ -71,10 +72,11 @@ def open_phantom(config: PhantomConfig, *, workers: int | None = None) -> Source
 
     Drawing goes on where it stopped, gives the same bytes for any number of workers, and marks
     a finished archive by a file `COMPLETE`. Raises InputError when the folder holds something
-    else or a phantom of other settings.
+    else or a phantom of other settings, and when the disk is full.
     """
     if not is_drawn(config):
-        draw_archive(config, workers=workers if workers is not None else _available_cores())
+        with refuse_full_disk(config.archive, what="the phantom", option="source.archive"):
+            draw_archive(config, workers=workers if workers is not None else _available_cores())
     imported = MimicCxrConfig(
         root=config.archive,
         reports=config.archive / REPORTS_NAME,
@@ -83,7 +85,7 @@ def open_phantom(config: PhantomConfig, *, workers: int | None = None) -> Source
         # The rules are for 54 real reports; a study here may have the id of one by chance.
         exceptions="keep",
     )
-    return MimicCxrSource(imported, name="phantom", licence=LICENCE)
+    return MimicCxrSource(imported, name="phantom", licence=LICENCE, edition=_settings_text(config))
 
 
 def is_drawn(config: PhantomConfig) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
         raise InputError(f"{path}: not a readable table ({error})") from error
 
 
+def table_sha256(path: Path) -> str:
+    """SHA-256 of the file as it lies there: packed again, the same table has another."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _open_text(path: Path) -> IO[str]:
     # utf-8-sig: tables saved by spreadsheets start with a byte order mark.
     if path.suffix == ".gz":
@@ -62,6 +69,7 @@ def _delimited(
 def _json_lines(
     path: Path, file: IO[str], columns: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, str]]]:
+    checked = False
     for line_number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -72,8 +80,9 @@ def _json_lines(
         if not isinstance(value, dict):
             raise InputError(f"{path}: line {line_number}: expected one JSON object a line")
         row = {key: "" if each is None else str(each) for key, each in value.items()}
-        if line_number == 1:
+        if not checked:
             _require_columns(path, columns, tuple(row))
+            checked = True
         yield line_number, dict.fromkeys(columns, "") | row
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from data_shards.build import build_shards
@@ -183,6 +184,23 @@ def test_another_plan_in_the_same_folder_is_refused(make_config: MakeConfig) -> 
     assert contents(config.output) == before
 
 
+def test_shards_of_a_table_edited_since_are_refused_and_never_taken_for_new(
+    make_config: MakeConfig, archive: Path, tmp_path: Path
+) -> None:
+    config = make_config()
+    build_shards(config)
+    before = contents(config.output)
+    table = archive / "pairs.csv"
+    table.write_text(table.read_text().replace("Patient 3 is well", "Patient 3 is ill"))
+    with pytest.raises(InputError, match=r"an edited table .* another output="):
+        build_shards(config)
+    assert contents(config.output) == before
+    edited = make_config(output=tmp_path / "edited")
+    build_shards(edited)
+    texts = [record.report.raw for record in records(edited.output)]
+    assert sum("Patient 3 is ill" in text for text in texts) == 2
+
+
 def test_two_builds_do_not_write_into_one_folder(make_config: MakeConfig) -> None:
     folder = make_config().output
     folder.mkdir()
@@ -193,6 +211,31 @@ def test_two_builds_do_not_write_into_one_folder(make_config: MakeConfig) -> Non
             build_shards(make_config())
     finally:
         os.close(descriptor)
+
+
+def test_a_disk_that_is_full_while_the_phantom_is_drawn_gives_one_line(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    profile = tmp_path / "phantom.yaml"
+    source = {"name": "phantom", "archive": str(archive), "image_size_px": 64}
+    counts = {"train_studies": 2, "validate_studies": 1, "test_studies": 1}
+    values = {"source": source | counts, "output": str(tmp_path / "shards"), "workers": 1}
+    profile.write_text(yaml.safe_dump(values))
+    # Enough for the settings, too little for an image.
+    limit = 600
+    finished = subprocess.run(
+        [sys.executable, "-m", "data_shards", "build", str(profile)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 2
+    assert "Traceback" not in finished.stderr
+    line = finished.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {archive}: no space left to write the phantom (File too large)")
+    assert "another source.archive=..." in line
+    files = [path.name for path in archive.rglob("*") if path.is_file()]
+    assert files == ["phantom.json"]
+    assert not (tmp_path / "shards").exists()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -157,6 +157,7 @@ def test_bad_rows_are_refused_by_line(tmp_path: Path, row: tuple[str, ...], mess
         ("t.csv", b"image,patient,study,view,split,text\na,b,c,d,e,f,g\n", "more cells"),
         ("t.csv", b"image,patient,study,view,split,text\na,b,c,d,e,\xff\n", "not UTF-8"),
         ("t.jsonl", b"{]\n", "line 1: not valid JSON"),
+        ("t.jsonl", b'\n{"image": "a"}\n', "no column 'text', 'patient', 'study', 'view', 'split'"),
         ("t.csv.gz", b"image", "gzip file is damaged"),
     ],
 )
@@ -184,6 +185,17 @@ def test_profiles_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         _source(tmp_path / "t.csv", columns=columns)
+
+
+def test_the_fingerprint_is_of_the_tables_content_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = _source(_write(tmp_path / "a" / "t.csv", ROWS))
+    two = _source(_write(tmp_path / "b" / "t.csv", ROWS))
+    before = one.fingerprint()
+    assert before == two.fingerprint()
+    _write(tmp_path / "b" / "t.csv", (*ROWS[:2], (*ROWS[2][:-1], "A patient, without fever.")))
+    assert two.fingerprint() != before == one.fingerprint()
 
 
 def test_a_source_pickles_without_its_table(tmp_path: Path) -> None:

@@ -152,6 +152,25 @@ def test_studies_without_a_frontal_are_left_out_unless_asked_for(tmp_path: Path)
     assert _reason(only_ap, "50000003") == "no image of a wanted view"
 
 
+def test_the_fingerprint_changes_with_every_table_and_every_report(tmp_path: Path) -> None:
+    root = _archive(tmp_path / "jpg")
+    boxes = tmp_path / "ms_cxr.csv"
+    boxes.write_text("dicom_id,category_name,label_text,x,y,w,h\n")
+    source = _source(root, ms_cxr=boxes)
+    seen = [source.fingerprint()]
+    assert _source(_archive(tmp_path / "copy"), ms_cxr=boxes).fingerprint() == seen[0]
+    for kind in ("metadata", "split", "chexpert"):
+        with gzip.open(root / f"mimic-cxr-2.0.0-{kind}.csv.gz", "at") as file:
+            file.write("\n")
+        seen.append(source.fingerprint())
+    boxes.write_text(boxes.read_text() + "image-e,Edema,Edema.,1,1,2,2\n")
+    seen.append(source.fingerprint())
+    # One word of the same length: the sizes in the zip file stay.
+    _write_reports(root, LINES, text=REPORT.replace("Normal", "Absent"))
+    seen.append(_source(root, ms_cxr=boxes).fingerprint())
+    assert len(set(seen)) == len(seen)
+
+
 def test_a_source_pickles_without_tables_or_open_files(tmp_path: Path) -> None:
     source = _source(_archive(tmp_path / "jpg"))
     before = _sample(source, "50000001")

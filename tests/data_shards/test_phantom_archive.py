@@ -96,6 +96,17 @@ def test_a_finished_archive_is_not_drawn_again(
     assert len(open_phantom(config, workers=1).list_studies()) == 40
 
 
+def test_another_drawing_is_another_source_even_with_the_same_tables(
+    config: PhantomConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_phantom(config, workers=1).fingerprint()
+    assert open_phantom(config, workers=1).fingerprint() == before
+    monkeypatch.setattr(phantom, "DRAWING_VERSION", phantom.DRAWING_VERSION + 1)
+    # As if it had been drawn anew and only the pixels differed.
+    monkeypatch.setattr(phantom, "is_drawn", lambda _: True)
+    assert open_phantom(config, workers=1).fingerprint() != before
+
+
 def test_an_archive_of_other_settings_is_refused_by_name(config: PhantomConfig) -> None:
     other = config.model_copy(update={"noise": 2.0})
     with pytest.raises(InputError, match=r"other settings \(noise=1\.0\): set source\.archive"):

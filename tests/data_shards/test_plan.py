@@ -1,10 +1,11 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from data_shards import plan as plan_module
 from data_shards.config import ShardsConfig
-from data_shards.plan import plan_build, sample_key
+from data_shards.plan import BuildPlan, plan_build, sample_key
 from data_shards.records.errors import InputError
 from data_shards.sources.base import StudyRef
 
@@ -12,8 +13,12 @@ MakeConfig = Callable[..., ShardsConfig]
 STUDIES = [StudyRef(f"p{number // 2}", f"s{number}") for number in range(200)]
 
 
+def planned_build(studies: Sequence[StudyRef], config: ShardsConfig) -> BuildPlan:
+    return plan_build(studies, config, fingerprint="the same tables")
+
+
 def test_every_study_is_planned_once_in_shards_of_the_wanted_size(make_config: MakeConfig) -> None:
-    plan = plan_build(STUDIES, make_config(samples_per_shard=16))
+    plan = planned_build(STUDIES, make_config(samples_per_shard=16))
     planned = [ref for shard in plan.shards for _, ref in shard.studies]
     assert sorted(planned) == sorted(STUDIES)
     last_of_split = {shard.split: shard for shard in plan.shards}
@@ -25,18 +30,29 @@ def test_every_study_is_planned_once_in_shards_of_the_wanted_size(make_config: M
 def test_the_order_of_listing_and_the_workers_do_not_change_the_plan(
     make_config: MakeConfig,
 ) -> None:
-    plan = plan_build(STUDIES, make_config(workers=1))
-    assert plan_build(STUDIES[::-1], make_config(workers=7, output="elsewhere")) == plan
+    plan = planned_build(STUDIES, make_config(workers=1))
+    assert planned_build(STUDIES[::-1], make_config(workers=7, output="elsewhere")) == plan
 
 
 def test_seed_settings_and_studies_change_the_digest(make_config: MakeConfig) -> None:
     plans = [
-        plan_build(STUDIES, make_config()),
-        plan_build(STUDIES, make_config(seed=1)),
-        plan_build(STUDIES, make_config(jpeg_quality=80)),
-        plan_build(STUDIES[:-1], make_config()),
+        planned_build(STUDIES, make_config()),
+        planned_build(STUDIES, make_config(seed=1)),
+        planned_build(STUDIES, make_config(jpeg_quality=80)),
+        planned_build(STUDIES[:-1], make_config()),
     ]
     assert len({plan.sha256 for plan in plans}) == len(plans)
+
+
+def test_other_tables_and_another_release_change_the_digest_and_not_the_shards(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = planned_build(STUDIES, make_config())
+    edited = plan_build(STUDIES, make_config(), fingerprint="edited tables")
+    monkeypatch.setattr(plan_module, "version", lambda _: "99.0")
+    released = planned_build(STUDIES, make_config())
+    assert before.shards == edited.shards == released.shards
+    assert len({before.sha256, edited.sha256, released.sha256}) == 3
 
 
 def test_a_moved_archive_is_the_same_source_and_another_table_is_not(
@@ -46,7 +62,7 @@ def test_a_moved_archive_is_the_same_source_and_another_table_is_not(
 
     def digest(table: Path) -> str:
         source = config.source.model_copy(update={"table": table})
-        return plan_build(STUDIES, config.model_copy(update={"source": source})).sha256
+        return planned_build(STUDIES, config.model_copy(update={"source": source})).sha256
 
     assert digest(archive / "pairs.csv") == digest(Path("/elsewhere/pairs.csv"))
     assert digest(archive / "pairs.csv") != digest(archive / "other.csv")
@@ -62,6 +78,6 @@ def test_keys_are_safe_as_file_names_and_differ_for_different_ids() -> None:
 
 def test_duplicate_ids_are_refused(make_config: MakeConfig) -> None:
     with pytest.raises(InputError, match="duplicate ids: patient p0, study s0"):
-        plan_build([*STUDIES, StudyRef("p0", "s0")], make_config())
+        planned_build([*STUDIES, StudyRef("p0", "s0")], make_config())
     with pytest.raises(InputError, match="duplicate ids"):
-        plan_build([StudyRef("a_b", "c"), StudyRef("a", "b_c")], make_config())
+        planned_build([StudyRef("a_b", "c"), StudyRef("a", "b_c")], make_config())
