@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from data_shards.build import build_shards
 from data_shards.config import ShardsConfig
+from data_shards.disk_space import NO_SPACE
 from data_shards.preview import draw_preview
 from data_shards.profiles import load_profile
 from data_shards.records.errors import InputError
@@ -28,6 +30,15 @@ A build that was stopped goes on where it was when the same command is given aga
 """
 
 
+REMEDIES = {
+    errno.ENOENT: "check the path; what is missing from a shard folder comes back with `build`",
+    errno.ENOTDIR: "check the path",
+    errno.EACCES: "let this user read it, and write where files are to go",
+    errno.EROFS: "pass another output=...",
+    **dict.fromkeys(NO_SPACE, "free some space and give the same command again"),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
     given = _parse(arguments)
@@ -43,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(draw_preview(config.output, split=given.split, samples=given.samples))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {_describe_failure(error, given.profile)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -111,6 +125,13 @@ def _describe(manifest: Manifest, folder: Path) -> str:
     for reason, count in manifest.dropped_by_reason.items():
         lines.append(f"dropped: {count:,} x {reason}")
     return "\n".join([*lines, f"shards: {folder}"])
+
+
+def _describe_failure(error: OSError, profile: Path) -> str:
+    """Which file, why, and what to do; a failed write does not know its file."""
+    where = error.filename or f"what {profile} names"
+    remedy = REMEDIES.get(error.errno or 0, "check the disk and the path")
+    return f"{where}: {error.strerror or error}: {remedy}"
 
 
 def _report(verification: Verification, folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import textwrap
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_shards.records.errors import InputError
-from data_shards.records.manifest import IndexedSample, read_manifest, read_shard_index
+from data_shards.records.manifest import (
+    IndexedSample,
+    read_manifest,
+    read_shard_index,
+    write_bytes_atomically,
+)
 from data_shards.records.study import ImageRecord, Split, StudyRecord
 
 IMAGE_HEIGHT_PX = 256
@@ -53,7 +59,7 @@ def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
 
     Each has up to two images (frontal first), boxes and masks in the colour of their category,
     and below them the boxes' phrases and the report's first sentences. Raises InputError for an
-    unfinished folder or an empty split.
+    unfinished folder, an empty split or a damaged tar.
     """
     studies = _read_studies(folder, split, samples)
     categories = sorted(
@@ -63,7 +69,9 @@ def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
     colour_of = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(categories)}
     cells = [_draw_study(study, colour_of) for study in studies]
     path = folder / f"preview_{split}.png"
-    _lay_out(cells).save(path)
+    encoded = io.BytesIO()
+    _lay_out(cells).save(encoded, "PNG")
+    write_bytes_atomically(path, encoded.getvalue())
     return path
 
 
@@ -92,6 +100,11 @@ def _read_study(tar: Path, sample: IndexedSample) -> _Study:
         for name, member in sample.members.items():
             file.seek(member.offset)
             members[name] = file.read(member.size)
+            if zlib.crc32(members[name]) != member.crc32:
+                raise InputError(
+                    f"{tar}: {sample.key}.{name} is damaged: delete the tar and build again "
+                    "(`python -m data_shards verify` lists all that is wrong)"
+                )
     try:
         return _Study(StudyRecord.from_json(json.loads(members["json"])), members)
     except (ValueError, KeyError, TypeError) as error:

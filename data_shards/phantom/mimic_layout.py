@@ -13,7 +13,6 @@ import csv
 import gzip
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,6 +32,7 @@ from data_shards.phantom.report_writer import (
     write_report,
 )
 from data_shards.phantom.study import Study
+from data_shards.records.manifest import write_bytes_atomically
 
 METADATA_COLUMNS = (
     "dicom_id",
@@ -137,13 +137,13 @@ def write_study(
         views.append(("LATERAL", rendered.lateral))
     for view, image in views:
         image_id = dicom_id(seed, study.number, view)
-        _write_jpeg(archive / folder / f"{image_id}.jpg", image)
+        _write_image(archive / folder / f"{image_id}.jpg", image, "JPEG", quality=95)
         rows.metadata.append(_metadata_row(study, image_id, subject, name, view, image))
         rows.split.append([image_id, name, subject, study.split])
     frontal_id = dicom_id(seed, study.number, study.projection)
     for category, mask in rendered.masks.items():
         path = archive / MASKS_NAME / f"{frontal_id}__{category}.png"
-        Image.fromarray(mask.astype(np.uint8) * 255).save(path, compress_level=1)
+        _write_image(path, mask.astype(np.uint8) * 255, "PNG", compress_level=1)
     rows.ms_cxr = _ms_cxr_rows(study, rendered, report, frontal_id, folder)
     return rows
 
@@ -160,13 +160,13 @@ def write_tables(archive: Path, rows: ArchiveRows) -> None:
     }
     for kind, (columns, table) in tables.items():
         compressed = gzip.compress(_csv_text(columns, table).encode(), mtime=0)
-        _replace(archive / f"mimic-cxr-2.0.0-{kind}.csv.gz", compressed)
-    _replace(archive / MS_CXR_NAME, _csv_text(MS_CXR_COLUMNS, rows.ms_cxr).encode())
+        write_bytes_atomically(archive / f"mimic-cxr-2.0.0-{kind}.csv.gz", compressed)
+    write_bytes_atomically(archive / MS_CXR_NAME, _csv_text(MS_CXR_COLUMNS, rows.ms_cxr).encode())
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as reports:
         for member, text in sorted(rows.reports):
             reports.writestr(zipfile.ZipInfo(member, _ZIP_DATE), text, zipfile.ZIP_DEFLATED)
-    _replace(archive / REPORTS_NAME, packed.getvalue())
+    write_bytes_atomically(archive / REPORTS_NAME, packed.getvalue())
 
 
 def _metadata_row(
@@ -217,8 +217,13 @@ def _permuted(seed: int, number: int, kind: str) -> int:
     return (number * factor + shift) % _IDS
 
 
-def _write_jpeg(path: Path, image: UInt8[ndarray, "height width"]) -> None:
-    Image.fromarray(image).save(path, quality=95)
+def _write_image(
+    path: Path, image: UInt8[ndarray, "height width"], file_format: str, **options: int
+) -> None:
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, file_format, **options)
+    # Thousands of files: a sync of each would take longer than drawing it.
+    write_bytes_atomically(path, encoded.getvalue(), sync=False)
 
 
 def _csv_text(columns: Sequence[str], rows: Iterable[Row]) -> str:
@@ -227,16 +232,3 @@ def _csv_text(columns: Sequence[str], rows: Iterable[Row]) -> str:
     writer.writerow(columns)
     writer.writerows(sorted(rows, key=lambda row: [str(cell) for cell in row]))
     return text.getvalue()
-
-
-def _replace(path: Path, payload: bytes) -> None:
-    """Write a whole file or none."""
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        with temporary.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -119,12 +119,22 @@ class Manifest(_Document):
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write `text` so that `path` either keeps its old content or holds all of the new."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, payload: bytes, *, sync: bool = True) -> None:
+    """Write `payload` so that `path` either keeps its old content or holds all of the new.
+
+    `sync=False` is for many small files that a marker vouches for: it promises this for a full
+    disk and a killed process, but not for a power cut.
+    """
     temporary = path.with_name(path.name + ".partial")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with temporary.open("wb") as file:
+            file.write(payload)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

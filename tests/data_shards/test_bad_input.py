@@ -1,4 +1,5 @@
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +118,49 @@ def test_an_output_that_is_a_file_is_refused(
     line = refused(capsys, "build", str(profile), f"output={profile}")
     assert "cannot hold the shards" in line
     assert profile.is_file()
+
+
+def test_a_profile_that_cannot_be_opened_is_one_line(
+    profile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside = profile / "inside.yaml"
+    line = refused(capsys, "build", str(inside))
+    assert line == f"error: {inside}: Not a directory: check the path"
+
+
+def test_a_table_that_may_not_be_read_is_one_line(
+    archive: Path,
+    profile: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = archive / "pairs.csv"
+    table.chmod(0)
+    if os.access(table, os.R_OK):
+        pytest.skip("this user reads files whatever their mode")
+    line = refused(capsys, "build", str(profile))
+    assert line.startswith(f"error: {table}: Permission denied: let this user read it")
+    assert not (profile.parent / "shards").exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_a_tar_that_is_not_whole_leaves_no_preview(
+    profile: Path,
+    make_config: Callable[..., ShardsConfig],
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
+) -> None:
+    folder = make_config().output
+    build_shards(make_config())
+    tar = folder / "test-000000.tar"
+    if damage == "missing":
+        tar.unlink()
+    else:
+        tar.write_bytes(tar.read_bytes()[:2000])
+    line = refused(capsys, "preview", str(profile), "--split", "test")
+    reason = {"missing": "No such file or directory: check the path", "cut short": "is damaged"}
+    assert line.startswith(f"error: {tar}: ")
+    assert reason[damage] in line
+    assert not (folder / "preview_test.png").exists()
 
 
 @pytest.mark.parametrize("command", ["verify", "preview"])
