@@ -27,23 +27,19 @@ _WORD = re.compile(r"[^\W_]+")
 class _Rules:
     sections: tuple[str, ...]
     minimum_words: int
-    maximum_tokens: int
     minimum_words_per_sentence: int = 1
 
 
 _RULES: dict[TextPolicy, _Rules] = {
-    "lovt": _Rules(("findings", "impression"), minimum_words=3, maximum_tokens=512),
-    "limitr": _Rules(("findings", "impression"), minimum_words=1, maximum_tokens=97),
+    "lovt": _Rules(("findings", "impression"), minimum_words=3),
+    "limitr": _Rules(("findings", "impression"), minimum_words=1),
     # LIMITR's model for phrase grounding.
-    "impression": _Rules(("impression",), minimum_words=1, maximum_tokens=97),
+    "impression": _Rules(("impression",), minimum_words=1),
     # Trained on CheXpert, whose reports it knows by their impression; one-word sentences go.
-    "gloria": _Rules(
-        ("impression",), minimum_words=1, maximum_tokens=97, minimum_words_per_sentence=2
-    ),
+    "gloria": _Rules(("impression",), minimum_words=1, minimum_words_per_sentence=2),
     "mgca": _Rules(
         ("impression", "findings"),
         minimum_words=3,
-        maximum_tokens=112,
         minimum_words_per_sentence=2,
     ),
 }
@@ -72,8 +68,3 @@ def word_count(sentences: Iterable[str]) -> int:
 def minimum_words(policy: TextPolicy) -> int:
     """Studies whose selected sentences hold fewer words than this are left out."""
     return _RULES[policy].minimum_words
-
-
-def maximum_tokens(policy: TextPolicy) -> int:
-    """Tokens a report is cut to in the paper, CLS and SEP included."""
-    return _RULES[policy].maximum_tokens
