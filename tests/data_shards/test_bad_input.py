@@ -1,5 +1,4 @@
 import csv
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,20 +125,6 @@ def test_a_profile_that_cannot_be_opened_is_one_line(
     inside = profile / "inside.yaml"
     line = refused(capsys, "build", str(inside))
     assert line == f"error: {inside}: Not a directory: check the path"
-
-
-def test_a_table_that_may_not_be_read_is_one_line(
-    archive: Path,
-    profile: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    table = archive / "pairs.csv"
-    table.chmod(0)
-    if os.access(table, os.R_OK):
-        pytest.skip("this user reads files whatever their mode")
-    line = refused(capsys, "build", str(profile))
-    assert line.startswith(f"error: {table}: Permission denied: let this user read it")
-    assert not (profile.parent / "shards").exists()
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
