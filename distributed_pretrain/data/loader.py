@@ -88,7 +88,6 @@ class TrainingLoader:
         self._world_size = world_size
         self._quarantine = quarantine or _quarantine_in_memory(split, config)
         self._assembler = _Assembler(tokenizer, pin_memory)
-        self._handed_over = 0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -100,18 +99,12 @@ class TrainingLoader:
         """Samples an epoch consumes: whole global batches of the split."""
         return self.order.steps_per_epoch * self.order.global_batch
 
-    @property
-    def bad_samples(self) -> int:
-        """Distinct unreadable samples met up to the batch handed over last."""
-        return self._quarantine.count_until(self._handed_over)
-
     def batches(self, samples_consumed: int = 0) -> Generator[HostBatch]:
         """Batches without end, from the one after `samples_consumed` on.
 
         `wait_seconds` grows by the time the consumer had to wait. Closing the iterator, or any
         exception, ends the threads. Raises InputError when too many samples are unreadable.
         """
-        self._handed_over = samples_consumed
         stream = prefetch_in_order(
             self._plans(samples_consumed),
             self._load,
@@ -123,7 +116,6 @@ class TrainingLoader:
                 started = time.perf_counter()
                 batch = next(stream)
                 self.wait_seconds += time.perf_counter() - started
-                self._handed_over = batch.samples_consumed
                 yield batch
 
     def _plans(self, samples_consumed: int) -> Iterator[_Plan]:

@@ -39,11 +39,6 @@ class Quarantine:
             with path.open(encoding="utf-8") as file:
                 self._first_met = self._lines_in(file)
 
-    def count_until(self, samples_consumed: int) -> int:
-        """Distinct bad samples among the first `samples_consumed`, whatever was read ahead."""
-        with self._lock:
-            return sum(first <= samples_consumed for first in self._first_met.values())
-
     def add(self, error: BadSampleError, *, samples_consumed: int) -> None:
         """Note one bad sample. Raises InputError once too large a share of the split is bad."""
         with self._lock:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Bool, Float
@@ -50,16 +52,17 @@ def linear_dice(
     test: SegmentationSet,
     *,
     seed: int,
-    epochs: int = 20,
+    steps: int = 200,
     batch_size: int = 64,
     validation_fraction: float = 0.2,
     loss_stride: int = 4,
 ) -> Float[Tensor, " classes"]:
     """Dice of each class on `test` for a linear head trained on `training`.
 
-    Adam, weight decay 1e-6, Dice loss; of `LEARNING_RATES` the one with the best Dice on the
-    last `validation_fraction` of the training samples is kept. Features are standardised per
-    channel with the training samples' statistics, which a linear head could do itself but slowly.
+    Adam, weight decay 1e-6, Dice loss, `steps` updates; of `LEARNING_RATES` the one with the best
+    Dice on the last `validation_fraction` of the training samples is kept. Features are
+    standardised per channel with the training samples' statistics, which a linear head could do
+    itself but slowly.
     The head is trained on masks averaged over `loss_stride` x `loss_stride` pixels, much finer
     than a feature map still and many times quicker, and judged at full size. The same `seed`
     gives the same result.
@@ -72,7 +75,7 @@ def linear_dice(
     targets = nn.functional.avg_pool2d(fit.masks.to(fit.features.dtype), loss_stride)
     best_score, best_head = -1.0, None
     for learning_rate in LEARNING_RATES:
-        head = _train_head(fit.features, targets, learning_rate, seed, epochs, batch_size)
+        head = _train_head(fit.features, targets, learning_rate, seed, steps, batch_size)
         score = _dice_of(head, validate).mean().item()
         if score > best_score:
             best_score, best_head = score, head
@@ -81,7 +84,7 @@ def linear_dice(
 
 
 def _train_head(
-    features: Tensor, targets: Tensor, learning_rate: float, seed: int, epochs: int, batch_size: int
+    features: Tensor, targets: Tensor, learning_rate: float, seed: int, steps: int, batch_size: int
 ) -> nn.Conv2d:
     generator = torch.Generator().manual_seed(seed)
     head = nn.Conv2d(features.shape[1], targets.shape[1], 1).to(features.device)
@@ -91,14 +94,19 @@ def _train_head(
         head.weight.copy_((torch.rand(head.weight.shape, generator=generator) * 2 - 1) * bound)
         head.bias.fill_(-2.0)  # findings are rare: start from a mostly empty prediction
     optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate, weight_decay=1e-6)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(features), generator=generator).split(batch_size):
-            logits = _logits(head, features[rows], targets)
-            loss = dice_loss(logits, targets[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+    for rows in islice(_shuffled_batches(len(features), batch_size, generator), steps):
+        loss = dice_loss(_logits(head, features[rows], targets), targets[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
     return head
+
+
+def _shuffled_batches(
+    samples: int, batch_size: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    while True:
+        yield from torch.randperm(samples, generator=generator).split(batch_size)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,23 +42,19 @@ class ReportEmbeddings:
     sentence_mask: Bool[Tensor, "batch sentences"]
 
 
-class Outputs(Protocol):
-    """What validation and pictures read from a method's outputs, besides its own loss.
+@dataclass(frozen=True)
+class Outputs:
+    """What validation and pictures read from a method's outputs; a method adds what its loss needs.
 
     `image` and `report` are the global embeddings of the joint space; `sentence_to_region` says
     where each sentence looks (rows of real sentences sum to 1).
     """
 
-    @property
-    def image(self) -> Float[Tensor, "batch dim"]: ...  # noqa: D102
-    @property
-    def report(self) -> Float[Tensor, "batch dim"]: ...  # noqa: D102
-    @property
-    def region_weights(self) -> Float[Tensor, "batch regions"]: ...  # noqa: D102
-    @property
-    def sentence_to_region(self) -> Float[Tensor, "batch sentences regions"]: ...  # noqa: D102
-    @property
-    def grid(self) -> tuple[int, int]: ...  # noqa: D102
+    image: Float[Tensor, "batch dim"]
+    report: Float[Tensor, "batch dim"]
+    region_weights: Float[Tensor, "batch regions"]
+    sentence_to_region: Float[Tensor, "batch sentences regions"]
+    grid: tuple[int, int]
 
 
 class Method(nn.Module, ABC):

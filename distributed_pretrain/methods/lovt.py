@@ -16,7 +16,7 @@ from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.local import local_image_loss, local_report_loss
 from distributed_pretrain.losses.precision import at_least_float32
-from distributed_pretrain.methods.base import ImageEmbeddings, Method, ReportEmbeddings
+from distributed_pretrain.methods.base import ImageEmbeddings, Method, Outputs, ReportEmbeddings
 from distributed_pretrain.methods.encoders import (
     ImageEncoderConfig,
     PretrainedReportEncoderConfig,
@@ -75,7 +75,7 @@ class LovtConfig(Config):
 
 
 @dataclass(frozen=True)
-class LovtOutputs:
+class LovtOutputs(Outputs):
     """All that LoVT's losses need, and the attention for pictures.
 
     Projected representations z, global (`image`, `report`) and local; `regions_from_report` and
@@ -85,18 +85,13 @@ class LovtOutputs:
     tensors when learnt.
     """
 
-    image: Float[Tensor, "batch dim"]
-    report: Float[Tensor, "batch dim"]
     regions: Float[Tensor, "batch regions dim"]
     sentences: Float[Tensor, "batch sentences dim"]
     regions_from_report: Float[Tensor, "batch regions dim"]
     sentences_from_image: Float[Tensor, "batch sentences dim"]
-    region_weights: Float[Tensor, "batch regions"]
     sentence_weights: Float[Tensor, "batch sentences"]
-    sentence_to_region: Float[Tensor, "batch sentences regions"]
     sentence_mask: Bool[Tensor, "batch sentences"]
     sample_mask: Bool[Tensor, " batch"]
-    grid: tuple[int, int]
     global_temperature: float | Float[Tensor, " 1"]
     local_temperature: float | Float[Tensor, " 1"]
 

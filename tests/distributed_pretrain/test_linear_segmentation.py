@@ -105,7 +105,7 @@ def test_the_learning_rate_is_the_one_that_does_best_on_held_out_samples(
 
     def measured(*rates: float) -> Tensor:
         monkeypatch.setattr(linear_segmentation, "LEARNING_RATES", rates)
-        return linear_dice(training, test, seed=0, epochs=10)
+        return linear_dice(training, test, seed=0, steps=20)
 
     useful, useless = measured(1e-1), measured(1e-9)
     assert useful.mean() > useless.mean() + 0.2
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_dice() -> None:
 
     def measured(seed: int) -> Tensor:
         torch.rand(1)  # the global generator must not matter
-        return linear_dice(training, test, seed=seed, epochs=5)
+        return linear_dice(training, test, seed=seed, steps=5)
 
     assert torch.equal(measured(7), measured(7))
     assert not torch.equal(measured(7), measured(8))
@@ -126,6 +126,6 @@ def test_the_same_seed_gives_the_same_dice() -> None:
 def test_the_features_are_left_as_they_are() -> None:
     training, test = (_shapes(20, seed=seed, contrast=2) for seed in (1, 2))
     before = training.features.clone(), test.features.clone()
-    linear_dice(training, test, seed=0, epochs=2)
+    linear_dice(training, test, seed=0, steps=2)
     assert torch.equal(training.features, before[0])
     assert torch.equal(test.features, before[1])

