@@ -14,7 +14,7 @@ help:  ## List the commands
 install:  ## Set up .venv (skipped when pyproject.toml and constraints.txt are unchanged)
 	@if [ "$$(cat $(STAMP) 2>/dev/null)" != "$(WANTED)" ]; then \
 	  echo "setting up $(VENV)"; \
-	  { [ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV); } && \
+	  { [ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV); } && \
 	  $(BIN)/python -m pip install --quiet uv && \
 	  $(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt -e '.[dev]' && \
 	  echo "$(WANTED)" > $(STAMP); \
