@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
+from data_shards.records.errors import InputError
+from data_shards.records.manifest import write_text_atomically
+
 TIMING_SUFFIXES = ("_per_second", "_seconds")
 TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share"})
 
@@ -25,15 +28,23 @@ class MetricsLog:
     def __init__(self, path: Path, *, resume_step: int) -> None:
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _is_kept(line, resume_step)]
-            temporary = path.with_name(path.name + ".partial")
-            temporary.write_text("".join(line + "\n" for line in kept))
-            temporary.replace(path)
+            write_text_atomically(path, "".join(line + "\n" for line in kept))
+        self._path = path
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Append one line: `step`, `split`, then `values` in their order."""
-        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        self._file.flush()
+        """Append one line: `step`, `split`, then `values` in their order.
+
+        Raises InputError when it cannot be written (a full disk, say).
+        """
+        try:
+            self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{self._path}: not written ({error.strerror}): free some space, then the same "
+                "command goes on from the last checkpoint"
+            ) from error
 
     def close(self) -> None:
         """Close the file."""

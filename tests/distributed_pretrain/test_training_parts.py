@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+import resource
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from data_shards.records.errors import InputError
 from distributed_pretrain.checkpoint import TrainingState
 from distributed_pretrain.telemetry.metrics_log import MetricsLog, is_timing, read_metrics
 from distributed_pretrain.training.config import (
@@ -73,3 +75,16 @@ def test_timing_fields_are_the_named_ones() -> None:
     assert is_timing("pairs_per_second")
     assert is_timing("data_wait_share")
     assert not is_timing("total")
+
+
+def test_metrics_that_a_full_disk_refuses_are_one_clear_line(tmp_path: Path) -> None:
+    """The limit on file sizes stands in for the disk: the kernel refuses the write alike."""
+    log = MetricsLog(tmp_path / "metrics.jsonl", resume_step=0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(InputError, match=r"metrics.jsonl: not written .*free some space"):
+            log.write(1, "train", {"total": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.close()
