@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from distributed_pretrain.losses.precision import without_columns, zero_where_padded
-from distributed_pretrain.models.masked_batch_norm import MaskedBatchNorm
+from distributed_pretrain.models.norms import Norm, row_norm
 
 # B batch, R regions, S sentences, D dim.
 
@@ -32,19 +32,19 @@ class LovtAlignment(nn.Module):
     """Single-head attention in both directions with shared matrices Q, V and O.
 
     Q projects queries and keys alike, scores are divided by sqrt(dim). Two deviations of the
-    authors' code are switches: `bias` on Q, V and O, and `output_norm`, one batch norm after O
-    for both directions (so its running statistics mix the two); with both on and 512 dimensions
-    there are 788,992 parameters.
+    authors' code are switches: `bias` on Q, V and O, and `output_norm`, one norm after O for both
+    directions (so the running statistics of a batch norm mix the two); with both on and 512
+    dimensions there are 788,992 parameters.
     """
 
     def __init__(
-        self, dim: int = 512, *, bias: bool = False, output_norm: bool = False, sync: bool = True
+        self, dim: int = 512, *, bias: bool = False, output_norm: Norm | None = None
     ) -> None:
         super().__init__()
         self.query = nn.Linear(dim, dim, bias=bias)
         self.value = nn.Linear(dim, dim, bias=bias)
         self.output = nn.Linear(dim, dim, bias=bias)
-        self.norm = MaskedBatchNorm(dim, sync=sync) if output_norm else None
+        self.norm = None if output_norm is None else row_norm(output_norm, dim)
         for linear in (self.query, self.value, self.output):
             nn.init.kaiming_normal_(linear.weight, mode="fan_out", nonlinearity="linear")
             if bias:

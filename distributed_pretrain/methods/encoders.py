@@ -9,26 +9,27 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from data_shards.profiles import Config
 from data_shards.records.errors import InputError
 from distributed_pretrain.models.image_encoder import ImageEncoder, make_image_encoder
+from distributed_pretrain.models.norms import Norm
 from distributed_pretrain.models.report_encoder import (
     ReportEncoder,
     new_report_encoder,
     pretrained_report_encoder,
 )
-from distributed_pretrain.models.resnet import ImageNorm
 
 
 class ImageEncoderConfig(Config):
     """A torchvision backbone (see `make_image_encoder`).
 
     `weights` is torchvision's name, a .pt or .safetensors file, or null for a random start;
-    `width`, `last_stride` and `norm` are for ResNets.
+    `width` and `last_stride` are for ResNets. `norm` decides what a run on several ranks computes
+    (see `Norm`).
     """
 
     backbone: str = "resnet50"
     weights: str | None = "IMAGENET1K_V1"
     width: PositiveFloat = 1.0
     last_stride: Literal[1, 2] = 2
-    norm: ImageNorm = "batch"
+    norm: Norm = "sync"
 
 
 class PretrainedReportEncoderConfig(Config):

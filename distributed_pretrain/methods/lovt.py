@@ -31,6 +31,7 @@ from distributed_pretrain.models.attention_pooling import (
     uniform_weights,
 )
 from distributed_pretrain.models.image_encoder import ImageEncoder
+from distributed_pretrain.models.norms import Norm
 from distributed_pretrain.models.projection import Projection
 from distributed_pretrain.models.report_encoder import ReportEncoder
 
@@ -45,8 +46,9 @@ class LovtConfig(Config):
     weights), `spatial_prior` off (a region's only positive is itself). Of the authors' code:
     `alignment_bias`, `alignment_norm`, and `gather_negatives` off (negatives of the own rank).
     Beyond the paper: `learnable_temperatures` (starting from the given ones, at least 0.01);
-    `sync_norm` shares the heads' batch statistics between ranks, `contrastive_chunk_size` bounds
-    the global loss's memory.
+    `projection_norm` is that of the heads, and of the alignment with `alignment_norm` (see `Norm`
+    for what each choice means on several ranks), `contrastive_chunk_size` bounds the global
+    loss's memory.
     """
 
     name: Literal["lovt"] = "lovt"
@@ -71,7 +73,7 @@ class LovtConfig(Config):
     alignment_norm: bool = False
     gather_negatives: bool = True
     contrastive_chunk_size: PositiveInt | None = None
-    sync_norm: bool = True
+    projection_norm: Norm = "sync"
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,7 @@ class Lovt(Method):
         self.alignment = LovtAlignment(
             config.joint_dim,
             bias=config.alignment_bias,
-            output_norm=config.alignment_norm,
-            sync=config.sync_norm,
+            output_norm=config.projection_norm if config.alignment_norm else None,
         )
         if config.learnable_temperatures:
             self.log_global_temperature = _log_parameter(config.global_temperature)
@@ -267,7 +268,7 @@ class Lovt(Method):
             input_dim,
             hidden_dim=self.config.projection_hidden_dim,
             output_dim=self.config.joint_dim,
-            sync=self.config.sync_norm,
+            norm=self.config.projection_norm,
         )
 
     def _weights(self, weights: Tensor, mask: Tensor) -> Tensor:

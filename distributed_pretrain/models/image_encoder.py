@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from data_shards.records.errors import InputError
+from distributed_pretrain.models.norms import Norm, exchange_batch_norms
 from distributed_pretrain.models.pretrained_weights import load_backbone_weights
-from distributed_pretrain.models.resnet import RESNETS, ImageNorm, ResNetTrunk
+from distributed_pretrain.models.resnet import RESNETS, ResNetTrunk
 
 # Where each family's last feature map (batch, channels, rows, columns) leaves its graph.
 _LAST_MAP_OF_FAMILY = {
@@ -44,7 +45,8 @@ class ImageEncoder(nn.Module):
         """The last feature map; its cells are the image regions.
 
         Images whose `sample_mask` is False are not encoded, so they reach no batch statistic,
-        and get a map of zeros. In training mode at least one image must be real.
+        and get a map of zeros. In training mode at least one image must be real, of this rank, or
+        of all ranks together where the norms are synchronised.
         """
         # Left out rather than masked, since the backbone's batch norms know nothing of masks; that
         # the host reads the mask costs a wait for the device at the beginning of a step.
@@ -66,25 +68,33 @@ def make_image_encoder(
     weights: str | None = None,
     width: float = 1.0,
     last_stride: Literal[1, 2] = 2,
-    norm: ImageNorm = "batch",
+    norm: Norm = "sync",
 ) -> ImageEncoder:
     """An image encoder by torchvision's name of its backbone.
 
     ResNets (18, 34, 50, 101, 152) take every option (see `ResNetTrunk`); ConvNeXt, DenseNet,
-    EfficientNet, MobileNet, RegNet, ResNeXt, Swin and wide ResNets are torchvision's own, with
-    `weights` alone. `weights` are a name ("IMAGENET1K_V1") or a file; None starts at random.
-    Raises InputError for an unknown backbone, an option it does not have, or bad weights.
+    EfficientNet, MobileNet, RegNet, ResNeXt, Swin and wide ResNets are torchvision's own, without
+    `width` and `last_stride`. ConvNeXt and Swin normalise each position by itself: what "sync"
+    and "group" promise holds as they are, and "local" and "frozen" are refused. `weights` are a
+    name ("IMAGENET1K_V1") or a file; None starts at random. Raises InputError for an unknown
+    backbone, an option it does not have, or bad weights.
     """
     if backbone in RESNETS:
         trunk = ResNetTrunk(backbone, width=width, last_stride=last_stride, norm=norm)
         encoder = ImageEncoder(trunk, trunk.channels)
     else:
-        if (width, last_stride, norm) != (1.0, 2, "batch"):
+        if (width, last_stride) != (1.0, 2):
             raise InputError(
-                f"backbone={backbone}: width, last_stride and norm are options of the ResNets: "
+                f"backbone={backbone}: width and last_stride are options of the ResNets: "
                 f"leave them out or choose one of {', '.join(RESNETS)}"
             )
         encoder = _torchvision_encoder(backbone)
+        # After the tracing, which would look into layers that are not torch's own.
+        exchanged = exchange_batch_norms(encoder.backbone, norm)
+        if not exchanged and norm in ("local", "frozen"):
+            raise InputError(
+                f"backbone={backbone}: has no batch norm for norm={norm} to change: leave it out"
+            )
     if weights is not None:
         load_backbone_weights(encoder.backbone, backbone, weights)
     return encoder

@@ -1,16 +1,22 @@
-"""Batch normalisation over real rows only, with statistics shared by all ranks."""
+"""Batch normalisation over real rows only."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from distributed_pretrain.losses.collectives import sum_over_ranks
 from distributed_pretrain.losses.precision import (
     at_least_float32,
     full_precision,
     zero_where_padded,
+)
+from distributed_pretrain.models.batch_statistics import (
+    batch_statistics,
+    normalise,
+    update_running_statistics,
 )
 
 
@@ -18,9 +24,11 @@ class MaskedBatchNorm(nn.Module):
     """`nn.BatchNorm1d` for rows of which some are padding; equal to it when none is.
 
     Padding (mask False) reaches neither statistics nor gradients; its own output is finite and
-    means nothing. With `sync` the statistics are those of the real rows of all ranks, which may
-    hold different numbers of them, or none; unlike nn.SyncBatchNorm it also runs on CPUs. One
-    row alone gives variance 0 instead of an error. Statistics are taken in at least float32.
+    means nothing. With `statistics` "sync" they are those of the real rows of all ranks, which
+    may hold different numbers of them, or none; unlike nn.SyncBatchNorm it also runs on CPUs.
+    "local" are those of this rank's rows, "frozen" the running ones, in training too: a new
+    layer then starts as the identity (but for eps), with a trainable scale and shift. One row
+    alone gives variance 0 instead of an error. Statistics are taken in at least float32.
     """
 
     running_mean: Tensor
@@ -28,12 +36,17 @@ class MaskedBatchNorm(nn.Module):
     num_batches_tracked: Tensor
 
     def __init__(
-        self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, sync: bool = True
+        self,
+        dim: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        statistics: Literal["sync", "local", "frozen"] = "sync",
     ) -> None:
         super().__init__()
         self.eps = eps
         self.momentum = momentum
-        self.sync = sync
+        self.statistics = statistics
         self.weight = nn.Parameter(torch.ones(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
         self.register_buffer("running_mean", torch.zeros(dim))
@@ -46,37 +59,13 @@ class MaskedBatchNorm(nn.Module):
         """The normalised rows, in the dtype of `values`."""
         with full_precision(values):
             rows = zero_where_padded(at_least_float32(values), mask)
-            if self.training:
-                mean, variance = self._batch_statistics(rows, mask)
-            else:
-                mean, variance = self.running_mean, self.running_var
-            scale = self.weight * torch.rsqrt(variance + self.eps)
-            return (rows * scale + (self.bias - mean * scale)).to(values.dtype)
-
-    def _batch_statistics(self, rows: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of the real rows; updates the running ones."""
-        row_dims = tuple(range(rows.dim() - 1))
-        own_count = (
-            rows.new_tensor(rows[..., 0].numel()) if mask is None else mask.sum().to(rows.dtype)
-        )
-        own_sums = torch.cat([rows.sum(dim=row_dims), own_count.unsqueeze(0)])
-        sums = self._over_ranks(own_sums)
-        count = sums[-1].detach()
-        mean = sums[:-1] / count.clamp(min=1)
-        # The squares are summed about the mean: E[x²] - E[x]² cancels when |mean| >> deviation.
-        centred = zero_where_padded(rows - mean, mask)
-        variance = self._over_ranks(centred.square().sum(dim=row_dims)) / count.clamp(min=1)
-        self._update_running(mean.detach(), variance.detach(), count)
-        return mean, variance
-
-    def _over_ranks(self, sums: Tensor) -> Tensor:
-        return sum_over_ranks(sums) if self.sync else sums
-
-    @torch.no_grad()
-    def _update_running(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        unbiased = variance * count / (count - 1).clamp(min=1)
-        # No row anywhere says nothing about the distribution.
-        step = (count > 0).to(self.running_mean.dtype) * self.momentum
-        self.running_mean.lerp_(mean.to(step.dtype), step)
-        self.running_var.lerp_(unbiased.to(step.dtype), step)
-        self.num_batches_tracked += 1
+            mean, variance = self.running_mean, self.running_var
+            if self.training and self.statistics != "frozen":
+                batch = batch_statistics(rows, mask, across_ranks=self.statistics == "sync")
+                update_running_statistics(mean, variance, batch, self.momentum)
+                self.num_batches_tracked += 1
+                mean, variance = batch.mean, batch.variance
+            normalised = normalise(
+                rows, mean, variance, weight=self.weight, bias=self.bias, eps=self.eps
+            )
+            return normalised.to(values.dtype)

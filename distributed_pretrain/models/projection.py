@@ -5,22 +5,27 @@ from __future__ import annotations
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from distributed_pretrain.models.masked_batch_norm import MaskedBatchNorm
+from distributed_pretrain.models.norms import Norm, row_norm
 
 
 class Projection(nn.Module):
-    """Linear - batch norm - ReLU - Linear, applied to each real row independently.
+    """Linear - norm - ReLU - Linear, applied to each real row; LoVT's norm is a batch norm.
 
     For 2048 inputs and the paper's sizes 5,249,536 parameters. Weights start Kaiming-normal
-    (fan out), biases at zero. `sync` shares the norm's statistics between ranks.
+    (fan out), biases at zero. `norm` is the choice of `Norm`.
     """
 
     def __init__(
-        self, input_dim: int, *, hidden_dim: int = 2048, output_dim: int = 512, sync: bool = True
+        self,
+        input_dim: int,
+        *,
+        hidden_dim: int = 2048,
+        output_dim: int = 512,
+        norm: Norm = "sync",
     ) -> None:
         super().__init__()
         self.expand = nn.Linear(input_dim, hidden_dim)
-        self.norm = MaskedBatchNorm(hidden_dim, sync=sync)
+        self.norm = row_norm(norm, hidden_dim)
         self.activation = nn.ReLU(inplace=True)
         self.reduce = nn.Linear(hidden_dim, output_dim)
         nn.init.kaiming_normal_(self.expand.weight, mode="fan_out", nonlinearity="relu")

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import gcd
+from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops import FrozenBatchNorm2d
 
-ImageNorm = Literal["batch", "frozen", "group"]
+from distributed_pretrain.models.norms import Norm, map_norm
 
-_NORM_LAYERS: dict[ImageNorm, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm2d,
-    "frozen": FrozenBatchNorm2d,
-    "group": lambda channels: nn.GroupNorm(gcd(32, channels), channels),
-}
 _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
@@ -33,8 +27,8 @@ class ResNetTrunk(nn.Module):
 
     Parameters have torchvision's names, and at width 1 and `last_stride` 2 the function is the
     same, so that weights go both ways. `width` scales the channels of every stage (rounded to a
-    multiple of 8); `last_stride` 1 doubles the last map's rows and columns; `norm` is batch
-    norm, batch norm with fixed statistics, or group norm.
+    multiple of 8); `last_stride` 1 doubles the last map's rows and columns; `norm` is the
+    choice of `Norm`.
     """
 
     def __init__(
@@ -43,11 +37,11 @@ class ResNetTrunk(nn.Module):
         *,
         width: float = 1.0,
         last_stride: Literal[1, 2] = 2,
-        norm: ImageNorm = "batch",
+        norm: Norm = "sync",
     ) -> None:
         super().__init__()
         block, depths = _BLOCKS[name]
-        norm_layer = _NORM_LAYERS[norm]
+        norm_layer = partial(map_norm, norm)
         planes = [max(8, 8 * round(width * base / 8)) for base in (64, 128, 256, 512)]
         self.conv1 = nn.Conv2d(3, planes[0], kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = norm_layer(planes[0])

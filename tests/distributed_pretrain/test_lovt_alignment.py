@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
 from distributed_pretrain.alignment.lovt import LovtAlignment
+from distributed_pretrain.models.norms import Norm
 
 DIM = 6
 
@@ -18,9 +20,9 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
     return regions, sentences, mask
 
 
-def alignment(**switches: bool) -> LovtAlignment:
+def alignment(*, bias: bool = False, output_norm: Norm | None = None) -> LovtAlignment:
     torch.manual_seed(1)
-    return LovtAlignment(DIM, **switches).double()
+    return LovtAlignment(DIM, bias=bias, output_norm=output_norm).double()
 
 
 def test_it_is_equations_1_and_2() -> None:
@@ -62,11 +64,12 @@ def test_attention_sums_to_one_over_what_is_real() -> None:
     )
 
 
-def test_padded_sentences_change_neither_result_nor_gradient() -> None:
+@pytest.mark.parametrize("output_norm", ["sync", "frozen", "group", None])
+def test_padded_sentences_change_neither_result_nor_gradient(output_norm: Norm | None) -> None:
     regions, sentences, mask = inputs()
     results = []
     for padding in (0.0, math.nan):
-        model = alignment(bias=True, output_norm=True)
+        model = alignment(bias=True, output_norm=output_norm)
         padded = sentences.masked_fill(~mask[..., None], padding).requires_grad_()
         aligned = model(regions, padded, mask)
         loss = aligned.regions_from_report.square().sum()
@@ -83,6 +86,6 @@ def test_padded_sentences_change_neither_result_nor_gradient() -> None:
 
 def test_the_authors_switches_have_their_number_of_parameters() -> None:
     with torch.device("meta"):
-        authors, paper = LovtAlignment(512, bias=True, output_norm=True), LovtAlignment(512)
+        authors, paper = LovtAlignment(512, bias=True, output_norm="sync"), LovtAlignment(512)
     assert sum(each.numel() for each in authors.parameters()) == 788_992
     assert sum(each.numel() for each in paper.parameters()) == 3 * 512 * 512
