@@ -10,7 +10,7 @@ from pathlib import Path
 from data_shards.records.errors import InputError
 
 DESCRIPTION = "Pre-training of chest X-ray encoders from radiology reports."
-BENCHMARKS = ("shards", "loader", "step")
+BENCHMARKS = ("shards", "loader", "step", "checkpoint")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,12 +74,12 @@ def _pretrain(options: argparse.Namespace) -> int:
     from distributed_pretrain.config import PretrainConfig
     from distributed_pretrain.training.interruption import INTERRUPTED_EXIT_STATUS
     from distributed_pretrain.training.pretrain import pretrain
-    from distributed_pretrain.training.trainer import NonFiniteLossError
+    from distributed_pretrain.training.skips import NonFiniteError
 
     config = load_profile(PretrainConfig, options.profile, options.overrides)
     try:
         finished = pretrain(config)
-    except NonFiniteLossError as error:
+    except NonFiniteError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0 if finished else INTERRUPTED_EXIT_STATUS

@@ -1,36 +1,43 @@
-"""Checkpoints on disk: written atomically, checked before use, never unpickled.
+"""Checkpoints on disk: written atomically, checked before use, without pickle.
 
-    checkpoints/step_00001000/model.safetensors   weights and running statistics
-                              optimizer.pt        tensors and numbers only (`weights_only`)
-                              state.json          counters, scores, config, library versions
-                              COMPLETE            written last: sha256 of each other file
-    checkpoints/last, checkpoints/best            links to step folders
+    checkpoints/step_00001000/model.safetensors      weights and running statistics
+                              optimizer.safetensors  its tensors, by their path in the state dict
+                              optimizer.json         the state dict around them
+                              state.json             counters, scores, config, library versions
+                              COMPLETE               written last: sha256 of each other file
+    checkpoints/last, checkpoints/best               links to step folders
 
 A folder is filled under another name and renamed when whole, so `step_...` never holds half
-a checkpoint even if the machine dies.
+a checkpoint even if the machine dies. Saving off the critical path is `checkpoint_writer`'s.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from data_shards.records.errors import InputError
+from distributed_pretrain.tensor_files import (
+    join_tensors,
+    safetensors_content,
+    split_tensors,
+    write_hashed,
+)
 
-MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, MARKER = (
+MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE, MARKER = (
     "model.safetensors",
-    "optimizer.pt",
+    "optimizer.safetensors",
+    "optimizer.json",
     "state.json",
     "COMPLETE",
 )
@@ -42,6 +49,8 @@ class TrainingState:
 
     `manifest_sha256` says which shards the run learns from. Dropout is seeded by (seed, step,
     rank) and the data by (seed, epoch, sample), so no generator state is among it.
+    `skipped_steps` counts the batches left out for a non-finite loss or gradient,
+    `consecutive_skips` those since the last update, and `rewinds` the returns to a checkpoint.
     """
 
     step: int = 0
@@ -51,6 +60,9 @@ class TrainingState:
     validations_without_improvement: int = 0
     finished: bool = False
     manifest_sha256: str = ""
+    skipped_steps: int = 0
+    consecutive_skips: int = 0
+    rewinds: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,40 +86,31 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, is_best:
     previous checkpoints untouched and nothing half-written left.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_remains(folder)
     final = folder / f"step_{checkpoint.state.step:08d}"
-    partial = final.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, replaced = final.with_suffix(".partial"), final.with_suffix(".replaced")
     try:
         partial.mkdir()
-        # Through bytes: both libraries report a full disk as an error of their own otherwise.
-        contiguous = {name: tensor.contiguous() for name, tensor in checkpoint.model.items()}
-        (partial / MODEL_FILE).write_bytes(save(contiguous))
-        buffer = io.BytesIO()
-        torch.save(checkpoint.optimizer, buffer)
-        (partial / OPTIMIZER_FILE).write_bytes(buffer.getbuffer())
-        state = {
-            "state": asdict(checkpoint.state),
-            "config": checkpoint.config,
-            "versions": {name: version(name) for name in ("torch", "transformers", "radalign")},
+        digests = {
+            name: write_hashed(partial / name, content)
+            for name, content in _content(checkpoint).items()
         }
-        (partial / STATE_FILE).write_text(json.dumps(state, indent=1))
-        digests = {name: _sha256(partial / name) for name in _CONTENT}
-        (partial / MARKER).write_text(json.dumps(digests, indent=1))
-        for name in (*_CONTENT, MARKER):
-            _sync(partial / name)
-        shutil.rmtree(final, ignore_errors=True)
+        write_hashed(partial / MARKER, [_json(digests)])
+        _sync(partial)
+        if final.exists():
+            final.rename(replaced)  # a rename is over at once, and a removal is not
         partial.rename(final)
+        point_link(folder / "last", final)
+        if is_best:
+            point_link(folder / "best", final)
+        _sync(folder)
     except OSError as error:
         raise InputError(
             f"{final}: not written ({error.strerror}): free some space, then the same command goes "
             "on from the previous checkpoint"
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    _sync(folder)
-    point_link(folder / "last", final)
-    if is_best:
-        point_link(folder / "best", final)
+        _remove_remains(folder)
     _drop_old(folder, keep)
     return final
 
@@ -120,7 +123,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         state=TrainingState(**document["state"]),
         config=document["config"],
         model=load_file(folder / MODEL_FILE),
-        optimizer=torch.load(folder / OPTIMIZER_FILE, weights_only=True, map_location="cpu"),
+        optimizer=join_tensors(
+            json.loads((folder / OPTIMIZER_TREE_FILE).read_text()),
+            load_file(folder / OPTIMIZER_FILE),
+        ),
     )
 
 
@@ -130,10 +136,17 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / MODEL_FILE)
 
 
-def find_latest_intact(folder: Path) -> tuple[Path | None, dict[Path, str]]:
-    """The newest intact step folder, and for each newer, damaged one the complaint."""
+def find_latest_intact(
+    folder: Path, *, until_step: int | None = None
+) -> tuple[Path | None, dict[Path, str]]:
+    """The newest intact step folder, and for each newer, damaged one the complaint.
+
+    With `until_step` later ones are not looked at.
+    """
     damaged = {}
-    for candidate in sorted(folder.glob("step_" + "[0-9]" * 8), reverse=True):
+    for candidate in reversed(_step_folders(folder)):
+        if until_step is not None and _step_of(candidate) > until_step:
+            continue
         try:
             check_intact(candidate)
         except DamagedCheckpointError as error:
@@ -141,6 +154,15 @@ def find_latest_intact(folder: Path) -> tuple[Path | None, dict[Path, str]]:
         else:
             return candidate, damaged
     return None, damaged
+
+
+def drop_checkpoints_after(folder: Path, step: int) -> None:
+    """Delete the step folders of a future that was abandoned, and point `last` before it."""
+    for candidate in _step_folders(folder):
+        if _step_of(candidate) > step:
+            _delete(candidate)
+        else:
+            point_link(folder / "last", candidate)
 
 
 def check_intact(folder: Path) -> None:
@@ -173,7 +195,27 @@ def first_difference(old: Any, new: Any, path: str = "") -> str | None:
     return None if old == new else f"{path} ({old!r} then, {new!r} now)"
 
 
-_CONTENT = (MODEL_FILE, OPTIMIZER_FILE, STATE_FILE)
+_CONTENT = (MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE)
+
+
+def _content(checkpoint: Checkpoint) -> dict[str, Iterable[bytes | memoryview]]:
+    """What each of the files holds."""
+    tree, tensors = split_tensors(checkpoint.optimizer)
+    state = {
+        "state": asdict(checkpoint.state),
+        "config": checkpoint.config,
+        "versions": {name: version(name) for name in ("torch", "transformers", "radalign")},
+    }
+    return {
+        MODEL_FILE: safetensors_content(checkpoint.model),
+        OPTIMIZER_FILE: safetensors_content(tensors),
+        OPTIMIZER_TREE_FILE: [json.dumps(tree).encode()],
+        STATE_FILE: [_json(state)],
+    }
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=1).encode()
 
 
 def _sha256(path: Path) -> str:
@@ -197,10 +239,33 @@ def point_link(link: Path, target: Path) -> None:
     temporary.replace(link)
 
 
+def _remove_remains(folder: Path) -> None:
+    """Remove what a save that was cut short left behind: nobody else writes here."""
+    for partial in folder.glob("step_*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+    for replaced in folder.glob("step_*.replaced"):
+        if replaced.with_suffix("").exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(replaced.with_suffix(""))
+
+
 def _drop_old(folder: Path, keep: int) -> None:
     best = folder / "best"
     spared = best.resolve() if best.exists() else None
-    for old in sorted(folder.glob("step_" + "[0-9]" * 8))[:-keep]:
+    for old in _step_folders(folder)[:-keep]:
         if old.resolve() != spared:
-            (old / MARKER).unlink(missing_ok=True)  # a half-deleted folder must not look whole
-            shutil.rmtree(old)
+            _delete(old)
+
+
+def _delete(step_folder: Path) -> None:
+    (step_folder / MARKER).unlink(missing_ok=True)  # a half-deleted folder must not look whole
+    shutil.rmtree(step_folder)
+
+
+def _step_folders(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step_" + "[0-9]" * 8))
+
+
+def _step_of(step_folder: Path) -> int:
+    return int(step_folder.name.removeprefix("step_"))

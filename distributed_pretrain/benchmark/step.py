@@ -62,9 +62,12 @@ def run(overrides: Sequence[str]) -> None:
 def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
     """Median seconds a step of both loops, their ratio, and the trainer's shares."""
     trainer = build_trainer(_pretrain_config(config, folder))
-    trainer.model.train()
+    trainer.engine.method.train()
     batches = trainer.loader.batches()
-    memory = [trainer.transform(next(batches), trainer.engine.device, train=True) for _ in range(2)]
+    memory = [
+        trainer.updater.transform(next(batches), trainer.engine.device, train=True)
+        for _ in range(2)
+    ]
     bare, full, waits, augmentations = [], [], [], []
     for step in range(config.warmup_steps + config.steps):
         bare.append(_seconds(trainer, lambda step=step: _bare_step(trainer, memory[step % 2])))
@@ -74,7 +77,9 @@ def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
     host = next(batches)
     for _ in range(3):
         augmentations.append(
-            _seconds(trainer, lambda: trainer.transform(host, trainer.engine.device, train=True))
+            _seconds(
+                trainer, lambda: trainer.updater.transform(host, trainer.engine.device, train=True)
+            )
         )
     batches.close()
     trainer.close()
@@ -93,11 +98,11 @@ def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
 
 
 def _bare_step(trainer: Trainer, batch: Batch) -> None:
-    terms = trainer.method.loss(trainer.model(batch))
-    trainer.engine.backward(terms["total"])
-    torch.nn.utils.get_total_norm([p.grad for p in trainer.parameters if p.grad is not None])
-    trainer.optimizer.step()
-    trainer.optimizer.zero_grad(set_to_none=True)
+    engine = trainer.engine
+    engine.backward(engine.method.loss(engine.forward(batch))["total"])
+    engine.update(
+        trainer.config.optimizer.learning_rate, clip_norm=None, norm=engine.gradient_norm()
+    )
 
 
 def _seconds(trainer: Trainer, action: object) -> float:

@@ -11,6 +11,7 @@ with tensors of the same shape.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -60,6 +61,24 @@ def mean_over_samples(
     ranks = world_size() if across_ranks else 1
     total = sum_over_ranks(count) if across_ranks else count
     return torch.where(sample_mask, values, 0.0).sum() * (ranks / total.clamp(min=1))
+
+
+def mean_over_ranks(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The element-wise mean over ranks, without gradient."""
+    return values.detach() if world_size() == 1 else _all_reduced(values.detach()) / world_size()
+
+
+def copy_from_main(tensors: Iterable[Tensor]) -> None:
+    """Overwrite `tensors` (running statistics, say) with those of rank 0."""
+    if world_size() > 1:
+        for tensor in tensors:
+            distributed.broadcast(tensor, src=0)
+
+
+def wait_for_all() -> None:
+    """Return when every rank has come here."""
+    if world_size() > 1:
+        distributed.barrier()
 
 
 class _GatherRows(torch.autograd.Function):

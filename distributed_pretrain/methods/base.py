@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -57,16 +58,33 @@ class Outputs:
     grid: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Coupled:
+    """What the losses between samples compare.
+
+    `rows` have the samples as their first dimension: those of several micro-batches are joined
+    along it. `shared` are learnt numbers (temperatures), the same for all samples.
+    """
+
+    rows: dict[str, Tensor]
+    shared: dict[str, Tensor]
+
+
 class Method(nn.Module, ABC):
     """A pre-training method: encoders, heads and the loss over them.
 
-    A training step is `loss(forward(batch))`. `forward` runs once a step, touches every
-    trained parameter and returns all the loss needs; `loss` has no parameters of its own and
-    may gather over ranks. `loss_terms` names its terms, `"total"` among them; `max_tokens` is the
-    longest report the text encoder takes.
+    A training step is `loss(forward(batch))`. `forward` runs once a step (twice with exact
+    accumulation), touches every trained parameter and returns all the loss needs. The loss has
+    no parameters of its own and falls into two kinds of terms: `coupled_terms` compare samples
+    with each other and may gather over ranks; `sample_terms` are means over samples of what each
+    yields by itself. Every term is the mean over this rank's samples of a loss whose average over
+    ranks is that of the whole batch.
+
+    `term_weights` are the terms' factors in the total, and with `"total"` name what `loss`
+    returns; `max_tokens` is the longest report the text encoder takes.
     """
 
-    loss_terms: tuple[str, ...]
+    term_weights: dict[str, float]
     max_tokens: int
 
     @abstractmethod
@@ -74,8 +92,25 @@ class Method(nn.Module, ABC):
         """Every tower output the loss needs, as one dataclass of tensors."""
 
     @abstractmethod
+    def coupled(self, outputs: Any) -> Coupled:
+        """The part of the outputs that `coupled_terms` compares."""
+
+    @abstractmethod
+    def coupled_terms(self, coupled: Coupled) -> dict[str, Tensor]:
+        """Scalar, unweighted terms between samples."""
+
+    @abstractmethod
+    def sample_terms(self, outputs: Any) -> dict[str, Tensor]:
+        """Scalar, unweighted terms within samples."""
+
+    def weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each term times its weight."""
+        return {name: self.term_weights[name] * term for name, term in terms.items()}
+
     def loss(self, outputs: Any) -> dict[str, Tensor]:
-        """Scalar loss terms by name; `"total"` is the one to minimise."""
+        """Scalar loss terms by name; `"total"`, their weighted sum, is the one to minimise."""
+        terms = self.coupled_terms(self.coupled(outputs)) | self.sample_terms(outputs)
+        return {"total": sum_of(self.weighted(terms)), **terms}
 
     @abstractmethod
     def embed_images(self, images: Float[Tensor, "batch 1 height width"]) -> ImageEmbeddings:
@@ -102,3 +137,8 @@ class Method(nn.Module, ABC):
         loss trains another comparison answers with that one.
         """
         return torch.einsum("pd,prd->pr", normalize(phrases, dim=-1), normalize(regions, dim=-1))
+
+
+def sum_of(terms: dict[str, Tensor]) -> Float[Tensor, ""]:
+    """The sum of scalar terms."""
+    return reduce(torch.add, terms.values())

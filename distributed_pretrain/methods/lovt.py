@@ -16,7 +16,13 @@ from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.local import local_image_loss, local_report_loss
 from distributed_pretrain.losses.precision import at_least_float32
-from distributed_pretrain.methods.base import ImageEmbeddings, Method, Outputs, ReportEmbeddings
+from distributed_pretrain.methods.base import (
+    Coupled,
+    ImageEmbeddings,
+    Method,
+    Outputs,
+    ReportEmbeddings,
+)
 from distributed_pretrain.methods.encoders import (
     ImageEncoderConfig,
     PretrainedReportEncoderConfig,
@@ -105,8 +111,6 @@ class Lovt(Method):
     padded sentences.
     """
 
-    loss_terms = ("total", "global", "local_image", "local_report")
-
     def __init__(
         self, config: LovtConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
     ) -> None:
@@ -115,6 +119,11 @@ class Lovt(Method):
         self.image_encoder = image_encoder
         self.report_encoder = report_encoder
         self.max_tokens = report_encoder.max_tokens
+        self.term_weights = {
+            "global": config.global_weight,
+            "local_image": config.local_image_weight,
+            "local_report": config.local_report_weight,
+        }
         image_dim, report_dim = image_encoder.channels, report_encoder.dim
         if config.attention_pooling:
             self.region_pooling = AttentionPooling(image_dim, config.pooling_heads)
@@ -156,18 +165,35 @@ class Lovt(Method):
             local_temperature=self._temperature("local"),
         )
 
-    def loss(self, outputs: LovtOutputs) -> dict[str, Tensor]:
-        """The terms of eq 13: `global`, `local_image`, `local_report` and their sum `total`."""
+    def coupled(self, outputs: LovtOutputs) -> Coupled:
+        """The global embeddings, and the temperature when it is learnt."""
+        temperature = outputs.global_temperature
+        return Coupled(
+            rows={
+                "image": outputs.image,
+                "report": outputs.report,
+                "sample_mask": outputs.sample_mask,
+            },
+            shared={"temperature": temperature} if isinstance(temperature, Tensor) else {},
+        )
+
+    def coupled_terms(self, coupled: Coupled) -> dict[str, Tensor]:
+        """`global` of eq 13 (eqs 3-5)."""
         config = self.config
         global_term = global_contrastive_loss(
-            outputs.image,
-            outputs.report,
-            temperature=outputs.global_temperature,
+            coupled.rows["image"],
+            coupled.rows["report"],
+            temperature=coupled.shared.get("temperature", config.global_temperature),
             image_to_report_weight=config.image_to_report_weight,
             chunk_size=config.contrastive_chunk_size,
-            sample_mask=outputs.sample_mask,
+            sample_mask=coupled.rows["sample_mask"],
             gather=config.gather_negatives,
         )
+        return {"global": global_term}
+
+    def sample_terms(self, outputs: LovtOutputs) -> dict[str, Tensor]:
+        """`local_image` and `local_report` of eq 13 (eqs 6-12)."""
+        config = self.config
         local_image_term = local_image_loss(
             outputs.regions,
             outputs.regions_from_report,
@@ -186,17 +212,7 @@ class Lovt(Method):
             temperature=outputs.local_temperature,
             sample_mask=outputs.sample_mask,
         )
-        total = (
-            config.global_weight * global_term
-            + config.local_image_weight * local_image_term
-            + config.local_report_weight * local_report_term
-        )
-        return {
-            "total": total,
-            "global": global_term,
-            "local_image": local_image_term,
-            "local_report": local_report_term,
-        }
+        return {"local_image": local_image_term, "local_report": local_report_term}
 
     def embed_images(self, images: Float[Tensor, "batch 1 height width"]) -> ImageEmbeddings:
         """Projected global and region representations."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -36,21 +36,63 @@ class EarlyStoppingConfig(Config):
     min_delta: float = Field(1e-5, ge=0)
 
 
+class DdpConfig(Config):
+    """One process, or several that average their gradients (torch's DistributedDataParallel)."""
+
+    name: Literal["ddp"] = "ddp"
+
+
+class DeepSpeedConfig(Config):
+    """DeepSpeed with optimizer states (1), gradients (2) or parameters (3) cut over the ranks.
+
+    The models of this field fit on one GPU, so that DDP is the default.
+    """
+
+    name: Literal["deepspeed"] = "deepspeed"
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    bucket_elements: PositiveInt = Field(50_000_000, description="gradients reduced at a time")
+    overlap_communication: bool = True
+
+
+DistributedConfig: TypeAlias = Annotated[DdpConfig | DeepSpeedConfig, Field(discriminator="name")]
+
+
+class NonFiniteConfig(Config):
+    """What happens to a step with a NaN or infinite loss or gradient on any rank: no update.
+
+    After `rewind_after` of them in a row, weights and optimizer go back to the newest checkpoint
+    from before the first of them, and training goes on with the samples that follow. Training
+    stops at the `stop_after`-th of the run.
+    """
+
+    rewind_after: PositiveInt = 3
+    stop_after: PositiveInt = 10
+
+
 class TrainingConfig(Config):
-    """Length, precision, and when to validate, to save and to stop."""
+    """Length, precision, ranks, and when to validate, to save and to stop."""
 
     epochs: PositiveInt = 100
     max_steps: PositiveInt | None = None
-    accumulation: Literal["plain"] | None = Field(
-        None,
-        description="plain: negatives come from within a micro-batch only, as the authors' 32 x 16 "
-        "(global_batch 512, 16 steps); the exact form is not built yet",
+    accumulation: Literal["exact", "plain"] = Field(
+        "exact",
+        description="exact: every sample of the global batch is a negative of every other, by a "
+        "first pass without gradients (gradient caching); plain: negatives come from within a "
+        "micro-batch only, as the authors' 32 x 16 (global_batch 512, 16 steps)",
     )
-    accumulation_steps: PositiveInt = Field(1, description="micro-batches of a global batch")
+    accumulation_steps: PositiveInt = Field(1, description="micro-batches of a rank's batch")
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = False
     compile: bool = False
     clip_gradient_norm: PositiveFloat | None = None
+    non_finite: NonFiniteConfig = NonFiniteConfig()
+    distributed: DistributedConfig = DdpConfig()
+    rank_timeout_seconds: PositiveFloat = Field(
+        30.0, description="a rank without a sign of life for so long is lost"
+    )
+    collective_timeout_seconds: PositiveFloat = Field(
+        1800.0, description="how long a collective waits for a rank that lives but does not come"
+    )
     validate_every_steps: PositiveInt | None = Field(None, description="null: once an epoch")
     checkpoint_every_steps: PositiveInt | None = Field(None, description="null: once an epoch")
     keep_checkpoints: PositiveInt = Field(2, description="newest ones kept, besides the best")
@@ -58,16 +100,13 @@ class TrainingConfig(Config):
     best_is: Literal["lowest", "highest"] = "lowest"
     early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()
     pictures: bool = True
+    gradient_norms_every_steps: PositiveInt | None = Field(
+        100, description="how often each loss term's gradient is measured, at a backward each"
+    )
+    peak_teraflops: PositiveFloat | None = Field(
+        None, description="of one device at this precision, for mfu; null: by the device's name"
+    )
     log_interval_seconds: PositiveFloat = Field(10.0, description="plain progress lines in a log")
-
-    @model_validator(mode="after")
-    def _accumulation_is_named(self) -> TrainingConfig:
-        if (self.accumulation_steps > 1) != (self.accumulation is not None):
-            raise ValueError(
-                f"accumulation_steps={self.accumulation_steps} with accumulation="
-                f"{self.accumulation}: set accumulation=plain for more than one step, else null"
-            )
-        return self
 
     @model_validator(mode="after")
     def _direction_fits_metric(self) -> TrainingConfig:

@@ -20,13 +20,16 @@ from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
 from distributed_pretrain.evaluation.retrieval import RETRIEVAL_METRICS
+from distributed_pretrain.losses.collectives import wait_for_all
 from distributed_pretrain.methods.base import Method
 from distributed_pretrain.methods.catalog import build_method
 from distributed_pretrain.telemetry.telemetry import Telemetry
 from distributed_pretrain.training.config import OptimizerConfig
 from distributed_pretrain.training.engine import Engine
 from distributed_pretrain.training.run_folder import RunFolder
+from distributed_pretrain.training.skips import SkippedBatches
 from distributed_pretrain.training.trainer import Trainer
+from distributed_pretrain.training.update import Updater
 from distributed_pretrain.training.validation import Validator
 
 
@@ -35,7 +38,7 @@ def pretrain(config: PretrainConfig) -> bool:
 
     True when the run is complete; False when a signal ended it after a checkpoint. Raises
     InputError for anything wrong with the config, the shards or the folder, before the
-    first step, and NonFiniteLossError during training.
+    first step, and NonFiniteError during training.
     """
     trainer = build_trainer(config)
     try:
@@ -43,7 +46,8 @@ def pretrain(config: PretrainConfig) -> bool:
             if trainer.engine.is_main:
                 print(f"{config.run_folder}: already complete", file=sys.stderr)
             return True
-        _announce(trainer)
+        if trainer.engine.is_main:
+            _announce(trainer)
         return trainer.fit()
     finally:
         trainer.close()
@@ -79,7 +83,7 @@ def check_against_method(config: PretrainConfig, method: Method) -> None:
             f"data.max_tokens={config.data.max_tokens}: the report encoder takes at most "
             f"{method.max_tokens} tokens: use that or less"
         )
-    known = {*method.loss_terms, *RETRIEVAL_METRICS}
+    known = {"total", *method.term_weights, *RETRIEVAL_METRICS}
     if config.training.best_metric not in known:
         raise InputError(
             f"training.best_metric={config.training.best_metric!r} is not measured: "
@@ -109,7 +113,7 @@ def use_channels_last(method: Method) -> None:
 
 def build_trainer(config: PretrainConfig) -> Trainer:
     """Every part of a run in this process, at its newest intact checkpoint or the beginning."""
-    engine = Engine(precision=config.training.precision)
+    engine = Engine(config.training)
     run = RunFolder(config.run_folder)
     try:
         return _build_trainer(config, engine, run)
@@ -129,7 +133,7 @@ def _build_trainer(config: PretrainConfig, engine: Engine, run: RunFolder) -> Tr
         if not (run.has_progress and run.tokenizer.exists()):
             build_tokenizer(config, run.tokenizer, split)
         run.set_damaged_checkpoints_aside()
-    engine.wait_for_all()
+    wait_for_all()
 
     tokenizer = SentenceTokenizer.load(run.tokenizer, max_tokens=data.max_tokens)
     torch.manual_seed(config.seed)
@@ -137,16 +141,14 @@ def _build_trainer(config: PretrainConfig, engine: Engine, run: RunFolder) -> Tr
     check_against_method(config, method)
     if config.training.channels_last:
         use_channels_last(method)
+    method.to(engine.device)
+    engine.prepare(method, build_optimizer(config.optimizer, method))
     latest = run.latest_checkpoint()
     checkpoint = load_checkpoint(latest) if latest is not None else None
     if checkpoint is not None:
-        method.load_state_dict(checkpoint.model)
-    method.to(engine.device)
-    optimizer = build_optimizer(config.optimizer, method)
-    if checkpoint is not None:
-        optimizer.load_state_dict(checkpoint.optimizer)
+        engine.load_state(checkpoint.model, checkpoint.optimizer)
     if config.training.compile:
-        method.compile()
+        engine.method.compile()
 
     manifest_sha256 = sha256((data.shards / MANIFEST_NAME).read_bytes()).hexdigest()
     state = TrainingState(manifest_sha256=manifest_sha256)
@@ -173,6 +175,8 @@ def _build_trainer(config: PretrainConfig, engine: Engine, run: RunFolder) -> Tr
         quarantine=run.quarantine_of(split, data.max_bad_fraction),
         pin_memory=engine.device.type == "cuda",
     )
+    _check_micro_batches(config, engine.world_size)
+    epoch_limit = config.training.epochs * loader.steps_per_epoch
     validation_loader = EvaluationLoader(
         validation_split,
         tokenizer,
@@ -181,32 +185,55 @@ def _build_trainer(config: PretrainConfig, engine: Engine, run: RunFolder) -> Tr
         world_size=engine.world_size,
         quarantine=run.quarantine_of(validation_split, data.max_bad_fraction),
     )
+    skipped_batches = SkippedBatches(run.skipped)
     telemetry = None
     if engine.is_main:
+        skipped_batches.cut_back(state.samples_consumed)
         telemetry = Telemetry(run.metrics, run.tensorboard, resume_step=state.step)
     return Trainer(
         config,
         engine=engine,
         run=run,
-        method=method,
-        optimizer=optimizer,
         loader=loader,
-        transform=transform,
-        validator=Validator(validation_loader, transform, engine, data.text_policy),
+        updater=Updater(
+            config,
+            engine=engine,
+            transform=transform,
+            skipped_batches=skipped_batches,
+            steps_per_epoch=loader.steps_per_epoch,
+            total_steps=min(epoch_limit, config.training.max_steps or epoch_limit),
+        ),
+        validator=Validator(
+            validation_loader, transform, engine.device, engine.autocast, data.text_policy
+        ),
         state=state,
         telemetry=telemetry,
     )
 
 
+def _check_micro_batches(config: PretrainConfig, world_size: int) -> None:
+    pieces = config.training.accumulation_steps
+    share = config.data.global_batch // world_size
+    if share % pieces:
+        raise InputError(
+            f"training.accumulation_steps={pieces} does not divide the {share} pairs of each of "
+            f"{world_size} ranks: choose a divisor of {share}"
+        )
+
+
 def _announce(trainer: Trainer) -> None:
-    if not trainer.engine.is_main:
-        return
-    million = sum(p.numel() for p in trainer.parameters) / 1e6
+    engine = trainer.engine
+    restarts = trainer.run.note_start(
+        step=trainer.state.step, world_size=engine.world_size, device=engine.device.type
+    )
+    if trainer.telemetry is not None:
+        trainer.telemetry.note_restarts(trainer.state.step, restarts)
+    million = sum(p.numel() for p in engine.parameters) / 1e6
     start = f"going on from step {trainer.state.step}" if trainer.state.step else "starting"
     print(
         f"{trainer.run.path}: {start}: {trainer.total_steps} steps of "
-        f"{trainer.config.data.global_batch} pairs on {trainer.engine.world_size} x "
-        f"{trainer.engine.device.type}, {million:.1f} M trained parameters\n"
+        f"{trainer.config.data.global_batch} pairs on {engine.world_size} x "
+        f"{engine.device.type}, {million:.1f} M trained parameters\n"
         f"watch: tensorboard --logdir {trainer.run.tensorboard}",
         file=sys.stderr,
     )

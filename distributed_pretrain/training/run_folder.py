@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from data_shards.profiles import dump_profile, load_profile
 from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_text_atomically
-from distributed_pretrain.checkpoint import find_latest_intact, first_difference, point_link
+from distributed_pretrain.checkpoint import (
+    drop_checkpoints_after,
+    find_latest_intact,
+    first_difference,
+    point_link,
+)
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.data.quarantine import Quarantine
 from distributed_pretrain.data.shards import ShardSplit
@@ -25,6 +33,10 @@ _FREE_FIELDS = (
     ("training", "log_interval_seconds"),
     ("training", "keep_checkpoints"),
     ("training", "pictures"),
+    ("training", "distributed"),
+    ("training", "rank_timeout_seconds"),
+    ("training", "collective_timeout_seconds"),
+    ("training", "peak_teraflops"),
 )
 
 
@@ -48,6 +60,16 @@ class RunFolder:
     def quarantine(self) -> Path:
         """One JSON line a sample that could not be read."""
         return self.path / "quarantine.jsonl"
+
+    @property
+    def skipped(self) -> Path:
+        """One JSON line a batch and rank that was left out for a non-finite loss or gradient."""
+        return self.path / "skipped.jsonl"
+
+    @property
+    def starts(self) -> Path:
+        """One JSON line a start: when, where, from which step, with how many ranks."""
+        return self.path / "starts.jsonl"
 
     @property
     def tensorboard(self) -> Path:
@@ -115,6 +137,28 @@ class RunFolder:
     def latest_checkpoint(self) -> Path | None:
         """The newest intact checkpoint."""
         return find_latest_intact(self.checkpoints)[0]
+
+    def newest_checkpoint_until(self, step: int) -> Path | None:
+        """The newest intact checkpoint of at most `step` steps."""
+        return find_latest_intact(self.checkpoints, until_step=step)[0]
+
+    def drop_checkpoints_after(self, step: int) -> None:
+        """Delete the checkpoints of a future that was abandoned."""
+        drop_checkpoints_after(self.checkpoints, step)
+
+    def note_start(self, *, step: int, world_size: int, device: str) -> int:
+        """Add a line to `starts.jsonl`; how often the run has been started before."""
+        earlier = len(self.starts.read_text().splitlines()) if self.starts.exists() else 0
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "step": step,
+            "world_size": world_size,
+            "device": device,
+        }
+        with self.starts.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        return earlier
 
     def quarantine_of(self, split: ShardSplit, max_bad_fraction: float) -> Quarantine:
         """The record of a split's unreadable samples."""

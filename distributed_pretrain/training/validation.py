@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -19,13 +20,13 @@ from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.evaluation.retrieval import retrieval_metrics
+from distributed_pretrain.losses.collectives import gather_rows, mean_over_ranks
 from distributed_pretrain.methods.base import Method, Outputs
 from distributed_pretrain.telemetry.pictures import (
     region_weights_picture,
     sentence_attention_picture,
     similarity_matrix_picture,
 )
-from distributed_pretrain.training.engine import Engine
 
 PICTURED_STUDIES = 32
 
@@ -40,7 +41,8 @@ class Validator:
 
     loader: EvaluationLoader
     transform: DeviceTransform
-    engine: Engine
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[None]]
     text_policy: TextPolicy
 
     def measure(self, method: Method) -> dict[str, float]:
@@ -52,20 +54,20 @@ class Validator:
         count = 0.0
         with _evaluating(method):
             for host, batch in self._batches():
-                with self.engine.autocast():
+                with self.autocast():
                     outputs: Outputs = method(batch)
                     terms = method.loss(outputs)
-                mask = self.engine.gather_rows(batch.sample_mask)
+                mask = gather_rows(batch.sample_mask)
                 real = float(mask.sum())
                 packed = torch.stack([value.detach() for value in terms.values()])
-                means = self.engine.mean_over_ranks(packed).tolist()
+                means = mean_over_ranks(packed).tolist()
                 for name, mean in zip(terms, means, strict=True):
                     sums[name] = sums.get(name, 0.0) + mean * real
                 count += real
-                images.append(self.engine.gather_rows(outputs.image.float())[mask].cpu())
-                reports.append(self.engine.gather_rows(outputs.report.float())[mask].cpu())
+                images.append(gather_rows(outputs.image.float())[mask].cpu())
+                reports.append(gather_rows(outputs.report.float())[mask].cpu())
                 hashes = torch.tensor([self._report_hash(record) for record in host.records])
-                hashes = self.engine.gather_rows(hashes.to(mask.device))
+                hashes = gather_rows(hashes.to(mask.device))
                 groups += hashes[mask].tolist()
         losses = {name: total / count for name, total in sums.items()}
         recalls = retrieval_metrics(torch.cat(images), torch.cat(reports), groups=groups)
@@ -75,7 +77,7 @@ class Validator:
         """What the method sees in the first studies: similarities, region weights, attention."""
         host, batch = next(iter(self._batches()))
         rows = slice(0, min(PICTURED_STUDIES, int(batch.sample_mask.sum())))
-        with _evaluating(method), self.engine.autocast():
+        with _evaluating(method), self.autocast():
             outputs: Outputs = method(batch)
         images = torch.nn.functional.normalize(outputs.image[rows].float(), dim=1)
         reports = torch.nn.functional.normalize(outputs.report[rows].float(), dim=1)
@@ -100,7 +102,7 @@ class Validator:
 
     def _batches(self) -> Iterator[tuple[HostBatch, Batch]]:
         for host in self.loader.batches():
-            yield host, self.transform(host, self.engine.device, train=False)
+            yield host, self.transform(host, self.device, train=False)
 
 
 @contextlib.contextmanager

@@ -45,7 +45,6 @@ def own_shards(tiny_profile: Path, tmp_path: Path) -> Path:
         ("data.global_batch=61", "global_batch=61 is larger than the split of 60"),
         ("method.image_encoder.backbone=resnet19", "resnet19"),
         ("training={accumulation: plain, accumulation_steps: 3}", "use 6 or 9"),
-        ("training.accumulation_steps=2", "set accumulation=plain"),
         ("training.best_metric=totl", "choose one of global, image_to_report_recall_at_1"),
         ("data.max_tokens=1000", "takes at most 512 tokens"),
         ("optimizer.betas=[0.9, 1.5]", "less than 1"),

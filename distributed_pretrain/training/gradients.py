@@ -1,0 +1,182 @@
+"""The gradients of one global batch, in one pass or in micro-batches with or without caching.
+
+Exact accumulation is gradient caching (GradCache, arXiv:2101.06983): a first pass without
+gradients collects what the losses between samples compare; these losses and their gradients with
+respect to it are computed once for the whole batch; a second pass repeats each micro-batch's
+forward with the same random numbers and sends the cached gradients back through it, together
+with the gradient of the losses within samples. The sum is the gradient of the whole batch
+wherever a sample's outputs depend on that sample alone: with frozen or group norms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.losses.collectives import mean_over_ranks
+from distributed_pretrain.methods.base import Coupled, Method, sum_of
+from distributed_pretrain.training.engine import Engine
+
+# The name of several coupled terms' common gradient where they need not be told apart.
+_COUPLED = "coupled"
+
+
+@dataclass
+class StepGradients:
+    """What is known of a step once its gradients stand in the parameters.
+
+    `terms` are this rank's loss terms, means over its micro-batches. `finite_rows` says of each
+    of this rank's samples whether its own outputs were finite. `norms` are the lengths of the
+    weighted terms' gradients, averaged over ranks as the update's is, and empty unless they were
+    asked for.
+    """
+
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    finite_rows: list[Tensor] = field(default_factory=list)
+    norms: dict[str, Tensor] = field(default_factory=dict)
+
+
+def accumulate_gradients(
+    engine: Engine, micro_batches: list[Batch], *, exact: bool, seed: int, measure_norms: bool
+) -> StepGradients:
+    """Leave the gradient of the step's loss in the parameters.
+
+    Micro-batch i draws its dropout from `seed` + i. With `exact` the coupled terms are those of
+    all micro-batches together; otherwise the loss is the mean of the micro-batches' own.
+    """
+    method, count = engine.method, len(micro_batches)
+    result = StepGradients()
+    cache = None
+    if exact and count > 1:
+        cache = _CoupledGradients.of_first_pass(engine, micro_batches, seed, apart=measure_norms)
+        result.terms |= cache.terms
+    collected = _GradientsByTerm(engine) if measure_norms else None
+    for number, batch in enumerate(micro_batches):
+        with engine.micro_batch(last=number == count - 1):
+            torch.manual_seed(seed + number)
+            outputs = engine.forward(batch)
+            coupled = method.coupled(outputs)
+            result.finite_rows.append(_finite_rows(coupled))
+            terms = method.sample_terms(outputs)
+            if cache is None:
+                terms = method.coupled_terms(coupled) | terms
+            for name, term in terms.items():
+                result.terms[name] = result.terms.get(name, 0) + term.detach() / count
+            parts = {name: term / count for name, term in method.weighted(terms).items()}
+            if cache is not None:
+                parts |= cache.surrogates(coupled, number)
+            if collected is not None:
+                collected.add(parts)
+            engine.backward(sum_of(parts))
+    if collected is not None:
+        result.norms = collected.norms()
+    total = sum_of(method.weighted(result.terms))
+    result.terms = {"total": total, **{name: result.terms[name] for name in method.term_weights}}
+    return result
+
+
+@dataclass(frozen=True)
+class _CoupledGradients:
+    """Values of the coupled terms over all micro-batches, and their gradients by term and input."""
+
+    terms: dict[str, Tensor]
+    rows: dict[str, dict[str, list[Tensor]]]
+    shared: dict[str, dict[str, Tensor]]
+
+    @classmethod
+    def of_first_pass(
+        cls, engine: Engine, micro_batches: list[Batch], seed: int, *, apart: bool
+    ) -> _CoupledGradients:
+        method = engine.method
+        pieces = []
+        with torch.no_grad(), _unchanged_buffers(method), engine.autocast():
+            for number, batch in enumerate(micro_batches):
+                torch.manual_seed(seed + number)
+                pieces.append(method.coupled(method(batch)))
+        joint = Coupled(
+            rows={name: torch.cat([p.rows[name] for p in pieces]) for name in pieces[0].rows},
+            shared=pieces[0].shared,
+        )
+        leaves = {
+            name: tensor.requires_grad_()
+            for name, tensor in (joint.rows | joint.shared).items()
+            if tensor.is_floating_point()
+        }
+        terms = method.coupled_terms(joint)
+        weighted = method.weighted(terms)
+        losses = weighted if apart else {_COUPLED: sum_of(weighted)}
+        rows: dict[str, dict[str, list[Tensor]]] = {}
+        shared: dict[str, dict[str, Tensor]] = {}
+        for loss_name, loss in losses.items():
+            found = torch.autograd.grad(
+                loss, list(leaves.values()), retain_graph=apart, materialize_grads=True
+            )
+            gradients = dict(zip(leaves, found, strict=True))
+            rows[loss_name] = {
+                name: list(gradient.chunk(len(pieces)))
+                for name, gradient in gradients.items()
+                if name in joint.rows
+            }
+            shared[loss_name] = {
+                name: gradient / len(pieces)
+                for name, gradient in gradients.items()
+                if name in joint.shared
+            }
+        return cls({name: term.detach() for name, term in terms.items()}, rows, shared)
+
+    def surrogates(self, coupled: Coupled, number: int) -> dict[str, Tensor]:
+        """Scalars whose gradients are the cached ones of micro-batch `number`."""
+        surrogates = {}
+        for loss_name, of_rows in self.rows.items():
+            products = [
+                (coupled.rows[name] * pieces[number]).sum() for name, pieces in of_rows.items()
+            ]
+            products += [
+                (coupled.shared[name] * gradient).sum()
+                for name, gradient in self.shared[loss_name].items()
+            ]
+            surrogates[loss_name] = reduce(torch.add, products)
+        return surrogates
+
+
+class _GradientsByTerm:
+    """Sums each term's parameter gradients over micro-batches, leaving `.grad` alone."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._parameters = engine.parameters
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, parts: dict[str, Tensor]) -> None:
+        for name, part in parts.items():
+            gradients = torch.autograd.grad(
+                part, self._parameters, retain_graph=True, materialize_grads=True
+            )
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            self._sums[name] = self._sums[name] + flat if name in self._sums else flat
+
+    def norms(self) -> dict[str, Tensor]:
+        return {name: mean_over_ranks(flat).norm() for name, flat in self._sums.items()}
+
+
+@contextlib.contextmanager
+def _unchanged_buffers(method: Method) -> Iterator[None]:
+    """Running statistics are for the second pass to update, once."""
+    before = [buffer.clone() for buffer in method.buffers()]
+    yield
+    for buffer, value in zip(method.buffers(), before, strict=True):
+        buffer.copy_(value)
+
+
+def _finite_rows(coupled: Coupled) -> Tensor:
+    flags = [
+        tensor.detach().isfinite().flatten(1).all(dim=1)
+        for tensor in coupled.rows.values()
+        if tensor.is_floating_point()
+    ]
+    return torch.stack(flags).all(dim=0)
