@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from data_shards.records.errors import InputError
 from distributed_pretrain.models.image_encoder import make_image_encoder
+from distributed_pretrain.models.norms import Norm
+from distributed_pretrain.models.sync_batch_norm import SyncBatchNorm2d, with_device_sync_norms
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
@@ -55,11 +59,81 @@ def test_half_the_width_has_a_quarter_of_the_parameters(name: str, channels: int
 
 
 @pytest.mark.parametrize("norm", ["group", "frozen"])
-def test_group_and_frozen_norm_do_not_mix_samples(norm: Any) -> None:
+def test_group_and_frozen_norm_do_not_mix_samples(norm: Norm) -> None:
     torch.manual_seed(0)
     encoder = make_image_encoder("resnet18", width=0.25, norm=norm)
     images = torch.randn(3, 1, 64, 64)
     torch.testing.assert_close(encoder(images)[:1], encoder(images[:1]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_in_one_process_a_synchronised_norm_is_torchs_batch_norm(training: bool) -> None:
+    torch.manual_seed(0)
+    ours, reference = SyncBatchNorm2d(3, eps=1e-3, momentum=0.2), nn.BatchNorm2d(3, 1e-3, 0.2)
+    assert set(ours.state_dict()) == set(reference.state_dict())
+    gradients = []
+    for each in (ours, reference):
+        torch.manual_seed(1)
+        each(torch.randn(4, 3, 5, 5) * 2 + 7)
+        maps = torch.randn(4, 3, 5, 5, requires_grad=True)
+        each.train(training)(maps).pow(3).sum().backward()
+        gradients.append([maps.grad, each.weight.grad, each.bias.grad])
+    for mine, expected in zip(*gradients, strict=True):
+        assert mine is not None
+        assert expected is not None
+        assert torch.equal(mine, expected)
+    for name, buffer in reference.named_buffers():
+        assert torch.equal(ours.get_buffer(name), buffer)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small"])
+def test_gpus_get_torchs_synchronised_norms_for_ours_alone(backbone: str) -> None:
+    encoder = make_image_encoder(backbone)
+    before = encoder.state_dict()
+    ours = sum(isinstance(each, SyncBatchNorm2d) for each in encoder.modules())
+    assert ours
+    assert with_device_sync_norms(encoder) is encoder
+    assert sum(type(each) is nn.SyncBatchNorm for each in encoder.modules()) == ours
+    assert not any(isinstance(each, SyncBatchNorm2d) for each in encoder.modules())
+    after = encoder.state_dict()
+    assert list(after) == list(before)
+    assert all(after[name].data_ptr() == before[name].data_ptr() for name in before)
+    own_rank = with_device_sync_norms(make_image_encoder(backbone, norm="local"))
+    assert not any(isinstance(each, nn.SyncBatchNorm) for each in own_rank.modules())
+
+
+_LAYERS: dict[Norm, type[nn.Module]] = {
+    "sync": SyncBatchNorm2d,
+    "local": nn.BatchNorm2d,
+    "frozen": FrozenBatchNorm2d,
+    "group": nn.GroupNorm,
+}
+
+
+@pytest.mark.parametrize("norm", get_args(Norm))
+def test_other_families_exchange_their_batch_norms(norm: Norm, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    reference = torchvision.models.mobilenet_v3_small(weights=None).eval()
+    for name, buffer in reference.named_buffers():
+        if name.endswith("running_mean"):
+            nn.init.normal_(buffer)
+    torch.save(reference.state_dict(), tmp_path / "weights.pt")
+    encoder = make_image_encoder(
+        "mobilenet_v3_small", norm=norm, weights=str(tmp_path / "weights.pt")
+    )
+    layers = [each for name, each in encoder.named_modules() if name.endswith(".0.1")]
+    assert len(layers) > 10
+    assert {type(each) for each in layers} == {_LAYERS[norm]}
+    # Not the default of torch's layers, but what this family is built with.
+    assert {each.eps for each in layers} == {1e-3}
+    if norm == "group":
+        return
+    image = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = reference.features(image.expand(-1, 3, -1, -1))
+        # Frozen statistics need no eval mode.
+        ours = encoder(image) if norm == "frozen" else encoder.eval()(image)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +198,7 @@ def test_masked_images_reach_no_batch_statistic_and_no_gradient() -> None:
         ({"backbone": "resnet19"}, "not a torchvision model with a feature map"),
         ({"backbone": "vit_b_16"}, "not a torchvision model with a feature map"),
         ({"backbone": "densenet121", "width": 0.5}, "options of the ResNets"),
+        ({"backbone": "swin_t", "norm": "frozen"}, "no batch norm for norm=frozen to change"),
         ({"backbone": "resnet18", "weights": "IMAGENET2K"}, "one of IMAGENET1K_V1"),
     ],
 )

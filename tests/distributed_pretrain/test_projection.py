@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from distributed_pretrain.models.masked_batch_norm import MaskedBatchNorm
+from distributed_pretrain.models.norms import Norm
 from distributed_pretrain.models.projection import Projection
+from distributed_pretrain.models.row_group_norm import RowGroupNorm
 
 
 def rows(*shape: int) -> Tensor:
@@ -51,11 +54,12 @@ def test_without_padding_the_norm_is_batch_norm(training: bool) -> None:
         torch.testing.assert_close(ours.get_buffer(name), expected_buffer, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("norm", get_args(Norm))
 @pytest.mark.parametrize("padding", [100.0, math.nan])
-def test_padded_rows_reach_neither_statistics_nor_gradients(padding: float) -> None:
+def test_padded_rows_reach_neither_statistics_nor_gradients(padding: float, norm: Norm) -> None:
     torch.manual_seed(1)
-    plain = Projection(5, hidden_dim=8, output_dim=3).double()
-    masked = Projection(5, hidden_dim=8, output_dim=3).double()
+    plain = Projection(5, hidden_dim=8, output_dim=3, norm=norm).double()
+    masked = Projection(5, hidden_dim=8, output_dim=3, norm=norm).double()
     masked.load_state_dict(plain.state_dict())
     mask = torch.arange(4) < torch.tensor([[4], [1], [2]])
     real = rows(7, 5).requires_grad_()
@@ -80,6 +84,31 @@ def test_padded_rows_reach_neither_statistics_nor_gradients(padding: float) -> N
         torch.testing.assert_close(masked.norm.get_buffer(name), buffer)
 
 
+def test_a_new_frozen_norm_is_the_identity_and_never_learns_statistics() -> None:
+    norm = MaskedBatchNorm(4, statistics="frozen").double()
+    before = {name: each.clone() for name, each in norm.named_buffers()}
+    values = rows(6, 4)
+    torch.testing.assert_close(norm(values), values / math.sqrt(1 + 1e-5))
+    norm(values).sum().backward()
+    assert norm.weight.grad is not None
+    assert all(torch.equal(norm.get_buffer(name), each) for name, each in before.items())
+
+
+@pytest.mark.parametrize(("dim", "groups"), [(2048, 32), (256, 16), (100, 5), (32, 2), (7, 1)])
+def test_rows_are_normalised_over_groups_of_at_least_16_channels(dim: int, groups: int) -> None:
+    norm = RowGroupNorm(dim).double()
+    output = norm(rows(2, 3, dim)).view(6, groups, -1)
+    torch.testing.assert_close(output.mean(dim=2), torch.zeros(6, groups, dtype=torch.float64))
+    deviation = output.var(dim=2, correction=0)
+    torch.testing.assert_close(deviation, torch.ones_like(deviation), rtol=1e-3, atol=0)
+
+
+def test_with_group_norm_no_row_sees_another() -> None:
+    torch.manual_seed(0)
+    projection = Projection(5, hidden_dim=32, output_dim=3, norm="group").double()
+    torch.testing.assert_close(projection(rows(4, 5))[:1], projection(rows(4, 5)[:1]))
+
+
 def test_the_variance_survives_a_mean_far_from_zero() -> None:
     norm = MaskedBatchNorm(1)
     values = 10_000 + torch.tensor([[0.0], [1.0], [2.0], [3.0]])
@@ -99,6 +128,7 @@ def test_bfloat16_rows_keep_their_dtype_and_float32_statistics() -> None:
     norm = MaskedBatchNorm(4)
     with torch.autocast("cpu", torch.bfloat16):
         output = norm(rows(64, 4).bfloat16())
+        assert RowGroupNorm(4)(rows(64, 4).bfloat16()).dtype == torch.bfloat16
     assert output.dtype == torch.bfloat16
     assert norm.running_mean.dtype == torch.float32
     assert output.float().std(dim=0).tolist() == pytest.approx([1] * 4, rel=0.05)
