@@ -27,7 +27,7 @@ from distributed_pretrain.evaluation.studies import (
     embed_studies,
     ground_phrases,
 )
-from distributed_pretrain.methods.base import ImageEmbeddings, Method, ReportEmbeddings
+from distributed_pretrain.methods.base import Coupled, ImageEmbeddings, Method, ReportEmbeddings
 
 SIZE_PX = 32
 BRIGHT, DARK = "bright", "dark"
@@ -185,7 +185,13 @@ class BrightnessMethod(Method):
     def forward(self, batch: Batch) -> Any:
         raise NotImplementedError
 
-    def loss(self, outputs: Any) -> dict[str, Tensor]:
+    def coupled(self, outputs: Any) -> Coupled:
+        raise NotImplementedError
+
+    def coupled_terms(self, coupled: Coupled) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def sample_terms(self, outputs: Any) -> dict[str, Tensor]:
         raise NotImplementedError
 
     def embed_images(self, images: Tensor) -> ImageEmbeddings:

@@ -1,0 +1,54 @@
+"""What can go wrong at a given step, done to a real run from inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def inject(faults: dict[str, Any]) -> None:
+    """Change this process's run.
+
+    `signal`: {"number", "rank", "step"}: that rank signals itself before that step.
+    `bad_samples`: keys whose image embedding is NaN.
+    `bad_batches`: counts of samples consumed after batches whose every embedding is NaN.
+    `record`: a folder; each rank writes the keys of its batches to it.
+    """
+    from distributed_pretrain.batch import Batch
+    from distributed_pretrain.data.host_batch import HostBatch
+    from distributed_pretrain.methods.lovt import Lovt, LovtOutputs
+    from distributed_pretrain.training.update import StepOutcome, Updater
+
+    forward, step = Lovt.forward, Updater.step
+    bad_samples = frozenset(faults.get("bad_samples", ()))
+    bad_batches = frozenset(faults.get("bad_batches", ()))
+    poisoned = False
+
+    def faulty_forward(self: Lovt, batch: Batch) -> LovtOutputs:
+        outputs = forward(self, batch)
+        bad = torch.tensor([poisoned or key in bad_samples for key in batch.keys])
+        return replace(
+            outputs, image=torch.where(bad[:, None] & self.training, torch.nan, outputs.image)
+        )
+
+    def faulty_step(self: Updater, state: Any, host: HostBatch, **options: Any) -> StepOutcome:
+        nonlocal poisoned
+        rank = self.engine.rank
+        poisoned = host.samples_consumed in bad_batches
+        if "record" in faults:
+            line = json.dumps({"consumed": host.samples_consumed, "keys": host.keys})
+            with (Path(faults["record"]) / f"rank{rank}.jsonl").open("a") as file:
+                file.write(line + "\n")
+        sent = faults.get("signal", {})
+        if (sent.get("rank"), sent.get("step")) == (rank, state.step + 1):
+            os.kill(os.getpid(), signal.Signals(sent["number"]))
+        return step(self, state, host, **options)
+
+    Lovt.forward = faulty_forward  # type: ignore[method-assign]
+    Updater.step = faulty_step  # type: ignore[method-assign]
