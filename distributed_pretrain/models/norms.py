@@ -17,8 +17,8 @@ Norm: TypeAlias = Literal["sync", "local", "frozen", "group"]
 
 sync    Batch norm over the real rows (or positions) of all ranks: outputs, gradients and running
         statistics are those of one process with the whole batch, on gloo as on NCCL, for one
-        all-reduce of 2 x channels numbers a layer in forward and one in backward. Accumulation
-        still sees one micro-batch at a time.
+        exchange of 2 x channels + 1 numbers a layer in forward and one in backward. Accumulation
+        still takes the statistics of one micro-batch at a time.
 local   Batch norm over this rank's own rows: nothing is exchanged, but the result depends on the
         number of ranks. On 4 ranks the gradient's cosine to that of the whole batch was 0.907
         in a trial. In one process it is the same as `sync`: what LoVT's authors trained with, on

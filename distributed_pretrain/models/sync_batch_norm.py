@@ -60,6 +60,7 @@ def with_device_sync_norms(module: _ModuleT) -> _ModuleT:
     """`module` itself, each SyncBatchNorm2d in it exchanged for torch's fused nn.SyncBatchNorm.
 
     For several GPUs, before DDP: the same statistics with fewer kernels, and an error on a CPU.
+    It gathers each rank's mean, variance and count in float32, where ours adds them up in float64.
     Parameters and buffers stay the same tensors under the same names; other batch norms stay.
     """
     for layer in list(module.modules()):
