@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from distributed_pretrain.losses.blockwise import log_normalisers, row_log_normalisers
 from distributed_pretrain.losses.collectives import gather_rows, mean_over_samples, world_size
 from distributed_pretrain.losses.precision import (
     at_least_float32,
@@ -15,7 +15,7 @@ from distributed_pretrain.losses.precision import (
     without_columns,
 )
 
-# B rows of this rank, A rows of all ranks, C rows of one chunk.
+# B rows of this rank, A rows of all ranks, D dim.
 
 
 def global_contrastive_loss(
@@ -39,28 +39,38 @@ def global_contrastive_loss(
     nothing.
 
     `sample_mask` (True = real) takes samples out of rows, columns and counts; ranks may hold
-    different numbers of real samples, but the same number of rows. `chunk_size` rows at a time
-    are compared with all columns, and again in backward: memory O(chunk x all samples), the
-    same loss and gradient. Computed in at least float32.
+    different numbers of real samples, but the same number of rows. Computed in at least float32.
+
+    Without `chunk_size` the matrix of all similarities is kept for backward: quickest, with
+    memory O(batch x all samples). With it, `chunk_size` rows at a time are compared with all
+    columns, and again in backward: the same loss and gradient with memory
+    O(chunk x all samples), for at most a third more time. Any size from some 128 to 2,048 rows
+    is about as quick, so choose it by memory: two blocks of chunk_size x all samples numbers are
+    held (512 x 32,768 in float32: 128 MiB), beside several copies of the embeddings.
     """
     with full_precision(image):
         image_BD = unit_vectors(image, sample_mask)
         report_BD = unit_vectors(report, sample_mask)
         positive_B = (image_BD * report_BD).sum(dim=-1) / temperature
-        if chunk_size is None and not (gather and world_size() > 1):
-            logits_BB = image_BD @ report_BD.T / temperature
-            image_normaliser_B = without_columns(logits_BB, sample_mask).logsumexp(dim=1)
-            report_normaliser_B = without_columns(logits_BB.T, sample_mask).logsumexp(dim=1)
-        else:
-            all_images_AD, all_reports_AD, all_mask_A = image_BD, report_BD, sample_mask
-            if gather:
-                all_images_AD, all_reports_AD = gather_rows(image_BD), gather_rows(report_BD)
-                all_mask_A = None if sample_mask is None else gather_rows(sample_mask)
-            image_normaliser_B = _log_normaliser(
-                image_BD, all_reports_AD, all_mask_A, temperature, chunk_size
+        if gather and world_size() > 1:
+            all_mask_A = None if sample_mask is None else gather_rows(sample_mask)
+            all_images_AD, all_reports_AD = gather_rows(image_BD), gather_rows(report_BD)
+            image_normaliser_B, report_normaliser_B = (
+                row_log_normalisers(
+                    rows_BD / temperature, columns_AD, column_mask=all_mask_A, chunk_size=chunk_size
+                )
+                for rows_BD, columns_AD in (
+                    (image_BD, all_reports_AD),
+                    (report_BD, all_images_AD),
+                )
             )
-            report_normaliser_B = _log_normaliser(
-                report_BD, all_images_AD, all_mask_A, temperature, chunk_size
+        else:
+            image_normaliser_B, report_normaliser_B = log_normalisers(
+                image_BD / temperature,
+                report_BD,
+                row_mask=sample_mask,
+                column_mask=sample_mask,
+                chunk_size=chunk_size,
             )
         loss_B = (
             image_to_report_weight * image_normaliser_B
@@ -89,38 +99,3 @@ def symmetric_cross_entropy(
         columns_B = without_columns(logits_BB.T, sample_mask).logsumexp(dim=1)
         loss_B = rows_B + columns_B - 2 * logits_BB.diagonal()
         return mean_over_samples(loss_B, sample_mask, across_ranks=False)
-
-
-def _log_normaliser(
-    rows_BD: Tensor,
-    columns_AD: Tensor,
-    column_mask_A: Tensor | None,
-    temperature: float | Tensor,
-    chunk_size: int | None,
-) -> Tensor:
-    """log Σ_j e^{<row, column_j>/τ} of each row."""
-    if chunk_size is None:
-        return _log_normaliser_of_chunk(rows_BD, columns_AD, column_mask_A, temperature)
-    chunks = [
-        checkpoint(
-            _log_normaliser_of_chunk,
-            rows_CD,
-            columns_AD,
-            column_mask_A,
-            temperature,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-        for rows_CD in rows_BD.split(chunk_size)
-    ]
-    return torch.cat(chunks)
-
-
-def _log_normaliser_of_chunk(
-    rows_CD: Tensor,
-    columns_AD: Tensor,
-    column_mask_A: Tensor | None,
-    temperature: float | Tensor,
-) -> Tensor:
-    logits_CA = rows_CD @ columns_AD.T / temperature
-    return without_columns(logits_CA, column_mask_A).logsumexp(dim=1)

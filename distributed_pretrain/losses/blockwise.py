@@ -1,0 +1,167 @@
+"""Log-normalisers of a similarity matrix that is never held whole, or held once and no more.
+
+The matrix is walked in blocks of rows. A block holds all columns, so the sums of its rows are
+complete; the sums down the columns are kept as a running maximum and a running sum of
+exponentials. Backward walks the same blocks with the same two buffers and adds to gradients that
+were allocated once: automatic differentiation would keep the matrix and several copies of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# B rows, A columns, C rows of one block, D dim.
+
+# Of a matrix that is kept. Larger blocks no longer speed up the matrix products and fall out of
+# the cache between the passes over them; smaller ones starve the products.
+_KEPT_BLOCK_ELEMENTS = 2**22
+
+
+def log_normalisers(
+    rows: Float[Tensor, "batch dim"],
+    columns: Float[Tensor, "all_samples dim"],
+    *,
+    row_mask: Bool[Tensor, " batch"] | None = None,
+    column_mask: Bool[Tensor, " all_samples"] | None = None,
+    chunk_size: int | None = None,
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " all_samples"]]:
+    """log Σ_j e^{<row_i, column_j>} of every row i, and log Σ_i of the same of every column j.
+
+    Masks name the rows and columns that take part (True = real); the figures of the others are
+    finite, mean nothing and must be left out of the loss, and their vectors must be finite too.
+
+    `chunk_size` rows at a time are compared with all columns and compared again in backward:
+    four matrix products instead of three, and two blocks of `chunk_size` x columns in memory.
+    Without it the matrix is kept, once, for backward. Differentiable once.
+    """
+    normalisers: tuple[Tensor, Tensor] = _LogNormalisers.apply(
+        rows, columns, row_mask, column_mask, chunk_size, True
+    )
+    return normalisers
+
+
+def row_log_normalisers(
+    rows: Float[Tensor, "batch dim"],
+    columns: Float[Tensor, "all_samples dim"],
+    *,
+    column_mask: Bool[Tensor, " all_samples"] | None = None,
+    chunk_size: int | None = None,
+) -> Float[Tensor, " batch"]:
+    """log Σ_j e^{<row_i, column_j>} of every row i, as `log_normalisers` gives them."""
+    normalisers: tuple[Tensor, None] = _LogNormalisers.apply(
+        rows, columns, None, column_mask, chunk_size, False
+    )
+    return normalisers[0]
+
+
+class _LogNormalisers(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows_BD: Tensor,
+        columns_AD: Tensor,
+        row_mask_B: Tensor | None,
+        column_mask_A: Tensor | None,
+        chunk_size: int | None,
+        both: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        batch, all_samples = len(rows_BD), len(columns_AD)
+        keep = chunk_size is None
+        ctx.block_rows = chunk_size or max(1, _KEPT_BLOCK_ELEMENTS // max(1, all_samples))
+        kept_BA = rows_BD.new_empty(batch, all_samples) if keep else None
+        logits_CA = None if keep else _block_buffer(rows_BD, columns_AD, ctx.block_rows)
+        exponentials_CA = _block_buffer(rows_BD, columns_AD, ctx.block_rows)
+        row_normaliser_B = rows_BD.new_empty(batch)
+        maximum_A = rows_BD.new_full((all_samples,), torch.finfo(rows_BD.dtype).min)
+        sum_A = rows_BD.new_zeros(all_samples)
+        for block in _blocks(batch, ctx.block_rows):
+            size = block.stop - block.start
+            block_CA = logits_CA[:size] if kept_BA is None else kept_BA[block]
+            _logits(block_CA, rows_BD, columns_AD, row_mask_B, column_mask_A, block)
+            scaled_CA = exponentials_CA[:size]
+            row_maximum_C = block_CA.amax(dim=1)
+            torch.sub(block_CA, row_maximum_C[:, None], out=scaled_CA).exp_()
+            row_normaliser_B[block] = scaled_CA.sum(dim=1).log_().add_(row_maximum_C)
+            if both:
+                larger_A = torch.maximum(maximum_A, block_CA.amax(dim=0))
+                torch.sub(block_CA, larger_A, out=scaled_CA).exp_()
+                sum_A.mul_((maximum_A - larger_A).exp_()).add_(scaled_CA.sum(dim=0))
+                maximum_A = larger_A
+        column_normaliser_A = sum_A.log_().add_(maximum_A) if both else None
+        ctx.save_for_backward(
+            rows_BD,
+            columns_AD,
+            row_mask_B,
+            column_mask_A,
+            kept_BA,
+            row_normaliser_B,
+            column_normaliser_A,
+        )
+        return row_normaliser_B, column_normaliser_A
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, row_gradient_B: Tensor, column_gradient_A: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        (
+            rows_BD,
+            columns_AD,
+            row_mask_B,
+            column_mask_A,
+            kept_BA,
+            row_normaliser_B,
+            column_normaliser_A,
+        ) = ctx.saved_tensors
+        d_rows_BD = torch.empty_like(rows_BD)
+        d_columns_AD = torch.zeros_like(columns_AD)
+        buffer_CA = _block_buffer(rows_BD, columns_AD, ctx.block_rows)
+        d_logits_buffer_CA = torch.empty_like(buffer_CA)
+        for block in _blocks(len(rows_BD), ctx.block_rows):
+            size = block.stop - block.start
+            exponentials_CA, d_logits_CA = buffer_CA[:size], d_logits_buffer_CA[:size]
+            if kept_BA is None:
+                logits_CA = exponentials_CA
+                _logits(logits_CA, rows_BD, columns_AD, row_mask_B, column_mask_A, block)
+            else:
+                logits_CA = kept_BA[block]
+            torch.sub(logits_CA, row_normaliser_B[block, None], out=d_logits_CA).exp_()
+            d_logits_CA.mul_(row_gradient_B[block, None])
+            if column_gradient_A is not None:
+                torch.sub(logits_CA, column_normaliser_A, out=exponentials_CA).exp_()
+                d_logits_CA.addcmul_(exponentials_CA, column_gradient_A.expand_as(d_logits_CA))
+            torch.mm(d_logits_CA, columns_AD, out=d_rows_BD[block])
+            d_columns_AD.addmm_(d_logits_CA.T, rows_BD[block])
+        return d_rows_BD, d_columns_AD, None, None, None, None
+
+
+def _logits(
+    out_CA: Tensor,
+    rows_BD: Tensor,
+    columns_AD: Tensor,
+    row_mask_B: Tensor | None,
+    column_mask_A: Tensor | None,
+    block: slice,
+) -> None:
+    """Write <row, column> of a block; what a mask takes out is the lowest finite number."""
+    torch.mm(rows_BD[block], columns_AD.T, out=out_CA)
+    lowest = torch.finfo(out_CA.dtype).min
+    if column_mask_A is not None:
+        out_CA.masked_fill_(~column_mask_A, lowest)
+    if row_mask_B is not None:
+        out_CA.masked_fill_(~row_mask_B[block, None], lowest)
+
+
+def _block_buffer(rows_BD: Tensor, columns_AD: Tensor, block_rows: int) -> Tensor:
+    return rows_BD.new_empty(min(block_rows, len(rows_BD)), len(columns_AD))
+
+
+def _blocks(rows: int, block_rows: int) -> Iterator[slice]:
+    for start in range(0, rows, block_rows):
+        yield slice(start, min(start + block_rows, rows))
