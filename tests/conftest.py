@@ -20,3 +20,6 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+# After the hook: it imports the packages that are to be checked.
+pytest_plugins = ["tests.tiny_run"]

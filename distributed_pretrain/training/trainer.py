@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NoReturn
 
@@ -73,7 +73,7 @@ class Trainer:
         self.engine.method.train()
         try:
             while not state.finished:
-                values, stop_requested = self.step(batches, interrupted=interruption.raised)
+                values, stop_requested = self.step(batches, interrupted=lambda: interruption.raised)
                 progress.update(
                     state.step,
                     loss=values.get("total", math.nan),
@@ -101,7 +101,7 @@ class Trainer:
             progress.close()
 
     def step(
-        self, batches: Iterator[HostBatch], *, interrupted: bool = False
+        self, batches: Iterator[HostBatch], *, interrupted: Callable[[], bool] = lambda: False
     ) -> tuple[dict[str, float], bool]:
         """One recorded step; its numbers, and whether any rank was interrupted."""
         started = time.perf_counter()

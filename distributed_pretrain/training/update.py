@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ class StepOutcome:
     """Numbers of one step, the same on every rank.
 
     `values` are finite: what was not is left out of a skipped step's. `interrupted` says whether
-    any rank was asked to stop, `flops` what this rank's share of the step costs.
+    any rank was asked to stop.
     """
 
     values: dict[str, float]
@@ -45,9 +46,14 @@ class Updater:
     total_steps: int
 
     def step(
-        self, state: TrainingState, host: HostBatch, *, data_wait_seconds: float, interrupted: bool
+        self,
+        state: TrainingState,
+        host: HostBatch,
+        *,
+        data_wait_seconds: float,
+        interrupted: Callable[[], bool],
     ) -> StepOutcome:
-        """One step on this rank's share of a global batch.
+        """One step on this rank's share of a global batch; `interrupted` is asked at its end.
 
         A loss term or gradient that is not finite on any rank leaves the weights of all as they
         are; the samples are named in `skipped.jsonl`.
@@ -74,7 +80,7 @@ class Updater:
             "gradient_norm": norm,
             **{f"gradient_norm_{name}": value for name, value in gradients.norms.items()},
             "replaced_samples": host.replaced,
-            "interrupted": interrupted,
+            "interrupted": interrupted(),
             "data_wait_seconds": data_wait_seconds,
         }
         by_rank = dict(zip(own, _over_ranks(own, self.engine.device), strict=True))

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from distributed_pretrain.telemetry.metrics_log import is_timing, read_metrics
 
 if TYPE_CHECKING:
-    from tests.distributed_pretrain.conftest import Command
+    from tests.tiny_run import Command
 
 STEPS = 40
 # One worker runs these: they share the uninterrupted run.

@@ -13,7 +13,7 @@ import pytest
 from distributed_pretrain.telemetry.metrics_log import read_metrics
 
 if TYPE_CHECKING:
-    from tests.distributed_pretrain.conftest import Command
+    from tests.tiny_run import Command
 
 ROOT = Path(__file__).parents[2]
 PAIRS = ROOT.parent / "shared" / "data" / "covid_pairs"

@@ -17,7 +17,7 @@ from data_shards.records.manifest import read_shard_index
 from distributed_pretrain.__main__ import main
 
 if TYPE_CHECKING:
-    from tests.distributed_pretrain.conftest import Command
+    from tests.tiny_run import Command
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ import yaml
 
 from distributed_pretrain.benchmark.synthetic_shards import write_synthetic_shards
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TINY_RUN: dict[str, Any] = {
     "vocabulary_size": 100,
     "data": {"image_size_px": 64, "global_batch": 8},

@@ -1,0 +1,150 @@
+"""A run on several ranks that is stopped, killed or gone on with elsewhere ends the same."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from distributed_pretrain.telemetry.metrics_log import is_timing, read_metrics
+from tests.distributed.ranks import Ranks, start_command
+
+pytestmark = pytest.mark.xdist_group("ranks")
+
+STEPS = 12
+# Everything that a split over ranks would change is off: dropout, and statistics of batches.
+EXACT_SPLIT = (
+    "data.global_batch=24",
+    "method.image_encoder.norm=group",
+    "method.projection_norm=group",
+    "method.report_encoder.dropout=0.0",
+    "training.validate_every_steps=6",
+    "training.checkpoint_every_steps=3",
+    "training.gradient_norms_every_steps=4",
+    # Adam makes whole steps of gradients that are nothing but rounding, unless epsilon is larger.
+    "optimizer.learning_rate=1e-3",
+    "optimizer.epsilon=1e-3",
+    "training.rank_timeout_seconds=10",
+)
+
+
+@pytest.fixture(scope="module")
+def one_rank(tiny_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of an uninterrupted run of one process; `keys` has its samples."""
+    folder = tmp_path_factory.mktemp("one")
+    start(tiny_profile, folder, world_size=1).complete()
+    return folder
+
+
+def start(profile: Path, folder: Path, *overrides: str, world_size: int, **faults: Any) -> Ranks:
+    (folder / "keys").mkdir(parents=True, exist_ok=True)
+    return start_command(
+        "pretrain",
+        profile,
+        f"run_folder={folder / 'run'}",
+        *EXACT_SPLIT,
+        f"training.max_steps={STEPS}",
+        *overrides,
+        world_size=world_size,
+        folder=folder,
+        faults={"record": str(folder / "keys")} | faults,
+    )
+
+
+def recorded(folder: Path) -> dict[int, set[str]]:
+    """The samples of each global batch, by the count consumed after it."""
+    batches: dict[int, list[str]] = {}
+    for path in (folder / "keys").iterdir():
+        for line in map(json.loads, path.read_text().splitlines()):
+            batches.setdefault(line["consumed"], []).extend(line["keys"])
+    for keys in batches.values():
+        assert len(keys) == len(set(keys)), "a sample twice in a batch"
+    return {consumed: set(keys) for consumed, keys in batches.items()}
+
+
+def decided(folder: Path) -> list[dict[str, Any]]:
+    lines = read_metrics(folder / "run" / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if not is_timing(k)} for line in lines]
+
+
+def test_a_run_goes_on_with_any_number_of_ranks(
+    tiny_profile: Path, one_rank: Path, tmp_path: Path
+) -> None:
+    """Four ranks, then three, two and one: the same samples, and the same losses."""
+    for world_size, last_step in ((4, 3), (3, 6), (2, 9)):
+        stop = {"number": signal.SIGUSR2, "rank": world_size - 1, "step": last_step}
+        ranks = start(tiny_profile, tmp_path, world_size=world_size, signal=stop)
+        assert ranks.wait() == [75] * world_size, ranks.said(0)
+        assert f"interrupted at step {last_step}: checkpoint saved" in ranks.said(0)
+    start(tiny_profile, tmp_path, world_size=1).complete()
+    assert recorded(tmp_path) == recorded(one_rank)
+    assert len(recorded(tmp_path)) == STEPS
+    for ours, expected in zip(decided(tmp_path), decided(one_rank), strict=True):
+        assert ours.pop("split") == expected.pop("split")
+        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_a_non_finite_sample_on_one_rank_makes_all_skip_the_step(
+    tiny_profile: Path, one_rank: Path, tmp_path: Path
+) -> None:
+    second_batch = (one_rank / "keys" / "rank0.jsonl").read_text().splitlines()[1]
+    bad = json.loads(second_batch)["keys"][20]
+    start(tiny_profile, tmp_path, world_size=2, bad_samples=[bad]).complete()
+    first, *_ = map(json.loads, (tmp_path / "run" / "skipped.jsonl").read_text().splitlines())
+    assert (first["step"], first["rank"], first["keys"]) == (2, 1, [bad])
+    assert "global" in first["not_finite"]
+    steps = [line for line in decided(tmp_path) if line["split"] == "train"]
+    assert [step["skipped_steps"] for step in steps[:3]] == [0, 1, 1]
+    assert "total" not in steps[1]
+    assert steps[0]["total"] == pytest.approx(decided(one_rank)[0]["total"], rel=1e-3)
+    assert len(steps) == STEPS
+
+
+def kill_and_go_on(profile: Path, folder: Path, *, kills: int) -> None:
+    """Kill a random one of two ranks at random moments, start again, and let the last one end."""
+    chance = random.Random(7)
+    metrics = folder / "run" / "metrics.jsonl"
+    for number in range(kills):
+        ranks = start(profile, folder, "training.checkpoint_every_steps=1", world_size=2)
+        wanted = (STEPS - 1) * (number + 1) // (kills + 1)
+        deadline = time.monotonic() + 120
+        while not (metrics.exists() and metrics.read_text().count('"train"') > wanted):
+            assert time.monotonic() < deadline, ranks.said(0)
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
+        victim = chance.randrange(2)
+        ranks.processes[victim].kill()
+        statuses = ranks.wait()
+        assert statuses[victim] in (-9, 0)
+        assert statuses[1 - victim] in ((75,) if statuses[victim] else (0,)), ranks.said(1 - victim)
+        if statuses[victim]:
+            assert f"rank {victim} (" in ranks.said(1 - victim)
+    start(profile, folder, "training.checkpoint_every_steps=1", world_size=2).complete()
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tiny_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    overrides = "training.checkpoint_every_steps=1"
+    start(tiny_profile, folder, overrides, world_size=2).complete()
+    return folder
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_whose_ranks_are_killed_ends_with_the_same_weights(
+    kills: int, tiny_profile: Path, two_ranks: Path, tmp_path: Path
+) -> None:
+    kill_and_go_on(tiny_profile, tmp_path, kills=kills)
+    assert decided(tmp_path) == decided(two_ranks)
+    ours, expected = (
+        load_file(folder / "run" / "checkpoints" / "last" / "model.safetensors")
+        for folder in (tmp_path, two_ranks)
+    )
+    assert ours.keys() == expected.keys()
+    assert all(ours[name].equal(expected[name]) for name in expected)
