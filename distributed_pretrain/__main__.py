@@ -10,7 +10,7 @@ from pathlib import Path
 from data_shards.records.errors import InputError
 
 DESCRIPTION = "Pre-training of chest X-ray encoders from radiology reports."
-BENCHMARKS = ("shards", "loader", "step", "checkpoint")
+BENCHMARKS = ("shards", "loader", "step", "loss", "checkpoint")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

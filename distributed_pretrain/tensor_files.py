@@ -1,0 +1,139 @@
+"""Tensors and nested values as files that are hashed while written and never unpickled.
+
+Tensors go into the safetensors format: 8 bytes that give the length of a JSON header, the header,
+the raw values. The library reads them back. It does not write them, because its `save_file` leaves
+the checksum to a second pass over the file and has a full disk as an error of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Hashing and writing such a piece lets other threads run meanwhile, and the write finds in a
+# core's cache what the hash has just read.
+PIECE_BYTES = 1 << 20
+_HEADER_ALIGNMENT_BYTES = 8
+_DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def write_hashed(path: Path, content: Iterable[bytes | memoryview]) -> str:
+    """The sha256 (hex) of a new file `path` that holds `content`, and is on the disk already.
+
+    Raises OSError as the system does.
+    """
+    digest = hashlib.sha256()
+    with path.open("wb", buffering=0) as file:
+        for part in content:
+            view = memoryview(part)
+            for start in range(0, len(view), PIECE_BYTES):
+                piece = view[start : start + PIECE_BYTES]
+                digest.update(piece)
+                while piece:  # a nearly full disk takes a part first
+                    piece = piece[file.write(piece) :]
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def safetensors_content(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The parts of a safetensors file, the tensors' own memory where they are contiguous.
+
+    Tensors that share memory are each written whole. Raises KeyError for a type of number that
+    the format does not know.
+    """
+    # The widest first, as the library does: every tensor then starts at a multiple of its width.
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header, end = {}, 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.itemsize
+        header[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _HEADER_ALIGNMENT_BYTES)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for name in names:
+        values = tensors[name].detach().cpu().contiguous().reshape(-1)
+        yield values.view(torch.uint8).numpy().data
+
+
+def split_tensors(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+    """`tree` without its tensors, as plain JSON, and the tensors by their path ("state.0.step").
+
+    A tree is made of dicts (with keys of any plain type), lists, tuples, tensors, numbers,
+    strings, booleans and None; nothing mutable is shared with it but the tensors' memory. The
+    JSON keeps a tensor's strides: a fused optimizer wants moments laid out as their parameter.
+    Raises TypeError for anything else in the tree.
+    """
+    tensors: dict[str, Tensor] = {}
+    return _split(tree, (), tensors), tensors
+
+
+def join_tensors(plain: Any, tensors: dict[str, Tensor]) -> Any:
+    """The tree that `split_tensors` took apart, with these tensors in it.
+
+    Tensors already laid out as they were are taken as they are, others copied.
+    """
+    if isinstance(plain, list):
+        return [join_tensors(item, tensors) for item in plain]
+    if not isinstance(plain, dict):
+        return plain
+    match plain:
+        case {"tensor": path, "stride": stride}:
+            return _laid_out(tensors[path], tuple(stride))
+        case {"tuple": items}:
+            return tuple(join_tensors(item, tensors) for item in items)
+        case {"dict": pairs}:
+            return {key: join_tensors(value, tensors) for key, value in pairs}
+    raise ValueError(f"neither tensor, tuple nor dict: {plain}")
+
+
+def _split(tree: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
+    match tree:
+        case Tensor():
+            name = ".".join(path)
+            assert name not in tensors, f"two tensors at {name}"
+            tensors[name] = tree
+            # Of a copy: the tensor itself may be a view with holes.
+            dense = torch.empty_like(tree, device="meta")
+            return {"tensor": name, "stride": list(dense.stride())}
+        case dict():
+            pairs = [
+                [key, _split(value, (*path, str(key)), tensors)] for key, value in tree.items()
+            ]
+            return {"dict": pairs}
+        case list() | tuple():
+            items = [_split(item, (*path, str(i)), tensors) for i, item in enumerate(tree)]
+            return items if isinstance(tree, list) else {"tuple": items}
+        case None | bool() | int() | float() | str():
+            return tree
+    raise TypeError(f"{'.'.join(path)}: a {type(tree).__name__} has no place in a checkpoint")
+
+
+def _laid_out(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
+    if tensor.stride() == stride:
+        return tensor
+    laid_out = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
+    return laid_out.copy_(tensor)
