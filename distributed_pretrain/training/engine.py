@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.base import Method
+from distributed_pretrain.models.sync_batch_norm import with_device_sync_norms
 from distributed_pretrain.training.config import TrainingConfig
 
 
@@ -30,7 +31,10 @@ class Engine:
     ) -> None:
         timeout = timedelta(seconds=training.collective_timeout_seconds)
         self._accelerator = Accelerator(
-            deepspeed_plugin=None if deepspeed is None else DeepSpeedPlugin(hf_ds_config=deepspeed),
+            deepspeed_plugin=None
+            if deepspeed is None
+            # Stage 3 would cut up hub models while transformers loads them.
+            else DeepSpeedPlugin(hf_ds_config=deepspeed, zero3_init_flag=False),
             kwargs_handlers=[
                 # Ranks normalise with batch statistics or shared ones: running statistics of
                 # rank 0 need not travel in every forward (see `Trainer`, before a validation).
@@ -52,7 +56,7 @@ class Engine:
         Norms that share statistics use torch's fused ones where several GPUs take part.
         """
         if self.world_size > 1 and self.device.type == "cuda":
-            method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+            method = with_device_sync_norms(method)
         self.method = method
         self.optimizer = optimizer
         self.parameters = [p for p in method.parameters() if p.requires_grad]

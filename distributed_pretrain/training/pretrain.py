@@ -23,6 +23,7 @@ from distributed_pretrain.evaluation.retrieval import RETRIEVAL_METRICS
 from distributed_pretrain.losses.collectives import wait_for_all
 from distributed_pretrain.methods.base import Method
 from distributed_pretrain.methods.catalog import build_method
+from distributed_pretrain.telemetry.flops import StepFlops
 from distributed_pretrain.telemetry.telemetry import Telemetry
 from distributed_pretrain.training.config import OptimizerConfig
 from distributed_pretrain.training.engine import Engine
@@ -111,9 +112,19 @@ def use_channels_last(method: Method) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
+def build_engine(config: PretrainConfig) -> Engine:
+    """The engine that `training.distributed` names. Raises InputError where it cannot work."""
+    if config.training.distributed.name == "ddp":
+        return Engine(config.training)
+    # Here: DeepSpeed takes seconds to import, and only its own runs need it.
+    from distributed_pretrain.training.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(config.training, global_batch=config.data.global_batch)
+
+
 def build_trainer(config: PretrainConfig) -> Trainer:
     """Every part of a run in this process, at its newest intact checkpoint or the beginning."""
-    engine = Engine(config.training)
+    engine = build_engine(config)
     run = RunFolder(config.run_folder)
     try:
         return _build_trainer(config, engine, run)
@@ -142,6 +153,7 @@ def _build_trainer(config: PretrainConfig, engine: Engine, run: RunFolder) -> Tr
     if config.training.channels_last:
         use_channels_last(method)
     method.to(engine.device)
+    flops = StepFlops.of(method, image_size_px=data.image_size_px)
     engine.prepare(method, build_optimizer(config.optimizer, method))
     latest = run.latest_checkpoint()
     checkpoint = load_checkpoint(latest) if latest is not None else None
@@ -208,6 +220,7 @@ def _build_trainer(config: PretrainConfig, engine: Engine, run: RunFolder) -> Tr
         ),
         state=state,
         telemetry=telemetry,
+        flops=flops,
     )
 
 
