@@ -11,13 +11,17 @@ with tensors of the same shape.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 
 def world_size() -> int:
@@ -111,3 +115,47 @@ def _all_reduced(values: Tensor) -> Tensor:
     total = values.clone(memory_format=torch.contiguous_format)
     distributed.all_reduce(total)
     return total
+
+
+# A key-value store beside the collectives, for what ranks must say when those no longer work.
+RankStore: TypeAlias = Store
+# What a call to a store raises when its host is gone, or does not answer in time.
+STORE_ERRORS = (distributed.DistError,)
+
+
+def store_address() -> str:
+    """Where the launcher put the ranks' store: "host:port"."""
+    return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+
+
+def rank_zero_hosts_the_store() -> bool:
+    """Whether the store ends with rank 0's process (else it ends with torchrun's on its node)."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+
+
+def connect_to_store(*, rank: int, ranks: int, timeout_seconds: float) -> RankStore:
+    """A connection of its own to the store at `store_address`, with keys of this start only.
+
+    Every rank must connect equally often. A host that is stopped, not dead, makes a call wait for
+    longer than the timeout: call from a thread that may hang. Where rank 0 hosts the store, its
+    connection keeps it open beyond the end of the process group.
+    """
+    meeting = rendezvous(
+        "env://", rank=rank, world_size=ranks, timeout=timedelta(seconds=timeout_seconds)
+    )
+    store, _, _ = next(meeting)
+    # torchrun may keep its store over restarts; one process may start more than once.
+    restart = f"liveness/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    start = store.add(f"{restart}/starts/{rank}", 1)
+    return PrefixStore(f"{restart}/{start}", store)
+
+
+def is_communication_error(error: BaseException) -> bool:
+    """Whether a collective failed for want of another rank: gone, or too late.
+
+    gloo raises plain RuntimeErrors; those of tensors that do not fit are "enforce fail", and ours.
+    """
+    text = str(error)
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError) and "gloo/transport" in text and "enforce fail" not in text
+    )

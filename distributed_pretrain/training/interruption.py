@@ -5,19 +5,24 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-# sysexits' EX_TEMPFAIL: not done, and the same command goes on.
+# sysexits' EX_TEMPFAIL: not done, and the same command goes on ("requeue me").
 INTERRUPTED_EXIT_STATUS = 75
 
 
+# Ctrl-C; the end of an allocation, and torchrun to the ranks beside a dead one; Slurm's warning
+# before the time limit or a preemption, as submitit asks for it.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
 class InterruptionFlag:
-    """Remembers SIGINT and SIGTERM; the trainer looks at it at step boundaries.
+    """Remembers SIGINT, SIGTERM and SIGUSR2; the trainer looks at it at step boundaries.
 
     A handler that did more could deadlock: other ranks may be inside a collective.
     """
 
     def __init__(self) -> None:
         self.raised = False
-        self._previous = {s: signal.signal(s, self._set) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = {number: signal.signal(number, self._set) for number in SIGNALS}
 
     def _set(self, number: int, frame: FrameType | None) -> None:
         del number, frame
