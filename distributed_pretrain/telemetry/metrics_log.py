@@ -10,7 +10,7 @@ from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_text_atomically
 
 TIMING_SUFFIXES = ("_per_second", "_seconds")
-TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share"})
+TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share", "mfu"})
 
 
 def is_timing(name: str) -> bool:

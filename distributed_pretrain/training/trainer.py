@@ -7,22 +7,24 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import torch
 
-from distributed_pretrain.checkpoint import (
-    Checkpoint,
-    TrainingState,
-    load_checkpoint,
-    save_checkpoint,
-)
+from distributed_pretrain.checkpoint import Checkpoint, TrainingState, load_checkpoint
+from distributed_pretrain.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.losses.collectives import copy_from_main, wait_for_all
+from distributed_pretrain.telemetry.flops import (
+    StepFlops,
+    model_flops_utilisation,
+    peak_flops_per_second,
+)
 from distributed_pretrain.telemetry.progress import TrainingProgress
 from distributed_pretrain.telemetry.telemetry import Telemetry
+from distributed_pretrain.training.config import TrainingConfig
 from distributed_pretrain.training.engine import Engine
 from distributed_pretrain.training.interruption import InterruptionFlag
 from distributed_pretrain.training.run_folder import RunFolder
@@ -46,6 +48,7 @@ class Trainer:
         validator: Validator,
         state: TrainingState,
         telemetry: Telemetry | None,
+        flops: StepFlops,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -55,6 +58,12 @@ class Trainer:
         self.validator = validator
         self.state = state
         self.telemetry = telemetry
+        self.flops = flops
+        self.peak_flops_per_second = peak_flops_per_second_of(config.training, engine.device)
+        self.checkpoints: CheckpointWriter | None = None
+        if engine.is_main:
+            keep = config.training.keep_checkpoints
+            self.checkpoints = CheckpointWriter(run.checkpoints, keep=keep)
         self.total_steps = updater.total_steps
         self.validate_every = config.training.validate_every_steps or loader.steps_per_epoch
         self.save_every = config.training.checkpoint_every_steps or loader.steps_per_epoch
@@ -92,8 +101,10 @@ class Trainer:
                 if due or is_best or state.finished or stop_requested:
                     self._save(is_best)
                 if stop_requested and not state.finished:
+                    self._finish_saving()
                     progress.say(f"interrupted at step {state.step}: checkpoint saved")
                     return False
+            self._finish_saving()
             return True
         finally:
             interruption.restore()
@@ -112,17 +123,25 @@ class Trainer:
             self.state, host, data_wait_seconds=waited, interrupted=interrupted
         )
         seconds = time.perf_counter() - started
+        rows, tokens = host.report.token_ids.shape
+        flops = self.flops.per_step(rows=rows, tokens=tokens)
         values = outcome.values | {
             "pairs_per_second": self.config.data.global_batch / seconds,
             "step_seconds": seconds,
             "data_wait_share": waited / seconds,
             "memory_bytes": peak_memory_bytes(self.engine.device),
+            "model_flops_per_second": flops / seconds,
         }
+        utilisation = model_flops_utilisation(flops, seconds, self.peak_flops_per_second)
+        if utilisation is not None:
+            values["mfu"] = utilisation
         self._record("train", values)
         return values, outcome.interrupted
 
     def close(self) -> None:
-        """Close the records and leave the process group."""
+        """End the last save, close the records and leave the process group."""
+        if self.checkpoints is not None:
+            self.checkpoints.close()
         if self.telemetry is not None:
             self.telemetry.close()
         self.engine.close()
@@ -156,15 +175,15 @@ class Trainer:
         """Go back to the weights from before the skipped steps, and on with the next samples."""
         state = self.state
         last_good = state.step - state.consecutive_skips
-        wait_for_all()
+        self._finish_saving()
         folder = self.run.newest_checkpoint_until(last_good)
         if folder is None:
             self._refuse_to_go_on(
                 f"{state.consecutive_skips} steps in a row, and no checkpoint is older"
             )
-        wait_for_all()
         checkpoint = load_checkpoint(folder)
         self.engine.load_state(checkpoint.model, checkpoint.optimizer)
+        wait_for_all()  # all have read it before rank 0 tidies up
         for name, value in vars(
             replace(
                 checkpoint.state,
@@ -203,15 +222,16 @@ class Trainer:
             model=self.engine.model_state(),
             optimizer=self.engine.optimizer_state(),
         )
-        if self.engine.is_main:
-            if self.telemetry is not None:
-                self.telemetry.flush()
-            save_checkpoint(
-                self.run.checkpoints,
-                checkpoint,
-                keep=self.config.training.keep_checkpoints,
-                is_best=is_best,
-            )
+        if self.telemetry is not None:
+            self.telemetry.flush()
+        if self.checkpoints is not None:
+            self.checkpoints.save(checkpoint, is_best=is_best)
+
+    def _finish_saving(self) -> None:
+        """Return when every save so far is on the disk, on all ranks."""
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+        wait_for_all()
 
 
 def peak_memory_bytes(device: torch.device) -> float:
@@ -219,3 +239,15 @@ def peak_memory_bytes(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
+
+
+def peak_flops_per_second_of(training: TrainingConfig, device: torch.device) -> float | None:
+    """The peak that `mfu` is a share of: as configured, or that of the device where it is known."""
+    if training.peak_teraflops is not None:
+        return training.peak_teraflops * 1e12
+    if device.type != "cuda":
+        return None
+    arithmetic: Literal["bf16", "tf32", "float32"] = "bf16"
+    if training.precision == "float32":
+        arithmetic = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "float32"
+    return peak_flops_per_second(torch.cuda.get_device_name(device), arithmetic)

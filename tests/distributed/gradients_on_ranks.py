@@ -38,7 +38,7 @@ class Case:
     chunk_size: int | None = None
 
 
-GROUP_NORMS = {
+GROUP_NORMS: dict[str, Any] = {
     "image_encoder": {
         "backbone": "resnet18",
         "weights": None,

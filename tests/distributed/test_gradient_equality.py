@@ -157,5 +157,5 @@ def test_the_whole_matrix_on_four_ranks(tmp_path: Path, one_process: dict[str, A
     for name, ours in exact.items():
         expected = one_process["sync" if name == "sync norms" else "group"]
         assert_equal_training(ours, expected, EXACT)
-    for case_name, ours in on_ranks(ZERO_CASES, 4, tmp_path / "zero").items():
-        assert_equal_training(ours, one_process["group"], FLOAT32), case_name
+    for ours in on_ranks(ZERO_CASES, 4, tmp_path / "zero").values():
+        assert_equal_training(ours, one_process["group"], FLOAT32)
