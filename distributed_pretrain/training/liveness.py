@@ -331,7 +331,7 @@ class Liveness:
         """Rank 0 tells the user; where its process or node is gone, rank 1 and one of each node."""
         if verdict.rank != 0:
             return self.rank == 0
-        return self.rank == 1 or os.environ.get("LOCAL_RANK", str(self.rank)) == "0"
+        return self.rank == 1 or (self.rank > 1 and os.environ.get("LOCAL_RANK") == "0")
 
     def _decide(self, verdict: Verdict) -> None:
         with self._lock:
