@@ -62,7 +62,8 @@ class DeepSpeedEngine(Engine):
                 bf16=training.precision == "bf16",
             ),
         )
-        if self.world_size != world_size():
+        if self._accelerator.deepspeed_plugin is None or self.world_size != world_size():
+            self.close()
             raise InputError(
                 "training.distributed.name=deepspeed needs GPUs, and Accelerate found none: "
                 "use training.distributed.name=ddp"
