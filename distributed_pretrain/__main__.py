@@ -10,11 +10,11 @@ from pathlib import Path
 from data_shards.records.errors import InputError
 
 DESCRIPTION = "Pre-training of chest X-ray encoders from radiology reports."
-BENCHMARKS = ("shards", "loader", "step", "loss", "checkpoint")
+BENCHMARKS = ("shards", "loader", "step", "loss", "checkpoint", "scaling")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 done, 2 bad input, 75 interrupted (the same command goes on)."""
+    """The exit status: 0 done, 2 bad input, 75 interrupted or a rank lost (the command goes on)."""
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -72,6 +72,7 @@ def _quickstart(options: argparse.Namespace) -> int:
 def _pretrain(options: argparse.Namespace) -> int:
     from data_shards.profiles import load_profile
     from distributed_pretrain.config import PretrainConfig
+    from distributed_pretrain.training.exit_status import PeerError
     from distributed_pretrain.training.interruption import INTERRUPTED_EXIT_STATUS
     from distributed_pretrain.training.pretrain import pretrain
     from distributed_pretrain.training.skips import NonFiniteError
@@ -82,6 +83,8 @@ def _pretrain(options: argparse.Namespace) -> int:
     except NonFiniteError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except PeerError as error:
+        return error.exit_status
     return 0 if finished else INTERRUPTED_EXIT_STATUS
 
 

@@ -22,7 +22,8 @@ from data_shards.profiles import Config, parse_overrides, validate
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.benchmark.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.config import PretrainConfig
-from distributed_pretrain.training.pretrain import build_trainer
+from distributed_pretrain.training.liveness import Liveness
+from distributed_pretrain.training.pretrain import build_trainer, make_engine
 from distributed_pretrain.training.trainer import Trainer, peak_memory_bytes
 
 TARGET_RATIO = 1.05
@@ -61,7 +62,9 @@ def run(overrides: Sequence[str]) -> None:
 
 def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
     """Median seconds a step of both loops, their ratio, and the trainer's shares."""
-    trainer = build_trainer(_pretrain_config(config, folder))
+    pretrain_config = _pretrain_config(config, folder)
+    alone = Liveness(rank=0, world_size=1, timeout_seconds=1)
+    trainer = build_trainer(pretrain_config, make_engine(pretrain_config), alone)
     trainer.engine.method.train()
     batches = trainer.loader.batches()
     memory = [
@@ -83,6 +86,7 @@ def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
         )
     batches.close()
     trainer.close()
+    trainer.engine.close()
     bare_seconds = statistics.median(bare[config.warmup_steps :])
     full_seconds = statistics.median(full[config.warmup_steps :])
     return {

@@ -27,6 +27,7 @@ from distributed_pretrain.telemetry.flops import StepFlops
 from distributed_pretrain.telemetry.telemetry import Telemetry
 from distributed_pretrain.training.config import OptimizerConfig
 from distributed_pretrain.training.engine import Engine
+from distributed_pretrain.training.liveness import Liveness
 from distributed_pretrain.training.run_folder import RunFolder
 from distributed_pretrain.training.skips import SkippedBatches
 from distributed_pretrain.training.trainer import Trainer
@@ -39,19 +40,38 @@ def pretrain(config: PretrainConfig) -> bool:
 
     True when the run is complete; False when a signal ended it after a checkpoint. Raises
     InputError for anything wrong with the config, the shards or the folder, before the
-    first step, and NonFiniteError during training.
+    first step, NonFiniteError during training, and PeerError when another rank is the cause.
     """
-    trainer = build_trainer(config)
+    engine = make_engine(config)
     try:
-        if trainer.state.finished:
-            if trainer.engine.is_main:
-                print(f"{config.run_folder}: already complete", file=sys.stderr)
-            return True
-        if trainer.engine.is_main:
-            _announce(trainer)
-        return trainer.fit()
+        with Liveness(
+            rank=engine.rank,
+            world_size=engine.world_size,
+            timeout_seconds=config.training.rank_timeout_seconds,
+        ) as liveness:
+            trainer = build_trainer(config, engine, liveness)
+            try:
+                if trainer.state.finished:
+                    if engine.is_main:
+                        print(f"{config.run_folder}: already complete", file=sys.stderr)
+                    return True
+                if engine.is_main:
+                    _announce(trainer)
+                return trainer.fit()
+            finally:
+                trainer.close()
     finally:
-        trainer.close()
+        engine.close()
+
+
+def make_engine(config: PretrainConfig) -> Engine:
+    """This process's part in the ranks that its launcher's variables describe."""
+    if config.training.distributed.name == "ddp":
+        return Engine(config.training)
+    # DeepSpeed takes seconds to import, and not everybody has it.
+    from distributed_pretrain.training.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(config.training, global_batch=config.data.global_batch)
 
 
 def build_tokenizer(config: PretrainConfig, folder: Path, training: ShardSplit) -> None:
@@ -122,20 +142,20 @@ def build_engine(config: PretrainConfig) -> Engine:
     return DeepSpeedEngine(config.training, global_batch=config.data.global_batch)
 
 
-def build_trainer(config: PretrainConfig) -> Trainer:
+def build_trainer(config: PretrainConfig, engine: Engine, liveness: Liveness) -> Trainer:
     """Every part of a run in this process, at its newest intact checkpoint or the beginning."""
-    engine = build_engine(config)
     run = RunFolder(config.run_folder)
     try:
-        return _build_trainer(config, engine, run)
+        return _build_trainer(config, engine, run, liveness)
     except BaseException:
         if engine.is_main:
             run.discard()
-        engine.close()
         raise
 
 
-def _build_trainer(config: PretrainConfig, engine: Engine, run: RunFolder) -> Trainer:
+def _build_trainer(
+    config: PretrainConfig, engine: Engine, run: RunFolder, liveness: Liveness
+) -> Trainer:
     data = config.data
     split = ShardSplit.open(data.shards, "train", data.text_policy)
     validation_split = ShardSplit.open(data.shards, "validate", data.text_policy)
@@ -221,6 +241,7 @@ def _build_trainer(config: PretrainConfig, engine: Engine, run: RunFolder) -> Tr
         state=state,
         telemetry=telemetry,
         flops=flops,
+        liveness=liveness,
     )
 
 

@@ -27,6 +27,7 @@ from distributed_pretrain.telemetry.telemetry import Telemetry
 from distributed_pretrain.training.config import TrainingConfig
 from distributed_pretrain.training.engine import Engine
 from distributed_pretrain.training.interruption import InterruptionFlag
+from distributed_pretrain.training.liveness import Liveness
 from distributed_pretrain.training.run_folder import RunFolder
 from distributed_pretrain.training.skips import NonFiniteError
 from distributed_pretrain.training.stopping import judge_validation
@@ -49,6 +50,7 @@ class Trainer:
         state: TrainingState,
         telemetry: Telemetry | None,
         flops: StepFlops,
+        liveness: Liveness,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -59,6 +61,7 @@ class Trainer:
         self.state = state
         self.telemetry = telemetry
         self.flops = flops
+        self.liveness = liveness
         self.peak_flops_per_second = peak_flops_per_second_of(config.training, engine.device)
         self.checkpoints: CheckpointWriter | None = None
         if engine.is_main:
@@ -117,8 +120,10 @@ class Trainer:
         """One recorded step; its numbers, and whether any rank was interrupted."""
         started = time.perf_counter()
         waited_before = self.loader.wait_seconds
+        self.liveness.at(self.state.step, "waiting for data")
         host = next(batches)
         waited = self.loader.wait_seconds - waited_before
+        self.liveness.at(self.state.step, "training")
         outcome = self.updater.step(
             self.state, host, data_wait_seconds=waited, interrupted=interrupted
         )
@@ -139,16 +144,17 @@ class Trainer:
         return values, outcome.interrupted
 
     def close(self) -> None:
-        """End the last save, close the records and leave the process group."""
+        """End the last save and close the records."""
         if self.checkpoints is not None:
-            self.checkpoints.close()
+            with self.liveness.kept_alive():
+                self.checkpoints.close()
         if self.telemetry is not None:
             self.telemetry.close()
-        self.engine.close()
 
     def _validate(self, progress: TrainingProgress) -> tuple[bool, bool]:
         method = self.engine.method
         started = time.monotonic()
+        self.liveness.at(self.state.step, "validating")
         copy_from_main(method.buffers())
         metrics = self.validator.measure(method)
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
@@ -215,6 +221,7 @@ class Trainer:
             self.telemetry.record(self.state.step, split, values)
 
     def _save(self, is_best: bool) -> None:
+        self.liveness.at(self.state.step, "saving")
         # Every rank takes part: parts of the state may lie on each.
         checkpoint = Checkpoint(
             state=replace(self.state),
