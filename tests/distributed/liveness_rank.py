@@ -1,4 +1,4 @@
-"""One rank of the liveness tests, and what befalls it. Imports little: a rank starts in no time."""
+"""One rank of the liveness tests, and what befalls it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 from torch import distributed
@@ -35,13 +34,14 @@ class Scenario:
     hang_timeout_seconds: float | None = None
 
 
-def run(rank: int, scenario: Scenario, environment: dict[str, str], folder: Path) -> None:
-    """Train as `rank`, and leave as a command does: its status, its lines on stderr."""
-    os.environ |= environment | {"LOCAL_RANK": str(rank), "RANK": str(rank)}
-    os.environ["WORLD_SIZE"] = str(scenario.ranks)
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        os.dup2(os.open(folder / f"{name}{rank}", os.O_WRONLY | os.O_CREAT), number)
-    torch.set_num_threads(1)
+def run(scenario: Scenario, agent_port: int | None) -> None:
+    """Train, and leave as a command does: with its status, and its lines on stderr.
+
+    `agent_port` is that of a store outside the ranks, as torchrun has.
+    """
+    if agent_port is not None:
+        os.environ |= {"MASTER_PORT": str(agent_port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    rank = int(os.environ["RANK"])
     distributed.init_process_group(
         "gloo", timeout=timedelta(seconds=scenario.group_timeout_seconds)
     )
@@ -52,7 +52,7 @@ def run(rank: int, scenario: Scenario, environment: dict[str, str], folder: Path
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    print("finished", flush=True)
+    print("finished", file=sys.stderr)
 
 
 def train(rank: int, scenario: Scenario) -> None:
@@ -78,7 +78,7 @@ def train(rank: int, scenario: Scenario) -> None:
                 elif scenario.others_save:
                     with liveness.kept_alive():
                         time.sleep(TIMEOUT_SECONDS + 1.5)
-                        print("saved", flush=True)
+                        print("saved", file=sys.stderr)
             liveness.at(step, "compute")
             exchange()
         # Ends the store too where rank 0 hosts it, were it not for the rank's own connection.

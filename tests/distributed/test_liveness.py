@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import signal
-import socket
-import sys
 import time
-from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-import liveness_rank
 import pytest
-from liveness_rank import TIMEOUT_SECONDS, Scenario
 from torch.distributed.rendezvous import rendezvous
 
 from data_shards.records.errors import InputError
 from distributed_pretrain.losses.collectives import is_communication_error
 from distributed_pretrain.training.liveness import Liveness
+from tests.distributed.liveness_rank import TIMEOUT_SECONDS, Scenario, run
+from tests.distributed.ranks import start_ranks
 
-# One worker: the fork server imports torch once for the whole file.
+# One worker: ranks of several files at a time would be slow, and these have a time to keep.
 pytestmark = pytest.mark.xdist_group("liveness")
 
 LOST = 75
@@ -33,93 +28,63 @@ MARGIN_SECONDS = 20.0
 
 @dataclass
 class Ending:
-    """Exit statuses (None: still there, and then killed) and what each rank printed."""
+    """Exit statuses (None: still there, and then killed), and what each rank said."""
 
     statuses: list[int | None]
     lines: list[str]
-    printed: list[str]
     seconds: float
 
     @property
     def all_lines(self) -> str:
+        """Of all ranks."""
         return "".join(self.lines)
 
 
-@pytest.fixture(scope="module")
-def fork_server() -> ForkServerContext:
-    """Ranks fork from a process that has torch: importing it takes seconds for each."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["liveness_rank"])
-    with pytest.MonkeyPatch.context() as patch:
-        # Python 3.11's fork server preloads by its own path.
-        patch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
-        first = context.Process(target=print)
-        first.start()
-        first.join()
-    return context
-
-
-def end_of(
-    scenario: Scenario, fork_server: ForkServerContext, folder: Path, *, agent_store: bool = False
-) -> Ending:
+def end_of(scenario: Scenario, folder: Path, *, agent_store: bool = False) -> Ending:
     """Start the ranks; wait for all but a stopped or hanging victim.
 
     With a store that lives on, a stopped one is woken when the others have gone.
     """
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     agent = None
-    if agent_store:  # as torchrun, whose store outlives every rank
-        address = "tcp://127.0.0.1:" + environment["MASTER_PORT"]
-        agent, _, _ = next(rendezvous(address, rank=0, world_size=1))
-        environment["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-    ranks = [
-        fork_server.Process(target=liveness_rank.run, args=(rank, scenario, environment, folder))
-        for rank in range(scenario.ranks)
-    ]
+    if agent_store:
+        agent, _, _ = next(rendezvous("tcp://127.0.0.1:0", rank=0, world_size=1))
     started = time.monotonic()
-    for process in ranks:
-        process.start()
+    agent_port = agent and agent.port
+    ranks = start_ranks(run, scenario, agent_port, world_size=scenario.ranks, folder=folder)
     deadline = started + TIMEOUT_SECONDS + MARGIN_SECONDS
-    for rank, process in enumerate(ranks):
-        if not (rank == scenario.victim and scenario.fate in ("stopped", "hangs")):
+    victim = ranks.processes[scenario.victim]
+    for process in ranks.processes:
+        if process is not victim or scenario.fate not in ("stopped", "hangs"):
             process.join(max(0.0, deadline - time.monotonic()))
     seconds = time.monotonic() - started
     if scenario.fate == "stopped" and agent_store:
-        os.kill(ranks[scenario.victim].pid or 0, signal.SIGCONT)
-        ranks[scenario.victim].join(MARGIN_SECONDS)
-    statuses = [process.exitcode for process in ranks]
-    for process in ranks:
-        process.kill()
-        process.join()
+        os.kill(victim.pid or 0, signal.SIGCONT)
+        victim.join(MARGIN_SECONDS)
+    statuses = [process.exitcode for process in ranks.processes]
+    ranks.kill()
     del agent
-    return Ending(
-        statuses,
-        # Torch's own warnings about connections that broke are not ours.
-        [own_lines(folder / f"stderr{rank}") for rank in range(scenario.ranks)],
-        [(folder / f"stdout{rank}").read_text() for rank in range(scenario.ranks)],
-        seconds,
-    )
+    said = [own_lines(ranks.said(rank)) for rank in range(scenario.ranks)]
+    return Ending(statuses, said, seconds)
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@pytest.fixture(scope="module", autouse=True)
+def _fork_server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Up before anything is timed: it imports the product first."""
+    start_ranks(print, world_size=1, folder=tmp_path_factory.mktemp("first")).complete()
 
 
-def own_lines(path: Path) -> str:
-    ours = re.compile(r"^(rank |ranks |error: |the |no |Traceback|\w*Error)")
-    return "".join(line for line in path.read_text().splitlines(True) if ours.match(line))
+def own_lines(said: str) -> str:
+    """Without torch's own warnings about connections that broke."""
+    ours = re.compile(r"^(rank |ranks |error: |the |no |Traceback|\w*Error|saved|finished)")
+    return "".join(line for line in said.splitlines(keepends=True) if ours.match(line))
 
 
 def test_ranks_that_finish_leave_without_a_word(
-    fork_server: ForkServerContext, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    ending = end_of(Scenario("finishes late", ranks=3), fork_server, tmp_path)
+    ending = end_of(Scenario("finishes late", ranks=3), tmp_path)
     assert ending.statuses == [0, 0, 0]
-    assert ending.printed == ["finished\n"] * 3
-    assert ending.all_lines == ""
+    assert ending.lines == ["finished\n"] * 3
 
 
 @pytest.mark.parametrize(
@@ -142,10 +107,9 @@ def test_a_lost_rank_is_named_once_and_the_others_ask_to_be_requeued(
     scenario: Scenario,
     agent_store: bool,
     speaker: int,
-    fork_server: ForkServerContext,
     tmp_path: Path,
 ) -> None:
-    ending = end_of(scenario, fork_server, tmp_path, agent_store=agent_store)
+    ending = end_of(scenario, tmp_path, agent_store=agent_store)
     was_woken = scenario.fate == "stopped" and agent_store
     for rank, status in enumerate(ending.statuses):
         if rank != scenario.victim or was_woken:
@@ -160,11 +124,11 @@ def test_a_lost_rank_is_named_once_and_the_others_ask_to_be_requeued(
 
 
 def test_a_checkpoint_under_way_is_written_before_the_process_ends(
-    fork_server: ForkServerContext, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    ending = end_of(Scenario("stopped", others_save=True), fork_server, tmp_path)
+    ending = end_of(Scenario("stopped", others_save=True), tmp_path)
     assert ending.statuses[0] == LOST
-    assert ending.printed[0] == "saved\n"
+    assert ending.lines[0].endswith("saved\n")
 
 
 @pytest.mark.parametrize(
@@ -181,20 +145,19 @@ def test_the_others_leave_quietly_with_the_status_of_a_rank_that_fails(
     fate: str,
     status: int,
     others_compute: bool,
-    fork_server: ForkServerContext,
     tmp_path: Path,
 ) -> None:
     scenario = Scenario(fate, victim=victim, ranks=3, others_compute=others_compute)
-    ending = end_of(scenario, fork_server, tmp_path)
+    ending = end_of(scenario, tmp_path)
     assert ending.statuses == [status] * 3, ending
     assert ending.lines[victim], ending
     assert ending.all_lines == ending.lines[victim]
 
 
 def test_what_is_wrong_on_all_ranks_is_said_once(
-    fork_server: ForkServerContext, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    ending = end_of(Scenario("bad input of all", ranks=3), fork_server, tmp_path)
+    ending = end_of(Scenario("bad input of all", ranks=3), tmp_path)
     assert ending.statuses == [2, 2, 2]
     assert ending.all_lines == "error: global_batch: not divisible\n"
 
@@ -208,9 +171,9 @@ def test_what_is_wrong_on_all_ranks_is_said_once(
     ids=["group's timeout", "hang timeout"],
 )
 def test_a_rank_that_hangs_is_named_as_the_one_behind(
-    scenario: Scenario, reason: str, fork_server: ForkServerContext, tmp_path: Path
+    scenario: Scenario, reason: str, tmp_path: Path
 ) -> None:
-    ending = end_of(scenario, fork_server, tmp_path)
+    ending = end_of(scenario, tmp_path)
     assert [ending.statuses[0], ending.statuses[2]] == [LOST, LOST], ending
     assert re.search(reason, ending.lines[0]), ending
     behind = r"rank 1 \(node \S+, pid \d+\) is furthest behind \(at step 5, data\)"
