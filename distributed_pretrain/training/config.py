@@ -88,7 +88,9 @@ class TrainingConfig(Config):
     non_finite: NonFiniteConfig = NonFiniteConfig()
     distributed: DistributedConfig = DdpConfig()
     rank_timeout_seconds: PositiveFloat = Field(
-        30.0, description="a rank without a sign of life for so long is lost"
+        20.0,
+        description="a rank without a sign of life for so long is lost; launchers kill the rest "
+        "30 s after a death: stay below",
     )
     collective_timeout_seconds: PositiveFloat = Field(
         1800.0, description="how long a collective waits for a rank that lives but does not come"

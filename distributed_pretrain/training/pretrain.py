@@ -48,6 +48,8 @@ def pretrain(config: PretrainConfig) -> bool:
             rank=engine.rank,
             world_size=engine.world_size,
             timeout_seconds=config.training.rank_timeout_seconds,
+            # Before the collective itself gives up: NCCL's watchdog would abort without a line.
+            hang_timeout_seconds=0.9 * config.training.collective_timeout_seconds,
         ) as liveness:
             trainer = build_trainer(config, engine, liveness)
             try:

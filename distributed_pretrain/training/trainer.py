@@ -154,9 +154,10 @@ class Trainer:
     def _validate(self, progress: TrainingProgress) -> tuple[bool, bool]:
         method = self.engine.method
         started = time.monotonic()
-        self.liveness.at(self.state.step, "validating")
         copy_from_main(method.buffers())
-        metrics = self.validator.measure(method)
+        metrics = self.validator.measure(
+            method, before_batch=lambda: self.liveness.at(self.state.step, "validating")
+        )
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
             raise NonFiniteError(

@@ -45,7 +45,7 @@ class Validator:
     autocast: Callable[[], AbstractContextManager[None]]
     text_policy: TextPolicy
 
-    def measure(self, method: Method) -> dict[str, float]:
+    def measure(self, method: Method, *, before_batch: Callable[[], None]) -> dict[str, float]:
         """Loss terms, `image_to_report_recall_at_k` and so on, `recall_sum` (fractions)."""
         sums: dict[str, float] = {}
         images: list[Tensor] = []
@@ -54,6 +54,7 @@ class Validator:
         count = 0.0
         with _evaluating(method):
             for host, batch in self._batches():
+                before_batch()
                 with self.autocast():
                     outputs: Outputs = method(batch)
                     terms = method.loss(outputs)

@@ -15,7 +15,7 @@ from data_shards.records.errors import InputError
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.methods.catalog import build_method
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
-from distributed_pretrain.methods.lovt import Lovt
+from distributed_pretrain.methods.lovt import Lovt, LovtConfig
 from tests.distributed_pretrain.tiny_lovt import (
     VOCABULARY_SIZE,
     tiny_batch,
