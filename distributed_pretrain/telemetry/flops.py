@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
@@ -104,7 +104,13 @@ class StepFlops:
         probe = copy.deepcopy(method).train()
         powers, counts = [], []
         for rows, n in _PROBES:
-            batch = _full_batch(probe, rows, image_size_px, n, tokens_a_sentence)
+            batch = full_batch(
+                probe,
+                rows=rows,
+                image_size_px=image_size_px,
+                tokens=n * tokens_a_sentence,
+                tokens_a_sentence=tokens_a_sentence,
+            )
             probe.zero_grad(set_to_none=True)
             counts.append(training_flops(partial(_total_loss, probe, batch)))
             powers.append([rows, rows * n, rows * n**2, rows**2, rows**2 * n])
@@ -131,7 +137,8 @@ def training_flops(compute: Callable[[], Tensor]) -> int:
         loss = compute()
         counter.in_backward = True
         loss.backward()
-    return counter.flops
+    flops: int = counter.flops
+    return flops
 
 
 class _ProductCounter(TorchDispatchMode):
@@ -181,13 +188,22 @@ def _total_loss(method: Method, batch: Batch) -> Tensor:
     return method.loss(method(batch))["total"]
 
 
-def _full_batch(
-    method: nn.Module, rows: int, image_size_px: int, sentences: int, tokens_a_sentence: int
+def full_batch(
+    method: Method,
+    *,
+    rows: int,
+    image_size_px: int,
+    tokens: int,
+    tokens_a_sentence: int = _TOKENS_A_SENTENCE,
 ) -> Batch:
-    """`rows` pairs without padding; the first and last token stand for [CLS] and [SEP]."""
+    """Pairs without padding on the method's device: black images, one token over and over.
+
+    The first and last token stand for [CLS] and [SEP]; the last sentence has what is left over.
+    """
     weight = next(method.parameters())
-    tokens = sentences * tokens_a_sentence
+    sentences = max(1, tokens // tokens_a_sentence)
     sentence_index = torch.arange(tokens, device=weight.device) // tokens_a_sentence
+    sentence_index = sentence_index.clamp(max=sentences - 1)
     sentence_index[[0, -1]] = -1
 
     def ones(*shape: int) -> Tensor:
