@@ -134,16 +134,6 @@ def use_channels_last(method: Method) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
-def build_engine(config: PretrainConfig) -> Engine:
-    """The engine that `training.distributed` names. Raises InputError where it cannot work."""
-    if config.training.distributed.name == "ddp":
-        return Engine(config.training)
-    # Here: DeepSpeed takes seconds to import, and only its own runs need it.
-    from distributed_pretrain.training.deepspeed_engine import DeepSpeedEngine
-
-    return DeepSpeedEngine(config.training, global_batch=config.data.global_batch)
-
-
 def build_trainer(config: PretrainConfig, engine: Engine, liveness: Liveness) -> Trainer:
     """Every part of a run in this process, at its newest intact checkpoint or the beginning."""
     run = RunFolder(config.run_folder)
