@@ -96,6 +96,7 @@ class CheckpointTimes:
             "background_mb_per_second": state_bytes / 1e6 / written,
             "background_ratio": sum(save.total for save in self.background) / (usual * len(steps)),
             "at_once_seconds": statistics.median(self.at_once),
+            "at_once_and_step_ratio": 1 + statistics.median(self.at_once) / usual,
             "at_once_ratio": 1 + sum(self.at_once) / (usual * len(steps)),
         }
 
