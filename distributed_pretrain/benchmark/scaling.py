@@ -60,9 +60,9 @@ class ScalingBenchmarkConfig(Config):
     ranks: tuple[PositiveInt, ...] = (1, 2, 4)
     batch: PositiveInt = 16
     size: Size = "small"
-    steps: PositiveInt = 9
+    steps: PositiveInt = 5
     warmup_steps: PositiveInt = 2
-    rounds: PositiveInt = 3
+    rounds: PositiveInt = 5
     cores: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
 
     @model_validator(mode="after")
@@ -210,6 +210,8 @@ def _check_report(
             f"({_efficiency(config, first, measured.together[first], ranks, seconds):.1%})"
         )
     lines.append("  efficiency: pairs a second and rank against the first line's; (measured)")
+    if 1 in config.ranks:
+        lines.append("  1 rank is measured twice: its error is the noise of this machine")
     return "\n".join(lines)
 
 

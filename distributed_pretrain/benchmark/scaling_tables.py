@@ -193,7 +193,7 @@ def _memory_table(lovt: Workload) -> str:
         size = state_bytes(lovt, ranks=ranks, stage=stage) / 1e9
         lines.append(f"  weights, gradients and Adam, ZeRO {stage}: {size:5.2f}")
     gathered = 2 * FLOAT32_BYTES * batch * joint_dim / 1e9
-    lines.append(f"  gathered embeddings, and as much for their gradients: {gathered:5.3f}")
+    lines.append(f"  gathered embeddings, and as much for their gradients: {gathered:5.3f} each")
     if lovt.activation_bytes is not None:
         lines.append(f"  activations, float32: {rows * lovt.activation_bytes / 1e9:.1f}")
     lines.append(

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from data_shards.profiles import validate
 from distributed_pretrain.methods.base import Method
-from distributed_pretrain.methods.lovt import LovtConfig, build_lovt
+from distributed_pretrain.methods.lovt import Lovt, LovtConfig, build_lovt
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.report_encoder import new_report_encoder
 from distributed_pretrain.telemetry.flops import (
@@ -111,6 +111,26 @@ def test_the_polynomial_is_exact_where_it_was_not_fitted(rows: int, sentences: i
     flops = StepFlops.of(method, image_size_px=64)
     counted = counted_step(method, rows=rows, sentences=sentences)
     assert flops.per_step(rows=rows, tokens=16 * sentences) == pytest.approx(counted, rel=1e-12)
+
+
+def test_heads_alignment_and_losses_cost_what_the_documentation_says() -> None:
+    method = small_lovt()
+    assert isinstance(method, Lovt)
+    rows, sentences, regions = 3, 4, 4
+    batch = full_batch(method, rows=rows, image_size_px=64, tokens=16 * sentences)
+    report = batch.report
+    encoders = training_flops(lambda: method.image_encoder(batch.images).sum()) + training_flops(
+        lambda: method.report_encoder.embed_tokens(report.token_ids, report.token_mask).sum()
+    )
+    d, hidden, heads = 24, 40, 4
+    forward = 6 * d**2 * (regions + sentences) + 6 * sentences * regions * d
+    forward += 2 * d * (regions**2 + sentences**2)
+    for dim, parts in ((method.image_encoder.channels, regions), (32, sentences)):
+        forward += (parts + 1) * 2 * hidden * (dim + d)
+        # One head product more than the maps: the bias of the keys.
+        forward += 8 * dim**2 + 4 * heads * parts * dim + 2 * dim
+    expected = encoders + 3 * (rows * forward + 2 * rows**2 * d)
+    assert counted_step(method, rows=rows, sentences=sentences) == expected
 
 
 def test_all_pairs_cost_the_similarities_of_the_global_loss_and_their_two_gradients() -> None:

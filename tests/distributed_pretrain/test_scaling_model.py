@@ -46,6 +46,7 @@ from distributed_pretrain.benchmark.scaling_runs import (
     training_step,
 )
 from distributed_pretrain.benchmark.scaling_tables import cluster_report, weak_efficiency
+from distributed_pretrain.telemetry.flops import StepFlops
 
 # One worker: processes are started from it.
 pytestmark = pytest.mark.xdist_group("scaling")
@@ -246,23 +247,40 @@ def record_step(rank: int, port: int, folder: Path) -> None:
         training_step(engine, batch)
     with CollectiveRecorder() as recorder:
         training_step(engine, batch)
-    (folder / f"rank{rank}.json").write_text(json.dumps(recorder.seen))
+    flops = StepFlops.of(engine.method, image_size_px=32)
+    figures = {"messages": recorder.seen, "flops_of_all_pairs": flops.per_pair}
+    (folder / f"rank{rank}.json").write_text(json.dumps(figures))
     engine.close()
 
 
-def test_a_real_step_sends_exactly_the_messages_of_the_model(tmp_path: Path) -> None:
-    start_together(record_step, (free_port(), tmp_path), processes=2)
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    start_together(record_step, (free_port(), folder), processes=2)
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_a_real_step_sends_exactly_the_messages_of_the_model(
+    recorded: list[dict[str, Any]],
+) -> None:
     messages = step_messages(exchange_of(build_small_lovt("tiny")), rows=6, ranks=2)
     expected: Counter[tuple[str, float]] = Counter()
     for message in messages:
         if not message.overlaps:
             expected[message.collective, message.size_bytes] += message.count
     gradients = sum(message.size_bytes for message in messages if message.overlaps)
-    for rank in range(2):
-        seen = Counter(map(tuple, json.loads((tmp_path / f"rank{rank}.json").read_text())))
+    for figures in recorded:
+        seen = Counter(map(tuple, figures["messages"]))
         buckets = seen - expected
         assert not expected - seen
         assert sum(size * count for (_, size), count in buckets.items()) == gradients
+
+
+def test_several_ranks_count_the_rows_they_gather(recorded: list[dict[str, Any]]) -> None:
+    joint_dim = build_small_lovt("tiny").config.joint_dim
+    for figures in recorded:
+        per_pair = global_loss_flops(rows=1, ranks=2, joint_dim=joint_dim)
+        assert figures["flops_of_all_pairs"] == pytest.approx([per_pair, 0], abs=1e-3)
 
 
 def test_the_check_predicts_and_measures_every_number_of_ranks(
