@@ -185,8 +185,8 @@ def test_ranks_without_gpus_are_refused_in_one_line(tiny_profile: Path, tmp_path
 def test_a_run_goes_on_between_deepspeed_and_ddp(tiny_profile: Path, tmp_path: Path) -> None:
     """ZeRO 2 on two ranks, one process, ZeRO 1, ZeRO 3, one process: an uninterrupted run."""
     start(tiny_profile, tmp_path / "one").complete()
-    legs = [("2", 2), (None, 4), ("1", 6), ("3", 8), (None, None)]
-    for stage, last_step in legs:
+    turns = [("2", 2), (None, 4), ("1", 6), ("3", 8), (None, None)]
+    for stage, last_step in turns:
         ranks = start(tiny_profile, tmp_path / "legs", stage=stage, last_step=last_step)
         if last_step is None:
             ranks.complete()
