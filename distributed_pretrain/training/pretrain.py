@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+import torch._functorch.config
 
 from data_shards.records.errors import InputError
 from data_shards.records.manifest import MANIFEST_NAME
@@ -172,6 +173,8 @@ def _build_trainer(
     if checkpoint is not None:
         engine.load_state(checkpoint.model, checkpoint.optimizer)
     if config.training.compile:
+        # A backward that may overwrite what forward kept could not also be walked term by term.
+        torch._functorch.config.donated_buffer = config.training.gradient_norms_every_steps is None
         engine.method.compile()
 
     manifest_sha256 = sha256((data.shards / MANIFEST_NAME).read_bytes()).hexdigest()
