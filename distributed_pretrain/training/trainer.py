@@ -128,8 +128,7 @@ class Trainer:
             self.state, host, data_wait_seconds=waited, interrupted=interrupted
         )
         seconds = time.perf_counter() - started
-        rows, tokens = host.report.token_ids.shape
-        flops = self.flops.per_step(rows=rows, tokens=tokens)
+        flops = self._flops_of(host)
         values = outcome.values | {
             "pairs_per_second": self.config.data.global_batch / seconds,
             "step_seconds": seconds,
@@ -142,6 +141,13 @@ class Trainer:
             values["mfu"] = utilisation
         self._record("train", values)
         return values, outcome.interrupted
+
+    def _flops_of(self, host: HostBatch) -> float:
+        """Operations of this rank's share; a first pass of exact accumulation is none of them."""
+        training = self.config.training
+        batches = training.accumulation_steps if training.accumulation == "plain" else 1
+        rows, tokens = host.report.token_ids.shape
+        return batches * self.flops.per_step(rows=rows // batches, tokens=tokens)
 
     def close(self) -> None:
         """End the last save and close the records."""
