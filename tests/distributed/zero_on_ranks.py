@@ -102,6 +102,9 @@ def run_stage(stage: int, begun: dict[str, Any]) -> dict[str, Any]:
     rank.accumulate(8, images=torch.nan)
     seen["not finite"] = engine.gradient_norm()
     engine.drop_gradients()
+    # Last: ZeRO 1 and 2 overwrite the gradients of a complete step anyway, not those of a part.
+    rank.begin(9)
+    engine.drop_gradients()
     rank.accumulate(3)
     rank.update()
     seen["dropped"] = rank.state()
@@ -157,12 +160,21 @@ class Rank:
         self, number: int, *, images: float | None = None, measure_norms: bool = False
     ) -> None:
         """Gradients of this rank's share of a batch, all of its images `images` if given."""
-        batch = global_batch(number).split(self.engine.world_size)[self.engine.rank]
+        batch = self.share(number)
         if images is not None:
             batch = replace(batch, images=torch.full_like(batch.images, images))
         accumulate_gradients(
             self.engine, [batch], exact=True, seed=number, measure_norms=measure_norms
         )
+
+    def begin(self, number: int) -> None:
+        """Gradients of a micro-batch that is not the last."""
+        with self.engine.micro_batch(last=False):
+            outputs = self.engine.forward(self.share(number))
+            self.engine.backward(self.engine.method.loss(outputs)["total"])
+
+    def share(self, number: int) -> Batch:
+        return global_batch(number).split(self.engine.world_size)[self.engine.rank]
 
     def update(self) -> None:
         norm = self.engine.gradient_norm()
