@@ -55,8 +55,8 @@ class Updater:
     ) -> StepOutcome:
         """One step on this rank's share of a global batch; `interrupted` is asked at its end.
 
-        A loss term or gradient that is not finite on any rank leaves the weights of all as they
-        are; the samples are named in `skipped.jsonl`.
+        A loss term or gradient that is not finite on any rank leaves weights and running statistics
+        of all as they are; the samples are named in `skipped.jsonl`.
         """
         training = self.config.training
         learning_rate = self.config.optimizer.learning_rate * learning_rate_share(
@@ -66,6 +66,7 @@ class Updater:
             total_steps=self.total_steps,
         )
         every = training.gradient_norms_every_steps
+        statistics = [buffer.clone() for buffer in self.engine.method.buffers()]
         gradients = accumulate_gradients(
             self.engine,
             self.transform(host, self.engine.device, train=True).split(training.accumulation_steps),
@@ -91,6 +92,9 @@ class Updater:
         if skipped:
             self._name_samples(state, host, gradients, by_rank)
             self.engine.drop_gradients()
+            # One NaN in a running mean would stay in it for ever.
+            for buffer, before in zip(self.engine.method.buffers(), statistics, strict=True):
+                buffer.copy_(before)
             state.skipped_steps += 1
             state.consecutive_skips += 1
         else:

@@ -16,8 +16,8 @@ def inject(faults: dict[str, Any]) -> None:
     """Change this process's run.
 
     `signal`: {"number", "rank", "step"}: that rank signals itself before that step.
-    `bad_samples`: keys whose image embedding is NaN.
-    `bad_batches`: counts of samples consumed after batches whose every embedding is NaN.
+    `bad_samples`: keys whose training images are NaN.
+    `bad_batches`: counts of samples consumed after batches whose every training image is NaN.
     `record`: a folder; each rank writes the keys of its batches to it.
     """
     from distributed_pretrain.batch import Batch
@@ -31,11 +31,9 @@ def inject(faults: dict[str, Any]) -> None:
     poisoned = False
 
     def faulty_forward(self: Lovt, batch: Batch) -> LovtOutputs:
-        outputs = forward(self, batch)
-        bad = torch.tensor([poisoned or key in bad_samples for key in batch.keys])
-        return replace(
-            outputs, image=torch.where(bad[:, None] & self.training, torch.nan, outputs.image)
-        )
+        bad = torch.tensor([poisoned or key in bad_samples for key in batch.keys]) & self.training
+        images = torch.where(bad[:, None, None, None], torch.nan, batch.images)
+        return forward(self, replace(batch, images=images))
 
     def faulty_step(self: Updater, state: Any, host: HostBatch, **options: Any) -> StepOutcome:
         nonlocal poisoned
