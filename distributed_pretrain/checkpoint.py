@@ -67,7 +67,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory, on the CPU."""
+    """A checkpoint in memory, its tensors on any device (on the CPU when loaded)."""
 
     state: TrainingState
     config: dict[str, Any]
