@@ -1,9 +1,9 @@
 """What a checkpoint costs training, written in the background and written at once.
 
-Each round takes usual steps, then a background save with as many steps as it lasts, then a save
-that training waits for. The steps do forward, loss, backward and update on batches in memory: no
-loader, so that nothing but the save takes time from them. The rounds mix the three kinds, so that
-a slow minute of the machine hits all.
+Each round takes usual steps, a background save with as many steps as it lasts, usual steps again,
+and a save that training waits for. The steps do forward, loss, backward and update on a batch in
+memory: no loader, so that nothing but the save takes time from them. A round is compared with its
+own usual steps and the median round counts, so that a slow minute of the machine does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,11 +35,12 @@ TOKENS_A_SENTENCE = 16
 class CheckpointBenchmarkConfig(Config):
     """The paper's model sizes with every layer trained (random weights: nothing is downloaded).
 
-    `folder` is on the disk to be measured; by default the system's temporary one.
+    `usual_steps` come before each background save and again after it. `folder` is on the disk to
+    be measured; by default the system's temporary one.
     """
 
     rounds: PositiveInt = 3
-    usual_steps: PositiveInt = 5
+    usual_steps: PositiveInt = 3
     warmup_steps: NonNegativeInt = 2
     batch: PositiveInt = 8
     sentences: PositiveInt = 4
@@ -51,54 +52,54 @@ class CheckpointBenchmarkConfig(Config):
 
 
 @dataclass(frozen=True)
-class BackgroundSave:
-    """Seconds of the `save` call, and of each step until all was on the disk."""
+class Round:
+    """Seconds of usual steps before and after a background save, of that save, of one at once.
 
+    `snapshot` is the `save` call in the background, `beside` every step until all was on the disk.
+    """
+
+    usual: list[float]
     snapshot: float
-    steps: list[float]
+    beside: list[float]
+    at_once: float
 
     @property
-    def total(self) -> float:
-        """The whole window."""
-        return self.snapshot + sum(self.steps)
+    def usual_step(self) -> float:
+        """The median."""
+        return statistics.median(self.usual)
+
+    @property
+    def background_ratio(self) -> float:
+        """All steps with the save under way, and the snapshot, to as many usual steps."""
+        return (self.snapshot + sum(self.beside)) / (len(self.beside) * self.usual_step)
+
+    @property
+    def at_once_ratio(self) -> float:
+        """The same steps with a save that they wait for, to as many usual steps."""
+        return 1 + self.at_once / (len(self.beside) * self.usual_step)
 
 
-@dataclass
-class CheckpointTimes:
-    """Seconds of the first snapshot, of usual steps, and of saves of both kinds."""
+def figures_of(rounds: Sequence[Round], *, state_bytes: int) -> dict[str, float]:
+    """Medians over rounds (a slowest step is the median of the rounds' slowest)."""
 
-    first_snapshot: float
-    usual: list[float] = field(default_factory=list)
-    background: list[BackgroundSave] = field(default_factory=list)
-    at_once: list[float] = field(default_factory=list)
+    def median(value: Callable[[Round], float]) -> float:
+        return statistics.median(map(value, rounds))
 
-    def figures(self, state_bytes: int) -> dict[str, float]:
-        """Medians over rounds, and ratios to the usual step.
-
-        `background_ratio` is that of whole windows: all steps with a save under way, and the
-        snapshots. `at_once_ratio` is that of as many steps with a save that they wait for.
-        """
-        usual = statistics.median(self.usual)
-        steps = [seconds for save in self.background for seconds in save.steps]
-        written = statistics.median(sum(save.steps) for save in self.background)
-        return {
-            "state_gb": state_bytes / 1e9,
-            "usual_step_seconds": usual,
-            "slowest_usual_step_ratio": max(self.usual) / usual,
-            "first_snapshot_seconds": self.first_snapshot,
-            "snapshot_seconds": statistics.median(save.snapshot for save in self.background),
-            "snapshot_and_step_ratio": statistics.median(
-                (save.snapshot + save.steps[0]) / usual for save in self.background
-            ),
-            "median_step_ratio": statistics.median(steps) / usual,
-            "slowest_step_ratio": max(steps) / usual,
-            "steps_a_save": len(steps) / len(self.background),
-            "background_mb_per_second": state_bytes / 1e6 / written,
-            "background_ratio": sum(save.total for save in self.background) / (usual * len(steps)),
-            "at_once_seconds": statistics.median(self.at_once),
-            "at_once_and_step_ratio": 1 + statistics.median(self.at_once) / usual,
-            "at_once_ratio": 1 + sum(self.at_once) / (usual * len(steps)),
-        }
+    return {
+        "state_gb": state_bytes / 1e9,
+        "usual_step_seconds": median(lambda r: r.usual_step),
+        "slowest_usual_step_ratio": median(lambda r: max(r.usual) / r.usual_step),
+        "snapshot_seconds": median(lambda r: r.snapshot),
+        "snapshot_and_step_ratio": median(lambda r: (r.snapshot + r.beside[0]) / r.usual_step),
+        "median_step_ratio": median(lambda r: statistics.median(r.beside) / r.usual_step),
+        "slowest_step_ratio": median(lambda r: max(r.beside) / r.usual_step),
+        "steps_a_save": median(lambda r: len(r.beside)),
+        "background_mb_per_second": median(lambda r: state_bytes / 1e6 / sum(r.beside)),
+        "background_ratio": median(lambda r: r.background_ratio),
+        "at_once_seconds": median(lambda r: r.at_once),
+        "at_once_and_step_ratio": median(lambda r: 1 + r.at_once / r.usual_step),
+        "at_once_ratio": median(lambda r: r.at_once_ratio),
+    }
 
 
 def run(overrides: Sequence[str]) -> None:
@@ -115,22 +116,29 @@ def run(overrides: Sequence[str]) -> None:
 
 
 def measure(config: CheckpointBenchmarkConfig, folder: Path) -> dict[str, float]:
-    """The figures of `CheckpointTimes`, with checkpoints written under `folder`."""
+    """`figures_of` the rounds and the first snapshot, with checkpoints written under `folder`."""
     training = _Training(config)
     for _ in range(1 + config.warmup_steps):  # the first makes the optimizer's moments
         training.step()
     with closing(CheckpointWriter(folder / "background", keep=1)) as writer:
-        times = CheckpointTimes(training.seconds(lambda: _save(writer, training)))
-        for _ in range(config.rounds):
-            writer.wait()
-            times.usual += [training.step() for _ in range(config.usual_steps)]
-            snapshot = training.seconds(lambda: _save(writer, training))
-            steps = [training.step()]
-            while writer.is_saving:
-                steps.append(training.step())
-            times.background.append(BackgroundSave(snapshot, steps))
-            times.at_once.append(training.seconds(lambda: _save_at_once(folder, training)))
-    return times.figures(_state_bytes(training.checkpoint()))
+        first_snapshot = training.seconds(lambda: _save(writer, training))
+        writer.wait()
+        rounds = [_measure_round(config, folder, training, writer) for _ in range(config.rounds)]
+    figures = figures_of(rounds, state_bytes=_state_bytes(training.checkpoint()))
+    return figures | {"first_snapshot_seconds": first_snapshot}
+
+
+def _measure_round(
+    config: CheckpointBenchmarkConfig, folder: Path, training: _Training, writer: CheckpointWriter
+) -> Round:
+    usual = [training.step() for _ in range(config.usual_steps)]
+    snapshot = training.seconds(lambda: _save(writer, training))
+    beside = [training.step()]
+    while writer.is_saving:
+        beside.append(training.step())
+    usual += [training.step() for _ in range(config.usual_steps)]
+    at_once = training.seconds(lambda: _save_at_once(folder, training))
+    return Round(usual, snapshot, beside, at_once)
 
 
 def _save(writer: CheckpointWriter, training: _Training) -> None:
