@@ -102,7 +102,7 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe(kind: type[BaseModel], error: ErrorDetails) -> str:
-    path = ".".join(str(part) for part in error["loc"]) or "profile"
+    path = ".".join(_typed_parts(kind, [str(part) for part in error["loc"]])) or "profile"
     if error["type"] == "extra_forbidden":
         *parents, key = (str(part) for part in error["loc"])
         near = difflib.get_close_matches(key, _fields_at(kind, parents), n=1, cutoff=0.5)
@@ -118,7 +118,12 @@ def _describe(kind: type[BaseModel], error: ErrorDetails) -> str:
 
 
 def _fields_at(kind: type[BaseModel], parents: Sequence[str]) -> set[str]:
-    """Field names of the config reached by `parents`; union tags in the path pick a member."""
+    """Field names of the config reached by `parents`."""
+    return {name for each in _kinds_at(kind, parents) for name in each.model_fields}
+
+
+def _kinds_at(kind: type[BaseModel], parents: Sequence[str]) -> list[type[BaseModel]]:
+    """The configs reached by `parents`; union tags in the path pick a member."""
     kinds: list[type[BaseModel]] = [kind]
     for part in parents:
         tagged = [k for k in kinds if _tag(k) == part]
@@ -127,7 +132,20 @@ def _fields_at(kind: type[BaseModel], parents: Sequence[str]) -> set[str]:
             continue
         fields = [k.model_fields[part].annotation for k in kinds if part in k.model_fields]
         kinds = [each for annotation in fields for each in _models_in(annotation)]
-    return {name for each in kinds for name in each.model_fields}
+    return kinds
+
+
+def _typed_parts(kind: type[BaseModel], parts: Sequence[str]) -> list[str]:
+    """`parts` as a user types them: pydantic's union tags between them left out."""
+    return [
+        part
+        for number, part in enumerate(parts)
+        if number == 0 or part not in _tags_at(kind, parts[:number])
+    ]
+
+
+def _tags_at(kind: type[BaseModel], parents: Sequence[str]) -> set[Any]:
+    return {_tag(each) for each in _kinds_at(kind, parents)}
 
 
 def _tag(kind: type[BaseModel]) -> Any:

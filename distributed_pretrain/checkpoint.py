@@ -82,12 +82,13 @@ class DamagedCheckpointError(InputError):
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, is_best: bool) -> Path:
     """Write `folder/step_<n>` atomically, point `last` (and `best`) at it, drop old ones.
 
-    Keeps the newest `keep` and the best. Raises InputError for a full disk and the like, with the
-    previous checkpoints untouched and nothing half-written left.
+    Keeps the newest `keep`, the best, and the newest from before skipped steps. Raises InputError
+    for a full disk and the like, with the previous checkpoints untouched and nothing half-written
+    left.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_remains(folder)
-    final = folder / f"step_{checkpoint.state.step:08d}"
+    final = step_folder(folder, checkpoint.state.step)
     partial, replaced = final.with_suffix(".partial"), final.with_suffix(".replaced")
     try:
         partial.mkdir()
@@ -111,7 +112,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, is_best:
         ) from error
     finally:
         _remove_remains(folder)
-    _drop_old(folder, keep)
+    state = checkpoint.state
+    _drop_old(folder, keep, last_good_step=state.step - state.consecutive_skips)
     return final
 
 
@@ -145,7 +147,7 @@ def find_latest_intact(
     """
     damaged = {}
     for candidate in reversed(_step_folders(folder)):
-        if until_step is not None and _step_of(candidate) > until_step:
+        if until_step is not None and step_of(candidate) > until_step:
             continue
         try:
             check_intact(candidate)
@@ -157,12 +159,28 @@ def find_latest_intact(
 
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
-    """Delete the step folders of a future that was abandoned, and point `last` before it."""
+    """Delete the step folders of a future that was abandoned, and point `last` before it.
+
+    A `best` in that future is gone too.
+    """
     for candidate in _step_folders(folder):
-        if _step_of(candidate) > step:
+        if step_of(candidate) > step:
             _delete(candidate)
         else:
             point_link(folder / "last", candidate)
+    best = folder / "best"
+    if best.is_symlink() and not best.exists():
+        best.unlink()
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where `save_checkpoint` puts the checkpoint of a step."""
+    return folder / f"step_{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step that a step folder's name says."""
+    return int(folder.name.removeprefix("step_"))
 
 
 def check_intact(folder: Path) -> None:
@@ -250,22 +268,21 @@ def _remove_remains(folder: Path) -> None:
             replaced.rename(replaced.with_suffix(""))
 
 
-def _drop_old(folder: Path, keep: int) -> None:
+def _drop_old(folder: Path, keep: int, *, last_good_step: int) -> None:
+    """Spares the best, and the newest from before skipped steps: a rewind goes back to it."""
     best = folder / "best"
-    spared = best.resolve() if best.exists() else None
+    spared = [best.resolve()] if best.exists() else []
+    good = [each for each in _step_folders(folder) if step_of(each) <= last_good_step]
+    spared += [each.resolve() for each in good[-1:]]
     for old in _step_folders(folder)[:-keep]:
-        if old.resolve() != spared:
+        if old.resolve() not in spared:
             _delete(old)
 
 
-def _delete(step_folder: Path) -> None:
-    (step_folder / MARKER).unlink(missing_ok=True)  # a half-deleted folder must not look whole
-    shutil.rmtree(step_folder)
+def _delete(old: Path) -> None:
+    (old / MARKER).unlink(missing_ok=True)  # a half-deleted folder must not look whole
+    shutil.rmtree(old)
 
 
 def _step_folders(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_" + "[0-9]" * 8))
-
-
-def _step_of(step_folder: Path) -> int:
-    return int(step_folder.name.removeprefix("step_"))

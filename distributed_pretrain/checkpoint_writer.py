@@ -6,11 +6,14 @@ are the work of a background thread that gives way to training where processor t
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +36,15 @@ class CheckpointWriter:
     second copy of the state in the CPU's memory, page-locked where the state is on a GPU.
     """
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        while_writing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """`while_writing` is entered around each save, in the background thread."""
+        self._while_writing = while_writing
         self._folder = folder
         self._keep = keep
         self._snapshot = CheckpointSnapshot()
@@ -52,9 +63,11 @@ class CheckpointWriter:
         """
         self.wait()
         snapshot = self._snapshot.take(checkpoint)
-        self._under_way = self._thread.submit(
-            save_checkpoint, self._folder, snapshot, keep=self._keep, is_best=is_best
-        )
+        self._under_way = self._thread.submit(self._write, snapshot, is_best)
+
+    def _write(self, snapshot: Checkpoint, is_best: bool) -> Path:
+        with self._while_writing():
+            return save_checkpoint(self._folder, snapshot, keep=self._keep, is_best=is_best)
 
     def wait(self) -> None:
         """Return when all is on the disk. Raises what the save raised."""

@@ -24,7 +24,9 @@ from distributed_pretrain.benchmark.synthetic_shards import write_synthetic_shar
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.training.liveness import Liveness
 from distributed_pretrain.training.pretrain import build_trainer, make_engine
-from distributed_pretrain.training.trainer import Trainer, peak_memory_bytes
+from distributed_pretrain.training.run_folder import RunFolder
+from distributed_pretrain.training.trainer import Trainer
+from distributed_pretrain.training.update import peak_memory_bytes
 
 TARGET_RATIO = 1.05
 TARGET_WAIT_SHARE = 0.03
@@ -64,7 +66,12 @@ def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
     """Median seconds a step of both loops, their ratio, and the trainer's shares."""
     pretrain_config = _pretrain_config(config, folder)
     alone = Liveness(rank=0, world_size=1, timeout_seconds=1)
-    trainer = build_trainer(pretrain_config, make_engine(pretrain_config), alone)
+    trainer = build_trainer(
+        pretrain_config,
+        make_engine(pretrain_config),
+        RunFolder(pretrain_config.run_folder),
+        alone,
+    )
     trainer.engine.method.train()
     batches = trainer.loader.batches()
     memory = [

@@ -57,7 +57,8 @@ _Plan = tuple[Sequence[_Row], Callable[[list[_LoadedRow]], HostBatch]]
 class TrainingLoader:
     """One rank's training batches, epoch after epoch, from any count of samples consumed.
 
-    `seed` fixes the order, the view and the augmentation of each sample in each epoch. Raises
+    `seed` fixes the order, the view and the augmentation of each sample in each epoch. A batch's
+    `micro_batches` equal parts are this rank's shares of the global batch's equal parts. Raises
     InputError when the ranks do not divide the global batch or the split is smaller than it.
     """
 
@@ -70,6 +71,7 @@ class TrainingLoader:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        micro_batches: int = 1,
         quarantine: Quarantine | None = None,
         pin_memory: bool = False,
     ) -> None:
@@ -86,6 +88,7 @@ class TrainingLoader:
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
+        self._micro_batches = micro_batches
         self._quarantine = quarantine or _quarantine_in_memory(split, config)
         self._assembler = _Assembler(tokenizer, pin_memory)
 
@@ -129,6 +132,7 @@ class TrainingLoader:
                     positions[start : start + self.order.global_batch],
                     rank=self._rank,
                     world_size=self._world_size,
+                    micro_batches=self._micro_batches,
                 )
                 rows = [_Row(epoch, int(position), samples_consumed) for position in share]
                 yield rows, partial(self._assembler, epoch, samples_consumed)

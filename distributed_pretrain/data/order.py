@@ -73,12 +73,20 @@ class GlobalOrder:
 
 
 def rank_slice(
-    global_positions: Sequence[int] | NDArray[np.int64], *, rank: int, world_size: int
-) -> Sequence[int] | NDArray[np.int64]:
-    """The contiguous share of one rank in a global batch; the ranks' shares join to the batch."""
-    assert len(global_positions) % world_size == 0
-    share = len(global_positions) // world_size
-    return global_positions[rank * share : (rank + 1) * share]
+    global_positions: Sequence[int] | NDArray[np.int64],
+    *,
+    rank: int,
+    world_size: int,
+    micro_batches: int = 1,
+) -> NDArray[np.int64]:
+    """The share of one rank in a global batch; the ranks' shares join to the batch.
+
+    Its equal parts are the rank's contiguous shares of the global batch's equal parts, so that the
+    samples of a micro-batch are the same for any number of ranks.
+    """
+    parts = np.reshape(global_positions, (micro_batches, world_size, -1))
+    share: NDArray[np.int64] = parts[:, rank].reshape(-1)
+    return share
 
 
 def check_world_size(global_batch: int, world_size: int) -> None:

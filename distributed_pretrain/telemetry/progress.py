@@ -18,7 +18,7 @@ class TrainingProgress:
         self._enabled = enabled
         self._interval = interval_seconds
         self._total = total_steps
-        self._first = first_step
+        self._updates = 0
         self._started = time.monotonic()
         self._last_line = self._started - interval_seconds
         self._bar: Any = None
@@ -26,7 +26,8 @@ class TrainingProgress:
             self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True)
 
     def update(self, step: int, *, loss: float, pairs_per_second: float) -> None:
-        """Report that `step` steps are done."""
+        """Report that a step has ended, and that the run stands at `step`."""
+        self._updates += 1
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {loss:.4f}, {pairs_per_second:.0f} pairs/s", False)
             self._bar.update(step - self._bar.n)
@@ -34,7 +35,8 @@ class TrainingProgress:
         now = time.monotonic()
         if self._enabled and (now - self._last_line >= self._interval or step == self._total):
             self._last_line = now
-            left = (now - self._started) / (step - self._first) * (self._total - step)
+            # Not by the steps: a run that went back has made more than its number says.
+            left = (now - self._started) / self._updates * (self._total - step)
             self.say(
                 f"step {step}/{self._total}  loss {loss:.4f}  {pairs_per_second:.0f} pairs/s  "
                 f"{_clock(left)} left"

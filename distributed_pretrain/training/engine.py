@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from accelerate import Accelerator, DeepSpeedPlugin
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from data_shards.records.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.base import Method
 from distributed_pretrain.models.sync_batch_norm import with_device_sync_norms
@@ -31,6 +33,8 @@ class Engine:
     ) -> None:
         timeout = timedelta(seconds=training.collective_timeout_seconds)
         self._accelerator = Accelerator(
+            # Left to itself, Accelerate takes ranks without a GPU for single processes.
+            cpu=deepspeed is None and not torch.cuda.is_available(),
             deepspeed_plugin=None
             if deepspeed is None
             # Stage 3 would cut up hub models while transformers loads them.
@@ -44,6 +48,12 @@ class Engine:
                 InitProcessGroupKwargs(timeout=timeout),
             ],
         )
+        launched, found = os.environ.get("WORLD_SIZE", "1"), self._accelerator.num_processes
+        if found != int(launched):
+            raise InputError(
+                f"WORLD_SIZE={launched}, but {found} processes found each other: "
+                "start ranks with torchrun, accelerate launch or srun, one process a rank"
+            )
         self._bf16 = training.precision == "bf16"
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index

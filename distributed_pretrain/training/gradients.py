@@ -168,9 +168,11 @@ class _GradientsByTerm:
 def _unchanged_buffers(method: Method) -> Iterator[None]:
     """Running statistics are for the second pass to update, once."""
     before = [buffer.clone() for buffer in method.buffers()]
-    yield
-    for buffer, value in zip(method.buffers(), before, strict=True):
-        buffer.copy_(value)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(method.buffers(), before, strict=True):
+            buffer.copy_(value)
 
 
 def _finite_rows(coupled: Coupled) -> Tensor:

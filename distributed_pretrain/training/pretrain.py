@@ -21,13 +21,14 @@ from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
 from distributed_pretrain.evaluation.retrieval import RETRIEVAL_METRICS
-from distributed_pretrain.losses.collectives import wait_for_all
+from distributed_pretrain.losses.collectives import from_main, wait_for_all
 from distributed_pretrain.methods.base import Method
 from distributed_pretrain.methods.catalog import build_method
 from distributed_pretrain.telemetry.flops import StepFlops
 from distributed_pretrain.telemetry.telemetry import Telemetry
 from distributed_pretrain.training.config import OptimizerConfig
 from distributed_pretrain.training.engine import Engine
+from distributed_pretrain.training.interruption import InterruptionFlag
 from distributed_pretrain.training.liveness import Liveness
 from distributed_pretrain.training.run_folder import RunFolder
 from distributed_pretrain.training.skips import SkippedBatches
@@ -44,27 +45,33 @@ def pretrain(config: PretrainConfig) -> bool:
     first step, NonFiniteError during training, and PeerError when another rank is the cause.
     """
     engine = make_engine(config)
-    try:
-        with Liveness(
-            rank=engine.rank,
-            world_size=engine.world_size,
-            timeout_seconds=config.training.rank_timeout_seconds,
-            # Before the collective itself gives up: NCCL's watchdog would abort without a line.
-            hang_timeout_seconds=0.9 * config.training.collective_timeout_seconds,
-        ) as liveness:
-            trainer = build_trainer(config, engine, liveness)
-            try:
-                if trainer.state.finished:
-                    if engine.is_main:
-                        print(f"{config.run_folder}: already complete", file=sys.stderr)
-                    return True
-                if engine.is_main:
-                    _announce(trainer)
-                return trainer.fit()
-            finally:
-                trainer.close()
-    finally:
-        engine.close()
+    run = RunFolder(config.run_folder)
+    # Until the very end: launchers send SIGTERM to the rest when one rank has died, and what
+    # these still do then is to say so and to end their save.
+    with InterruptionFlag() as interruption, contextlib.ExitStack() as ending:
+        ending.callback(engine.close)
+        liveness = ending.enter_context(_liveness_of(config, engine))
+        if engine.is_main:
+            ending.enter_context(run.locked())
+        trainer = build_trainer(config, engine, run, liveness)
+        ending.callback(trainer.close)
+        if trainer.state.finished:
+            if engine.is_main:
+                print(f"{config.run_folder}: already complete", file=sys.stderr)
+            return True
+        if engine.is_main:
+            _announce(trainer)
+        return trainer.fit(interruption)
+
+
+def _liveness_of(config: PretrainConfig, engine: Engine) -> Liveness:
+    return Liveness(
+        rank=engine.rank,
+        world_size=engine.world_size,
+        timeout_seconds=config.training.rank_timeout_seconds,
+        # Before the collective itself gives up: NCCL's watchdog would abort without a line.
+        hang_timeout_seconds=0.9 * config.training.collective_timeout_seconds,
+    )
 
 
 def make_engine(config: PretrainConfig) -> Engine:
@@ -135,9 +142,10 @@ def use_channels_last(method: Method) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
-def build_trainer(config: PretrainConfig, engine: Engine, liveness: Liveness) -> Trainer:
+def build_trainer(
+    config: PretrainConfig, engine: Engine, run: RunFolder, liveness: Liveness
+) -> Trainer:
     """Every part of a run in this process, at its newest intact checkpoint or the beginning."""
-    run = RunFolder(config.run_folder)
     try:
         return _build_trainer(config, engine, run, liveness)
     except BaseException:
@@ -168,8 +176,9 @@ def _build_trainer(
     method.to(engine.device)
     flops = StepFlops.of(method, image_size_px=data.image_size_px)
     engine.prepare(method, build_optimizer(config.optimizer, method))
-    latest = run.latest_checkpoint()
-    checkpoint = load_checkpoint(latest) if latest is not None else None
+    # Rank 0 chooses for all: a shared folder may look older from another node.
+    step = from_main((run.latest_step() if engine.is_main else None) or 0, engine.device)
+    checkpoint = load_checkpoint(run.checkpoint_at(step)) if step else None
     if checkpoint is not None:
         engine.load_state(checkpoint.model, checkpoint.optimizer)
     if config.training.compile:
@@ -199,6 +208,7 @@ def _build_trainer(
         seed=config.seed,
         rank=engine.rank,
         world_size=engine.world_size,
+        micro_batches=config.training.accumulation_steps,
         quarantine=run.quarantine_of(split, data.max_bad_fraction),
         pin_memory=engine.device.type == "cuda",
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import shutil
 import socket
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from data_shards.profiles import dump_profile, load_profile
 from data_shards.records.errors import InputError
@@ -19,11 +24,14 @@ from distributed_pretrain.checkpoint import (
     find_latest_intact,
     first_difference,
     point_link,
+    step_folder,
+    step_of,
 )
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.data.quarantine import Quarantine
 from distributed_pretrain.data.shards import ShardSplit
 
+LOCK_PATIENCE_SECONDS = 10.0
 # Fields that change neither the weights nor the metrics: a run may go on with others.
 _FREE_FIELDS = (
     ("run_folder",),
@@ -91,6 +99,35 @@ class RunFolder:
         """Whether a step was ever recorded; a folder without is prepared anew."""
         return self.metrics.exists() or self.checkpoints.exists()
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the folder for this process, and its ranks, alone.
+
+        A job that was just killed may still hold it: waits a little, then raises InputError that
+        names the holder. The lock goes with its process, whatever ends that.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+") as file:
+            deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
+            while not _is_lock_taken(file):
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    raise InputError(
+                        f"{self.path}: in use by {file.read().strip() or 'another job'}: wait for "
+                        "it to end, or choose another run_folder"
+                    )
+                time.sleep(0.2)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            try:
+                yield
+            finally:
+                if not self.has_progress:
+                    Path(file.name).unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        self.path.rmdir()
+
     def prepare(self, config: PretrainConfig) -> None:
         """Create the folder with `config`, or check that it holds a run of the same config.
 
@@ -119,8 +156,6 @@ class RunFolder:
         if not self.has_progress:
             self.config.unlink(missing_ok=True)
             shutil.rmtree(self.tokenizer, ignore_errors=True)
-            if self.path.is_dir() and not any(self.path.iterdir()):
-                self.path.rmdir()
 
     def set_damaged_checkpoints_aside(self) -> None:
         """Rename damaged checkpoints newer than the newest intact one, naming each on stderr."""
@@ -134,13 +169,14 @@ class RunFolder:
             if intact is not None:
                 point_link(self.checkpoints / "last", intact)
 
-    def latest_checkpoint(self) -> Path | None:
-        """The newest intact checkpoint."""
-        return find_latest_intact(self.checkpoints)[0]
+    def latest_step(self, *, until_step: int | None = None) -> int | None:
+        """The step of the newest intact checkpoint, of at most `until_step` steps."""
+        folder, _ = find_latest_intact(self.checkpoints, until_step=until_step)
+        return None if folder is None else step_of(folder)
 
-    def newest_checkpoint_until(self, step: int) -> Path | None:
-        """The newest intact checkpoint of at most `step` steps."""
-        return find_latest_intact(self.checkpoints, until_step=step)[0]
+    def checkpoint_at(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return step_folder(self.checkpoints, step)
 
     def drop_checkpoints_after(self, step: int) -> None:
         """Delete the checkpoints of a future that was abandoned."""
@@ -170,8 +206,20 @@ class RunFolder:
         )
 
 
+def _is_lock_taken(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _deciding(config: PretrainConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json")
+    # Fields of the method that only bound its memory.
+    values["method"].pop("contrastive_chunk_size", None)
+    if config.training.accumulation == "exact":
+        del values["training"]["accumulation_steps"]
     for *sections, name in _FREE_FIELDS:
         part = values
         for section in sections:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +15,7 @@ from distributed_pretrain.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import TrainingLoader
-from distributed_pretrain.losses.collectives import copy_from_main, wait_for_all
+from distributed_pretrain.losses.collectives import copy_from_main, from_main, wait_for_all
 from distributed_pretrain.telemetry.flops import (
     StepFlops,
     model_flops_utilisation,
@@ -66,12 +65,14 @@ class Trainer:
         self.checkpoints: CheckpointWriter | None = None
         if engine.is_main:
             keep = config.training.keep_checkpoints
-            self.checkpoints = CheckpointWriter(run.checkpoints, keep=keep)
+            self.checkpoints = CheckpointWriter(
+                run.checkpoints, keep=keep, while_writing=liveness.kept_alive
+            )
         self.total_steps = updater.total_steps
         self.validate_every = config.training.validate_every_steps or loader.steps_per_epoch
         self.save_every = config.training.checkpoint_every_steps or loader.steps_per_epoch
 
-    def fit(self) -> bool:
+    def fit(self, interruption: InterruptionFlag) -> bool:
         """Train to the end; False when a signal ended it early (a checkpoint is saved)."""
         state, training = self.state, self.config.training
         progress = TrainingProgress(
@@ -80,7 +81,6 @@ class Trainer:
             interval_seconds=training.log_interval_seconds,
             enabled=self.engine.is_main,
         )
-        interruption = InterruptionFlag()
         batches = self.loader.batches(state.samples_consumed)
         self.engine.method.train()
         try:
@@ -95,6 +95,7 @@ class Trainer:
                     self._refuse_to_go_on(f"{state.skipped_steps} steps of this run")
                 if state.consecutive_skips >= training.non_finite.rewind_after:
                     self._rewind(progress)
+                    continue
                 is_best = False
                 state.finished = state.step >= self.total_steps
                 if state.finished or state.step % self.validate_every == 0:
@@ -110,7 +111,6 @@ class Trainer:
             self._finish_saving()
             return True
         finally:
-            interruption.restore()
             batches.close()
             progress.close()
 
@@ -133,7 +133,6 @@ class Trainer:
             "pairs_per_second": self.config.data.global_batch / seconds,
             "step_seconds": seconds,
             "data_wait_share": waited / seconds,
-            "memory_bytes": peak_memory_bytes(self.engine.device),
             "model_flops_per_second": flops / seconds,
         }
         utilisation = model_flops_utilisation(flops, seconds, self.peak_flops_per_second)
@@ -151,11 +150,12 @@ class Trainer:
 
     def close(self) -> None:
         """End the last save and close the records."""
-        if self.checkpoints is not None:
-            with self.liveness.kept_alive():
+        try:
+            if self.checkpoints is not None:
                 self.checkpoints.close()
-        if self.telemetry is not None:
-            self.telemetry.close()
+        finally:
+            if self.telemetry is not None:
+                self.telemetry.close()
 
     def _validate(self, progress: TrainingProgress) -> tuple[bool, bool]:
         method = self.engine.method
@@ -189,12 +189,13 @@ class Trainer:
         state = self.state
         last_good = state.step - state.consecutive_skips
         self._finish_saving()
-        folder = self.run.newest_checkpoint_until(last_good)
-        if folder is None:
+        step = self.run.latest_step(until_step=last_good) if self.engine.is_main else None
+        step = from_main(step or 0, self.engine.device)
+        if not step:
             self._refuse_to_go_on(
                 f"{state.consecutive_skips} steps in a row, and no checkpoint is older"
             )
-        checkpoint = load_checkpoint(folder)
+        checkpoint = load_checkpoint(self.run.checkpoint_at(step))
         self.engine.load_state(checkpoint.model, checkpoint.optimizer)
         wait_for_all()  # all have read it before rank 0 tidies up
         for name, value in vars(
@@ -202,6 +203,7 @@ class Trainer:
                 checkpoint.state,
                 samples_consumed=state.samples_consumed,
                 skipped_steps=state.skipped_steps,
+                consecutive_skips=0,
                 rewinds=state.rewinds + 1,
             )
         ).items():
@@ -246,13 +248,6 @@ class Trainer:
         if self.checkpoints is not None:
             self.checkpoints.wait()
         wait_for_all()
-
-
-def peak_memory_bytes(device: torch.device) -> float:
-    """The most memory in use so far: of the device's tensors, or of this process on a CPU."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def peak_flops_per_second_of(training: TrainingConfig, device: torch.device) -> float | None:

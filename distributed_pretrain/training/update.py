@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -83,10 +84,11 @@ class Updater:
             "replaced_samples": host.replaced,
             "interrupted": interrupted(),
             "data_wait_seconds": data_wait_seconds,
+            "memory_bytes": peak_memory_bytes(self.engine.device),
         }
         by_rank = dict(zip(own, _over_ranks(own, self.engine.device), strict=True))
         replaced, any_interrupted = by_rank.pop("replaced_samples"), by_rank.pop("interrupted")
-        waits = by_rank.pop("data_wait_seconds")
+        waits, memory = by_rank.pop("data_wait_seconds"), by_rank.pop("memory_bytes")
         means = {name: float(values.mean()) for name, values in by_rank.items()}
         skipped = not all(map(math.isfinite, means.values()))
         if skipped:
@@ -109,6 +111,7 @@ class Updater:
             "replaced_samples": float(replaced.sum()),
             "skipped_steps": state.skipped_steps,
             "slowest_data_wait_seconds": float(waits.max()),
+            "memory_bytes": float(memory.max()),
         }
         return StepOutcome(values, skipped, interrupted=bool(any_interrupted.any()))
 
@@ -148,3 +151,10 @@ def _over_ranks(own: dict[str, Tensor | float], device: torch.device) -> Tensor:
 
 def _seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(2))
+
+
+def peak_memory_bytes(device: torch.device) -> float:
+    """The most memory in use so far: of the device's tensors, or of this process on a CPU."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024

@@ -20,7 +20,7 @@ from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.evaluation.retrieval import retrieval_metrics
-from distributed_pretrain.losses.collectives import gather_rows, mean_over_ranks
+from distributed_pretrain.losses.collectives import copy_from_main, gather_rows, mean_over_ranks
 from distributed_pretrain.methods.base import Method, Outputs
 from distributed_pretrain.telemetry.pictures import (
     region_weights_picture,
@@ -72,7 +72,11 @@ class Validator:
                 groups += hashes[mask].tolist()
         losses = {name: total / count for name, total in sums.items()}
         recalls = retrieval_metrics(torch.cat(images), torch.cat(reports), groups=groups)
-        return losses | recalls
+        metrics = losses | recalls
+        # Rank 0's, to the last bit: what follows from them must be the same on every rank.
+        values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=self.device)
+        copy_from_main([values])
+        return dict(zip(metrics, values.tolist(), strict=True))
 
     def pictures(self, method: Method) -> dict[str, NDArray[np.uint8]]:
         """What the method sees in the first studies: similarities, region weights, attention."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,10 @@ def test_after_three_bad_batches_training_goes_back_and_on_with_the_next_samples
     tiny_profile: Path, tmp_path: Path
 ) -> None:
     bad = [BATCH * step for step in (6, 7, 8)]  # checkpoints at 4 and, among the bad, at 8
-    status, said = train(tiny_profile, tmp_path, bad_batches=bad)
+    validating = "training.validate_every_steps=4"
+    status, said = train(tiny_profile, tmp_path, validating, bad_batches=bad)
     assert status == 0, said
+    assert [line["step"] for line in decided(tmp_path, "validate")] == [4, 8, 12, STEPS]
     assert f"back to step 4, and on with the samples after {8 * BATCH}" in said
     steps = decided(tmp_path)
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
@@ -60,6 +63,30 @@ def test_after_three_bad_batches_training_goes_back_and_on_with_the_next_samples
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     assert [point.step for point in events.Scalars("train/total")] == list(range(1, STEPS + 1))
+
+
+def test_a_run_that_was_stopped_among_bad_batches_goes_back_too(
+    tiny_profile: Path, tmp_path: Path
+) -> None:
+    bad = [BATCH * step for step in (9, 10, 11)]
+    chatty = "training.log_interval_seconds=0.001"
+    stop = {"number": signal.SIGTERM, "rank": 0, "step": 9}
+    status, said = train(tiny_profile, tmp_path, chatty, bad_batches=bad, signal=stop)
+    assert status == 75, said
+    status, said = train(tiny_profile, tmp_path, chatty, bad_batches=bad)
+    assert status == 0, said
+    assert "going on from step 9" in said
+    assert "back to step 8" in said
+
+
+def test_bad_batches_do_not_push_out_the_checkpoint_from_before_them(
+    tiny_profile: Path, tmp_path: Path
+) -> None:
+    often = ("training.checkpoint_every_steps=1", "training.keep_checkpoints=1")
+    bad = [BATCH * step for step in (6, 7, 8)]
+    status, said = train(tiny_profile, tmp_path, *often, bad_batches=bad)
+    assert status == 0, said
+    assert "back to step 5" in said
 
 
 def test_single_bad_batches_cost_their_steps_and_nothing_else(

@@ -90,6 +90,40 @@ def test_a_run_goes_on_with_any_number_of_ranks(
         assert ours == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
+def test_plain_accumulation_groups_the_same_samples_on_any_number_of_ranks(
+    tiny_profile: Path, tmp_path: Path
+) -> None:
+    overrides = ("training.accumulation=plain", "training.accumulation_steps=3")
+    for world_size in (1, 2):
+        folder = tmp_path / str(world_size)
+        run = start(tiny_profile, folder, *overrides, "training.max_steps=3", world_size=world_size)
+        run.complete()
+    for ours, expected in zip(decided(tmp_path / "2"), decided(tmp_path / "1"), strict=True):
+        assert ours.pop("split") == expected.pop("split")
+        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_a_run_goes_on_with_another_accumulation(tiny_profile: Path, tmp_path: Path) -> None:
+    """What a batch is computed in is free: where the norms are exact, nothing else changes."""
+    start(tiny_profile, tmp_path / "whole", "training.max_steps=6", world_size=1).complete()
+    stop = {"number": signal.SIGTERM, "rank": 1, "step": 3}
+    parts = "training.accumulation_steps=2"
+    ranks = start(
+        tiny_profile, tmp_path / "parts", "training.max_steps=6", world_size=2, signal=stop
+    )
+    assert ranks.wait() == [75, 75]
+    chunks = "method.contrastive_chunk_size=5"
+    run = start(
+        tiny_profile, tmp_path / "parts", "training.max_steps=6", parts, chunks, world_size=1
+    )
+    run.complete()
+    for ours, expected in zip(
+        decided(tmp_path / "parts"), decided(tmp_path / "whole"), strict=True
+    ):
+        assert ours.pop("split") == expected.pop("split")
+        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
 def test_a_non_finite_sample_on_one_rank_makes_all_skip_the_step(
     tiny_profile: Path, one_rank: Path, tmp_path: Path
 ) -> None:

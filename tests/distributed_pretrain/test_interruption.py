@@ -15,14 +15,11 @@ from distributed_pretrain.training.interruption import InterruptionFlag
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_only_raises_the_flag(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    flag = InterruptionFlag()
-    raised = [flag.raised]
-    try:
+    with InterruptionFlag() as flag:
+        raised = [flag.raised]
         os.kill(os.getpid(), number)
         raised.append(flag.raised)
-        assert raised == [False, True]
-    finally:
-        flag.restore()
+    assert raised == [False, True]
     assert signal.getsignal(number) == before
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -144,14 +145,16 @@ def test_two_ranks_train_as_one(tiny_profile: Path, command: Command, tmp_path: 
         "method.report_encoder.dropout=0.0",
     )
     launcher = (
-        *(sys.executable, "-m", "accelerate.commands.launch"),
-        *("--config_file", "configs/accelerate/two_cpu_ranks.yaml"),
+        *(sys.executable, "-m", "torch.distributed.run"),
+        *("--standalone", "--nproc-per-node", "2"),
     )
     one, two = tmp_path / "one", tmp_path / "two"
     command.complete(command("pretrain", tiny_profile, f"run_folder={one}", *overrides))
     command.complete(
         command("pretrain", tiny_profile, f"run_folder={two}", *overrides, launcher=launcher)
     )
+    (start,) = map(json.loads, (two / "starts.jsonl").read_text().splitlines())
+    assert start["world_size"] == 2
     for alone, together in zip(decided(one), decided(two), strict=True):
         assert together.pop("split") == alone.pop("split")
         assert together == pytest.approx(alone, rel=2e-3, abs=1e-4)

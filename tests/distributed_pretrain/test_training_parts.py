@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import resource
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from distributed_pretrain.training.config import (
     ScheduleConfig,
     TrainingConfig,
 )
+from distributed_pretrain.training.run_folder import RunFolder
 from distributed_pretrain.training.schedules import learning_rate_share
 from distributed_pretrain.training.stopping import judge_validation
 
@@ -88,3 +90,18 @@ def test_metrics_that_a_full_disk_refuses_are_one_clear_line(tmp_path: Path) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     log.close()
+
+
+def test_a_run_folder_belongs_to_one_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distributed_pretrain.training.run_folder.LOCK_PATIENCE_SECONDS", 0.0)
+    run = RunFolder(tmp_path / "run")
+    with run.locked():
+        with (
+            pytest.raises(InputError, match=rf"in use by process {os.getpid()} on "),
+            run.locked(),
+        ):
+            pass
+        assert (run.path / "lock").exists()
+    with run.locked():
+        pass
+    assert not run.path.exists()
