@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -79,12 +79,19 @@ class DamagedCheckpointError(InputError):
     """A checkpoint folder whose marker or checksums do not hold."""
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, is_best: bool) -> Path:
+def save_checkpoint(
+    folder: Path,
+    checkpoint: Checkpoint,
+    *,
+    keep: int,
+    is_best: bool,
+    after_piece: Callable[[], object] = lambda: None,
+) -> Path:
     """Write `folder/step_<n>` atomically, point `last` (and `best`) at it, drop old ones.
 
     Keeps the newest `keep`, the best, and the newest from before skipped steps. Raises InputError
     for a full disk and the like, with the previous checkpoints untouched and nothing half-written
-    left.
+    left. `after_piece` is called after each mebibyte or two: a writer in the background rests.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_remains(folder)
@@ -93,7 +100,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int, is_best:
     try:
         partial.mkdir()
         digests = {
-            name: write_hashed(partial / name, content)
+            name: write_hashed(partial / name, content, after_piece=after_piece)
             for name, content in _content(checkpoint).items()
         }
         write_hashed(partial / MARKER, [_json(digests)])

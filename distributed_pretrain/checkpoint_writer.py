@@ -23,9 +23,13 @@ from torch import Tensor
 from distributed_pretrain.checkpoint import Checkpoint, save_checkpoint
 from distributed_pretrain.tensor_files import join_tensors, split_tensors
 
-# About a tenth of a core when training wants all of them: little for training, and enough that a
-# save ends within a minute.
+# Training goes first where both want a core; the lowest priority of all would never end a save on
+# a machine that others use too.
 _NICENESS_ABOVE_TRAINING = 10
+
+# After each mebibyte, which takes about two milliseconds: a fifth of a core is little even where
+# training has two, and 2 GB take some 35 seconds (docs/measurements.md).
+REST_SECONDS = 0.01
 
 
 class CheckpointWriter:
@@ -45,6 +49,8 @@ class CheckpointWriter:
     ) -> None:
         """`while_writing` is entered around each save, in the background thread."""
         self._while_writing = while_writing
+        # Somebody waits for the save: no more rests.
+        self._awaited = threading.Event()
         self._folder = folder
         self._keep = keep
         self._snapshot = CheckpointSnapshot()
@@ -63,16 +69,24 @@ class CheckpointWriter:
         """
         self.wait()
         snapshot = self._snapshot.take(checkpoint)
+        self._awaited.clear()
         self._under_way = self._thread.submit(self._write, snapshot, is_best)
 
     def _write(self, snapshot: Checkpoint, is_best: bool) -> Path:
         with self._while_writing():
-            return save_checkpoint(self._folder, snapshot, keep=self._keep, is_best=is_best)
+            return save_checkpoint(
+                self._folder,
+                snapshot,
+                keep=self._keep,
+                is_best=is_best,
+                after_piece=lambda: self._awaited.wait(REST_SECONDS),
+            )
 
     def wait(self) -> None:
         """Return when all is on the disk. Raises what the save raised."""
         if self._under_way is None:
             return
+        self._awaited.set()
         try:
             self._under_way.result()
         finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +35,30 @@ _DTYPE_NAMES = {
 }
 
 
-def write_hashed(path: Path, content: Iterable[bytes | memoryview]) -> str:
+def write_hashed(
+    path: Path,
+    content: Iterable[bytes | memoryview],
+    *,
+    after_piece: Callable[[], object] = lambda: None,
+) -> str:
     """The sha256 (hex) of a new file `path` that holds `content`, and is on the disk already.
 
-    Raises OSError as the system does.
+    `after_piece` is called after each `PIECE_BYTES` or a little more. Raises OSError as the system
+    does.
     """
-    digest = hashlib.sha256()
+    digest, written = hashlib.sha256(), 0
     with path.open("wb", buffering=0) as file:
         for part in content:
             view = memoryview(part)
             for start in range(0, len(view), PIECE_BYTES):
                 piece = view[start : start + PIECE_BYTES]
                 digest.update(piece)
+                written += len(piece)
                 while piece:  # a nearly full disk takes a part first
                     piece = piece[file.write(piece) :]
+                if written >= PIECE_BYTES:
+                    after_piece()
+                    written = 0
         os.fsync(file.fileno())
     return digest.hexdigest()
 
