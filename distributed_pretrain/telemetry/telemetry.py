@@ -1,4 +1,4 @@
-"""What a run tells: the same numbers in `metrics.jsonl` and TensorBoard, and pictures."""
+"""What a run tells: the same numbers in `metrics.jsonl` and TensorBoard; pictures and restarts."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def run_case(case: Case) -> dict[str, Any]:
             batch.split(case.micro_batches),
             exact=True,
             seed=step,
-            measure_norms=step == 0 and case.float64,
+            measure_norms=step == 0,
         )
         norm = engine.gradient_norm()
         if step == 0:

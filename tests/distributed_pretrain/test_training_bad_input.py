@@ -175,10 +175,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(
     run = tmp_path / "run"
     process = command("pretrain", tiny_profile, f"run_folder={run}", "optimizer.learning_rate=1e30")
     last = command.complete(process, status=1).splitlines()[-1]
-    assert last.startswith("error: step 2: ")
+    assert last.startswith("error: step 4: ")
+    assert "3 steps in a row, and no checkpoint is older" in last
     assert "lower optimizer.learning_rate" in last
-    (named,) = run.glob("non_finite_step*.json")
-    assert len(json.loads(named.read_text())["keys"]) == 8
+    lines = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
+    assert [(line["step"], len(line["keys"])) for line in lines] == [(2, 8), (3, 8), (4, 8)]
 
 
 @pytest.mark.xdist_group("pretrain")
