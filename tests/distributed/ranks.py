@@ -6,6 +6,7 @@ the variables a launcher sets.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -112,6 +113,8 @@ def _run_rank(
 ) -> None:
     with (folder / f"rank{rank}.err").open("w") as errors:
         os.dup2(errors.fileno(), 2)
+    # A rank that hangs says where, even with the interpreter's lock held.
+    faulthandler.dump_traceback_later(150, file=sys.__stderr__)
     import torch
 
     torch.set_num_threads(1)

@@ -134,7 +134,7 @@ def test_two_ranks_with_deepspeed_train_as_one_process(
 ) -> None:
     assert_equal_training(two_zero_ranks[case.name], one_process["group"], FLOAT32)
     norms = two_zero_ranks[case.name]["norms"]
-    assert norms == pytest.approx(one_process["group"]["norms"], rel=FLOAT32)
+    assert norms == pytest.approx(one_process["group"]["norms"], rel=10 * FLOAT32)
 
 
 def test_the_norms_of_each_terms_gradient_are_those_of_one_process(
