@@ -114,7 +114,7 @@ def _run_rank(
     with (folder / f"rank{rank}.err").open("w") as errors:
         os.dup2(errors.fileno(), 2)
     # A rank that hangs says where, even with the interpreter's lock held.
-    faulthandler.dump_traceback_later(150, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(150, file=2)
     import torch
 
     torch.set_num_threads(1)
