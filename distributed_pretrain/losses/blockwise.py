@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -41,7 +41,7 @@ def log_normalisers(
     Without it the matrix is kept, once, for backward. Differentiable once.
     """
     normalisers: tuple[Tensor, Tensor] = _LogNormalisers.apply(
-        rows, columns, row_mask, column_mask, chunk_size, True
+        rows, columns, row_mask, column_mask, None, chunk_size, True
     )
     return normalisers
 
@@ -51,11 +51,16 @@ def row_log_normalisers(
     columns: Float[Tensor, "all_samples dim"],
     *,
     column_mask: Bool[Tensor, " all_samples"] | None = None,
+    own_column: Int[Tensor, " batch"] | None = None,
     chunk_size: int | None = None,
 ) -> Float[Tensor, " batch"]:
-    """log Σ_j e^{<row_i, column_j>} of every row i, as `log_normalisers` gives them."""
+    """log Σ_j e^{<row_i, column_j>} of every row i, as `log_normalisers` gives them.
+
+    Where the rows are among the columns, `own_column` says which column each row is, and keeps it
+    out of the row's sum.
+    """
     normalisers: tuple[Tensor, None] = _LogNormalisers.apply(
-        rows, columns, None, column_mask, chunk_size, False
+        rows, columns, None, column_mask, own_column, chunk_size, False
     )
     return normalisers[0]
 
@@ -68,6 +73,7 @@ class _LogNormalisers(torch.autograd.Function):
         columns_AD: Tensor,
         row_mask_B: Tensor | None,
         column_mask_A: Tensor | None,
+        own_column_B: Tensor | None,
         chunk_size: int | None,
         both: bool,
     ) -> tuple[Tensor, Tensor | None]:
@@ -82,7 +88,9 @@ class _LogNormalisers(torch.autograd.Function):
         for block in _blocks(batch, ctx.block_rows):
             size = block.stop - block.start
             logits_CA = logits[block] if keep else logits[:size]
-            _write_logits(logits_CA, rows_BD, columns_AD, row_mask_B, column_mask_A, block)
+            _write_logits(
+                logits_CA, rows_BD, columns_AD, row_mask_B, column_mask_A, own_column_B, block
+            )
             exponentials_CA = buffer_CA[:size]
             row_maximum_C = logits_CA.amax(dim=1)
             torch.sub(logits_CA, row_maximum_C[:, None], out=exponentials_CA).exp_()
@@ -98,6 +106,7 @@ class _LogNormalisers(torch.autograd.Function):
             columns_AD,
             row_mask_B,
             column_mask_A,
+            own_column_B,
             logits if keep else None,
             row_normaliser_B,
             column_normaliser_A,
@@ -114,6 +123,7 @@ class _LogNormalisers(torch.autograd.Function):
             columns_AD,
             row_mask_B,
             column_mask_A,
+            own_column_B,
             kept_BA,
             row_normaliser_B,
             column_normaliser_A,
@@ -128,7 +138,9 @@ class _LogNormalisers(torch.autograd.Function):
             if kept_BA is None:
                 logits_CA = exponentials_CA
                 # The second exponentials overwrite them, once nobody else reads them.
-                _write_logits(logits_CA, rows_BD, columns_AD, row_mask_B, column_mask_A, block)
+                _write_logits(
+                    logits_CA, rows_BD, columns_AD, row_mask_B, column_mask_A, own_column_B, block
+                )
             else:
                 logits_CA = kept_BA[block]
             torch.sub(logits_CA, row_normaliser_B[block, None], out=d_logits_CA).exp_()
@@ -138,7 +150,7 @@ class _LogNormalisers(torch.autograd.Function):
                 d_logits_CA.addcmul_(exponentials_CA, column_gradient_A.expand_as(d_logits_CA))
             torch.mm(d_logits_CA, columns_AD, out=d_rows_BD[block])
             d_columns_AD.addmm_(d_logits_CA.T, rows_BD[block])
-        return d_rows_BD, d_columns_AD, None, None, None, None
+        return d_rows_BD, d_columns_AD, None, None, None, None, None
 
 
 def _write_logits(
@@ -147,6 +159,7 @@ def _write_logits(
     columns_AD: Tensor,
     row_mask_B: Tensor | None,
     column_mask_A: Tensor | None,
+    own_column_B: Tensor | None,
     block: slice,
 ) -> None:
     """<row, column> of a block; what a mask takes out is the lowest finite number."""
@@ -156,6 +169,8 @@ def _write_logits(
         out_CA.masked_fill_(~column_mask_A, lowest)
     if row_mask_B is not None:
         out_CA.masked_fill_(~row_mask_B[block, None], lowest)
+    if own_column_B is not None:
+        out_CA.scatter_(1, own_column_B[block, None], lowest)
 
 
 def _buffer(rows_BD: Tensor, columns_AD: Tensor, most_rows: int) -> Tensor:

@@ -39,6 +39,12 @@ def gather_rows(rows: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "all_ranks 
     return gathered
 
 
+def own_rows(batch: int) -> slice:
+    """Where this rank's `batch` rows lie among those that `gather_rows` returns."""
+    start = distributed.get_rank() * batch if world_size() > 1 else 0
+    return slice(start, start + batch)
+
+
 def sum_over_ranks(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Σ over the ranks of `values`. The gradient is summed over the ranks too."""
     if world_size() == 1:
