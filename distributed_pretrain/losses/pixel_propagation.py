@@ -1,0 +1,90 @@
+"""PixPro's consistency between cells of two views that show the same place (Xie et al. 2021)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from distributed_pretrain.losses.collectives import mean_over_samples
+from distributed_pretrain.losses.precision import full_precision, unit_vectors
+
+# B batch, R regions of the first view, Q regions of the second, D dim.
+
+
+@torch.no_grad()
+def matching_regions(
+    first_to_image: Float[Tensor, "batch 2 3"],
+    second_to_image: Float[Tensor, "batch 2 3"],
+    *,
+    grid: tuple[int, int],
+    threshold: float = 0.7,
+) -> Bool[Tensor, "batch regions regions"]:
+    """Whether region i of the first view and region j of the second lie at the same place.
+
+    Each view comes with the affine map from its own coordinates (x, y from 0 to 1) to those of the
+    image, in any unit that is the same along x and y. Regions are the cells of the row-major
+    `grid` (rows, columns). Two match if their centres are nearer in the image than `threshold`
+    times the diagonal of a cell, that of the view with the larger cells (the paper's T = 0.7).
+    Rotated and mirrored views are compared by where they came from, so need nothing special.
+    """
+    # In float64, which autocast leaves alone: the threshold should not fall on rounding.
+    first_BR2, first_diagonal_B = _centres_in_image(first_to_image.double(), grid)
+    second_BQ2, second_diagonal_B = _centres_in_image(second_to_image.double(), grid)
+    distance_BRQ = (first_BR2[:, :, None] - second_BQ2[:, None]).norm(dim=-1)
+    diagonal_B = torch.maximum(first_diagonal_B, second_diagonal_B)
+    matches: Tensor = distance_BRQ < threshold * diagonal_B[:, None, None]
+    return matches
+
+
+def pixel_propagation_loss(
+    first_propagated: Float[Tensor, "batch regions dim"],
+    second_propagated: Float[Tensor, "batch regions dim"],
+    first_target: Float[Tensor, "batch regions dim"],
+    second_target: Float[Tensor, "batch regions dim"],
+    matches: Bool[Tensor, "batch regions regions"],
+    *,
+    sample_mask: Bool[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
+    """PixPro's loss (eq 6), from -2 to 2: the mean over images of that over their matching pairs.
+
+    A pair (i, j) of `matches` yields -cos(y_i, x'_j) - cos(y'_j, x_i), where y, y' are the
+    propagated regions of the first and second view and x, x' the teacher's; no gradient flows into
+    these targets.
+
+    Images without a single pair, whose views do not overlap, say nothing and leave the mean over
+    all ranks, as do those whose `sample_mask` is False; the authors count them as 0. Computed in
+    at least float32.
+    """
+    with full_precision(first_propagated):
+        region_mask = None
+        if sample_mask is not None:
+            region_mask = sample_mask[:, None].expand(first_propagated.shape[:2])
+            matches = matches & sample_mask[:, None, None]
+        y_first_BRD, y_second_BQD, x_first_BRD, x_second_BQD = (
+            unit_vectors(each, region_mask)
+            for each in (
+                first_propagated,
+                second_propagated,
+                first_target.detach(),
+                second_target.detach(),
+            )
+        )
+        agreement_BRQ = y_first_BRD @ x_second_BQD.mT + x_first_BRD @ y_second_BQD.mT
+        pairs_B = matches.sum(dim=(1, 2))
+        total_B = torch.where(matches, agreement_BRQ, 0.0).sum(dim=(1, 2))
+        return mean_over_samples(-total_B / pairs_B.clamp(min=1), pairs_B > 0)
+
+
+def _centres_in_image(to_image: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Centres of the cells (B, R, 2) and the length of a cell's diagonal (B,), in the image."""
+    rows, columns = grid
+    y_R = ((torch.arange(rows, dtype=torch.float64) + 0.5) / rows).repeat_interleave(columns)
+    x_R = ((torch.arange(columns, dtype=torch.float64) + 0.5) / columns).repeat(rows)
+    linear_B22, offset_B2 = to_image[..., :2], to_image[..., 2]
+    centres_R2 = torch.stack([x_R, y_R], dim=-1).to(to_image)
+    centres_BR2 = centres_R2 @ linear_B22.mT + offset_B2[:, None]
+    # The sides of a cell are the columns of this matrix. The root of their squares' sum is the
+    # diagonal of a rectangle, and the mean of both diagonals (of squares) where the map shears.
+    sides_B22 = linear_B22 / linear_B22.new_tensor([columns, rows])
+    return centres_BR2, sides_B22.square().sum(dim=(1, 2)).sqrt()
