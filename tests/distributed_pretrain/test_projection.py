@@ -132,3 +132,31 @@ def test_bfloat16_rows_keep_their_dtype_and_float32_statistics() -> None:
     assert output.dtype == torch.bfloat16
     assert norm.running_mean.dtype == torch.float32
     assert output.float().std(dim=0).tolist() == pytest.approx([1] * 4, rel=0.05)
+
+
+@pytest.mark.parametrize("padding", [100.0, math.nan])
+def test_a_head_without_norm_is_two_linear_layers_that_padding_does_not_reach(
+    padding: float,
+) -> None:
+    torch.manual_seed(1)
+    head = Projection(5, hidden_dim=8, output_dim=3, norm=None).double()
+    real = rows(2, 5)
+    expected = head.reduce(torch.relu(head.expand(real)))
+    padded = torch.cat([real, torch.full((1, 5), padding, dtype=torch.float64)])
+    ours = head(padded, torch.tensor([True, True, False]))
+    torch.testing.assert_close(ours[:2], expected)
+    ours[:2].sum().backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in head.parameters())
+    assert not any(isinstance(each, MaskedBatchNorm | RowGroupNorm) for each in head.modules())
+
+
+def test_a_norm_after_the_second_layer_has_no_trained_scale() -> None:
+    torch.manual_seed(1)
+    head = Projection(5, hidden_dim=8, output_dim=3, output_norm=True).double()
+    output = head(rows(64, 5))
+    torch.testing.assert_close(output.mean(dim=0), torch.zeros(3, dtype=torch.float64))
+    deviation = output.std(dim=0, correction=0)
+    torch.testing.assert_close(deviation, torch.ones_like(deviation), rtol=1e-3, atol=0)
+    output.pow(3).sum().backward()
+    untrained = {name for name, each in head.named_parameters() if each.grad is None}
+    assert untrained == {"output_norm.weight", "output_norm.bias"}
