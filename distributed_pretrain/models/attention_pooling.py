@@ -8,7 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_shards.records.errors import InputError
-from distributed_pretrain.losses.precision import without_columns, zero_where_padded
+from distributed_pretrain.losses.precision import (
+    at_least_float32,
+    full_precision,
+    without_columns,
+    zero_where_padded,
+)
 
 # B batch, T tokens (regions or sentences), H heads, D dim, E = D / H dim of a head.
 
@@ -72,6 +77,31 @@ class AttentionPooling(nn.Module):
         if token_mask is not None:
             weights_BT = torch.where(token_mask, weights_BT, 0.0)
         return self.out_proj(value_BD), weights_BT
+
+
+@torch.no_grad()
+def attention_of_first_token(
+    query: Float[Tensor, "batch dim"],
+    keys: Float[Tensor, "batch tokens dim"],
+    *,
+    heads: int,
+    token_mask: Bool[Tensor, "batch tokens"] | None = None,
+) -> Float[Tensor, "batch tokens"]:
+    """What one token pays each token in a transformer's layer, the mean over heads.
+
+    For its projected `query` and the projected `keys`: the fused kernels give the layer's output
+    without these weights. They sum to 1 over real tokens (mask True) and are 0 on padding; without
+    gradient, in at least float32.
+    """
+    with full_precision(query):
+        query_BHE, keys_BTHE = (
+            at_least_float32(each).unflatten(-1, (heads, -1)) for each in (query, keys)
+        )
+        scores_BHT = torch.einsum("bhe,bthe->bht", query_BHE, keys_BTHE)
+        scores_BHT = scores_BHT * query_BHE.shape[-1] ** -0.5
+        column_mask_B1T = None if token_mask is None else token_mask.unsqueeze(1)
+        weights_BT = without_columns(scores_BHT, column_mask_B1T).softmax(dim=-1).mean(dim=1)
+        return weights_BT if token_mask is None else torch.where(token_mask, weights_BT, 0.0)
 
 
 def mean_of_tokens(

@@ -14,6 +14,10 @@ from data_shards.records.errors import InputError
 from distributed_pretrain.models.norms import Norm, exchange_batch_norms
 from distributed_pretrain.models.pretrained_weights import load_backbone_weights
 from distributed_pretrain.models.resnet import RESNETS, ResNetTrunk
+from distributed_pretrain.models.vision_transformer import (
+    VISION_TRANSFORMERS,
+    VisionTransformerTrunk,
+)
 
 # Where each family's last feature map (batch, channels, rows, columns) leaves its graph.
 _LAST_MAP_OF_FAMILY = {
@@ -73,11 +77,11 @@ def make_image_encoder(
     """An image encoder by torchvision's name of its backbone.
 
     ResNets (18, 34, 50, 101, 152) take every option (see `ResNetTrunk`); ConvNeXt, DenseNet,
-    EfficientNet, MobileNet, RegNet, ResNeXt, Swin and wide ResNets are torchvision's own, without
-    `width` and `last_stride`. ConvNeXt and Swin normalise each position by itself: what "sync"
-    and "group" promise holds as they are, and "local" and "frozen" are refused. `weights` are a
-    name ("IMAGENET1K_V1") or a file; None starts at random. Raises InputError for an unknown
-    backbone, an option it does not have, or bad weights.
+    EfficientNet, MobileNet, RegNet, ResNeXt, Swin, ViT and wide ResNets are torchvision's own,
+    without `width` and `last_stride`. ConvNeXt, Swin and ViT normalise each position by itself:
+    what "sync" and "group" promise holds as they are, and "local" and "frozen" are refused.
+    `weights` are a name ("IMAGENET1K_V1") or a file; None starts at random. Raises InputError for
+    an unknown backbone, an option it does not have, or bad weights.
     """
     if backbone in RESNETS:
         trunk = ResNetTrunk(backbone, width=width, last_stride=last_stride, norm=norm)
@@ -88,7 +92,11 @@ def make_image_encoder(
                 f"backbone={backbone}: width and last_stride are options of the ResNets: "
                 f"leave them out or choose one of {', '.join(RESNETS)}"
             )
-        encoder = _torchvision_encoder(backbone)
+        if backbone in VISION_TRANSFORMERS:
+            transformer = VisionTransformerTrunk(backbone)
+            encoder = ImageEncoder(transformer, transformer.channels)
+        else:
+            encoder = _torchvision_encoder(backbone)
         # After the tracing, which would look into layers that are not torch's own.
         exchanged = exchange_batch_norms(encoder.backbone, norm)
         if not exchanged and norm in ("local", "frozen"):
@@ -105,7 +113,8 @@ def _torchvision_encoder(backbone: str) -> ImageEncoder:
     if not nodes or backbone not in torchvision.models.list_models(module=torchvision.models):
         raise InputError(
             f"backbone={backbone!r}: not a torchvision model with a feature map: choose one of "
-            f"{', '.join(RESNETS)} or a member of {', '.join(_LAST_MAP_OF_FAMILY)}"
+            f"{', '.join(RESNETS + VISION_TRANSFORMERS)} or a member of "
+            f"{', '.join(_LAST_MAP_OF_FAMILY)}"
         )
     model = torchvision.models.get_model(backbone, weights=None)
     extractor = create_feature_extractor(model, {nodes[0]: _MAP}).eval()

@@ -1,4 +1,4 @@
-"""Report encoders: a BERT over the whole report, one embedding a sentence out."""
+"""Report encoders: a BERT over the whole report; embeddings of its tokens, words or sentences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 
 from data_shards.records.errors import InputError
-from distributed_pretrain.losses.precision import zero_where_padded
+from distributed_pretrain.losses.precision import full_precision, zero_where_padded
+from distributed_pretrain.models.attention_pooling import attention_of_first_token
 
 _ATTENTION = "sdpa"
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
@@ -45,14 +46,58 @@ class ReportEncoder(nn.Module):
         return pool_sentences(tokens, sentence_index, sentence_mask)
 
     def embed_tokens(
-        self, token_ids: Int[Tensor, "batch tokens"], token_mask: Bool[Tensor, "batch tokens"]
+        self,
+        token_ids: Int[Tensor, "batch tokens"],
+        token_mask: Bool[Tensor, "batch tokens"],
+        *,
+        last_layers: int = 1,
     ) -> Float[Tensor, "batch tokens {self.dim}"]:
-        """The last hidden states; those of padding (mask False) mean nothing but are finite."""
-        assert token_ids.shape[1] <= self.max_tokens, "reports are cut when they are tokenised"
-        # A row without any token (it fills up a batch) would be a softmax over nothing: NaN.
-        attended = token_mask | ~token_mask.any(dim=1, keepdim=True)
-        hidden: Tensor = self.bert(token_ids, attention_mask=attended.long()).last_hidden_state
-        return hidden
+        """The sum of the hidden states of the `last_layers` layers (LIMITR takes four).
+
+        Those of padding (mask False) mean nothing but are finite. Raises InputError when there are
+        fewer layers.
+        """
+        if last_layers == 1:
+            return self._encode(token_ids, token_mask, every_layer=False)[-1]
+        layers = len(self.bert.encoder.layer)
+        if not 1 <= last_layers <= layers:
+            raise InputError(
+                f"the sum of the last {last_layers} hidden states: the report encoder has {layers} "
+                f"layers: sum from 1 to {layers}"
+            )
+        states = self._encode(token_ids, token_mask, every_layer=True)
+        return torch.stack(states[-last_layers:]).sum(dim=0)
+
+    def embed_tokens_with_attention(
+        self, token_ids: Int[Tensor, "batch tokens"], token_mask: Bool[Tensor, "batch tokens"]
+    ) -> tuple[Float[Tensor, "batch tokens {self.dim}"], Float[Tensor, "batch tokens"]]:
+        """The last hidden states, and what CLS pays each token in the last layer.
+
+        The attention is the mean over heads without dropout, sums to 1 over the real tokens (CLS
+        and SEP among them), is 0 on padding and has no gradient.
+        """
+        *_, before_last, last = self._encode(token_ids, token_mask, every_layer=True)
+        layer = self.bert.encoder.layer[-1].attention.self
+        with torch.no_grad():
+            attention = attention_of_first_token(
+                layer.query(before_last[:, 0]),
+                layer.key(before_last),
+                heads=layer.num_attention_heads,
+                token_mask=token_mask,
+            )
+        return last, attention
+
+    def keep_layers(self, layers: int) -> None:
+        """Drop all but the first `layers` layers (MGCA keeps 6); InputError if there are fewer."""
+        own_layers = self.bert.encoder.layer
+        if not 1 <= layers <= len(own_layers):
+            raise InputError(
+                f"layers={layers}: the report encoder has {len(own_layers)} layers: "
+                f"keep from 1 to {len(own_layers)}"
+            )
+        self.bert.encoder.layer = own_layers[:layers]
+        # Exports rebuild the model from its config.
+        self.bert.config.num_hidden_layers = layers
 
     def freeze(self, layers: int) -> None:
         """Exclude the embeddings and the first `layers` layers from training.
@@ -69,6 +114,21 @@ class ReportEncoder(nn.Module):
         self.bert.embeddings.requires_grad_(False)
         for layer in own_layers[:layers]:
             layer.requires_grad_(False)
+
+    def _encode(
+        self, token_ids: Tensor, token_mask: Tensor, *, every_layer: bool
+    ) -> tuple[Tensor, ...]:
+        """The hidden states of the last layer, or of the embeddings and every layer."""
+        assert token_ids.shape[1] <= self.max_tokens, "reports are cut when they are tokenised"
+        # A row without any token (it fills up a batch) would be a softmax over nothing: NaN.
+        attended = token_mask | ~token_mask.any(dim=1, keepdim=True)
+        encoded = self.bert(
+            token_ids, attention_mask=attended.long(), output_hidden_states=every_layer
+        )
+        states: tuple[Tensor, ...] = (
+            encoded.hidden_states if every_layer else (encoded.last_hidden_state,)
+        )
+        return states
 
 
 def pool_sentences(
@@ -91,6 +151,29 @@ def pool_sentences(
         1, slot.long().unsqueeze(-1).expand(-1, -1, dim), tokens, reduce="amax"
     )
     return zero_where_padded(pooled[:, :outside], sentence_mask)
+
+
+def sum_word_pieces(
+    tokens: Float[Tensor, "batch tokens dim"],
+    word_index: Int[Tensor, "batch tokens"],
+    *,
+    words: int | None = None,
+) -> tuple[Float[Tensor, "batch words dim"], Bool[Tensor, "batch words"]]:
+    """Each word as the sum of its pieces, and a mask of the words a report has.
+
+    `word_index` numbers each report's words from 0 and is -1 for tokens outside every word. `words`
+    is the number of columns to give, at least that of the longest report; left out, it is read from
+    the index, for which the host waits for the device. Words a report has not are zeros. In the
+    dtype of `tokens`.
+    """
+    if words is None:
+        words = int(word_index.max()) + 1
+    belongs_BWT = word_index.unsqueeze(1) == torch.arange(words, device=tokens.device)[:, None]
+    # A product with a matrix of zeros and ones: unlike adding by index it gives the same sum each
+    # time on a GPU, and it costs nothing beside the encoder.
+    with full_precision(tokens):
+        pieces_BTD = zero_where_padded(tokens, word_index >= 0)
+        return belongs_BWT.to(tokens.dtype) @ pieces_BTD, belongs_BWT.any(dim=2)
 
 
 def pretrained_report_encoder(model: str) -> ReportEncoder:

@@ -196,9 +196,10 @@ def test_masked_images_reach_no_batch_statistic_and_no_gradient() -> None:
     ("options", "message"),
     [
         ({"backbone": "resnet19"}, "not a torchvision model with a feature map"),
-        ({"backbone": "vit_b_16"}, "not a torchvision model with a feature map"),
+        ({"backbone": "alexnet"}, "not a torchvision model with a feature map"),
         ({"backbone": "densenet121", "width": 0.5}, "options of the ResNets"),
         ({"backbone": "swin_t", "norm": "frozen"}, "no batch norm for norm=frozen to change"),
+        ({"backbone": "vit_b_16", "width": 0.5}, "options of the ResNets"),
         ({"backbone": "resnet18", "weights": "IMAGENET2K"}, "one of IMAGENET1K_V1"),
     ],
 )

@@ -13,6 +13,7 @@ from distributed_pretrain.models.report_encoder import (
     new_report_encoder,
     pool_sentences,
     pretrained_report_encoder,
+    sum_word_pieces,
 )
 
 
@@ -135,3 +136,79 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
 def test_a_hub_that_cannot_be_reached_says_how_to_fetch_the_model() -> None:
     with pytest.raises(InputError, match="hf download some-group/no-such-bert --local-dir"):
         pretrained_report_encoder("some-group/no-such-bert")
+
+
+def test_tokens_are_the_sum_of_the_last_layers() -> None:
+    encoder = small_encoder()
+    token_ids, token_mask, _, _ = reports()
+    states = encoder.bert(
+        token_ids, attention_mask=token_mask.long(), output_hidden_states=True
+    ).hidden_states
+    torch.testing.assert_close(
+        encoder.embed_tokens(token_ids, token_mask, last_layers=2), states[-1] + states[-2]
+    )
+    assert torch.equal(encoder.embed_tokens(token_ids, token_mask), states[-1])
+
+
+def test_more_layers_than_there_are_cannot_be_summed_or_kept() -> None:
+    token_ids, token_mask, _, _ = reports()
+    with pytest.raises(InputError, match="last 4 hidden states: the report encoder has 3 layers"):
+        small_encoder().embed_tokens(token_ids, token_mask, last_layers=4)
+    with pytest.raises(InputError, match="layers=4: the report encoder has 3 layers"):
+        small_encoder().keep_layers(4)
+
+
+def test_a_cut_encoder_ends_after_its_first_layers(tmp_path: Path) -> None:
+    whole, cut = small_encoder(), small_encoder()
+    token_ids, token_mask, _, _ = reports()
+    cut.keep_layers(2)
+    states = whole.bert(
+        token_ids, attention_mask=token_mask.long(), output_hidden_states=True
+    ).hidden_states
+    torch.testing.assert_close(cut.embed_tokens(token_ids, token_mask), states[2])
+    cut.bert.save_pretrained(tmp_path)
+    loaded = pretrained_report_encoder(str(tmp_path))
+    torch.testing.assert_close(loaded.embed_tokens(token_ids, token_mask), states[2])
+
+
+def test_the_attention_of_cls_is_that_of_the_last_layer() -> None:
+    encoder = small_encoder()
+    token_ids, token_mask, _, _ = reports()
+    hidden, attention = encoder.embed_tokens_with_attention(token_ids, token_mask)
+    encoder.bert.set_attn_implementation("eager")
+    expected = encoder.bert(
+        token_ids, attention_mask=token_mask.long(), output_attentions=True
+    ).attentions[-1]
+    torch.testing.assert_close(attention, expected[:, :, 0].mean(dim=1))
+    torch.testing.assert_close(hidden, encoder.embed_tokens(token_ids, token_mask))
+    assert hidden.requires_grad
+    assert not attention.requires_grad
+    assert not attention[~token_mask].any()
+
+
+def test_words_are_the_sums_of_their_pieces() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randn(2, 7, 5, dtype=torch.float64)
+    index = torch.tensor([[-1, 0, 1, 1, 1, 2, -1], [-1, 0, 0, -1, -1, -1, -1]])
+    tokens[1, 3:] = float("nan")
+    tokens.requires_grad_()
+    words, mask = sum_word_pieces(tokens, index)
+    assert mask.tolist() == [[True, True, True], [True, False, False]]
+    for row, word in mask.nonzero().tolist():
+        expected = torch.zeros(5, dtype=torch.float64)
+        for token in range(7):
+            if index[row, token] == word:
+                expected = expected + tokens[row, token]
+        torch.testing.assert_close(words[row, word], expected)
+    assert not words[~mask].any()
+    words.sum().backward()
+    assert tokens.grad is not None
+    assert torch.equal(tokens.grad, (index >= 0).double().unsqueeze(-1).expand(-1, -1, 5))
+
+
+def test_further_columns_of_words_are_padding() -> None:
+    tokens, index = torch.randn(1, 3, 4), torch.tensor([[-1, 0, -1]])
+    words, mask = sum_word_pieces(tokens, index, words=3)
+    assert mask.tolist() == [[True, False, False]]
+    assert torch.equal(words[0, 0], tokens[0, 1])
+    assert not words[0, 1:].any()
