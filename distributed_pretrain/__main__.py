@@ -11,11 +11,12 @@ from data_shards.records.errors import InputError
 
 DESCRIPTION = "Pre-training of chest X-ray encoders from radiology reports."
 BENCHMARKS = ("shards", "loader", "step", "loss", "checkpoint", "scaling")
+PAIR_METHODS = ("limitr", "gloria")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 2 bad input, 75 interrupted or a rank lost (the command goes on)."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     try:
         status: int = options.run(options)
     except InputError as error:
@@ -29,6 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return status
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; overrides may follow an option, which Python 3.11's argparse does not expect."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if unknown := [each for each in rest if each.startswith("-") or "=" not in each]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.overrides += rest
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
 
     benchmark = commands.add_parser("benchmark", help="speeds beside their ceilings, in one run")
     benchmark.add_argument("what", choices=BENCHMARKS)
+    benchmark.add_argument(
+        "--method",
+        choices=PAIR_METHODS,
+        help="with `loss`: this method's similarities of pairs instead of the global loss",
+    )
     _add_overrides(benchmark)
     benchmark.set_defaults(run=_benchmark)
     return parser
@@ -97,6 +113,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _benchmark(options: argparse.Namespace) -> int:
     from importlib import import_module
 
+    if options.method is not None:
+        if options.what != "loss":
+            raise InputError(f"benchmark {options.what}: --method belongs to `benchmark loss`")
+        from distributed_pretrain.benchmark import pairs
+
+        pairs.run(options.method, options.overrides)
+        return 0
     import_module(f"distributed_pretrain.benchmark.{options.what}").run(options.overrides)
     return 0
 

@@ -1,0 +1,106 @@
+"""Which pairs of images and reports are compared at a time.
+
+A pair costs far more memory than its score: every word and every region has a vector or a row of
+its own in every pair. So pairs are compared block by block, and again in backward. Images and
+reports are sorted by length, and a block is cut to its longest, which skips most of the padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+# What the largest tensor of a block may take: on a CPU what its cache holds between the passes
+# over it, on a GPU what keeps it busy.
+_CPU_BLOCK_BYTES = 2**24
+_GPU_BLOCK_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class PairBlock:
+    """All pairs of some images and some reports, with the positions at which any is real.
+
+    `padded_regions` and `padded_words`: whether padding is left among those positions.
+    """
+
+    images: slice
+    regions: int
+    padded_regions: bool
+    reports: slice
+    words: int
+    padded_words: bool
+
+
+@dataclass(frozen=True)
+class SortedRows:
+    """Images or reports, the longest first.
+
+    `order` is None where they are so already; `lengths` holds the last real position of each plus
+    one, `counts` how many of its positions are real, both sorted.
+    """
+
+    order: Int[Tensor, " rows"] | None
+    lengths: list[int]
+    counts: list[int]
+
+    @classmethod
+    def all_real(cls, rows: int, positions: int) -> SortedRows:
+        """Rows without padding, as they are."""
+        return cls(None, [positions] * rows, [positions] * rows)
+
+    def sort(self, values: Tensor) -> Tensor:
+        """`values` with its rows in this order."""
+        return values if self.order is None else values.index_select(0, self.order)
+
+    def unsort(self, values: Tensor, dim: int) -> Tensor:
+        """`values` whose `dim` is in this order, as it was before."""
+        return values if self.order is None else values.index_select(dim, self.order.argsort())
+
+    def chunks(self, size: int) -> Iterator[tuple[slice, int, bool]]:
+        """Rows, the positions that any of them needs, and whether padding is left among these."""
+        for start in range(0, len(self.lengths), size):
+            rows = slice(start, min(start + size, len(self.lengths)))
+            # A row without anything real keeps one position: no dimension may be empty.
+            length = max(1, self.lengths[start])
+            yield rows, length, min(self.counts[rows]) < length
+
+
+def sorted_by_length(mask: Bool[Tensor, "rows positions"]) -> SortedRows:
+    """The rows by their last real position. Waits once for the device."""
+    position = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    length = (mask * position).amax(dim=1)
+    lengths, counts = torch.stack([length, mask.sum(dim=1)]).tolist()
+    if lengths == sorted(lengths, reverse=True):
+        return SortedRows(None, lengths, counts)
+    order = length.argsort(descending=True, stable=True)
+    places = order.tolist()
+    return SortedRows(order, [lengths[at] for at in places], [counts[at] for at in places])
+
+
+def pair_blocks(
+    images: SortedRows,
+    reports: SortedRows,
+    *,
+    chunk_size: int | None,
+    bytes_per_pair: int,
+    device: torch.device,
+) -> list[PairBlock]:
+    """Blocks of at most `chunk_size` pairs, by default as many as fill what suits the device.
+
+    `bytes_per_pair`: what the largest tensor of a block holds of one pair.
+    """
+    if chunk_size is None:
+        block_bytes = _CPU_BLOCK_BYTES if device.type == "cpu" else _GPU_BLOCK_BYTES
+        chunk_size = max(1, block_bytes // max(1, bytes_per_pair))
+    # Equal parts: a rest of one image would leave a block next to empty.
+    images_at_once = ceil(len(images.lengths) / ceil(len(images.lengths) / chunk_size))
+    return [
+        PairBlock(image_rows, regions, padded_regions, report_rows, words, padded_words)
+        for report_rows, words, padded_words in reports.chunks(chunk_size // images_at_once)
+        for image_rows, regions, padded_regions in images.chunks(images_at_once)
+    ]

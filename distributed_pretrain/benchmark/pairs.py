@@ -1,0 +1,349 @@
+"""The pair similarities of LIMITR and GLoRIA beside a loop over reports, in one run.
+
+Everything is forward and backward, from regions and words to their gradients, the local external
+loss included. The loop is the authors' algorithm in float32 with all words real. The forms take
+turns, and a ratio is one of neighbours in time, so that a slow minute of the machine hits both.
+How far a form is from its floor is told by the machine's own rate for large matrix products,
+measured in the same turns.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, TypeAlias
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from data_shards.profiles import Config, parse_overrides, validate
+from distributed_pretrain.alignment.gloria import gloria_similarity
+from distributed_pretrain.alignment.limitr import LimitrSimilarity
+from distributed_pretrain.alignment.limitr_attention import Variant
+from distributed_pretrain.alignment.pair_products import cpu_multiplies_bfloat16
+from distributed_pretrain.benchmark.memory import in_fresh_processes, peak_bytes_above_start
+from distributed_pretrain.benchmark.pair_loops import gloria_loop, limitr_loop
+from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
+
+Method: TypeAlias = Literal["limitr", "gloria"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+
+TARGET_MEMORY_RATIO = 1 / 8
+TARGET_BIG_BATCH_BYTES = 3 * 2**30
+TARGET_LOSS_ERROR = 2e-2
+TARGET_GRADIENT_ERROR = 5e-2
+LIMITR_TEMPERATURE = 0.1
+GLORIA_SCALE = 10.0
+RATE_MATRIX = 2048
+RATE_REPEATS = 4
+WARM_UP_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to the loss; `padded`: reports as long as real ones are, all else being equal."""
+
+    name: str
+    precision: Precision
+    padded: bool = False
+    target_time_ratio: float | None = None
+
+    @property
+    def title(self) -> str:
+        """As the table shows it."""
+        return f"{self.name}, {self.precision}" + (", real lengths" if self.padded else "")
+
+
+FORMS: dict[Method, tuple[Form, ...]] = {
+    "limitr": (
+        Form("loop", "float32"),
+        Form("paper", "float32", target_time_ratio=1 / 4),
+        Form("paper", "bfloat16", target_time_ratio=1 / 7),
+        Form("authors", "float32", target_time_ratio=0.8),
+        Form("authors", "bfloat16", target_time_ratio=0.4),
+        Form("paper", "float32", padded=True),
+        Form("authors", "float32", padded=True),
+    ),
+    "gloria": (
+        Form("loop", "float32"),
+        Form("gloria", "float32", target_time_ratio=0.6),
+        Form("gloria", "bfloat16", target_time_ratio=0.3),
+        Form("gloria", "float32", padded=True),
+    ),
+}
+
+
+class PairBenchmarkConfig(Config):
+    """Sizes of one process; `real_words` is the mean length of the reports in the padded forms.
+
+    On a machine that others use too, `clock=cpu threads=1` counts the processor's seconds instead
+    of waiting ones.
+    """
+
+    batch_size: PositiveInt = 16
+    big_batch: PositiveInt | None = Field(48, description="memory of our forms alone; null: none")
+    regions: PositiveInt = 361
+    words: PositiveInt = 97
+    real_words: PositiveInt = 48
+    dim: PositiveInt = 768
+    chunk_size: PositiveInt | None = Field(None, description="pairs at a time; null: the default")
+    repeats: PositiveInt = 3
+    threads: PositiveInt = Field(default_factory=torch.get_num_threads)
+    clock: Literal["wall", "cpu"] = "wall"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One form: seconds, ratios to the loop and to its floor, one of each for a repetition.
+
+    The errors are relative to the same form in float32; the gradient's is that of the vector.
+    """
+
+    form: Form
+    seconds: list[float]
+    time_ratios: list[float]
+    floor_ratios: list[float]
+    peak_bytes: int
+    loss_error: float
+    gradient_error: float
+
+    @property
+    def time_ratio(self) -> float:
+        """The median of the ratios to the loop's time."""
+        return statistics.median(self.time_ratios)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is differentiated: leaves, and a closure from them to the loss."""
+
+    leaves: list[Tensor]
+    loss: Callable[[], Tensor]
+
+    def run(self) -> float:
+        """The loss, and backward with gradients made anew: their allocation is part of a step."""
+        for leaf in self.leaves:
+            leaf.grad = None
+        loss = self.loss()
+        loss.backward()
+        return loss.item()
+
+    def gradient(self) -> Tensor:
+        """The last run's gradients of regions and words, as one vector."""
+        gradients = [leaf.grad for leaf in self.leaves[:2] if leaf.grad is not None]
+        return torch.cat([each.flatten() for each in gradients])
+
+
+def run(method: Method, overrides: Sequence[str]) -> None:
+    """Measure and print a table, verdicts and one line of JSON. Raises InputError for overrides."""
+    where = f"benchmark loss --method {method}"
+    config = validate(PairBenchmarkConfig, parse_overrides(overrides), where=where)
+    print(
+        f"{method}: forward + backward, {config.batch_size} images x {config.batch_size} reports, "
+        f"{config.regions} regions, {config.words} words, dim {config.dim}, "
+        f"{config.threads} threads; median {config.clock} seconds of {config.repeats}"
+    )
+    if not cpu_multiplies_bfloat16():
+        print("  this CPU has no bfloat16 products: those forms multiply in float32")
+    rows, rates = measure(method, config)
+    print(f"  large matrix products: {rates['float32']:.0f} GFLOP/s in float32", end="")
+    print(f", {rates['bfloat16']:.0f} in bfloat16")
+    print(f"  {'form':32s} {'seconds':>8s}  to loop (spread)      to floor  peak MiB")
+    for row in rows:
+        ratios = row.time_ratios
+        spread = f"{row.time_ratio:6.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        print(
+            f"  {row.form.title:32s} {statistics.median(row.seconds):8.3f}  {spread:22s} "
+            f"{statistics.median(row.floor_ratios):7.2f} {row.peak_bytes / 2**20:9.0f}"
+        )
+    big_bytes = {}
+    if config.big_batch is not None:
+        for form in FORMS[method]:
+            if form.target_time_ratio is not None:
+                big_bytes[form.title] = _peak_bytes(method, form, config, config.big_batch)
+    print("  peaks are above the inputs, their gradients counted; the floor is the time of the")
+    print("  form's matrix products at the machine's rate for large ones")
+    for verdict in _verdicts(rows, big_bytes, config):
+        print(f"  {verdict}")
+    print(
+        json.dumps(
+            {
+                "method": method,
+                "config": config.model_dump(),
+                "gflops_per_second": rates,
+                "rows": [asdict(row) | {"time_ratio": row.time_ratio} for row in rows],
+                "big_batch_peak_bytes": big_bytes,
+            }
+        )
+    )
+
+
+def measure(method: Method, config: PairBenchmarkConfig) -> tuple[list[Row], dict[str, float]]:
+    """Every form of a method, and the machine's GFLOP/s in either precision."""
+    torch.set_num_threads(config.threads)
+    clock = time.perf_counter if config.clock == "wall" else time.process_time
+    steps = {form: pair_step(method, form, config, config.batch_size) for form in FORMS[method]}
+    seconds: dict[Form, list[float]] = {form: [] for form in steps}
+    rates: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}
+    losses: dict[Form, float] = {}
+    for _ in range(1 + config.repeats):
+        for precision, each in rates.items():
+            each.append(_gflops_per_second(precision, clock))
+        for form, step in steps.items():
+            started = clock()
+            losses[form] = step.run()
+            seconds[form].append(clock() - started)
+    # The first turn warms up.
+    seconds = {form: each[1:] for form, each in seconds.items()}
+    rates = {precision: each[1:] for precision, each in rates.items()}
+    rows = []
+    for form, own in seconds.items():
+        gigaflops = form_gflops(method, form, config)
+        exact = replace(form, precision="float32", target_time_ratio=None)
+        reference = next(each for each in steps if replace(each, target_time_ratio=None) == exact)
+        gradient, exact_gradient = steps[form].gradient(), steps[reference].gradient()
+        rows.append(
+            Row(
+                form=form,
+                seconds=own,
+                time_ratios=_ratios(own, seconds[FORMS[method][0]]),
+                floor_ratios=_ratios(own, [gigaflops / rate for rate in rates[form.precision]]),
+                peak_bytes=_peak_bytes(method, form, config, config.batch_size),
+                loss_error=abs(losses[form] / losses[reference] - 1),
+                gradient_error=((gradient - exact_gradient).norm() / exact_gradient.norm()).item(),
+            )
+        )
+    return rows, {precision: statistics.median(each) for precision, each in rates.items()}
+
+
+def pair_step(method: Method, form: Form, config: PairBenchmarkConfig, batch: int) -> Step:
+    """A form on random regions and words whose raw scores spread by about 1."""
+    generator = torch.Generator().manual_seed(0)
+    regions, words = (
+        torch.randn(batch, tokens, config.dim, generator=generator)
+        .mul_(config.dim**-0.25)
+        .requires_grad_()
+        for tokens in (config.regions, config.words)
+    )
+    word_mask = torch.arange(config.words) < report_lengths(form, config, batch)[:, None]
+    leaves = [regions, words]
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=form.precision == "bfloat16")
+    if method == "gloria":
+
+        def gloria_loss() -> Tensor:
+            with autocast:
+                if form.name == "loop":
+                    similarity = gloria_loop(regions, words, word_mask)
+                else:
+                    similarity = gloria_similarity(
+                        regions, words, word_mask, chunk_size=config.chunk_size
+                    )
+                return symmetric_cross_entropy(similarity, temperature=1 / GLORIA_SCALE)
+
+        return Step(leaves, gloria_loss)
+    torch.manual_seed(0)
+    variant: Variant = "paper" if form.name == "paper" else "authors"
+    # In eval mode: dropout is off on both sides.
+    module = LimitrSimilarity(config.dim, variant, config.chunk_size).eval()
+
+    def limitr_loss() -> Tensor:
+        with autocast:
+            if form.name == "loop":
+                sides = limitr_loop(module, regions, words, word_mask)
+            else:
+                sides = module(regions, words, word_mask)
+            report_loss, image_loss = (
+                symmetric_cross_entropy(side, temperature=LIMITR_TEMPERATURE) for side in sides
+            )
+            return report_loss + image_loss
+
+    return Step([*leaves, *module.parameters()], limitr_loss)
+
+
+def report_lengths(form: Form, config: PairBenchmarkConfig, batch: int) -> Tensor:
+    """Words of each report: all of them, or spread evenly from half to one and a half the mean."""
+    if not form.padded:
+        return torch.full((batch,), config.words)
+    spread = torch.linspace(0.5, 1.5, batch) * config.real_words
+    shuffled = spread[torch.randperm(batch, generator=torch.Generator().manual_seed(0))]
+    return shuffled.round().long().clamp(1, config.words)
+
+
+def form_gflops(method: Method, form: Form, config: PairBenchmarkConfig) -> float:
+    """What the matrix products of a form's forward and backward take, recomputing included."""
+    regions, dim, batch = config.regions, config.dim, config.batch_size
+    words = int(report_lengths(form, config, batch).sum())
+    crossing = 2 * batch * regions * words * dim
+    gate = 2 * batch * (regions * batch + words) * dim**2
+    if method == "gloria":
+        squares = 2 * batch * regions**2 * words
+        flops = 6 * crossing if form.name == "loop" else 4 * crossing + 3 * squares
+    elif form.name == "loop":
+        # Scores and what is attended, in each direction; twice as much in backward.
+        flops = 3 * (4 * crossing + gate)
+    else:
+        # Three products, again in backward, and two gradients of each.
+        flops = 12 * crossing + (4 * gate if form.name == "authors" else 0)
+    return flops / 1e9
+
+
+def _gflops_per_second(precision: Precision, clock: Callable[[], float]) -> float:
+    factor = torch.ones(RATE_MATRIX, RATE_MATRIX)
+    if precision == "bfloat16" and cpu_multiplies_bfloat16():
+        factor = factor.bfloat16()
+    # Once unmeasured, as the first product of a shape makes its plan.
+    factor @ factor
+    started = clock()
+    for _ in range(RATE_REPEATS):
+        factor @ factor
+    return RATE_REPEATS * 2 * RATE_MATRIX**3 / (clock() - started) / 1e9
+
+
+def _ratios(own: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [each / other for each, other in zip(own, others, strict=True)]
+
+
+def _peak_bytes(method: Method, form: Form, config: PairBenchmarkConfig, batch: int) -> int:
+    (peak_bytes,) = in_fresh_processes(_peak_bytes_here, [(method, form, config, batch)])
+    return peak_bytes
+
+
+def _peak_bytes_here(method: Method, form: Form, config: PairBenchmarkConfig, batch: int) -> int:
+    """The peak of one form above its inputs, in a process that has done nothing else."""
+    torch.set_num_threads(config.threads)
+    # The buffers of the libraries are not the form's.
+    small = config.model_copy(update={"regions": 4, "words": 4, "dim": 8})
+    pair_step(method, form, small, WARM_UP_BATCH).run()
+    step = pair_step(method, form, config, batch)
+    return peak_bytes_above_start(step.run, torch.device("cpu"))
+
+
+def _verdicts(
+    rows: Sequence[Row], big_bytes: dict[str, int], config: PairBenchmarkConfig
+) -> Iterator[str]:
+    loop = rows[0]
+    for row in rows:
+        title, target = row.form.title, row.form.target_time_ratio
+        if target is None:
+            continue
+        yield _verdict(f"{title}: time to loop", row.time_ratio, target)
+        memory_ratio = row.peak_bytes / max(1, loop.peak_bytes)
+        yield _verdict(f"{title}: memory to loop", memory_ratio, TARGET_MEMORY_RATIO)
+        if row.form.precision == "bfloat16":
+            yield _verdict(f"{title}: loss off float32 by", row.loss_error, TARGET_LOSS_ERROR)
+            yield _verdict(
+                f"{title}: gradient off float32 by", row.gradient_error, TARGET_GRADIENT_ERROR
+            )
+    for title, peak_bytes in big_bytes.items():
+        gibibytes = TARGET_BIG_BATCH_BYTES / 2**30
+        name = f"{title}: GiB at batch {config.big_batch}"
+        yield _verdict(name, peak_bytes / 2**30, gibibytes)
+
+
+def _verdict(name: str, value: float, at_most: float) -> str:
+    verdict = "reached" if value <= at_most else "MISSED"
+    return f"{name:46s} {value:6.3f}, at most {at_most:.3f}: {verdict}"

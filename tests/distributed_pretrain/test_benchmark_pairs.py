@@ -1,0 +1,70 @@
+"""The command end to end at small sizes, and the memory that the forms promise. Never a time."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from distributed_pretrain.__main__ import main
+from distributed_pretrain.benchmark.pairs import (
+    FORMS,
+    Form,
+    PairBenchmarkConfig,
+    form_gflops,
+    report_lengths,
+)
+
+SMALL = ("batch_size=3", "big_batch=4", "regions=9", "words=5", "real_words=3", "dim=8")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc")
+
+
+@on_linux
+@pytest.mark.parametrize("method", ["limitr", "gloria"])
+def test_every_form_has_a_row_and_its_verdicts(
+    capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    command = ["benchmark", "loss", "--method", method, *SMALL, "repeats=1", "threads=1"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    report = json.loads(printed.splitlines()[-1])
+    forms = FORMS["limitr" if method == "limitr" else "gloria"]
+    assert [row["form"]["name"] for row in report["rows"]] == [form.name for form in forms]
+    assert all(row["seconds"][0] > 0 for row in report["rows"])
+    targets = sum(form.target_time_ratio is not None for form in forms)
+    assert len(report["big_batch_peak_bytes"]) == targets
+    assert printed.count("GiB at batch 4") == targets
+    assert "gradient off float32 by" in printed
+
+
+def test_the_method_belongs_to_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "loader", "--method", "limitr"]) == 2
+    assert "--method belongs to `benchmark loss`" in capsys.readouterr().err
+
+
+def test_a_bad_setting_and_an_unknown_option_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["benchmark", "loss", "--method", "gloria", "region=3"]) == 2
+    assert "did you mean 'regions'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["benchmark", "loss", "--methods", "gloria"])
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_real_reports_are_of_unequal_lengths_around_their_mean() -> None:
+    config = PairBenchmarkConfig()
+    lengths = report_lengths(Form("paper", "float32", padded=True), config, 17)
+    assert lengths.float().mean().item() == pytest.approx(config.real_words, rel=0.02)
+    assert lengths.min() < config.real_words / 1.5
+    assert lengths.max() <= config.words
+
+
+def test_a_pair_of_the_paper_takes_12_products_and_of_the_loop_what_the_spec_says() -> None:
+    config = PairBenchmarkConfig(batch_size=1)
+    product = 2 * 361 * 97 * 768 / 1e9
+    paper = form_gflops("limitr", Form("paper", "float32"), config)
+    assert paper == pytest.approx(12 * product)
+    loop = form_gflops("limitr", Form("loop", "float32"), config)
+    assert loop / 3 == pytest.approx(0.75, rel=0.02)
