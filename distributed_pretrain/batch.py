@@ -2,45 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+Views = Literal["frontal", "frontal_lateral", "two_augmentations"]
+
 
 @dataclass(frozen=True)
-class ReportTokens:
+class SampleRows:
+    """A dataclass whose fields all have one entry a sample first, or are None where not asked for.
+
+    Fields are tensors, tuples, or again `SampleRows`.
+    """
+
+    def rows(self, chosen: slice) -> Self:
+        """Some of the samples."""
+        return self._with(
+            lambda value: value.rows(chosen) if isinstance(value, SampleRows) else value[chosen]
+        )
+
+    def to(self, device: torch.device) -> Self:
+        """The same samples on `device`."""
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            return value.to(device) if isinstance(value, SampleRows) else value
+
+        return self._with(moved)
+
+    def _with(self, change: Callable[[Any], Any]) -> Self:
+        present = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(
+            self, **{name: change(value) for name, value in present.items() if value is not None}
+        )
+
+
+@dataclass(frozen=True)
+class ReportTokens(SampleRows):
     """Reports as token sequences `[CLS] s1 s2 ... [SEP]`.
 
-    `sentence_index` numbers the sentence each token belongs to from 0 and is -1 for CLS, SEP
-    and padding; `sentence_mask` is True for the sentences a report really has.
+    `sentence_index` numbers the sentence each token belongs to from 0, `word_index` the word:
+    the pieces of one word share a number, punctuation marks are words, and no word reaches across
+    sentences. Both are -1 for CLS, SEP and padding. `sentence_mask` is True for the sentences a
+    report really has.
     """
 
     token_ids: Int[Tensor, "batch tokens"]
     token_mask: Bool[Tensor, "batch tokens"]
     sentence_index: Int[Tensor, "batch tokens"]
     sentence_mask: Bool[Tensor, "batch sentences"]
-
-    def to(self, device: torch.device) -> Self:
-        """The same tokens on `device`."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return replace(self, **moved)
+    word_index: Int[Tensor, "batch tokens"]
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(SampleRows):
     """One rank's share of a global batch.
 
-    `images` are normalised with the training split's mean and std, one channel.
-    `sample_mask` is False for rows that only fill up the last batch of an evaluation.
+    `images` are frontal views, normalised, one channel. `sample_mask` is False for rows that only
+    fill up the last batch of an evaluation.
+
+    With `data.views: frontal_lateral`, `lateral` holds a lateral view of each study. Where
+    `lateral_mask` is False the study has none; its pixels are zeros and mean nothing.
+
+    With `two_augmentations`, `second_view` is another augmentation of the image that `images`
+    shows, and `view_to_image` says where both look (0: `images`, 1: `second_view`): an affine map
+    [A | b] from positions in the view to positions in the stored image's zero-padded square, both
+    (x, y) in [0, 1] from the upper left corner. Pixel i of n lies at (i + 0.5) / n. Flips and
+    rotations are in it; positions outside [0, 1] and those beside the image show nothing.
+
+    With `data.labels`, `labels` has a column for each: 1 present, 0 absent, -1 uncertain (as the
+    CheXpert labeler writes it) and NaN where the report does not say.
     """
 
     keys: tuple[str, ...]
     images: Float[Tensor, "batch 1 height width"]
     report: ReportTokens
     sample_mask: Bool[Tensor, " batch"]
+    lateral: Float[Tensor, "batch 1 height width"] | None = None
+    lateral_mask: Bool[Tensor, " batch"] | None = None
+    second_view: Float[Tensor, "batch 1 height width"] | None = None
+    view_to_image: Float[Tensor, "batch views=2 2 3"] | None = None
+    labels: Float[Tensor, "batch classes"] | None = None
 
     def split(self, pieces: int) -> list[Batch]:
         """Equal consecutive parts of the rows, as many as `pieces` (1: the batch itself)."""
@@ -49,18 +97,4 @@ class Batch:
         rows = len(self.keys)
         assert rows % pieces == 0, f"{rows} rows cannot be cut into {pieces}"
         size = rows // pieces
-        return [self._rows(slice(start, start + size)) for start in range(0, rows, size)]
-
-    def _rows(self, rows: slice) -> Batch:
-        report = self.report
-        return Batch(
-            keys=self.keys[rows],
-            images=self.images[rows],
-            report=ReportTokens(
-                token_ids=report.token_ids[rows],
-                token_mask=report.token_mask[rows],
-                sentence_index=report.sentence_index[rows],
-                sentence_mask=report.sentence_mask[rows],
-            ),
-            sample_mask=self.sample_mask[rows],
-        )
+        return [self.rows(slice(start, start + size)) for start in range(0, rows, size)]

@@ -144,14 +144,10 @@ class _Evaluator:
         return ShardSplit.open(folder, split, self.run.data.text_policy)
 
     def _embed(self, split: ShardSplit, limit: int) -> EmbeddedStudies:
-        data = self.run.data
+        # Embedding needs no labels, and other shards may not have them.
+        data = self.run.data.model_copy(update={"labels": ()})
         loader = EvaluationLoader(split, self.tokenizer, data)
-        transform = DeviceTransform(
-            data.augmentation,
-            image_size_px=data.image_size_px,
-            pixel_mean=split.manifest.pixel_mean,
-            pixel_std=split.manifest.pixel_std,
-        )
+        transform = DeviceTransform.of(data, split.manifest)
 
         def batches() -> Iterator[tuple[HostBatch, Batch]]:
             seen = 0
@@ -163,7 +159,12 @@ class _Evaluator:
                 seen += len(host.keys)
                 yield host, replace(batch, sample_mask=batch.sample_mask & wanted)
 
-        return embed_studies(self.method, batches(), data.text_policy)
+        return embed_studies(
+            self.method,
+            batches(),
+            data.text_policy,
+            crop_fraction=data.augmentation.evaluation_crop_fraction,
+        )
 
 
 def _reader(split: ShardSplit) -> ReadMember:

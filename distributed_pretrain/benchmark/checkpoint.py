@@ -222,6 +222,7 @@ def _synthetic_batch(config: CheckpointBenchmarkConfig) -> Batch:
             token_mask=torch.ones_like(between),
             sentence_index=torch.where(between, (position - 1) // TOKENS_A_SENTENCE, -1),
             sentence_mask=torch.ones(config.batch, config.sentences, dtype=torch.bool),
+            word_index=torch.where(between, position - 1, -1),
         ),
         sample_mask=torch.ones(config.batch, dtype=torch.bool),
     )

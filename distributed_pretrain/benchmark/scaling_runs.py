@@ -144,6 +144,9 @@ def random_batch(size: Size, rows: int, *, seed: int) -> Batch:
             token_mask=torch.ones(rows, TOKENS, dtype=torch.bool),
             sentence_index=sentence_index.expand(rows, -1),
             sentence_mask=torch.ones(rows, SENTENCES, dtype=torch.bool),
+            word_index=torch.where(sentence_index < 0, -1, torch.arange(TOKENS) - 1).expand(
+                rows, -1
+            ),
         ),
         sample_mask=torch.ones(rows, dtype=torch.bool),
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from data_shards.records.manifest import Manifest
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.config import AugmentationConfig
-from distributed_pretrain.data.host_batch import AugmentationParameters, HostBatch
+from distributed_pretrain.data.config import AugmentationConfig, DataConfig
+from distributed_pretrain.data.host_batch import AugmentationParameters, HostBatch, HostImages
 from distributed_pretrain.data.resampling import (
     adjust_brightness,
     adjust_contrast,
@@ -46,14 +48,61 @@ class DeviceTransform:
         self._mean = pixel_mean
         self._std = pixel_std
 
+    @classmethod
+    def of(cls, config: DataConfig, manifest: Manifest) -> Self:
+        """The transform of a data path over the shards of `manifest` (statistics for `dataset`)."""
+        statistics = {"dataset": (manifest.pixel_mean, manifest.pixel_std), "half": (0.5, 0.5)}
+        mean, std = statistics[config.normalisation]
+        return cls(
+            config.augmentation,
+            image_size_px=config.image_size_px,
+            pixel_mean=mean,
+            pixel_std=std,
+        )
+
     def __call__(self, host: HostBatch, device: torch.device, *, train: bool) -> Batch:
         """The batch on `device`, images normalised with the given mean and std.
 
-        `train` applies the batch's augmentation parameters; a batch without is only resized.
+        `train` applies the batch's augmentation parameters; images without are only resized. A
+        second view is augmented in evaluation too.
         """
-        batch = len(host.keys)
+        second = host.second_view
+        return Batch(
+            keys=host.keys,
+            images=self._images(host.frontal, device, augment=train),
+            report=host.report.to(device),
+            sample_mask=host.sample_mask.to(device, non_blocking=True),
+            lateral=self._laterals(host.lateral, host.lateral_mask, device, augment=train),
+            lateral_mask=_moved(host.lateral_mask, device),
+            second_view=None if second is None else self._images(second, device, augment=True),
+            view_to_image=_moved(host.view_to_image, device),
+            labels=_moved(host.labels, device),
+        )
+
+    def _laterals(
+        self,
+        present: HostImages | None,
+        mask: Bool[Tensor, " batch"] | None,
+        device: torch.device,
+        *,
+        augment: bool,
+    ) -> Float[Tensor, "batch 1 side side"] | None:
+        """The laterals in the rows that have one, zeros in the others."""
+        if mask is None:
+            return None
+        laterals = torch.zeros(len(mask), 1, self._side_px, self._side_px, device=device)
+        if present is not None:
+            # The numbers of rows come from the host: a mask on the device would wait for it.
+            rows = mask.nonzero()[:, 0].to(device, non_blocking=True)
+            laterals[rows] = self._images(present, device, augment=augment)
+        return laterals
+
+    def _images(
+        self, host: HostImages, device: torch.device, *, augment: bool
+    ) -> Float[Tensor, "batch 1 side side"]:
+        batch = len(host)
         pixels = host.pixels.to(device, non_blocking=True)
-        drawn = host.augmentation if train else None
+        drawn = host.augmentation if augment else None
         parameters = drawn.to(device) if drawn is not None else None
         images = torch.empty(batch, 1, self._side_px, self._side_px, device=device)
 
@@ -72,12 +121,7 @@ class DeviceTransform:
             )
         else:
             transform(slice(0, batch))
-        return Batch(
-            keys=host.keys,
-            images=images,
-            report=host.report.to(device),
-            sample_mask=host.sample_mask.to(device, non_blocking=True),
-        )
+        return images
 
     def _augment(
         self,
@@ -106,6 +150,10 @@ class DeviceTransform:
         return images
 
 
+def _moved(values: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if values is None else values.to(device, non_blocking=True)
+
+
 def _each_on_one_thread(work: Callable[[slice], None], parts: Sequence[slice]) -> None:
     """Run `work` on every part, as many at a time as torch has threads, each on one of them.
 
@@ -122,15 +170,3 @@ def _each_on_one_thread(work: Callable[[slice], None], parts: Sequence[slice]) -
                 pass
     finally:
         torch.set_num_threads(threads)
-
-
-def stored_to_model_scale(
-    width: int, height: int, image_size_px: int
-) -> tuple[float, float, float]:
-    """(scale, offset_x, offset_y) in pixels: model = stored * scale + offset, as in evaluation.
-
-    A stored image of `width` x `height` is zero-padded to a centred square and resized.
-    """
-    side = max(width, height)
-    scale = image_size_px / side
-    return scale, (side - width) // 2 * scale, (side - height) // 2 * scale

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from data_shards.profiles import Config
 from data_shards.records.policies import TextPolicy
+from distributed_pretrain.batch import Views
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -23,25 +24,40 @@ def _odd(kernel_px: int) -> int:
     return kernel_px
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]!r} is listed twice")
+    return names
+
+
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 PositiveRange = Annotated[
     tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ascending)
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# More than half of a padded square always shows some of the image.
+CropFraction = Annotated[float, Field(gt=0.5, le=1)]
 
 
 class AugmentationConfig(Config):
     """LoVT's image augmentation, in the order it is applied; every operation has a switch.
 
-    With `random_resized_crop` off an image is zero-padded to a square and resized, as in
-    validation. The flip does not touch the report: "left" and "right" keep their words, which is
-    what the authors do and what `horizontal_flip: false` avoids.
+    `crop` is `random_resized` (`crop_area_fraction` and `crop_aspect_ratio` of the image),
+    `padded_crop` (a square of `padded_crop_fraction` of the padded square's side, anywhere in it:
+    LIMITR's 224 of 256) or `none` (as in evaluation). Evaluation shows the middle
+    `evaluation_crop_fraction` of the padded square's side.
+
+    The flip does not touch the report: "left" and "right" keep their words, which is what the
+    authors do and what `horizontal_flip: false` avoids. The views of a study are flipped together.
     """
 
     enabled: bool = True
-    random_resized_crop: bool = True
+    crop: Literal["random_resized", "padded_crop", "none"] = "random_resized"
     crop_area_fraction: PositiveRange = (0.6, 1.0)
     crop_aspect_ratio: PositiveRange = (3 / 4, 4 / 3)
+    padded_crop_fraction: CropFraction = 224 / 256
+    evaluation_crop_fraction: CropFraction = 1.0
     horizontal_flip: bool = True
     flip_probability: Fraction = 0.5
     affine: bool = True
@@ -59,6 +75,18 @@ class AugmentationConfig(Config):
 class DataConfig(Config):
     """The data path from shards to batches.
 
+    `views`: what of a study's images a batch has. `frontal_lateral` adds a lateral view where
+    there is one; `two_augmentations` a second augmentation of the same image. Training draws
+    among a study's frontal (lateral) images, evaluation takes the first by id. In evaluation the
+    second augmentation is drawn too, the same each time, since without it there is no loss to
+    validate; images themselves are not augmented.
+
+    `sentences: one` trains on one random sentence of the report. Evaluation always reads whole
+    reports, as ConVIRT, CLIP*, GLoRIA and LoVT's ablation do.
+
+    `normalisation`: pixels in [0, 1] less the mean and by the standard deviation of the training
+    split, or (`half`) 0.5 and 0.5. `labels` are names of the shards' labels to deliver.
+
     `global_batch` counts studies over all ranks. `max_bad_fraction` is the share of a split that
     may be unreadable before the run stops. `sentence_swap_probability` is p of LoVT's
     Geometric(p) number of swaps, counted from 0.
@@ -66,7 +94,11 @@ class DataConfig(Config):
 
     shards: Path
     text_policy: TextPolicy = "lovt"
+    views: Views = "frontal"
+    sentences: Literal["all", "one"] = "all"
+    labels: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
     image_size_px: int = Field(default=224, ge=32)
+    normalisation: Literal["dataset", "half"] = "dataset"
     global_batch: int = Field(default=512, ge=2)
     shuffle_window_shards: int = Field(default=16, ge=1)
     decode_threads: int | None = Field(default=None, ge=1)
@@ -76,3 +108,12 @@ class DataConfig(Config):
     sentence_swap_probability: float = Field(default=0.4, gt=0, le=1)
     max_bad_fraction: Fraction = 0.01
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @model_validator(mode="after")
+    def _two_views_differ(self) -> Self:
+        if self.views == "two_augmentations" and not self.augmentation.enabled:
+            raise ValueError(
+                "views: two_augmentations needs augmentation.enabled=true: without it both views "
+                "are the same"
+            )
+        return self

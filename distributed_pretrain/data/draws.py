@@ -1,7 +1,8 @@
 """Random choices for one training sample, drawn on the host from (seed, epoch, sample).
 
-All of a sample's choices come from one generator in a fixed order and number (sentence swaps,
+The choices of one stream come from one generator in a fixed order and number (sentence swaps,
 of varying number, last), so that switching one operation off leaves the others as they were.
+Each view has a stream of its own, so that asking for one more changes nothing either.
 """
 
 from __future__ import annotations
@@ -9,26 +10,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distributed_pretrain.data.config import AugmentationConfig
+from distributed_pretrain.data.windows import Window, central_window, square_crop
 
 _CROP_ATTEMPTS = 10
 # View, then four numbers an attempt to crop, then flip, affine (4), brightness, contrast, sigma.
 _UNIFORMS = 1 + 4 * _CROP_ATTEMPTS + 8
-_SAMPLE_STREAM = 0x5A
 
+Stream = Literal["frontal", "lateral", "second_view", "sentence"]
+_STREAM_NUMBERS: dict[Stream, int] = {
+    "frontal": 0x5A,
+    "lateral": 0x1A7,
+    "second_view": 0x2D,
+    "sentence": 0x5E,
+}
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A part of a stored image in pixels; it may reach beyond the image, where all is zero."""
-
-    left: int
-    top: int
-    width: int
-    height: int
+Option = TypeVar("Option")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,33 @@ class AugmentationDraw:
     contrast: float
     blur_sigma_px: float
 
+    def unwarped(self) -> NDArray[np.float64]:
+        """The affine map (2, 3) from a position after flip and affine warp to the one before.
+
+        Positions are (x, y) in [0, 1] from the upper left corner: p -> A (p - c - t) + c with
+        A = F R(-angle) / scale, F the flip, t the translation and c the centre.
+        """
+        angle = math.radians(self.rotation_degrees)
+        cosine, sine = math.cos(angle) / self.scale, math.sin(angle) / self.scale
+        linear = np.array([[cosine, sine], [-sine, cosine]])
+        if self.flip:
+            linear[0] *= -1
+        centre = np.array([0.5, 0.5])
+        moved = centre + np.array([self.translation_x, self.translation_y])
+        return np.concatenate([linear, (centre - linear @ moved)[:, None]], axis=1)
+
 
 class SampleDraws:
-    """The random choices of one sample in one epoch."""
+    """The random choices of one sample in one epoch, as far as they concern one stream."""
 
-    def __init__(self, *, seed: int, epoch: int, position: int) -> None:
-        state = np.random.SeedSequence((seed, epoch, position, _SAMPLE_STREAM))
+    def __init__(self, *, seed: int, epoch: int, position: int, stream: Stream = "frontal") -> None:
+        number = _STREAM_NUMBERS[stream]
+        state = np.random.SeedSequence((seed, epoch, position, number))
         self._random = np.random.Generator(np.random.Philox(state))
         self._uniforms: NDArray[np.float64] = self._random.random(_UNIFORMS)
 
-    def choose(self, options: Sequence[int]) -> int:
-        """One of `options` (a study's frontal images)."""
+    def choose(self, options: Sequence[Option]) -> Option:
+        """One of `options` (a study's images of a view, a report's sentences)."""
         return options[int(self._uniforms[0] * len(options))]
 
     def augmentation(
@@ -70,9 +88,7 @@ class SampleDraws:
         )
         reach = config.translation_fraction if config.affine else 0.0
         return AugmentationDraw(
-            window=_random_crop(config, crops.reshape(_CROP_ATTEMPTS, 4), width, height)
-            if config.random_resized_crop
-            else square_window(width, height),
+            window=_crop(config, crops.reshape(_CROP_ATTEMPTS, 4), width, height),
             flip=config.horizontal_flip and bool(flip < config.flip_probability),
             rotation_degrees=_between(config.rotation_degrees, turn) if config.affine else 0.0,
             translation_x=_between((-reach, reach), right),
@@ -96,18 +112,25 @@ class SampleDraws:
         return tuple(swapped)
 
 
-def square_window(width: int, height: int) -> Window:
-    """The smallest square around an image, centred on it: what zero-padding to a square shows."""
-    side = max(width, height)
-    return Window(left=-((side - width) // 2), top=-((side - height) // 2), width=side, height=side)
-
-
 def _between(bounds: tuple[float, float], uniform: float) -> float:
     low, high = bounds
     return float(low + (high - low) * uniform)
 
 
-def _random_crop(
+def _crop(
+    config: AugmentationConfig, uniforms: NDArray[np.float64], width: int, height: int
+) -> Window:
+    if config.crop == "random_resized":
+        return _random_resized_crop(config, uniforms, width, height)
+    if config.crop == "padded_crop":
+        across, down = uniforms[0, 2:].tolist()
+        return square_crop(
+            width, height, fraction=config.padded_crop_fraction, across=across, down=down
+        )
+    return central_window(width, height, fraction=config.evaluation_crop_fraction)
+
+
+def _random_resized_crop(
     config: AugmentationConfig, uniforms: NDArray[np.float64], width: int, height: int
 ) -> Window:
     """torchvision's RandomResizedCrop: the first of ten tries that fits, else a central crop."""

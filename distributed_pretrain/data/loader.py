@@ -15,19 +15,16 @@ from functools import partial
 from itertools import count
 
 import numpy as np
-import torch
 
 from data_shards.records.errors import InputError
+from distributed_pretrain.data.assembly import Assembler, LoadedRow
 from distributed_pretrain.data.config import DataConfig
-from distributed_pretrain.data.host_batch import AugmentationParameters, HostBatch
+from distributed_pretrain.data.host_batch import HostBatch
+from distributed_pretrain.data.labels import check_labels
 from distributed_pretrain.data.order import GlobalOrder, check_world_size, rank_slice
 from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.quarantine import Quarantine, replacement_position
-from distributed_pretrain.data.sample import (
-    LoadedSample,
-    load_evaluation_sample,
-    load_training_sample,
-)
+from distributed_pretrain.data.sample import load_evaluation_sample, load_training_sample
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 
@@ -44,22 +41,16 @@ class _Row:
     real: bool = True
 
 
-@dataclass(frozen=True)
-class _LoadedRow:
-    sample: LoadedSample
-    real: bool
-    replaced: bool
-
-
-_Plan = tuple[Sequence[_Row], Callable[[list[_LoadedRow]], HostBatch]]
+_Plan = tuple[Sequence[_Row], Callable[[list[LoadedRow]], HostBatch]]
 
 
 class TrainingLoader:
     """One rank's training batches, epoch after epoch, from any count of samples consumed.
 
-    `seed` fixes the order, the view and the augmentation of each sample in each epoch. A batch's
-    `micro_batches` equal parts are this rank's shares of the global batch's equal parts. Raises
-    InputError when the ranks do not divide the global batch or the split is smaller than it.
+    `seed` fixes the order and, of each sample in each epoch, the images and their augmentation. A
+    batch's `micro_batches` equal parts are this rank's shares of the global batch's equal parts.
+    Raises InputError when the ranks do not divide the global batch, the split is smaller than it
+    or has no label of a name that is asked for.
     """
 
     def __init__(
@@ -76,6 +67,7 @@ class TrainingLoader:
         pin_memory: bool = False,
     ) -> None:
         check_world_size(config.global_batch, world_size)
+        check_labels(split, config.labels)
         self.order = GlobalOrder(
             shard_sizes=split.shard_sizes,
             global_batch=config.global_batch,
@@ -90,7 +82,7 @@ class TrainingLoader:
         self._world_size = world_size
         self._micro_batches = micro_batches
         self._quarantine = quarantine or _quarantine_in_memory(split, config)
-        self._assembler = _Assembler(tokenizer, pin_memory)
+        self._assembler = Assembler(tokenizer, config, pin_memory)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -138,7 +130,7 @@ class TrainingLoader:
                 yield rows, partial(self._assembler, epoch, samples_consumed)
             first_step = 0
 
-    def _load(self, row: _Row) -> _LoadedRow:
+    def _load(self, row: _Row) -> LoadedRow:
         position = row.position
         for attempt in range(_REPLACEMENT_ATTEMPTS):
             try:
@@ -149,7 +141,7 @@ class TrainingLoader:
                 self._quarantine.add(error, samples_consumed=row.samples_consumed)
                 position = _replacement(self._split, self._seed, row, attempt)
             else:
-                return _LoadedRow(sample, real=True, replaced=attempt > 0)
+                return LoadedRow(sample, real=True, replaced=attempt > 0)
         raise _none_readable(self._split)
 
 
@@ -157,7 +149,8 @@ class EvaluationLoader:
     """One rank's share of a whole split in fixed global batches, in file order.
 
     The last global batch is filled up to a multiple of the ranks with rows whose `sample_mask` is
-    False; so are rows that stand in for unreadable samples, which no evaluation counts.
+    False; so are rows that stand in for unreadable samples, which no evaluation counts. Raises
+    InputError when the ranks do not divide the global batch or the split lacks a label.
     """
 
     def __init__(
@@ -172,12 +165,13 @@ class EvaluationLoader:
         pin_memory: bool = False,
     ) -> None:
         check_world_size(config.global_batch, world_size)
+        check_labels(split, config.labels)
         self.split = split
         self._config = config
         self._rank = rank
         self._world_size = world_size
         self._quarantine = quarantine or _quarantine_in_memory(split, config)
-        self._assembler = _Assembler(tokenizer, pin_memory)
+        self._assembler = Assembler(tokenizer, config, pin_memory)
 
     def __len__(self) -> int:
         """Batches in the split, the same on every rank."""
@@ -206,7 +200,7 @@ class EvaluationLoader:
             ]
             yield rows, partial(self._assembler, 0, start + real)
 
-    def _load(self, row: _Row) -> _LoadedRow:
+    def _load(self, row: _Row) -> LoadedRow:
         position = row.position
         for attempt in range(_REPLACEMENT_ATTEMPTS):
             try:
@@ -215,37 +209,8 @@ class EvaluationLoader:
                 self._quarantine.add(error, samples_consumed=row.samples_consumed)
                 position = _replacement(self.split, 0, row, attempt)
             else:
-                return _LoadedRow(sample, real=row.real and attempt == 0, replaced=attempt > 0)
+                return LoadedRow(sample, real=row.real and attempt == 0, replaced=attempt > 0)
         raise _none_readable(self.split)
-
-
-class _Assembler:
-    """Joins loaded rows to a HostBatch."""
-
-    def __init__(self, tokenizer: SentenceTokenizer, pin_memory: bool) -> None:
-        self._tokenizer = tokenizer
-        self._pin_memory = pin_memory
-
-    def __call__(self, epoch: int, samples_consumed: int, rows: list[_LoadedRow]) -> HostBatch:
-        samples = [row.sample for row in rows]
-        sizes = np.array([(sample.window.height, sample.window.width) for sample in samples])
-        canvas = np.zeros((len(rows), 1, *sizes.max(axis=0)), dtype=np.uint8)
-        for sample, place in zip(samples, canvas, strict=True):
-            sample.paste_into(place[0])
-        pixels = torch.from_numpy(canvas)
-        draws = [sample.draw for sample in samples if sample.draw is not None]
-        return HostBatch(
-            keys=tuple(sample.record.key for sample in samples),
-            records=tuple(sample.record for sample in samples),
-            pixels=pixels.pin_memory() if self._pin_memory else pixels,
-            window_sizes_px=torch.from_numpy(sizes),
-            augmentation=AugmentationParameters.stack(draws) if draws else None,
-            report=self._tokenizer.encode([sample.sentences for sample in samples]),
-            sample_mask=torch.tensor([row.real for row in rows]),
-            epoch=epoch,
-            samples_consumed=samples_consumed,
-            replaced=sum(row.replaced for row in rows),
-        )
 
 
 def _replacement(split: ShardSplit, seed: int, row: _Row, attempt: int) -> int:

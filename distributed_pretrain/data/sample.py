@@ -1,9 +1,10 @@
-"""One study made ready: read, one image decoded and cut, sentences chosen."""
+"""One study made ready: read, its views decoded and cut, sentences chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,31 +13,22 @@ from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.records.policies import select_sentences
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.data.config import DataConfig
-from distributed_pretrain.data.draws import (
-    AugmentationDraw,
-    SampleDraws,
-    Window,
-    square_window,
-)
+from distributed_pretrain.data.config import AugmentationConfig, DataConfig
+from distributed_pretrain.data.draws import SampleDraws
 from distributed_pretrain.data.shards import ShardSplit, StoredStudy
+from distributed_pretrain.data.views import LoadedView
+from distributed_pretrain.data.windows import central_window
 
 
 @dataclass(frozen=True)
 class LoadedSample:
-    """A sample in host memory. `pixels` (H, W) is what lies of the image inside `window`."""
+    """A sample in host memory: views that were asked for and are there, and sentences."""
 
     record: StudyRecord
-    pixels: NDArray[np.uint8]
-    window: Window
-    draw: AugmentationDraw | None
     sentences: tuple[str, ...]
-
-    def paste_into(self, canvas: NDArray[np.uint8]) -> None:
-        """Put the window in the upper left corner of `canvas` (H, W), which is zero."""
-        height, width = self.pixels.shape
-        top, left = max(0, -self.window.top), max(0, -self.window.left)
-        canvas[top : top + height, left : left + width] = self.pixels
+    frontal: LoadedView
+    lateral: LoadedView | None = None
+    second_view: LoadedView | None = None
 
 
 def load_training_sample(
@@ -44,33 +36,72 @@ def load_training_sample(
 ) -> LoadedSample:
     """One random frontal image with its augmentation drawn, and the sentences, perhaps swapped.
 
-    A function of (seed, epoch, position). Raises BadSampleError when the study cannot be read.
+    With it come a random lateral image, a second augmentation of the frontal one, or one random
+    sentence in place of all, as the config has it. A function of (seed, epoch, position). Raises
+    BadSampleError when the study or an image of it that was drawn cannot be read.
     """
     study = split.read(position)
-    draws = SampleDraws(seed=seed, epoch=epoch, position=position)
+    drawing = partial(SampleDraws, seed=seed, epoch=epoch, position=position)
+    draws = drawing(stream="frontal")
     image = _decode(study, draws.choose(_frontal_images(study)))
-    height, width = image.shape
-    draw = None
-    window = square_window(width, height)
-    if config.augmentation.enabled:
-        draw = draws.augmentation(config.augmentation, width=width, height=height)
-        window = draw.window
+    frontal = _augmented(image, config.augmentation, draws)
+    lateral = second_view = None
+    if config.views == "frontal_lateral" and study.record.lateral_images():
+        side = drawing(stream="lateral")
+        image = _decode(study, side.choose(study.record.lateral_images()))
+        lateral = _augmented(image, config.augmentation, side, mirrored_as=frontal)
+    if config.views == "two_augmentations":
+        second_view = _augmented(image, config.augmentation, drawing(stream="second_view"))
     sentences = select_sentences(study.record.report, config.text_policy)
-    if config.sentence_swaps:
+    if config.sentences == "one":
+        sentences = (drawing(stream="sentence").choose(sentences),)
+    elif config.sentence_swaps:
         sentences = draws.swap_sentences(sentences, config.sentence_swap_probability)
-    return LoadedSample(study.record, _inside(image, window), window, draw, sentences)
+    return LoadedSample(study.record, sentences, frontal, lateral, second_view)
 
 
 def load_evaluation_sample(split: ShardSplit, config: DataConfig, *, position: int) -> LoadedSample:
     """The first frontal image by id, padded to a square, and the sentences in order.
 
-    Raises BadSampleError when the study cannot be read.
+    With it come the first lateral image by id, or an augmentation of the frontal one that is a
+    function of the position alone, as the config has it. Raises BadSampleError when the study or
+    one of these images cannot be read.
     """
     study = split.read(position)
     image = _decode(study, _frontal_images(study)[0])
-    window = square_window(image.shape[1], image.shape[0])
+    frontal = _resized_only(image, config.augmentation)
+    lateral = second_view = None
+    if config.views == "frontal_lateral" and study.record.lateral_images():
+        side = _decode(study, study.record.lateral_images()[0])
+        lateral = _resized_only(side, config.augmentation)
+    if config.views == "two_augmentations":
+        draws = SampleDraws(seed=0, epoch=0, position=position, stream="second_view")
+        second_view = _augmented(image, config.augmentation, draws)
     sentences = select_sentences(study.record.report, config.text_policy)
-    return LoadedSample(study.record, image, window, None, sentences)
+    return LoadedSample(study.record, sentences, frontal, lateral, second_view)
+
+
+def _augmented(
+    image: NDArray[np.uint8],
+    config: AugmentationConfig,
+    draws: SampleDraws,
+    *,
+    mirrored_as: LoadedView | None = None,
+) -> LoadedView:
+    """The image with its augmentation drawn, if there is any; flipped where another view is."""
+    if not config.enabled:
+        return _resized_only(image, config)
+    height, width = image.shape
+    draw = draws.augmentation(config, width=width, height=height)
+    if mirrored_as is not None and mirrored_as.draw is not None:
+        draw = replace(draw, flip=mirrored_as.draw.flip)
+    return LoadedView.cut(image, draw.window, draw)
+
+
+def _resized_only(image: NDArray[np.uint8], config: AugmentationConfig) -> LoadedView:
+    height, width = image.shape
+    window = central_window(width, height, fraction=config.evaluation_crop_fraction)
+    return LoadedView.cut(image, window, None)
 
 
 def _frontal_images(study: StoredStudy) -> Sequence[int]:
@@ -97,8 +128,3 @@ def _decode(study: StoredStudy, image: int) -> NDArray[np.uint8]:
             f"{entry.width} x {entry.height}",
         )
     return pixels
-
-
-def _inside(image: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
-    top, left = max(0, window.top), max(0, window.left)
-    return image[top : window.top + window.height, left : window.left + window.width]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import (
+    Encoding,
     Tokenizer,
     decoders,
     models,
@@ -82,36 +84,57 @@ class SentenceTokenizer:
         without any token.
         """
         flat = [sentence for sentences in reports for sentence in sentences]
-        encoded = iter(self._backend.encode_batch_fast(flat, add_special_tokens=False))
-        kept = [self._fitting([next(encoded).ids for _ in report]) for report in reports]
+        encoded = iter(self._backend.encode_batch(flat, add_special_tokens=False))
+        kept = [self._fitting([next(encoded) for _ in report]) for report in reports]
         if not all(kept):
             empty = reports[kept.index([])]
             raise ValueError(f"a report without tokens: {list(empty)!r}")
 
-        lengths = [2 + sum(map(len, sentences)) for sentences in kept]
+        lengths = [2 + sum(len(each.token_ids) for each in sentences) for sentences in kept]
         width = -(-max(lengths) // _TOKEN_MULTIPLE) * _TOKEN_MULTIPLE
         width = min(width, self._max_tokens)
         token_ids = np.full((len(kept), width), self.pad_token_id, dtype=np.int64)
         sentence_index = np.full((len(kept), width), -1, dtype=np.int64)
+        word_index = np.full((len(kept), width), -1, dtype=np.int64)
         for row, (sentences, length) in enumerate(zip(kept, lengths, strict=True)):
             inner = slice(1, length - 1)
             token_ids[row, 0], token_ids[row, length - 1] = self._cls_id, self._sep_id
-            token_ids[row, inner] = np.concatenate(sentences)
-            numbers = np.arange(len(sentences))
-            sentence_index[row, inner] = np.repeat(numbers, [len(ids) for ids in sentences])
+            token_ids[row, inner] = np.concatenate([each.token_ids for each in sentences])
+            words = [each.word_ids for each in sentences]
+            sentence_index[row, inner] = np.repeat(np.arange(len(words)), [*map(len, words)])
+            # Words are numbered within their sentence: go on counting in the next.
+            first = np.cumsum([0, *(each[-1] + 1 for each in words[:-1])])
+            word_index[row, inner] = np.concatenate(words) + first[sentence_index[row, inner]]
         return ReportTokens(
             token_ids=torch.from_numpy(token_ids),
             token_mask=torch.from_numpy(_prefix_mask(lengths, width)),
             sentence_index=torch.from_numpy(sentence_index),
             sentence_mask=torch.from_numpy(_prefix_mask([len(s) for s in kept])),
+            word_index=torch.from_numpy(word_index),
         )
 
-    def _fitting(self, sentences: list[list[int]]) -> list[list[int]]:
-        sentences = [ids for ids in sentences if ids]
+    def _fitting(self, encodings: Sequence[Encoding]) -> list[_Sentence]:
+        # Only special tokens belong to no word, and none have been added yet.
+        sentences = [
+            _Sentence(each.ids, [word for word in each.word_ids if word is not None])
+            for each in encodings
+            if each.ids
+        ]
         room = self._max_tokens - 2
-        ends = np.cumsum([len(ids) for ids in sentences])
+        ends = np.cumsum([len(sentence.token_ids) for sentence in sentences])
         fitting = int(np.searchsorted(ends, room, side="right"))
-        return sentences[:fitting] or [ids[:room] for ids in sentences[:1]]
+        return sentences[:fitting] or [sentence.first(room) for sentence in sentences[:1]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """At least one token, and the word of the sentence that each belongs to."""
+
+    token_ids: list[int]
+    word_ids: list[int]
+
+    def first(self, tokens: int) -> _Sentence:
+        return _Sentence(self.token_ids[:tokens], self.word_ids[:tokens])
 
 
 def train_wordpiece(texts: Iterable[str], folder: Path, *, vocabulary_size: int) -> None:

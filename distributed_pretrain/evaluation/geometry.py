@@ -1,4 +1,7 @@
-"""From boxes and masks of stored images to the squares a model sees."""
+"""From boxes and masks of stored images to the squares a model sees.
+
+A model sees the middle `crop_fraction` (of its side) of an image's padded square.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_shards.records.study import Box, ImageRecord
-from distributed_pretrain.data.augmentation import stored_to_model_scale
+from distributed_pretrain.data.windows import stored_to_model_scale
 
 
 def region_map_on_pixels(
@@ -24,28 +27,34 @@ def region_map_on_pixels(
     return spread[:, 0]
 
 
-def image_extent(image: ImageRecord, image_size_px: int) -> Bool[Tensor, "size size"]:
-    """True where the padded square shows the image."""
+def image_extent(
+    image: ImageRecord, image_size_px: int, *, crop_fraction: float = 1.0
+) -> Bool[Tensor, "size size"]:
+    """True where the model's square shows the image."""
     whole = Box(0, 0, 0, image.width, image.height, "")
-    return boxes_mask([whole], image, image_size_px)
+    return boxes_mask([whole], image, image_size_px, crop_fraction=crop_fraction)
 
 
 def box_on_model_square(
-    box: Box, image: ImageRecord, image_size_px: int
+    box: Box, image: ImageRecord, image_size_px: int, *, crop_fraction: float = 1.0
 ) -> tuple[float, float, float, float]:
-    """(x, y, width, height) of a stored box in pixels of the model's square."""
-    scale, left, top = stored_to_model_scale(image.width, image.height, image_size_px)
+    """(x, y, width, height) of a stored box in the model's pixels, perhaps beyond its square."""
+    scale, left, top = stored_to_model_scale(
+        image.width, image.height, image_size_px, crop_fraction=crop_fraction
+    )
     return box.x * scale + left, box.y * scale + top, box.width * scale, box.height * scale
 
 
 def boxes_mask(
-    boxes: Sequence[Box], image: ImageRecord, image_size_px: int
+    boxes: Sequence[Box], image: ImageRecord, image_size_px: int, *, crop_fraction: float = 1.0
 ) -> Bool[Tensor, "size size"]:
     """The union of boxes (stored pixels) on the model's square: pixels whose centre is inside."""
     centres = torch.arange(image_size_px) + 0.5
     inside = torch.zeros(image_size_px, image_size_px, dtype=torch.bool)
     for box in boxes:
-        x, y, width, height = box_on_model_square(box, image, image_size_px)
+        x, y, width, height = box_on_model_square(
+            box, image, image_size_px, crop_fraction=crop_fraction
+        )
         columns = (centres > x) & (centres < x + width)
         rows = (centres > y) & (centres < y + height)
         inside |= rows[:, None] & columns[None, :]
@@ -56,10 +65,14 @@ def mask_on_model_square(
     mask: NDArray[np.uint8] | UInt8[Tensor, "height width"],
     image: ImageRecord,
     image_size_px: int,
+    *,
+    crop_fraction: float = 1.0,
 ) -> Bool[Tensor, "size size"]:
     """A stored mask on the model's square: each pixel takes the nearest stored one."""
     values = torch.as_tensor(mask) > 0
-    scale, left, top = stored_to_model_scale(image.width, image.height, image_size_px)
+    scale, left, top = stored_to_model_scale(
+        image.width, image.height, image_size_px, crop_fraction=crop_fraction
+    )
     centres = torch.arange(image_size_px) + 0.5
     columns = torch.floor((centres - left) / scale).long()
     rows = torch.floor((centres - top) / scale).long()

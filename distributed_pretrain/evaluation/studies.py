@@ -38,7 +38,8 @@ class EmbeddedStudies:
     """The real samples of a split, in file order, on the CPU.
 
     `reports` are the sentences the text policy keeps; `features` is the encoder's feature map
-    and `pixels` the images as the model saw them.
+    and `pixels` the images as the model saw them: the middle `crop_fraction` (of its side) of
+    their padded square.
     """
 
     records: tuple[StudyRecord, ...]
@@ -49,6 +50,7 @@ class EmbeddedStudies:
     features: Float[Tensor, "samples channels rows columns"]
     pixels: Float[Tensor, "samples size size"]
     grid: tuple[int, int]
+    crop_fraction: float = 1.0
 
     @property
     def image_size_px(self) -> int:
@@ -57,7 +59,9 @@ class EmbeddedStudies:
 
 
 @torch.no_grad()
-def embed_studies(method: Method, batches: Batches, policy: TextPolicy) -> EmbeddedStudies:
+def embed_studies(
+    method: Method, batches: Batches, policy: TextPolicy, *, crop_fraction: float = 1.0
+) -> EmbeddedStudies:
     """Everything the evaluations need of a split, in one pass. Raises ValueError when empty."""
     method.eval()
     records: list[StudyRecord] = []
@@ -91,6 +95,7 @@ def embed_studies(method: Method, batches: Batches, policy: TextPolicy) -> Embed
         features=features,
         pixels=pixels,
         grid=grid,
+        crop_fraction=crop_fraction,
     )
 
 
@@ -138,23 +143,28 @@ def ground_phrases(
         for part in _parts(list(found), 256)
     ]
     samples = [sample for sample, _ in found]
-    size = studies.image_size_px
+    size, crop = studies.image_size_px, studies.crop_fraction
     phrases = torch.cat(embedded).to(device)
     regions = method.phrase_heat(phrases, studies.regions[samples].to(device)).float().cpu()
     heat = region_map_on_pixels(regions, studies.grid, size)
     inside = torch.stack(
         [
-            boxes_mask(boxes, _image(studies, s), size)
+            boxes_mask(boxes, _image(studies, s), size, crop_fraction=crop)
             for s, boxes in zip(samples, found.values(), strict=True)
         ]
     )
-    valid = torch.stack([image_extent(_image(studies, sample), size) for sample in samples])
+    valid = torch.stack(
+        [image_extent(_image(studies, s), size, crop_fraction=crop) for s in samples]
+    )
     return Grounding(
         samples=tuple(samples),
         phrases=tuple(phrase for _, phrase in found),
         model_boxes=tuple(
-            tuple(box_on_model_square(box, _image(studies, sample), size) for box in boxes)
-            for sample, boxes in zip(samples, found.values(), strict=True)
+            tuple(
+                box_on_model_square(box, _image(studies, s), size, crop_fraction=crop)
+                for box in boxes
+            )
+            for s, boxes in zip(samples, found.values(), strict=True)
         ),
         heat=heat,
         contrast=contrast_to_noise(heat, inside, valid),
@@ -189,7 +199,9 @@ def class_masks(
                 payload = np.frombuffer(read(record, mask.member), np.uint8).copy()
                 stored = decode_image(torch.from_numpy(payload), ImageReadMode.GRAY)[0]
                 channel = classes.index(mask.category)
-                masks[sample, channel] |= mask_on_model_square(stored, record.images[chosen], size)
+                masks[sample, channel] |= mask_on_model_square(
+                    stored, record.images[chosen], size, crop_fraction=studies.crop_fraction
+                )
     return masks
 
 

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from distributed_pretrain.batch import Batch, ReportTokens
+from distributed_pretrain.batch import Batch, ReportTokens, Views
 from distributed_pretrain.methods.base import Method
 
 Arithmetic = Literal["bf16", "tf32", "float32"]
@@ -89,11 +89,14 @@ class StepFlops:
     tokens_a_sentence: int
 
     @classmethod
-    def of(cls, method: Method, *, image_size_px: int) -> StepFlops:
+    def of(
+        cls, method: Method, *, image_size_px: int, views: Views = "frontal", classes: int = 0
+    ) -> StepFlops:
         """The operations of forward, loss and backward of `method`, frozen layers and all.
 
         Five small steps of a copy determine the polynomial exactly for reports of one sentence per
-        16 tokens; what sentences cost beside their tokens is below 1% in LoVT. The method,
+        16 tokens; what sentences cost beside their tokens is below 1% in LoVT. Every study has
+        the images that `views` names and `classes` labels. The method,
         its statistics and the random state stay as they are. Give the method before it is
         compiled or wrapped. With several ranks all must call this together, since losses
         gather; the columns of the other ranks are then part of `per_pair`.
@@ -110,6 +113,8 @@ class StepFlops:
                 image_size_px=image_size_px,
                 tokens=n * tokens_a_sentence,
                 tokens_a_sentence=tokens_a_sentence,
+                views=views,
+                classes=classes,
             )
             probe.zero_grad(set_to_none=True)
             counts.append(training_flops(partial(_total_loss, probe, batch)))
@@ -195,10 +200,14 @@ def full_batch(
     image_size_px: int,
     tokens: int,
     tokens_a_sentence: int = _TOKENS_A_SENTENCE,
+    views: Views = "frontal",
+    classes: int = 0,
 ) -> Batch:
     """Pairs without padding on the method's device: black images, one token over and over.
 
-    The first and last token stand for [CLS] and [SEP]; the last sentence has what is left over.
+    The first and last token stand for [CLS] and [SEP]; the last sentence has what is left over,
+    and every token between is a word. A second view shows the very same place, and all labels
+    are 0.
     """
     weight = next(method.parameters())
     sentences = max(1, tokens // tokens_a_sentence)
@@ -206,17 +215,30 @@ def full_batch(
     sentence_index = sentence_index.clamp(max=sentences - 1)
     sentence_index[[0, -1]] = -1
 
+    word_index = torch.arange(tokens, device=weight.device) - 1
+    word_index[-1] = -1
+    images = weight.new_zeros(rows, 1, image_size_px, image_size_px)
+    lateral, twice = views == "frontal_lateral", views == "two_augmentations"
+
     def ones(*shape: int) -> Tensor:
         return torch.ones(shape, dtype=torch.bool, device=weight.device)
 
     return Batch(
         keys=tuple(map(str, range(rows))),
-        images=weight.new_zeros(rows, 1, image_size_px, image_size_px),
+        images=images,
         report=ReportTokens(
             token_ids=torch.ones(rows, tokens, dtype=torch.long, device=weight.device),
             token_mask=ones(rows, tokens),
             sentence_index=sentence_index.expand(rows, -1),
             sentence_mask=ones(rows, sentences),
+            word_index=word_index.expand(rows, -1),
         ),
         sample_mask=ones(rows),
+        lateral=images if lateral else None,
+        lateral_mask=ones(rows) if lateral else None,
+        second_view=images if twice else None,
+        view_to_image=torch.eye(2, 3, device=weight.device).expand(rows, 2, 2, 3)
+        if twice
+        else None,
+        labels=weight.new_zeros(rows, classes) if classes else None,
     )

@@ -174,7 +174,9 @@ def _build_trainer(
     if config.training.channels_last:
         use_channels_last(method)
     method.to(engine.device)
-    flops = StepFlops.of(method, image_size_px=data.image_size_px)
+    flops = StepFlops.of(
+        method, image_size_px=data.image_size_px, views=data.views, classes=len(data.labels)
+    )
     engine.prepare(method, build_optimizer(config.optimizer, method))
     # Rank 0 chooses for all: a shared folder may look older from another node.
     step = from_main((run.latest_step() if engine.is_main else None) or 0, engine.device)
@@ -195,12 +197,7 @@ def _build_trainer(
                 f"{data.shards}: not the shards that {run.path} was trained on so far: put those "
                 "back, or choose another run_folder"
             )
-    transform = DeviceTransform(
-        data.augmentation,
-        image_size_px=data.image_size_px,
-        pixel_mean=split.manifest.pixel_mean,
-        pixel_std=split.manifest.pixel_std,
-    )
+    transform = DeviceTransform.of(data, split.manifest)
     loader = TrainingLoader(
         split,
         tokenizer,

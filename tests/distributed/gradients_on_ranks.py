@@ -87,7 +87,7 @@ def run_case(case: Case) -> dict[str, Any]:
     for step in range(STEPS):
         share = GLOBAL_BATCH // engine.world_size
         rows = slice(engine.rank * share, (engine.rank + 1) * share)
-        batch = global_batch(step, float64=case.float64)._rows(rows)
+        batch = global_batch(step, float64=case.float64).rows(rows)
         result = accumulate_gradients(
             engine,
             batch.split(case.micro_batches),

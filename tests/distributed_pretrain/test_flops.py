@@ -169,6 +169,28 @@ def test_the_counted_batch_is_one_that_real_attention_accepts() -> None:
     assert F.one_hot(batch.report.sentence_index[0] + 1).sum(0).tolist() == [2, 15, 16, 17]
 
 
+def test_the_counted_batch_has_the_views_and_labels_of_a_real_one() -> None:
+    method = small_lovt()
+    plain = full_batch(method, rows=2, image_size_px=64, tokens=16)
+    assert plain.report.word_index[0].tolist() == [-1, *range(14), -1]
+    assert plain.lateral is plain.second_view is plain.labels is None
+    both = full_batch(method, rows=2, image_size_px=64, tokens=16, views="frontal_lateral")
+    assert both.lateral is not None
+    assert both.lateral_mask is not None
+    assert both.lateral_mask.all()
+    twice = full_batch(
+        method, rows=2, image_size_px=64, tokens=16, views="two_augmentations", classes=3
+    )
+    assert twice.second_view is not None
+    assert twice.view_to_image is not None
+    assert twice.view_to_image.shape == (2, 2, 2, 3)
+    assert twice.labels is not None
+    assert twice.labels.shape == (2, 3)
+    assert StepFlops.of(method, image_size_px=64, views="frontal_lateral", classes=3).per_step(
+        rows=2, tokens=16
+    ) == StepFlops.of(method, image_size_px=64).per_step(rows=2, tokens=16)
+
+
 @pytest.mark.parametrize(
     ("name", "arithmetic", "teraflops"),
     [

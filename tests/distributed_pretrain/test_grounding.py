@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_shards.records.study import Box, ImageRecord, Report, StudyRecord
 from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.data.host_batch import HostBatch
+from distributed_pretrain.data.host_batch import HostBatch, HostImages
 from distributed_pretrain.evaluation.geometry import (
     boxes_mask,
     image_extent,
@@ -84,6 +84,27 @@ def test_a_mask_of_a_box_lands_where_the_box_does() -> None:
     )
     whole = mask_on_model_square(torch.ones_like(stored), image, SIZE_PX)
     assert torch.equal(whole, image_extent(image, SIZE_PX))
+
+
+def test_a_crop_moves_and_enlarges_boxes_masks_and_the_extent_alike() -> None:
+    # The middle 48 of 64 px on 32: two thirds of a pixel each, beginning at 8.
+    image, crop = _image(width=64, height=64), 0.75
+    expected = torch.zeros(SIZE_PX, SIZE_PX, dtype=torch.bool)
+    expected[8:16, 4:8] = True
+    box, stored = _box(14, 20, 6, 12), torch.zeros(64, 64, dtype=torch.uint8)
+    stored[20:32, 14:20] = 1
+    assert torch.equal(boxes_mask([box], image, SIZE_PX, crop_fraction=crop), expected)
+    assert torch.equal(mask_on_model_square(stored, image, SIZE_PX, crop_fraction=crop), expected)
+    assert image_extent(image, SIZE_PX, crop_fraction=crop).all()
+    assert not boxes_mask([_box(0, 0, 8, 64)], image, SIZE_PX, crop_fraction=crop).any()
+
+
+def test_padding_that_a_crop_leaves_is_no_image() -> None:
+    # 64 x 40 stored: padding of 12 rows, 4 of which lie inside the crop of 48.
+    extent = image_extent(_image(width=64, height=40), 48, crop_fraction=0.75)
+    assert extent[4:44].all()
+    assert not extent[:4].any()
+    assert not extent[44:].any()
 
 
 def test_regions_are_row_major_and_spread_over_the_image() -> None:
@@ -218,7 +239,8 @@ def _encode(reports: Sequence[Sequence[str]]) -> ReportTokens:
         [-edge // 9, torch.arange(words.shape[1]) + 0 * words, -edge // 9], 1
     )
     real = torch.ones_like(token_ids, dtype=torch.bool)
-    return ReportTokens(token_ids, real, sentence_index, torch.ones_like(words, dtype=torch.bool))
+    sentence_mask = torch.ones_like(words, dtype=torch.bool)
+    return ReportTokens(token_ids, real, sentence_index, sentence_mask, word_index=sentence_index)
 
 
 def _study(key: str, boxes: tuple[Box, ...]) -> StudyRecord:
@@ -255,9 +277,9 @@ def _studies(*boxes: tuple[Box, ...], masked: int = 0) -> EmbeddedStudies:
     host = HostBatch(
         keys=keys,
         records=records,
-        pixels=(images * 255).to(torch.uint8),
-        window_sizes_px=torch.full((len(records), 2), SIZE_PX),
-        augmentation=None,
+        frontal=HostImages(
+            (images * 255).to(torch.uint8), torch.full((len(records), 2), SIZE_PX), None
+        ),
         report=report,
         sample_mask=mask,
         epoch=0,

@@ -81,12 +81,13 @@ def assert_same(ours: Sequence[HostBatch], theirs: Sequence[HostBatch]) -> None:
             other.epoch,
             other.samples_consumed,
         )
-        assert torch.equal(one.pixels, other.pixels)
+        ours_images, their_images = one.frontal, other.frontal
+        assert torch.equal(ours_images.pixels, their_images.pixels)
         assert torch.equal(one.report.token_ids, other.report.token_ids)
-        assert one.augmentation is not None
-        assert other.augmentation is not None
-        for name, values in vars(one.augmentation).items():
-            assert torch.equal(values, getattr(other.augmentation, name)), name
+        assert ours_images.augmentation is not None
+        assert their_images.augmentation is not None
+        for name, values in vars(ours_images.augmentation).items():
+            assert torch.equal(values, getattr(their_images.augmentation, name)), name
 
 
 def damage(data: DataConfig, *positions: int, member: str = "image1.jpg") -> set[str]:
@@ -135,10 +136,10 @@ def test_the_shares_of_two_ranks_join_to_the_batch_of_one(
     shares = [train(data, tokenizer, steps=6, rank=r, world_size=2) for r in range(2)]
     for batch, first, second in zip(whole, *shares, strict=True):
         assert first.keys + second.keys == batch.keys
-        assert batch.augmentation is not None
-        parts = [share.augmentation for share in (first, second)]
+        assert batch.frontal.augmentation is not None
+        parts = [share.frontal.augmentation for share in (first, second)]
         angles = torch.cat([part.rotation_degrees for part in parts if part is not None])
-        assert torch.equal(angles, batch.augmentation.rotation_degrees)
+        assert torch.equal(angles, batch.frontal.augmentation.rotation_degrees)
 
 
 def test_views_and_augmentation_change_from_epoch_to_epoch(
@@ -146,8 +147,9 @@ def test_views_and_augmentation_change_from_epoch_to_epoch(
 ) -> None:
     seen: dict[str, set[tuple[float, int]]] = {}
     for batch in train(data, tokenizer, steps=15):
-        assert batch.augmentation is not None
-        for key, angle in zip(batch.keys, batch.augmentation.rotation_degrees, strict=True):
+        augmentation = batch.frontal.augmentation
+        assert augmentation is not None
+        for key, angle in zip(batch.keys, augmentation.rotation_degrees, strict=True):
             seen.setdefault(key, set()).add((float(angle), batch.epoch))
     assert all(len({angle for angle, _ in each}) == len(each) for each in seen.values())
 
@@ -158,8 +160,9 @@ def test_training_draws_among_the_frontal_images_only(
     plain = data.model_copy(update={"augmentation": AugmentationConfig(enabled=False)})
     pictures: dict[str, set[int]] = {}
     for batch in train(plain, tokenizer, steps=30):
-        assert batch.augmentation is None
-        for key, total in zip(batch.keys, batch.pixels.sum((1, 2, 3)).tolist(), strict=True):
+        assert batch.frontal.augmentation is None
+        totals = batch.frontal.pixels.sum((1, 2, 3)).tolist()
+        for key, total in zip(batch.keys, totals, strict=True):
             pictures.setdefault(key, set()).add(total)
     split = opened(plain)
     for position in range(STUDIES):
@@ -248,7 +251,7 @@ def test_evaluation_sees_every_sample_once_in_file_order(
     for shares in zip(*(loader.batches() for loader in loaders), strict=True):
         assert len({len(share.keys) for share in shares}) == 1
         for share in shares:
-            assert share.augmentation is None
+            assert share.frontal.augmentation is None
             rows = zip(share.keys, share.sample_mask.tolist(), strict=True)
             seen += [key for key, real in rows if real]
     assert seen == [f"train{i:06d}" for i in range(STUDIES)]

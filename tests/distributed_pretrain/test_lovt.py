@@ -39,6 +39,7 @@ def with_padded_samples(batch: Batch, rows: int) -> Batch:
             token_mask=extend(report.token_mask, False),
             sentence_index=extend(report.sentence_index, -1),
             sentence_mask=extend(report.sentence_mask, False),
+            word_index=extend(report.word_index, -1),
         ),
         sample_mask=extend(batch.sample_mask, False),
     )
@@ -54,6 +55,7 @@ def with_padded_sentences(batch: Batch, sentences: int, tokens: int) -> Batch:
             token_mask=pad(report.token_mask, (0, tokens), value=False),
             sentence_index=pad(report.sentence_index, (0, tokens), value=-1),
             sentence_mask=pad(report.sentence_mask, (0, sentences), value=False),
+            word_index=pad(report.word_index, (0, tokens), value=-1),
         ),
     )
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data_shards.records.errors import InputError
+from distributed_pretrain.batch import ReportTokens
 from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
 
 CORPUS = [
@@ -61,6 +62,42 @@ def test_a_report_reads_the_same_alone_and_in_a_batch(folder: Path) -> None:
     width = alone.token_ids.shape[1]
     torch.testing.assert_close(batch.token_ids[1, :width], alone.token_ids[0])
     torch.testing.assert_close(batch.sentence_index[1, :width], alone.sentence_index[0])
+
+
+def words_of(tokens: ReportTokens, row: int = 0) -> list[list[int]]:
+    """The token ids of each word of a report, in order."""
+    index = tokens.word_index[row]
+    return [tokens.token_ids[row][index == word].tolist() for word in range(int(index.max()) + 1)]
+
+
+def test_the_pieces_of_a_word_share_a_number(folder: Path) -> None:
+    tokenizer = SentenceTokenizer.load(folder)
+    sentences = ["Effusions, x-ray unchanged.", "The lungs are clear."]
+    words = ["effusions", ",", "x", "-", "ray", "unchanged", ".", "the", "lungs", "are", "clear"]
+    words.append(".")
+    tokens = tokenizer.encode([sentences, CORPUS[:1]])
+    assert words_of(tokens) == [ids_of(tokenizer, [word], 0) for word in words]
+    assert max(map(len, words_of(tokens))) > 1
+    assert words_of(tokens, 1) == words_of(tokenizer.encode([CORPUS[:1]]))
+    assert torch.equal(tokens.word_index < 0, tokens.sentence_index < 0)
+
+
+def test_no_word_reaches_across_sentences(folder: Path) -> None:
+    # Without a full stop nothing but the sentence's end separates "clear" from "ing".
+    tokens = SentenceTokenizer.load(folder).encode([["lungs clear", "ing", "the lungs"]])
+    sentences, words = tokens.sentence_index[0], tokens.word_index[0]
+    assert int(words.max()) + 1 == 5
+    for word in range(5):
+        assert len(sentences[words == word].unique()) == 1
+    inner = words[words >= 0]
+    assert (inner.diff() >= 0).all()
+
+
+def test_a_cut_sentence_keeps_its_words(folder: Path) -> None:
+    long = SentenceTokenizer.load(folder).encode([CORPUS[1:2]])
+    cut = SentenceTokenizer.load(folder, max_tokens=8).encode([CORPUS[1:]])
+    assert cut.word_index[0, 1:7].tolist() == long.word_index[0, 1:7].tolist()
+    assert cut.word_index[0, 7] == -1
 
 
 def test_from_the_first_sentence_that_does_not_fit_the_rest_is_dropped(folder: Path) -> None:

@@ -54,6 +54,7 @@ def tiny_batch(sentence_counts: tuple[int, ...] = (3, 1, 2, 3, 1, 2)) -> Batch:
             token_mask=token_mask,
             sentence_index=torch.where(in_sentence, (position - 1) // 3, -1),
             sentence_mask=torch.arange(longest) < counts,
+            word_index=torch.where(in_sentence, position - 1, -1),
         ),
         sample_mask=torch.ones(batch, dtype=torch.bool),
     )
