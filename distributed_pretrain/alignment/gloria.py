@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distributed_pretrain.alignment.pair_blocks import (
+    KeptBytes,
     PairBlock,
     SortedRows,
+    bytes_to_keep,
     pair_blocks,
     sorted_by_length,
 )
@@ -33,7 +35,6 @@ from distributed_pretrain.alignment.pair_products import (
     raw_scores,
 )
 from distributed_pretrain.losses.precision import (
-    at_least_float32,
     full_precision,
     zero_where_padded,
 )
@@ -81,12 +82,21 @@ def gloria_similarity(
             attention_temperature,
             word_temperature,
         )
-        similarity: Tensor = _PairSimilarity.apply(regions, words, inverse_lengths(words), work)
+        similarity: Tensor = _PairSimilarity.apply(
+            regions,
+            words,
+            inverse_lengths(words),
+            work,
+            # Nothing is left to backward where there is none.
+            bytes_to_keep(chunk_size, regions.device) if torch.is_grad_enabled() else None,
+        )
     return reports.unsort(similarity, 1)
 
 
 @dataclass(frozen=True)
 class _Work:
+    """What is to be computed: the blocks, and what no gradient flows to. Reports are sorted."""
+
     blocks: list[PairBlock]
     word_mask: Tensor
     product_dtype: torch.dtype
@@ -95,34 +105,44 @@ class _Work:
 
 
 @dataclass(frozen=True)
-class _Attended:
-    """The words of a block of pairs and what they see, in at least float32.
+class _Seen:
+    """The words of a block and what they see: <m, t> and |m|², B C W in at least float32.
 
-    B R C W: `scores`, `attention` α, `image_scores` G α. B C W: `alignment` <m, t>,
-    `squared_length` |m|².
+    The scores and `image_scores` G α, B R C W, are there if forward had room for them.
     """
 
-    scores: Tensor
-    attention: Tensor
-    image_scores: Tensor
     alignment: Tensor
     squared_length: Tensor
+    scores: Tensor | None
+    image_scores: Tensor | None
 
 
 class _PairSimilarity(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, regions: Tensor, words: Tensor, word_scale: Tensor, work: _Work
+        ctx: Any,
+        regions: Tensor,
+        words: Tensor,
+        word_scale: Tensor,
+        work: _Work,
+        kept_bytes: KeptBytes | None,
     ) -> Tensor:
         ctx.save_for_backward(regions, words, word_scale)
-        ctx.work = work
-        gram = _gram(regions, work.product_dtype)
+        ctx.work, ctx.seen = work, []
+        gram_BRR = _gram(regions, work.product_dtype)
         similarity = word_scale.new_empty(len(regions), len(words))
         for block in work.blocks:
-            attended = _attend(block, regions, words, gram, work)
+            scores_BRCW = raw_scores(regions[block.images], words[block.reports, : block.words])
+            attention_BRCW = _attention(scores_BRCW, block, work)
+            image_scores_BRCW = _image_scores(gram_BRR[block.images], attention_BRCW)
+            alignment_BCW = (attention_BRCW * scores_BRCW).sum(dim=1)
+            squared_length_BCW = (attention_BRCW * image_scores_BRCW).sum(dim=1)
             similarity[block.images, block.reports] = _similarity(
-                attended.alignment, attended.squared_length, block, word_scale, work
+                alignment_BCW, squared_length_BCW, word_scale, block, work
             )
+            if kept_bytes is not None:
+                kept = (kept_bytes.keep(each) for each in (scores_BRCW, image_scores_BRCW))
+                ctx.seen.append(_Seen(alignment_BCW, squared_length_BCW, *kept))
         return similarity
 
     @staticmethod
@@ -131,57 +151,54 @@ class _PairSimilarity(torch.autograd.Function):
         regions, words, word_scale = ctx.saved_tensors
         work: _Work = ctx.work
         with full_precision(regions):
-            gram = _gram(regions, work.product_dtype)
-            product_regions = regions.to(work.product_dtype)
-            product_words = words.to(work.product_dtype)
-            d_regions, d_words = (
-                torch.zeros_like(values, dtype=word_scale.dtype) for values in (regions, words)
+            product_regions, product_words = (
+                values.to(work.product_dtype) for values in (regions, words)
             )
-            d_gram = torch.zeros_like(gram, dtype=word_scale.dtype)
+            gram_BRR = _gram(regions, work.product_dtype)
+            d_regions, d_words, d_gram_BRR = (
+                torch.zeros_like(values, dtype=word_scale.dtype)
+                for values in (regions, words, gram_BRR)
+            )
             d_word_scale = torch.zeros_like(word_scale)
-            for block in work.blocks:
-                reports = block.reports, slice(block.words)
-                d_scores_BRCW = _block_backward(
-                    _attend(block, regions, words, gram, work),
-                    d_similarity[block.images, block.reports],
+            for block, seen in zip(work.blocks, ctx.seen, strict=True):
+                images, reports = block.images, (block.reports, slice(block.words))
+                scores_BRCW = seen.scores
+                if scores_BRCW is None:
+                    scores_BRCW = raw_scores(regions[images], words[reports])
+                d_alignment_BCW, d_squared_length_BCW, d_scale_CW = _similarity_backward(
+                    seen, d_similarity[images, block.reports], word_scale, block, work
+                )
+                d_word_scale[reports].add_(d_scale_CW)
+                d_scores_BRCW = _attention_backward(
+                    scores_BRCW,
+                    seen.image_scores,
+                    gram_BRR[images],
+                    d_alignment_BCW,
+                    d_squared_length_BCW,
+                    d_gram_BRR[images],
                     block,
-                    word_scale,
-                    d_gram[block.images],
-                    d_word_scale[reports],
                     work,
                 )
-                flat_BRA = d_scores_BRCW.to(work.product_dtype).flatten(2)
-                regions_BRD, words_CWD = product_regions[block.images], product_words[reports]
+                d_flat_BRA = d_scores_BRCW.to(work.product_dtype).flatten(2)
+                regions_BRD, words_CWD = product_regions[images], product_words[reports]
                 flat_words_BAD = words_CWD.flatten(0, 1).expand(len(regions_BRD), -1, -1)
-                add_product(d_regions[block.images], flat_BRA, flat_words_BAD)
-                d_words[reports].add_(
-                    (flat_BRA.flatten(0, 1).T @ regions_BRD.flatten(0, 1)).view_as(words_CWD)
-                )
-            # G is symmetric, and so is its gradient.
-            add_product(d_regions, d_gram.mul_(2).to(work.product_dtype), product_regions)
-        return d_regions.to(regions.dtype), d_words.to(words.dtype), d_word_scale, None
+                add_product(d_regions[images], d_flat_BRA, flat_words_BAD)
+                d_flat_words = d_flat_BRA.flatten(0, 1).T @ regions_BRD.flatten(0, 1)
+                d_words[reports].add_(d_flat_words.view_as(words_CWD))
+            # G = V Vᵀ is symmetric, and so is its gradient.
+            add_product(d_regions, d_gram_BRR.mul_(2).to(work.product_dtype), product_regions)
+        return d_regions.to(regions.dtype), d_words.to(words.dtype), d_word_scale, None, None
 
 
-def _gram(regions_BRD: Tensor, dtype: torch.dtype) -> Tensor:
-    regions_BRD = regions_BRD.to(dtype)
+def _gram(regions: Tensor, dtype: torch.dtype) -> Tensor:
+    regions_BRD = regions.to(dtype)
     return regions_BRD @ regions_BRD.mT
 
 
-def _attend(
-    block: PairBlock, regions: Tensor, words: Tensor, gram_BRR: Tensor, work: _Work
-) -> _Attended:
-    reports = block.reports, slice(block.words)
-    scores_BRCW = raw_scores(regions[block.images], words[reports])
-    attention_BRCW = _attention(scores_BRCW, block, work)
+def _image_scores(gram_BRR: Tensor, attention_BRCW: Tensor) -> Tensor:
+    """<v_r, m_j> of every region and word: G α."""
     flat_BRA = attention_BRCW.to(gram_BRR.dtype).flatten(2)
-    image_scores = (gram_BRR[block.images] @ flat_BRA).view_as(scores_BRCW).to(scores_BRCW.dtype)
-    return _Attended(
-        scores_BRCW,
-        attention_BRCW,
-        image_scores,
-        (attention_BRCW * scores_BRCW).sum(dim=1),
-        (attention_BRCW * image_scores).sum(dim=1),
-    )
+    return (gram_BRR @ flat_BRA).view_as(attention_BRCW).to(attention_BRCW.dtype)
 
 
 def _attention(scores_BRCW: Tensor, block: PairBlock, work: _Work) -> Tensor:
@@ -193,49 +210,59 @@ def _attention(scores_BRCW: Tensor, block: PairBlock, work: _Work) -> Tensor:
 def _similarity(
     alignment_BCW: Tensor,
     squared_length_BCW: Tensor,
-    block: PairBlock,
     word_scale: Tensor,
+    block: PairBlock,
     work: _Work,
 ) -> Tensor:
+    """log Σ_j e^{5 cos} of every pair of a block, B C."""
     reports = block.reports, slice(block.words)
     # Rounding may leave the square of a zero vector's length below 0.
     tiny = torch.finfo(squared_length_BCW.dtype).tiny
-    cosine_BCW = alignment_BCW * squared_length_BCW.clamp(min=tiny).rsqrt() * word_scale[reports]
-    logits_BCW = at_least_float32(cosine_BCW) * work.word_temperature
-    lowest = torch.finfo(logits_BCW.dtype).min
+    scale_BCW = squared_length_BCW.clamp(min=tiny).rsqrt() * word_scale[reports]
+    logits_BCW = alignment_BCW * scale_BCW * work.word_temperature
     mask_CW = work.word_mask[reports]
+    lowest = torch.finfo(logits_BCW.dtype).min
     similarity_BC = logits_BCW.masked_fill(~mask_CW, lowest).logsumexp(dim=-1)
     return torch.where(mask_CW.any(dim=-1), similarity_BC, 0.0)
 
 
-def _block_backward(
-    attended: _Attended,
-    d_similarity_BC: Tensor,
-    block: PairBlock,
-    word_scale: Tensor,
-    d_gram_BRR: Tensor,
-    d_word_scale_CW: Tensor,
-    work: _Work,
-) -> Tensor:
-    """The gradient of the scores; those of G and of the words' scale are added in place."""
-    small = [attended.alignment, attended.squared_length, word_scale.detach()]
+def _similarity_backward(
+    seen: _Seen, d_similarity_BC: Tensor, word_scale: Tensor, block: PairBlock, work: _Work
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of <m, t>, |m|² and the scale of the block's words."""
+    leaves = [
+        each.detach().requires_grad_() for each in (seen.alignment, seen.squared_length, word_scale)
+    ]
     with torch.enable_grad():
-        leaves = [each.requires_grad_() for each in small]
-        similarity_BC = _similarity(leaves[0], leaves[1], block, leaves[2], work)
-    d_alignment_BCW, d_squared_BCW, d_scale = torch.autograd.grad(
+        similarity_BC = _similarity(*leaves, block, work)
+    d_alignment, d_squared_length, d_scale = torch.autograd.grad(
         similarity_BC, leaves, d_similarity_BC
     )
-    d_word_scale_CW.add_(d_scale[block.reports, : block.words])
-    attention_BRCW = attended.attention
-    weighted_BRCW = attention_BRCW * d_squared_BCW[:, None]
-    dtype = work.product_dtype
-    add_product(
-        d_gram_BRR, weighted_BRCW.to(dtype).flatten(2), attention_BRCW.to(dtype).flatten(2).mT
-    )
-    d_attention_BRCW = attended.image_scores.mul_(2 * d_squared_BCW[:, None])
-    d_attention_BRCW.addcmul_(attended.scores, d_alignment_BCW[:, None])
-    scores_BRCW = attended.scores.requires_grad_()
+    return d_alignment, d_squared_length, d_scale[block.reports, : block.words]
+
+
+def _attention_backward(
+    scores_BRCW: Tensor,
+    image_scores_BRCW: Tensor | None,
+    gram_BRR: Tensor,
+    d_alignment_BCW: Tensor,
+    d_squared_length_BCW: Tensor,
+    d_gram_BRR: Tensor,
+    block: PairBlock,
+    work: _Work,
+) -> Tensor:
+    """The gradient of the scores; that of G is added in place."""
+    scores_BRCW.requires_grad_()
     with torch.enable_grad():
-        attention_again_BRCW = _attention(scores_BRCW, block, work)
-    (d_scores_BRCW,) = torch.autograd.grad(attention_again_BRCW, scores_BRCW, d_attention_BRCW)
+        differentiable_BRCW = _attention(scores_BRCW, block, work)
+    attention_BRCW = differentiable_BRCW.detach()
+    if image_scores_BRCW is None:
+        image_scores_BRCW = _image_scores(gram_BRR, attention_BRCW)
+    # <m, t> is Σ α S, and |m|² is αᵀ G α.
+    d_attention_BRCW = image_scores_BRCW * (2 * d_squared_length_BCW[:, None])
+    d_attention_BRCW.addcmul_(scores_BRCW.detach(), d_alignment_BCW[:, None])
+    flat_BRA = attention_BRCW.to(work.product_dtype).flatten(2)
+    weighted_BRA = (attention_BRCW * d_squared_length_BCW[:, None]).to(work.product_dtype)
+    add_product(d_gram_BRR, weighted_BRA.flatten(2), flat_BRA.mT)
+    (d_scores_BRCW,) = torch.autograd.grad(differentiable_BRCW, scores_BRCW, d_attention_BRCW)
     return d_scores_BRCW.addcmul_(attention_BRCW, d_alignment_BCW[:, None])

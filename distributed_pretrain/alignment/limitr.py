@@ -9,11 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from distributed_pretrain.alignment.limitr_aggregation import (
-    Aggregation,
-    AuthorsAggregation,
     AuthorsWeights,
-    PaperAggregation,
+    LocalAlignments,
     PaperWeights,
+    aggregation_of,
 )
 from distributed_pretrain.alignment.limitr_attention import (
     Variant,
@@ -25,13 +24,17 @@ from distributed_pretrain.alignment.limitr_pairs import (
     PairWork,
     pair_logits,
 )
-from distributed_pretrain.alignment.pair_blocks import SortedRows, pair_blocks, sorted_by_length
+from distributed_pretrain.alignment.pair_blocks import (
+    SortedRows,
+    bytes_to_keep,
+    pair_blocks,
+    sorted_by_length,
+)
 from distributed_pretrain.alignment.pair_dropout import PairDropout
 from distributed_pretrain.alignment.pair_products import inverse_lengths, product_dtype
 from distributed_pretrain.losses.precision import (
     at_least_float32,
     full_precision,
-    unit_vectors,
     zero_where_padded,
 )
 
@@ -63,7 +66,8 @@ class LimitrSimilarity(nn.Module):
     with dropout 0.4 (in training), whose five layers are the whole state.
 
     `chunk_size` pairs are compared at a time, and once more in backward: any gives the same
-    result, and memory grows with it. By default a few on a CPU and some hundred on a GPU.
+    result, and memory grows with it. By default a few on a CPU and some hundred on a GPU, and a
+    fixed sum of bytes (320 MiB, 2 GiB) saves backward some of the work.
     """
 
     def __init__(self, dim: int, variant: Variant = "paper", chunk_size: int | None = None) -> None:
@@ -119,6 +123,7 @@ class LimitrSimilarity(nn.Module):
                 word_mask=word_mask,
                 product_dtype=products,
                 dropout=self._pair_dropout(region_order, word_order, regions.device),
+                kept_bytes=bytes_to_keep(self.chunk_size, regions.device),
             )
             cosine = self.variant == "paper"
             logits = pair_logits(
@@ -158,12 +163,10 @@ class LimitrSimilarity(nn.Module):
             attended_regions = zero_where_padded(by_region_BRW @ words, region_mask)
             with torch.no_grad():
                 word_weights, region_weights = (
-                    self._aggregation(regions)
-                    .forward(unit_vectors(attended * tokens)[None], mask, head, None)
-                    .token_weights[0]
-                    for head, tokens, attended, mask in (
-                        (REPORT_HEAD, words, attended_words, word_mask),
-                        (IMAGE_HEAD, regions, attended_regions, real_regions),
+                    self._token_weights(attended * tokens, mask, head)
+                    for tokens, attended, mask, head in (
+                        (words, attended_words, word_mask, REPORT_HEAD),
+                        (regions, attended_regions, real_regions, IMAGE_HEAD),
                     )
                 )
         return MatchedPairs(attended_words, attended_regions, word_weights, region_weights)
@@ -208,11 +211,13 @@ class LimitrSimilarity(nn.Module):
         )
         return by_word_BRCW[:, :, 0], by_region_BRCW[:, :, 0]
 
-    def _aggregation(self, like: Tensor) -> Aggregation:
-        weights = self._weights(like)
-        if isinstance(weights, PaperWeights):
-            return PaperAggregation(weights)
-        return AuthorsAggregation(weights)
+    def _token_weights(self, products_BTD: Tensor, mask_BT: Tensor, head: int) -> Tensor:
+        """q of matched pairs, each of which is of one sequence that is attended: B T."""
+        local = LocalAlignments(
+            products_BTD[None], inverse_lengths(products_BTD)[None], mask_BT, head
+        )
+        aggregated = aggregation_of(self._weights(products_BTD)).forward(local)
+        return aggregated.token_weights[0]
 
     def _weights(self, like: Tensor) -> PaperWeights | AuthorsWeights:
         """The weights as they enter the pairs, in the precision of `like`, at least float32."""

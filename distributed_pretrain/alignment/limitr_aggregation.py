@@ -2,8 +2,7 @@
 
 Forward and backward are written out. The local alignments of a block of pairs are by far the
 largest tensors of the method, and a chain of recorded operations would go over them, and keep
-them, several times as often. The weights come with every call, as `...Weights`; their gradients
-are added to another of the same kind.
+them, several times as often.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from distributed_pretrain.alignment.pair_dropout import PairDropout
 
 # O images or reports that are attended, I reports or images that attend, T words or regions
-# of these, D dim. A pair is one O and one I.
+# of these, D dim. A pair is one O and one I. A local alignment is a = p / |p| with p = m o t.
 
 
 class PaperWeights(NamedTuple):
@@ -45,225 +44,232 @@ class AuthorsWeights(NamedTuple):
 
 
 @dataclass(frozen=True)
+class LocalAlignments:
+    """One direction of a block: p (O I T D), 1 / |p| (O I T, 0 for zeros), the mask I T of t.
+
+    `head`: 0 for the words' direction (reports attend), 1 for the regions'.
+    """
+
+    products: Tensor
+    inverse: Tensor
+    mask: Tensor
+    head: int
+    dropout: PairDropout | None = None
+
+
+@dataclass(frozen=True)
 class Aggregated:
-    """Each pair's logit, and how much each of its tokens counts: O I and O I T."""
+    """Each pair's logit (O I), its tokens' weights q (O I T), and what backward wants to know.
+
+    None of it is as large as the alignments but the tokens' gates, which are there if asked for.
+    """
 
     logits: Tensor
     token_weights: Tensor
+    kept: tuple[Tensor, ...]
+    gates: Tensor | None = None
 
 
 class PaperAggregation:
     """Eqs 4-5: a dot-product attention of the mean alignment, folded.
 
     (W_q ā)·(W_k a_t) = (W_kᵀ W_q ā)·a_t and head·Σ q_t W_v a_t = Σ q_t (W_vᵀ head)·a_t, so every
-    token meets three vectors instead of two matrices.
+    token meets a few vectors of its pair instead of two matrices.
     """
 
     def __init__(self, weights: PaperWeights) -> None:
         self.weights = weights
 
-    def forward(
-        self, aligned_OITD: Tensor, mask_IT: Tensor, head: int, dropout: PairDropout | None
-    ) -> Aggregated:
-        """Logits and weights of every pair. `mask`: True = real, `head`: 0 report, 1 image."""
-        assert dropout is None, "the equations have none"
-        *_, value_OIT, weight_OIT = self._scores(aligned_OITD, mask_IT, head)
-        return Aggregated((weight_OIT * value_OIT).sum(dim=-1), weight_OIT)
-
-    def _scores(
-        self, aligned_OITD: Tensor, mask_IT: Tensor, head: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        mean_IT = _mean_weights(mask_IT, self.weights.key_query.dtype)
-        mean_OID = _weighted_sum(mean_IT.expand(len(aligned_OITD), -1, -1), aligned_OITD)
+    def forward(self, local: LocalAlignments, *, keep_gates: bool = False) -> Aggregated:
+        """Logits and weights of every pair. There are no gates."""
+        assert not keep_gates
+        assert local.dropout is None, "the equations have none"
+        (mean_OID,) = _weighted_sums(local, _mean_weights(local))
         query_OID = mean_OID @ self.weights.key_query
-        head_OID = self.weights[1 + head].expand_as(query_OID)
-        logits_OIT, value_OIT = _dots(aligned_OITD, query_OID, head_OID)
-        return mean_OID, query_OID, head_OID, logits_OIT, value_OIT, _softmax(logits_OIT, mask_IT)
+        head_OID = self.weights[1 + local.head].expand_as(query_OID)
+        scores_OIT, values_OIT = _dots(local, query_OID, head_OID)
+        weights_OIT = _masked_softmax(scores_OIT, local.mask)
+        logits_OI = (weights_OIT * values_OIT).sum(dim=-1)
+        return Aggregated(logits_OI, weights_OIT, (mean_OID, query_OID, scores_OIT, values_OIT))
 
     def backward(
         self,
-        aligned_OITD: Tensor,
-        mask_IT: Tensor,
-        head: int,
-        dropout: PairDropout | None,
-        d_logit_OI: Tensor,
+        local: LocalAlignments,
+        aggregated: Aggregated,
+        d_logits_OI: Tensor,
         gradients: list[Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """The gradient of `aligned`, and its product with `aligned`: O I T D and O I T.
-
-        The gradients of the weights are added to `gradients`, in their order.
-        """
-        assert dropout is None, "the equations have none"
-        mean_OID, query_OID, head_OID, logits_OIT, value_OIT, weight_OIT = self._scores(
-            aligned_OITD, mask_IT, head
-        )
-        d_value_OIT = d_logit_OI[..., None] * weight_OIT
-        pair_value_OI1 = (weight_OIT * value_OIT).sum(dim=-1, keepdim=True)
-        d_logits_OIT = d_value_OIT * (value_OIT - pair_value_OI1)
-        d_query_OID, d_head_OID = _weighted_sums(aligned_OITD, d_logits_OIT, d_value_OIT)
+    ) -> Tensor:
+        """The gradient of the products, which it overwrites; the weights' is added in place."""
+        mean_OID, query_OID, scores_OIT, values_OIT = aggregated.kept
+        weights_OIT, head_OID = aggregated.token_weights, self.weights[1 + local.head]
+        d_values_OIT = d_logits_OI[..., None] * weights_OIT
+        d_scores_OIT = d_values_OIT * (values_OIT - aggregated.logits[..., None])
+        d_query_OID, d_head_OID = _weighted_sums(local, d_scores_OIT, d_values_OIT)
         d_mean_OID = d_query_OID @ self.weights.key_query.T
         gradients[0].addmm_(mean_OID.flatten(0, 1).T, d_query_OID.flatten(0, 1))
-        gradients[1 + head].add_(d_head_OID.sum(dim=(0, 1)))
-        mean_OIT = _mean_weights(mask_IT, d_mean_OID.dtype).expand_as(weight_OIT)
-        (mean_dot_OIT,) = _dots(aligned_OITD, d_mean_OID)
-        along_OIT = d_logits_OIT * logits_OIT + d_value_OIT * value_OIT + mean_OIT * mean_dot_OIT
-        d_aligned_OITD = _outer(
-            torch.stack([d_logits_OIT, d_value_OIT, mean_OIT], dim=-1),
-            torch.stack([query_OID, head_OID, d_mean_OID], dim=-2),
-            aligned_OITD.dtype,
+        gradients[1 + local.head].add_(d_head_OID.sum(dim=(0, 1)))
+        mean_weights_OIT = _mean_weights(local).expand_as(weights_OIT)
+        (d_mean_dots_OIT,) = _dots(local, d_mean_OID)
+
+        # The gradient of a is a sum of three vectors of its pair. Through a = p / |p| what points
+        # along a is lost, and the rest divided by |p|.
+        along_OIT = d_scores_OIT * scores_OIT + d_values_OIT * values_OIT
+        along_OIT += mean_weights_OIT * d_mean_dots_OIT
+        factors_OIKT = torch.stack([d_scores_OIT, d_values_OIT, mean_weights_OIT], dim=-2)
+        vectors_OIKD = torch.stack([query_OID, head_OID.expand_as(query_OID), d_mean_OID], dim=-2)
+        dtype = local.products.dtype
+        local.products.mul_((-along_OIT * local.inverse.square()).to(dtype)[..., None])
+        factors_OITK = (factors_OIKT * local.inverse[..., None, :]).to(dtype).mT
+        local.products.flatten(0, 1).baddbmm_(
+            factors_OITK.flatten(0, 1), vectors_OIKD.to(dtype).flatten(0, 1)
         )
-        return d_aligned_OITD, along_OIT
+        return local.products
 
 
 class AuthorsAggregation:
     """The authors' gate: q = softmax_t(w (l_t o g)), l_t = tanh(W_l a_t + b), g = tanh(W_g ā + b).
 
-    The score is the head's of the normalised Σ q_t a_t. `dropout` acts on l and g.
+    The logit is the head's of the normalised Σ q_t a_t. Dropout acts on l and g.
     """
 
     def __init__(self, weights: AuthorsWeights) -> None:
         self.weights = weights
 
-    def forward(
-        self, aligned_OITD: Tensor, mask_IT: Tensor, head: int, dropout: PairDropout | None
-    ) -> Aggregated:
-        """Logits and weights of every pair. `mask`: True = real, `head`: 0 report, 1 image."""
-        local_OITD = self._local(aligned_OITD)
-        *_, weight_OIT = self._weights(aligned_OITD, local_OITD, mask_IT, dropout)
-        unit_OID, _ = _unit(_weighted_sum(weight_OIT, aligned_OITD))
-        return Aggregated(unit_OID @ self.weights[5 + head], weight_OIT)
+    def forward(self, local: LocalAlignments, *, keep_gates: bool = False) -> Aggregated:
+        """Logits and weights of every pair."""
+        (mean_OID,) = _weighted_sums(local, _mean_weights(local))
+        raw_gate_OID = F.linear(mean_OID, self.weights.global_weight, self.weights.global_bias)
+        raw_gate_OID.tanh_()
+        gate_OID = self._dropped_gate(raw_gate_OID, local.dropout)
+        gates_OITD = self._local_gates(_unit_alignments(local), local.dropout)
+        direction_OID1 = (gate_OID * self.weights.score).to(gates_OITD.dtype)[..., None]
+        scores_OIT = (gates_OITD @ direction_OID1)[..., 0].to(gate_OID.dtype)
+        weights_OIT = _masked_softmax(scores_OIT, local.mask)
+        (sum_OID,) = _weighted_sums(local, weights_OIT)
+        length_OI1 = torch.linalg.vector_norm(sum_OID, dim=-1, keepdim=True)
+        inverse_OI1 = torch.where(length_OI1 > 0, 1 / length_OI1, 0.0)
+        unit_OID = sum_OID * inverse_OI1
+        kept = mean_OID, raw_gate_OID, unit_OID, inverse_OI1
+        logits_OI = unit_OID @ self.weights[5 + local.head]
+        return Aggregated(logits_OI, weights_OIT, kept, gates_OITD if keep_gates else None)
 
-    def _local(self, aligned_OITD: Tensor) -> Tensor:
-        dtype = aligned_OITD.dtype
-        weight, bias = self.weights.local_weight, self.weights.local_bias
-        local_OITD = F.linear(aligned_OITD, weight.to(dtype), bias.to(dtype))
-        return local_OITD.tanh_()
+    def _local_gates(self, unit_OITD: Tensor, dropout: PairDropout | None) -> Tensor:
+        """tanh(W_l a + b) of every token; dropped numbers are 0, the others not yet scaled."""
+        weight, bias = (each.to(unit_OITD.dtype) for each in self.weights[:2])
+        gates_OITD = F.linear(unit_OITD, weight, bias).tanh_()
+        return gates_OITD if dropout is None else dropout.drop_tokens_(gates_OITD)
 
-    def _weights(
-        self,
-        aligned_OITD: Tensor,
-        local_OITD: Tensor,
-        mask_IT: Tensor,
-        dropout: PairDropout | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """ā, tanh(W_g ā + b), what the dropout makes of it, and q. Dropped numbers of l are 0."""
-        weights = self.weights
-        mean_IT = _mean_weights(mask_IT, weights.score.dtype)
-        mean_OID = _weighted_sum(mean_IT.expand(len(aligned_OITD), -1, -1), aligned_OITD)
-        raw_gate_OID = F.linear(mean_OID, weights.global_weight, weights.global_bias).tanh_()
-        gate_OID = raw_gate_OID
-        if dropout is not None:
-            dropout.drop_tokens_(local_OITD)
-            # Both factors are scaled here, as l is a hundred times larger than g.
-            gate_OID = dropout.drop_pairs_(raw_gate_OID.clone()).mul_(dropout.scale**2)
-        (logits_OIT,) = _dots(local_OITD, gate_OID * weights.score)
-        return mean_OID, raw_gate_OID, gate_OID, _softmax(logits_OIT, mask_IT)
+    def _dropped_gate(self, raw_gate_OID: Tensor, dropout: PairDropout | None) -> Tensor:
+        if dropout is None:
+            return raw_gate_OID
+        # Scaled for both factors: the tokens' are a hundred times as many numbers.
+        return dropout.drop_pairs_(raw_gate_OID.clone()).mul_(dropout.scale**2)
 
     def backward(
         self,
-        aligned_OITD: Tensor,
-        mask_IT: Tensor,
-        head: int,
-        dropout: PairDropout | None,
-        d_logit_OI: Tensor,
+        local: LocalAlignments,
+        aggregated: Aggregated,
+        d_logits_OI: Tensor,
         gradients: list[Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """The gradient of `aligned`, and its product with `aligned`: O I T D and O I T.
-
-        The gradients of the weights are added to `gradients`, in their order.
-        """
+    ) -> Tensor:
+        """The gradient of the products, which it overwrites; the weights' is added in place."""
         weights, d_weights = self.weights, AuthorsWeights(*gradients)
-        local_OITD = self._local(aligned_OITD)
-        mean_OID, raw_gate_OID, gate_OID, weight_OIT = self._weights(
-            aligned_OITD, local_OITD, mask_IT, dropout
-        )
-        unit_OID, inverse_OI1 = _unit(_weighted_sum(weight_OIT, aligned_OITD))
-        gradients[5 + head].add_(torch.einsum("oi,oid->d", d_logit_OI, unit_OID))
-        d_unit_OID = d_logit_OI[..., None] * weights[5 + head]
-        along_OI1 = (d_unit_OID * unit_OID).sum(dim=-1, keepdim=True)
+        mean_OID, raw_gate_OID, unit_OID, inverse_OI1 = aggregated.kept
+        weights_OIT = aggregated.token_weights
+        gate_OID = self._dropped_gate(raw_gate_OID, local.dropout)
+        gradients[5 + local.head].add_(torch.einsum("oi,oid->d", d_logits_OI, unit_OID))
+        d_unit_OID = d_logits_OI[..., None] * weights[5 + local.head]
+        along_OI1 = (d_logits_OI * aggregated.logits)[..., None]
         d_sum_OID = (d_unit_OID - along_OI1 * unit_OID) * inverse_OI1
 
-        (d_weight_OIT,) = _dots(aligned_OITD, d_sum_OID)
-        mean_d_OI1 = (weight_OIT * d_weight_OIT).sum(dim=-1, keepdim=True)
-        d_logits_OIT = weight_OIT * (d_weight_OIT - mean_d_OI1)
-        (local_sum_OID,) = _weighted_sums(local_OITD, d_logits_OIT)
-        d_weights.score.add_((local_sum_OID * gate_OID).sum(dim=(0, 1)))
-        d_gate_OID = local_sum_OID * weights.score
-        if dropout is not None:
-            dropout.drop_pairs_(d_gate_OID).mul_(dropout.scale**2)
-        d_raw_OID = d_gate_OID.mul_(1 - raw_gate_OID.square())
-        d_mean_OID = d_raw_OID @ weights.global_weight
-        d_weights.global_weight.addmm_(d_raw_OID.flatten(0, 1).T, mean_OID.flatten(0, 1))
-        d_weights.global_bias.add_(d_raw_OID.sum(dim=(0, 1)))
-
-        # The gradient of W_l a + b: the same direction for every token of a pair, but for tanh's
-        # slope; 0 where dropped (where the slope of what is left, 1 - 0, would not be).
-        dtype = aligned_OITD.dtype
-        direction_OI1D = (gate_OID * weights.score)[:, :, None].to(dtype)
-        d_local_OITD = torch.ops.aten.tanh_backward(
-            direction_OI1D.expand_as(local_OITD), local_OITD
+        (d_weights_OIT,) = _dots(local, d_sum_OID)
+        mean_d_OI1 = (weights_OIT * d_weights_OIT).sum(dim=-1, keepdim=True)
+        d_scores_OIT = weights_OIT * (d_weights_OIT - mean_d_OI1)
+        unit_OITD = _unit_alignments(local)
+        gates_OITD = aggregated.gates
+        if gates_OITD is None:
+            gates_OITD = self._local_gates(unit_OITD, local.dropout)
+        dtype = unit_OITD.dtype
+        gate_sum_OI1D = d_scores_OIT.to(dtype)[:, :, None] @ gates_OITD
+        gate_sum_OID = gate_sum_OI1D[:, :, 0].to(gate_OID.dtype)
+        d_weights.score.add_((gate_sum_OID * gate_OID).sum(dim=(0, 1)))
+        d_mean_OID = self._global_gate_backward(
+            self._dropped_gate(gate_sum_OID * weights.score, local.dropout),
+            mean_OID,
+            raw_gate_OID,
+            d_weights,
         )
-        del local_OITD
-        d_local_OITD.mul_(d_logits_OIT[..., None].to(dtype))
-        if dropout is not None:
-            dropout.drop_tokens_(d_local_OITD)
-        flat_d_local, flat_aligned = d_local_OITD.flatten(0, 2), aligned_OITD.flatten(0, 2)
-        d_weights.local_weight.add_(flat_d_local.T @ flat_aligned)
-        d_weights.local_bias.add_(flat_d_local.sum(dim=0, dtype=d_weights.local_bias.dtype))
 
-        mean_OIT = _mean_weights(mask_IT, d_mean_OID.dtype).expand_as(weight_OIT)
-        d_aligned_OITD = _outer(
-            torch.stack([weight_OIT, mean_OIT], dim=-1),
-            torch.stack([d_sum_OID, d_mean_OID], dim=-2),
-            dtype,
+        # The gradient of W_l a + b: the same direction for every token of a pair, but for the
+        # slope of tanh.
+        direction_OI1D = (gate_OID * weights.score).to(dtype)[:, :, None]
+        d_gates_OITD = torch.ops.aten.tanh_backward(
+            direction_OI1D.expand_as(gates_OITD), gates_OITD
         )
-        flat_d_aligned = d_aligned_OITD.flatten(0, 2)
-        flat_d_aligned.addmm_(flat_d_local, weights.local_weight.to(dtype))
-        del d_local_OITD, flat_d_local
-        along_OIT = (d_aligned_OITD * aligned_OITD).sum(dim=-1, dtype=weight_OIT.dtype)
-        return d_aligned_OITD, along_OIT
+        del gates_OITD
+        d_gates_OITD.mul_(d_scores_OIT.to(dtype)[..., None])
+        if local.dropout is not None:
+            local.dropout.drop_tokens_(d_gates_OITD)
+        flat_d_gates, flat_unit = d_gates_OITD.flatten(0, 2), unit_OITD.flatten(0, 2)
+        d_weights.local_weight.add_(flat_d_gates.T @ flat_unit)
+        d_weights.local_bias.add_(flat_d_gates.sum(dim=0, dtype=d_weights.local_bias.dtype))
+
+        factors_OITK = torch.stack([weights_OIT, _mean_weights(local).expand_as(weights_OIT)], -1)
+        vectors_OIKD = torch.stack([d_sum_OID, d_mean_OID], dim=-2)
+        d_unit_OITD = factors_OITK.to(dtype) @ vectors_OIKD.to(dtype)
+        d_unit_OITD.flatten(0, 2).addmm_(flat_d_gates, weights.local_weight.to(dtype))
+        del d_gates_OITD, flat_d_gates
+        # Through a = p / |p|.
+        along_OIT = (d_unit_OITD * unit_OITD).sum(dim=-1, dtype=weights_OIT.dtype)
+        d_unit_OITD.addcmul_(unit_OITD, -along_OIT.to(dtype)[..., None])
+        return d_unit_OITD.mul_(local.inverse.to(dtype)[..., None])
+
+    def _global_gate_backward(
+        self, d_gate_OID: Tensor, mean_OID: Tensor, raw_gate_OID: Tensor, d_weights: AuthorsWeights
+    ) -> Tensor:
+        d_gate_OID = d_gate_OID * (1 - raw_gate_OID.square())
+        d_weights.global_weight.addmm_(d_gate_OID.flatten(0, 1).T, mean_OID.flatten(0, 1))
+        d_weights.global_bias.add_(d_gate_OID.sum(dim=(0, 1)))
+        return d_gate_OID @ self.weights.global_weight
 
 
 Aggregation: TypeAlias = PaperAggregation | AuthorsAggregation
 
 
-def _mean_weights(mask_IT: Tensor, dtype: torch.dtype) -> Tensor:
-    """1 over the number of real tokens, 0 on padding."""
-    real_IT = mask_IT.to(dtype)
+def aggregation_of(weights: PaperWeights | AuthorsWeights) -> Aggregation:
+    """The aggregation that these are the weights of."""
+    if isinstance(weights, PaperWeights):
+        return PaperAggregation(weights)
+    return AuthorsAggregation(weights)
+
+
+def _mean_weights(local: LocalAlignments) -> Tensor:
+    """I T: 1 over the number of real tokens, 0 on padding."""
+    real_IT = local.mask.to(local.inverse.dtype)
     return real_IT / real_IT.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def _softmax(logits_OIT: Tensor, mask_IT: Tensor) -> Tensor:
+def _masked_softmax(scores_OIT: Tensor, mask_IT: Tensor) -> Tensor:
     """Over the real tokens; all zeros where there is none."""
-    lowest = torch.finfo(logits_OIT.dtype).min
-    weight_OIT = logits_OIT.masked_fill(~mask_IT, lowest).softmax(dim=-1)
-    return weight_OIT.masked_fill(~mask_IT, 0.0)
+    lowest = torch.finfo(scores_OIT.dtype).min
+    weights_OIT = scores_OIT.masked_fill(~mask_IT, lowest).softmax(dim=-1)
+    return weights_OIT.masked_fill_(~mask_IT, 0.0)
 
 
-def _unit(sums_OID: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors of length 1, and 1 over the lengths they had; zeros stay zeros."""
-    length_OI1 = torch.linalg.vector_norm(sums_OID, dim=-1, keepdim=True)
-    inverse_OI1 = torch.where(length_OI1 > 0, 1 / length_OI1, 0.0)
-    return sums_OID * inverse_OI1, inverse_OI1
+def _unit_alignments(local: LocalAlignments) -> Tensor:
+    """a of every token."""
+    return local.products * local.inverse.to(local.products.dtype)[..., None]
 
 
-def _weighted_sums(values_OITD: Tensor, *weights_OIT: Tensor) -> tuple[Tensor, ...]:
-    """Σ_t weight_t value_t of every pair, for each of the weights, in their dtype."""
-    stacked_OIKT = torch.stack(weights_OIT, dim=-2).to(values_OITD.dtype)
-    sums_OIKD = (stacked_OIKT @ values_OITD).to(weights_OIT[0].dtype)
-    return sums_OIKD.unbind(dim=-2)
+def _weighted_sums(local: LocalAlignments, *weights: Tensor) -> tuple[Tensor, ...]:
+    """Σ_t weight_t a_t of every pair, O I D, for each of the weights, which broadcast to O I T."""
+    weights_OIKT = torch.stack([each * local.inverse for each in weights], dim=-2)
+    sums_OIKD = weights_OIKT.to(local.products.dtype) @ local.products
+    return sums_OIKD.to(local.inverse.dtype).unbind(dim=-2)
 
 
-def _weighted_sum(weights_OIT: Tensor, values_OITD: Tensor) -> Tensor:
-    return _weighted_sums(values_OITD, weights_OIT)[0]
-
-
-def _dots(values_OITD: Tensor, *vectors_OID: Tensor) -> tuple[Tensor, ...]:
-    """<value_t, vector> of every token with each of its pair's vectors, in their dtype."""
-    stacked_OIDK = torch.stack(vectors_OID, dim=-1).to(values_OITD.dtype)
-    return (values_OITD @ stacked_OIDK).to(vectors_OID[0].dtype).unbind(dim=-1)
-
-
-def _outer(coefficients_OITK: Tensor, vectors_OIKD: Tensor, dtype: torch.dtype) -> Tensor:
-    """Σ_k coefficient_k vector_k of every token."""
-    return coefficients_OITK.to(dtype) @ vectors_OIKD.to(dtype)
+def _dots(local: LocalAlignments, *vectors_OID: Tensor) -> tuple[Tensor, ...]:
+    """<a_t, vector> of every token, O I T, with each of its pair's vectors."""
+    vectors_OIDK = torch.stack(vectors_OID, dim=-1).to(local.products.dtype)
+    dots_OITK = (local.products @ vectors_OIDK).to(local.inverse.dtype)
+    return (dots_OITK * local.inverse[..., None]).unbind(dim=-1)

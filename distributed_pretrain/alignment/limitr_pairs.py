@@ -1,8 +1,8 @@
 """LIMITR's logits of all pairs of images and reports, in the memory of one block of pairs.
 
-Forward keeps nothing of a pair but its two logits; backward computes each block again. Of the
-three steps of a pair the attentions are small and left to automatic differentiation, block by
-block; the local alignments and their aggregation, seven to eight times as large, are written out.
+Forward keeps of a pair a few numbers for each word and region, and the vectors of as many pairs as
+a fixed sum of bytes allows; backward computes the others again, block by block. The attentions are small and left to automatic
+differentiation; the local alignments and their aggregation, seven times as large, are written out.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distributed_pretrain.alignment.limitr_aggregation import (
+    Aggregated,
     Aggregation,
     AuthorsAggregation,
     AuthorsWeights,
-    PaperAggregation,
+    LocalAlignments,
     PaperWeights,
+    aggregation_of,
 )
 from distributed_pretrain.alignment.limitr_attention import pair_attention
-from distributed_pretrain.alignment.pair_blocks import PairBlock
+from distributed_pretrain.alignment.pair_blocks import KeptBytes, PairBlock
 from distributed_pretrain.alignment.pair_dropout import PairDropout
 from distributed_pretrain.alignment.pair_products import add_product, raw_scores
-from distributed_pretrain.losses.precision import full_precision
+from distributed_pretrain.losses.precision import at_least_float32, full_precision
 
 # B images of a block, R regions of each, C reports of it, W words of each, D dim. For both
 # directions at once: O sequences that are attended, U places of each, I sequences that attend,
@@ -44,6 +46,7 @@ class PairWork:
     word_mask: Tensor
     product_dtype: torch.dtype
     dropout: PairDropout | None
+    kept_bytes: KeptBytes
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,42 @@ class _Direction:
     attended: Tensor
     attention: Tensor
     dropout: PairDropout | None
+
+    @property
+    def words_attend(self) -> bool:
+        """Whether O are images and I reports, rather than the other way round."""
+        return self.head == REPORT_HEAD
+
+    def local_alignments(self, products_OITD: Tensor, inverse_OIT: Tensor) -> LocalAlignments:
+        """The products with what belongs to them."""
+        return LocalAlignments(products_OITD, inverse_OIT, self.mask, self.head, self.dropout)
+
+
+@dataclass(frozen=True)
+class _DirectionResult:
+    """What forward leaves of a direction: always what is small, m (O I T D) if there was room."""
+
+    inverse: Tensor
+    aggregated: Aggregated
+    attended: Tensor | None
+
+
+@dataclass(frozen=True)
+class _BlockResult:
+    """What forward leaves of a block: its two directions, and the scores if there was room."""
+
+    scores: Tensor | None
+    directions: list[_DirectionResult]
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """Totals that the blocks add to, in at least float32."""
+
+    regions: Tensor
+    words: Tensor
+    scales: list[Tensor | None]
+    weights: list[Tensor]
 
 
 def pair_logits(
@@ -73,7 +112,15 @@ def pair_logits(
     """
     with full_precision(regions):
         logits: tuple[Tensor, Tensor] = _PairLogits.apply(
-            regions, words, region_scale, word_scale, work, type(weights), *weights
+            regions,
+            words,
+            region_scale,
+            word_scale,
+            work,
+            type(weights),
+            # Nothing is left to backward where there is none: whole validation sets are compared.
+            work.kept_bytes if torch.is_grad_enabled() else None,
+            *weights,
         )
     return logits
 
@@ -88,25 +135,29 @@ class _PairLogits(torch.autograd.Function):
         word_scale: Tensor | None,
         work: PairWork,
         kind: type[PaperWeights] | type[AuthorsWeights],
+        kept_bytes: KeptBytes | None,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(regions, words, region_scale, word_scale, *weights)
         ctx.work, ctx.kind = work, kind
         tensors = _Inputs.of(regions, words, region_scale, word_scale, work)
-        aggregation = _aggregation(kind, weights)
-        logits = [weights[0].new_empty(len(regions), len(words)) for _ in range(2)]
+        aggregation = aggregation_of(kind(*weights))
+        all_logits = [weights[0].new_empty(len(regions), len(words)) for _ in range(2)]
+        ctx.results = []
         for block in work.blocks:
             scores, scales, masks = tensors.scores(block)
             attention = pair_attention(scores, *scales, *masks)
+            directions = []
             for direction in tensors.directions(block, attention):
-                _, aligned_OITD, _ = _align(direction)
-                logit_OI = aggregation.forward(
-                    aligned_OITD, direction.mask, direction.head, direction.dropout
-                ).logits
-                if direction.head == IMAGE_HEAD:
-                    logit_OI = logit_OI.T
-                logits[direction.head][block.images, block.reports] = logit_OI
-        return logits[0], logits[1]
+                result = _direction_forward(direction, aggregation, kept_bytes)
+                logits = result.aggregated.logits
+                all_logits[direction.head][block.images, block.reports] = (
+                    logits if direction.words_attend else logits.T
+                )
+                directions.append(result)
+            if kept_bytes is not None:
+                ctx.results.append(_BlockResult(kept_bytes.keep(scores), directions))
+        return all_logits[0], all_logits[1]
 
     @staticmethod
     @once_differentiable
@@ -114,7 +165,7 @@ class _PairLogits(torch.autograd.Function):
         regions, words, region_scale, word_scale, *weights = ctx.saved_tensors
         with full_precision(regions):
             tensors = _Inputs.of(regions, words, region_scale, word_scale, ctx.work)
-            aggregation = _aggregation(ctx.kind, weights)
+            aggregation = aggregation_of(ctx.kind(*weights))
             dtype = weights[0].dtype
             d_regions, d_words = (
                 torch.zeros_like(values, dtype=dtype) for values in (regions, words)
@@ -124,21 +175,15 @@ class _PairLogits(torch.autograd.Function):
                 for scale in (region_scale, word_scale)
             ]
             d_weights = [torch.zeros_like(weight) for weight in weights]
-            for block in ctx.work.blocks:
-                _block_backward(
-                    block,
-                    tensors,
-                    aggregation,
-                    d_logits_BA,
-                    d_regions,
-                    d_words,
-                    d_scales,
-                    d_weights,
-                )
+            gradients = _Gradients(d_regions, d_words, d_scales, d_weights)
+            for block, result in zip(ctx.work.blocks, ctx.results, strict=True):
+                d_logits = [each[block.images, block.reports] for each in d_logits_BA]
+                _block_backward(block, tensors, aggregation, result, d_logits, gradients)
         return (
             d_regions.to(regions.dtype),
             d_words.to(words.dtype),
             *d_scales,
+            None,
             None,
             None,
             *d_weights,
@@ -185,7 +230,7 @@ class _Inputs:
         )
 
     def scores(
-        self, block: PairBlock
+        self, block: PairBlock, kept: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None], tuple[Tensor | None, Tensor | None]]:
         """Scores B R C W, and the scales and masks that `pair_attention` wants beside them."""
         images = block.images, slice(block.regions)
@@ -198,7 +243,9 @@ class _Inputs:
             self.work.region_mask[images] if block.padded_regions else None,
             self.work.word_mask[reports] if block.padded_words else None,
         )
-        if self.region_scale is None:
+        if kept is not None:
+            scores_BRCW = kept
+        elif self.region_scale is None:
             scores_BRCW = raw_scores(self.regions[images], self.words[reports])
         else:
             # Of cosines a rounding to bfloat16 changes little.
@@ -245,37 +292,30 @@ def _block_backward(
     block: PairBlock,
     tensors: _Inputs,
     aggregation: Aggregation,
-    d_logits_BA: tuple[Tensor, ...],
-    d_regions: Tensor,
-    d_words: Tensor,
-    d_scales: list[Tensor | None],
-    d_weights: list[Tensor],
+    result: _BlockResult,
+    d_logits_BC: list[Tensor],
+    gradients: _Gradients,
 ) -> None:
-    """Add the gradients of one block to the last four."""
-    scores, scales, masks = tensors.scores(block)
+    """Add a block's part to the gradients, from what its two directions gave in forward."""
+    scores, scales, masks = tensors.scores(block, result.scores)
     leaves = [each.requires_grad_() for each in (scores, *scales) if each is not None]
     with torch.enable_grad():
         attention = pair_attention(scores, *scales, *masks)
-    d_regions_BRD = d_regions[block.images, : block.regions]
-    d_words_CWD = d_words[block.reports, : block.words]
+    d_regions_BRD = gradients.regions[block.images, : block.regions]
+    d_words_CWD = gradients.words[block.reports, : block.words]
     d_attention = []
-    for direction in tensors.directions(block, attention):
-        d_logit = d_logits_BA[direction.head][block.images, block.reports]
-        words_attend = direction.head == REPORT_HEAD
-        d_tokens, d_attended = (
-            (d_words_CWD, d_regions_BRD) if words_attend else (d_regions_BRD, d_words_CWD)
-        )
+    directions = tensors.directions(block, attention)
+    for direction, left, d_logits in zip(directions, result.directions, d_logits_BC, strict=True):
+        if direction.words_attend:
+            d_tokens, d_attended, d_logits_OI = d_words_CWD, d_regions_BRD, d_logits
+        else:
+            d_tokens, d_attended, d_logits_OI = d_regions_BRD, d_words_CWD, d_logits.T
         d_attention_OxITxU = _direction_backward(
-            direction,
-            aggregation,
-            d_logit if words_attend else d_logit.T,
-            d_tokens,
-            d_attended,
-            d_weights,
+            direction, aggregation, left, d_logits_OI, d_tokens, d_attended, gradients.weights
         )
         d_attention.append(
             d_attention_OxITxU.mT.view_as(scores)
-            if words_attend
+            if direction.words_attend
             else d_attention_OxITxU.unflatten(1, scores.shape[:2]).permute(1, 2, 0, 3)
         )
     d_scores, *d_block_scales = torch.autograd.grad(
@@ -288,57 +328,64 @@ def _block_backward(
     d_words_CWD.add_((d_flat_scores.flatten(0, 1).T @ regions_BRD.flatten(0, 1)).view_as(words_CWD))
     places = ((block.images, block.regions), (block.reports, block.words))
     if d_block_scales:
-        for total, part, (rows, length) in zip(d_scales, d_block_scales, places, strict=True):
+        for total, part, (rows, length) in zip(
+            gradients.scales, d_block_scales, places, strict=True
+        ):
             assert total is not None
             total[rows, :length].add_(part)
 
 
-def _align(direction: _Direction) -> tuple[Tensor, Tensor, Tensor]:
-    """What each token attends to, its local alignment with that, and 1 over what that's length was.
-
-    Eqs 2 and 3: a = m o t / |m o t|, or 0 where m o t is. O I T D twice, O I T.
-    """
+def _attended(direction: _Direction) -> Tensor:
+    """m of every token: what it attends to (eq 2), O I T D."""
     attended_OxITxD = direction.attention @ direction.attended
-    attended_OITD = attended_OxITxD.unflatten(1, direction.tokens.shape[:2])
-    aligned_OITD = attended_OITD * direction.tokens
-    length_OIT = torch.linalg.vector_norm(aligned_OITD, dim=-1)
+    return attended_OxITxD.unflatten(1, direction.tokens.shape[:2])
+
+
+def _direction_forward(
+    direction: _Direction, aggregation: Aggregation, kept_bytes: KeptBytes | None
+) -> _DirectionResult:
+    """Logits and weights of one direction of a block, and what may be kept for backward.
+
+    The authors' gates rather than m: they take as much room and five times as long to make.
+    """
+    attended_OITD = _attended(direction)
+    room = kept_bytes is not None and kept_bytes.take(attended_OITD.nbytes)
+    keep_gates = room and isinstance(aggregation, AuthorsAggregation)
+    keep_attended = room and not keep_gates
+    products_OITD = (
+        attended_OITD * direction.tokens if keep_attended else attended_OITD.mul_(direction.tokens)
+    )
+    dtype = at_least_float32(products_OITD).dtype
+    length_OIT = torch.linalg.vector_norm(products_OITD, dim=-1, dtype=dtype)
     inverse_OIT = torch.where(length_OIT > 0, 1 / length_OIT, 0.0)
-    aligned_OITD.mul_(inverse_OIT[..., None])
-    return attended_OITD, aligned_OITD, inverse_OIT
+    local = direction.local_alignments(products_OITD, inverse_OIT)
+    aggregated = aggregation.forward(local, keep_gates=keep_gates)
+    return _DirectionResult(inverse_OIT, aggregated, attended_OITD if keep_attended else None)
 
 
 def _direction_backward(
     direction: _Direction,
     aggregation: Aggregation,
-    d_logit_OI: Tensor,
+    result: _DirectionResult,
+    d_logits_OI: Tensor,
     d_tokens_ITD: Tensor,
     d_attended_OUD: Tensor,
     d_weights: list[Tensor],
 ) -> Tensor:
     """The gradient of the attention; that of tokens, attended and weights is added in place."""
-    attended_OITD, aligned_OITD, inverse_OIT = _align(direction)
-    d_aligned_OITD, along_OIT = aggregation.backward(
-        aligned_OITD,
-        direction.mask,
-        direction.head,
-        direction.dropout,
-        d_logit_OI,
-        d_weights,
-    )
-    # Through a = p / |p|: what points along a is lost.
-    along_OIT1 = along_OIT.neg().to(aligned_OITD.dtype)[..., None]
-    d_product_OITD = d_aligned_OITD.addcmul_(aligned_OITD, along_OIT1).mul_(inverse_OIT[..., None])
-    del aligned_OITD
+    attended_OITD = _attended(direction) if result.attended is None else result.attended
+    local = direction.local_alignments(attended_OITD * direction.tokens, result.inverse)
+    d_products_OITD = aggregation.backward(local, result.aggregated, d_logits_OI, d_weights)
+    del local
     # Through p = m o t.
-    d_tokens_ITD.add_(attended_OITD.mul_(d_product_OITD).sum(dim=0, dtype=d_tokens_ITD.dtype))
+    if len(attended_OITD) == 1 and attended_OITD.dtype == d_tokens_ITD.dtype:
+        d_tokens_ITD.addcmul_(attended_OITD[0], d_products_OITD[0])
+    else:
+        d_tokens_OITD = attended_OITD * d_products_OITD
+        d_tokens_ITD.add_(d_tokens_OITD.sum(dim=0, dtype=d_tokens_ITD.dtype))
+        del d_tokens_OITD
     del attended_OITD
-    d_attended_OxITxD = d_product_OITD.mul_(direction.tokens).flatten(1, 2)
+    d_attended_OxITxD = d_products_OITD.mul_(direction.tokens).flatten(1, 2)
     # Through m = attention @ attended.
     add_product(d_attended_OUD, direction.attention.mT, d_attended_OxITxD)
     return d_attended_OxITxD @ direction.attended.mT
-
-
-def _aggregation(kind: type[PaperWeights] | type[AuthorsWeights], weights: Any) -> Aggregation:
-    if issubclass(kind, PaperWeights):
-        return PaperAggregation(PaperWeights(*weights))
-    return AuthorsAggregation(AuthorsWeights(*weights))

@@ -97,14 +97,16 @@ class SentenceTokenizer:
         sentence_index = np.full((len(kept), width), -1, dtype=np.int64)
         word_index = np.full((len(kept), width), -1, dtype=np.int64)
         for row, (sentences, length) in enumerate(zip(kept, lengths, strict=True)):
-            inner = slice(1, length - 1)
             token_ids[row, 0], token_ids[row, length - 1] = self._cls_id, self._sep_id
-            token_ids[row, inner] = np.concatenate([each.token_ids for each in sentences])
-            words = [each.word_ids for each in sentences]
-            sentence_index[row, inner] = np.repeat(np.arange(len(words)), [*map(len, words)])
-            # Words are numbered within their sentence: go on counting in the next.
-            first = np.cumsum([0, *(each[-1] + 1 for each in words[:-1])])
-            word_index[row, inner] = np.concatenate(words) + first[sentence_index[row, inner]]
+            start, first_word = 1, 0
+            for number, sentence in enumerate(sentences):
+                place = slice(start, start + len(sentence.token_ids))
+                token_ids[row, place] = sentence.token_ids
+                sentence_index[row, place] = number
+                word_index[row, place] = sentence.word_ids
+                # Words come numbered within their sentence: go on counting in the next.
+                word_index[row, place] += first_word
+                start, first_word = place.stop, int(word_index[row, place.stop - 1]) + 1
         return ReportTokens(
             token_ids=torch.from_numpy(token_ids),
             token_mask=torch.from_numpy(_prefix_mask(lengths, width)),
@@ -114,12 +116,7 @@ class SentenceTokenizer:
         )
 
     def _fitting(self, encodings: Sequence[Encoding]) -> list[_Sentence]:
-        # Only special tokens belong to no word, and none have been added yet.
-        sentences = [
-            _Sentence(each.ids, [word for word in each.word_ids if word is not None])
-            for each in encodings
-            if each.ids
-        ]
+        sentences = [_Sentence(each.ids, each.word_ids) for each in encodings if each.ids]
         room = self._max_tokens - 2
         ends = np.cumsum([len(sentence.token_ids) for sentence in sentences])
         fitting = int(np.searchsorted(ends, room, side="right"))
@@ -128,10 +125,13 @@ class SentenceTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class _Sentence:
-    """At least one token, and the word of the sentence that each belongs to."""
+    """At least one token, and the word of the sentence that each belongs to.
+
+    Only special tokens belong to none, and these are not added yet.
+    """
 
     token_ids: list[int]
-    word_ids: list[int]
+    word_ids: list[int | None]
 
     def first(self, tokens: int) -> _Sentence:
         return _Sentence(self.token_ids[:tokens], self.word_ids[:tokens])

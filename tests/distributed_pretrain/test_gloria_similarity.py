@@ -60,6 +60,12 @@ def test_similarities_and_gradients_are_those_of_the_loops(
     torch.testing.assert_close(found_gradients, expected_gradients, rtol=1e-9, atol=1e-10)
 
 
+def test_a_graph_that_is_kept_gives_the_same_gradient_again(regions: Tensor, words: Tensor) -> None:
+    loss = gloria_similarity(regions.requires_grad_(), words.requires_grad_(), WORD_MASK).sum()
+    first = torch.autograd.grad(loss, (regions, words), retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, (regions, words)), first, rtol=0, atol=0)
+
+
 def test_the_benchmark_s_loop_is_the_same(regions: Tensor, words: Tensor) -> None:
     torch.testing.assert_close(gloria_loop(regions, words, WORD_MASK), naive(regions, words))
 

@@ -157,6 +157,16 @@ def test_similarities_and_gradients_are_those_of_the_loops(
     torch.testing.assert_close(found_gradients, expected_gradients, rtol=1e-9, atol=1e-10)
 
 
+@each_variant
+def test_a_graph_that_is_kept_gives_the_same_gradient_again(
+    variant: Variant, regions: Tensor, words: Tensor
+) -> None:
+    sides = similarity_of(variant)(regions.requires_grad_(), words.requires_grad_(), WORD_MASK)
+    loss = total(sides)
+    first = torch.autograd.grad(loss, (regions, words), retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, (regions, words)), first, rtol=0, atol=0)
+
+
 def test_the_benchmark_s_loop_is_the_authors_variant(regions: Tensor, words: Tensor) -> None:
     module = similarity_of("authors")
     expected = naive(module, regions, words, region_mask=torch.ones_like(REGION_MASK))

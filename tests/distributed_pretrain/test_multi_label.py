@@ -31,6 +31,10 @@ def test_the_loss_is_the_mean_over_known_labels() -> None:
     assert multi_label_loss(scores, LABELS).item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_loss_passes_the_gradient_check() -> None:
+    assert torch.autograd.gradcheck(lambda scores: multi_label_loss(scores, LABELS), (logits(),))
+
+
 def test_unknown_labels_get_no_gradient_even_from_infinite_logits() -> None:
     scores = logits().detach()
     scores[1] = math.inf

@@ -30,6 +30,11 @@ def vectors(count: int, *, batch: int = 3, regions: int = 4) -> list[Tensor]:
     return [each.clone().requires_grad_() for each in drawn]
 
 
+def loss_of(inputs: list[Tensor], matches: Tensor, sample_mask: Tensor | None = None) -> Tensor:
+    y, y_other, x, x_other = inputs
+    return pixel_propagation_loss(y, y_other, x, x_other, matches, sample_mask=sample_mask)
+
+
 def some_matches() -> Tensor:
     """Of three images: the second has no pair."""
     matches = torch.zeros(3, 4, 4, dtype=torch.bool)
@@ -87,7 +92,7 @@ def test_the_loss_is_equation_6_over_images_with_pairs() -> None:
     matches = some_matches()
 
     def cosine(a: Tensor, b: Tensor) -> Tensor:
-        return a @ b / (a.norm() * b.norm())
+        return torch.nn.functional.cosine_similarity(a, b, dim=0)
 
     images = []
     for image in (0, 2):
@@ -115,20 +120,32 @@ def test_right_predictions_give_minus_2_and_no_pair_gives_0() -> None:
 
 def test_only_propagated_regions_get_a_gradient() -> None:
     inputs = vectors(4)
-    pixel_propagation_loss(*inputs, some_matches()).backward()
+    loss_of(inputs, some_matches()).backward()
     assert all(each.grad is not None and each.grad.any() for each in inputs[:2])
     assert all(each.grad is None for each in inputs[2:])
 
 
+def test_loss_and_propagation_pass_the_gradient_check() -> None:
+    y, y_other, x, x_other = vectors(4)
+    targets = [each.detach() for each in (x, x_other)]
+
+    def loss(y: Tensor, y_other: Tensor) -> Tensor:
+        return loss_of([y, y_other, *targets], some_matches())
+
+    assert torch.autograd.gradcheck(loss, (y, y_other))
+    torch.manual_seed(0)
+    assert torch.autograd.gradcheck(PixelPropagation(6).double(), (x[:1],))
+
+
 def test_masked_images_change_neither_loss_nor_gradient() -> None:
     inputs = vectors(4)
-    loss = pixel_propagation_loss(*inputs, some_matches())
+    loss = loss_of(inputs, some_matches())
     expected = torch.autograd.grad(loss, inputs[:2])
     nan = torch.full((1, 4, 6), math.nan, dtype=torch.float64)
     padded = [torch.cat([nan, each.detach()]).requires_grad_() for each in inputs]
     matches = torch.cat([torch.ones(1, 4, 4, dtype=torch.bool), some_matches()])
     mask = torch.tensor([False, True, True, True])
-    masked = pixel_propagation_loss(*padded, matches, sample_mask=mask)
+    masked = loss_of(padded, matches, mask)
     torch.testing.assert_close(masked, loss)
     for ours, theirs in zip(torch.autograd.grad(masked, padded[:2]), expected, strict=True):
         torch.testing.assert_close(ours[1:], theirs)

@@ -33,6 +33,14 @@ def test_nt_xent_is_equation_1_over_all_views() -> None:
     assert nt_xent_loss(first, second).item() == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_views_get_gradients_as_rows_and_as_negatives(chunk_size: int | None) -> None:
+    def loss(first: Tensor, second: Tensor) -> Tensor:
+        return nt_xent_loss(first, second, chunk_size=chunk_size)
+
+    assert torch.autograd.gradcheck(loss, vectors(2, batch=4, dim=3))
+
+
 def test_identical_views_of_all_images_give_the_logarithm_of_the_others() -> None:
     ones = torch.ones(6, 4, dtype=torch.float64)
     assert nt_xent_loss(ones, ones).item() == pytest.approx(math.log(11), rel=1e-12)
@@ -104,6 +112,12 @@ def test_byol_is_0_where_predictions_are_right_and_8_where_they_are_opposite() -
     q_1, q_2 = (each.detach() for each in vectors(2))
     assert byol_loss(q_1, q_2, 3 * q_2, q_1 / 2).item() == pytest.approx(0, abs=1e-12)
     assert byol_loss(q_1, q_2, -q_2, -q_1).item() == pytest.approx(8, rel=1e-12)
+
+
+def test_predictions_of_byol_pass_the_gradient_check() -> None:
+    q_1, q_2, z_1, z_2 = vectors(4, batch=3, dim=4)
+    targets = z_1.detach(), z_2.detach()
+    assert torch.autograd.gradcheck(lambda q, p: byol_loss(q, p, *targets), (q_1, q_2))
 
 
 def test_targets_of_byol_get_no_gradient() -> None:

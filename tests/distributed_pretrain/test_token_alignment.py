@@ -84,6 +84,15 @@ def test_the_loss_is_that_of_a_loop_over_pairs_and_tokens() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-10)
 
 
+def test_tokens_get_gradients_as_themselves_and_as_what_others_attend_to() -> None:
+    regions, words, region_weights, word_weights = inputs()
+
+    def loss(regions: Tensor, words: Tensor) -> Tensor:
+        return loss_of(regions, words, region_weights, word_weights)
+
+    assert torch.autograd.gradcheck(loss, (regions, words))
+
+
 def test_a_pair_of_one_region_and_one_word_has_no_loss() -> None:
     regions, words, _, _ = inputs()
     one = torch.ones(BATCH, 1, dtype=torch.float64)

@@ -300,8 +300,9 @@ def test_evaluation_augments_the_second_view_only_and_always_alike(
         assert torch.equal(batch.view_to_image[:, 0], torch.eye(2, 3).expand(8, 2, 3))
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_the_maps_of_two_views_lead_to_the_same_pixels(
-    shards: Path, tokenizer: SentenceTokenizer
+    shards: Path, tokenizer: SentenceTokenizer, training: bool
 ) -> None:
     """Each pixel of the second view, found in the first by way of the image, is as grey."""
     geometry = {"brightness_contrast": False, "gaussian_blur": False}
@@ -309,7 +310,8 @@ def test_the_maps_of_two_views_lead_to_the_same_pixels(
     line = (torch.arange(64) + 0.5) / 64
     y, x = torch.meshgrid(line, line, indexing="ij")
     positions = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
-    for batch in on_device(data, train(data, tokenizer, steps=3), train=True):
+    hosts = train(data, tokenizer, steps=3) if training else evaluate(data, tokenizer)
+    for batch in on_device(data, hosts, train=training):
         assert batch.second_view is not None
         assert batch.view_to_image is not None
         one, two = batch.view_to_image.unbind(1)

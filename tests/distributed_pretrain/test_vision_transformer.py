@@ -16,7 +16,9 @@ from distributed_pretrain.models.vision_transformer import VisionTransformerTrun
 
 def trunk(layers: int = 2) -> VisionTransformerTrunk:
     torch.manual_seed(0)
-    return VisionTransformerTrunk("vit_b_32", layers=layers).eval()
+    small = VisionTransformerTrunk("vit_b_32", layers=layers)
+    small.eval()
+    return small
 
 
 @torch.no_grad()
