@@ -1,8 +1,9 @@
 """LIMITR's logits of all pairs of images and reports, in the memory of one block of pairs.
 
-Forward keeps of a pair a few numbers for each word and region, and the vectors of as many pairs as
-a fixed sum of bytes allows; backward computes the others again, block by block. The attentions are small and left to automatic
-differentiation; the local alignments and their aggregation, seven times as large, are written out.
+Forward keeps a few numbers for each word and region of a pair, and the vectors of as many pairs as
+fit into a fixed sum of bytes; backward computes the others again, block by block. The attentions
+are small and left to automatic differentiation; the local alignments and their aggregation, seven
+times as large, are written out.
 """
 
 from __future__ import annotations
@@ -276,7 +277,8 @@ class _Inputs:
             regions_BRD,
             self.work.region_mask[images, : block.regions],
             words_CWD,
-            region_attention.to(dtype).permute(2, 0, 1, 3).flatten(1, 2),
+            # Copied into the order of the products, which are slower on strided rows.
+            region_attention.to(dtype).permute(2, 0, 1, 3).contiguous().flatten(1, 2),
             self._dropout(block, regions_attend=True),
         )
 
@@ -378,14 +380,19 @@ def _direction_backward(
     d_products_OITD = aggregation.backward(local, result.aggregated, d_logits_OI, d_weights)
     del local
     # Through p = m o t.
-    if len(attended_OITD) == 1 and attended_OITD.dtype == d_tokens_ITD.dtype:
-        d_tokens_ITD.addcmul_(attended_OITD[0], d_products_OITD[0])
-    else:
-        d_tokens_OITD = attended_OITD * d_products_OITD
-        d_tokens_ITD.add_(d_tokens_OITD.sum(dim=0, dtype=d_tokens_ITD.dtype))
-        del d_tokens_OITD
+    _add_sum_of_products(d_tokens_ITD, attended_OITD, d_products_OITD)
     del attended_OITD
     d_attended_OxITxD = d_products_OITD.mul_(direction.tokens).flatten(1, 2)
     # Through m = attention @ attended.
     add_product(d_attended_OUD, direction.attention.mT, d_attended_OxITxD)
     return d_attended_OxITxD @ direction.attended.mT
+
+
+def _add_sum_of_products(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add Σ_o left_o o right_o, which are I T D each, to `total`, which may be more precise."""
+    if total.dtype == left.dtype:
+        # One pass, where a product and its sum would take three and memory for it.
+        for one, other in zip(left, right, strict=True):
+            total.addcmul_(one, other)
+    else:
+        total.add_((left * right).sum(dim=0, dtype=total.dtype))

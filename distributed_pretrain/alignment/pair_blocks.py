@@ -66,12 +66,17 @@ class SortedRows:
         return values if self.order is None else values.index_select(dim, self.order.argsort())
 
     def chunks(self, size: int) -> Iterator[tuple[slice, int, bool]]:
-        """Rows, the positions that any of them needs, and whether padding is left among these."""
-        for start in range(0, len(self.lengths), size):
-            rows = slice(start, min(start + size, len(self.lengths)))
+        """Rows, the positions that any of them needs, and whether padding is left among these.
+
+        At most `size` rows each, and parts as equal as can be.
+        """
+        rows = len(self.lengths)
+        parts = ceil(rows / size)
+        for part in range(parts):
+            chunk = slice(part * rows // parts, (part + 1) * rows // parts)
             # A row without anything real keeps one position: no dimension may be empty.
-            length = max(1, self.lengths[start])
-            yield rows, length, min(self.counts[rows]) < length
+            length = max(1, self.lengths[chunk.start])
+            yield chunk, length, min(self.counts[chunk]) < length
 
 
 class KeptBytes:
@@ -126,8 +131,9 @@ def pair_blocks(
     if chunk_size is None:
         block_bytes = _CPU_BLOCK_BYTES if device.type == "cpu" else _GPU_BLOCK_BYTES
         chunk_size = max(1, block_bytes // max(1, bytes_per_pair))
-    # Equal parts: a rest of one image would leave a block next to empty.
-    images_at_once = ceil(len(images.lengths) / ceil(len(images.lengths) / chunk_size))
+    # As many reports as images: both sides of a matrix product should be long.
+    reports_at_once = min(ceil(chunk_size**0.5), len(reports.lengths))
+    images_at_once = min(chunk_size // reports_at_once, len(images.lengths))
     return [
         PairBlock(image_rows, regions, padded_regions, report_rows, words, padded_words)
         for report_rows, words, padded_words in reports.chunks(chunk_size // images_at_once)
