@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 Views = Literal["frontal", "frontal_lateral", "two_augmentations"]
@@ -28,19 +28,26 @@ class SampleRows:
 
     def to(self, device: torch.device) -> Self:
         """The same samples on `device`."""
+        return self.map_tensors(lambda value: value.to(device, non_blocking=True))
 
-        def moved(value: Any) -> Any:
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same with `change` made to every tensor, in the order of the fields."""
+
+        def changed(value: Any) -> Any:
             if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
-            return value.to(device) if isinstance(value, SampleRows) else value
+                return change(value)
+            return value.map_tensors(change) if isinstance(value, SampleRows) else value
 
-        return self._with(moved)
+        return self._with(changed)
 
     def _with(self, change: Callable[[Any], Any]) -> Self:
         present = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(
             self, **{name: change(value) for name, value in present.items() if value is not None}
         )
+
+
+Rows = TypeVar("Rows", bound=SampleRows)
 
 
 @dataclass(frozen=True)
@@ -98,3 +105,36 @@ class Batch(SampleRows):
         assert rows % pieces == 0, f"{rows} rows cannot be cut into {pieces}"
         size = rows // pieces
         return [self.rows(slice(start, start + size)) for start in range(0, rows, size)]
+
+
+def join_rows(parts: Sequence[Rows]) -> Rows:
+    """The samples of all `parts` one after another; their further dimensions padded with zeros.
+
+    Every part has the same fields. Masks of padding are False.
+    """
+    joined: dict[str, Any] = {}
+    for field in fields(parts[0]):
+        values = [getattr(part, field.name) for part in parts]
+        if isinstance(values[0], Tensor):
+            joined[field.name] = _cat_padded(values)
+        elif isinstance(values[0], SampleRows):
+            joined[field.name] = join_rows(values)
+        elif isinstance(values[0], tuple):
+            joined[field.name] = sum(values, ())
+    return replace(parts[0], **joined)
+
+
+def _cat_padded(tensors: Sequence[Tensor]) -> Tensor:
+    longest = [max(sizes) for sizes in zip(*(each.shape[1:] for each in tensors), strict=True)]
+    return torch.cat([pad_to(each, longest) for each in tensors])
+
+
+def pad_to(
+    values: Shaped[Tensor, "batch ..."], sizes: Sequence[int]
+) -> Shaped[Tensor, "batch ..."]:
+    """`values` with zeros (False) behind each dimension but the first, up to `sizes`."""
+    missing = [size - own for size, own in zip(sizes, values.shape[1:], strict=True)]
+    if not any(missing):
+        return values
+    widths = [width for each in reversed(missing) for width in (0, each)]
+    return torch.nn.functional.pad(values, widths)

@@ -58,6 +58,9 @@ class TrainingState:
     best_score: float | None = None
     stopping_reference: float | None = None
     validations_without_improvement: int = 0
+    plateau_reference: float | None = None
+    validations_on_plateau: int = 0
+    learning_rate_reductions: int = 0
     finished: bool = False
     manifest_sha256: str = ""
     skipped_steps: int = 0

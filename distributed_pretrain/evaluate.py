@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from pydantic import Field, PositiveInt
+from torch import Tensor
 
 from data_shards.profiles import Config, parse_overrides, validate
 from data_shards.records.errors import InputError
@@ -22,10 +24,16 @@ from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import EvaluationLoader
+from distributed_pretrain.data.report_tokenizer import ReportTokenizer
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.data.tokenization import SentenceTokenizer
+from distributed_pretrain.evaluation.classification import (
+    ClassificationSet,
+    auroc_metrics,
+    label_matrix,
+    linear_auroc,
+)
 from distributed_pretrain.evaluation.linear_segmentation import SegmentationSet, linear_dice
-from distributed_pretrain.evaluation.retrieval import retrieval_metrics
+from distributed_pretrain.evaluation.retrieval import retrieval_in_chunks, retrieval_metrics
 from distributed_pretrain.evaluation.studies import (
     EmbeddedStudies,
     Grounding,
@@ -34,9 +42,11 @@ from distributed_pretrain.evaluation.studies import (
     embed_studies,
     ground_phrases,
     mask_classes,
+    study_similarity,
 )
-from distributed_pretrain.methods.base import Method
+from distributed_pretrain.methods.base import JointSpace, Method
 from distributed_pretrain.methods.catalog import build_method
+from distributed_pretrain.training.pretrain import load_tokenizer
 from distributed_pretrain.training.run_folder import RunFolder
 
 
@@ -53,10 +63,11 @@ class EvaluateConfig(Config):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures (fractions) with what pictures are made of."""
+    """Figures (fractions) with what pictures are made of; `similarity` of images to reports."""
 
     metrics: dict[str, float]
     studies: EmbeddedStudies
+    similarity: Float[Tensor, "samples samples"] | None
     grounding: Grounding | None
 
 
@@ -73,7 +84,7 @@ def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
 
 
 def evaluate_run(run_folder: Path, config: EvaluateConfig) -> Evaluation:
-    """Retrieval, phrase grounding and linear segmentation, each where the shards allow it.
+    """Retrieval, grounding, linear segmentation and classification, where the shards allow it.
 
     `untrained` is the same encoder as the run began with. Raises InputError for a folder
     without run, checkpoint or samples.
@@ -81,10 +92,12 @@ def evaluate_run(run_folder: Path, config: EvaluateConfig) -> Evaluation:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("evaluate runs in one process: start it without accelerate launch")
     run = RunFolder(run_folder).read_config()
-    tokenizer = SentenceTokenizer.load(run_folder / "tokenizer", max_tokens=run.data.max_tokens)
+    tokenizer = load_tokenizer(run, run_folder / "tokenizer")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.seed)
-    method = build_method(run.method, vocabulary_size=tokenizer.vocabulary_size)
+    method = build_method(
+        run.method, vocabulary_size=tokenizer.vocabulary_size, classes=len(run.data.labels)
+    )
     if config.checkpoint != "untrained":
         folder = run_folder / "checkpoints" / config.checkpoint
         if not folder.is_dir():
@@ -98,33 +111,38 @@ def evaluate_run(run_folder: Path, config: EvaluateConfig) -> Evaluation:
 class _Evaluator:
     run: PretrainConfig
     config: EvaluateConfig
-    tokenizer: SentenceTokenizer
+    tokenizer: ReportTokenizer
     method: Method
     device: torch.device
 
     def evaluate(self) -> Evaluation:
         test_split = self._split(self.config.split)
-        studies = self._embed(test_split, len(test_split))
-        groups = ["\n".join(report) for report in studies.reports]
+        studies = self._embed(test_split, len(test_split), joint=True)
         metrics = {"samples": float(len(studies.records))}
-        metrics |= retrieval_metrics(studies.image, studies.report, groups=groups)
+        similarity = None
+        if studies.joint is not None and isinstance(self.method, JointSpace):
+            similarity = study_similarity(self.method, studies.joint, self.device)
+            metrics |= _retrieval(similarity, studies)
         grounding = ground_phrases(self.method, studies, self.tokenizer.encode, self.device)
         if grounding is not None:
             metrics["grounding_phrases"] = float(len(grounding.phrases))
             metrics["grounding_cnr"] = grounding.contrast.mean().item()
             metrics["grounding_pointing"] = grounding.hits.double().mean().item()
-        metrics |= self._linear_segmentation(test_split, studies)
-        return Evaluation(metrics, studies, grounding)
+        training_split = self._split("train")
+        labelled = self._embed(training_split, self.config.labelled_studies, joint=False)
+        metrics |= _linear_classification(labelled, studies)
+        metrics |= self._linear_segmentation(training_split, labelled, test_split, studies)
+        return Evaluation(metrics, studies, similarity, grounding)
 
     def _linear_segmentation(
-        self, test_split: ShardSplit, studies: EmbeddedStudies
+        self,
+        training_split: ShardSplit,
+        labelled: EmbeddedStudies,
+        test_split: ShardSplit,
+        studies: EmbeddedStudies,
     ) -> dict[str, float]:
-        if not mask_classes(studies):
-            return {}
-        training_split = self._split("train")
-        labelled = self._embed(training_split, self.config.labelled_studies)
         classes = mask_classes(labelled)
-        if not classes:
+        if not classes or not mask_classes(studies):
             return {}
         dice = linear_dice(
             SegmentationSet(
@@ -143,9 +161,11 @@ class _Evaluator:
         folder = self.config.shards or self.run.data.shards
         return ShardSplit.open(folder, split, self.run.data.text_policy)
 
-    def _embed(self, split: ShardSplit, limit: int) -> EmbeddedStudies:
-        # Embedding needs no labels, and other shards may not have them.
+    def _embed(self, split: ShardSplit, limit: int, *, joint: bool) -> EmbeddedStudies:
+        # Embedding needs no labels, which other shards may not have, and no second view.
         data = self.run.data.model_copy(update={"labels": ()})
+        if data.views == "two_augmentations":
+            data = data.model_copy(update={"views": "frontal"})
         loader = EvaluationLoader(split, self.tokenizer, data)
         transform = DeviceTransform.of(data, split.manifest)
 
@@ -163,8 +183,30 @@ class _Evaluator:
             self.method,
             batches(),
             data.text_policy,
+            joint=joint,
             crop_fraction=data.augmentation.evaluation_crop_fraction,
         )
+
+
+def _retrieval(similarity: Tensor, studies: EmbeddedStudies) -> dict[str, float]:
+    """Recalls with identical reports as one (plain names), each for itself, and in chunks."""
+    groups = ["\n".join(report) for report in studies.reports]
+    apart = {f"ungrouped_{name}": value for name, value in retrieval_metrics(similarity).items()}
+    chunks = {f"chunks_{name}": value for name, value in retrieval_in_chunks(similarity).items()}
+    return retrieval_metrics(similarity, groups=groups) | apart | chunks
+
+
+def _linear_classification(labelled: EmbeddedStudies, studies: EmbeddedStudies) -> dict[str, float]:
+    """The AUROC of a linear head on the mean of the feature map, for every label there is."""
+    classes = sorted({name for record in labelled.records for name in record.labels})
+    if not classes:
+        return {}
+    training, test = (
+        ClassificationSet(each.features.mean(dim=(2, 3)), label_matrix(each.records, classes))
+        for each in (labelled, studies)
+    )
+    areas = auroc_metrics(linear_auroc(training, test), classes)
+    return {f"linear_{name}": value for name, value in areas.items()}
 
 
 def _reader(split: ShardSplit) -> ReadMember:

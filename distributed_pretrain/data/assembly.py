@@ -13,8 +13,8 @@ from torch import Tensor
 from distributed_pretrain.data.config import DataConfig
 from distributed_pretrain.data.host_batch import HostBatch, HostImages
 from distributed_pretrain.data.labels import label_values
+from distributed_pretrain.data.report_tokenizer import ReportTokenizer
 from distributed_pretrain.data.sample import LoadedSample
-from distributed_pretrain.data.tokenization import SentenceTokenizer
 from distributed_pretrain.data.views import LoadedView
 
 
@@ -30,7 +30,7 @@ class LoadedRow:
 class Assembler:
     """Joins loaded rows to a HostBatch, with what the config asks for."""
 
-    def __init__(self, tokenizer: SentenceTokenizer, config: DataConfig, pin_memory: bool) -> None:
+    def __init__(self, tokenizer: ReportTokenizer, config: DataConfig, pin_memory: bool) -> None:
         self._tokenizer = tokenizer
         self._config = config
         self._pin_memory = pin_memory

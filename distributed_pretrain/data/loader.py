@@ -24,9 +24,9 @@ from distributed_pretrain.data.labels import check_labels
 from distributed_pretrain.data.order import GlobalOrder, check_world_size, rank_slice
 from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.quarantine import Quarantine, replacement_position
+from distributed_pretrain.data.report_tokenizer import ReportTokenizer
 from distributed_pretrain.data.sample import load_evaluation_sample, load_training_sample
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
-from distributed_pretrain.data.tokenization import SentenceTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
 
@@ -56,7 +56,7 @@ class TrainingLoader:
     def __init__(
         self,
         split: ShardSplit,
-        tokenizer: SentenceTokenizer,
+        tokenizer: ReportTokenizer,
         config: DataConfig,
         *,
         seed: int,
@@ -156,7 +156,7 @@ class EvaluationLoader:
     def __init__(
         self,
         split: ShardSplit,
-        tokenizer: SentenceTokenizer,
+        tokenizer: ReportTokenizer,
         config: DataConfig,
         *,
         rank: int = 0,

@@ -18,37 +18,34 @@ RETRIEVAL_METRICS = (
 
 
 def retrieval_metrics(
-    image: Float[Tensor, "samples dim"],
-    report: Float[Tensor, "samples dim"],
+    similarity: Float[Tensor, "samples samples"],
     *,
     groups: Sequence[Hashable] | None = None,
     ks: Sequence[int] = RANKS,
     chunk_size: int = 2048,
 ) -> dict[str, float]:
-    """Recalls as fractions, by cosine similarity over the whole set.
+    """Recalls as fractions; row i of `similarity` is image i, column i its report.
 
     `image_to_report_recall_at_k`, `report_to_image_recall_at_k`, their mean `recall_at_k`, and
     `recall_sum`, LIMITR's R_sum: the sum over both directions and all `ks` (at most 2 len(ks);
     LIMITR prints it times 100).
 
-    Row i of both matrices is sample i. Samples of equal `groups` have identical reports: any of
-    them is a right answer to the other. The rank of the best right answer counts the wrong ones
-    that do not score lower: a tie is a miss, a constant embedding finds nothing and NaN never
-    hits. Right answers do not push each other down. Without groups only sample i answers i.
-    Memory is O(chunk_size x samples). Raises ValueError for matrices of different shape or no
-    samples.
+    Samples of equal `groups` have identical reports: any of them is a right answer to the other.
+    The rank of the best right answer counts the wrong ones that do not score lower: a tie is a
+    miss, a constant similarity finds nothing and NaN never hits. Right answers do not push each
+    other down. Without groups only sample i answers i. Memory beside the matrix is
+    O(chunk_size x samples). Raises ValueError for a matrix that is not square or has no rows.
     """
-    if image.shape != report.shape or len(image) == 0:
+    samples = len(similarity)
+    if similarity.shape != (samples, samples) or samples == 0:
         raise ValueError(
-            f"image {tuple(image.shape)} and report {tuple(report.shape)} embeddings must be of "
-            "one shape, with at least one row"
+            f"a similarity of {tuple(similarity.shape)} must have as many images (rows) as reports "
+            "(columns), and at least one"
         )
-    labels = _labels(groups, len(image)).to(image.device)
-    image = torch.nn.functional.normalize(image, dim=1)
-    report = torch.nn.functional.normalize(report, dim=1)
+    labels = _labels(groups, samples).to(similarity.device)
     metrics: dict[str, float] = {}
-    for name, queries, answers in zip(DIRECTIONS, (image, report), (report, image), strict=True):
-        ranks = _ranks(queries, answers, labels, chunk_size)
+    for name, queries in zip(DIRECTIONS, (similarity, similarity.T), strict=True):
+        ranks = _ranks(queries, labels, chunk_size)
         for k in ks:
             metrics[f"{name}_recall_at_{k}"] = (ranks < k).double().mean().item()
     recall_sum = sum(metrics.values())
@@ -58,20 +55,37 @@ def retrieval_metrics(
     return metrics
 
 
+def retrieval_in_chunks(
+    similarity: Float[Tensor, "samples samples"], *, size: int = 1000
+) -> dict[str, float]:
+    """The mean recalls over consecutive chunks of `size` samples, as published figures are.
+
+    Sample i alone answers i. Samples beyond the last whole chunk are left out; empty when there
+    are fewer than `size`.
+    """
+    chunks = [
+        retrieval_metrics(similarity[start : start + size, start : start + size])
+        for start in range(0, len(similarity) - size + 1, size)
+    ]
+    return {
+        name: sum(chunk[name] for chunk in chunks) / len(chunks)
+        for name in (chunks[0] if chunks else ())
+    }
+
+
 def _ranks(
-    queries: Float[Tensor, "samples dim"],
-    answers: Float[Tensor, "samples dim"],
-    labels: Int[Tensor, " samples"],
+    similarity: Float[Tensor, "queries answers"],
+    labels: Int[Tensor, " answers"],
     chunk_size: int,
-) -> Int[Tensor, " samples"]:
+) -> Int[Tensor, " queries"]:
     """For each query how many wrong answers do not score lower than its best right one."""
     ranks = []
-    for start in range(0, len(queries), chunk_size):
+    for start in range(0, len(similarity), chunk_size):
         rows = slice(start, start + chunk_size)
-        similarity = queries[rows] @ answers.T
+        scores = similarity[rows]
         right = labels[rows, None] == labels[None, :]
-        best = similarity.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-        ranks.append((~(similarity < best) & ~right).sum(dim=1))
+        best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+        ranks.append((~(scores < best) & ~right).sum(dim=1))
     return torch.cat(ranks)
 
 

@@ -13,7 +13,7 @@ from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.records.policies import TextPolicy, select_sentences
 from data_shards.records.study import Box, ImageRecord, StudyRecord
-from distributed_pretrain.batch import Batch, ReportTokens
+from distributed_pretrain.batch import Batch, ReportTokens, join_rows
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.evaluation.geometry import (
     box_on_model_square,
@@ -26,10 +26,19 @@ from distributed_pretrain.evaluation.grounding import (
     contrast_to_noise,
     pointing_hits,
 )
-from distributed_pretrain.methods.base import Method
+from distributed_pretrain.evaluation.similarity import similarity_matrix
+from distributed_pretrain.methods.base import (
+    ImageEmbeddings,
+    JointSpace,
+    Method,
+    ReportEmbeddings,
+)
 
 Batches = Iterable[tuple[HostBatch, Batch]]
 EncodeReports = Callable[[Sequence[Sequence[str]]], ReportTokens]
+# Bounds the memory of their images.
+_PHRASES_AT_A_TIME = 64
+
 ReadMember = Callable[[StudyRecord, str], bytes]
 
 
@@ -37,19 +46,16 @@ ReadMember = Callable[[StudyRecord, str], bytes]
 class EmbeddedStudies:
     """The real samples of a split, in file order, on the CPU.
 
-    `reports` are the sentences the text policy keeps; `features` is the encoder's feature map
-    and `pixels` the images as the model saw them: the middle `crop_fraction` (of its side) of
-    their padded square.
+    `reports` are the sentences the text policy keeps; `joint` are the embeddings of a method with a
+    joint space, `features` is the encoder's feature map and `pixels` the images as the model saw
+    them: the middle `crop_fraction` (of its side) of their padded square.
     """
 
     records: tuple[StudyRecord, ...]
     reports: tuple[tuple[str, ...], ...]
-    image: Float[Tensor, "samples dim"]
-    report: Float[Tensor, "samples dim"]
-    regions: Float[Tensor, "samples regions dim"]
+    joint: JointEmbeddings | None
     features: Float[Tensor, "samples channels rows columns"]
     pixels: Float[Tensor, "samples size size"]
-    grid: tuple[int, int]
     crop_fraction: float = 1.0
 
     @property
@@ -58,44 +64,72 @@ class EmbeddedStudies:
         return self.pixels.shape[-1]
 
 
+@dataclass(frozen=True)
+class JointEmbeddings:
+    """Images and reports of a split; row i of both is sample i."""
+
+    images: ImageEmbeddings
+    reports: ReportEmbeddings
+
+
 @torch.no_grad()
 def embed_studies(
-    method: Method, batches: Batches, policy: TextPolicy, *, crop_fraction: float = 1.0
+    method: Method,
+    batches: Batches,
+    policy: TextPolicy,
+    *,
+    joint: bool = True,
+    crop_fraction: float = 1.0,
 ) -> EmbeddedStudies:
-    """Everything the evaluations need of a split, in one pass. Raises ValueError when empty."""
+    """Everything the evaluations need of a split, in one pass. Raises ValueError when empty.
+
+    Without `joint` only what the image encoder gives.
+    """
     method.eval()
     records: list[StudyRecord] = []
-    parts: list[tuple[Tensor, ...]] = []
-    grid = (0, 0)
+    features: list[Tensor] = []
+    pixels: list[Tensor] = []
+    images: list[ImageEmbeddings] = []
+    reports: list[ReportEmbeddings] = []
     for host, batch in batches:
-        images = method.embed_images(batch.images)
-        reports = method.embed_reports(batch.report)
-        tensors = (
-            images.image,
-            reports.report,
-            images.regions,
-            method.feature_map(batch.images),
-            batch.images[:, 0],
-        )
-        parts.append(tuple(each[batch.sample_mask].float().cpu() for each in tensors))
-        real = batch.sample_mask.tolist()
-        records += [record for record, keep in zip(host.records, real, strict=True) if keep]
-        grid = images.grid
+        mask = batch.sample_mask
+
+        def real(values: Tensor, mask: Tensor = mask) -> Tensor:
+            kept = values[mask]
+            return (kept.float() if kept.is_floating_point() else kept).cpu()
+
+        features.append(real(method.feature_map(batch.images)))
+        pixels.append(real(batch.images[:, 0]))
+        if joint and isinstance(method, JointSpace):
+            images.append(method.embed_images(batch).map_tensors(real))
+            reports.append(method.embed_reports(batch.report).map_tensors(real))
+        keep = mask.tolist()
+        records += [record for record, kept in zip(host.records, keep, strict=True) if kept]
     if not records:
         raise ValueError("no samples to evaluate")
-    image, report, regions, features, pixels = (
-        torch.cat(each) for each in zip(*parts, strict=True)
-    )
     return EmbeddedStudies(
         records=tuple(records),
         reports=tuple(select_sentences(record.report, policy) for record in records),
-        image=image,
-        report=report,
-        regions=regions,
-        features=features,
-        pixels=pixels,
-        grid=grid,
+        joint=JointEmbeddings(join_rows(images), join_rows(reports)) if images else None,
+        features=torch.cat(features),
+        pixels=torch.cat(pixels),
         crop_fraction=crop_fraction,
+    )
+
+
+@torch.no_grad()
+def study_similarity(
+    method: JointSpace, joint: JointEmbeddings, device: torch.device, *, batch_size: int = 64
+) -> Float[Tensor, "samples samples"]:
+    """The similarity of every image (row) to every report, on the CPU."""
+    samples = len(joint.images.image)
+    starts = range(0, samples, batch_size)
+    return similarity_matrix(
+        method,
+        (joint.images.rows(slice(start, start + batch_size)) for start in starts),
+        [joint.reports],
+        (torch.ones(min(batch_size, samples - start), dtype=torch.bool) for start in starts),
+        device=device,
     )
 
 
@@ -125,28 +159,28 @@ def ground_phrases(
 ) -> Grounding | None:
     """Every (image, phrase) with boxes, a phrase read as a report of one sentence.
 
-    Several boxes of one phrase are a union. None when no study has a phrase with a box.
+    Several boxes of one phrase are a union. None when no study has a phrase with a box, or the
+    method no joint space.
     """
     found: dict[tuple[int, str], list[Box]] = {}
     for sample, record in enumerate(studies.records):
         for box in record.boxes:
             if box.phrase and box.image == evaluated_image(record):
                 found.setdefault((sample, box.phrase), []).append(box)
-    if not found:
+    if not found or studies.joint is None or not isinstance(method, JointSpace):
         return None
     method.eval()
-    embedded = [
-        method.embed_reports(encode([[phrase] for _, phrase in part]).to(device))
-        .sentences[:, 0]
-        .float()
-        .cpu()
-        for part in _parts(list(found), 256)
-    ]
     samples = [sample for sample, _ in found]
+    phrases = [phrase for _, phrase in found]
     size, crop = studies.image_size_px, studies.crop_fraction
-    phrases = torch.cat(embedded).to(device)
-    regions = method.phrase_heat(phrases, studies.regions[samples].to(device)).float().cpu()
-    heat = region_map_on_pixels(regions, studies.grid, size)
+    heats = []
+    for start in range(0, len(phrases), _PHRASES_AT_A_TIME):
+        part = slice(start, start + _PHRASES_AT_A_TIME)
+        embedded = method.embed_reports(encode([[each] for each in phrases[part]]).to(device))
+        images = _chosen(studies.joint.images, samples[part]).to(device)
+        heats.append(method.phrase_heat(embedded, images).float().cpu())
+    regions = torch.cat(heats)
+    heat = region_map_on_pixels(regions.flatten(1), (regions.shape[1], regions.shape[2]), size)
     inside = torch.stack(
         [
             boxes_mask(boxes, _image(studies, s), size, crop_fraction=crop)
@@ -158,7 +192,7 @@ def ground_phrases(
     )
     return Grounding(
         samples=tuple(samples),
-        phrases=tuple(phrase for _, phrase in found),
+        phrases=tuple(phrases),
         model_boxes=tuple(
             tuple(
                 box_on_model_square(box, _image(studies, s), size, crop_fraction=crop)
@@ -170,6 +204,10 @@ def ground_phrases(
         contrast=contrast_to_noise(heat, inside, valid),
         hits=pointing_hits(heat, inside, valid),
     )
+
+
+def _chosen(images: ImageEmbeddings, samples: Sequence[int]) -> ImageEmbeddings:
+    return images.map_tensors(lambda rows: rows[list(samples)])
 
 
 def mask_classes(studies: EmbeddedStudies) -> tuple[str, ...]:
@@ -208,7 +246,3 @@ def class_masks(
 def _image(studies: EmbeddedStudies, sample: int) -> ImageRecord:
     record = studies.records[sample]
     return record.images[evaluated_image(record)]
-
-
-def _parts(items: list[tuple[int, str]], size: int) -> Iterable[list[tuple[int, str]]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
 
 from distributed_pretrain.methods.base import Method
+from distributed_pretrain.methods.initial import InitialConfig, build_initial
 from distributed_pretrain.methods.lovt import LovtConfig, build_lovt
 
-# With a second member: Annotated[LovtConfig | OtherConfig, Field(discriminator="name")].
-MethodConfig: TypeAlias = LovtConfig
+MethodConfig: TypeAlias = Annotated[
+    LovtConfig | InitialConfig,
+    Field(discriminator="name"),
+]
 
 
-def build_method(config: MethodConfig, *, vocabulary_size: int) -> Method:
-    """The method that `config` names, for a tokenizer of `vocabulary_size` tokens."""
+def build_method(config: MethodConfig, *, vocabulary_size: int, classes: int = 0) -> Method:
+    """The method that `config` names.
+
+    `vocabulary_size` is that of the tokenizer, `classes` the number of labels a batch has.
+    """
     match config:
         case LovtConfig():
             return build_lovt(config, vocabulary_size=vocabulary_size)
+        case InitialConfig():
+            return build_initial(config)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from data_shards.profiles import Config
 from distributed_pretrain.alignment.lovt import LovtAlignment
@@ -19,8 +20,9 @@ from distributed_pretrain.losses.precision import at_least_float32
 from distributed_pretrain.methods.base import (
     Coupled,
     ImageEmbeddings,
+    JointOutputs,
+    JointSpace,
     Method,
-    Outputs,
     ReportEmbeddings,
 )
 from distributed_pretrain.methods.encoders import (
@@ -82,29 +84,24 @@ class LovtConfig(Config):
     projection_norm: Norm = "sync"
 
 
-@dataclass(frozen=True)
-class LovtOutputs(Outputs):
+@dataclass(frozen=True, kw_only=True)
+class LovtOutputs(JointOutputs):
     """All that LoVT's losses need, and the attention for pictures.
 
-    Projected representations z, global (`image`, `report`) and local; `regions_from_report` and
-    `sentences_from_image` come from the other modality (eqs 1-2). `region_weights` and
-    `sentence_weights` sum to 1 over the real ones of a sample. `sentence_mask` is False for
-    all sentences of samples that `sample_mask` leaves out. Temperatures are numbers, or (1,)
-    tensors when learnt.
+    Projected representations z, global and local; the parts of a report are its sentences.
+    `regions_from_report` and `sentences_from_image` come from the other modality (eqs 1-2). Part
+    masks are False for all sentences of samples that `sample_mask` leaves out. Temperatures are
+    numbers, or (1,) tensors when learnt.
     """
 
-    regions: Float[Tensor, "batch regions dim"]
-    sentences: Float[Tensor, "batch sentences dim"]
     regions_from_report: Float[Tensor, "batch regions dim"]
     sentences_from_image: Float[Tensor, "batch sentences dim"]
-    sentence_weights: Float[Tensor, "batch sentences"]
-    sentence_mask: Bool[Tensor, "batch sentences"]
     sample_mask: Bool[Tensor, " batch"]
     global_temperature: float | Float[Tensor, " 1"]
     local_temperature: float | Float[Tensor, " 1"]
 
 
-class Lovt(Method):
+class Lovt(Method, JointSpace):
     """LoVT's encoders, heads, alignment and losses (eqs 1-13).
 
     Samples whose `sample_mask` is False reach no statistic, gradient or loss, and neither do
@@ -146,21 +143,15 @@ class Lovt(Method):
         image = self._embed_images(batch.images, batch.sample_mask)
         report = self._embed_reports(batch.report, batch.sample_mask)
         aligned = self.alignment(
-            image.regions, report.sentences, report.sentence_mask, batch.sample_mask
+            image.regions.flatten(1, 2), report.parts, report.part_mask, batch.sample_mask
         )
         return LovtOutputs(
-            image=image.image,
-            report=report.report,
-            regions=image.regions,
-            sentences=report.sentences,
+            images=image,
+            reports=report,
             regions_from_report=aligned.regions_from_report,
             sentences_from_image=aligned.sentences_from_image,
-            region_weights=image.region_weights,
-            sentence_weights=report.sentence_weights,
-            sentence_to_region=aligned.sentence_to_region,
-            sentence_mask=report.sentence_mask,
+            sentence_to_region=aligned.sentence_to_region.unflatten(2, image.regions.shape[1:3]),
             sample_mask=batch.sample_mask,
-            grid=image.grid,
             global_temperature=self._temperature("global"),
             local_temperature=self._temperature("local"),
         )
@@ -170,8 +161,8 @@ class Lovt(Method):
         temperature = outputs.global_temperature
         return Coupled(
             rows={
-                "image": outputs.image,
-                "report": outputs.report,
+                "image": outputs.images.image,
+                "report": outputs.reports.report,
                 "sample_mask": outputs.sample_mask,
             },
             shared={"temperature": temperature} if isinstance(temperature, Tensor) else {},
@@ -193,30 +184,31 @@ class Lovt(Method):
 
     def sample_terms(self, outputs: LovtOutputs) -> dict[str, Tensor]:
         """`local_image` and `local_report` of eq 13 (eqs 6-12)."""
-        config = self.config
+        config, images, reports = self.config, outputs.images, outputs.reports
+        regions = images.regions.flatten(1, 2)
         local_image_term = local_image_loss(
-            outputs.regions,
+            regions,
             outputs.regions_from_report,
-            self._weights(outputs.region_weights, torch.ones_like(outputs.region_weights).bool()),
-            grid=outputs.grid,
+            self._weights(images.region_weights, torch.ones_like(regions[..., 0]).bool()),
+            grid=(images.regions.shape[1], images.regions.shape[2]),
             temperature=outputs.local_temperature,
             sharpness=config.sharpness,
             cutoff=config.cutoff if config.spatial_prior else 0.0,
             sample_mask=outputs.sample_mask,
         )
         local_report_term = local_report_loss(
-            outputs.sentences,
+            reports.parts,
             outputs.sentences_from_image,
-            outputs.sentence_mask,
-            self._weights(outputs.sentence_weights, outputs.sentence_mask),
+            reports.part_mask,
+            self._weights(reports.part_weights, reports.part_mask),
             temperature=outputs.local_temperature,
             sample_mask=outputs.sample_mask,
         )
         return {"local_image": local_image_term, "local_report": local_report_term}
 
-    def embed_images(self, images: Float[Tensor, "batch 1 height width"]) -> ImageEmbeddings:
+    def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """Projected global and region representations."""
-        return self._embed_images(images, None)
+        return self._embed_images(batch.images, batch.sample_mask)
 
     def embed_reports(self, report: ReportTokens) -> ReportEmbeddings:
         """Projected global and sentence representations."""
@@ -230,17 +222,17 @@ class Lovt(Method):
         return last_map
 
     def phrase_heat(
-        self,
-        phrases: Float[Tensor, "phrases dim"],
-        regions: Float[Tensor, "phrases regions dim"],
-    ) -> Float[Tensor, "phrases regions"]:
+        self, phrases: ReportEmbeddings, images: ImageEmbeddings
+    ) -> Float[Tensor, "phrases rows columns"]:
         """Cosine of each phrase to what eq 2 would make of it from one region alone.
 
         That is the similarity of the local report loss (eq 11) for an attention that rests on the
         region. The cosine of a sentence to a region itself is nothing that LoVT's losses compare.
         """
-        from_region = self.alignment.sentence_from_region(regions)
-        return super().phrase_heat(phrases, from_region)
+        from_region = self.alignment.sentence_from_region(images.regions.flatten(1, 2))
+        sentence = normalize(phrases.parts[:, :1], dim=-1)
+        cosine = (sentence * normalize(from_region, dim=-1)).sum(dim=-1)
+        return cosine.view(images.regions.shape[:3])
 
     def _embed_images(self, images: Tensor, sample_mask: Tensor | None) -> ImageEmbeddings:
         last_map = self.image_encoder(images, sample_mask)
@@ -253,11 +245,11 @@ class Lovt(Method):
         else:
             pooled = mean_of_tokens(regions, None)
             weights = torch.full_like(at_least_float32(regions[..., 0]), 1 / regions.shape[1])
+        grid = last_map.shape[2:]
         return ImageEmbeddings(
             image=self.image_projection(pooled, sample_mask),
-            regions=self.region_projection(regions, region_mask),
-            region_weights=weights,
-            grid=(last_map.shape[2], last_map.shape[3]),
+            regions=self.region_projection(regions, region_mask).unflatten(1, grid),
+            region_weights=weights.unflatten(1, grid),
         )
 
     def _embed_reports(self, report: ReportTokens, sample_mask: Tensor | None) -> ReportEmbeddings:
@@ -274,9 +266,9 @@ class Lovt(Method):
             weights = uniform_weights(sentence_mask, at_least_float32(sentences).dtype)
         return ReportEmbeddings(
             report=self.report_projection(pooled, sample_mask),
-            sentences=self.sentence_projection(sentences, sentence_mask),
-            sentence_weights=weights,
-            sentence_mask=sentence_mask,
+            parts=self.sentence_projection(sentences, sentence_mask),
+            part_mask=sentence_mask,
+            part_weights=weights,
         )
 
     def _projection(self, input_dim: int) -> Projection:
@@ -287,9 +279,12 @@ class Lovt(Method):
             norm=self.config.projection_norm,
         )
 
-    def _weights(self, weights: Tensor, mask: Tensor) -> Tensor:
+    def _weights(self, weights: Tensor | None, mask: Tensor) -> Tensor:
         """The local loss's weights: the attention, or equal ones."""
-        return weights if self.config.attention_weights else uniform_weights(mask, weights.dtype)
+        assert weights is not None
+        if self.config.attention_weights:
+            return weights.flatten(1)
+        return uniform_weights(mask, weights.dtype)
 
     def _temperature(self, level: Literal["global", "local"]) -> float | Tensor:
         is_global = level == "global"

@@ -137,12 +137,11 @@ def _curve(lines: Sequence[dict[str, float | str]], split: str, metric: str, nam
 
 def _retrievals(trained: Evaluation) -> tuple[Retrieval, ...]:
     """The first studies, each with the distinct reports nearest to its image."""
-    studies = trained.studies
-    image = torch.nn.functional.normalize(studies.image, dim=1)
-    report = torch.nn.functional.normalize(studies.report, dim=1)
+    studies, similarity = trained.studies, trained.similarity
+    assert similarity is not None, "the quickstart trains LoVT"
     shown = []
     for sample in range(min(SHOWN_STUDIES, len(studies.records))):
-        ranked = (report @ image[sample]).argsort(descending=True, stable=True).tolist()
+        ranked = similarity[sample].argsort(descending=True, stable=True).tolist()
         distinct = list(dict.fromkeys(studies.reports[other] for other in ranked))[:RETRIEVED]
         own = studies.reports[sample]
         shown.append(

@@ -101,9 +101,12 @@ class StepFlops:
         compiled or wrapped. With several ranks all must call this together, since losses
         gather; the columns of the other ranks are then part of `per_pair`.
         """
-        tokens_a_sentence = max(
-            _SHORTEST_SENTENCE, min(_TOKENS_A_SENTENCE, method.max_tokens // _MOST_SENTENCES)
-        )
+        if not method.term_weights:
+            return cls((0.0, 0.0, 0.0), (0.0, 0.0), _TOKENS_A_SENTENCE)
+        most = _TOKENS_A_SENTENCE
+        if method.max_tokens is not None:
+            most = min(most, method.max_tokens // _MOST_SENTENCES)
+        tokens_a_sentence = max(_SHORTEST_SENTENCE, most)
         probe = copy.deepcopy(method).train()
         powers, counts = [], []
         for rows, n in _PROBES:

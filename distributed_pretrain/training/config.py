@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from data_shards.profiles import Config
 
@@ -22,11 +22,25 @@ class OptimizerConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """How the learning rate moves: see `distributed_pretrain.training.schedules`."""
+    """How the learning rate moves: see `distributed_pretrain.training.schedules`.
 
-    name: Literal["constant", "cosine", "cosine_per_epoch"] = "cosine_per_epoch"
+    At most one of the warm-ups is given. `patience` and `factor` are of `plateau`: after more than
+    `patience` validations whose best metric did not get better, the rate is multiplied.
+    """
+
+    name: Literal["constant", "cosine", "cosine_per_epoch", "plateau"] = "cosine_per_epoch"
     warmup_steps: int = Field(0, ge=0)
+    warmup_epochs: float = Field(0.0, ge=0)
+    warmup_share: float = Field(0.0, ge=0, lt=1, description="of all steps")
     final_share: float = Field(0.0, ge=0, le=1, description="last rate / peak rate (cosine)")
+    patience: NonNegativeInt = 12
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> ScheduleConfig:
+        if sum(map(bool, (self.warmup_steps, self.warmup_epochs, self.warmup_share))) > 1:
+            raise ValueError("give one of warmup_steps, warmup_epochs and warmup_share")
+        return self
 
 
 class EarlyStoppingConfig(Config):
@@ -98,7 +112,9 @@ class TrainingConfig(Config):
     validate_every_steps: PositiveInt | None = Field(None, description="null: once an epoch")
     checkpoint_every_steps: PositiveInt | None = Field(None, description="null: once an epoch")
     keep_checkpoints: PositiveInt = Field(2, description="newest ones kept, besides the best")
-    best_metric: str = Field("total", description="a validation metric: a loss term or a recall")
+    best_metric: str = Field(
+        "total", description="a validation metric: a loss term, a recall or auroc"
+    )
     best_is: Literal["lowest", "highest"] = "lowest"
     early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()
     pictures: bool = True
@@ -112,7 +128,7 @@ class TrainingConfig(Config):
 
     @model_validator(mode="after")
     def _direction_fits_metric(self) -> TrainingConfig:
-        higher_is_better = "recall" in self.best_metric
+        higher_is_better = self.best_metric.startswith("auroc") or "recall" in self.best_metric
         if higher_is_better != (self.best_is == "highest"):
             wanted = "highest" if higher_is_better else "lowest"
             raise ValueError(f"best_metric={self.best_metric} is best when {wanted}: set best_is")

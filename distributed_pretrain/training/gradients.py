@@ -53,7 +53,7 @@ def accumulate_gradients(
     method, count = engine.method, len(micro_batches)
     result = StepGradients()
     cache = None
-    if exact and count > 1:
+    if exact and count > 1 and method.couples_samples:
         cache = _CoupledGradients.of_first_pass(engine, micro_batches, seed, apart=measure_norms)
         result.terms |= cache.terms
     collected = _GradientsByTerm(engine) if measure_norms else None
@@ -62,7 +62,7 @@ def accumulate_gradients(
             torch.manual_seed(seed + number)
             outputs = engine.forward(batch)
             coupled = method.coupled(outputs)
-            result.finite_rows.append(_finite_rows(coupled))
+            result.finite_rows.append(_finite_rows(coupled, batch))
             terms = method.sample_terms(outputs)
             if cache is None:
                 terms = method.coupled_terms(coupled) | terms
@@ -175,10 +175,10 @@ def _unchanged_buffers(method: Method) -> Iterator[None]:
             buffer.copy_(value)
 
 
-def _finite_rows(coupled: Coupled) -> Tensor:
-    flags = [
-        tensor.detach().isfinite().flatten(1).all(dim=1)
-        for tensor in coupled.rows.values()
-        if tensor.is_floating_point()
-    ]
-    return torch.stack(flags).all(dim=0)
+def _finite_rows(coupled: Coupled, batch: Batch) -> Tensor:
+    """Which samples have finite outputs, as far as what is compared between samples tells."""
+    finite = torch.ones_like(batch.sample_mask)
+    for tensor in coupled.rows.values():
+        if tensor.is_floating_point():
+            finite &= tensor.detach().isfinite().flatten(1).all(dim=1)
+    return finite

@@ -18,11 +18,13 @@ from distributed_pretrain.checkpoint import TrainingState, load_checkpoint
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
+from distributed_pretrain.data.report_tokenizer import NoReports, ReportTokenizer
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
+from distributed_pretrain.evaluation.classification import auroc_name
 from distributed_pretrain.evaluation.retrieval import RETRIEVAL_METRICS
 from distributed_pretrain.losses.collectives import from_main, wait_for_all
-from distributed_pretrain.methods.base import Method
+from distributed_pretrain.methods.base import JointSpace, Method
 from distributed_pretrain.methods.catalog import build_method
 from distributed_pretrain.telemetry.flops import StepFlops
 from distributed_pretrain.telemetry.telemetry import Telemetry
@@ -94,6 +96,8 @@ def build_tokenizer(config: PretrainConfig, folder: Path, training: ShardSplit) 
     for remains in (partial, folder):
         shutil.rmtree(remains, ignore_errors=True)
     encoder = config.method.report_encoder
+    if encoder is None:
+        return
     if encoder.name == "pretrained":
         SentenceTokenizer.load(encoder.model).save(partial)
         partial.rename(folder)
@@ -107,14 +111,30 @@ def build_tokenizer(config: PretrainConfig, folder: Path, training: ShardSplit) 
     partial.rename(folder)
 
 
+def load_tokenizer(config: PretrainConfig, folder: Path) -> ReportTokenizer:
+    """The run's tokenizer; one that gives empty reports when the method reads none."""
+    if config.method.report_encoder is None:
+        return NoReports()
+    return SentenceTokenizer.load(folder, max_tokens=config.data.max_tokens)
+
+
 def check_against_method(config: PretrainConfig, method: Method) -> None:
     """Raise InputError for settings that only the built method can refuse."""
-    if config.data.max_tokens > method.max_tokens:
+    if config.data.views != method.views:
+        raise InputError(
+            f"data.views={config.data.views}: method.name={config.method.name} as configured "
+            f"learns from {method.views}: set data.views={method.views}"
+        )
+    if method.max_tokens is not None and config.data.max_tokens > method.max_tokens:
         raise InputError(
             f"data.max_tokens={config.data.max_tokens}: the report encoder takes at most "
             f"{method.max_tokens} tokens: use that or less"
         )
-    known = {"total", *method.term_weights, *RETRIEVAL_METRICS}
+    known = {"total", *method.term_weights}
+    if isinstance(method, JointSpace):
+        known |= set(RETRIEVAL_METRICS)
+    elif config.data.labels:
+        known |= {"auroc", *map(auroc_name, config.data.labels)}
     if config.training.best_metric not in known:
         raise InputError(
             f"training.best_metric={config.training.best_metric!r} is not measured: "
@@ -167,9 +187,11 @@ def _build_trainer(
         run.set_damaged_checkpoints_aside()
     wait_for_all()
 
-    tokenizer = SentenceTokenizer.load(run.tokenizer, max_tokens=data.max_tokens)
+    tokenizer = load_tokenizer(config, run.tokenizer)
     torch.manual_seed(config.seed)
-    method = build_method(config.method, vocabulary_size=tokenizer.vocabulary_size)
+    method = build_method(
+        config.method, vocabulary_size=tokenizer.vocabulary_size, classes=len(data.labels)
+    )
     check_against_method(config, method)
     if config.training.channels_last:
         use_channels_last(method)
@@ -235,10 +257,17 @@ def _build_trainer(
             transform=transform,
             skipped_batches=skipped_batches,
             steps_per_epoch=loader.steps_per_epoch,
-            total_steps=min(epoch_limit, config.training.max_steps or epoch_limit),
+            total_steps=min(epoch_limit, config.training.max_steps or epoch_limit)
+            if method.term_weights
+            else 0,
         ),
         validator=Validator(
-            validation_loader, transform, engine.device, engine.autocast, data.text_policy
+            validation_loader,
+            transform,
+            engine.device,
+            engine.autocast,
+            data.text_policy,
+            labels=data.labels,
         ),
         state=state,
         telemetry=telemetry,

@@ -8,23 +8,40 @@ from distributed_pretrain.training.config import ScheduleConfig
 
 
 def learning_rate_share(
-    schedule: ScheduleConfig, step: int, *, steps_per_epoch: int, total_steps: int
+    schedule: ScheduleConfig,
+    step: int,
+    *,
+    steps_per_epoch: int,
+    total_steps: int,
+    reductions: int = 0,
 ) -> float:
     """The factor in [0, 1] on the peak learning rate for update number `step` (from 0).
 
     `constant`: 1. `cosine`: from 1 to `final_share` over the run after warm-up.
     `cosine_per_epoch`: (1 + cos(pi * step / steps_per_epoch)) / 2, as LoVT's authors trained:
     down to 0 over one epoch and back up over the next. The paper does not say; it is what
-    their scheduler does when it is stepped past its `T_max`. Warm-up rises linearly over
-    `warmup_steps`, and the cosines start after it.
+    their scheduler does when it is stepped past its `T_max`. `plateau`: `factor` to the power of
+    the `reductions` that validation has asked for so far (see `stopping`). Warm-up rises linearly,
+    and the cosines start after it.
     """
-    if step < schedule.warmup_steps:
-        return (step + 1) / (schedule.warmup_steps + 1)
-    after = step - schedule.warmup_steps
+    warmup = warmup_steps(schedule, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    after = step - warmup
     if schedule.name == "constant":
         return 1.0
+    if schedule.name == "plateau":
+        share: float = schedule.factor**reductions
+        return share
     if schedule.name == "cosine_per_epoch":
         return 0.5 * (1 + math.cos(math.pi * after / steps_per_epoch))
-    span = max(1, total_steps - schedule.warmup_steps)
+    span = max(1, total_steps - warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, after / span)))
     return schedule.final_share + (1 - schedule.final_share) * cosine
+
+
+def warmup_steps(schedule: ScheduleConfig, *, steps_per_epoch: int, total_steps: int) -> int:
+    """The warm-up in steps, however it was given (rounded to the nearest step)."""
+    return schedule.warmup_steps or round(
+        schedule.warmup_epochs * steps_per_epoch + schedule.warmup_share * total_steps
+    )

@@ -1,24 +1,40 @@
-"""Best score and early stopping on one validation metric."""
+"""Best score, early stopping and reductions of the learning rate, by one validation metric."""
 
 from __future__ import annotations
 
+from data_shards.records.errors import InputError
 from distributed_pretrain.checkpoint import TrainingState
-from distributed_pretrain.training.config import TrainingConfig
+from distributed_pretrain.training.config import ScheduleConfig, TrainingConfig
+
+# torch's ReduceLROnPlateau: an improvement is one by more than this share of the best score.
+_PLATEAU_THRESHOLD = 1e-4
 
 
 def judge_validation(
-    state: TrainingState, config: TrainingConfig, metrics: dict[str, float]
+    state: TrainingState,
+    config: TrainingConfig,
+    schedule: ScheduleConfig,
+    metrics: dict[str, float],
 ) -> tuple[bool, bool]:
     """(is the best so far, should training stop), updating the counters of `state`.
 
     The first validation is the best. Patience counts from the last score that beat the one
-    before it by more than `min_delta`, so that creeping gains do not keep a run alive.
+    before it by more than `min_delta`, so that creeping gains do not keep a run alive. With the
+    `plateau` schedule the learning rate falls after more than `schedule.patience` validations
+    without an improvement. Raises InputError when the metric could not be measured.
     """
+    if config.best_metric not in metrics:
+        raise InputError(
+            f"training.best_metric={config.best_metric}: the validation split has none: it needs "
+            "positives and negatives of a label; choose another metric, or other shards"
+        )
     score = metrics[config.best_metric]
     sign = 1.0 if config.best_is == "highest" else -1.0
     is_best = state.best_score is None or sign * (score - state.best_score) > 0
     if is_best:
         state.best_score = score
+    if schedule.name == "plateau":
+        _count_plateau(state, schedule, score, sign)
     stopping = config.early_stopping
     if stopping is None:
         return is_best, False
@@ -29,3 +45,17 @@ def judge_validation(
     else:
         state.validations_without_improvement += 1
     return is_best, state.validations_without_improvement >= stopping.patience
+
+
+def _count_plateau(
+    state: TrainingState, schedule: ScheduleConfig, score: float, sign: float
+) -> None:
+    best = state.plateau_reference
+    if best is None or sign * (score - best) > _PLATEAU_THRESHOLD * abs(best):
+        state.plateau_reference = score
+        state.validations_on_plateau = 0
+        return
+    state.validations_on_plateau += 1
+    if state.validations_on_plateau > schedule.patience:
+        state.learning_rate_reductions += 1
+        state.validations_on_plateau = 0

@@ -84,6 +84,9 @@ class Trainer:
         batches = self.loader.batches(state.samples_consumed)
         self.engine.method.train()
         try:
+            if self.total_steps == 0:  # a starting point: there is nothing to train
+                state.finished = True
+                self._save(is_best=True)
             while not state.finished:
                 values, stop_requested = self.step(batches, interrupted=lambda: interruption.raised)
                 progress.update(
@@ -170,7 +173,9 @@ class Trainer:
                 f"validation at step {self.state.step}: {', '.join(bad)} not finite: training "
                 "stopped; lower optimizer.learning_rate, and use another run_folder"
             )
-        is_best, stop = judge_validation(self.state, self.config.training, metrics)
+        is_best, stop = judge_validation(
+            self.state, self.config.training, self.config.schedule, metrics
+        )
         self._record("validate", metrics | {"validation_seconds": time.monotonic() - started})
         if self.config.training.pictures:
             # On every rank: a forward of rank 0 alone could wait for the others' parameters.
@@ -178,8 +183,8 @@ class Trainer:
             if self.telemetry is not None:
                 self.telemetry.show(self.state.step, pictures)
         progress.say(
-            f"validation at step {self.state.step}: total {metrics['total']:.4f}, "
-            f"R@5 {100 * metrics['recall_at_5']:.1f}%" + (" (best)" if is_best else "")
+            f"validation at step {self.state.step}: {_headline(metrics)}"
+            + (" (best)" if is_best else "")
         )
         method.train()
         return is_best, stop
@@ -248,6 +253,14 @@ class Trainer:
         if self.checkpoints is not None:
             self.checkpoints.wait()
         wait_for_all()
+
+
+def _headline(metrics: dict[str, float]) -> str:
+    shown = {"R@5": "recall_at_5", "AUROC": "auroc"}
+    shares = [
+        f"{label} {100 * metrics[name]:.1f}%" for label, name in shown.items() if name in metrics
+    ]
+    return ", ".join([f"total {metrics['total']:.4f}", *shares])
 
 
 def peak_flops_per_second_of(training: TrainingConfig, device: torch.device) -> float | None:

@@ -65,9 +65,14 @@ class Updater:
             state.step,
             steps_per_epoch=self.steps_per_epoch,
             total_steps=self.total_steps,
+            reductions=state.learning_rate_reductions,
+        )
+        method = self.engine.method
+        method.start_step(
+            epoch=state.samples_consumed // (self.steps_per_epoch * self.config.data.global_batch)
         )
         every = training.gradient_norms_every_steps
-        statistics = [buffer.clone() for buffer in self.engine.method.buffers()]
+        statistics = [buffer.clone() for buffer in method.buffers()]
         gradients = accumulate_gradients(
             self.engine,
             self.transform(host, self.engine.device, train=True).split(training.accumulation_steps),
@@ -95,12 +100,13 @@ class Updater:
             self._name_samples(state, host, gradients, by_rank)
             self.engine.drop_gradients()
             # One NaN in a running mean would stay in it for ever.
-            for buffer, before in zip(self.engine.method.buffers(), statistics, strict=True):
+            for buffer, before in zip(method.buffers(), statistics, strict=True):
                 buffer.copy_(before)
             state.skipped_steps += 1
             state.consecutive_skips += 1
         else:
             self.engine.update(learning_rate, clip_norm=training.clip_gradient_norm, norm=norm)
+            method.after_update(progress=state.step / self.total_steps)
             state.consecutive_skips = 0
         state.step += 1
         state.samples_consumed += self.config.data.global_batch

@@ -27,7 +27,12 @@ from distributed_pretrain.evaluation.studies import (
     embed_studies,
     ground_phrases,
 )
-from distributed_pretrain.methods.base import Coupled, ImageEmbeddings, Method, ReportEmbeddings
+from distributed_pretrain.methods.base import (
+    ImageEmbeddings,
+    JointSpace,
+    Method,
+    ReportEmbeddings,
+)
 
 SIZE_PX = 32
 BRIGHT, DARK = "bright", "dark"
@@ -190,7 +195,16 @@ def test_by_default_the_heat_of_a_region_is_its_cosine_with_the_phrase_of_its_ow
     generator = torch.Generator().manual_seed(0)
     phrase = torch.randn(3, 8, generator=generator, dtype=torch.float64)
     regions = torch.randn(3, 4, 8, generator=generator, dtype=torch.float64)
-    heat = BrightnessMethod().phrase_heat(3 * phrase, 0.2 * regions)
+    heat = (
+        BrightnessMethod()
+        .phrase_heat(
+            ReportEmbeddings(
+                report=3 * phrase, parts=phrase[:, None], part_mask=torch.ones(3, 1).bool()
+            ),
+            ImageEmbeddings(image=regions[:, 0], regions=0.2 * regions.unflatten(1, (2, 2))),
+        )
+        .flatten(1)
+    )
     for i in range(3):
         for j in range(4):
             cosine = torch.cosine_similarity(phrase[i], regions[i, j], dim=0)
@@ -200,31 +214,22 @@ def test_by_default_the_heat_of_a_region_is_its_cosine_with_the_phrase_of_its_ow
 # ---- a whole split through a method
 
 
-class BrightnessMethod(Method):
+class BrightnessMethod(Method, JointSpace):
     """Regions are (mean brightness, 1 - it); "bright" and "dark" are the two axes."""
 
     def forward(self, batch: Batch) -> Any:
         raise NotImplementedError
 
-    def coupled(self, outputs: Any) -> Coupled:
-        raise NotImplementedError
-
-    def coupled_terms(self, coupled: Coupled) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def sample_terms(self, outputs: Any) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def embed_images(self, images: Tensor) -> ImageEmbeddings:
-        bright = self.feature_map(images).flatten(1)
-        regions = torch.stack([bright, 1 - bright], dim=2)
-        weights = torch.full_like(bright, 1 / bright.shape[1])
-        return ImageEmbeddings(regions.mean(1), regions, weights, (8, 8))
+    def embed_images(self, batch: Batch) -> ImageEmbeddings:
+        bright = self.feature_map(batch.images)[:, 0]
+        regions = torch.stack([bright, 1 - bright], dim=3)
+        return ImageEmbeddings(image=regions.mean((1, 2)), regions=regions)
 
     def embed_reports(self, report: ReportTokens) -> ReportEmbeddings:
         sentences = torch.eye(2)[report.token_ids[:, 1:-1]]
-        mask = report.sentence_mask
-        return ReportEmbeddings(sentences.mean(1), sentences, mask / mask.sum(1, True), mask)
+        return ReportEmbeddings(
+            report=sentences.mean(1), parts=sentences, part_mask=report.sentence_mask
+        )
 
     def feature_map(self, images: Tensor) -> Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(images, 8)
@@ -293,8 +298,10 @@ def _studies(*boxes: tuple[Box, ...], masked: int = 0) -> EmbeddedStudies:
 def test_rows_that_fill_up_a_batch_are_not_studies() -> None:
     studies = _studies((), (), masked=3)
     assert [record.key for record in studies.records] == ["study-0", "study-1"] * 2
-    lengths = {len(each) for each in (studies.image, studies.report, studies.regions)}
-    assert lengths == {4}
+    assert studies.joint is not None
+    joint = studies.joint
+    assert {len(each) for each in (joint.images.image, joint.images.regions)} == {4}
+    assert len(joint.reports.report) == 4
     assert len(studies.features) == len(studies.pixels) == 4
 
 

@@ -13,6 +13,7 @@ from transformers import BertConfig, BertModel
 from data_shards.profiles import load_profile
 from data_shards.records.errors import InputError
 from distributed_pretrain.batch import Batch, ReportTokens
+from distributed_pretrain.methods.base import ImageEmbeddings, ReportEmbeddings
 from distributed_pretrain.methods.catalog import build_method
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
 from distributed_pretrain.methods.lovt import Lovt, LovtConfig
@@ -135,24 +136,24 @@ def test_reports_of_one_sentence_have_no_local_report_loss() -> None:
 def test_outputs_hold_what_the_pictures_need() -> None:
     model, batch = tiny_lovt(), tiny_batch()
     outputs = model(batch)
-    assert outputs.grid == (3, 3)
-    assert outputs.sentence_to_region.shape == (6, 3, 9)
+    assert outputs.images.regions.shape == (6, 3, 3, 16)
+    assert outputs.sentence_to_region.shape == (6, 3, 3, 3)
     mask = batch.report.sentence_mask
-    torch.testing.assert_close(outputs.sentence_to_region.sum(dim=2), mask.float())
-    torch.testing.assert_close(outputs.region_weights.sum(dim=1), torch.ones(6))
-    torch.testing.assert_close(outputs.sentence_weights.sum(dim=1), torch.ones(6))
+    torch.testing.assert_close(outputs.sentence_to_region.sum(dim=(2, 3)), mask.float())
+    torch.testing.assert_close(outputs.images.region_weights.sum(dim=(1, 2)), torch.ones(6))
+    torch.testing.assert_close(outputs.reports.part_weights.sum(dim=1), torch.ones(6))
 
 
 def test_embeddings_are_those_of_training() -> None:
     model, batch = tiny_lovt().eval(), tiny_batch()
     with torch.no_grad():
         outputs = model(batch)
-        images, reports = model.embed_images(batch.images), model.embed_reports(batch.report)
+        images, reports = model.embed_images(batch), model.embed_reports(batch.report)
         feature_map = model.feature_map(batch.images)
-    assert torch.equal(images.image, outputs.image)
-    assert torch.equal(images.regions, outputs.regions)
-    assert torch.equal(reports.report, outputs.report)
-    assert torch.equal(reports.sentences, outputs.sentences)
+    assert torch.equal(images.image, outputs.images.image)
+    assert torch.equal(images.regions, outputs.images.regions)
+    assert torch.equal(reports.report, outputs.reports.report)
+    assert torch.equal(reports.parts, outputs.reports.parts)
     assert feature_map.shape == (6, 64, 3, 3)
 
 
@@ -162,8 +163,8 @@ def test_without_attention_weights_all_regions_and_sentences_count_alike() -> No
     mask = batch.report.sentence_mask
     equal = replace(
         outputs,
-        region_weights=torch.full_like(outputs.region_weights, 1 / 9),
-        sentence_weights=mask / mask.sum(dim=1, keepdim=True),
+        images=replace(outputs.images, region_weights=torch.full((6, 3, 3), 1 / 9)),
+        reports=replace(outputs.reports, part_weights=mask / mask.sum(dim=1, keepdim=True)),
     )
     weighted = tiny_lovt()
     for name, term in model.loss(outputs).items():
@@ -259,7 +260,11 @@ def test_the_heat_of_a_phrase_is_its_similarity_to_itself_seen_from_one_region()
     model = tiny_lovt().eval()
     regions = torch.randn(4, 1, 16)
     sentences = torch.randn(4, 1, 16)
-    aligned = model.alignment(regions, sentences, torch.ones(4, 1, dtype=torch.bool))
-    heat = model.phrase_heat(sentences[:, 0], regions)[:, 0]
+    mask = torch.ones(4, 1, dtype=torch.bool)
+    aligned = model.alignment(regions, sentences, mask)
+    heat = model.phrase_heat(
+        ReportEmbeddings(report=sentences[:, 0], parts=sentences, part_mask=mask),
+        ImageEmbeddings(image=regions[:, 0], regions=regions[:, :, None]),
+    )
     wanted = torch.cosine_similarity(sentences[:, 0], aligned.sentences_from_image[:, 0])
-    torch.testing.assert_close(heat, wanted)
+    torch.testing.assert_close(heat[:, 0, 0], wanted)

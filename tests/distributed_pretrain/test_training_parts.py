@@ -44,7 +44,10 @@ def test_warm_up_rises_linearly_to_the_peak_and_cosine_ends_at_its_share() -> No
 def judged(scores: list[float], **settings: object) -> list[tuple[bool, bool]]:
     config = TrainingConfig.model_validate(settings)
     state = TrainingState()
-    return [judge_validation(state, config, {config.best_metric: score}) for score in scores]
+    return [
+        judge_validation(state, config, ScheduleConfig(), {config.best_metric: score})
+        for score in scores
+    ]
 
 
 def test_training_stops_after_patience_validations_without_enough_gain() -> None:
