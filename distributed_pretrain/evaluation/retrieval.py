@@ -18,7 +18,7 @@ RETRIEVAL_METRICS = (
 
 
 def retrieval_metrics(
-    similarity: Float[Tensor, "samples samples"],
+    similarity: Float[Tensor, "images reports"],
     *,
     groups: Sequence[Hashable] | None = None,
     ks: Sequence[int] = RANKS,
