@@ -54,9 +54,13 @@ def write_synthetic_shards(
     studies_a_shard: int,
     views: Sequence[View | None] = ("PA",),
     longest_side_px: int = 320,
+    labels: Sequence[str] = (),
     seed: int = 0,
 ) -> None:
-    """Write shards of `studies` by split, a study with one image per entry of `views`."""
+    """Write shards of `studies` by split, a study with one image per entry of `views`.
+
+    Each of `labels` is present, absent, uncertain or not mentioned, at random.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     entries = [
@@ -64,7 +68,7 @@ def write_synthetic_shards(
             folder,
             f"{split}-{number:06d}",
             [
-                _study(f"{split}{i:06d}", split, views, random, longest_side_px)
+                _study(f"{split}{i:06d}", split, views, random, longest_side_px, labels)
                 for i in range(start, min(start + studies_a_shard, count))
             ],
         )
@@ -97,6 +101,7 @@ def _study(
     views: Sequence[View | None],
     random: np.random.Generator,
     longest_side_px: int,
+    labels: Sequence[str],
 ) -> tuple[StudyRecord, dict[str, bytes]]:
     images, members = [], {}
     for number, view in enumerate(views):
@@ -118,12 +123,17 @@ def _study(
         licence="none",
         images=tuple(images),
         report=Report(raw=" ".join(sections.values()), sections=sections, sentences=sentences),
-        labels={},
+        labels=_labels(labels, random),
         boxes=(),
         masks=(),
     )
     members["json"] = json.dumps(record.to_json()).encode()
     return record, members
+
+
+def _labels(names: Sequence[str], random: np.random.Generator) -> dict[str, float]:
+    drawn = {name: (1.0, 0.0, -1.0, None)[random.integers(4)] for name in names}
+    return {name: value for name, value in drawn.items() if value is not None}
 
 
 def _write_shard(

@@ -87,6 +87,9 @@ class DataConfig(Config):
     `normalisation`: pixels in [0, 1] less the mean and by the standard deviation of the training
     split, or (`half`) 0.5 and 0.5. `labels` are names of the shards' labels to deliver.
 
+    `patient_fraction` trains on the studies of that share of the training patients (the papers'
+    30 %), chosen by their ids, so that every seed and method gets the same.
+
     `global_batch` counts studies over all ranks. `max_bad_fraction` is the share of a split that
     may be unreadable before the run stops. `sentence_swap_probability` is p of LoVT's
     Geometric(p) number of swaps, counted from 0.
@@ -99,6 +102,7 @@ class DataConfig(Config):
     labels: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
     image_size_px: int = Field(default=224, ge=32)
     normalisation: Literal["dataset", "half"] = "dataset"
+    patient_fraction: float = Field(default=1.0, gt=0, le=1)
     global_batch: int = Field(default=512, ge=2)
     shuffle_window_shards: int = Field(default=16, ge=1)
     decode_threads: int | None = Field(default=None, ge=1)

@@ -7,6 +7,7 @@ import mmap
 import threading
 import zlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -78,8 +79,14 @@ class ShardSplit:
         self._tars = _MappedTars(folder)
 
     @classmethod
-    def open(cls, folder: Path, split: Split, policy: TextPolicy) -> Self:
+    def open(
+        cls, folder: Path, split: Split, policy: TextPolicy, *, patient_fraction: float = 1.0
+    ) -> Self:
         """The split as the manifest and the indexes describe it; no tar is read.
+
+        With a `patient_fraction` below 1 it holds all studies of so many of the split's patients
+        (rounded, at least one). Which ones is a function of their ids alone, the same for every
+        seed and method, and a smaller fraction's patients are among a larger one's.
 
         Raises InputError for a folder without manifest, another schema, an index or tar that is
         missing or not as it was written, and a split in which no sample is usable.
@@ -87,8 +94,12 @@ class ShardSplit:
         manifest = read_manifest(folder)
         entries = [entry for entry in manifest.shards if entry.split == split]
         indexes = [_checked_index(folder, entry) for entry in entries]
+        chosen = _chosen_patients(indexes, patient_fraction)
         shards = tuple(
-            (index.tar_name, tuple(s for s in index.samples if _usable(s, policy)))
+            (
+                index.tar_name,
+                tuple(s for s in index.samples if s.patient_id in chosen and _usable(s, policy)),
+            )
             for index in indexes
         )
         if not any(samples for _, samples in shards):
@@ -167,6 +178,13 @@ class _MappedTars:
 def _usable(sample: IndexedSample, policy: TextPolicy) -> bool:
     frontal = any(view in FRONTAL_VIEWS for view in sample.views)
     return frontal and sample.words.get(policy, 0) >= minimum_words(policy)
+
+
+def _chosen_patients(indexes: Sequence[ShardIndex], fraction: float) -> frozenset[str]:
+    patients = {sample.patient_id for index in indexes for sample in index.samples}
+    # By a hash, not the first ones: ids may follow the date or the hospital.
+    shuffled = sorted(patients, key=lambda patient: sha256(patient.encode()).digest())
+    return frozenset(shuffled[: max(1, round(fraction * len(shuffled)))])
 
 
 def _checked_index(folder: Path, entry: ShardEntry) -> ShardIndex:

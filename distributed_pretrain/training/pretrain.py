@@ -178,7 +178,9 @@ def _build_trainer(
     config: PretrainConfig, engine: Engine, run: RunFolder, liveness: Liveness
 ) -> Trainer:
     data = config.data
-    split = ShardSplit.open(data.shards, "train", data.text_policy)
+    split = ShardSplit.open(
+        data.shards, "train", data.text_policy, patient_fraction=data.patient_fraction
+    )
     validation_split = ShardSplit.open(data.shards, "validate", data.text_policy)
     if engine.is_main:
         run.prepare(config)

@@ -63,6 +63,30 @@ def test_studies_without_a_frontal_image_or_enough_words_are_left_out(shards: Pa
     assert ShardSplit.open(shards, "train", "limitr").shard_sizes == (3, 4, 2)
 
 
+def test_a_fraction_of_the_patients_keeps_all_their_studies_and_grows_by_adding(
+    tmp_path: Path,
+) -> None:
+    """Ten patients with two studies each."""
+    folder = tmp_path / "shards"
+    write_synthetic_shards(folder, studies={"train": 20}, studies_a_shard=6, longest_side_px=48)
+    for path in sorted(folder.glob("*.index.json")):
+        index = json.loads(path.read_text())
+        for sample in index["samples"]:
+            sample["patient_id"] = f"patient {int(sample['key'][-6:]) // 2}"
+        rewrite_index(folder, path, index)
+    kept: set[str] = set()
+    for fraction, patients in ((0.01, 1), (0.3, 3), (0.66, 7), (1.0, 10)):
+        split = ShardSplit.open(folder, "train", "lovt", patient_fraction=fraction)
+        keys = {split.key(i) for i in range(len(split))}
+        assert len(keys) == 2 * patients
+        assert len({int(key[-6:]) // 2 for key in keys}) == patients
+        assert kept < keys
+        kept = keys
+    first = {f"train{i:06d}" for i in range(6)}
+    thirty_percent = ShardSplit.open(folder, "train", "lovt", patient_fraction=0.3)
+    assert {thirty_percent.key(i) for i in range(6)} != first
+
+
 def test_threads_and_unpickled_copies_read_the_same(shards: Path) -> None:
     split = ShardSplit.open(shards, "train", "lovt")
     expected = [split.read(i).image_bytes(1) for i in range(10)]

@@ -6,6 +6,7 @@ import resource
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from data_shards.records.errors import InputError
@@ -39,6 +40,47 @@ def test_warm_up_rises_linearly_to_the_peak_and_cosine_ends_at_its_share() -> No
         for step in (0, 1, 2, 3, 4, 14, 24)
     ]
     assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 0.55, 0.1])
+
+
+@pytest.mark.parametrize("warmup", [{"warmup_epochs": 0.4}, {"warmup_share": 1 / 6}])
+def test_warm_up_may_be_given_in_epochs_or_as_a_share_of_the_run(warmup: dict[str, float]) -> None:
+    in_steps, otherwise = (
+        ScheduleConfig.model_validate({"name": "cosine", **each})
+        for each in ({"warmup_steps": 4}, warmup)
+    )
+    for step in range(24):
+        assert learning_rate_share(
+            otherwise, step, steps_per_epoch=10, total_steps=24
+        ) == learning_rate_share(in_steps, step, steps_per_epoch=10, total_steps=24)
+    with pytest.raises(ValidationError, match="give one of"):
+        ScheduleConfig(warmup_steps=3, warmup_share=0.5)
+
+
+def test_the_learning_rate_falls_when_the_watched_metric_stays_on_a_plateau() -> None:
+    """As torch's ReduceLROnPlateau does with the same scores."""
+    scores = [1.0, 0.9, 0.9, 0.95, 0.91, 0.9, 0.9, 0.8, 0.8, 0.8, 0.8]
+    schedule = ScheduleConfig(name="plateau", patience=2, factor=0.1)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=2, factor=0.1)
+    state = TrainingState()
+    for score in scores:
+        judge_validation(state, TrainingConfig(), schedule, {"total": score})
+        reference.step(score)
+        share = learning_rate_share(
+            schedule,
+            7,
+            steps_per_epoch=1,
+            total_steps=50,
+            reductions=state.learning_rate_reductions,
+        )
+        assert share == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert state.learning_rate_reductions == 2
+
+
+def test_a_metric_that_the_validation_split_cannot_give_is_refused() -> None:
+    config = TrainingConfig(best_metric="auroc", best_is="highest")
+    with pytest.raises(InputError, match=r"best_metric=auroc: the validation split has none"):
+        judge_validation(TrainingState(), config, ScheduleConfig(), {"total": 1.0})
 
 
 def judged(scores: list[float], **settings: object) -> list[tuple[bool, bool]]:
