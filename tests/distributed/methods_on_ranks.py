@@ -1,0 +1,81 @@
+"""What a rank computes for the proof of every method's equal gradients, in its own process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distributed_pretrain.losses import collectives
+from distributed_pretrain.models.norms import Norm
+from distributed_pretrain.training.config import OptimizerConfig, TrainingConfig
+from distributed_pretrain.training.engine import Engine
+from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.pretrain import build_optimizer
+from tests.distributed_pretrain.tiny_methods import (
+    as_double,
+    random_batch,
+    tiny_method,
+    tiny_profile,
+)
+
+GLOBAL_BATCH = 12
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class MethodCase:
+    """A profile's method, its norms, and the micro-batches that its gradient comes from."""
+
+    profile: str
+    norm: Norm
+    micro_batches: int = 1
+
+
+Result = dict[str, dict[str, Tensor]]
+
+
+def run_method_cases(cases: list[MethodCase], folder: Path) -> None:
+    """Save the results of rank 0 to `folder/results.pt`."""
+    results = {case: run_method_case(case) for case in cases}
+    if collectives.world_size() == 1 or torch.distributed.get_rank() == 0:
+        torch.save(results, folder / "results.pt")
+    collectives.wait_for_all()
+
+
+def run_method_case(case: MethodCase) -> Result:
+    """Loss terms and gradients of the first two epochs' steps, weights after three steps.
+
+    The second step's epoch is the second: what is frozen in the first moves then.
+    """
+    config = tiny_profile(case.profile, norm=case.norm)
+    engine = Engine(TrainingConfig(accumulation_steps=case.micro_batches))
+    method = tiny_method(config).double().train()
+    # Steps so small that rounding decides no sign of Adam's.
+    optimizer = OptimizerConfig(learning_rate=1e-4, epsilon=1e-3)
+    engine.prepare(method, build_optimizer(optimizer, method))
+    results: Result = {}
+    for step in range(STEPS):
+        share = GLOBAL_BATCH // engine.world_size
+        rows = slice(engine.rank * share, (engine.rank + 1) * share)
+        batch = as_double(random_batch(config, GLOBAL_BATCH, seed=step)).rows(rows)
+        engine.method.start_step(epoch=step)
+        found = accumulate_gradients(
+            engine, batch.split(case.micro_batches), exact=True, seed=step, measure_norms=False
+        )
+        norm = engine.gradient_norm()
+        if step < 2:
+            results[f"losses {step}"] = {
+                name: collectives.mean_over_ranks(term) for name, term in found.terms.items()
+            }
+            results[f"gradients {step}"] = {
+                name: parameter.grad.clone()
+                for name, parameter in engine.method.named_parameters()
+                if parameter.grad is not None
+            }
+        engine.update(1e-4, clip_norm=None, norm=norm)
+        engine.method.after_update(progress=step / STEPS)
+    results["weights"] = {n: t.detach().clone() for n, t in engine.model_state().items()}
+    return results
