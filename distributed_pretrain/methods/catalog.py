@@ -7,11 +7,13 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from distributed_pretrain.methods.base import Method
+from distributed_pretrain.methods.clip import ClipConfig, build_clip
+from distributed_pretrain.methods.convirt import ConvirtConfig, build_convirt
 from distributed_pretrain.methods.initial import InitialConfig, build_initial
 from distributed_pretrain.methods.lovt import LovtConfig, build_lovt
 
 MethodConfig: TypeAlias = Annotated[
-    LovtConfig | InitialConfig,
+    LovtConfig | ConvirtConfig | ClipConfig | InitialConfig,
     Field(discriminator="name"),
 ]
 
@@ -24,5 +26,9 @@ def build_method(config: MethodConfig, *, vocabulary_size: int, classes: int = 0
     match config:
         case LovtConfig():
             return build_lovt(config, vocabulary_size=vocabulary_size)
+        case ConvirtConfig():
+            return build_convirt(config, vocabulary_size=vocabulary_size)
+        case ClipConfig():
+            return build_clip(config, vocabulary_size=vocabulary_size)
         case InitialConfig():
             return build_initial(config)

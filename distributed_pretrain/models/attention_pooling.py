@@ -78,6 +78,13 @@ class AttentionPooling(nn.Module):
             weights_BT = torch.where(token_mask, weights_BT, 0.0)
         return self.out_proj(value_BD), weights_BT
 
+    def of_single(self, tokens: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens dim"]:
+        """For each token what pooling gives of a sample that has this token alone."""
+        _, _, weight_v = self.in_proj_weight.chunk(3)
+        _, _, bias_v = self.in_proj_bias.chunk(3)
+        pooled: Tensor = self.out_proj(F.linear(tokens, weight_v, bias_v))
+        return pooled
+
 
 @torch.no_grad()
 def attention_of_first_token(
