@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from distributed_pretrain.batch import Rows, join_rows, pad_to
@@ -18,11 +18,11 @@ def similarity_matrix(
     method: JointSpace,
     images: Iterable[ImageEmbeddings],
     reports: Sequence[ReportEmbeddings],
-    sample_masks: Iterable[Bool[Tensor, " batch"]],
+    sample_masks: Iterable[Tensor],
     *,
     device: torch.device,
 ) -> Float[Tensor, "samples samples"]:
-    """Similarities of the samples whose mask is True, on the CPU; rows are images.
+    """Similarities of the samples whose mask (one entry a row) is True, on the CPU; rows are images.
 
     `images` and `sample_masks` are those of this rank, batch by batch; `reports` those of all
     ranks without padding rows, in the order in which the ranks' batches join. Every rank compares

@@ -46,15 +46,47 @@ def pixel_propagation_loss(
     *,
     sample_mask: Bool[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
-    """PixPro's loss (eq 6), from -2 to 2: the mean over images of that over their matching pairs.
+    """PixPro's loss (eq 6), from -2 to 2: the mean of `pixel_propagation_by_image` over images.
+
+    Images without a single pair, whose views do not overlap, say nothing and leave the mean over
+    all ranks, as do those whose `sample_mask` is False; the authors count them as 0.
+    """
+    by_image = pixel_propagation_by_image(
+        first_propagated,
+        second_propagated,
+        first_target,
+        second_target,
+        matches,
+        sample_mask=sample_mask,
+    )
+    return mean_over_samples(by_image, images_with_matches(matches, sample_mask=sample_mask))
+
+
+def images_with_matches(
+    matches: Bool[Tensor, "batch regions regions"],
+    *,
+    sample_mask: Bool[Tensor, " batch"] | None = None,
+) -> Bool[Tensor, " batch"]:
+    """Which real images have a matching pair of regions."""
+    found = matches.flatten(1).any(dim=1)
+    return found if sample_mask is None else found & sample_mask
+
+
+def pixel_propagation_by_image(
+    first_propagated: Float[Tensor, "batch regions dim"],
+    second_propagated: Float[Tensor, "batch regions dim"],
+    first_target: Float[Tensor, "batch regions dim"],
+    second_target: Float[Tensor, "batch regions dim"],
+    matches: Bool[Tensor, "batch regions regions"],
+    *,
+    sample_mask: Bool[Tensor, " batch"] | None = None,
+) -> Float[Tensor, " batch"]:
+    """Eq 6 of each image, from -2 to 2: the mean over its matching pairs, 0 without any.
 
     A pair (i, j) of `matches` yields -cos(y_i, x'_j) - cos(y'_j, x_i), where y, y' are the
     propagated regions of the first and second view and x, x' the teacher's; no gradient flows into
-    these targets.
-
-    Images without a single pair, whose views do not overlap, say nothing and leave the mean over
-    all ranks, as do those whose `sample_mask` is False; the authors count them as 0. Computed in
-    at least float32.
+    these targets. Images whose `sample_mask` is False give 0 and get no gradient. Computed in at
+    least float32.
     """
     with full_precision(first_propagated):
         region_mask = None
@@ -71,9 +103,8 @@ def pixel_propagation_loss(
             )
         )
         agreement_BRQ = y_first_BRD @ x_second_BQD.mT + x_first_BRD @ y_second_BQD.mT
-        pairs_B = matches.sum(dim=(1, 2))
         total_B = torch.where(matches, agreement_BRQ, 0.0).sum(dim=(1, 2))
-        return mean_over_samples(-total_B / pairs_B.clamp(min=1), pairs_B > 0)
+        return -total_B / matches.sum(dim=(1, 2)).clamp(min=1)
 
 
 def _centres_in_image(to_image: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -180,5 +180,5 @@ def _finite_rows(coupled: Coupled, batch: Batch) -> Tensor:
     finite = torch.ones_like(batch.sample_mask)
     for tensor in coupled.rows.values():
         if tensor.is_floating_point():
-            finite &= tensor.detach().isfinite().flatten(1).all(dim=1)
+            finite &= tensor.detach().isfinite()[:, None].flatten(1).all(dim=1)
     return finite
