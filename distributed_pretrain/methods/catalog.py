@@ -7,13 +7,24 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from distributed_pretrain.methods.base import Method
+from distributed_pretrain.methods.byol import ByolConfig, build_byol
+from distributed_pretrain.methods.chexpert import ChexpertConfig, build_chexpert
 from distributed_pretrain.methods.clip import ClipConfig, build_clip
 from distributed_pretrain.methods.convirt import ConvirtConfig, build_convirt
 from distributed_pretrain.methods.initial import InitialConfig, build_initial
 from distributed_pretrain.methods.lovt import LovtConfig, build_lovt
+from distributed_pretrain.methods.pixelpro import PixelproConfig, build_pixelpro
+from distributed_pretrain.methods.simclr import SimclrConfig, build_simclr
 
 MethodConfig: TypeAlias = Annotated[
-    LovtConfig | ConvirtConfig | ClipConfig | InitialConfig,
+    LovtConfig
+    | ConvirtConfig
+    | ClipConfig
+    | SimclrConfig
+    | ByolConfig
+    | PixelproConfig
+    | ChexpertConfig
+    | InitialConfig,
     Field(discriminator="name"),
 ]
 
@@ -30,5 +41,13 @@ def build_method(config: MethodConfig, *, vocabulary_size: int, classes: int = 0
             return build_convirt(config, vocabulary_size=vocabulary_size)
         case ClipConfig():
             return build_clip(config, vocabulary_size=vocabulary_size)
+        case SimclrConfig():
+            return build_simclr(config)
+        case ByolConfig():
+            return build_byol(config)
+        case PixelproConfig():
+            return build_pixelpro(config)
+        case ChexpertConfig():
+            return build_chexpert(config, classes=classes)
         case InitialConfig():
             return build_initial(config)
