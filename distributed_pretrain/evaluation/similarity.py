@@ -22,7 +22,7 @@ def similarity_matrix(
     *,
     device: torch.device,
 ) -> Float[Tensor, "samples samples"]:
-    """Similarities of the samples whose mask (one entry a row) is True, on the CPU; rows are images.
+    """Similarities of the samples whose mask is True, on the CPU; rows are images.
 
     `images` and `sample_masks` are those of this rank, batch by batch; `reports` those of all
     ranks without padding rows, in the order in which the ranks' batches join. Every rank compares
