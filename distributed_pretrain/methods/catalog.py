@@ -13,6 +13,7 @@ from distributed_pretrain.methods.clip import ClipConfig, build_clip
 from distributed_pretrain.methods.convirt import ConvirtConfig, build_convirt
 from distributed_pretrain.methods.initial import InitialConfig, build_initial
 from distributed_pretrain.methods.lovt import LovtConfig, build_lovt
+from distributed_pretrain.methods.mgca import MgcaConfig, build_mgca
 from distributed_pretrain.methods.pixelpro import PixelproConfig, build_pixelpro
 from distributed_pretrain.methods.simclr import SimclrConfig, build_simclr
 
@@ -24,6 +25,7 @@ MethodConfig: TypeAlias = Annotated[
     | ByolConfig
     | PixelproConfig
     | ChexpertConfig
+    | MgcaConfig
     | InitialConfig,
     Field(discriminator="name"),
 ]
@@ -49,5 +51,7 @@ def build_method(config: MethodConfig, *, vocabulary_size: int, classes: int = 0
             return build_pixelpro(config)
         case ChexpertConfig():
             return build_chexpert(config, classes=classes)
+        case MgcaConfig():
+            return build_mgca(config, vocabulary_size=vocabulary_size)
         case InitialConfig():
             return build_initial(config)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torchvision
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -52,18 +53,33 @@ class ImageEncoder(nn.Module):
         and get a map of zeros. In training mode at least one image must be real, of this rank, or
         of all ranks together where the norms are synchronised.
         """
-        # Left out rather than masked, since the backbone's batch norms know nothing of masks; that
-        # the host reads the mask costs a wait for the device at the beginning of a step.
-        if sample_mask is None or bool(sample_mask.all()):
-            return self._encode(images)
-        encoded = self._encode(images[sample_mask])
-        maps = encoded.new_zeros(len(images), *encoded.shape[1:])
-        return maps.index_put((sample_mask.nonzero().squeeze(1),), encoded)
-
-    def _encode(self, images: Tensor) -> Tensor:
-        maps = self.backbone(images.expand(-1, 3, -1, -1))
-        last_map: Tensor = maps[_MAP] if isinstance(maps, dict) else maps
+        (last_map,) = encode_real(self._encode, images, sample_mask)
         return last_map
+
+    def _encode(self, pixels: Tensor) -> tuple[Tensor]:
+        maps = self.backbone(pixels)
+        last_map: Tensor = maps[_MAP] if isinstance(maps, dict) else maps
+        return (last_map,)
+
+
+def encode_real(
+    encode: Callable[[Tensor], tuple[Tensor, ...]],
+    images: Float[Tensor, "batch 1 height width"],
+    sample_mask: Bool[Tensor, " batch"] | None,
+) -> tuple[Shaped[Tensor, "batch ..."], ...]:
+    """What `encode` makes of the real images, as three equal channels; zeros for the others.
+
+    Images whose `sample_mask` is False are not encoded.
+    """
+    # Left out rather than masked, since the backbone's batch norms know nothing of masks; that
+    # the host reads the mask costs a wait for the device at the beginning of a step.
+    if sample_mask is None or bool(sample_mask.all()):
+        return encode(images.expand(-1, 3, -1, -1))
+    rows = (sample_mask.nonzero().squeeze(1),)
+    return tuple(
+        encoded.new_zeros(len(images), *encoded.shape[1:]).index_put(rows, encoded)
+        for encoded in encode(images[sample_mask].expand(-1, 3, -1, -1))
+    )
 
 
 def make_image_encoder(

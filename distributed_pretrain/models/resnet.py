@@ -51,6 +51,7 @@ class ResNetTrunk(nn.Module):
         self.layer1 = self._stage(block, planes[0], depths[0], 1, norm_layer)
         self.layer2 = self._stage(block, planes[1], depths[1], 2, norm_layer)
         self.layer3 = self._stage(block, planes[2], depths[2], 2, norm_layer)
+        self.third_stage_channels = self.channels
         self.layer4 = self._stage(block, planes[3], depths[3], last_stride, norm_layer)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -60,9 +61,20 @@ class ResNetTrunk(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch channels rows columns"]:
         """The map of the last stage, at 1/32 of the images' size (1/16 with `last_stride` 1)."""
-        stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        last: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(stem))))
+        _, last = self.last_two_maps(images)
         return last
+
+    def last_two_maps(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[
+        Float[Tensor, "batch channels3 rows3 columns3"],
+        Float[Tensor, "batch channels rows columns"],
+    ]:
+        """The map of the third stage, at 1/16 of the images' size, and that of the last."""
+        stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        third: Tensor = self.layer3(self.layer2(self.layer1(stem)))
+        last: Tensor = self.layer4(third)
+        return third, last
 
     def _stage(
         self,
