@@ -36,7 +36,7 @@ def region_channels(encoder: ImageEncoder) -> int:
     """
     trunk = encoder.backbone
     if isinstance(trunk, ResNetTrunk):
-        return trunk.third_stage_channels
+        return trunk.third_channels
     if isinstance(trunk, VisionTransformerTrunk):
         return trunk.channels
     raise InputError(
@@ -65,6 +65,5 @@ def encode_image_tokens(
 
         image, patches, attention = encode_real(patch_tokens, images, sample_mask)
         return ImageTokens(image, patches.permute(0, 2, 3, 1), attention)
-    assert isinstance(trunk, ResNetTrunk), "region_channels refuses others"
-    third, last = encode_real(trunk.last_two_maps, images, sample_mask)
-    return ImageTokens(last.mean(dim=(2, 3)), third.permute(0, 2, 3, 1), None)
+    third_map, last_map = encoder.last_two_maps(images, sample_mask)
+    return ImageTokens(last_map.mean(dim=(2, 3)), third_map.permute(0, 2, 3, 1), None)

@@ -51,7 +51,7 @@ class ResNetTrunk(nn.Module):
         self.layer1 = self._stage(block, planes[0], depths[0], 1, norm_layer)
         self.layer2 = self._stage(block, planes[1], depths[1], 2, norm_layer)
         self.layer3 = self._stage(block, planes[2], depths[2], 2, norm_layer)
-        self.third_stage_channels = self.channels
+        self.third_channels = self.channels
         self.layer4 = self._stage(block, planes[3], depths[3], last_stride, norm_layer)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
