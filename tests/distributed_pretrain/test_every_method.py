@@ -34,7 +34,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     write_synthetic_shards(
         folder,
-        studies={"train": 16, "validate": 6},
+        studies={"train": 16, "validate": 16},
         studies_a_shard=8,
         views=("PA", "L"),
         longest_side_px=72,
