@@ -26,6 +26,11 @@ def product_dtype(regions: Float[Tensor, ...], words: Float[Tensor, ...]) -> tor
     return dtype
 
 
+def as_factors(vectors: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`vectors` in their `product_dtype`, for products that are taken after autocast has ended."""
+    return vectors.to(product_dtype(vectors, vectors))
+
+
 def cpu_multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for products of bfloat16 (x86's two, or Arm's)."""
     capabilities = torch.cpu.get_capabilities()

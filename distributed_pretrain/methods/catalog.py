@@ -11,7 +11,9 @@ from distributed_pretrain.methods.byol import ByolConfig, build_byol
 from distributed_pretrain.methods.chexpert import ChexpertConfig, build_chexpert
 from distributed_pretrain.methods.clip import ClipConfig, build_clip
 from distributed_pretrain.methods.convirt import ConvirtConfig, build_convirt
+from distributed_pretrain.methods.gloria import GloriaConfig, build_gloria
 from distributed_pretrain.methods.initial import InitialConfig, build_initial
+from distributed_pretrain.methods.limitr import LimitrConfig, build_limitr
 from distributed_pretrain.methods.lovt import LovtConfig, build_lovt
 from distributed_pretrain.methods.mgca import MgcaConfig, build_mgca
 from distributed_pretrain.methods.pixelpro import PixelproConfig, build_pixelpro
@@ -19,6 +21,8 @@ from distributed_pretrain.methods.simclr import SimclrConfig, build_simclr
 
 MethodConfig: TypeAlias = Annotated[
     LovtConfig
+    | LimitrConfig
+    | GloriaConfig
     | ConvirtConfig
     | ClipConfig
     | SimclrConfig
@@ -39,6 +43,10 @@ def build_method(config: MethodConfig, *, vocabulary_size: int, classes: int = 0
     match config:
         case LovtConfig():
             return build_lovt(config, vocabulary_size=vocabulary_size)
+        case LimitrConfig():
+            return build_limitr(config, vocabulary_size=vocabulary_size)
+        case GloriaConfig():
+            return build_gloria(config, vocabulary_size=vocabulary_size)
         case ConvirtConfig():
             return build_convirt(config, vocabulary_size=vocabulary_size)
         case ClipConfig():

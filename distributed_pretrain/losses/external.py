@@ -1,0 +1,67 @@
+"""Contrast of pairs whose similarity is not a product of two vectors, on one rank or over all."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from distributed_pretrain.losses.collectives import gather_rows, mean_over_samples, own_rows
+from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
+from distributed_pretrain.losses.precision import (
+    at_least_float32,
+    full_precision,
+    without_columns,
+)
+
+# B images of this rank, A reports of all ranks, N ranks, T tokens, D dim.
+
+
+def external_loss(
+    similarity: Float[Tensor, "batch all_samples"],
+    *,
+    temperature: float | Float[Tensor, " 1"],
+    sample_mask: Bool[Tensor, " batch"] | None = None,
+    gather: bool = True,
+) -> Float[Tensor, ""]:
+    """Row plus column cross entropy of all pairs, each a mean over samples (`gather_tokens`).
+
+    With several ranks `similarity` holds this rank's images against the reports of all ranks,
+    so that every pair is compared once, by one rank. The columns' sums over images are
+    completed by exchanging their logarithms, N x A numbers. The average of the ranks' losses,
+    and of their gradients, is `symmetric_cross_entropy` of the whole matrix in one process.
+
+    `gather=False` is that of this rank's own square. `sample_mask` (True = real) takes this rank's
+    samples out of rows, columns and counts. Computed in at least float32.
+    """
+    if not gather:
+        return symmetric_cross_entropy(similarity, temperature=temperature, sample_mask=sample_mask)
+    with full_precision(similarity):
+        logits_BA = at_least_float32(similarity) / temperature
+        all_mask_A = None
+        if sample_mask is not None:
+            all_mask_A = gather_rows(sample_mask)
+            logits_BA = torch.where(sample_mask[:, None] & all_mask_A, logits_BA, 0.0)
+        rows_B = without_columns(logits_BA, all_mask_A).logsumexp(dim=1)
+        own_columns_A = without_columns(logits_BA.T, sample_mask).logsumexp(dim=1)
+        columns_A = gather_rows(own_columns_A[None]).logsumexp(dim=0)
+        own = own_rows(len(logits_BA))
+        loss_B = rows_B + columns_A[own] - 2 * logits_BA[:, own].diagonal()
+        return mean_over_samples(loss_B, sample_mask)
+
+
+def gather_tokens(
+    tokens: Float[Tensor, "batch tokens dim"], token_mask: Bool[Tensor, "batch tokens"]
+) -> tuple[Float[Tensor, "all_samples longest dim"], Bool[Tensor, "all_samples longest"]]:
+    """The words of all ranks' reports, padded to the longest, with gradient to every rank.
+
+    A x T x D numbers to every rank, and as many back: 229 MB for 768 reports of 97 words and 768
+    dimensions in float32, half of it in bfloat16. The regions would be four to eight times as much,
+    which is why they stay.
+    """
+    lengths = gather_rows(torch.tensor([tokens.shape[1]], device=tokens.device))
+    missing = int(lengths.max()) - tokens.shape[1]
+    return gather_rows(F.pad(tokens, (0, 0, 0, missing))), gather_rows(
+        F.pad(token_mask, (0, missing))
+    )
