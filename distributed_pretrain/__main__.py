@@ -62,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_overrides(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
+    report = commands.add_parser("report", help="train and compare methods, and write a page on it")
+    report.add_argument("profile", type=Path, help="a YAML file, see configs/report/")
+    _add_overrides(report)
+    report.set_defaults(run=_report)
+
     benchmark = commands.add_parser("benchmark", help="speeds beside their ceilings, in one run")
     benchmark.add_argument("what", choices=BENCHMARKS)
     benchmark.add_argument(
@@ -108,6 +113,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from distributed_pretrain.evaluate import run_evaluate
 
     return run_evaluate(options.run_folder, options.overrides)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from distributed_pretrain.comparison.run import run_report
+
+    return run_report(options.profile, options.overrides)
 
 
 def _benchmark(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,7 +57,10 @@ class EvaluateConfig(Config):
     split: Split = "test"
     shards: Path | None = Field(None, description="null: those the run was trained on")
     labelled_studies: PositiveInt = Field(
-        600, description="training studies whose masks the linear segmentation may use"
+        600, description="training studies whose labels and masks a linear head may use"
+    )
+    labelled_subsets: PositiveInt = Field(
+        1, description="how many such sets, without a study in common, the figures are means over"
     )
 
 
@@ -129,27 +132,31 @@ class _Evaluator:
             metrics["grounding_cnr"] = grounding.contrast.mean().item()
             metrics["grounding_pointing"] = grounding.hits.double().mean().item()
         training_split = self._split("train")
-        labelled = self._embed(training_split, self.config.labelled_studies, joint=False)
-        metrics |= _linear_classification(labelled, studies)
-        metrics |= self._linear_segmentation(training_split, labelled, test_split, studies)
+        wanted = self.config.labelled_studies * self.config.labelled_subsets
+        labelled = self._embed(training_split, wanted, joint=False)
+        subsets = _subsets(len(labelled.records), self.config.labelled_studies)
+        metrics |= _linear_classification(labelled, subsets, studies)
+        metrics |= self._linear_segmentation(training_split, labelled, subsets, test_split, studies)
         return Evaluation(metrics, studies, similarity, grounding)
 
     def _linear_segmentation(
         self,
         training_split: ShardSplit,
         labelled: EmbeddedStudies,
+        subsets: Sequence[slice],
         test_split: ShardSplit,
         studies: EmbeddedStudies,
     ) -> dict[str, float]:
         classes = mask_classes(labelled)
         if not classes or not mask_classes(studies):
             return {}
-        dice = linear_dice(
-            SegmentationSet(
-                labelled.features, class_masks(labelled, classes, _reader(training_split))
-            ),
-            SegmentationSet(studies.features, class_masks(studies, classes, _reader(test_split))),
-            seed=self.run.seed,
+        masks = class_masks(labelled, classes, _reader(training_split))
+        test = SegmentationSet(studies.features, class_masks(studies, classes, _reader(test_split)))
+        dice = _mean(
+            linear_dice(
+                SegmentationSet(labelled.features[rows], masks[rows]), test, seed=self.run.seed
+            )
+            for rows in subsets
         ).tolist()
         by_class = {
             f"linear_dice_{name.lower().replace(' ', '_')}": value
@@ -196,7 +203,18 @@ def _retrieval(similarity: Tensor, studies: EmbeddedStudies) -> dict[str, float]
     return retrieval_metrics(similarity, groups=groups) | apart | chunks
 
 
-def _linear_classification(labelled: EmbeddedStudies, studies: EmbeddedStudies) -> dict[str, float]:
+def _subsets(studies: int, size: int) -> list[slice]:
+    """Whole sets of `size`; a single smaller one where there are fewer studies."""
+    return [slice(start, start + size) for start in range(0, max(studies - size, 0) + 1, size)]
+
+
+def _mean(values: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(values)).mean(dim=0)
+
+
+def _linear_classification(
+    labelled: EmbeddedStudies, subsets: Sequence[slice], studies: EmbeddedStudies
+) -> dict[str, float]:
     """The AUROC of a linear head on the mean of the feature map, for every label there is."""
     classes = sorted({name for record in labelled.records for name in record.labels})
     if not classes:
@@ -205,7 +223,11 @@ def _linear_classification(labelled: EmbeddedStudies, studies: EmbeddedStudies) 
         ClassificationSet(each.features.mean(dim=(2, 3)), label_matrix(each.records, classes))
         for each in (labelled, studies)
     )
-    areas = auroc_metrics(linear_auroc(training, test), classes)
+    area = _mean(
+        linear_auroc(ClassificationSet(training.features[rows], training.labels[rows]), test)
+        for rows in subsets
+    )
+    areas = auroc_metrics(area, classes)
     return {f"linear_{name}": value for name, value in areas.items()}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from data_shards.profiles import Config, load_profile, parse_overrides, validate
-from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_text_atomically
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.evaluate import EvaluateConfig, Evaluation, evaluate_run
@@ -28,11 +26,12 @@ from distributed_pretrain.quickstart.page import (
     format_table,
     write_page,
 )
+from distributed_pretrain.shards_command import CHECKOUT, build_shards
 from distributed_pretrain.telemetry.metrics_log import read_metrics
 from distributed_pretrain.training.interruption import INTERRUPTED_EXIT_STATUS
 from distributed_pretrain.training.pretrain import pretrain
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = CHECKOUT / "configs"
 SUMMARY = ("recall_at_1", "recall_at_5", "grounding_cnr", "linear_dice")
 SHOWN_STUDIES = 4
 SHOWN_PHRASES = 6
@@ -60,7 +59,7 @@ def run_quickstart(overrides: Sequence[str]) -> int:
     run = load_profile(PretrainConfig, config.profile, training_overrides)
     run = run.model_copy(update={"run_folder": config.output / "lovt"})
     _say("1/3 phantom studies -> shards")
-    _build_shards(config.shards_profile, run.data.shards)
+    build_shards(config.shards_profile, run.data.shards)
     _say("2/3 pre-training LoVT")
     if not pretrain(run):
         return INTERRUPTED_EXIT_STATUS
@@ -74,15 +73,6 @@ def run_quickstart(overrides: Sequence[str]) -> int:
 
 def _say(line: str) -> None:
     print(f"\n== {line}", file=sys.stderr, flush=True)
-
-
-def _build_shards(profile: Path, output: Path) -> None:
-    """Run the builder as a user would; it skips what is done. Raises InputError if it fails."""
-    command = [sys.executable, "-m", "data_shards", "build", str(profile), f"output={output}"]
-    # This process may have been started from elsewhere than the checkout.
-    environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}
-    if subprocess.run(command, env=environment, check=False).returncode:
-        raise InputError("building the shards failed, see above: mend it and run this again")
 
 
 def _write_results(

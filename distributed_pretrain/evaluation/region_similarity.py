@@ -1,0 +1,83 @@
+"""How alike the regions of one image are, by their distance: LoVT's Figure 3."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+PERCENTILES = 101
+# Positions of the quartiles among the percentiles 0 to 100.
+QUARTILES = (25, 50, 75)
+
+
+@dataclass(frozen=True)
+class SimilarityAtDistance:
+    """Cosines of all pairs of regions at one distance, over all images.
+
+    `distance` is that on the grid over sqrt(rows^2 + columns^2), rounded to 0.1. `percentiles` of
+    the cosines run from 0 (the least) to 100 (the greatest), so that 25, 50 and 75 are quartiles.
+    """
+
+    distance: float
+    pairs: int
+    mean: float
+    percentiles: tuple[float, ...]
+
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """First quartile, median, third quartile."""
+        first, median, third = (self.percentiles[position] for position in QUARTILES)
+        return first, median, third
+
+
+@torch.no_grad()
+def similarity_by_distance(
+    features: Float[Tensor, "images channels rows columns"],
+) -> tuple[SimilarityAtDistance, ...]:
+    """Cosines of the pairs of distinct regions of each image, from near to far (paper, Fig. 3).
+
+    `features` are the encoder's region representations y, before any projection. Regions are
+    compared within their image only. Empty for a grid of one region. A region of zeros has the
+    cosine 0 to every other.
+    """
+    rows, columns = features.shape[2:]
+    first, second = torch.triu_indices(rows * columns, rows * columns, offset=1)
+    tenths = _tenths_of_the_diagonal(first, second, rows, columns)
+    regions = normalize(features.double().flatten(2), dim=1)
+    cosines = torch.einsum("icr,ics->irs", regions, regions)[:, first, second]
+    steps = torch.linspace(0, 1, PERCENTILES, dtype=torch.float64)
+    found = []
+    for tenth in tenths.unique().tolist():
+        values = cosines[:, tenths == tenth].flatten()
+        found.append(
+            SimilarityAtDistance(
+                distance=tenth / 10,
+                pairs=len(values),
+                mean=values.mean().item(),
+                percentiles=tuple(_percentiles(values, steps).tolist()),
+            )
+        )
+    return tuple(found)
+
+
+def _tenths_of_the_diagonal(
+    first: Int[Tensor, " pairs"], second: Int[Tensor, " pairs"], rows: int, columns: int
+) -> Int[Tensor, " pairs"]:
+    down = first // columns - second // columns
+    across = first % columns - second % columns
+    distance = (down.square() + across.square()).double().sqrt()
+    return (10 * distance / math.hypot(rows, columns)).round().long()
+
+
+def _percentiles(values: Tensor, steps: Tensor) -> Tensor:
+    # torch.quantile refuses more than 2^24 values; sorting does not.
+    ordered = values.sort().values
+    positions = steps * (len(ordered) - 1)
+    below = positions.floor().long()
+    above = positions.ceil().long()
+    return torch.lerp(ordered[below], ordered[above], positions - below)
