@@ -144,8 +144,10 @@ class _Evaluator:
         return ShardSplit.open(folder, split, self.run.data.text_policy)
 
     def _embed(self, split: ShardSplit, limit: int) -> EmbeddedStudies:
-        # Embedding needs no labels, and other shards may not have them.
-        data = self.run.data.model_copy(update={"labels": ()})
+        # Embedding needs no labels, which other shards may not have, and no second augmentation.
+        data = self.run.data
+        views = "frontal" if data.views == "two_augmentations" else data.views
+        data = data.model_copy(update={"labels": (), "views": views})
         loader = EvaluationLoader(split, self.tokenizer, data)
         transform = DeviceTransform.of(data, split.manifest)
 

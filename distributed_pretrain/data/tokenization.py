@@ -116,7 +116,7 @@ class SentenceTokenizer:
         )
 
     def _fitting(self, encodings: Sequence[Encoding]) -> list[_Sentence]:
-        sentences = [_Sentence(each.ids, each.word_ids) for each in encodings if each.ids]
+        sentences = [_Sentence.of(each) for each in encodings if each.ids]
         room = self._max_tokens - 2
         ends = np.cumsum([len(sentence.token_ids) for sentence in sentences])
         fitting = int(np.searchsorted(ends, room, side="right"))
@@ -125,13 +125,17 @@ class SentenceTokenizer:
 
 @dataclass(frozen=True, slots=True)
 class _Sentence:
-    """At least one token, and the word of the sentence that each belongs to.
-
-    Only special tokens belong to none, and these are not added yet.
-    """
+    """At least one token, and the word of the sentence that each belongs to, from 0."""
 
     token_ids: list[int]
-    word_ids: list[int | None]
+    word_ids: list[int]
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> Self:
+        # Only special tokens belong to no word, and these are not added yet.
+        words = [word for word in encoding.word_ids if word is not None]
+        assert len(words) == len(encoding.ids)
+        return cls(encoding.ids, words)
 
     def first(self, tokens: int) -> _Sentence:
         return _Sentence(self.token_ids[:tokens], self.word_ids[:tokens])

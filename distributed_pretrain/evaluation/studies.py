@@ -68,7 +68,7 @@ def embed_studies(
     parts: list[tuple[Tensor, ...]] = []
     grid = (0, 0)
     for host, batch in batches:
-        images = method.embed_images(batch.images)
+        images = method.embed_images(batch)
         reports = method.embed_reports(batch.report)
         tensors = (
             images.image,

@@ -17,10 +17,10 @@ from distributed_pretrain.batch import Batch, ReportTokens
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
-    """Images in the joint space: one vector per image and one per region (row-major grid).
+    """Images in the joint space: one vector per study and one per region (row-major grid).
 
-    Vectors have any length: they are compared by their cosine. `region_weights` sum to 1 over
-    the regions of an image.
+    Vectors have any length: they are compared by their cosine. `image` may take in the lateral
+    view; `regions` are those of the frontal image, and `region_weights` sum to 1 over them.
     """
 
     image: Float[Tensor, "batch dim"]
@@ -113,8 +113,11 @@ class Method(nn.Module, ABC):
         return {"total": sum_of(self.weighted(terms)), **terms}
 
     @abstractmethod
-    def embed_images(self, images: Float[Tensor, "batch 1 height width"]) -> ImageEmbeddings:
-        """Image and region embeddings in the joint space (for retrieval and grounding)."""
+    def embed_images(self, batch: Batch) -> ImageEmbeddings:
+        """Image and region embeddings in the joint space (for retrieval and grounding).
+
+        Only images are read: the frontal ones, and laterals by a method that looks at both.
+        """
 
     @abstractmethod
     def embed_reports(self, report: ReportTokens) -> ReportEmbeddings:

@@ -214,9 +214,9 @@ class Lovt(Method):
         )
         return {"local_image": local_image_term, "local_report": local_report_term}
 
-    def embed_images(self, images: Float[Tensor, "batch 1 height width"]) -> ImageEmbeddings:
+    def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """Projected global and region representations."""
-        return self._embed_images(images, None)
+        return self._embed_images(batch.images, None)
 
     def embed_reports(self, report: ReportTokens) -> ReportEmbeddings:
         """Projected global and sentence representations."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -215,8 +216,8 @@ class BrightnessMethod(Method):
     def sample_terms(self, outputs: Any) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def embed_images(self, images: Tensor) -> ImageEmbeddings:
-        bright = self.feature_map(images).flatten(1)
+    def embed_images(self, batch: Batch) -> ImageEmbeddings:
+        bright = self.feature_map(batch.images).flatten(1)
         regions = torch.stack([bright, 1 - bright], dim=2)
         weights = torch.full_like(bright, 1 / bright.shape[1])
         return ImageEmbeddings(regions.mean(1), regions, weights, (8, 8))
@@ -265,6 +266,10 @@ LIT = (8, 4, 12, 8)  # x, y, width, height
 
 
 def _studies(*boxes: tuple[Box, ...], masked: int = 0) -> EmbeddedStudies:
+    return embed_studies(BrightnessMethod(), [_filled_batch(*boxes, masked=masked)] * 2, "lovt")
+
+
+def _filled_batch(*boxes: tuple[Box, ...], masked: int = 0) -> tuple[HostBatch, Batch]:
     """Studies with a bright block at LIT, then `masked` rows that only fill up the batch."""
     x, y, width, height = LIT
     records = tuple(_study(f"study-{i}", each) for i, each in enumerate(boxes))
@@ -286,8 +291,28 @@ def _studies(*boxes: tuple[Box, ...], masked: int = 0) -> EmbeddedStudies:
         samples_consumed=0,
         replaced=0,
     )
-    batch = Batch(keys=keys, images=images, report=report, sample_mask=mask)
-    return embed_studies(BrightnessMethod(), [(host, batch)] * 2, "lovt")
+    return host, Batch(keys=keys, images=images, report=report, sample_mask=mask)
+
+
+class BothViewsMethod(BrightnessMethod):
+    """Adds to an image's embedding the brightness of its lateral, where there is one."""
+
+    def embed_images(self, batch: Batch) -> ImageEmbeddings:
+        assert batch.lateral is not None
+        assert batch.lateral_mask is not None
+        frontal = super().embed_images(batch)
+        bright = batch.lateral.mean(dim=(1, 2, 3)) * batch.lateral_mask
+        return replace(frontal, image=frontal.image + bright[:, None])
+
+
+def test_a_method_may_embed_studies_by_both_views() -> None:
+    host, batch = _filled_batch((), (), masked=1)
+    lateral = torch.full_like(batch.images, 3.0)
+    both = replace(batch, lateral=lateral, lateral_mask=torch.tensor([True, False, True]))
+    plain = embed_studies(BrightnessMethod(), [(host, batch)], "lovt")
+    seen = embed_studies(BothViewsMethod(), [(host, both)], "lovt")
+    torch.testing.assert_close(seen.image - plain.image, torch.tensor([[3.0, 3.0], [0.0, 0.0]]))
+    assert torch.equal(seen.regions, plain.regions)
 
 
 def test_rows_that_fill_up_a_batch_are_not_studies() -> None:

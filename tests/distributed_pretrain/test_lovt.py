@@ -147,7 +147,7 @@ def test_embeddings_are_those_of_training() -> None:
     model, batch = tiny_lovt().eval(), tiny_batch()
     with torch.no_grad():
         outputs = model(batch)
-        images, reports = model.embed_images(batch.images), model.embed_reports(batch.report)
+        images, reports = model.embed_images(batch), model.embed_reports(batch.report)
         feature_map = model.feature_map(batch.images)
     assert torch.equal(images.image, outputs.image)
     assert torch.equal(images.regions, outputs.regions)
