@@ -262,6 +262,24 @@ def test_the_right_phrase_lights_its_box_and_the_wrong_one_the_rest() -> None:
     assert grounding.hits[:2].tolist() == [True, False]
 
 
+def test_boxes_follow_what_a_cropping_evaluation_shows() -> None:
+    # The middle 24 of 32 stored pixels are shown: model pixel p is stored 0.75 p + 4.
+    x, y, width, height = LIT
+    stored = _box(0.75 * x + 4, 0.75 * y + 4, 0.75 * width, 0.75 * height)
+    method = BrightnessMethod()
+    cropped = embed_studies(method, [_filled_batch((stored,))], "lovt", crop_fraction=0.75)
+    whole = embed_studies(method, [_filled_batch((_box(*LIT),))], "lovt")
+    ours, theirs = (
+        ground_phrases(method, studies, _encode, torch.device("cpu"))
+        for studies in (cropped, whole)
+    )
+    assert ours is not None
+    assert theirs is not None
+    assert ours.model_boxes == ((LIT,),)
+    assert torch.equal(ours.contrast, theirs.contrast)
+    assert ours.hits.all()
+
+
 def test_boxes_of_one_phrase_on_one_image_are_one_union() -> None:
     x, y, width, height = LIT
     halves = (_box(x, y, width / 2, height), _box(x + width / 2, y, width / 2, height))
