@@ -20,10 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distributed_pretrain.alignment.pair_blocks import (
-    KeptBytes,
     PairBlock,
     SortedRows,
-    bytes_to_keep,
     pair_blocks,
     sorted_by_length,
 )
@@ -34,12 +32,12 @@ from distributed_pretrain.alignment.pair_products import (
     product_dtype,
     raw_scores,
 )
-from distributed_pretrain.losses.precision import (
-    full_precision,
-    zero_where_padded,
-)
+from distributed_pretrain.losses.precision import full_precision, zero_where_padded
 
 # B images, R regions of each, C reports, W words of each, D dim.
+
+# Scores, attention, G α and their gradients are all of one size: so many are there at a time.
+_TENSORS_OF_A_BLOCK = 4
 
 
 def gloria_similarity(
@@ -74,7 +72,10 @@ def gloria_similarity(
                 images,
                 reports,
                 chunk_size=chunk_size,
-                bytes_per_pair=regions.shape[1] * words.shape[1] * dtype.itemsize,
+                bytes_per_pair=_TENSORS_OF_A_BLOCK
+                * regions.shape[1]
+                * words.shape[1]
+                * dtype.itemsize,
                 device=regions.device,
             ),
             word_mask,
@@ -82,14 +83,7 @@ def gloria_similarity(
             attention_temperature,
             word_temperature,
         )
-        similarity: Tensor = _PairSimilarity.apply(
-            regions,
-            words,
-            inverse_lengths(words),
-            work,
-            # Nothing is left to backward where there is none.
-            bytes_to_keep(chunk_size, regions.device) if torch.is_grad_enabled() else None,
-        )
+        similarity: Tensor = _PairSimilarity.apply(regions, words, inverse_lengths(words), work)
     return reports.unsort(similarity, 1)
 
 
@@ -106,15 +100,10 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The words of a block and what they see: <m, t> and |m|², B C W in at least float32.
-
-    The scores and `image_scores` G α, B R C W, are there if forward had room for them.
-    """
+    """The words of a block and what they see: <m, t> and |m|², B C W in at least float32."""
 
     alignment: Tensor
     squared_length: Tensor
-    scores: Tensor | None
-    image_scores: Tensor | None
 
 
 class _PairSimilarity(torch.autograd.Function):
@@ -125,7 +114,6 @@ class _PairSimilarity(torch.autograd.Function):
         words: Tensor,
         word_scale: Tensor,
         work: _Work,
-        kept_bytes: KeptBytes | None,
     ) -> Tensor:
         ctx.save_for_backward(regions, words, word_scale)
         ctx.work, ctx.seen = work, []
@@ -140,9 +128,7 @@ class _PairSimilarity(torch.autograd.Function):
             similarity[block.images, block.reports] = _similarity(
                 alignment_BCW, squared_length_BCW, word_scale, block, work
             )
-            if kept_bytes is not None:
-                kept = (kept_bytes.keep(each) for each in (scores_BRCW, image_scores_BRCW))
-                ctx.seen.append(_Seen(alignment_BCW, squared_length_BCW, *kept))
+            ctx.seen.append(_Seen(alignment_BCW, squared_length_BCW))
         return similarity
 
     @staticmethod
@@ -162,16 +148,13 @@ class _PairSimilarity(torch.autograd.Function):
             d_word_scale = torch.zeros_like(word_scale)
             for block, seen in zip(work.blocks, ctx.seen, strict=True):
                 images, reports = block.images, (block.reports, slice(block.words))
-                scores_BRCW = seen.scores
-                if scores_BRCW is None:
-                    scores_BRCW = raw_scores(regions[images], words[reports])
+                scores_BRCW = raw_scores(regions[images], words[reports])
                 d_alignment_BCW, d_squared_length_BCW, d_scale_CW = _similarity_backward(
                     seen, d_similarity[images, block.reports], word_scale, block, work
                 )
                 d_word_scale[reports].add_(d_scale_CW)
                 d_scores_BRCW = _attention_backward(
                     scores_BRCW,
-                    seen.image_scores,
                     gram_BRR[images],
                     d_alignment_BCW,
                     d_squared_length_BCW,
@@ -187,7 +170,7 @@ class _PairSimilarity(torch.autograd.Function):
                 d_words[reports].add_(d_flat_words.view_as(words_CWD))
             # G = V Vᵀ is symmetric, and so is its gradient.
             add_product(d_regions, d_gram_BRR.mul_(2).to(work.product_dtype), product_regions)
-        return d_regions.to(regions.dtype), d_words.to(words.dtype), d_word_scale, None, None
+        return d_regions.to(regions.dtype), d_words.to(words.dtype), d_word_scale, None
 
 
 def _gram(regions: Tensor, dtype: torch.dtype) -> Tensor:
@@ -230,20 +213,19 @@ def _similarity_backward(
     seen: _Seen, d_similarity_BC: Tensor, word_scale: Tensor, block: PairBlock, work: _Work
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of <m, t>, |m|² and the scale of the block's words."""
-    leaves = [
+    alignment, squared_length, scale = (
         each.detach().requires_grad_() for each in (seen.alignment, seen.squared_length, word_scale)
-    ]
+    )
     with torch.enable_grad():
-        similarity_BC = _similarity(*leaves, block, work)
+        similarity_BC = _similarity(alignment, squared_length, scale, block, work)
     d_alignment, d_squared_length, d_scale = torch.autograd.grad(
-        similarity_BC, leaves, d_similarity_BC
+        similarity_BC, (alignment, squared_length, scale), d_similarity_BC
     )
     return d_alignment, d_squared_length, d_scale[block.reports, : block.words]
 
 
 def _attention_backward(
     scores_BRCW: Tensor,
-    image_scores_BRCW: Tensor | None,
     gram_BRR: Tensor,
     d_alignment_BCW: Tensor,
     d_squared_length_BCW: Tensor,
@@ -256,10 +238,9 @@ def _attention_backward(
     with torch.enable_grad():
         differentiable_BRCW = _attention(scores_BRCW, block, work)
     attention_BRCW = differentiable_BRCW.detach()
-    if image_scores_BRCW is None:
-        image_scores_BRCW = _image_scores(gram_BRR, attention_BRCW)
     # <m, t> is Σ α S, and |m|² is αᵀ G α.
-    d_attention_BRCW = image_scores_BRCW * (2 * d_squared_length_BCW[:, None])
+    d_attention_BRCW = _image_scores(gram_BRR, attention_BRCW)
+    d_attention_BRCW.mul_(2 * d_squared_length_BCW[:, None])
     d_attention_BRCW.addcmul_(scores_BRCW.detach(), d_alignment_BCW[:, None])
     flat_BRA = attention_BRCW.to(work.product_dtype).flatten(2)
     weighted_BRA = (attention_BRCW * d_squared_length_BCW[:, None]).to(work.product_dtype)

@@ -15,15 +15,12 @@ from distributed_pretrain.alignment.limitr_aggregation import (
     aggregation_of,
 )
 from distributed_pretrain.alignment.limitr_attention import (
+    IMAGE_HEAD,
+    REPORT_HEAD,
     Variant,
     pair_attention,
 )
-from distributed_pretrain.alignment.limitr_pairs import (
-    IMAGE_HEAD,
-    REPORT_HEAD,
-    PairWork,
-    pair_logits,
-)
+from distributed_pretrain.alignment.limitr_pairs import PairWork, pair_logits
 from distributed_pretrain.alignment.pair_blocks import (
     SortedRows,
     bytes_to_keep,
@@ -67,7 +64,7 @@ class LimitrSimilarity(nn.Module):
 
     `chunk_size` pairs are compared at a time, and once more in backward: any gives the same
     result, and memory grows with it. By default a few on a CPU and some hundred on a GPU, and a
-    fixed sum of bytes (320 MiB, 2 GiB) saves backward some of the work.
+    fixed sum of bytes (240 MiB, 2 GiB) saves backward some of the work.
     """
 
     def __init__(self, dim: int, variant: Variant = "paper", chunk_size: int | None = None) -> None:
@@ -245,12 +242,12 @@ class LimitrSimilarity(nn.Module):
         )
 
     def _biases(self) -> tuple[Tensor, Tensor]:
-        report_bias, image_bias = self.report_head.bias, self.image_head.bias
+        report_bias: Tensor = self.report_head.bias
         if self.variant == "authors":
             # It shifts every logit of a softmax alike. Its gradient is 0, which distributed
             # training needs to see all the same.
             report_bias = report_bias + 0 * self.score.bias
-        return report_bias, image_bias
+        return report_bias, self.image_head.bias
 
     def _pair_dropout(
         self, images: SortedRows, reports: SortedRows, device: torch.device

@@ -1,9 +1,7 @@
 """LIMITR's logits of all pairs of images and reports, in the memory of one block of pairs.
 
 Forward keeps a few numbers for each word and region of a pair, and the vectors of as many pairs as
-fit into a fixed sum of bytes; backward computes the others again, block by block. The attentions
-are small and left to automatic differentiation; the local alignments and their aggregation, seven
-times as large, are written out.
+fit into a fixed sum of bytes; backward computes the others again, block by block.
 """
 
 from __future__ import annotations
@@ -17,25 +15,27 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distributed_pretrain.alignment.limitr_aggregation import (
-    Aggregated,
     Aggregation,
-    AuthorsAggregation,
     AuthorsWeights,
-    LocalAlignments,
     PaperWeights,
     aggregation_of,
 )
-from distributed_pretrain.alignment.limitr_attention import pair_attention
+from distributed_pretrain.alignment.limitr_attention import (
+    IMAGE_HEAD,
+    REPORT_HEAD,
+    Direction,
+    DirectionResult,
+    direction_backward,
+    direction_forward,
+    pair_attention,
+)
 from distributed_pretrain.alignment.pair_blocks import KeptBytes, PairBlock
 from distributed_pretrain.alignment.pair_dropout import PairDropout
 from distributed_pretrain.alignment.pair_products import add_product, raw_scores
-from distributed_pretrain.losses.precision import at_least_float32, full_precision
+from distributed_pretrain.losses.precision import full_precision
 
-# B images of a block, R regions of each, C reports of it, W words of each, D dim. For both
-# directions at once: O sequences that are attended, U places of each, I sequences that attend,
-# T tokens of each.
-
-REPORT_HEAD, IMAGE_HEAD = 0, 1
+# B images of a block, R regions of each, C reports of it, W words of each, D dim; O, I, T and U as
+# in `limitr_attention`.
 
 
 @dataclass(frozen=True)
@@ -51,41 +51,11 @@ class PairWork:
 
 
 @dataclass(frozen=True)
-class _Direction:
-    """Tokens (I T D) and their mask, what they attend to (O U D) and how: O, I x T, U."""
-
-    head: int
-    tokens: Tensor
-    mask: Tensor
-    attended: Tensor
-    attention: Tensor
-    dropout: PairDropout | None
-
-    @property
-    def words_attend(self) -> bool:
-        """Whether O are images and I reports, rather than the other way round."""
-        return self.head == REPORT_HEAD
-
-    def local_alignments(self, products_OITD: Tensor, inverse_OIT: Tensor) -> LocalAlignments:
-        """The products with what belongs to them."""
-        return LocalAlignments(products_OITD, inverse_OIT, self.mask, self.head, self.dropout)
-
-
-@dataclass(frozen=True)
-class _DirectionResult:
-    """What forward leaves of a direction: always what is small, m (O I T D) if there was room."""
-
-    inverse: Tensor
-    aggregated: Aggregated
-    attended: Tensor | None
-
-
-@dataclass(frozen=True)
 class _BlockResult:
     """What forward leaves of a block: its two directions, and the scores if there was room."""
 
     scores: Tensor | None
-    directions: list[_DirectionResult]
+    directions: list[DirectionResult]
 
 
 @dataclass(frozen=True)
@@ -147,17 +117,19 @@ class _PairLogits(torch.autograd.Function):
         ctx.results = []
         for block in work.blocks:
             scores, scales, masks = tensors.scores(block)
+            # Of all that may be kept they save the most work for their size.
+            kept_scores = None if kept_bytes is None else kept_bytes.keep(scores)
             attention = pair_attention(scores, *scales, *masks)
             directions = []
             for direction in tensors.directions(block, attention):
-                result = _direction_forward(direction, aggregation, kept_bytes)
+                result = direction_forward(direction, aggregation, kept_bytes)
                 logits = result.aggregated.logits
                 all_logits[direction.head][block.images, block.reports] = (
                     logits if direction.words_attend else logits.T
                 )
                 directions.append(result)
             if kept_bytes is not None:
-                ctx.results.append(_BlockResult(kept_bytes.keep(scores), directions))
+                ctx.results.append(_BlockResult(kept_scores, directions))
         return all_logits[0], all_logits[1]
 
     @staticmethod
@@ -256,15 +228,13 @@ class _Inputs:
             scores_BRCW = scores_BRCW.to(self.region_scale.dtype)
         return scores_BRCW, scales, masks
 
-    def directions(
-        self, block: PairBlock, attention: tuple[Tensor, Tensor]
-    ) -> Iterator[_Direction]:
+    def directions(self, block: PairBlock, attention: tuple[Tensor, Tensor]) -> Iterator[Direction]:
         """The words', then the regions' direction."""
         regions_BRD, words_CWD = self.products(block)
         word_attention, region_attention = (each.detach() for each in attention)
         dtype = self.work.product_dtype
         images, reports = block.images, block.reports
-        yield _Direction(
+        yield Direction(
             REPORT_HEAD,
             words_CWD,
             self.work.word_mask[reports, : block.words],
@@ -272,7 +242,7 @@ class _Inputs:
             word_attention.to(dtype).flatten(2).mT,
             self._dropout(block, regions_attend=False),
         )
-        yield _Direction(
+        yield Direction(
             IMAGE_HEAD,
             regions_BRD,
             self.work.region_mask[images, : block.regions],
@@ -312,7 +282,7 @@ def _block_backward(
             d_tokens, d_attended, d_logits_OI = d_words_CWD, d_regions_BRD, d_logits
         else:
             d_tokens, d_attended, d_logits_OI = d_regions_BRD, d_words_CWD, d_logits.T
-        d_attention_OxITxU = _direction_backward(
+        d_attention_OxITxU = direction_backward(
             direction, aggregation, left, d_logits_OI, d_tokens, d_attended, gradients.weights
         )
         d_attention.append(
@@ -335,64 +305,3 @@ def _block_backward(
         ):
             assert total is not None
             total[rows, :length].add_(part)
-
-
-def _attended(direction: _Direction) -> Tensor:
-    """m of every token: what it attends to (eq 2), O I T D."""
-    attended_OxITxD = direction.attention @ direction.attended
-    return attended_OxITxD.unflatten(1, direction.tokens.shape[:2])
-
-
-def _direction_forward(
-    direction: _Direction, aggregation: Aggregation, kept_bytes: KeptBytes | None
-) -> _DirectionResult:
-    """Logits and weights of one direction of a block, and what may be kept for backward.
-
-    The authors' gates rather than m: they take as much room and five times as long to make.
-    """
-    attended_OITD = _attended(direction)
-    room = kept_bytes is not None and kept_bytes.take(attended_OITD.nbytes)
-    keep_gates = room and isinstance(aggregation, AuthorsAggregation)
-    keep_attended = room and not keep_gates
-    products_OITD = (
-        attended_OITD * direction.tokens if keep_attended else attended_OITD.mul_(direction.tokens)
-    )
-    dtype = at_least_float32(products_OITD).dtype
-    length_OIT = torch.linalg.vector_norm(products_OITD, dim=-1, dtype=dtype)
-    inverse_OIT = torch.where(length_OIT > 0, 1 / length_OIT, 0.0)
-    local = direction.local_alignments(products_OITD, inverse_OIT)
-    aggregated = aggregation.forward(local, keep_gates=keep_gates)
-    return _DirectionResult(inverse_OIT, aggregated, attended_OITD if keep_attended else None)
-
-
-def _direction_backward(
-    direction: _Direction,
-    aggregation: Aggregation,
-    result: _DirectionResult,
-    d_logits_OI: Tensor,
-    d_tokens_ITD: Tensor,
-    d_attended_OUD: Tensor,
-    d_weights: list[Tensor],
-) -> Tensor:
-    """The gradient of the attention; that of tokens, attended and weights is added in place."""
-    attended_OITD = _attended(direction) if result.attended is None else result.attended
-    local = direction.local_alignments(attended_OITD * direction.tokens, result.inverse)
-    d_products_OITD = aggregation.backward(local, result.aggregated, d_logits_OI, d_weights)
-    del local
-    # Through p = m o t.
-    _add_sum_of_products(d_tokens_ITD, attended_OITD, d_products_OITD)
-    del attended_OITD
-    d_attended_OxITxD = d_products_OITD.mul_(direction.tokens).flatten(1, 2)
-    # Through m = attention @ attended.
-    add_product(d_attended_OUD, direction.attention.mT, d_attended_OxITxD)
-    return d_attended_OxITxD @ direction.attended.mT
-
-
-def _add_sum_of_products(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add Σ_o left_o o right_o, which are I T D each, to `total`, which may be more precise."""
-    if total.dtype == left.dtype:
-        # One pass, where a product and its sum would take three and memory for it.
-        for one, other in zip(left, right, strict=True):
-            total.addcmul_(one, other)
-    else:
-        total.add_((left * right).sum(dim=0, dtype=total.dtype))

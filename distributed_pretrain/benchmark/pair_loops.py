@@ -1,7 +1,8 @@
 """The authors' way of LIMITR and GLoRIA: one report after the other against all images.
 
 References for the benchmark and the tests, plain and faithful: the report is repeated for every
-image, each direction makes its own products, and automatic differentiation keeps everything. The
+image, vectors lie in columns and are copied into rows and back, each direction makes its own
+scores, lengths and cosines are spelled out, and automatic differentiation keeps everything. The
 pad masks are right, though (the authors' repeat them in the wrong order), and dropout is off.
 """
 
@@ -9,13 +10,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from distributed_pretrain.alignment.limitr import LimitrSimilarity
 
-# B images, Q vectors that attend (words or regions), K vectors that are attended, D dim.
+# B images, R regions, W words of one report, Q vectors that attend, K that are attended, D dim.
 
 SHARPNESS = 4.0
+WORD_SHARPNESS = 5.0
+EPSILON = 1e-8
 
 
 def limitr_loop(
@@ -23,42 +25,49 @@ def limitr_loop(
 ) -> tuple[Tensor, Tensor]:
     """Both similarities of the `authors` variant, images x reports."""
     assert module.variant == "authors", "the loop is the public code's"
-    report_columns, image_columns = [], []
+    regions_BDR = regions.mT.contiguous()
+    report_columns: list[Tensor] = []
+    image_columns: list[Tensor] = []
     for report_words, mask in zip(words, word_mask, strict=True):
-        repeated = report_words[mask].repeat(len(regions), 1, 1)
-        for columns, head, queries, keys in (
-            (report_columns, module.report_head, repeated, regions),
-            (image_columns, module.image_head, regions, repeated),
+        words_BDW = report_words[mask].T.contiguous().repeat(len(regions), 1, 1)
+        words_BWD = words_BDW.mT.contiguous()
+        for columns, head, aligned in (
+            (report_columns, module.report_head, _attended(words_BDW, regions_BDR) * words_BWD),
+            (image_columns, module.image_head, _attended(regions_BDR, words_BDW) * regions),
         ):
-            attended = _attend(queries, keys)
-            aligned = F.normalize(attended * queries, dim=-1)
-            columns.append(torch.sigmoid(head(_aggregate(module, aligned))))
+            columns.append(torch.sigmoid(head(_aggregated(module, _unit(aligned)))))
     return torch.cat(report_columns, dim=1), torch.cat(image_columns, dim=1)
 
 
 def gloria_loop(regions: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
     """log Σ_j e^{5 cos(m_j, t_j)} of every pair, images x reports."""
+    regions_BDR = regions.mT.contiguous()
     columns = []
     for report_words, mask in zip(words, word_mask, strict=True):
-        repeated = report_words[mask].repeat(len(regions), 1, 1)
-        attended = _attend(repeated, regions)
-        cosine = F.cosine_similarity(repeated.flatten(0, 1), attended.flatten(0, 1))
-        exponentials = (5 * cosine.view(repeated.shape[:2])).exp()
-        columns.append(exponentials.sum(dim=1, keepdim=True).log())
+        words_BDW = report_words[mask].T.contiguous().repeat(len(regions), 1, 1)
+        words_BWD = words_BDW.mT.contiguous()
+        attended_BWD = _attended(words_BDW, regions_BDR)
+        lengths_BW = words_BWD.norm(dim=-1) * attended_BWD.norm(dim=-1)
+        cosine_BW = (words_BWD * attended_BWD).sum(dim=-1) / lengths_BW.clamp(min=EPSILON)
+        columns.append((WORD_SHARPNESS * cosine_BW).exp().sum(dim=1, keepdim=True).log())
     return torch.cat(columns, dim=1)
 
 
-def _attend(queries_BQD: Tensor, keys_BKD: Tensor) -> Tensor:
-    """What each query sees: a softmax of the raw scores over the queries, then over the keys."""
-    scores_BKQ = keys_BKD @ queries_BQD.mT
-    over_queries_BKQ = scores_BKQ.softmax(dim=2)
-    attention_BQK = (over_queries_BKQ.mT.contiguous() * SHARPNESS).softmax(dim=2)
-    return attention_BQK @ keys_BKD
+def _attended(queries_BDQ: Tensor, keys_BDK: Tensor) -> Tensor:
+    """What each query sees, in rows: a softmax of the scores over the queries, then the keys."""
+    scores_BKQ = keys_BDK.mT.contiguous() @ queries_BDQ
+    over_queries_BQK = scores_BKQ.softmax(dim=-1).mT.contiguous()
+    attention_BQK = (over_queries_BQK * SHARPNESS).softmax(dim=-1)
+    return (keys_BDK @ attention_BQK.mT.contiguous()).mT.contiguous()
 
 
-def _aggregate(module: LimitrSimilarity, aligned_BQD: Tensor) -> Tensor:
+def _aggregated(module: LimitrSimilarity, aligned_BQD: Tensor) -> Tensor:
     local_BQD = module.local_gate(aligned_BQD).tanh()
-    mean_BD = aligned_BQD.mean(dim=1)
-    gate_BQD = module.global_gate(mean_BD).tanh()[:, None].repeat(1, aligned_BQD.shape[1], 1)
+    gate_BD = module.global_gate(aligned_BQD.mean(dim=1)).tanh()
+    gate_BQD = gate_BD[:, None].repeat(1, aligned_BQD.shape[1], 1)
     weights_BQ = module.score(local_BQD * gate_BQD)[..., 0].softmax(dim=1)
-    return F.normalize((weights_BQ[..., None] * aligned_BQD).sum(dim=1), dim=-1)
+    return _unit((weights_BQ[..., None] * aligned_BQD).sum(dim=1))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / (vectors.pow(2).sum(dim=-1, keepdim=True).sqrt() + EPSILON)

@@ -46,7 +46,8 @@ class AugmentationConfig(Config):
     `crop` is `random_resized` (`crop_area_fraction` and `crop_aspect_ratio` of the image),
     `padded_crop` (a square of `padded_crop_fraction` of the padded square's side, anywhere in it:
     LIMITR's 224 of 256) or `none` (as in evaluation). Evaluation shows the middle
-    `evaluation_crop_fraction` of the padded square's side.
+    `evaluation_crop_fraction` of the padded square's side. What is shown is resized once, from
+    the stored pixels, where LIMITR goes by way of 256 px.
 
     The flip does not touch the report: "left" and "right" keep their words, which is what the
     authors do and what `horizontal_flip: false` avoids. The views of a study are flipped together.

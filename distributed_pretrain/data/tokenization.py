@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import (
-    Encoding,
     Tokenizer,
     decoders,
     models,
@@ -43,6 +41,7 @@ class SentenceTokenizer:
         self._backend: Tokenizer = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
+        self._continues_word = _continuing_pieces(self._backend)
         self._max_tokens = max_tokens
         self._cls_id = _required(tokenizer.cls_token_id, "CLS")
         self._sep_id = _required(tokenizer.sep_token_id, "SEP")
@@ -52,7 +51,7 @@ class SentenceTokenizer:
     def load(cls, name_or_folder: str | Path, *, max_tokens: int = 512) -> Self:
         """The tokenizer of a hub model (cached or downloaded) or of a local folder.
 
-        Raises InputError when neither is there or it has no fast (Rust) form.
+        Raises InputError when neither is there, it has no fast (Rust) form or is no WordPiece.
         """
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(name_or_folder), use_fast=True)
@@ -84,57 +83,41 @@ class SentenceTokenizer:
         without any token.
         """
         flat = [sentence for sentences in reports for sentence in sentences]
-        encoded = iter(self._backend.encode_batch(flat, add_special_tokens=False))
-        kept = [self._fitting([next(encoded) for _ in report]) for report in reports]
+        encoded = iter(self._backend.encode_batch_fast(flat, add_special_tokens=False))
+        kept = [self._fitting([next(encoded).ids for _ in report]) for report in reports]
         if not all(kept):
             empty = reports[kept.index([])]
             raise ValueError(f"a report without tokens: {list(empty)!r}")
 
-        lengths = [2 + sum(len(each.token_ids) for each in sentences) for sentences in kept]
+        lengths = [2 + sum(map(len, sentences)) for sentences in kept]
         width = -(-max(lengths) // _TOKEN_MULTIPLE) * _TOKEN_MULTIPLE
         width = min(width, self._max_tokens)
         token_ids = np.full((len(kept), width), self.pad_token_id, dtype=np.int64)
         sentence_index = np.full((len(kept), width), -1, dtype=np.int64)
-        word_index = np.full((len(kept), width), -1, dtype=np.int64)
         for row, (sentences, length) in enumerate(zip(kept, lengths, strict=True)):
+            inner = slice(1, length - 1)
             token_ids[row, 0], token_ids[row, length - 1] = self._cls_id, self._sep_id
-            start, first_word = 1, 0
-            for number, sentence in enumerate(sentences):
-                place = slice(start, start + len(sentence.token_ids))
-                token_ids[row, place] = sentence.token_ids
-                sentence_index[row, place] = number
-                word_index[row, place] = sentence.word_ids
-                # Words come numbered within their sentence: go on counting in the next.
-                word_index[row, place] += first_word
-                start, first_word = place.stop, int(word_index[row, place.stop - 1]) + 1
+            token_ids[row, inner] = np.concatenate(sentences)
+            numbers = np.arange(len(sentences))
+            sentence_index[row, inner] = np.repeat(numbers, [len(ids) for ids in sentences])
+        in_sentence = sentence_index >= 0
+        begins_word = in_sentence & ~self._continues_word[token_ids]
         return ReportTokens(
             token_ids=torch.from_numpy(token_ids),
             token_mask=torch.from_numpy(_prefix_mask(lengths, width)),
             sentence_index=torch.from_numpy(sentence_index),
             sentence_mask=torch.from_numpy(_prefix_mask([len(s) for s in kept])),
-            word_index=torch.from_numpy(word_index),
+            word_index=torch.from_numpy(
+                np.where(in_sentence, np.cumsum(begins_word, axis=1) - 1, -1)
+            ),
         )
 
-    def _fitting(self, encodings: Sequence[Encoding]) -> list[_Sentence]:
-        sentences = [_Sentence(each.ids, each.word_ids) for each in encodings if each.ids]
+    def _fitting(self, sentences: list[list[int]]) -> list[list[int]]:
+        sentences = [ids for ids in sentences if ids]
         room = self._max_tokens - 2
-        ends = np.cumsum([len(sentence.token_ids) for sentence in sentences])
+        ends = np.cumsum([len(ids) for ids in sentences])
         fitting = int(np.searchsorted(ends, room, side="right"))
-        return sentences[:fitting] or [sentence.first(room) for sentence in sentences[:1]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Sentence:
-    """At least one token, and the word of the sentence that each belongs to.
-
-    Only special tokens belong to none, and these are not added yet.
-    """
-
-    token_ids: list[int]
-    word_ids: list[int | None]
-
-    def first(self, tokens: int) -> _Sentence:
-        return _Sentence(self.token_ids[:tokens], self.word_ids[:tokens])
+        return sentences[:fitting] or [ids[:room] for ids in sentences[:1]]
 
 
 def train_wordpiece(texts: Iterable[str], folder: Path, *, vocabulary_size: int) -> None:
@@ -176,6 +159,20 @@ def _wordpiece(vocabulary: dict[str, int] | None) -> Tokenizer:
     tokenizer.pre_tokenizer = _PRE_TOKENIZER
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
+
+
+def _continuing_pieces(backend: Tokenizer) -> NDArray[np.bool_]:
+    """True for the tokens ("##ing") that go on with the word of the token before them.
+
+    The tokenizer's own account of words needs the slower of its two encodings.
+    """
+    if not isinstance(backend.model, models.WordPiece):
+        raise InputError("the tokenizer does not split words as BERT does: use that of a BERT")
+    prefix = backend.model.continuing_subword_prefix
+    pieces = backend.get_vocab()
+    continues = np.zeros(1 + max(pieces.values()), dtype=np.bool_)
+    continues[[number for piece, number in pieces.items() if piece.startswith(prefix)]] = True
+    return continues
 
 
 def _prefix_mask(lengths: Sequence[int], width: int | None = None) -> NDArray[np.bool_]:

@@ -1,8 +1,9 @@
-"""Phrase grounding: boxes and masks on the model's square, CNR, and heat of phrases."""
+"""Phrase grounding: boxes and masks on the model's square, and heat of phrases."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,10 +18,6 @@ from distributed_pretrain.evaluation.geometry import (
     image_extent,
     mask_on_model_square,
     region_map_on_pixels,
-)
-from distributed_pretrain.evaluation.grounding import (
-    contrast_to_noise,
-    pointing_hits,
 )
 from distributed_pretrain.evaluation.studies import (
     EmbeddedStudies,
@@ -118,77 +115,7 @@ def test_regions_are_row_major_and_spread_over_the_image() -> None:
     assert corners.tolist() == [0, 2, 3, 5]
 
 
-# ---- contrast to noise
-
-
-def _naive_cnr(heat: Tensor, inside: Tensor, valid: Tensor) -> float:
-    parts: dict[bool, list[float]] = {True: [], False: []}
-    for row in range(heat.shape[0]):
-        for column in range(heat.shape[1]):
-            if valid[row, column]:
-                parts[bool(inside[row, column])].append(float(heat[row, column]))
-    means = {side: sum(values) / len(values) for side, values in parts.items()}
-    variances = {
-        side: sum((value - means[side]) ** 2 for value in values) / len(values)
-        for side, values in parts.items()
-    }
-    return float((means[True] - means[False]) / (variances[True] + variances[False]) ** 0.5)
-
-
-def _random_heat(phrases: int) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    heat = torch.randn(phrases, 9, 11, generator=generator, dtype=torch.float64)
-    inside = torch.rand(phrases, 9, 11, generator=generator) < 0.3
-    valid = torch.rand(phrases, 9, 11, generator=generator) < 0.8
-    return heat, inside, valid
-
-
-def test_the_contrast_to_noise_equals_a_naive_loop() -> None:
-    heat, inside, valid = _random_heat(5)
-    expected = [_naive_cnr(*each) for each in zip(heat, inside, valid, strict=True)]
-    assert contrast_to_noise(heat, inside, valid).tolist() == pytest.approx(expected, abs=1e-12)
-
-
-def test_the_contrast_to_noise_is_signed() -> None:
-    heat, inside, valid = _random_heat(3)
-    torch.testing.assert_close(
-        contrast_to_noise(-heat, inside, valid), -contrast_to_noise(heat, inside, valid)
-    )
-    lit = heat + 5 * inside
-    assert (contrast_to_noise(lit, inside, valid) > 2).all()
-
-
-def test_gain_and_offset_do_not_change_the_contrast_to_noise() -> None:
-    heat, inside, valid = _random_heat(3)
-    torch.testing.assert_close(
-        contrast_to_noise(0.01 * heat + 7, inside, valid), contrast_to_noise(heat, inside, valid)
-    )
-
-
-def test_padding_outside_the_image_reaches_neither_figure() -> None:
-    heat, inside, valid = _random_heat(3)
-    spoiled = heat.masked_fill(~valid, 1e6)
-    assert torch.equal(
-        contrast_to_noise(spoiled, inside, valid), contrast_to_noise(heat, inside, valid)
-    )
-    assert pointing_hits(spoiled, valid, valid).all()
-
-
-def test_flat_heat_and_boxes_of_nothing_or_everything_score_zero() -> None:
-    heat, inside, valid = _random_heat(3)
-    heat[0] = 0.25
-    inside[1] = False
-    inside[2] = True
-    assert contrast_to_noise(heat, inside, valid).tolist() == [0.0, 0.0, 0.0]
-
-
-def test_a_hit_is_the_hottest_pixel_inside_a_box() -> None:
-    heat = torch.zeros(2, 4, 4)
-    heat[:, 1, 2] = 1
-    inside = torch.zeros(2, 4, 4, dtype=torch.bool)
-    inside[0, 1, 1:] = True
-    inside[1, 2, 1:] = True
-    assert pointing_hits(heat, inside, torch.ones_like(inside)).tolist() == [True, False]
+# ---- a whole split through a method
 
 
 def test_by_default_the_heat_of_a_region_is_its_cosine_with_the_phrase_of_its_own_image() -> None:
@@ -270,6 +197,10 @@ LIT = (8, 4, 12, 8)  # x, y, width, height
 
 
 def _studies(*boxes: tuple[Box, ...], masked: int = 0) -> EmbeddedStudies:
+    return embed_studies(BrightnessMethod(), [_filled_batch(*boxes, masked=masked)] * 2, "lovt")
+
+
+def _filled_batch(*boxes: tuple[Box, ...], masked: int = 0) -> tuple[HostBatch, Batch]:
     """Studies with a bright block at LIT, then `masked` rows that only fill up the batch."""
     x, y, width, height = LIT
     records = tuple(_study(f"study-{i}", each) for i, each in enumerate(boxes))
@@ -291,8 +222,28 @@ def _studies(*boxes: tuple[Box, ...], masked: int = 0) -> EmbeddedStudies:
         samples_consumed=0,
         replaced=0,
     )
-    batch = Batch(keys=keys, images=images, report=report, sample_mask=mask)
-    return embed_studies(BrightnessMethod(), [(host, batch)] * 2, "lovt")
+    return host, Batch(keys=keys, images=images, report=report, sample_mask=mask)
+
+
+class BothViewsMethod(BrightnessMethod):
+    """Adds to an image's embedding the brightness of its lateral, where there is one."""
+
+    def embed_images(self, batch: Batch) -> ImageEmbeddings:
+        assert batch.lateral is not None
+        assert batch.lateral_mask is not None
+        frontal = super().embed_images(batch)
+        bright = batch.lateral.mean(dim=(1, 2, 3)) * batch.lateral_mask
+        return replace(frontal, image=frontal.image + bright[:, None])
+
+
+def test_a_method_may_embed_studies_by_both_views() -> None:
+    host, batch = _filled_batch((), (), masked=1)
+    lateral = torch.full_like(batch.images, 3.0)
+    both = replace(batch, lateral=lateral, lateral_mask=torch.tensor([True, False, True]))
+    plain = embed_studies(BrightnessMethod(), [(host, batch)], "lovt")
+    seen = embed_studies(BothViewsMethod(), [(host, both)], "lovt")
+    torch.testing.assert_close(seen.image - plain.image, torch.tensor([[3.0, 3.0], [0.0, 0.0]]))
+    assert torch.equal(seen.regions, plain.regions)
 
 
 def test_rows_that_fill_up_a_batch_are_not_studies() -> None:
@@ -319,6 +270,24 @@ def test_the_right_phrase_lights_its_box_and_the_wrong_one_the_rest() -> None:
     assert right > 2
     assert wrong < -2
     assert grounding.hits[:2].tolist() == [True, False]
+
+
+def test_boxes_follow_what_a_cropping_evaluation_shows() -> None:
+    # The middle 24 of 32 stored pixels are shown: model pixel p is stored 0.75 p + 4.
+    x, y, width, height = LIT
+    stored = _box(0.75 * x + 4, 0.75 * y + 4, 0.75 * width, 0.75 * height)
+    method = BrightnessMethod()
+    cropped = embed_studies(method, [_filled_batch((stored,))], "lovt", crop_fraction=0.75)
+    whole = embed_studies(method, [_filled_batch((_box(*LIT),))], "lovt")
+    ours, theirs = (
+        ground_phrases(method, studies, _encode, torch.device("cpu"))
+        for studies in (cropped, whole)
+    )
+    assert ours is not None
+    assert theirs is not None
+    assert ours.model_boxes[0][0] == pytest.approx(LIT)
+    assert torch.equal(ours.contrast, theirs.contrast)
+    assert ours.hits.all()
 
 
 def test_boxes_of_one_phrase_on_one_image_are_one_union() -> None:

@@ -130,11 +130,10 @@ def gradients(
     regions: Tensor,
     words: Tensor,
 ) -> dict[str, Tensor]:
-    leaves = {"regions": regions, "words": words}
-    leaves = {name: each.clone().requires_grad_() for name, each in leaves.items()}
+    regions, words = (each.clone().requires_grad_() for each in (regions, words))
     module.zero_grad()
-    total(similarity(**leaves)).backward()
-    found = {name: leaf.grad for name, leaf in leaves.items()}
+    total(similarity(regions, words)).backward()
+    found = {"regions": regions.grad, "words": words.grad}
     found |= {name: parameter.grad for name, parameter in module.named_parameters()}
     complete = {name: gradient for name, gradient in found.items() if gradient is not None}
     assert complete.keys() == found.keys(), "every parameter must get a gradient"
@@ -246,7 +245,9 @@ def test_dropout_is_the_same_for_any_chunks_and_any_padding(regions: Tensor, wor
 
         def seeded(regions: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
             torch.manual_seed(7)
-            return module(regions, F.pad(words, (0, 0, 0, padding)), mask, REGION_MASK)
+            padded_words = F.pad(words, (0, 0, 0, padding))
+            sides: tuple[Tensor, Tensor] = module(regions, padded_words, mask, REGION_MASK)
+            return sides
 
         return gradients(module, seeded, regions, words)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from data_shards.records.errors import InputError
 from distributed_pretrain.batch import ReportTokens
@@ -80,6 +82,24 @@ def test_the_pieces_of_a_word_share_a_number(folder: Path) -> None:
     assert max(map(len, words_of(tokens))) > 1
     assert words_of(tokens, 1) == words_of(tokenizer.encode([CORPUS[:1]]))
     assert torch.equal(tokens.word_index < 0, tokens.sentence_index < 0)
+
+
+def test_words_are_those_that_the_tokenizer_counts(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    text = "Pleural-based (2.5 cm) opacity, ##odd unknownish ___ naïve ¶ effusions."
+    reference = AutoTokenizer.from_pretrained(str(folder))(text, add_special_tokens=False)
+    (words,) = SentenceTokenizer.load(folder).encode([[text]]).word_index
+    assert words[words >= 0].tolist() == reference.word_ids()
+
+
+def test_a_tokenizer_that_is_no_wordpiece_is_refused() -> None:
+    backend = Tokenizer(models.BPE({"a": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3}, []))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    with pytest.raises(InputError, match="use that of a BERT"):
+        SentenceTokenizer(tokenizer, max_tokens=16)
 
 
 def test_no_word_reaches_across_sentences(folder: Path) -> None:

@@ -36,7 +36,7 @@ def similarity(golden: dict[str, Tensor]) -> LimitrSimilarity:
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).norm() / expected.norm()).item()
+    return float((found - expected).norm() / expected.norm())
 
 
 def test_limitr_s_external_loss_and_gradient_equal_the_authors(

@@ -1,0 +1,37 @@
+"""Phantom studies for the tests of the data path: drawn and built once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_shards.build import build_shards
+from data_shards.config import ShardsConfig
+from data_shards.profiles import validate
+from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
+from tests.distributed_pretrain.phantom_batches import STUDIES
+
+
+@pytest.fixture(scope="session")
+def phantom_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training split of `STUDIES` studies, with labels and most with a lateral."""
+    folder = tmp_path_factory.mktemp("phantom")
+    source = {"name": "phantom", "archive": folder / "archive", "train_studies": STUDIES}
+    values = {
+        "source": {**source, "validate_studies": 2, "test_studies": 2, "image_size_px": 64},
+        "output": folder / "shards",
+        "longest_side_px": 64,
+        "samples_per_shard": 8,
+        "workers": 1,
+    }
+    build_shards(validate(ShardsConfig, values, where="test"))
+    return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> SentenceTokenizer:
+    """A WordPiece tokenizer of few words, which splits the others into pieces."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_wordpiece(["The lungs are clear.", "No effusion."], folder, vocabulary_size=100)
+    return SentenceTokenizer.load(folder)
