@@ -26,6 +26,7 @@ from distributed_pretrain.evaluation.retrieval import RETRIEVAL_METRICS
 from distributed_pretrain.losses.collectives import from_main, wait_for_all
 from distributed_pretrain.methods.base import JointSpace, Method
 from distributed_pretrain.methods.catalog import build_method
+from distributed_pretrain.models.ema import EmaTeacher
 from distributed_pretrain.telemetry.flops import StepFlops
 from distributed_pretrain.telemetry.telemetry import Telemetry
 from distributed_pretrain.training.config import OptimizerConfig
@@ -129,6 +130,14 @@ def check_against_method(config: PretrainConfig, method: Method) -> None:
         raise InputError(
             f"data.max_tokens={config.data.max_tokens}: the report encoder takes at most "
             f"{method.max_tokens} tokens: use that or less"
+        )
+    distributed = config.training.distributed
+    cuts_weights = distributed.name == "deepspeed" and distributed.zero_stage == 3
+    if cuts_weights and any(isinstance(each, EmaTeacher) for each in method.modules()):
+        raise InputError(
+            "training.distributed.zero_stage=3 cuts up the weights that the teacher of "
+            f"method.name={config.method.name} averages: use zero_stage 2 or less, or "
+            "training.distributed.name=ddp"
         )
     known = {"total", *method.term_weights}
     if isinstance(method, JointSpace):
