@@ -45,7 +45,8 @@ def draw_comparison(path: Path, methods: Sequence[ComparedMethod], results: Resu
     empty line.
     """
     figure = Figure(figsize=(11, 4.2 + 0.28 * len(methods)), dpi=110, layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1.2 + 0.28 * len(methods), 3.0))
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2 + 0.28 * len(methods), 3.0))
+    above, below = parts[:, 0]
     panels = above.subplots(1, len(SHOWN), sharey=True)
     for axes, measure in zip(panels, SHOWN, strict=True):
         _draw_measure(axes, measure, methods, results)
