@@ -92,7 +92,7 @@ class ReportEncoder(nn.Module):
         own_layers = self.bert.encoder.layer
         if not 1 <= layers <= len(own_layers):
             raise InputError(
-                f"layers={layers}: the report encoder has {len(own_layers)} layers: "
+                f"report_layers={layers}: the report encoder has {len(own_layers)} layers: "
                 f"keep from 1 to {len(own_layers)}"
             )
         self.bert.encoder.layer = own_layers[:layers]
