@@ -210,7 +210,7 @@ class Mgca(Method, JointSpace):
         words = unit_vectors(phrases.parts, phrases.part_mask)
         cosine = words @ unit_vectors(images.regions.flatten(1, 2)).mT
         attention = (cosine / self.config.token_temperature).softmax(dim=2)
-        heat = torch.einsum("pw,pwr->pr", phrases.part_weights, attention)
+        heat: Tensor = torch.einsum("pw,pwr->pr", phrases.part_weights, attention)
         return heat.unflatten(1, images.regions.shape[1:3])
 
     def _embed_images(self, images: Tensor, sample_mask: Tensor) -> ImageEmbeddings:
