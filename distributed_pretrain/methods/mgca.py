@@ -211,7 +211,7 @@ class Mgca(Method, JointSpace):
         cosine = words @ unit_vectors(images.regions.flatten(1, 2)).mT
         attention = (cosine / self.config.token_temperature).softmax(dim=2)
         heat: Tensor = torch.einsum("pw,pwr->pr", phrases.part_weights, attention)
-        return heat.unflatten(1, images.regions.shape[1:3])
+        return heat.view(images.regions.shape[:3])
 
     def _embed_images(self, images: Tensor, sample_mask: Tensor) -> ImageEmbeddings:
         tokens = encode_image_tokens(self.image_encoder, images, sample_mask)
