@@ -192,7 +192,7 @@ class Gloria(Method, JointSpace):
             phrases.part_mask,
             attention_temperature=self.config.attention_temperature,
         )
-        return attention.unflatten(1, images.regions.shape[1:3])
+        return attention.view(images.regions.shape[:3])
 
     def feature_map(
         self, images: Float[Tensor, "batch 1 height width"]

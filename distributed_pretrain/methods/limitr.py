@@ -289,8 +289,8 @@ class Limitr(Method, JointSpace):
         attention = self.similarity_of_pairs.phrase_attention(
             regions, phrases.parts, phrases.part_mask, region_mask
         )
-        grid = images.regions.shape[1:3]
-        return attention[:, : grid.numel()].unflatten(1, grid)
+        rows, columns = images.regions.shape[1:3]
+        return attention[:, : rows * columns].view(-1, rows, columns)
 
     def feature_map(
         self, images: Float[Tensor, "batch 1 height width"]
