@@ -56,30 +56,6 @@ class ImageEncoder(nn.Module):
         (last_map,) = encode_real(self._encode, images, sample_mask)
         return last_map
 
-    def last_two_maps(
-        self,
-        images: Float[Tensor, "batch 1 height width"],
-        sample_mask: Bool[Tensor, " batch"] | None = None,
-    ) -> tuple[
-        Float[Tensor, "batch _ third_rows third_columns"],
-        Float[Tensor, "batch {self.channels} rows columns"],
-    ]:
-        """The maps of a ResNet's third and last stage; masked images as in `forward`.
-
-        Raises InputError for another backbone.
-        """
-        third_map, last_map = encode_real(self.resnet().last_two_maps, images, sample_mask)
-        return third_map, last_map
-
-    def resnet(self) -> ResNetTrunk:
-        """The backbone, of which more than the last map is asked; InputError if it is no ResNet."""
-        if isinstance(self.backbone, ResNetTrunk):
-            return self.backbone
-        raise InputError(
-            "image_encoder.backbone: this method reads the third stage of a ResNet: choose one of "
-            f"{', '.join(RESNETS)}"
-        )
-
     def _encode(self, pixels: Tensor) -> tuple[Tensor]:
         maps = self.backbone(pixels)
         last_map: Tensor = maps[_MAP] if isinstance(maps, dict) else maps

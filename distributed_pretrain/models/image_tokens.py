@@ -1,4 +1,4 @@
-"""An image as one vector and its regions, and where a class token looks (MGCA)."""
+"""An image as one vector and its regions, for methods that compare these with words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distributed_pretrain.models.vision_transformer import (
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """What MGCA reads of an image encoder, zeros for images that were masked out.
+    """What GLoRIA, LIMITR and MGCA read of an image encoder, zeros for masked images.
 
     `class_attention` is what the class token pays each region (see `PatchTokens`), None where
     there is no class token.
@@ -65,5 +65,6 @@ def encode_image_tokens(
 
         image, patches, attention = encode_real(patch_tokens, images, sample_mask)
         return ImageTokens(image, patches.permute(0, 2, 3, 1), attention)
-    third_map, last_map = encoder.last_two_maps(images, sample_mask)
+    assert isinstance(trunk, ResNetTrunk), "region_channels refuses others"
+    third_map, last_map = encode_real(trunk.last_two_maps, images, sample_mask)
     return ImageTokens(last_map.mean(dim=(2, 3)), third_map.permute(0, 2, 3, 1), None)

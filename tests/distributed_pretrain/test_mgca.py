@@ -20,6 +20,7 @@ from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.image_tokens import encode_image_tokens, region_channels
 from distributed_pretrain.models.masked_batch_norm import MaskedBatchNorm
 from distributed_pretrain.models.report_encoder import new_report_encoder
+from distributed_pretrain.models.resnet import ResNetTrunk
 from distributed_pretrain.models.vision_transformer import VisionTransformerTrunk
 from tests.distributed_pretrain.tiny_methods import (
     PROFILES,
@@ -103,6 +104,17 @@ def test_the_regions_of_a_resnet_are_its_third_stage_and_count_alike() -> None:
     assert model.feature_map(BATCH.images).shape[2:] == (2, 2)
     assert images.regions.shape == (6, 4, 4, 16)
     torch.testing.assert_close(images.region_weights, torch.full((6, 4, 4), 1 / 16))
+
+
+def test_the_last_stage_of_a_resnet_goes_on_from_its_regions() -> None:
+    encoder = tiny_mgca().eval().image_encoder
+    tokens = encode_image_tokens(encoder, BATCH.images)
+    trunk = encoder.backbone
+    assert isinstance(trunk, ResNetTrunk)
+    last_map = trunk.layer4(tokens.regions.permute(0, 3, 1, 2))
+    torch.testing.assert_close(last_map, encoder(BATCH.images))
+    torch.testing.assert_close(tokens.image, last_map.mean(dim=(2, 3)))
+    assert tokens.regions.shape[3] == region_channels(encoder)
 
 
 def test_the_patches_of_a_vit_count_by_what_the_class_token_pays_them() -> None:
