@@ -242,8 +242,13 @@ def test_a_method_may_embed_studies_by_both_views() -> None:
     both = replace(batch, lateral=lateral, lateral_mask=torch.tensor([True, False, True]))
     plain = embed_studies(BrightnessMethod(), [(host, batch)], "lovt")
     seen = embed_studies(BothViewsMethod(), [(host, both)], "lovt")
-    torch.testing.assert_close(seen.image - plain.image, torch.tensor([[3.0, 3.0], [0.0, 0.0]]))
-    assert torch.equal(seen.regions, plain.regions)
+    assert seen.joint is not None
+    assert plain.joint is not None
+    of_both, of_frontal = seen.joint.images, plain.joint.images
+    torch.testing.assert_close(
+        of_both.image - of_frontal.image, torch.tensor([[3.0, 3.0], [0.0, 0.0]])
+    )
+    assert torch.equal(of_both.regions, of_frontal.regions)
 
 
 def test_rows_that_fill_up_a_batch_are_not_studies() -> None:
