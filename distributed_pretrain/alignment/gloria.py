@@ -37,7 +37,7 @@ from distributed_pretrain.losses.precision import full_precision, zero_where_pad
 # B images, R regions of each, C reports, W words of each, D dim.
 
 # Scores, attention, G α and their gradients are all of one size: so many are there at a time.
-_TENSORS_OF_A_BLOCK = 4
+_TENSORS_OF_A_BLOCK = 8
 
 
 def gloria_similarity(

@@ -64,7 +64,7 @@ class LimitrSimilarity(nn.Module):
 
     `chunk_size` pairs are compared at a time, and once more in backward: any gives the same
     result, and memory grows with it. By default a few on a CPU and some hundred on a GPU, and a
-    fixed sum of bytes (240 MiB, 2 GiB) saves backward some of the work.
+    fixed sum of bytes (320 MiB, 2 GiB) saves backward some of the work.
     """
 
     def __init__(self, dim: int, variant: Variant = "paper", chunk_size: int | None = None) -> None:

@@ -17,11 +17,11 @@ from torch import Tensor
 
 # What the largest tensor of a block may take: on a CPU what its cache holds between the passes
 # over it, on a GPU what keeps it busy.
-_CPU_BLOCK_BYTES = 2**23
+_CPU_BLOCK_BYTES = 2**24
 _GPU_BLOCK_BYTES = 2**28
 
 # What forward may leave for backward, which then computes less again.
-_CPU_KEPT_BYTES = 240 * 2**20
+_CPU_KEPT_BYTES = 320 * 2**20
 _GPU_KEPT_BYTES = 2**31
 
 

@@ -148,10 +148,10 @@ def run(method: Method, overrides: Sequence[str]) -> None:
         f"{config.threads} threads; median {config.clock} seconds of {config.repeats}"
     )
     if not cpu_multiplies_bfloat16():
-        print("  this CPU has no bfloat16 products: those forms multiply in float32")
+        print("  this CPU has no bfloat16 products: those forms are not measured")
     rows, rates = measure(method, config)
-    print(f"  large matrix products: {rates['float32']:.0f} GFLOP/s in float32", end="")
-    print(f", {rates['bfloat16']:.0f} in bfloat16")
+    for precision, rate in rates.items():
+        print(f"  large matrix products in {precision}: {rate:.0f} GFLOP/s")
     print(f"  {'form':32s} {'seconds':>8s}  to loop (spread)      to floor  peak MiB")
     for row in rows:
         ratios = row.time_ratios
@@ -162,7 +162,7 @@ def run(method: Method, overrides: Sequence[str]) -> None:
         )
     big_bytes = {}
     if config.big_batch is not None:
-        for form in FORMS[method]:
+        for form in measurable_forms(method):
             if form.target_time_ratio is not None:
                 big_bytes[form.title] = _peak_bytes(method, form, config, config.big_batch)
     print("  peaks are above the inputs, their gradients counted; the floor is the time of the")
@@ -186,9 +186,10 @@ def measure(method: Method, config: PairBenchmarkConfig) -> tuple[list[Row], dic
     """Every form of a method, and the machine's GFLOP/s in either precision."""
     torch.set_num_threads(config.threads)
     clock = time.perf_counter if config.clock == "wall" else time.process_time
-    steps = {form: pair_step(method, form, config, config.batch_size) for form in FORMS[method]}
+    forms = measurable_forms(method)
+    steps = {form: pair_step(method, form, config, config.batch_size) for form in forms}
     seconds: dict[Form, list[float]] = {form: [] for form in steps}
-    rates: dict[Precision, list[float]] = {"float32": [], "bfloat16": []}
+    rates: dict[Precision, list[float]] = {form.precision: [] for form in forms}
     losses: dict[Form, float] = {}
     for _ in range(1 + config.repeats):
         for precision, each in rates.items():
@@ -210,7 +211,7 @@ def measure(method: Method, config: PairBenchmarkConfig) -> tuple[list[Row], dic
             Row(
                 form=form,
                 seconds=own,
-                time_ratios=_ratios(own, seconds[FORMS[method][0]]),
+                time_ratios=_ratios(own, seconds[forms[0]]),
                 floor_ratios=_ratios(own, [gigaflops / rate for rate in rates[form.precision]]),
                 peak_bytes=_peak_bytes(method, form, config, config.batch_size),
                 loss_error=abs(losses[form] / losses[reference] - 1),
@@ -218,6 +219,13 @@ def measure(method: Method, config: PairBenchmarkConfig) -> tuple[list[Row], dic
             )
         )
     return rows, {precision: statistics.median(each) for precision, each in rates.items()}
+
+
+def measurable_forms(method: Method) -> list[Form]:
+    """All forms, the loop first; those in bfloat16 only where they would not run in float32."""
+    return [
+        form for form in FORMS[method] if form.precision == "float32" or cpu_multiplies_bfloat16()
+    ]
 
 
 def pair_step(method: Method, form: Form, config: PairBenchmarkConfig, batch: int) -> Step:
@@ -291,9 +299,7 @@ def form_gflops(method: Method, form: Form, config: PairBenchmarkConfig) -> floa
 
 
 def _gflops_per_second(precision: Precision, clock: Callable[[], float]) -> float:
-    factor = torch.ones(RATE_MATRIX, RATE_MATRIX)
-    if precision == "bfloat16" and cpu_multiplies_bfloat16():
-        factor = factor.bfloat16()
+    factor = torch.ones(RATE_MATRIX, RATE_MATRIX, dtype=getattr(torch, precision))
     # Once unmeasured, as the first product of a shape makes its plan.
     factor @ factor
     started = clock()
@@ -328,10 +334,6 @@ def _verdicts(
     for row in rows:
         title, target = row.form.title, row.form.target_time_ratio
         if target is None:
-            continue
-        if row.form.precision == "bfloat16" and not cpu_multiplies_bfloat16():
-            # The form ran in float32: neither its time nor its error says anything of bfloat16.
-            yield f"{title}: not measurable, this CPU has no bfloat16 products"
             continue
         yield _verdict(f"{title}: time to loop", row.time_ratio, target)
         memory_ratio = row.peak_bytes / max(1, loop.peak_bytes)
