@@ -25,11 +25,11 @@ def external_loss(
     sample_mask: Bool[Tensor, " batch"] | None = None,
     gather: bool = True,
 ) -> Float[Tensor, ""]:
-    """Row plus column cross entropy of all pairs, each a mean over samples (`gather_tokens`).
+    """Row plus column cross entropy of all pairs, each a mean over samples, at least 0.
 
-    With several ranks `similarity` holds this rank's images against the reports of all ranks,
-    so that every pair is compared once, by one rank. The columns' sums over images are
-    completed by exchanging their logarithms, N x A numbers. The average of the ranks' losses,
+    With several ranks `similarity` holds this rank's images against the reports of all ranks
+    (see `gather_tokens`), so that every pair is compared once, by one rank. The columns' sums
+    over images are completed by exchanging their logarithms, N x A numbers. The average of the ranks' losses,
     and of their gradients, is `symmetric_cross_entropy` of the whole matrix in one process.
 
     `gather=False` is that of this rank's own square. `sample_mask` (True = real) takes this rank's
