@@ -62,6 +62,9 @@ class EvaluateConfig(Config):
     labelled_subsets: PositiveInt = Field(
         1, description="how many such sets, without a study in common, the figures are means over"
     )
+    labels: tuple[str, ...] = Field(
+        (), description="those that a linear head is to tell; none: all that the shards have"
+    )
 
 
 @dataclass(frozen=True)
@@ -135,9 +138,33 @@ class _Evaluator:
         wanted = self.config.labelled_studies * self.config.labelled_subsets
         labelled = self._embed(training_split, wanted, joint=False)
         subsets = _subsets(len(labelled.records), self.config.labelled_studies)
-        metrics |= _linear_classification(labelled, subsets, studies)
+        metrics |= self._linear_classification(labelled, subsets, studies)
         metrics |= self._linear_segmentation(training_split, labelled, subsets, test_split, studies)
         return Evaluation(metrics, studies, similarity, grounding)
+
+    def _linear_classification(
+        self, labelled: EmbeddedStudies, subsets: Sequence[slice], studies: EmbeddedStudies
+    ) -> dict[str, float]:
+        """The AUROC of a linear head on the mean of the feature map, for every wanted label."""
+        known = sorted({name for record in labelled.records for name in record.labels})
+        if unknown := [name for name in self.config.labels if name not in known]:
+            raise InputError(
+                f"evaluate: labels: {unknown[0]!r} is no label of the {len(labelled.records)} "
+                f"labelled studies: choose among {', '.join(known)}"
+            )
+        classes = self.config.labels or known
+        if not classes:
+            return {}
+        training, test = (
+            ClassificationSet(each.features.mean(dim=(2, 3)), label_matrix(each.records, classes))
+            for each in (labelled, studies)
+        )
+        area = _mean(
+            linear_auroc(ClassificationSet(training.features[rows], training.labels[rows]), test)
+            for rows in subsets
+        )
+        areas = auroc_metrics(area, classes)
+        return {f"linear_{name}": value for name, value in areas.items()}
 
     def _linear_segmentation(
         self,
@@ -210,25 +237,6 @@ def _subsets(studies: int, size: int) -> list[slice]:
 
 def _mean(values: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(values)).mean(dim=0)
-
-
-def _linear_classification(
-    labelled: EmbeddedStudies, subsets: Sequence[slice], studies: EmbeddedStudies
-) -> dict[str, float]:
-    """The AUROC of a linear head on the mean of the feature map, for every label there is."""
-    classes = sorted({name for record in labelled.records for name in record.labels})
-    if not classes:
-        return {}
-    training, test = (
-        ClassificationSet(each.features.mean(dim=(2, 3)), label_matrix(each.records, classes))
-        for each in (labelled, studies)
-    )
-    area = _mean(
-        linear_auroc(ClassificationSet(training.features[rows], training.labels[rows]), test)
-        for rows in subsets
-    )
-    areas = auroc_metrics(area, classes)
-    return {f"linear_{name}": value for name, value in areas.items()}
 
 
 def _reader(split: ShardSplit) -> ReadMember:

@@ -28,7 +28,8 @@ class ComparisonConfig(Config):
     """Every method times every seed: trained, evaluated, collected in `output`, told on `page`.
 
     `shards_profile` is built into `shards`, which all runs use. The linear tasks are fitted
-    `labelled_subsets` times, each time to other `labelled_studies` training studies, and averaged.
+    `labelled_subsets` times, each time to other `labelled_studies` training studies, and averaged;
+    `labels` are those to tell (none: all).
     `processes` runs go on at a time with `threads` each (null: one for each core). `only` names
     the methods to train now; the page always tells of all.
     """
@@ -41,6 +42,7 @@ class ComparisonConfig(Config):
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
     labelled_studies: PositiveInt = 100
     labelled_subsets: PositiveInt = 3
+    labels: tuple[str, ...] = ()
     figure_images: PositiveInt = 100
     processes: PositiveInt | None = None
     threads: PositiveInt = 1
@@ -71,6 +73,7 @@ class RunJob(Config):
     pretrain: PretrainConfig
     labelled_studies: PositiveInt
     labelled_subsets: PositiveInt
+    labels: tuple[str, ...]
     figure_images: PositiveInt
 
     @property
@@ -97,6 +100,7 @@ def jobs_of(config: ComparisonConfig, overrides: tuple[str, ...] = ()) -> tuple[
             pretrain=_pretrain_config(config, method, seed, overrides),
             labelled_studies=config.labelled_studies,
             labelled_subsets=config.labelled_subsets,
+            labels=config.labels,
             figure_images=config.figure_images,
         )
         for seed in config.seeds

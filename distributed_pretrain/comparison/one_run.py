@@ -49,6 +49,7 @@ def _run(job: RunJob) -> int:
             checkpoint="last",
             labelled_studies=job.labelled_studies,
             labelled_subsets=job.labelled_subsets,
+            labels=job.labels,
         ),
     )
     evaluate_cpu_seconds = time.process_time() - pretrain_cpu_seconds

@@ -113,6 +113,7 @@ def _definitions(config: ComparisonConfig, results: Results) -> str:
         if config.labelled_subsets > 1
         else f"{config.labelled_studies}"
     )
+    labels = ", ".join(config.labels) or "all labels"
     return f"""\
 - Mean over seeds ± half of the 95% confidence interval, 1.96 std(ddof=1) / sqrt(n), in per cent
   except for the CNR. It tells how far other seeds may lie, and with three of them roughly; not how
@@ -124,8 +125,8 @@ def _definitions(config: ComparisonConfig, results: Results) -> str:
 - Grounding CNR: contrast of a phrase's heat inside its box to outside, signed. Without local losses
   LoVT's heat goes through an alignment that nothing has trained.
 - Linear Dice and AUROC: a linear head on the frozen feature map (on its mean for AUROC), fitted to
-  few labelled training studies ({subsets}); mean over the classes of finding. Few, since labels are
-  what pre-training is to save.
+  few labelled training studies ({subsets}), since labels are what pre-training is to save. Means
+  over the classes with masks, and over {labels}.
 - Figure 3 (LoVT, ECCV 2022): cosines of the feature map's cells y, all pairs of an image's cells,
   by their distance over the grid's diagonal, rounded to 0.1; the first {config.figure_images} test
   studies. The paper's curves fall up to 0.6 and may rise beyond, between opposite borders."""

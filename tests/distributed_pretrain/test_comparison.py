@@ -69,6 +69,7 @@ def _command(profile: Path, *overrides: str) -> list[str]:
     return [sys.executable, "-m", "distributed_pretrain", "report", str(profile), *overrides]
 
 
+@pytest.mark.timeout(600)  # three processes that each import everything
 @pytest.mark.xdist_group("comparison")
 def test_a_report_goes_from_nothing_to_a_page_and_goes_on_with_what_failed(tmp_path: Path) -> None:
     profile = _profile(tmp_path)
