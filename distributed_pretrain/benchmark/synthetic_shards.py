@@ -131,9 +131,9 @@ def _study(
     return record, members
 
 
-def _labels(names: Sequence[str], random: np.random.Generator) -> dict[str, float]:
-    drawn = {name: (1.0, 0.0, -1.0, None)[random.integers(4)] for name in names}
-    return {name: value for name, value in drawn.items() if value is not None}
+def _labels(names: Sequence[str], random: np.random.Generator) -> dict[str, float | None]:
+    values = (1.0, 0.0, -1.0, None)
+    return {name: values[random.integers(len(values))] for name in names}
 
 
 def _write_shard(
