@@ -107,7 +107,7 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def _definitions(config: ComparisonConfig, results: Results) -> str:
     samples = {int(run.metrics["samples"]) for each in results.values() for run in each}
-    studies = _range(sorted(samples))
+    studies = _range(sorted(samples)) if samples else "all"
     subsets = (
         f"the mean over {config.labelled_subsets} disjoint sets of {config.labelled_studies}"
         if config.labelled_subsets > 1
@@ -121,12 +121,13 @@ def _definitions(config: ComparisonConfig, results: Results) -> str:
 - Checks take differences seed by seed. *Holds*: the interval of the difference lies above 0;
   *within noise*: it holds 0; *does not hold*: it lies below.
 - All metrics are of {studies} held-out studies, for the weights after the last step.
-- R@k: mean of both directions; identical reports count as one. Guessing finds about k in {studies}.
+- R@k: mean of both directions; identical reports count as one. Guessing finds about
+  k / studies.
 - Grounding CNR: contrast of a phrase's heat inside its box to outside, signed. Without local losses
   LoVT's heat goes through an alignment that nothing has trained.
 - Linear Dice and AUROC: a linear head on the frozen feature map (on its mean for AUROC), fitted to
-  few labelled training studies ({subsets}), since labels are what pre-training is to save. Means
-  over the classes with masks, and over {labels}.
+  few labelled training studies ({subsets}), since labels
+  are what pre-training is to save. Means over the classes with masks, and over {labels}.
 - Figure 3 (LoVT, ECCV 2022): cosines of the feature map's cells y, all pairs of an image's cells,
   by their distance over the grid's diagonal, rounded to 0.1; the first {config.figure_images} test
   studies. The paper's curves fall up to 0.6 and may rise beyond, between opposite borders."""
