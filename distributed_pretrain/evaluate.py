@@ -83,8 +83,9 @@ def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
     evaluation = evaluate_run(run_folder, config)
     path = run_folder / f"evaluation_{config.split}_{config.checkpoint}.json"
     write_text_atomically(path, json.dumps(evaluation.metrics, indent=1))
+    width = max(map(len, evaluation.metrics))
     for name, value in evaluation.metrics.items():
-        print(f"{name:34s} {value:8.4f}")
+        print(f"{name:{width}s} {value:8.4f}")
     print(f"written to {path}", file=sys.stderr)
     return 0
 

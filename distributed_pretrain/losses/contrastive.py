@@ -85,11 +85,13 @@ def symmetric_cross_entropy(
     *,
     temperature: float | Float[Tensor, " 1"],
     sample_mask: Bool[Tensor, " batch"] | None = None,
+    across_ranks: bool = False,
 ) -> Float[Tensor, ""]:
     """Row plus column cross entropy of a square matrix whose diagonal holds the true pairs.
 
     Rows are images, columns reports; each of the two is a mean over the real samples, which
-    `sample_mask` names (True = real). Computed in at least float32.
+    `sample_mask` names (True = real). With `across_ranks` the ranks' matrices count by their real
+    samples (see `mean_over_samples`). Computed in at least float32.
     """
     with full_precision(similarity):
         logits_BB = at_least_float32(similarity) / temperature
@@ -98,4 +100,4 @@ def symmetric_cross_entropy(
         rows_B = without_columns(logits_BB, sample_mask).logsumexp(dim=1)
         columns_B = without_columns(logits_BB.T, sample_mask).logsumexp(dim=1)
         loss_B = rows_B + columns_B - 2 * logits_BB.diagonal()
-        return mean_over_samples(loss_B, sample_mask, across_ranks=False)
+        return mean_over_samples(loss_B, sample_mask, across_ranks=across_ranks)

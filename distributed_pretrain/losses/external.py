@@ -33,11 +33,14 @@ def external_loss(
     ranks' losses, and of their gradients, is `symmetric_cross_entropy` of the whole matrix in one
     process.
 
-    `gather=False` is that of this rank's own square. `sample_mask` (True = real) takes this rank's
-    samples out of rows, columns and counts. Computed in at least float32.
+    `gather=False` is that of this rank's own square, and depends on how samples are spread over
+    ranks; its average over the ranks is still a mean over all samples. `sample_mask` (True = real)
+    takes this rank's samples out of rows, columns and counts. Computed in at least float32.
     """
     if not gather:
-        return symmetric_cross_entropy(similarity, temperature=temperature, sample_mask=sample_mask)
+        return symmetric_cross_entropy(
+            similarity, temperature=temperature, sample_mask=sample_mask, across_ranks=True
+        )
     with full_precision(similarity):
         logits_BA = at_least_float32(similarity) / temperature
         all_mask_A = None

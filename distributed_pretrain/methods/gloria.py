@@ -34,7 +34,12 @@ from distributed_pretrain.methods.encoders import (
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.image_tokens import encode_image_tokens
 from distributed_pretrain.models.report_encoder import ReportEncoder
-from distributed_pretrain.models.two_level_encoder import TwoLevelHeads, embed_words, upsampled
+from distributed_pretrain.models.two_level_encoder import (
+    TwoLevelHeads,
+    check_upsampling,
+    embed_words,
+    upsampled,
+)
 
 # log Σ_j e^{T c_j} / T is the largest c_j but for ln(W) / T: 0.005 for 97 words.
 _NEARLY_MAXIMUM = 1000.0
@@ -90,6 +95,7 @@ class Gloria(Method, JointSpace):
         self.report_encoder = report_encoder
         self.max_tokens = report_encoder.max_tokens
         self.term_weights = {"global": config.global_weight, "local": config.local_weight}
+        check_upsampling(image_encoder, config.upsample_px)
         self.heads = TwoLevelHeads(image_encoder, report_encoder.dim)
 
     def forward(self, batch: Batch) -> GloriaOutputs:

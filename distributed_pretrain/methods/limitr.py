@@ -41,6 +41,7 @@ from distributed_pretrain.models.positions import GridPositions
 from distributed_pretrain.models.report_encoder import ReportEncoder
 from distributed_pretrain.models.two_level_encoder import (
     TwoLevelHeads,
+    check_upsampling,
     embed_words,
     encode_present,
     upsampled,
@@ -138,6 +139,7 @@ class Limitr(Method, JointSpace):
             "internal": config.internal_weight,
         }
         dim = report_encoder.dim
+        check_upsampling(image_encoder, config.upsample_px)
         self.heads = TwoLevelHeads(image_encoder, dim)
         self.lateral_encoder = lateral_encoder
         if lateral_encoder is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from data_shards.profiles import Config
@@ -64,7 +64,7 @@ class MgcaConfig(Config):
     token_temperature: PositiveFloat = 0.1
     prototypes: PositiveInt = 500
     prototype_temperature: PositiveFloat = 0.2
-    sinkhorn_epsilon: PositiveFloat = 0.05
+    sinkhorn_epsilon: Annotated[float, Field(ge=0.005)] = 0.05
     sinkhorn_iterations: PositiveInt = 3
     frozen_prototype_epochs: NonNegativeInt = 1
     contrastive_chunk_size: PositiveInt | None = None

@@ -25,8 +25,9 @@ class GridPositions(nn.Module):
         super().__init__()
         if dim % 4 or dim < 8:
             raise InputError(
-                f"position: sine and cosine of x and y cannot fill {dim} dimensions: choose a "
-                "report encoder whose hidden size is a multiple of 4, or position=false"
+                f"method.position=true: sine and cosine of x and y cannot fill {dim} dimensions: "
+                "choose a report encoder whose hidden size is a multiple of 4, or "
+                "method.position=false"
             )
         self.dim = dim
 

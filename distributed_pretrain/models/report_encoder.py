@@ -62,8 +62,8 @@ class ReportEncoder(nn.Module):
         layers = len(self.bert.encoder.layer)
         if not 1 <= last_layers <= layers:
             raise InputError(
-                f"the sum of the last {last_layers} hidden states: the report encoder has {layers} "
-                f"layers: sum from 1 to {layers}"
+                f"method.last_layers={last_layers}: the report encoder has {layers} layers: "
+                f"sum from 1 to {layers}"
             )
         states = self._encode(token_ids, token_mask, every_layer=True)
         return torch.stack(states[-last_layers:]).sum(dim=0)
@@ -92,7 +92,7 @@ class ReportEncoder(nn.Module):
         own_layers = self.bert.encoder.layer
         if not 1 <= layers <= len(own_layers):
             raise InputError(
-                f"report_layers={layers}: the report encoder has {len(own_layers)} layers: "
+                f"method.report_layers={layers}: the report encoder has {len(own_layers)} layers: "
                 f"keep from 1 to {len(own_layers)}"
             )
         self.bert.encoder.layer = own_layers[:layers]

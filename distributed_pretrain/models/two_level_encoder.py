@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_shards.records.errors import InputError
 from distributed_pretrain.losses.collectives import sum_over_ranks
 from distributed_pretrain.models.attention_pooling import mean_of_tokens
 from distributed_pretrain.models.image_encoder import ImageEncoder
@@ -19,6 +20,7 @@ from distributed_pretrain.models.image_tokens import (
     region_channels,
 )
 from distributed_pretrain.models.report_encoder import ReportEncoder, sum_word_pieces
+from distributed_pretrain.models.vision_transformer import VisionTransformerTrunk
 
 
 class TwoLevelHeads(nn.Module):
@@ -39,6 +41,19 @@ class TwoLevelHeads(nn.Module):
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch rows columns dim"]]:
         """The vectors of the images and of their regions, of any length."""
         return self.image(tokens.image), self.region(tokens.regions)
+
+
+def check_upsampling(image_encoder: ImageEncoder, size_px: int | None) -> None:
+    """Raise InputError where a vision transformer cannot cut `size_px` into whole patches."""
+    trunk = image_encoder.backbone
+    if size_px is None or not isinstance(trunk, VisionTransformerTrunk):
+        return
+    if size_px % trunk.patch_size:
+        fitting = round(size_px / trunk.patch_size) * trunk.patch_size
+        raise InputError(
+            f"method.upsample_px={size_px}: not cut into whole patches of {trunk.patch_size} px: "
+            f"use {fitting}, or null"
+        )
 
 
 def upsampled(

@@ -45,7 +45,8 @@ class Validator:
     """Measures a method on a split: the same numbers for any number of ranks.
 
     Losses are means over the samples of fixed global batches in file order; the last one is
-    padded and masked, so that no sample is dropped.
+    padded and masked, so that no sample is dropped. Only a term that a method keeps within a rank
+    (`external_negatives: local`) depends on how many there are.
     """
 
     loader: EvaluationLoader

@@ -10,6 +10,7 @@ from torch import Tensor, distributed
 
 from distributed_pretrain.alignment.gloria import gloria_similarity
 from distributed_pretrain.losses.collectives import own_rows, world_size
+from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
 from distributed_pretrain.losses.external import external_loss, gather_tokens
 from tests.distributed.ranks import start_ranks
 
@@ -45,9 +46,19 @@ def loss_of_this_rank(folder: Path) -> None:
     torch.save((loss.detach(), regions.grad, padded), folder / f"{own.start}.pt")
 
 
+def loss_within_this_rank(folder: Path) -> None:
+    """All real samples but one on rank 0: its loss is nearly all of the mean."""
+    rows = slice(0, 4) if distributed.get_rank() == 0 else slice(4, 6)
+    mask = torch.tensor([True, True, True, True, True, False])[rows]
+    square = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))[rows, rows]
+    loss = external_loss(square, temperature=0.1, sample_mask=mask, gather=False)
+    torch.save((loss, square, mask), folder / f"within{rows.start}.pt")
+
+
 def run_rank(folder: Path) -> None:
     distributed.init_process_group("gloo")
     loss_of_this_rank(folder)
+    loss_within_this_rank(folder)
     distributed.barrier()
     distributed.destroy_process_group()
 
@@ -61,3 +72,11 @@ def test_the_mean_over_ranks_and_its_gradient_are_those_of_one_process(tmp_path:
     for part in (1, 2):
         # Each rank's gradient is that of the sum of the ranks' losses.
         torch.testing.assert_close(torch.cat([rank[part] for rank in ranks]) / 2, expected[part])
+    within = [torch.load(tmp_path / f"within{start}.pt") for start in (0, 4)]
+    of_ranks = [
+        symmetric_cross_entropy(square, temperature=0.1, sample_mask=mask)
+        for _, square, mask in within
+    ]
+    torch.testing.assert_close(
+        (within[0][0] + within[1][0]) / 2, (4 * of_ranks[0] + 1 * of_ranks[1]) / 5
+    )

@@ -331,3 +331,6 @@ def test_encoders_that_do_not_fit_are_refused() -> None:
         tiny_limitr(image_encoder=densenet, lateral=False)
     with pytest.raises(InputError, match="the report encoder has 2 layers: sum from 1 to 2"):
         tiny_limitr(last_layers=4, lateral=False)(batch_of(2))
+    transformer = {"backbone": "vit_b_32", "weights": None, "norm": "sync"}
+    with pytest.raises(InputError, match=r"method.upsample_px=299: .* 32 px: use 288, or null"):
+        tiny_limitr(image_encoder=transformer, upsample_px=299, lateral=False)
