@@ -7,7 +7,7 @@ then grows with the number of blocks, and fresh memory is three times as slow to
 
 from __future__ import annotations
 
-from math import prod
+from math import ceil, prod
 
 import torch
 from torch import Tensor
@@ -35,24 +35,23 @@ class Scratch:
 
 
 class KeptMemory:
-    """What forward keeps for backward, one allocation of at most `size_bytes`."""
+    """What forward keeps for backward, in one allocation of `size_bytes`."""
 
     def __init__(self, size_bytes: int, device: torch.device) -> None:
-        self._left_bytes, self._device = size_bytes, device
+        self._size_bytes, self._device = size_bytes, device
+        self._used_bytes = 0
         self._memory: Tensor | None = None
 
     def place(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
         """A tensor to write to, or None where there is no room left."""
-        size_bytes = prod(shape) * dtype.itemsize
-        if size_bytes > self._left_bytes:
+        start = ceil(self._used_bytes / _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+        end = start + prod(shape) * dtype.itemsize
+        if end > self._size_bytes:
             return None
         if self._memory is None:
-            self._memory = torch.empty(self._left_bytes, dtype=torch.uint8, device=self._device)
-        start = len(self._memory) - self._left_bytes
-        self._left_bytes -= min(
-            self._left_bytes, -(-size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-        )
-        return self._memory[start : start + size_bytes].view(dtype).view(shape)
+            self._memory = torch.empty(self._size_bytes, dtype=torch.uint8, device=self._device)
+        self._used_bytes = end
+        return self._memory[start:end].view(dtype).view(shape)
 
     def copy(self, tensor: Tensor) -> Tensor | None:
         """The values of `tensor`, or None where there is no room left."""

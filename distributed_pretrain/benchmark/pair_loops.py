@@ -4,6 +4,10 @@ References for the benchmark and the tests, plain and faithful: the report is re
 image, vectors lie in columns and are copied into rows and back, each direction makes its own
 scores, lengths and cosines are spelled out, and automatic differentiation keeps everything. The
 pad masks are right, though (the authors' repeat them in the wrong order), and dropout is off.
+
+Held against the public code (`local_similarities` of gefend/LIMITR, `local_loss` of
+marshuang80/gloria) on the same 16 images and reports of 361 regions and 97 words: the same loss, as
+many bytes kept for backward, 2,779 and 609 MiB. Dropout would add 689 MiB to LIMITR's.
 """
 
 from __future__ import annotations
