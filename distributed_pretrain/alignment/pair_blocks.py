@@ -38,7 +38,7 @@ class PairBlock:
     @property
     def pairs(self) -> int:
         """How many pairs there are."""
-        images = self.images.stop - self.images.start
+        images: int = self.images.stop - self.images.start
         reports: int = self.reports.stop - self.reports.start
         return images * reports
 
