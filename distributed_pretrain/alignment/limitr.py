@@ -23,11 +23,11 @@ from distributed_pretrain.alignment.limitr_attention import (
 from distributed_pretrain.alignment.limitr_pairs import PairWork, pair_logits
 from distributed_pretrain.alignment.pair_blocks import (
     SortedRows,
-    bytes_to_keep,
     pair_blocks,
     sorted_by_length,
 )
 from distributed_pretrain.alignment.pair_dropout import PairDropout
+from distributed_pretrain.alignment.pair_memory import Scratch
 from distributed_pretrain.alignment.pair_products import inverse_lengths, product_dtype
 from distributed_pretrain.losses.precision import (
     at_least_float32,
@@ -64,7 +64,7 @@ class LimitrSimilarity(nn.Module):
 
     `chunk_size` pairs are compared at a time, and once more in backward: any gives the same
     result, and memory grows with it. By default a few on a CPU and some hundred on a GPU, and a
-    fixed sum of bytes (320 MiB, 2 GiB) saves backward some of the work.
+    fixed sum of bytes (224 MiB, 2 GiB) saves backward some of the work.
     """
 
     def __init__(self, dim: int, variant: Variant = "paper", chunk_size: int | None = None) -> None:
@@ -120,7 +120,7 @@ class LimitrSimilarity(nn.Module):
                 word_mask=word_mask,
                 product_dtype=products,
                 dropout=self._pair_dropout(region_order, word_order, regions.device),
-                kept_bytes=bytes_to_keep(self.chunk_size, regions.device),
+                chunk_size=self.chunk_size,
             )
             cosine = self.variant == "paper"
             logits = pair_logits(
@@ -213,7 +213,8 @@ class LimitrSimilarity(nn.Module):
         local = LocalAlignments(
             products_BTD[None], inverse_lengths(products_BTD)[None], mask_BT, head
         )
-        aggregated = aggregation_of(self._weights(products_BTD)).forward(local)
+        scratch = Scratch(products_BTD.numel(), products_BTD.dtype, products_BTD.device)
+        aggregated = aggregation_of(self._weights(products_BTD), scratch).forward(local)
         return aggregated.token_weights[0]
 
     def _weights(self, like: Tensor) -> PaperWeights | AuthorsWeights:

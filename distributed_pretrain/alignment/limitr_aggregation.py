@@ -7,7 +7,7 @@ them, several times as often.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distributed_pretrain.alignment.pair_dropout import PairDropout
+from distributed_pretrain.alignment.pair_memory import Scratch
 
 # O images or reports that are attended, I reports or images that attend, T words or regions
 # of these, D dim. A pair is one O and one I. A local alignment is a = p / |p| with p = m o t.
@@ -56,6 +57,11 @@ class LocalAlignments:
     head: int
     dropout: PairDropout | None = None
 
+    def normalise_(self) -> LocalAlignments:
+        """The same with a in the place of p, which is lost."""
+        self.products.mul_(self.inverse.to(self.products.dtype)[..., None])
+        return replace(self, inverse=torch.ones_like(self.inverse))
+
 
 @dataclass(frozen=True)
 class Aggregated:
@@ -80,9 +86,9 @@ class PaperAggregation:
     def __init__(self, weights: PaperWeights) -> None:
         self.weights = weights
 
-    def forward(self, local: LocalAlignments, *, keep_gates: bool = False) -> Aggregated:
+    def forward(self, local: LocalAlignments, *, kept_gates: Tensor | None = None) -> Aggregated:
         """Logits and weights of every pair. There are no gates."""
-        assert not keep_gates
+        assert kept_gates is None
         assert local.dropout is None, "the equations have none"
         (mean_OID,) = _weighted_sums(local, _mean_weights(local))
         query_OID = mean_OID @ self.weights.key_query
@@ -132,16 +138,20 @@ class AuthorsAggregation:
     The logit is the head's of the normalised Σ q_t a_t. Dropout acts on l and g.
     """
 
-    def __init__(self, weights: AuthorsWeights) -> None:
-        self.weights = weights
+    def __init__(self, weights: AuthorsWeights, scratch: Scratch) -> None:
+        self.weights, self.scratch = weights, scratch
 
-    def forward(self, local: LocalAlignments, *, keep_gates: bool = False) -> Aggregated:
-        """Logits and weights of every pair."""
+    def forward(self, local: LocalAlignments, *, kept_gates: Tensor | None = None) -> Aggregated:
+        """Logits and weights of every pair. Overwrites the products; gates may be kept."""
+        local = local.normalise_()
         (mean_OID,) = _weighted_sums(local, _mean_weights(local))
         raw_gate_OID = F.linear(mean_OID, self.weights.global_weight, self.weights.global_bias)
         raw_gate_OID.tanh_()
         gate_OID = self._dropped_gate(raw_gate_OID, local.dropout)
-        gates_OITD = self._local_gates(_unit_alignments(local), local.dropout)
+        gates_OITD = kept_gates
+        if gates_OITD is None:
+            gates_OITD = self.scratch.place("gates", tuple(local.products.shape))
+        self._write_local_gates(local, gates_OITD)
         direction_OID1 = (gate_OID * self.weights.score).to(gates_OITD.dtype)[..., None]
         scores_OIT = (gates_OITD @ direction_OID1)[..., 0].to(gate_OID.dtype)
         weights_OIT = _masked_softmax(scores_OIT, local.mask)
@@ -151,13 +161,16 @@ class AuthorsAggregation:
         unit_OID = sum_OID * inverse_OI1
         kept = mean_OID, raw_gate_OID, unit_OID, inverse_OI1
         logits_OI = unit_OID @ self.weights[5 + local.head]
-        return Aggregated(logits_OI, weights_OIT, kept, gates_OITD if keep_gates else None)
+        return Aggregated(logits_OI, weights_OIT, kept, kept_gates)
 
-    def _local_gates(self, unit_OITD: Tensor, dropout: PairDropout | None) -> Tensor:
+    def _write_local_gates(self, local: LocalAlignments, gates_OITD: Tensor) -> None:
         """tanh(W_l a + b) of every token; dropped numbers are 0, the others not yet scaled."""
+        unit_OITD = local.products
         weight, bias = (each.to(unit_OITD.dtype) for each in self.weights[:2])
-        gates_OITD = F.linear(unit_OITD, weight, bias).tanh_()
-        return gates_OITD if dropout is None else dropout.drop_tokens_(gates_OITD)
+        torch.addmm(bias, unit_OITD.flatten(0, 2), weight.T, out=gates_OITD.flatten(0, 2))
+        gates_OITD.tanh_()
+        if local.dropout is not None:
+            local.dropout.drop_tokens_(gates_OITD)
 
     def _dropped_gate(self, raw_gate_OID: Tensor, dropout: PairDropout | None) -> Tensor:
         if dropout is None:
@@ -172,8 +185,9 @@ class AuthorsAggregation:
         d_logits_OI: Tensor,
         gradients: list[Tensor],
     ) -> Tensor:
-        """The gradient of the products, which it overwrites; the weights' is added in place."""
+        """The gradient of the products, which are lost; the weights' is added in place."""
         weights, d_weights = self.weights, AuthorsWeights(*gradients)
+        inverse_OIT, local = local.inverse, local.normalise_()
         mean_OID, raw_gate_OID, unit_OID, inverse_OI1 = aggregated.kept
         weights_OIT = aggregated.token_weights
         gate_OID = self._dropped_gate(raw_gate_OID, local.dropout)
@@ -185,11 +199,13 @@ class AuthorsAggregation:
         (d_weights_OIT,) = _dots(local, d_sum_OID)
         mean_d_OI1 = (weights_OIT * d_weights_OIT).sum(dim=-1, keepdim=True)
         d_scores_OIT = weights_OIT * (d_weights_OIT - mean_d_OI1)
-        unit_OITD = _unit_alignments(local)
+        unit_OITD = local.products
+        shape, dtype = tuple(unit_OITD.shape), unit_OITD.dtype
+        d_gates_OITD = self.scratch.place("gates", shape)
         gates_OITD = aggregated.gates
         if gates_OITD is None:
-            gates_OITD = self._local_gates(unit_OITD, local.dropout)
-        dtype = unit_OITD.dtype
+            gates_OITD = d_gates_OITD
+            self._write_local_gates(local, gates_OITD)
         gate_sum_OI1D = d_scores_OIT.to(dtype)[:, :, None] @ gates_OITD
         gate_sum_OID = gate_sum_OI1D[:, :, 0].to(gate_OID.dtype)
         d_weights.score.add_((gate_sum_OID * gate_OID).sum(dim=(0, 1)))
@@ -203,10 +219,9 @@ class AuthorsAggregation:
         # The gradient of W_l a + b: the same direction for every token of a pair, but for the
         # slope of tanh.
         direction_OI1D = (gate_OID * weights.score).to(dtype)[:, :, None]
-        d_gates_OITD = torch.ops.aten.tanh_backward(
-            direction_OI1D.expand_as(gates_OITD), gates_OITD
+        torch.ops.aten.tanh_backward.grad_input(
+            direction_OI1D.expand_as(gates_OITD), gates_OITD, grad_input=d_gates_OITD
         )
-        del gates_OITD
         d_gates_OITD.mul_(d_scores_OIT.to(dtype)[..., None])
         if local.dropout is not None:
             local.dropout.drop_tokens_(d_gates_OITD)
@@ -216,13 +231,18 @@ class AuthorsAggregation:
 
         factors_OITK = torch.stack([weights_OIT, _mean_weights(local).expand_as(weights_OIT)], -1)
         vectors_OIKD = torch.stack([d_sum_OID, d_mean_OID], dim=-2)
-        d_unit_OITD = factors_OITK.to(dtype) @ vectors_OIKD.to(dtype)
+        d_unit_OITD = self.scratch.place("d_unit", shape)
+        torch.bmm(
+            factors_OITK.to(dtype).flatten(0, 1),
+            vectors_OIKD.to(dtype).flatten(0, 1),
+            out=d_unit_OITD.flatten(0, 1),
+        )
         d_unit_OITD.flatten(0, 2).addmm_(flat_d_gates, weights.local_weight.to(dtype))
-        del d_gates_OITD, flat_d_gates
         # Through a = p / |p|.
-        along_OIT = (d_unit_OITD * unit_OITD).sum(dim=-1, dtype=weights_OIT.dtype)
+        along_OITD = torch.mul(d_unit_OITD, unit_OITD, out=d_gates_OITD)
+        along_OIT = along_OITD.sum(dim=-1, dtype=weights_OIT.dtype)
         d_unit_OITD.addcmul_(unit_OITD, -along_OIT.to(dtype)[..., None])
-        return d_unit_OITD.mul_(local.inverse.to(dtype)[..., None])
+        return d_unit_OITD.mul_(inverse_OIT.to(dtype)[..., None])
 
     def _global_gate_backward(
         self, d_gate_OID: Tensor, mean_OID: Tensor, raw_gate_OID: Tensor, d_weights: AuthorsWeights
@@ -236,11 +256,11 @@ class AuthorsAggregation:
 Aggregation: TypeAlias = PaperAggregation | AuthorsAggregation
 
 
-def aggregation_of(weights: PaperWeights | AuthorsWeights) -> Aggregation:
+def aggregation_of(weights: PaperWeights | AuthorsWeights, scratch: Scratch) -> Aggregation:
     """The aggregation that these are the weights of."""
     if isinstance(weights, PaperWeights):
         return PaperAggregation(weights)
-    return AuthorsAggregation(weights)
+    return AuthorsAggregation(weights, scratch)
 
 
 def _mean_weights(local: LocalAlignments) -> Tensor:
@@ -254,11 +274,6 @@ def _masked_softmax(scores_OIT: Tensor, mask_IT: Tensor) -> Tensor:
     lowest = torch.finfo(scores_OIT.dtype).min
     weights_OIT = scores_OIT.masked_fill(~mask_IT, lowest).softmax(dim=-1)
     return weights_OIT.masked_fill_(~mask_IT, 0.0)
-
-
-def _unit_alignments(local: LocalAlignments) -> Tensor:
-    """a of every token."""
-    return local.products * local.inverse.to(local.products.dtype)[..., None]
 
 
 def _weighted_sums(local: LocalAlignments, *weights: Tensor) -> tuple[Tensor, ...]:

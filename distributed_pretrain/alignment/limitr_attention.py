@@ -19,8 +19,8 @@ from distributed_pretrain.alignment.limitr_aggregation import (
     AuthorsAggregation,
     LocalAlignments,
 )
-from distributed_pretrain.alignment.pair_blocks import KeptBytes
 from distributed_pretrain.alignment.pair_dropout import PairDropout
+from distributed_pretrain.alignment.pair_memory import KeptMemory, Scratch
 from distributed_pretrain.alignment.pair_products import add_product, masked_softmax
 from distributed_pretrain.losses.precision import at_least_float32
 
@@ -82,6 +82,16 @@ class Direction:
         """The products with what belongs to them."""
         return LocalAlignments(products_OITD, inverse_OIT, self.mask, self.head, self.dropout)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """O I T D."""
+        return (len(self.attended), *self.tokens.shape)
+
+    def attend(self, place_OITD: Tensor) -> Tensor:
+        """m of every token, what it attends to (eq 2), written to `place`."""
+        torch.bmm(self.attention, self.attended, out=place_OITD.flatten(1, 2))
+        return place_OITD
+
 
 @dataclass(frozen=True)
 class DirectionResult:
@@ -92,32 +102,29 @@ class DirectionResult:
     attended: Tensor | None
 
 
-def _attended(direction: Direction) -> Tensor:
-    """m of every token: what it attends to (eq 2), O I T D."""
-    attended_OxITxD = direction.attention @ direction.attended
-    return attended_OxITxD.view(-1, *direction.tokens.shape)
-
-
 def direction_forward(
-    direction: Direction, aggregation: Aggregation, kept_bytes: KeptBytes | None
+    direction: Direction, aggregation: Aggregation, kept: KeptMemory | None, scratch: Scratch
 ) -> DirectionResult:
     """Logits and weights of one direction of a block, and what may be kept for backward.
 
-    The authors' gates rather than m: they take as much room and five times as long to make.
+    Kept is what saves the most work for its size: the authors' gates, and in `paper` what the words
+    attend to, but not the same of the regions, which are several times as many.
     """
-    attended_OITD = _attended(direction)
-    room = kept_bytes is not None and kept_bytes.take(attended_OITD.nbytes)
-    keep_gates = room and isinstance(aggregation, AuthorsAggregation)
-    keep_attended = room and not keep_gates
-    products_OITD = (
-        attended_OITD * direction.tokens if keep_attended else attended_OITD.mul_(direction.tokens)
-    )
+    kept_attended = kept_gates = None
+    if kept is not None and isinstance(aggregation, AuthorsAggregation):
+        kept_gates = kept.place(direction.shape, direction.tokens.dtype)
+    elif kept is not None and direction.words_attend:
+        kept_attended = kept.place(direction.shape, direction.tokens.dtype)
+    products_OITD = scratch.place("products", direction.shape)
+    attended_OITD = products_OITD if kept_attended is None else kept_attended
+    direction.attend(attended_OITD)
+    torch.mul(attended_OITD, direction.tokens, out=products_OITD)
     dtype = at_least_float32(products_OITD).dtype
     length_OIT = torch.linalg.vector_norm(products_OITD, dim=-1, dtype=dtype)
     inverse_OIT = torch.where(length_OIT > 0, 1 / length_OIT, 0.0)
     local = direction.local_alignments(products_OITD, inverse_OIT)
-    aggregated = aggregation.forward(local, keep_gates=keep_gates)
-    return DirectionResult(inverse_OIT, aggregated, attended_OITD if keep_attended else None)
+    aggregated = aggregation.forward(local, kept_gates=kept_gates)
+    return DirectionResult(inverse_OIT, aggregated, kept_attended)
 
 
 def direction_backward(
@@ -128,15 +135,22 @@ def direction_backward(
     d_tokens_ITD: Tensor,
     d_attended_OUD: Tensor,
     d_weights: list[Tensor],
+    scratch: Scratch,
 ) -> Tensor:
     """The gradient of the attention; that of tokens, attended and weights is added in place."""
-    attended_OITD = _attended(direction) if result.attended is None else result.attended
-    local = direction.local_alignments(attended_OITD * direction.tokens, result.inverse)
-    d_products_OITD = aggregation.backward(local, result.aggregated, d_logits_OI, d_weights)
-    del local
+    attended_OITD = result.attended
+    if attended_OITD is None:
+        attended_OITD = direction.attend(scratch.place("attended", direction.shape))
+    products_OITD = scratch.place("products", direction.shape)
+    torch.mul(attended_OITD, direction.tokens, out=products_OITD)
+    d_products_OITD = aggregation.backward(
+        direction.local_alignments(products_OITD, result.inverse),
+        result.aggregated,
+        d_logits_OI,
+        d_weights,
+    )
     # Through p = m o t.
     _add_sum_of_products(d_tokens_ITD, attended_OITD, d_products_OITD)
-    del attended_OITD
     d_attended_OxITxD = d_products_OITD.mul_(direction.tokens).flatten(1, 2)
     # Through m = attention @ attended.
     add_product(d_attended_OUD, direction.attention.mT, d_attended_OxITxD)

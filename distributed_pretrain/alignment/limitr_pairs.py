@@ -29,8 +29,9 @@ from distributed_pretrain.alignment.limitr_attention import (
     direction_forward,
     pair_attention,
 )
-from distributed_pretrain.alignment.pair_blocks import KeptBytes, PairBlock
+from distributed_pretrain.alignment.pair_blocks import PairBlock
 from distributed_pretrain.alignment.pair_dropout import PairDropout
+from distributed_pretrain.alignment.pair_memory import KeptMemory, Scratch, memory_to_keep
 from distributed_pretrain.alignment.pair_products import add_product, raw_scores
 from distributed_pretrain.losses.precision import full_precision
 
@@ -47,7 +48,24 @@ class PairWork:
     word_mask: Tensor
     product_dtype: torch.dtype
     dropout: PairDropout | None
-    kept_bytes: KeptBytes
+    chunk_size: int | None
+
+    def scratch(self, dim: int) -> Scratch:
+        """Places for what is made of every word, or of every region, of a block's pairs."""
+        tokens = max(block.pairs * max(block.regions, block.words) for block in self.blocks)
+        return Scratch(tokens * dim, self.product_dtype, self.region_mask.device)
+
+    def kept(self, dim: int, scores_dtype: torch.dtype) -> KeptMemory:
+        """Room for the scores and for a vector of every word and region of every pair."""
+        wanted_bytes = sum(
+            block.pairs
+            * (
+                block.regions * block.words * scores_dtype.itemsize
+                + (block.regions + block.words) * dim * self.product_dtype.itemsize
+            )
+            for block in self.blocks
+        )
+        return memory_to_keep(wanted_bytes, self.chunk_size, self.region_mask.device)
 
 
 @dataclass(frozen=True)
@@ -90,7 +108,7 @@ def pair_logits(
             work,
             type(weights),
             # Nothing is left to backward where there is none: whole validation sets are compared.
-            work.kept_bytes if torch.is_grad_enabled() else None,
+            torch.is_grad_enabled(),
             *weights,
         )
     return logits
@@ -106,29 +124,31 @@ class _PairLogits(torch.autograd.Function):
         word_scale: Tensor | None,
         work: PairWork,
         kind: type[PaperWeights] | type[AuthorsWeights],
-        kept_bytes: KeptBytes | None,
+        keep: bool,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(regions, words, region_scale, word_scale, *weights)
         ctx.work, ctx.kind = work, kind
         tensors = _Inputs.of(regions, words, region_scale, word_scale, work)
-        aggregation = aggregation_of(kind(*weights))
+        scratch = work.scratch(regions.shape[-1])
+        aggregation = aggregation_of(kind(*weights), scratch)
         all_logits = [weights[0].new_empty(len(regions), len(words)) for _ in range(2)]
+        kept = work.kept(regions.shape[-1], weights[0].dtype) if keep else None
         ctx.results = []
         for block in work.blocks:
             scores, scales, masks = tensors.scores(block)
             # Of all that may be kept they save the most work for their size.
-            kept_scores = None if kept_bytes is None else kept_bytes.keep(scores)
+            kept_scores = None if kept is None else kept.copy(scores)
             attention = pair_attention(scores, *scales, *masks)
             directions = []
             for direction in tensors.directions(block, attention):
-                result = direction_forward(direction, aggregation, kept_bytes)
+                result = direction_forward(direction, aggregation, kept, scratch)
                 logits = result.aggregated.logits
                 all_logits[direction.head][block.images, block.reports] = (
                     logits if direction.words_attend else logits.T
                 )
                 directions.append(result)
-            if kept_bytes is not None:
+            if keep:
                 ctx.results.append(_BlockResult(kept_scores, directions))
         return all_logits[0], all_logits[1]
 
@@ -138,7 +158,8 @@ class _PairLogits(torch.autograd.Function):
         regions, words, region_scale, word_scale, *weights = ctx.saved_tensors
         with full_precision(regions):
             tensors = _Inputs.of(regions, words, region_scale, word_scale, ctx.work)
-            aggregation = aggregation_of(ctx.kind(*weights))
+            scratch = ctx.work.scratch(regions.shape[-1])
+            aggregation = aggregation_of(ctx.kind(*weights), scratch)
             dtype = weights[0].dtype
             d_regions, d_words = (
                 torch.zeros_like(values, dtype=dtype) for values in (regions, words)
@@ -151,7 +172,7 @@ class _PairLogits(torch.autograd.Function):
             gradients = _Gradients(d_regions, d_words, d_scales, d_weights)
             for block, result in zip(ctx.work.blocks, ctx.results, strict=True):
                 d_logits = [each[block.images, block.reports] for each in d_logits_BA]
-                _block_backward(block, tensors, aggregation, result, d_logits, gradients)
+                _block_backward(block, tensors, aggregation, result, d_logits, gradients, scratch)
         return (
             d_regions.to(regions.dtype),
             d_words.to(words.dtype),
@@ -267,9 +288,11 @@ def _block_backward(
     result: _BlockResult,
     d_logits_BC: list[Tensor],
     gradients: _Gradients,
+    scratch: Scratch,
 ) -> None:
     """Add a block's part to the gradients, from what its two directions gave in forward."""
     scores, scales, masks = tensors.scores(block, result.scores)
+    scores = scores.detach()
     leaves = [each.requires_grad_() for each in (scores, *scales) if each is not None]
     with torch.enable_grad():
         attention = pair_attention(scores, *scales, *masks)
@@ -283,7 +306,14 @@ def _block_backward(
         else:
             d_tokens, d_attended, d_logits_OI = d_regions_BRD, d_words_CWD, d_logits.T
         d_attention_OxITxU = direction_backward(
-            direction, aggregation, left, d_logits_OI, d_tokens, d_attended, gradients.weights
+            direction,
+            aggregation,
+            left,
+            d_logits_OI,
+            d_tokens,
+            d_attended,
+            gradients.weights,
+            scratch,
         )
         d_attention.append(
             d_attention_OxITxU.mT.view_as(scores)

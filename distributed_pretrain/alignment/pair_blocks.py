@@ -20,10 +20,6 @@ from torch import Tensor
 _CPU_BLOCK_BYTES = 2**24
 _GPU_BLOCK_BYTES = 2**28
 
-# What forward may leave for backward, which then computes less again.
-_CPU_KEPT_BYTES = 320 * 2**20
-_GPU_KEPT_BYTES = 2**31
-
 
 @dataclass(frozen=True)
 class PairBlock:
@@ -38,6 +34,13 @@ class PairBlock:
     reports: slice
     words: int
     padded_words: bool
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs there are."""
+        images: int = self.images.stop - self.images.start
+        reports: int = self.reports.stop - self.reports.start
+        return images * reports
 
 
 @dataclass(frozen=True)
@@ -77,31 +80,6 @@ class SortedRows:
             # A row without anything real keeps one position: no dimension may be empty.
             length = max(1, self.lengths[chunk.start])
             yield chunk, length, min(self.counts[chunk]) < length
-
-
-class KeptBytes:
-    """What may still be kept between forward and backward: a fixed sum, whatever the batch."""
-
-    def __init__(self, size: int) -> None:
-        self.left = size
-
-    def take(self, size: int) -> bool:
-        """Whether `size` bytes more may be kept; if so, they are counted."""
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
-
-    def keep(self, tensor: Tensor) -> Tensor | None:
-        """`tensor` if it may be kept."""
-        return tensor if self.take(tensor.nbytes) else None
-
-
-def bytes_to_keep(chunk_size: int | None, device: torch.device) -> KeptBytes:
-    """A fixed sum by default, and nothing where `chunk_size` decides about the memory."""
-    if chunk_size is not None:
-        return KeptBytes(0)
-    return KeptBytes(_CPU_KEPT_BYTES if device.type == "cpu" else _GPU_KEPT_BYTES)
 
 
 def sorted_by_length(mask: Bool[Tensor, "rows positions"]) -> SortedRows:

@@ -4,6 +4,10 @@ References for the benchmark and the tests, plain and faithful: the report is re
 image, vectors lie in columns and are copied into rows and back, each direction makes its own
 scores, lengths and cosines are spelled out, and automatic differentiation keeps everything. The
 pad masks are right, though (the authors' repeat them in the wrong order), and dropout is off.
+
+Held against the public code (`local_similarities` of gefend/LIMITR, `local_loss` of
+marshuang80/gloria) on the same 16 images and reports of 361 regions and 97 words: the same loss, as
+many bytes kept for backward, 2,796 and 609 MiB. Dropout would add 689 MiB to LIMITR's.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ def limitr_loop(
     """Both similarities of the `authors` variant, images x reports."""
     assert module.variant == "authors", "the loop is the public code's"
     regions_BDR = regions.mT.contiguous()
+    regions_BRD = regions_BDR.mT.contiguous()
     report_columns: list[Tensor] = []
     image_columns: list[Tensor] = []
     for report_words, mask in zip(words, word_mask, strict=True):
@@ -33,7 +38,7 @@ def limitr_loop(
         words_BWD = words_BDW.mT.contiguous()
         for columns, head, aligned in (
             (report_columns, module.report_head, _attended(words_BDW, regions_BDR) * words_BWD),
-            (image_columns, module.image_head, _attended(regions_BDR, words_BDW) * regions),
+            (image_columns, module.image_head, _attended(regions_BDR, words_BDW) * regions_BRD),
         ):
             columns.append(torch.sigmoid(head(_aggregated(module, _unit(aligned)))))
     return torch.cat(report_columns, dim=1), torch.cat(image_columns, dim=1)

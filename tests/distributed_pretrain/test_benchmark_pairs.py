@@ -10,7 +10,7 @@ import pytest
 from distributed_pretrain.__main__ import main
 from distributed_pretrain.alignment import pair_products
 from distributed_pretrain.benchmark import pairs
-from distributed_pretrain.benchmark.pairs import (
+from distributed_pretrain.benchmark.pair_forms import (
     FORMS,
     Form,
     PairBenchmarkConfig,

@@ -1,0 +1,168 @@
+"""What the benchmark of the pair similarities compares: the forms, their inputs and their work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from data_shards.profiles import Config
+from distributed_pretrain.alignment.gloria import gloria_similarity
+from distributed_pretrain.alignment.limitr import LimitrSimilarity
+from distributed_pretrain.alignment.limitr_attention import Variant
+from distributed_pretrain.benchmark.pair_loops import gloria_loop, limitr_loop
+from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
+
+Method: TypeAlias = Literal["limitr", "gloria"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+
+LIMITR_TEMPERATURE = 0.1
+GLORIA_SCALE = 10.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to the loss; `padded`: reports as long as real ones are, all else being equal."""
+
+    name: str
+    precision: Precision
+    padded: bool = False
+    target_time_ratio: float | None = None
+
+    @property
+    def title(self) -> str:
+        """As the table shows it."""
+        return f"{self.name}, {self.precision}" + (", real lengths" if self.padded else "")
+
+
+FORMS: dict[Method, tuple[Form, ...]] = {
+    "limitr": (
+        Form("loop", "float32"),
+        Form("paper", "float32", target_time_ratio=1 / 4),
+        Form("paper", "bfloat16", target_time_ratio=1 / 7),
+        Form("authors", "float32", target_time_ratio=0.8),
+        Form("authors", "bfloat16", target_time_ratio=0.4),
+        Form("paper", "float32", padded=True),
+        Form("authors", "float32", padded=True),
+    ),
+    "gloria": (
+        Form("loop", "float32"),
+        Form("gloria", "float32", target_time_ratio=0.6),
+        Form("gloria", "bfloat16", target_time_ratio=0.3),
+        Form("gloria", "float32", padded=True),
+    ),
+}
+
+
+class PairBenchmarkConfig(Config):
+    """Sizes of one process; padded forms have reports of `shortest_report` to `words` words.
+
+    On a machine that others use too, `clock=cpu threads=1` counts the processor's seconds instead
+    of waiting ones.
+    """
+
+    batch_size: PositiveInt = 16
+    big_batch: PositiveInt | None = Field(48, description="memory of our forms alone; null: none")
+    regions: PositiveInt = 361
+    words: PositiveInt = 97
+    shortest_report: PositiveInt = 20
+    dim: PositiveInt = 768
+    chunk_size: PositiveInt | None = Field(None, description="pairs at a time; null: the default")
+    repeats: PositiveInt = 3
+    threads: PositiveInt = Field(default_factory=torch.get_num_threads)
+    clock: Literal["wall", "cpu"] = "wall"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is differentiated: leaves, and a closure from them to the loss."""
+
+    leaves: list[Tensor]
+    loss: Callable[[], Tensor]
+
+    def run(self) -> float:
+        """The loss, and backward with gradients made anew: their allocation is part of a step."""
+        for leaf in self.leaves:
+            leaf.grad = None
+        loss = self.loss()
+        loss.backward()
+        return loss.item()
+
+    def gradient(self) -> Tensor:
+        """The last run's gradients of regions and words, as one vector."""
+        gradients = [leaf.grad for leaf in self.leaves[:2] if leaf.grad is not None]
+        return torch.cat([each.flatten() for each in gradients])
+
+
+def pair_step(method: Method, form: Form, config: PairBenchmarkConfig, batch: int) -> Step:
+    """A form on random regions and words whose raw scores spread by about 1."""
+    generator = torch.Generator().manual_seed(0)
+    regions, words = (
+        torch.randn(batch, tokens, config.dim, generator=generator)
+        .mul_(config.dim**-0.25)
+        .requires_grad_()
+        for tokens in (config.regions, config.words)
+    )
+    word_mask = torch.arange(config.words) < report_lengths(form, config, batch)[:, None]
+    leaves = [regions, words]
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=form.precision == "bfloat16")
+    if method == "gloria":
+
+        def gloria_loss() -> Tensor:
+            with autocast:
+                if form.name == "loop":
+                    similarity = gloria_loop(regions, words, word_mask)
+                else:
+                    similarity = gloria_similarity(
+                        regions, words, word_mask, chunk_size=config.chunk_size
+                    )
+                return symmetric_cross_entropy(similarity, temperature=1 / GLORIA_SCALE)
+
+        return Step(leaves, gloria_loss)
+    torch.manual_seed(0)
+    variant: Variant = "paper" if form.name == "paper" else "authors"
+    # In eval mode: dropout is off on both sides.
+    module = LimitrSimilarity(config.dim, variant, config.chunk_size).eval()
+
+    def limitr_loss() -> Tensor:
+        with autocast:
+            if form.name == "loop":
+                sides = limitr_loop(module, regions, words, word_mask)
+            else:
+                sides = module(regions, words, word_mask)
+            report_loss, image_loss = (
+                symmetric_cross_entropy(side, temperature=LIMITR_TEMPERATURE) for side in sides
+            )
+            return report_loss + image_loss
+
+    return Step([*leaves, *module.parameters()], limitr_loss)
+
+
+def report_lengths(form: Form, config: PairBenchmarkConfig, batch: int) -> Tensor:
+    """Words of each report: all of them, or lengths spread evenly, in a shuffled order."""
+    if not form.padded:
+        return torch.full((batch,), config.words)
+    spread = torch.linspace(config.shortest_report, config.words, batch).round().long()
+    return spread[torch.randperm(batch, generator=torch.Generator().manual_seed(0))]
+
+
+def form_gflops(method: Method, form: Form, config: PairBenchmarkConfig) -> float:
+    """What the matrix products of a form's forward and backward take, recomputing included."""
+    regions, dim, batch = config.regions, config.dim, config.batch_size
+    words = int(report_lengths(form, config, batch).sum())
+    crossing = 2 * batch * regions * words * dim
+    gate = 2 * batch * (regions * batch + words) * dim**2
+    if method == "gloria":
+        squares = 2 * batch * regions**2 * words
+        flops = 6 * crossing if form.name == "loop" else 4 * crossing + 3 * squares
+    elif form.name == "loop":
+        # Scores and what is attended, in each direction; twice as much in backward.
+        flops = 3 * (4 * crossing + gate)
+    else:
+        # Three products, again in backward, and two gradients of each.
+        flops = 12 * crossing + (4 * gate if form.name == "authors" else 0)
+    return flops / 1e9
