@@ -104,11 +104,13 @@ class Method(nn.Module, ABC):
     `term_weights` are the terms' factors in the total, and with `"total"` name what `loss`
     returns; a method without any is a starting point that nothing trains. `views` are the images
     it needs of a study, `max_tokens` is the longest report its text encoder takes (None: it reads
-    none). `couples_samples` is False where there are no coupled terms.
+    none). `couples_samples` is False where there are no coupled terms;
+    `predicts_labels` says that outputs are `ClassifierOutputs`.
     """
 
     term_weights: dict[str, float]
     couples_samples: bool = True
+    predicts_labels: bool = False
     views: Views = "frontal"
     max_tokens: int | None = None
 

@@ -32,6 +32,8 @@ class Chexpert(Method):
     gradient or loss, such samples no statistic either.
     """
 
+    predicts_labels = True
+
     def __init__(self, image_encoder: ImageEncoder, classes: int) -> None:
         super().__init__()
         self.image_encoder = image_encoder

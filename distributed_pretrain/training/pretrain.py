@@ -142,7 +142,7 @@ def check_against_method(config: PretrainConfig, method: Method) -> None:
     known = {"total", *method.term_weights}
     if isinstance(method, JointSpace):
         known |= set(RETRIEVAL_METRICS)
-    elif config.data.labels:
+    elif method.predicts_labels:
         known |= {"auroc", *map(auroc_name, config.data.labels)}
     if config.training.best_metric not in known:
         raise InputError(

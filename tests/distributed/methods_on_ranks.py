@@ -50,7 +50,7 @@ def run_method_case(case: MethodCase) -> Result:
 
     The second step's epoch is the second: what is frozen in the first moves then.
     """
-    config = tiny_profile(case.profile, norm=case.norm)
+    config = tiny_profile(case.profile, norm=case.norm, across_ranks=True)
     engine = Engine(TrainingConfig(accumulation_steps=case.micro_batches))
     method = tiny_method(config).double().train()
     # Steps so small that rounding decides no sign of Adam's.

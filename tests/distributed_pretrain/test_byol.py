@@ -67,6 +67,7 @@ def test_the_profiles_have_the_settings_of_the_comparison(name: str, learning_ra
     assert optimizer.learning_rate == learning_rate
     assert data.patient_fraction == (0.3 if name.endswith("30") else 1)
     assert (data.global_batch, data.normalisation) == (64, "dataset")
+    assert profile.schedule.name == "cosine"
     assert (profile.schedule.warmup_epochs, profile.training.epochs) == (1, 100)
 
 

@@ -64,6 +64,7 @@ def test_the_profile_has_the_settings_of_the_comparison() -> None:
     optimizer, data = profile.optimizer, profile.data
     assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay) == ("adam", 1e-3, 1e-5)
     assert (data.global_batch, data.normalisation) == (64, "dataset")
+    assert profile.schedule.name == "cosine"
     assert (profile.schedule.warmup_epochs, profile.training.epochs) == (0, 100)
 
 

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from data_shards.profiles import load_profile
+from data_shards.records.errors import InputError
 from distributed_pretrain.config import PretrainConfig
 from distributed_pretrain.losses.self_supervised import nt_xent_loss
 from distributed_pretrain.methods.encoders import ImageEncoderConfig
 from distributed_pretrain.methods.simclr import SimclrConfig, build_simclr
+from distributed_pretrain.training.pretrain import check_against_method
 from tests.distributed_pretrain.tiny_methods import (
     PROFILES,
     random_batch,
@@ -35,6 +37,7 @@ def test_the_profile_has_the_settings_of_the_comparison() -> None:
     optimizer, data = profile.optimizer, profile.data
     assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay) == ("adam", 3e-4, 1e-4)
     assert (data.global_batch, data.normalisation) == (128, "dataset")
+    assert profile.schedule.name == "cosine"
     assert (profile.schedule.warmup_epochs, profile.training.epochs) == (1, 100)
 
 
@@ -70,3 +73,12 @@ def test_the_same_image_over_and_over_gives_the_logarithm_of_the_others() -> Non
     same = batch.images[:1].expand_as(batch.images)
     loss = method.loss(method(replace(batch, images=same, second_view=same)))
     assert loss["total"].item() == pytest.approx(math.log(9), rel=1e-5)
+
+
+def test_it_has_no_auroc_to_watch_even_where_there_are_labels() -> None:
+    values = PROFILE.model_dump()
+    values["data"] |= {"labels": ("Edema",)}
+    values["training"] |= {"best_metric": "auroc", "best_is": "highest"}
+    config = PretrainConfig.model_validate(values)
+    with pytest.raises(InputError, match=r"best_metric='auroc' is not measured"):
+        check_against_method(config, tiny_method(config))

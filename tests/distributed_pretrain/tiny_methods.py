@@ -34,21 +34,25 @@ _REPORT_ENCODER = {
 }
 _FILLER: dict[torch.dtype, float] = {torch.bool: False, torch.int64: -1}
 _RESNET = {"backbone": "resnet18", "weights": None, "width": 0.125, "last_stride": 1}
-_CHANGES: dict[str, Any] = {"upsample_px": None, "external_negatives": "global"}
+# The smallest that torchvision has.
+_TRANSFORMER = {"backbone": "vit_b_32", "weights": None}
 
 
-def tiny_profile(name: str, *, norm: Norm = "sync") -> PretrainConfig:
+def tiny_profile(name: str, *, norm: Norm = "sync", across_ranks: bool = False) -> PretrainConfig:
     """The profile with small encoders; everything else is as in the file.
 
-    `norm` is that of the encoder and of the heads. Terms that a method may also compare within a
-    rank are compared over all of them.
+    `norm` is that of the encoder and of the heads. With `across_ranks` terms that a method may also
+    compare within a rank are compared over all of them.
     """
     config = load_profile(PretrainConfig, PROFILES[name])
     method = config.method.model_dump()
-    method["image_encoder"] |= _RESNET | {"norm": norm}
+    is_transformer = config.method.image_encoder.backbone.startswith("vit")
+    method["image_encoder"] |= _TRANSFORMER if is_transformer else _RESNET | {"norm": norm}
     if method["report_encoder"] is not None:
         method["report_encoder"] = _REPORT_ENCODER
-    changes = _CHANGES | {"projection_norm": norm}
+    changes: dict[str, Any] = {"projection_norm": norm}
+    if across_ranks:
+        changes |= {"external_negatives": "global"}
     method |= {key: value for key, value in changes.items() if key in method}
     values = config.model_dump() | {"method": method}
     return PretrainConfig.model_validate(values)
