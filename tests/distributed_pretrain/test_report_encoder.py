@@ -152,7 +152,7 @@ def test_tokens_are_the_sum_of_the_last_layers() -> None:
 
 def test_more_layers_than_there_are_cannot_be_summed_or_kept() -> None:
     token_ids, token_mask, _, _ = reports()
-    with pytest.raises(InputError, match="method.last_layers=4: the report encoder has 3 layers"):
+    with pytest.raises(InputError, match=r"method\.last_layers=4: the report encoder has 3 layers"):
         small_encoder().embed_tokens(token_ids, token_mask, last_layers=4)
     with pytest.raises(InputError, match="layers=4: the report encoder has 3 layers"):
         small_encoder().keep_layers(4)
