@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_shards.records.study import StudyRecord
+from distributed_pretrain.data.labels import label_values
 
 # Strengths of the L2 penalty, relative to the mean loss over samples.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -29,11 +30,9 @@ def label_matrix(
     records: Sequence[StudyRecord], classes: Sequence[str]
 ) -> Float[Tensor, "samples classes"]:
     """Each study's labels: 1, 0, or NaN for those not mentioned or uncertain (-1)."""
-    found = [[record.labels.get(name) for name in classes] for record in records]
-    return torch.tensor(
-        [[math.nan if each is None or each < 0 else float(each) for each in row] for row in found],
-        dtype=torch.float64,
-    ).reshape(len(records), len(classes))
+    values = torch.tensor([label_values(record, classes) for record in records])
+    values = values.double().reshape(len(records), len(classes))
+    return torch.where(values < 0, math.nan, values)
 
 
 def area_under_roc(

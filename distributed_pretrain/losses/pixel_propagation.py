@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from distributed_pretrain.losses.collectives import mean_over_samples
 from distributed_pretrain.losses.precision import full_precision, unit_vectors
 
 # B batch, R regions of the first view, Q regions of the second, D dim.
@@ -37,37 +36,16 @@ def matching_regions(
     return matches
 
 
-def pixel_propagation_loss(
-    first_propagated: Float[Tensor, "batch regions dim"],
-    second_propagated: Float[Tensor, "batch regions dim"],
-    first_target: Float[Tensor, "batch regions dim"],
-    second_target: Float[Tensor, "batch regions dim"],
-    matches: Bool[Tensor, "batch regions regions"],
-    *,
-    sample_mask: Bool[Tensor, " batch"] | None = None,
-) -> Float[Tensor, ""]:
-    """PixPro's loss (eq 6), from -2 to 2: the mean of `pixel_propagation_by_image` over images.
-
-    Images without a single pair, whose views do not overlap, say nothing and leave the mean over
-    all ranks, as do those whose `sample_mask` is False; the authors count them as 0.
-    """
-    by_image = pixel_propagation_by_image(
-        first_propagated,
-        second_propagated,
-        first_target,
-        second_target,
-        matches,
-        sample_mask=sample_mask,
-    )
-    return mean_over_samples(by_image, images_with_matches(matches, sample_mask=sample_mask))
-
-
 def images_with_matches(
     matches: Bool[Tensor, "batch regions regions"],
     *,
     sample_mask: Bool[Tensor, " batch"] | None = None,
 ) -> Bool[Tensor, " batch"]:
-    """Which real images have a matching pair of regions."""
+    """Which real images have a matching pair of regions.
+
+    PixPro's loss is the mean of `pixel_propagation_by_image` over these, of all ranks: images whose
+    views do not overlap say nothing. The authors count them as 0.
+    """
     found = matches.flatten(1).any(dim=1)
     return found if sample_mask is None else found & sample_mask
 

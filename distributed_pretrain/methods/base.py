@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from distributed_pretrain.batch import Batch, ReportTokens, SampleRows, Views
+from distributed_pretrain.models.image_encoder import ImageEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +102,14 @@ class Method(nn.Module, ABC):
     The loss has no parameters of its own: what it learns besides the encoders comes in through
     `forward`, so that DDP sees it.
 
-    `term_weights` are the terms' factors in the total, and with `"total"` name what `loss`
-    returns; a method without any is a starting point that nothing trains. `views` are the images
-    it needs of a study, `max_tokens` is the longest report its text encoder takes (None: it reads
-    none). `couples_samples` is False where there are no coupled terms;
+    `image_encoder` is what is handed on. `term_weights` are the terms' factors in the total, and
+    with `"total"` name what `loss` returns; a method without any is a starting point that nothing
+    trains. `views` are the images it needs of a study, `max_tokens` is the longest report its text
+    encoder takes (None: it reads none). `couples_samples` is False where there are no coupled terms;
     `predicts_labels` says that outputs are `ClassifierOutputs`.
     """
 
+    image_encoder: ImageEncoder
     term_weights: dict[str, float]
     couples_samples: bool = True
     predicts_labels: bool = False
@@ -139,11 +141,12 @@ class Method(nn.Module, ABC):
         terms = self.coupled_terms(self.coupled(outputs)) | self.sample_terms(outputs)
         return {"total": sum_of(self.weighted(terms)), **terms}
 
-    @abstractmethod
     def feature_map(
         self, images: Float[Tensor, "batch 1 height width"]
     ) -> Float[Tensor, "batch channels rows columns"]:
-        """The image encoder's last feature map: what downstream tasks build on."""
+        """The image encoder's last feature map, before any head: what downstream tasks build on."""
+        last_map: Tensor = self.image_encoder(images)
+        return last_map
 
     def start_step(self, *, epoch: int) -> None:
         """Called before each step, with the epoch of its samples (from 0)."""

@@ -108,13 +108,6 @@ class Byol(Method):
         self.encoder_teacher.follow(self.image_encoder, momentum)
         self.projection_teacher.follow(self.projection, momentum)
 
-    def feature_map(
-        self, images: Float[Tensor, "batch 1 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
-        """The last feature map of the student's encoder, before any head."""
-        last_map: Tensor = self.image_encoder(images)
-        return last_map
-
     def _head(self, input_dim: int) -> Projection:
         return Projection(
             input_dim,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_shards.profiles import Config
@@ -64,13 +63,6 @@ class Chexpert(Method):
         rows = coupled.rows
         term = multi_label_loss(rows["logits"], rows["labels"], sample_mask=rows["sample_mask"])
         return {"multi_label": term}
-
-    def feature_map(
-        self, images: Float[Tensor, "batch 1 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
-        """The image encoder's last feature map, before pooling."""
-        last_map: Tensor = self.image_encoder(images)
-        return last_map
 
 
 def build_chexpert(config: ChexpertConfig, *, classes: int) -> Chexpert:

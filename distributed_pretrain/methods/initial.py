@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, NoReturn
 
-from jaxtyping import Float
-from torch import Tensor
-
 from data_shards.profiles import Config
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.base import Method
@@ -29,13 +26,6 @@ class Initial(Method):
         super().__init__()
         self.image_encoder = image_encoder
         self.term_weights = {}
-
-    def feature_map(
-        self, images: Float[Tensor, "batch 1 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
-        """The image encoder's last feature map."""
-        last_map: Tensor = self.image_encoder(images)
-        return last_map
 
     def forward(self, batch: Batch) -> NoReturn:
         """Never called."""

@@ -92,10 +92,13 @@ class LimitrConfig(Config):
 class LimitrOutputs(JointOutputs):
     """All that LIMITR's losses need; the parts of a report are its words, CLS first.
 
-    The words' `part_weights` are q of their own image (supplement, section 4). `similarity` holds
-    the parameters of the pair similarity by name.
+    The words' `part_weights` are q of their own image (supplement, section 4). `regions` are those
+    of all views one after another, `region_mask` says which are real (None: all). `similarity`
+    holds the parameters of the pair similarity by name.
     """
 
+    regions: Float[Tensor, "batch regions dim"]
+    region_mask: Bool[Tensor, "batch regions"] | None
     matched: MatchedPairs
     similarity: dict[str, Tensor]
     sample_mask: Bool[Tensor, " batch"]
@@ -159,6 +162,8 @@ class Limitr(Method, JointSpace):
         return LimitrOutputs(
             images=images,
             reports=replace(reports, part_weights=matched.word_weights),
+            regions=regions,
+            region_mask=region_mask,
             matched=matched,
             # New tensors, since DeepSpeed's stage 3 lets go of parameters after forward, and
             # gradient caching wants leaves of its own.
@@ -171,18 +176,17 @@ class Limitr(Method, JointSpace):
 
     def coupled(self, outputs: LimitrOutputs) -> Coupled:
         """Images, regions, reports and words, and what the pair similarity has learnt."""
-        regions, region_mask = self._joint_regions(outputs.images)
         rows = {
             "image": outputs.images.image,
             "report": outputs.reports.report,
-            "regions": regions,
+            "regions": outputs.regions,
             # As many columns as tokens less one: the same for all micro-batches of a batch.
             "words": outputs.reports.parts,
             "word_mask": outputs.reports.part_mask,
             "sample_mask": outputs.sample_mask,
         }
-        if region_mask is not None:
-            rows["region_mask"] = region_mask
+        if outputs.region_mask is not None:
+            rows["region_mask"] = outputs.region_mask
         return Coupled(rows=rows, shared=outputs.similarity)
 
     def coupled_terms(self, coupled: Coupled) -> dict[str, Tensor]:
@@ -219,11 +223,10 @@ class Limitr(Method, JointSpace):
         """`internal`: eq 6 for the regions, and its mirror image for the words."""
         config, matched = self.config, outputs.matched
         learned = config.internal_weights == "learned"
-        regions, region_mask = self._joint_regions(outputs.images)
         region_term = internal_loss(
-            regions,
+            outputs.regions,
             matched.attended_regions,
-            region_mask,
+            outputs.region_mask,
             weights=matched.region_weights if learned else None,
             reduction=config.internal_reduction,
             temperature=config.temperature,

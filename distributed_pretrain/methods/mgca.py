@@ -192,13 +192,6 @@ class Mgca(Method, JointSpace):
         """Projected reports and words."""
         return self._embed_reports(report, None)
 
-    def feature_map(
-        self, images: Float[Tensor, "batch 1 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
-        """The image encoder's last feature map, before any head."""
-        last_map: Tensor = self.image_encoder(images)
-        return last_map
-
     def phrase_heat(
         self, phrases: ReportEmbeddings, images: ImageEmbeddings
     ) -> Float[Tensor, "phrases rows columns"]:

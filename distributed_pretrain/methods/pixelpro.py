@@ -145,13 +145,6 @@ class Pixelpro(Method):
         self.encoder_teacher.follow(self.image_encoder, momentum)
         self.projection_teacher.follow(self.region_projection, momentum)
 
-    def feature_map(
-        self, images: Float[Tensor, "batch 1 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
-        """The last feature map of the student's encoder, before any head."""
-        last_map: Tensor = self.image_encoder(images)
-        return last_map
-
 
 def build_pixelpro(config: PixelproConfig) -> Pixelpro:
     """PixPro as `config` describes it; InputError for an encoder that cannot be made."""

@@ -102,13 +102,6 @@ class Simclr(Method):
         )
         return {"nt_xent": term}
 
-    def feature_map(
-        self, images: Float[Tensor, "batch 1 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
-        """The image encoder's last feature map, before any head."""
-        last_map: Tensor = self.image_encoder(images)
-        return last_map
-
 
 def build_simclr(config: SimclrConfig) -> Simclr:
     """SimCLR as `config` describes it; InputError for an encoder that cannot be made."""

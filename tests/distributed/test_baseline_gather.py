@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed_pretrain.losses.collectives import sum_over_ranks, world_size
+from distributed_pretrain.losses.collectives import mean_over_samples, sum_over_ranks, world_size
 from distributed_pretrain.losses.multi_label import multi_label_loss
-from distributed_pretrain.losses.pixel_propagation import pixel_propagation_loss
+from distributed_pretrain.losses.pixel_propagation import (
+    images_with_matches,
+    pixel_propagation_by_image,
+)
 from distributed_pretrain.losses.prototypes import prototype_loss, sinkhorn
 from distributed_pretrain.losses.self_supervised import byol_loss, nt_xent_loss
 from distributed_pretrain.losses.token_alignment import token_alignment_loss
@@ -73,7 +76,7 @@ def pixpro(head: Head, rows: slice, mask: Tensor) -> Tensor:
     # Images 1, 5 and 6 have no pair.
     matches = (drawn(BATCH, REGIONS, REGIONS, seed=6) > 0)[rows]
     matches &= torch.tensor([True, False, True, True, True, False, False, True])[rows, None, None]
-    return pixel_propagation_loss(
+    by_image = pixel_propagation_by_image(
         head.project(first),
         head.project(second),
         targets[0],
@@ -81,6 +84,7 @@ def pixpro(head: Head, rows: slice, mask: Tensor) -> Tensor:
         matches,
         sample_mask=mask,
     )
+    return mean_over_samples(by_image, images_with_matches(matches, sample_mask=mask))
 
 
 def tokens(head: Head, rows: slice, mask: Tensor) -> Tensor:

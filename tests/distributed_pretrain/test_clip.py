@@ -4,7 +4,8 @@ import torch
 
 from data_shards.profiles import load_profile
 from distributed_pretrain.config import PretrainConfig
-from distributed_pretrain.methods.clip import Clip, ClipConfig
+from distributed_pretrain.methods.clip import ClipConfig
+from distributed_pretrain.methods.global_contrast import GlobalContrast
 from distributed_pretrain.methods.lovt import LovtConfig
 from distributed_pretrain.models.masked_batch_norm import MaskedBatchNorm
 from tests.distributed_pretrain.tiny_methods import (
@@ -17,9 +18,9 @@ from tests.distributed_pretrain.tiny_methods import (
 BATCH = random_batch(tiny_profile("phantom_clip"), 5)
 
 
-def tiny_clip() -> Clip:
+def tiny_clip() -> GlobalContrast:
     method = tiny_method(tiny_profile("phantom_clip"))
-    assert isinstance(method, Clip)
+    assert isinstance(method, GlobalContrast)
     return method
 
 

@@ -7,8 +7,9 @@ from torch.nn.functional import cross_entropy, normalize
 
 from data_shards.profiles import load_profile
 from distributed_pretrain.config import PretrainConfig
-from distributed_pretrain.methods.convirt import Convirt, ConvirtConfig
+from distributed_pretrain.methods.convirt import ConvirtConfig
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
+from distributed_pretrain.methods.global_contrast import GlobalContrast
 from distributed_pretrain.models.masked_batch_norm import MaskedBatchNorm
 from tests.distributed_pretrain.tiny_methods import (
     PROFILES,
@@ -18,9 +19,9 @@ from tests.distributed_pretrain.tiny_methods import (
 )
 
 
-def tiny_convirt() -> Convirt:
+def tiny_convirt() -> GlobalContrast:
     method = tiny_method(tiny_profile("phantom_convirt"))
-    assert isinstance(method, Convirt)
+    assert isinstance(method, GlobalContrast)
     return method
 
 

@@ -8,12 +8,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from distributed_pretrain.losses.pixel_propagation import matching_regions, pixel_propagation_loss
+from distributed_pretrain.losses.collectives import mean_over_samples
+from distributed_pretrain.losses.pixel_propagation import (
+    images_with_matches,
+    matching_regions,
+    pixel_propagation_by_image,
+)
 from distributed_pretrain.models.pixel_propagation import PixelPropagation
 
 IDENTITY = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
 MIRRORED = [[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
 QUARTER_TURN = [[0.0, -1.0, 1.0], [1.0, 0.0, 0.0]]
+
+
+def pixel_propagation_loss(
+    y: Tensor,
+    y_other: Tensor,
+    x: Tensor,
+    x_other: Tensor,
+    matches: Tensor,
+    sample_mask: Tensor | None = None,
+) -> Tensor:
+    """As `Pixelpro` joins it: the mean over the images with matches."""
+    by_image = pixel_propagation_by_image(y, y_other, x, x_other, matches, sample_mask=sample_mask)
+    return mean_over_samples(by_image, images_with_matches(matches, sample_mask=sample_mask))
 
 
 def maps(*rows: list[list[float]]) -> Tensor:
