@@ -105,8 +105,8 @@ class Method(nn.Module, ABC):
     `image_encoder` is what is handed on. `term_weights` are the terms' factors in the total, and
     with `"total"` name what `loss` returns; a method without any is a starting point that nothing
     trains. `views` are the images it needs of a study, `max_tokens` is the longest report its text
-    encoder takes (None: it reads none). `couples_samples` is False where there are no coupled terms;
-    `predicts_labels` says that outputs are `ClassifierOutputs`.
+    encoder takes (None: it reads none). `couples_samples` is False where there are no coupled
+    terms; `predicts_labels` says that outputs are `ClassifierOutputs`.
     """
 
     image_encoder: ImageEncoder
