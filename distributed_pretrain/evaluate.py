@@ -11,16 +11,15 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from data_shards.profiles import Config, parse_overrides, validate
+from data_shards.profiles import parse_overrides, validate
 from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_text_atomically
 from data_shards.records.study import Split, StudyRecord
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.checkpoint import load_weights
-from distributed_pretrain.config import PretrainConfig
+from distributed_pretrain.config import EvaluateConfig, PretrainConfig
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import EvaluationLoader
@@ -50,23 +49,6 @@ from distributed_pretrain.training.pretrain import load_tokenizer
 from distributed_pretrain.training.run_folder import RunFolder
 
 
-class EvaluateConfig(Config):
-    """What `evaluate RUN_FOLDER key=value ...` can be told."""
-
-    checkpoint: str = Field("best", description="best, last, a step folder's name, or untrained")
-    split: Split = "test"
-    shards: Path | None = Field(None, description="null: those the run was trained on")
-    labelled_studies: PositiveInt = Field(
-        600, description="training studies whose labels and masks a linear head may use"
-    )
-    labelled_subsets: PositiveInt = Field(
-        1, description="how many such sets, without a study in common, the figures are means over"
-    )
-    labels: tuple[str, ...] = Field(
-        (), description="those that a linear head is to tell; none: all that the shards have"
-    )
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """Figures (fractions) with what pictures are made of; `similarity` of images to reports."""
@@ -81,7 +63,7 @@ def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
     """Print the figures of a run and write them to its `evaluation_<split>_<checkpoint>.json`."""
     config = validate(EvaluateConfig, parse_overrides(overrides), where="evaluate")
     evaluation = evaluate_run(run_folder, config)
-    path = run_folder / f"evaluation_{config.split}_{config.checkpoint}.json"
+    path = run_folder / config.file_name
     write_text_atomically(path, json.dumps(evaluation.metrics, indent=1))
     width = max(map(len, evaluation.metrics))
     for name, value in evaluation.metrics.items():

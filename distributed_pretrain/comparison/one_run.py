@@ -16,7 +16,8 @@ from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_text_atomically
 from distributed_pretrain.comparison.config import RunJob
 from distributed_pretrain.comparison.results import RunResult, fingerprint
-from distributed_pretrain.evaluate import EvaluateConfig, Evaluation, evaluate_run
+from distributed_pretrain.config import EvaluateConfig
+from distributed_pretrain.evaluate import Evaluation, evaluate_run
 from distributed_pretrain.evaluation.region_similarity import similarity_by_distance
 from distributed_pretrain.telemetry.metrics_log import read_metrics
 from distributed_pretrain.training.interruption import INTERRUPTED_EXIT_STATUS

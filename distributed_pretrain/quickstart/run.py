@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from data_shards.profiles import Config, load_profile, parse_overrides, validate
 from data_shards.records.manifest import write_text_atomically
-from distributed_pretrain.config import PretrainConfig
-from distributed_pretrain.evaluate import EvaluateConfig, Evaluation, evaluate_run
+from distributed_pretrain.config import EvaluateConfig, PretrainConfig
+from distributed_pretrain.evaluate import Evaluation, evaluate_run
 from distributed_pretrain.quickstart.page import (
     Curve,
     Grounding,

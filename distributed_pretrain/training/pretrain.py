@@ -186,6 +186,7 @@ def build_trainer(
 def _build_trainer(
     config: PretrainConfig, engine: Engine, run: RunFolder, liveness: Liveness
 ) -> Trainer:
+    config.check_ranks(engine.world_size)
     data = config.data
     split = ShardSplit.open(
         data.shards, "train", data.text_policy, patient_fraction=data.patient_fraction
@@ -242,7 +243,6 @@ def _build_trainer(
         quarantine=run.quarantine_of(split, data.max_bad_fraction),
         pin_memory=engine.device.type == "cuda",
     )
-    _check_micro_batches(config, engine.world_size)
     epoch_limit = config.training.epochs * loader.steps_per_epoch
     validation_loader = EvaluationLoader(
         validation_split,
@@ -287,20 +287,13 @@ def _build_trainer(
     )
 
 
-def _check_micro_batches(config: PretrainConfig, world_size: int) -> None:
-    pieces = config.training.accumulation_steps
-    share = config.data.global_batch // world_size
-    if share % pieces:
-        raise InputError(
-            f"training.accumulation_steps={pieces} does not divide the {share} pairs of each of "
-            f"{world_size} ranks: choose a divisor of {share}"
-        )
-
-
 def _announce(trainer: Trainer) -> None:
     engine = trainer.engine
     restarts = trainer.run.note_start(
-        step=trainer.state.step, world_size=engine.world_size, device=engine.device.type
+        step=trainer.state.step,
+        total_steps=trainer.total_steps,
+        world_size=engine.world_size,
+        device=engine.device.type,
     )
     if trainer.telemetry is not None:
         trainer.telemetry.note_restarts(trainer.state.step, restarts)

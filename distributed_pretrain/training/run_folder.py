@@ -182,13 +182,14 @@ class RunFolder:
         """Delete the checkpoints of a future that was abandoned."""
         drop_checkpoints_after(self.checkpoints, step)
 
-    def note_start(self, *, step: int, world_size: int, device: str) -> int:
+    def note_start(self, *, step: int, total_steps: int, world_size: int, device: str) -> int:
         """Add a line to `starts.jsonl`; how often the run has been started before."""
         earlier = len(self.starts.read_text().splitlines()) if self.starts.exists() else 0
         line = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "host": socket.gethostname(),
             "step": step,
+            "total_steps": total_steps,
             "world_size": world_size,
             "device": device,
         }

@@ -1,0 +1,123 @@
+"""`python -m launch COMMAND ...`: commands of the project as jobs of a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_shards.records.errors import InputError
+
+EXAMPLES = """\
+examples:
+  python -m launch submit configs/cluster/slurm_2x8_a100.yaml -- \\
+      pretrain configs/pretrain/lovt_2x8.yaml
+  python -m launch submit configs/cluster/slurm_cpu.yaml executor=local -- \\
+      pretrain configs/pretrain/phantom_lovt.yaml seed=1
+  python -m launch sweep configs/cluster/slurm_1_gpu.yaml --folder runs/seeds -- \\
+      pretrain configs/pretrain/lovt_small.yaml,configs/pretrain/phantom_clip.yaml seed=1,2,3
+  python -m launch status runs/lovt_2x8
+  python -m launch logs -f runs/lovt_2x8
+  python -m launch cancel runs/lovt_2x8
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 done, 1 when something that was waited for failed, 2 bad input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # What follows the first -- is a command of the project, and not ours to read.
+    cut = given.index("--") if "--" in given else len(given)
+    options = _parser().parse_args(given[:cut])
+    options.words = given[cut + 1 :]
+    try:
+        status: int = options.run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m launch",
+        description="Commands of the project as jobs of a Slurm cluster, or of this machine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    submit = commands.add_parser("submit", help="queue a command: CLUSTER.yaml [key=value] -- ...")
+    _add_cluster(submit)
+    submit.add_argument("--dry-run", action="store_true", help="print the script, queue nothing")
+    submit.set_defaults(run=_submit)
+    status = commands.add_parser("status", help="how the jobs of run folders are")
+    status.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    status.set_defaults(run=_status)
+    logs = commands.add_parser("logs", help="what a job says")
+    logs.add_argument("folder", type=Path, metavar="RUN_FOLDER")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
+    logs.add_argument("--rank", default="0", help="a number, or `all` (default 0)")
+    logs.set_defaults(run=_logs)
+    cancel = commands.add_parser("cancel", help="end jobs; pre-training saves first")
+    cancel.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    cancel.set_defaults(run=_cancel)
+    return parser
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cluster", type=Path, metavar="CLUSTER.yaml", help="see configs/cluster/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. nodes=4")
+
+
+# Imports stand inside the commands: what reads profiles brings in torch, the others answer at once.
+def _submit(options: argparse.Namespace) -> int:
+    from data_shards.profiles import load_profile
+    from launch.commands import read_command
+    from launch.config import ClusterConfig
+    from launch.submit import dry_run, submit
+
+    cluster = load_profile(ClusterConfig, options.cluster, options.overrides)
+    command = read_command(options.words)
+    if options.dry_run:
+        print(dry_run(cluster, command))
+        return 0
+    number = submit(cluster, command)
+    if cluster.executor != "debug":
+        print(f"job {number}: {command.verb} into {command.folder}")
+        print(f"watch: python -m launch logs -f {command.folder}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from launch.status import status
+
+    print(status(options.folders))
+    return 0
+
+
+def _logs(options: argparse.Namespace) -> int:
+    from launch.logs import show_logs
+
+    if options.rank != "all" and not options.rank.isdecimal():
+        raise InputError(f"--rank {options.rank}: a number, or all")
+    rank = None if options.rank == "all" else int(options.rank)
+    show_logs(options.folder, rank=rank, follow=options.follow)
+    return 0
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from launch.cancel import cancel
+
+    numbers = cancel(options.folders)
+    print(f"told to end: {', '.join(numbers)}" if numbers else "no job was waiting or running")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""`cancel`: end jobs, which save at their next step."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.scheduler import cancel_jobs
+from launch.states import LIVE, states_of
+from launch.status import jobs_within
+
+
+def cancel(folders: Sequence[Path]) -> list[str]:
+    """The numbers of the jobs that were told to end: those at or below `folders` that go on.
+
+    Raises InputError for a folder without any job.
+    """
+    jobs = jobs_within(folders)
+    live = [job for job, each in zip(jobs, states_of(jobs), strict=True) if each.state in LIVE]
+    records = [job.record() for job in live]
+    for job in live:
+        # First: a local job that ends would start again.
+        job.add("cancelled")
+    on_slurm = [each.job_id for each in records if each.executor == "slurm"]
+    if on_slurm:
+        cancel_jobs(on_slurm)
+    for each in records:
+        if each.executor == "local":
+            os.kill(int(each.job_id), signal.SIGTERM)
+    return [each.job_id for each in records]

@@ -1,0 +1,171 @@
+"""What a cluster profile says: where a job runs, with what, and for how long."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from data_shards.profiles import Config
+
+# Options that other fields or the launcher set: a second value would decide by its place.
+_TAKEN_SBATCH_OPTIONS = {
+    "account": "account",
+    "array": "running_at_most",
+    "constraint": "constraint",
+    "cpus-per-task": "cpus_per_rank",
+    "exclude": "exclude",
+    "gpus-per-node": "gpus_per_node",
+    "mem": "memory_gb_per_node",
+    "nodes": "nodes",
+    "ntasks-per-node": "ranks_per_node",
+    "partition": "partition",
+    "qos": "qos",
+    "signal": "signal_seconds",
+    "time": "time_minutes",
+    **dict.fromkeys(("error", "job-name", "open-mode", "output", "requeue"), None),
+}
+_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class EnvironmentConfig(Config):
+    """What is set up on every node before the ranks start.
+
+    `modules` are loaded first (`module load`), then `setup` lines of bash run, then `variables`
+    are exported. `venv` is the environment whose Python runs; null: the one that submits.
+    """
+
+    modules: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    variables: dict[str, str] = Field({})
+    venv: Path | None = None
+
+    @model_validator(mode="after")
+    def _variables_are_public(self) -> Self:
+        for name in self.variables:
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"variables: {name!r} is not the name of a variable")
+            if _SECRET.search(name):
+                raise ValueError(
+                    f"variables: {name} looks like a secret, and the script is a readable file: "
+                    "export it in the shell that submits, or read it from a file in `setup`"
+                )
+        return self
+
+
+class PyxisConfig(Config):
+    """An image run by srun itself (NVIDIA's pyxis and enroot)."""
+
+    name: Literal["pyxis"] = "pyxis"
+    image: str
+    mounts: tuple[str, ...] = Field((), description="SRC:DST, besides the submitting folder")
+    python: str = "python"
+
+
+class ApptainerConfig(Config):
+    """An image run by Apptainer (or Singularity) on each node."""
+
+    name: Literal["apptainer"] = "apptainer"
+    image: str
+    mounts: tuple[str, ...] = Field((), description="SRC:DST, besides the submitting folder")
+    python: str = "python"
+
+
+ContainerConfig: TypeAlias = Annotated[PyxisConfig | ApptainerConfig, Field(discriminator="name")]
+
+
+class NcclConfig(Config):
+    """NCCL's settings that clusters differ in; null leaves NCCL its own choice."""
+
+    debug: Literal["VERSION", "WARN", "INFO", "TRACE"] = "WARN"
+    socket_interface: str | None = Field(None, description="NCCL_SOCKET_IFNAME, e.g. ib0 or ^lo")
+    infiniband_devices: str | None = Field(None, description="NCCL_IB_HCA, e.g. mlx5")
+    infiniband: bool | None = Field(None, description="false: NCCL_IB_DISABLE=1")
+    peer_to_peer: bool | None = Field(None, description="false: NCCL_P2P_DISABLE=1")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """As NCCL reads them."""
+        wanted = {
+            "NCCL_DEBUG": self.debug,
+            "NCCL_SOCKET_IFNAME": self.socket_interface,
+            "NCCL_IB_HCA": self.infiniband_devices,
+            "NCCL_IB_DISABLE": None if self.infiniband is None else str(int(not self.infiniband)),
+            "NCCL_P2P_DISABLE": None
+            if self.peer_to_peer is None
+            else str(int(not self.peer_to_peer)),
+        }
+        # Gloo connects the ranks too, for heartbeats and on CPUs.
+        if self.socket_interface is not None and not self.socket_interface.startswith("^"):
+            wanted["GLOO_SOCKET_IFNAME"] = self.socket_interface
+        return {name: value for name, value in wanted.items() if value is not None}
+
+
+class ClusterConfig(Config):
+    """A cluster profile (`configs/cluster/`). One task is one rank, and has one GPU.
+
+    `executor`: `slurm`; `local`, the same ranks as processes of this machine; `debug`, one rank in
+    the process that submits. `signal_seconds` before the time limit the ranks are told to save:
+    more than a step and a save take. A job is requeued at most `requeues` times.
+    """
+
+    executor: Literal["slurm", "local", "debug"] = "slurm"
+    nodes: PositiveInt = 1
+    gpus_per_node: NonNegativeInt = 0
+    ranks_per_node: PositiveInt | None = Field(
+        None, description="null: one a GPU, or one where there is none"
+    )
+    cpus_per_rank: PositiveInt = 1
+    memory_gb_per_node: PositiveFloat | None = Field(None, description="null: the partition's")
+    time_minutes: PositiveInt = 60
+    signal_seconds: PositiveInt = 120
+    requeues: NonNegativeInt = 20
+    running_at_most: PositiveInt = Field(16, description="jobs of a sweep at the same time")
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    sbatch: dict[str, str | int | bool] = Field({}, description="more options, without dashes")
+    srun: tuple[str, ...] = Field((), description="more options, e.g. --cpu-bind=cores")
+    environment: EnvironmentConfig = EnvironmentConfig()
+    container: ContainerConfig | None = None
+    nccl: NcclConfig = NcclConfig()
+    master_port: PositiveInt | None = Field(
+        None, description="where rank 0 listens; null: one that is free, kept until it is used"
+    )
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> Self:
+        if self.gpus_per_node and self.ranks_per_node not in (None, self.gpus_per_node):
+            raise ValueError(
+                f"ranks_per_node={self.ranks_per_node} with gpus_per_node={self.gpus_per_node}: "
+                "a rank has a GPU of its own: leave ranks_per_node out"
+            )
+        if self.signal_seconds >= self.time_minutes * 60:
+            raise ValueError(
+                f"signal_seconds={self.signal_seconds} is not below time_minutes="
+                f"{self.time_minutes}: nothing would be left to train in"
+            )
+        for option in self.sbatch:
+            plain = option.lstrip("-").replace("_", "-")
+            if plain in _TAKEN_SBATCH_OPTIONS:
+                field = _TAKEN_SBATCH_OPTIONS[plain]
+                remedy = f"set {field}" if field else "the launcher sets it"
+                raise ValueError(f"sbatch: {option}: {remedy}")
+        if self.executor != "slurm" and self.container is not None:
+            raise ValueError(f"container: executor={self.executor} starts none: set container=null")
+        return self
+
+    @property
+    def ranks_on_node(self) -> int:
+        """Ranks of one node."""
+        return self.ranks_per_node or self.gpus_per_node or 1
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of the job."""
+        return self.nodes * self.ranks_on_node

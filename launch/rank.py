@@ -1,0 +1,197 @@
+"""One rank of a job: starts the command, passes signals on, and says how it ended.
+
+The command is a process of its own, so that whatever ends it (a segmentation fault, the kernel out
+of memory) is seen and written down, and signals never meet submitit's handlers: those save inside
+rank 0's handler alone, while what saves here is the trainer, on all ranks at a step boundary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, Self
+
+from data_shards.records.errors import InputError
+from launch.records import JobFolder
+from launch.rendezvous import meeting_place
+
+# What the trainer leaves with when it has saved and the same command goes on.
+SAVED_STATUS = 75
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+# Ended by one of these (130 is Ctrl-C's), a command was told to end.
+_TOLD_TO_END = {SAVED_STATUS, 130, *(-number for number in PASSED_ON)}
+STARTS_WITHOUT_PROGRESS = 2
+_NOT_OURS = ("submitit ", "srun: ", "slurmstepd: ")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands in its job."""
+
+    job_id: str
+    rank: int
+    ranks: int
+    local_rank: int
+    local_ranks: int
+    restart: int
+    log: Path
+
+
+@dataclass(frozen=True)
+class RankTask:
+    """What every rank of a job does."""
+
+    job: Path
+    words: tuple[str, ...]
+    requeues: int
+    cpus: int
+    master_port: int | None
+
+    def run(self, place: Place) -> bool:
+        """Run the command to its end; True when the job is to be requeued (on rank 0 alone).
+
+        Leaves by SystemExit with the command's status where the job has failed.
+        """
+        return _Rank(self, place, JobFolder(self.job)).run()
+
+
+class _Rank:
+    def __init__(self, task: RankTask, place: Place, job: JobFolder) -> None:
+        self.task, self.place, self.job = task, place, job
+
+    def run(self) -> bool:
+        try:
+            status = self._command_status()
+        except InputError as error:
+            self._fail(str(error), status=2)
+        if status == 0:
+            if self.place.rank == 0:
+                self.job.add("finished")
+            return False
+        if status not in _TOLD_TO_END:
+            self._fail(self._how_it_ended(status), status=status if status > 0 else 128 - status)
+        return self.place.rank == 0 and self._may_go_on()
+
+    def _command_status(self) -> int:
+        place = self.place
+        # What a killed start left would send the others to a port that is gone.
+        meeting = self.job.path / f"meeting-{place.job_id}-{place.restart}.json"
+        with contextlib.ExitStack() as ending:
+            told = ending.enter_context(_Told())
+            if place.rank == 0:
+                self.job.add("started", step=self._saved_step())
+            environment = os.environ | {"OMP_NUM_THREADS": str(self.task.cpus)}
+            if place.ranks > 1:
+                host, port = ending.enter_context(
+                    meeting_place(meeting, rank=place.rank, master_port=self.task.master_port)
+                )
+                environment |= rank_variables(place, host, port)
+            return told.run([sys.executable, "-P", "-m", *self.task.words], environment)
+
+    def _may_go_on(self) -> bool:
+        events = self.job.events()
+        starts = [number for number, each in enumerate(events) if each.event == "started"]
+        since = {each.event for each in events[starts[-1] :]}
+        if "failed" in since:
+            # Another rank's own failure ended this one.
+            sys.exit(1)
+        if "cancelled" in since:
+            return False
+        step = self._saved_step()
+        if len(starts) > self.task.requeues:
+            self._fail(
+                f"told to end, and was requeued {self.task.requeues} times already: submit it "
+                "again to go on, or raise requeues",
+                status=SAVED_STATUS,
+            )
+        before = [events[number].step for number in starts[-STARTS_WITHOUT_PROGRESS:]]
+        if step is not None and len(before) == STARTS_WITHOUT_PROGRESS and set(before) == {step}:
+            self._fail(
+                f"ended {STARTS_WITHOUT_PROGRESS} times without a step beyond {step}: not "
+                "requeued; raise time_minutes, or look at the log",
+                status=SAVED_STATUS,
+            )
+        self.job.add("requeued", step=step)
+        return True
+
+    def _saved_step(self) -> int | None:
+        """The step that a start goes on from; None for commands without checkpoints."""
+        if self.task.words[1] != "pretrain":
+            return None
+        checkpoints = self.job.results / "checkpoints"
+        complete = [each.parent.name for each in checkpoints.glob("step_*/COMPLETE")]
+        steps = [name.removeprefix("step_") for name in complete]
+        return max((int(step) for step in steps if step.isdecimal()), default=0)
+
+    def _how_it_ended(self, status: int) -> str:
+        if status < 0:
+            name = signal.Signals(-status).name
+            return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return last_line(self.place.log) or f"exit status {status}"
+
+    def _fail(self, line: str, *, status: int) -> NoReturn:
+        self.job.add("failed", rank=self.place.rank, line=line)
+        print(f"rank {self.place.rank}: {line}", file=sys.stderr, flush=True)
+        sys.exit(status)
+
+
+class _Told:
+    """Within it, signals are passed on to the command; an early one keeps it from starting."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._pass_on) for number in PASSED_ON}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._number = number
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def run(self, words: Sequence[str], environment: Mapping[str, str]) -> int:
+        """The status of the command, negative for the signal that ended it."""
+        if self._number is not None:
+            return -self._number
+        self._process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
+        if self._number is not None:
+            self._process.send_signal(self._number)
+        return self._process.wait()
+
+
+def rank_variables(place: Place, host: str, port: int | str) -> dict[str, str]:
+    """What torch.distributed and Accelerate read to find the other ranks."""
+    return {
+        "RANK": str(place.rank),
+        "LOCAL_RANK": str(place.local_rank),
+        "WORLD_SIZE": str(place.ranks),
+        "LOCAL_WORLD_SIZE": str(place.local_ranks),
+        "MASTER_ADDR": host,
+        "MASTER_PORT": str(port),
+    }
+
+
+def last_line(log: Path) -> str:
+    """The last thing that a log says, without what the scheduler and submitit add to it."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 20_000))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    ours = [line.strip() for line in lines if not line.startswith(_NOT_OURS)]
+    return next((line for line in reversed(ours) if line), "")

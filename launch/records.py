@@ -1,0 +1,163 @@
+"""What a job leaves beside its results, so that any shell can tell how it is: plain JSON.
+
+<folder>/jobs/001-pretrain/record.json    what was submitted, and the scheduler's number for it
+                           events.jsonl   started, requeued, finished, failed, cancelled
+                           code/          the packages as they were when it was submitted
+                           profile.yaml   the resolved profile that every start reads
+                           *_log.out      what each rank said, with the scheduler's number
+
+All of it is for the user alone (0700): the scheduler's start files are pickles, and whoever may
+write one runs code as the user.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_shards.records.errors import InputError
+from data_shards.records.manifest import write_text_atomically
+
+JOBS = "jobs"
+_NUMBERED = re.compile(r"(\d{3,})-[a-z_]+")
+EventName = Literal["started", "requeued", "finished", "failed", "cancelled"]
+
+
+class JobRecord(BaseModel):
+    """One submission. `submission` is the folder with its code, start files and logs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    executor: Literal["slurm", "local", "debug"]
+    job_id: str
+    command: tuple[str, ...]
+    submission: Path
+    nodes: int
+    ranks: int
+    requeues: int
+    submitted: str
+    revision: str | None
+
+
+class Event(BaseModel):
+    """Something that befell a job, as the rank that saw it wrote down."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event: EventName
+    time: str
+    host: str
+    rank: int = 0
+    step: int | None = None
+    line: str = ""
+
+
+class JobFolder:
+    """The folder of one submission of one command."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def record_file(self) -> Path:
+        """The record, written once the scheduler has given a number."""
+        return self.path / "record.json"
+
+    @property
+    def events_file(self) -> Path:
+        """A line an event, appended by the ranks."""
+        return self.path / "events.jsonl"
+
+    @property
+    def profile(self) -> Path:
+        """The resolved profile."""
+        return self.path / "profile.yaml"
+
+    @property
+    def results(self) -> Path:
+        """The folder of results that the submission is about."""
+        return self.path.parent.parent
+
+    def write_record(self, record: JobRecord) -> None:
+        """Keep `record`."""
+        write_text_atomically(self.record_file, record.model_dump_json(indent=1) + "\n")
+
+    def record(self) -> JobRecord:
+        """What was submitted. Raises InputError where it is malformed."""
+        try:
+            return JobRecord.model_validate_json(self.record_file.read_bytes())
+        except ValidationError as error:
+            raise InputError(
+                f"{self.record_file}: not a job's record of this release: delete its folder"
+            ) from error
+
+    def add(
+        self, event: EventName, *, rank: int = 0, step: int | None = None, line: str = ""
+    ) -> None:
+        """Append an event; one short write, so that ranks may do it side by side."""
+        entry = Event(
+            event=event,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            host=socket.gethostname(),
+            rank=rank,
+            step=step,
+            line=line,
+        )
+        with self.events_file.open("a", encoding="utf-8") as file:
+            file.write(entry.model_dump_json() + "\n")
+
+    def events(self) -> list[Event]:
+        """All events, oldest first."""
+        if not self.events_file.exists():
+            return []
+        lines = self.events_file.read_text(encoding="utf-8").split("\n")
+        # What follows the last line break is still being written.
+        return [Event.model_validate(json.loads(line)) for line in lines[:-1]]
+
+
+def new_job_folder(results: Path, verb: str) -> JobFolder:
+    """The next numbered folder for a submission about `results`, for the user alone.
+
+    Raises InputError when somebody else may write where start files are to lie.
+    """
+    jobs = results / JOBS
+    jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _refuse_writable_by_others(jobs)
+    taken = [int(match[1]) for each in jobs.iterdir() if (match := _NUMBERED.fullmatch(each.name))]
+    path = jobs / f"{max(taken, default=0) + 1:03}-{verb}"
+    path.mkdir(mode=0o700)
+    path.chmod(0o700)
+    return JobFolder(path)
+
+
+def newest_job(results: Path) -> JobFolder | None:
+    """The newest submission about `results` that the scheduler took; None if there is none."""
+    jobs = [each for each in jobs_of(results) if each.record_file.exists()]
+    return jobs[-1] if jobs else None
+
+
+def jobs_of(results: Path) -> list[JobFolder]:
+    """All submissions about `results`, oldest first."""
+    jobs = results / JOBS
+    if not jobs.is_dir():
+        return []
+    named = [(int(m[1]), each) for each in jobs.iterdir() if (m := _NUMBERED.fullmatch(each.name))]
+    return [JobFolder(path) for _, path in sorted(named)]
+
+
+def _refuse_writable_by_others(folder: Path) -> None:
+    found = folder.stat()
+    if found.st_uid != os.getuid():
+        raise InputError(
+            f"{folder}: belongs to another user: choose another folder for the results"
+        )
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
