@@ -56,6 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster(submit)
     submit.add_argument("--dry-run", action="store_true", help="print the script, queue nothing")
     submit.set_defaults(run=_submit)
+    sweep = commands.add_parser("sweep", help="every combination of what a command leaves open")
+    _add_cluster(sweep)
+    sweep.add_argument("--folder", type=Path, required=True, help="what its tasks are to be in")
+    sweep.add_argument("--points", type=Path, help="a CSV or YAML of overrides, a task a row")
+    sweep.add_argument("--parts", type=int, metavar="N", help="for part={i}/{n}")
+    sweep.set_defaults(run=_sweep)
+    results = commands.add_parser("results", help="the figures of a sweep, in one table")
+    results.add_argument("folder", type=Path, metavar="SWEEP_FOLDER")
+    results.add_argument("--output", type=Path, help=".csv or .parquet (results.csv beside it)")
+    results.set_defaults(run=_results)
     status = commands.add_parser("status", help="how the jobs of run folders are")
     status.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
     status.set_defaults(run=_status)
@@ -91,6 +101,38 @@ def _submit(options: argparse.Namespace) -> int:
     if cluster.executor != "debug":
         print(f"job {number}: {command.verb} into {command.folder}")
         print(f"watch: python -m launch logs -f {command.folder}")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from data_shards.profiles import load_profile
+    from launch.config import ClusterConfig
+    from launch.points import read_points, read_rows
+    from launch.sweep import describe, states_of_points, sweep
+
+    cluster = load_profile(ClusterConfig, options.cluster, options.overrides)
+    if options.parts is not None and options.parts < 1:
+        raise InputError(f"--parts {options.parts}: at least 1")
+    rows = read_rows(options.points) if options.points is not None else []
+    points = read_points(options.words, rows=rows, parts=options.parts)
+    numbers = sweep(cluster, points, options.folder)
+    print(f"{len(numbers)} submitted; {describe(options.folder, points)}")
+    print(f"watch: python -m launch status {options.folder}")
+    print(f"figures: python -m launch results {options.folder}")
+    ended_badly = any(state == "failed" for _, state in states_of_points(options.folder, points))
+    return 1 if cluster.executor != "slurm" and ended_badly else 0
+
+
+def _results(options: argparse.Namespace) -> int:
+    from launch.results import collect, results_table, write_results
+    from launch.sweep import read_sweep
+
+    rows = collect(options.folder)
+    values = dict.fromkeys(key for point in read_sweep(options.folder) for key in point.values)
+    path = options.output or options.folder / "results.csv"
+    write_results(rows, path)
+    print(results_table(rows, values=list(values)))
+    print(f"written to {path}", file=sys.stderr)
     return 0
 
 

@@ -168,9 +168,13 @@ class _Told:
         if self._number is not None:
             return -self._number
         self._process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
-        if self._number is not None:
-            self._process.send_signal(self._number)
+        self._catch_up(self._process)
         return self._process.wait()
+
+    def _catch_up(self, process: subprocess.Popen[bytes]) -> None:
+        """A signal may have come while the process was started."""
+        if self._number is not None:
+            process.send_signal(self._number)
 
 
 def rank_variables(place: Place, host: str, port: int | str) -> dict[str, str]:

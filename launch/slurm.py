@@ -73,7 +73,7 @@ def sbatch_script(cluster: ClusterConfig, *, name: str, submission: Path, tasks:
 
     Nothing but the arguments decides it.
     """
-    array = {"map_count": tasks} if tasks > 1 else {}
+    array: dict[str, Any] = {"map_count": tasks} if tasks > 1 else {}
     python = python_command(cluster, submission)
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(submission))}"
     return str(
@@ -154,7 +154,6 @@ def _setup_lines(cluster: ClusterConfig, submission: Path) -> list[str]:
     variables = job_variables(cluster)
     code = shlex.quote(str(submission / CODE))
     return [
-        "umask 077",
         *(f"module load {shlex.quote(each)} || exit 1" for each in environment.modules),
         *environment.setup,
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
@@ -199,22 +198,25 @@ def submit_tasks(
     starts = [RankStart(task) for task in tasks]
     if cluster.executor == "slurm":
         return _submit_to_slurm(cluster, starts, name=name, submission=submission)
-    executor = submitit.AutoExecutor(submission, cluster=cluster.executor)
     if cluster.executor == "debug":
-        jobs = [executor.submit(start) for start in starts]
-        for job in jobs:
-            job.result()
-        return [str(job.job_id) for job in jobs]
-    executor.update_parameters(
+        debug = submitit.AutoExecutor(submission, cluster="debug")
+        return [_run_to_the_end(debug.submit(start)) for start in starts]
+    local = submitit.LocalExecutor(submission, max_num_timeout=cluster.requeues)
+    local.update_parameters(
         timeout_min=cluster.time_minutes,
         tasks_per_node=cluster.ranks,
-        gpus_per_node=cluster.gpus_per_node,
+        gpus_per_node=cluster.nodes * cluster.gpus_per_node,
+        signal_delay_s=cluster.signal_seconds,
         stderr_to_stdout=True,
-        local_signal_delay_s=cluster.signal_seconds,
     )
     variables = job_variables(cluster) | {"PYTHONPATH": str(submission / CODE)}
     with environment_variables(**variables), _no_streams():
-        return [str(executor.submit(start).job_id) for start in starts]
+        return [str(local.submit(start).job_id) for start in starts]
+
+
+def _run_to_the_end(job: submitit.Job[None]) -> str:
+    job.result()
+    return str(job.job_id)
 
 
 def _submit_to_slurm(

@@ -12,7 +12,7 @@ from launch.records import JOBS, JobFolder, newest_job
 from launch.states import JobState, states_of
 from launch.training_progress import read_progress
 
-_COLUMNS = ("state", "step", "pairs/s", "loss", "left", "restarts", "job", "node")
+_HEADER = ("folder", "state", "step", "pairs/s", "loss", "left", "restarts", "job", "node")
 
 
 def status(folders: Sequence[Path]) -> str:
@@ -21,12 +21,11 @@ def status(folders: Sequence[Path]) -> str:
     Raises InputError for a folder without any job.
     """
     jobs = jobs_within(folders)
-    rows = [_row(job, state, folders) for job, state in zip(jobs, states_of(jobs), strict=True)]
-    widths = [
-        max(len(row[0][column]) for row in [(_header(folders), ""), *rows]) for column in range(9)
-    ]
+    rows: list[tuple[tuple[str, ...], str]] = [(_HEADER, "")]
+    rows += [_row(job, state) for job, state in zip(jobs, states_of(jobs), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*(cells for cells, _ in rows), strict=True)]
     lines = []
-    for cells, line in [(_header(folders), ""), *rows]:
+    for cells, line in rows:
         padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
         lines.append("  ".join(padded).rstrip())
         if line:
@@ -58,13 +57,7 @@ def _result_folders(folder: Path) -> Iterator[Path]:
         )
 
 
-def _header(folders: Sequence[Path]) -> tuple[str, ...]:
-    del folders
-    return ("folder", *_COLUMNS)
-
-
-def _row(job: JobFolder, state: JobState, folders: Sequence[Path]) -> tuple[tuple[str, ...], str]:
-    del folders
+def _row(job: JobFolder, state: JobState) -> tuple[tuple[str, ...], str]:
     record = job.record()
     progress = read_progress(job.results)
     step = rate = loss = left = "-"

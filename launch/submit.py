@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,13 +27,27 @@ def submit(cluster: ClusterConfig, command: Command) -> str:
     """
     check(cluster, [command])
     refuse_running(command.folder)
-    job = new_job_folder(command.folder, command.verb)
-    take_snapshot(job.path / CODE)
-    task = prepared_task(cluster, command, job)
-    name = command.folder.name
-    [number] = submit_checked(cluster, [task], name=name, submission=job.path)
-    job.write_record(record_of(cluster, command, number, submission=job.path))
+    with job_folder_for(command) as job:
+        take_snapshot(job.path / CODE)
+        task = prepared_task(cluster, command, job)
+        name = command.folder.name
+        [number] = submit_checked(cluster, [task], name=name, submission=job.path)
+        job.write_record(record_of(cluster, command, number, submission=job.path))
     return number
+
+
+@contextmanager
+def job_folder_for(command: Command) -> Iterator[JobFolder]:
+    """A new job folder, which goes again when nothing was submitted."""
+    job = new_job_folder(command.folder, command.verb)
+    try:
+        yield job
+    finally:
+        if not job.record_file.exists():
+            shutil.rmtree(job.path)
+            with suppress(OSError):  # not empty: there are older ones, or results
+                job.path.parent.rmdir()
+                job.results.rmdir()
 
 
 def dry_run(cluster: ClusterConfig, command: Command) -> str:
@@ -48,7 +64,8 @@ def dry_run(cluster: ClusterConfig, command: Command) -> str:
     script = sbatch_script(cluster, name=command.folder.name, submission=submission)
     shown = " ".join(f"{name}={value}" for name, value in variables.items())
     python = python_command(cluster, submission)
-    return f"{script}\n# each of {cluster.ranks} ranks\n{shown} \\\n  {python} -P -m {' '.join(task.words)}"
+    command_line = f"{shown} \\\n  {python} -P -m {' '.join(task.words)}"
+    return f"{script}\n# each of {cluster.ranks} ranks\n{command_line}"
 
 
 def check(cluster: ClusterConfig, commands: Sequence[Command]) -> None:

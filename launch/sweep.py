@@ -1,0 +1,181 @@
+"""`sweep`: many tasks as one Slurm array, of which only what is missing is ever submitted."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data_shards.records.errors import InputError
+from data_shards.records.manifest import write_text_atomically
+from launch.cancel import cancel
+from launch.commands import Command, read_command
+from launch.config import ClusterConfig
+from launch.points import Point
+from launch.rank import RankTask
+from launch.records import JobFolder, new_job_folder, newest_job
+from launch.slurm import CODE
+from launch.snapshot import take_snapshot
+from launch.states import LIVE, State, states_of
+from launch.submit import check, prepared_task, record_of, submit_checked
+
+SWEEP_FILE = "sweep.json"
+# Slurm's default MaxArraySize is 1001.
+TASKS_A_JOB = 1000
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass(frozen=True)
+class SweepTask:
+    """One point of a sweep, with the folder that its job and results are in."""
+
+    point: Point
+    command: Command
+    folder: Path
+
+
+def sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> list[str]:
+    """Submit those points that have not finished and do not go on; their jobs' numbers.
+
+    Raises InputError, before anything is queued, for what cannot run, and for a folder that holds
+    a task of the same name with another command.
+    """
+    folder = folder.absolute()
+    _refuse_others(folder, points)
+    todo = [point for point, state in states_of_points(folder, points) if state not in _KEPT]
+    if not todo:
+        return []
+    tasks = [_task(point, folder / point.name) for point in todo]
+    check(cluster, [task.command for task in tasks])
+    _remember(folder, points)
+    submission = new_job_folder(folder, "sweep").path
+    take_snapshot(submission / CODE)
+    if cluster.executor == "slurm":
+        return _submit_arrays(cluster, tasks, submission)
+    return _run_here(cluster, tasks, submission)
+
+
+def states_of_points(folder: Path, points: Sequence[Point]) -> list[tuple[Point, State | None]]:
+    """Each point with the state of its newest job; None where it has had none."""
+    jobs = [newest_job(folder / point.name) for point in points]
+    states = iter(states_of([job for job in jobs if job is not None]))
+    return [
+        (point, next(states).state if job is not None else None)
+        for point, job in zip(points, jobs, strict=True)
+    ]
+
+
+def describe(folder: Path, points: Sequence[Point]) -> str:
+    """How many tasks are how, in a line."""
+    counts = Counter(state or "not submitted" for _, state in states_of_points(folder, points))
+    return f"{len(points)} tasks: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+
+
+def read_sweep(folder: Path) -> list[Point]:
+    """The points of a sweep's folder. Raises InputError where there is none."""
+    try:
+        tasks = json.loads((folder / SWEEP_FILE).read_bytes())["tasks"]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder}: not the folder of a sweep ({SWEEP_FILE} is missing)"
+        ) from error
+    return [Point(tuple(each["words"]), each["values"]) for each in tasks]
+
+
+# A task in one of these states is let be.
+_KEPT: frozenset[State | None] = frozenset({"finished", *LIVE})
+
+
+def _task(point: Point, folder: Path) -> SweepTask:
+    words = list(point.words)
+    writes_there = "pretrain" in words[:2]
+    if writes_there and any(word.startswith("run_folder=") for word in words):
+        raise InputError("run_folder: a sweep gives each task its own, below --folder")
+    command = read_command([*words, f"run_folder={folder}"] if writes_there else words)
+    return SweepTask(point, replace(command, folder=folder), folder)
+
+
+def _submit_arrays(
+    cluster: ClusterConfig, tasks: Sequence[SweepTask], submission: Path
+) -> list[str]:
+    numbers: list[str] = []
+    for first in range(0, len(tasks), TASKS_A_JOB):
+        batch = tasks[first : first + TASKS_A_JOB]
+        jobs = [new_job_folder(task.folder, task.command.verb) for task in batch]
+        starts = _starts(cluster, batch, jobs)
+        name = submission.parent.parent.name
+        given = submit_checked(cluster, starts, name=name, submission=submission)
+        for task, job, number in zip(batch, jobs, given, strict=True):
+            job.write_record(record_of(cluster, task.command, number, submission=submission))
+        numbers += given
+    return numbers
+
+
+def _starts(
+    cluster: ClusterConfig, tasks: Sequence[SweepTask], jobs: Sequence[JobFolder]
+) -> list[RankTask]:
+    return [
+        prepared_task(cluster, task.command, job) for task, job in zip(tasks, jobs, strict=True)
+    ]
+
+
+def _run_here(cluster: ClusterConfig, tasks: Sequence[SweepTask], submission: Path) -> list[str]:
+    """All tasks on this machine, as many at a time as it has cores for; returns when they ended."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    at_once = min(cluster.running_at_most, max(1, cores // (cluster.ranks * cluster.cpus_per_rank)))
+    numbers: list[str] = []
+    running: list[JobFolder] = []
+    try:
+        for task in tasks:
+            running = _wait_for_room(running, at_once - 1)
+            job = new_job_folder(task.folder, task.command.verb)
+            start = prepared_task(cluster, task.command, job)
+            [number] = submit_checked(cluster, [start], name=task.point.name, submission=submission)
+            job.write_record(record_of(cluster, task.command, number, submission=submission))
+            numbers.append(number)
+            running.append(job)
+            print(f"{task.point.name}: {len(numbers)} of {len(tasks)} started", file=sys.stderr)
+        _wait_for_room(running, 0)
+    except KeyboardInterrupt:
+        cancel([job.results for job in running])
+        print("interrupted: what ran saves; the same command goes on", file=sys.stderr)
+        raise
+    return numbers
+
+
+def _wait_for_room(running: list[JobFolder], room_for: int) -> list[JobFolder]:
+    while True:
+        states = states_of(running)
+        running = [job for job, each in zip(running, states, strict=True) if each.state in LIVE]
+        if len(running) <= room_for:
+            return running
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _refuse_others(folder: Path, points: Sequence[Point]) -> None:
+    if not (folder / SWEEP_FILE).exists():
+        return
+    earlier = {point.name: point for point in read_sweep(folder)}
+    for point in points:
+        twin = earlier.get(point.name)
+        if twin is not None and twin.words != point.words:
+            raise InputError(
+                f"{folder}: its task {point.name} is another command ({' '.join(twin.words)}): "
+                "choose another --folder"
+            )
+
+
+def _remember(folder: Path, points: Sequence[Point]) -> None:
+    """Keep the points; those of earlier calls with other values stay in the sweep."""
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = read_sweep(folder) if (folder / SWEEP_FILE).exists() else []
+    every = {point.name: point for point in [*earlier, *points]}
+    tasks = [{"name": n, "words": p.words, "values": p.values} for n, p in every.items()]
+    write_text_atomically(folder / SWEEP_FILE, json.dumps({"tasks": tasks}, indent=1) + "\n")
