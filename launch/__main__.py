@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # What follows the first -- is a command of the project, and not ours to read.
     cut = given.index("--") if "--" in given else len(given)
-    options = _parser().parse_args(given[:cut])
+    options = _parsed(given[:cut])
     options.words = given[cut + 1 :]
     try:
         status: int = options.run(options)
@@ -42,6 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; overrides may follow an option, which Python 3.11's argparse does not expect."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    takes_overrides = hasattr(options, "overrides")
+    bad = [each for each in rest if each.startswith("-") or "=" not in each or not takes_overrides]
+    if bad:
+        parser.error(f"unrecognized arguments: {' '.join(bad)}")
+    if takes_overrides:
+        options.overrides += rest
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -47,13 +47,11 @@ def read_points(
     values; the last key varies fastest. `{i}` and `{n}` in a word stand for 1..`parts` and
     `parts`. Raises InputError for two tasks of the same name, and braces without `parts`.
     """
-    axes = [_axis(number, word) for number, word in enumerate(words)]
-    axes.append(
-        [({key: value for key, value in row.items()}, _overrides(row)) for row in rows or [{}]]
-    )
+    axes = [_axis(word) for word in words]
+    axes.append([(dict(row), _overrides(row)) for row in rows or [{}]])
     if any("{i}" in word for word in words) != (parts is not None):
         raise InputError("{i} and {n} in a command go with --parts N, and --parts with {i}/{n}")
-    points = []
+    points: list[Point] = []
     for choice in itertools.product(*axes):
         values = {key: value for each, _ in choice for key, value in each.items()}
         said = tuple(word for _, chosen in choice for word in chosen)
@@ -94,7 +92,7 @@ def _overrides(row: dict[str, str]) -> tuple[str, ...]:
     return tuple(f"{key}={value}" for key, value in row.items())
 
 
-def _axis(number: int, word: str) -> list[tuple[dict[str, str], tuple[str, ...]]]:
+def _axis(word: str) -> list[tuple[dict[str, str], tuple[str, ...]]]:
     """What one word may be: the values to tell it by, and the word itself."""
     key, equals, value = word.partition("=")
     if not equals:

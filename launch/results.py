@@ -32,7 +32,8 @@ def collect(folder: Path) -> list[Row]:
     rows = []
     for point, state in states_of_points(folder, read_sweep(folder)):
         row: Row = {"task": point.name, "state": state or "not submitted", **point.values}
-        rows.append(row | _figures(folder / point.name))
+        row.update(_figures(folder / point.name))
+        rows.append(row)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return [{key: row.get(key) for key in columns} for row in rows]
 
