@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_shards.build import build_shards
+from data_shards.build import build_part, build_shards
 from data_shards.config import ShardsConfig
 from data_shards.disk_space import NO_SPACE
 from data_shards.preview import draw_preview
@@ -23,10 +23,13 @@ EXAMPLES = """\
 examples:
   python -m data_shards build configs/shards/phantom.yaml output=runs/shards/phantom
   python -m data_shards build configs/shards/mimic_cxr.yaml source.root=/data/mimic workers=16
+  python -m data_shards build configs/shards/mimic_cxr.yaml part=3/16
   python -m data_shards verify configs/shards/phantom.yaml
   python -m data_shards preview configs/shards/phantom.yaml --split validate --samples 12
 
 A build that was stopped goes on where it was when the same command is given again.
+Parts 1/16 to 16/16 may run side by side on machines that share the output folder: together they
+write what a whole build writes, and the last one to be done writes the manifest.
 """
 
 
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load_profile(ShardsConfig, given.profile, given.overrides)
         if given.command == "build":
-            print(_describe(build_shards(config), config.output))
+            print(_build(config))
         elif given.command == "verify":
             verification = verify_shards(config.output, workers=config.worker_count)
             print(_report(verification, config.output))
@@ -110,6 +113,18 @@ def _positive(text: str) -> int:
     if number < 1:
         raise ValueError(text)
     return number
+
+
+def _build(config: ShardsConfig) -> str:
+    if config.part is None:
+        return _describe(build_shards(config), config.output)
+    built = build_part(config)
+    if built.manifest is None:
+        return (
+            f"part {config.part} done: {built.missing:,} of {built.planned:,} shards are still to "
+            "be written by other parts; the last one writes the manifest"
+        )
+    return _describe(built.manifest, config.output)
 
 
 def _describe(manifest: Manifest, folder: Path) -> str:

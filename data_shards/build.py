@@ -1,21 +1,26 @@
 """A source turned into a folder of shards: planned, written by all cores, then summed up.
 
 A rerun goes on where the last run stopped: a shard whose index is of the same plan and whose
-tar has the size it should have is not touched again.
+tar has the size it should have is not touched again. Parts of a build (`part=3/16`) make the same
+plan each, and whichever is the last to be done sums up.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.config import ShardsConfig
 from data_shards.disk_space import refuse_full_disk
+from data_shards.output_folder import (
+    part_workplace,
+    remove_partial_files,
+    remove_parts,
+    whole_folder,
+)
 from data_shards.parallel import map_in_processes, start_server
 from data_shards.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.progress import Progress
@@ -26,6 +31,7 @@ from data_shards.records.manifest import (
     PixelSums,
     ShardEntry,
     ShardIndex,
+    read_manifest,
     read_shard_index,
     write_text_atomically,
 )
@@ -41,6 +47,15 @@ from data_shards.study_conversion import ImagePolicy
 WORKER_MODULES = ("webdataset.writer", "data_shards.shard_writer")
 
 
+@dataclass(frozen=True, slots=True)
+class BuiltPart:
+    """How a build stands when one of its parts is done: a manifest once no shard is missing."""
+
+    planned: int
+    missing: int
+    manifest: Manifest | None
+
+
 def build_shards(config: ShardsConfig) -> Manifest:
     """The manifest of the finished shard folder `config.output`.
 
@@ -48,39 +63,97 @@ def build_shards(config: ShardsConfig) -> Manifest:
     on how often the build was stopped. Raises InputError for bad input; finished shards stay,
     half-written files do not.
     """
+    assert config.part is None, "a part is built by build_part"
+    source, plan = _open_and_plan(config)
+    folder = config.output
+    with whole_folder(folder):
+        _refuse_other_plans(folder, plan)
+        remove_partial_files(folder)
+        remove_parts(folder)
+        build = _Build(config, source, plan, workplace=folder)
+        try:
+            with refuse_full_disk(folder, what="shards", option="output"):
+                build.write(plan.shards)
+                return build.sum_up()
+        finally:
+            # Of workers that were killed.
+            remove_partial_files(folder)
+
+
+def build_part(config: ShardsConfig) -> BuiltPart:
+    """How the build into `config.output` stands once the shards of `config.part` are written.
+
+    Parts run side by side on any machines that share the folder. Together they give the bytes
+    of a whole build; one that finds no shard missing writes the manifest.
+    """
+    part = config.which_part
+    assert part is not None, "a whole build is build_shards"
+    source, plan = _open_and_plan(config)
+    folder = config.output
+    with part_workplace(folder, part) as workplace:
+        _refuse_other_plans(folder, plan)
+        remove_partial_files(folder)
+        build = _Build(config, source, plan, workplace)
+        with refuse_full_disk(folder, what="shards", option="output"):
+            wrote = build.write(plan.of_part(part))
+            missing = _missing(folder, plan)
+            if missing:
+                return BuiltPart(len(plan.shards), missing, manifest=None)
+            if not wrote and (folder / MANIFEST_NAME).is_file():
+                return BuiltPart(len(plan.shards), 0, read_manifest(folder))
+            # Parts that started together found an empty folder, whatever their settings.
+            _refuse_other_plans(folder, plan)
+            return BuiltPart(len(plan.shards), 0, build.sum_up())
+
+
+def _open_and_plan(config: ShardsConfig) -> tuple[Source, BuildPlan]:
     if config.worker_count > 1:
         start_server(preload=WORKER_MODULES)
     source = open_source(config.source, workers=config.worker_count)
     studies = source.list_studies()
-    plan = plan_build(studies, config, fingerprint=source.fingerprint())
-    folder = config.output
-    with _folder_for_us(folder):
-        _refuse_other_plans(folder, plan)
-        _remove_partial_files(folder)
-        todo = [shard for shard in plan.shards if not _is_done(folder, shard)]
+    return source, plan_build(studies, config, fingerprint=source.fingerprint())
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """A plan being carried out, with unfinished files in `workplace`."""
+
+    config: ShardsConfig
+    source: Source
+    plan: BuildPlan
+    workplace: Path
+
+    def write(self, shards: Sequence[ShardPlan]) -> bool:
+        """Write those of `shards` that are not done; whether there were any."""
+        config = self.config
+        todo = [shard for shard in shards if not _is_done(config.output, shard)]
         if todo:
-            (folder / MANIFEST_NAME).unlink(missing_ok=True)
-        try:
-            with refuse_full_disk(folder, what="shards", option="output"):
-                _write_shards(todo, plan, source, config)
-                manifest = _summarise(plan, source, config)
-                for name, text in source.side_reports().items():
-                    write_text_atomically(folder / name, text)
-                write_text_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1))
-        finally:
-            # Of workers that were killed.
-            _remove_partial_files(folder)
-    return manifest
+            (config.output / MANIFEST_NAME).unlink(missing_ok=True)
+        policy = ImagePolicy(config.longest_side_px, config.jpeg_quality, config.bad_images)
+        context = ShardContext(self.source, config.output, self.workplace, self.plan.sha256, policy)
+        studies = sum(len(shard.studies) for shard in todo)
+        with Progress("build", total=studies, unit="studies") as progress:
+            map_in_processes(
+                write_shard, context, todo, workers=config.worker_count, progress=progress
+            )
+        return bool(todo)
+
+    def sum_up(self) -> Manifest:
+        """Write the side reports and, last, the manifest of the finished shards."""
+        manifest = _summarise(self.plan, self.source, self.config)
+        texts = {**self.source.side_reports(), MANIFEST_NAME: manifest.model_dump_json(indent=1)}
+        for name, text in texts.items():
+            write_text_atomically(self.config.output / name, text, workplace=self.workplace)
+        return manifest
 
 
-def _write_shards(
-    todo: Sequence[ShardPlan], plan: BuildPlan, source: Source, config: ShardsConfig
-) -> None:
-    policy = ImagePolicy(config.longest_side_px, config.jpeg_quality, config.bad_images)
-    context = ShardContext(source, config.output, plan.sha256, policy)
-    studies = sum(len(shard.studies) for shard in todo)
-    with Progress("build", total=studies, unit="studies") as progress:
-        map_in_processes(write_shard, context, todo, workers=config.worker_count, progress=progress)
+def _missing(folder: Path, plan: BuildPlan) -> int:
+    """How many shards of `plan` are still to be written."""
+    # One listing rather than a look at each name: it is cheap, and a network file system may
+    # remember for a while that a name was not there.
+    names = {path.name for path in folder.iterdir()}
+    absent = sum(not {each.tar_name, each.index_name} <= names for each in plan.shards)
+    return absent or sum(not _is_done(folder, shard) for shard in plan.shards)
 
 
 def _is_done(folder: Path, shard: ShardPlan) -> bool:
@@ -99,43 +172,6 @@ def _refuse_other_plans(folder: Path, plan: BuildPlan) -> None:
                 "an edited table or another release counts as another: pass another output=..., "
                 "or delete that folder"
             )
-
-
-def _remove_partial_files(folder: Path) -> None:
-    for path in folder.glob("*.partial"):
-        path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _folder_for_us(folder: Path) -> Iterator[None]:
-    """Make `folder` and keep other builds out of it; an empty one goes again at the end."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot hold the shards ({error.strerror}): pass another output=..."
-        ) from error
-    try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
-        # Not empty: the usual case.
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise InputError(
-            f"{folder}: another build is writing here: wait for it, or pass another output=..."
-        ) from error
-    except OSError:
-        # A network file system without locks: nobody is kept out.
-        return
 
 
 def _summarise(plan: BuildPlan, source: Source, config: ShardsConfig) -> Manifest:

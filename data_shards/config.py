@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_shards.profiles import Config
 from data_shards.sources.catalog import SourceConfig
 
 
+class Part(NamedTuple):
+    """One of `total` parts of a build, counted from 1."""
+
+    number: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
+
+
 class ShardsConfig(Config):
     """What `python -m data_shards build | verify | preview PROFILE.yaml` reads.
 
-    Everything but `output` and `workers` decides the bytes of the shards. The two fractions
-    apply to patients whose source gives no split. `bad_images`: stop at the first image that
-    cannot be read, or leave such images out and count them in the manifest.
+    Everything but `output`, `workers` and `part` decides the bytes of the shards. The two
+    fractions apply to patients whose source gives no split. `bad_images`: stop at the first image
+    that cannot be read, or leave such images out and count them in the manifest. `part`: with
+    `3/16`, build the third of 16 parts of the shards, beside the others and into one folder.
     """
 
     source: SourceConfig
@@ -30,6 +42,17 @@ class ShardsConfig(Config):
     test_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     bad_images: Literal["stop", "drop"] = "stop"
     workers: int | None = Field(default=None, ge=1)
+    part: str | None = None
+
+    @field_validator("part", mode="before")
+    @classmethod
+    def _count_parts_from_one(cls, value: Any) -> str | None:
+        if value is None:
+            return None
+        written = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(value))
+        if written is None or not 1 <= int(written[1]) <= int(written[2]):
+            raise ValueError("write i/n with 1 <= i <= n, such as part=3/16")
+        return str(Part(int(written[1]), int(written[2])))
 
     @model_validator(mode="after")
     def _leave_patients_for_training(self) -> ShardsConfig:
@@ -39,6 +62,11 @@ class ShardsConfig(Config):
                 f"{self.test_fraction} leave no patient for training: make their sum less than 1"
             )
         return self
+
+    @property
+    def which_part(self) -> Part | None:
+        """`part` as numbers; None for a whole build."""
+        return None if self.part is None else Part(*map(int, self.part.split("/")))
 
     @property
     def worker_count(self) -> int:

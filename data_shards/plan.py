@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data_shards.config import ShardsConfig
+from data_shards.config import Part, ShardsConfig
 from data_shards.records.errors import InputError
 from data_shards.records.manifest import SCHEMA_VERSION
 from data_shards.records.study import SPLITS, Split
@@ -46,6 +46,10 @@ class BuildPlan:
 
     shards: tuple[ShardPlan, ...]
     sha256: str
+
+    def of_part(self, part: Part) -> tuple[ShardPlan, ...]:
+        """Every `part.total`-th shard, so that each part gets its share of every split."""
+        return self.shards[part.number - 1 :: part.total]
 
 
 def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint: str) -> BuildPlan:
@@ -112,7 +116,7 @@ def _digest(shards: Sequence[ShardPlan], config: ShardsConfig, fingerprint: str)
         # Another release may split sentences or resize images in another way.
         "release": version("radalign"),
         "source": fingerprint,
-        "config": _without_folders(config.model_dump(exclude={"output", "workers"})),
+        "config": _without_folders(config.model_dump(exclude={"output", "workers", "part"})),
         "shards": [
             [shard.name, [[key, ref.patient_id, ref.study_id] for key, ref in shard.studies]]
             for shard in shards

@@ -28,10 +28,11 @@ from data_shards.study_conversion import ConvertedStudy, ImagePolicy, convert_st
 
 @dataclass(frozen=True, slots=True)
 class ShardContext:
-    """What all shards of a build share."""
+    """What all shards of a build share. Unfinished files lie in `workplace`."""
 
     source: Source
     folder: Path
+    workplace: Path
     plan_sha256: str
     policy: ImagePolicy
 
@@ -51,7 +52,7 @@ def write_shard(context: ShardContext, plan: ShardPlan, tick: Tick) -> None:
     Raises InputError for bad input.
     """
     tar = context.folder / plan.tar_name
-    partial = tar.with_name(tar.name + ".partial")
+    partial = context.workplace / f"{tar.name}.partial"
     try:
         with partial.open("wb") as file:
             written, dropped, pixels = _write_samples(file, context, plan, tick)
@@ -72,7 +73,11 @@ def write_shard(context: ShardContext, plan: ShardPlan, tick: Tick) -> None:
         partial.replace(tar)
     finally:
         partial.unlink(missing_ok=True)
-    write_text_atomically(context.folder / plan.index_name, index.model_dump_json(indent=1))
+    write_text_atomically(
+        context.folder / plan.index_name,
+        index.model_dump_json(indent=1),
+        workplace=context.workplace,
+    )
 
 
 def _write_samples(

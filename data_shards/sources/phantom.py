@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,11 +74,15 @@ def open_phantom(config: PhantomConfig, *, workers: int | None = None) -> Source
     """The studies of the phantom, drawn first where `config.archive` does not hold them yet.
 
     Drawing goes on where it stopped, gives the same bytes for any number of workers, and marks
-    a finished archive by a file `COMPLETE`. Raises InputError when the folder holds something
+    a finished archive by a file `COMPLETE`. Of several processes one draws and the others wait.
+    Raises InputError when the folder holds something
     else or a phantom of other settings, and when the disk is full.
     """
-    if not is_drawn(config):
-        with refuse_full_disk(config.archive, what="the phantom", option="source.archive"):
+    with (
+        refuse_full_disk(config.archive, what="the phantom", option="source.archive"),
+        _one_at_a_time(config.archive),
+    ):
+        if not is_drawn(config):
             draw_archive(config, workers=workers if workers is not None else _available_cores())
     imported = MimicCxrConfig(
         root=config.archive,
@@ -86,6 +93,29 @@ def open_phantom(config: PhantomConfig, *, workers: int | None = None) -> Source
         exceptions="keep",
     )
     return MimicCxrSource(imported, name="phantom", licence=LICENCE, edition=_settings_text(config))
+
+
+@contextmanager
+def _one_at_a_time(archive: Path) -> Iterator[None]:
+    """Keep others out of `archive`, made where it is missing; wait for who is there."""
+    if (archive / _COMPLETE_NAME).is_file() or (archive.exists() and not archive.is_dir()):
+        # Nothing to draw, or nowhere to: who looks at it says so.
+        yield
+        return
+    archive.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(archive, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process to draw {archive}", file=sys.stderr, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            # A network file system without locks: nobody is kept out.
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def is_drawn(config: PhantomConfig) -> bool:
