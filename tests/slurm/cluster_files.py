@@ -54,8 +54,7 @@ SlurmctldPort={place.controller_port}
 SlurmUser={place.user}
 SlurmdUser={place.user}
 AuthType=auth/munge
-# cred_expire is also how long a requeued job waits before it may start again (default: 120).
-AuthInfo=socket={place.munge_socket},cred_expire=10
+AuthInfo=socket={place.munge_socket}
 StateSaveLocation={place.folder}/state
 SlurmdSpoolDir={place.folder}/spool-%n
 SlurmctldPidFile={place.folder}/slurmctld.pid
@@ -76,7 +75,7 @@ JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait={KILL_WAIT_SECONDS}
-SlurmdTimeout=15
+SlurmdTimeout=10
 InactiveLimit=0
 ReturnToService=2
 MinJobAge=900

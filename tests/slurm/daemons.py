@@ -32,7 +32,7 @@ def wait_until(
 
 
 class Daemon:
-    """One program in the foreground, with a log; gets SIGTERM when our process dies."""
+    """One program in the foreground, with a log; gets SIGKILL when our process dies."""
 
     def __init__(
         self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]
@@ -41,16 +41,18 @@ class Daemon:
         self._log = log
         executable = program(command[0])
         assert executable is not None, f"{command[0]} is not installed"
+        folder = log.parent / name
+        folder.mkdir(exist_ok=True)
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", executable, *command[1:]],
+                ["setpriv", "--pdeathsig", "KILL", executable, *command[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
                 env=dict(environment),
                 # A Ctrl-C at the tests is ours to pass on, in the right order.
                 start_new_session=True,
-                cwd=log.parent,
+                cwd=folder,
             )
 
     def log_end(self) -> str:
@@ -85,28 +87,33 @@ class Daemon:
         self.process.wait()
 
 
-def kill_marked(variable: str, value: str) -> None:
-    """SIGKILL every process whose environment at its start held `variable=value`, and their heirs.
-
-    Repeats until none is left: a parent may have started another one in between.
-    """
-    while marked := _marked(variable, value):
-        for process in marked:
+def kill_all(find: Callable[[], Sequence[psutil.Process]]) -> None:
+    """SIGKILL what `find` tells, until it tells none: a parent may start one more in between."""
+    while processes := find():
+        for process in processes:
             try:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(marked, timeout=10)
+        psutil.wait_procs(processes, timeout=10)
 
 
-def _marked(variable: str, value: str) -> list[psutil.Process]:
+def living_processes(matches: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """The processes that match; not ours, no zombies, none that ends or is hidden meanwhile."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            if process.environ().get(variable) == value:
+            living = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+            if living and matches(process):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    """The living children of a process, and theirs."""
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
