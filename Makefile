@@ -27,7 +27,7 @@ test: install  ## Run the default tests (CPU, offline, minutes)
 	@PYTHONPATH=. $(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-slow: install  ## Run the slow tests (docs/measurements.md has their last run)
-	@PYTHONPATH=. $(BIN)/python -m pytest -m 'slow and not gpu and not slurm' --timeout 3600
+	@PYTHONPATH=. $(BIN)/python -m pytest -m 'slow and not gpu' --timeout 3600
 
 check: install  ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check .

@@ -1,0 +1,35 @@
+"""One Slurm for all tests that ask for it; one worker runs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.slurm.cluster import SlurmCluster, missing_programs
+
+_INSTALL = "apt-get install slurm-wlm slurmdbd mariadb-server munge"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the fixture, before `-m` selects and before workers are given their groups."""
+    for item in items:
+        if "slurm" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slurm)
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[SlurmCluster]:
+    """A running cluster; skips where Slurm is not installed, fails there if REQUIRE_SLURM=1."""
+    if missing := missing_programs():
+        reason = f"Slurm's programs are not installed: {', '.join(missing)}; {_INSTALL}"
+        if os.environ.get("REQUIRE_SLURM") == "1":
+            pytest.fail(f"REQUIRE_SLURM=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
+    cluster = SlurmCluster()
+    cluster.start()
+    yield cluster
+    cluster.stop()
