@@ -7,30 +7,26 @@ a network file system has no locks, is the same twice and appears whole.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from data_shards.config import Part
+from data_shards.file_lock import locked
 from data_shards.records.errors import InputError
 
+_LOCK_NAME = "build.lock"
 _PART_FOLDERS = "part-*-of-*.partial"
+_RUN_PREFIX = "run-"
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[None]:
-    """Make `folder` and keep all others out of it; an empty one goes again at the end."""
-    with _locked(folder, fcntl.LOCK_EX, busy=_busy(folder)):
-        try:
-            yield
-        finally:
-            # Not empty: the usual case.
-            with suppress(OSError):
-                folder.rmdir()
+    """Make `folder` and keep all others out of it."""
+    with _locked_folder(folder, shared=False):
+        yield
 
 
 @contextmanager
@@ -42,21 +38,20 @@ def part_workplace(folder: Path, part: Part) -> Iterator[Path]:
     own = folder / f"part-{part.number}-of-{part.total}.partial"
     busy = f"{folder}: part {part} is being built already: wait for it"
     with (
-        _locked(folder, fcntl.LOCK_SH, busy=_busy(folder)),
-        _locked(own, fcntl.LOCK_EX, busy=busy),
+        _locked_folder(folder, shared=True),
+        _removed_if_empty(own),
+        locked(own / _LOCK_NAME, busy=busy),
     ):
         # Of this part when it was killed.
-        for path in own.iterdir():
+        for path in own.glob(f"{_RUN_PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
         # New with every run: without locks, a second run of the part takes the files of the
         # first away, which then fails, instead of writing into them.
-        workplace = Path(tempfile.mkdtemp(dir=own))
+        workplace = Path(tempfile.mkdtemp(prefix=_RUN_PREFIX, dir=own))
         try:
             yield workplace
         finally:
             shutil.rmtree(workplace, ignore_errors=True)
-            with suppress(OSError):
-                own.rmdir()
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -73,48 +68,25 @@ def remove_parts(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def _busy(folder: Path) -> str:
-    return f"{folder}: another build is writing here: wait for it, or pass another output=..."
-
-
 @contextmanager
-def _locked(folder: Path, operation: int, *, busy: str) -> Iterator[None]:
-    descriptor = _open_locked(folder, operation, busy)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _open_locked(folder: Path, operation: int, busy: str) -> int:
-    """A descriptor of `folder`, made where it is missing, that holds the lock."""
-    while True:
+def _locked_folder(folder: Path, *, shared: bool) -> Iterator[None]:
+    """Make and lock `folder`; an empty one goes again at the end."""
+    busy = f"{folder}: another build is writing here: wait for it, or pass another output=..."
+    with _removed_if_empty(folder), ExitStack() as stack:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            # Removed, between the two, by who was done with it.
-            continue
+            stack.enter_context(locked(folder / _LOCK_NAME, shared=shared, busy=busy))
         except OSError as error:
             raise InputError(
                 f"{folder}: cannot hold the shards ({error.strerror}): pass another output=..."
             ) from error
-        try:
-            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise InputError(busy) from error
-        except OSError:
-            # A network file system without locks: nobody is kept out.
-            pass
-        if _is_at(folder, descriptor):
-            return descriptor
-        # The lock is of a folder that was removed before we had it.
-        os.close(descriptor)
+        yield
 
 
-def _is_at(folder: Path, descriptor: int) -> bool:
+@contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
     try:
-        return os.path.samestat(folder.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        yield
+    finally:
+        # Not empty, or not there.
+        with suppress(OSError):
+            folder.rmdir()

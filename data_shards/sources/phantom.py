@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_shards.disk_space import refuse_full_disk
+from data_shards.file_lock import locked
 from data_shards.parallel import Tick, map_in_processes
 from data_shards.phantom.mimic_layout import (
     MASKS_NAME,
@@ -41,6 +40,7 @@ DRAWING_VERSION = 1
 _SETTINGS_NAME = "phantom.json"
 _COMPLETE_NAME = "COMPLETE"
 _PARTS_NAME = "parts"
+_LOCK_NAME = "drawing.lock"
 _PATIENTS_PER_PART = 16
 
 
@@ -75,8 +75,8 @@ def open_phantom(config: PhantomConfig, *, workers: int | None = None) -> Source
 
     Drawing goes on where it stopped, gives the same bytes for any number of workers, and marks
     a finished archive by a file `COMPLETE`. Of several processes one draws and the others wait.
-    Raises InputError when the folder holds something
-    else or a phantom of other settings, and when the disk is full.
+    Raises InputError when the folder holds something else or a phantom of other settings, and
+    when the disk is full.
     """
     with (
         refuse_full_disk(config.archive, what="the phantom", option="source.archive"),
@@ -97,25 +97,14 @@ def open_phantom(config: PhantomConfig, *, workers: int | None = None) -> Source
 
 @contextmanager
 def _one_at_a_time(archive: Path) -> Iterator[None]:
-    """Keep others out of `archive`, made where it is missing; wait for who is there."""
+    """Keep others from drawing into `archive`; wait for one that does."""
     if (archive / _COMPLETE_NAME).is_file() or (archive.exists() and not archive.is_dir()):
-        # Nothing to draw, or nowhere to: who looks at it says so.
+        # Nothing to draw, or nowhere to, which is for `is_drawn` to say.
         yield
         return
-    archive.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(archive, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process to draw {archive}", file=sys.stderr, flush=True)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            # A network file system without locks: nobody is kept out.
-            pass
+    busy = f"another process is drawing {archive}: waiting for it"
+    with locked(archive / _LOCK_NAME, busy=busy, wait=True):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def is_drawn(config: PhantomConfig) -> bool:
@@ -192,7 +181,7 @@ def _refuse_another_archive(config: PhantomConfig) -> None:
     settings = config.archive / _SETTINGS_NAME
     if not settings.is_file():
         # The folders made just before the settings are written may be there.
-        ours = {_PARTS_NAME, MASKS_NAME, f"{_SETTINGS_NAME}.partial"}
+        ours = {_LOCK_NAME, _PARTS_NAME, MASKS_NAME, f"{_SETTINGS_NAME}.partial"}
         strangers = sorted(path.name for path in config.archive.iterdir() if path.name not in ours)
         if strangers:
             raise InputError(f"{config.archive}: holds {strangers[0]!r}, not a phantom: {remedy}")

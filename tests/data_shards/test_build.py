@@ -1,7 +1,5 @@
-import fcntl
 import io
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -18,6 +16,7 @@ from PIL import Image
 
 from data_shards.build import build_shards
 from data_shards.config import ShardsConfig
+from data_shards.output_folder import whole_folder
 from data_shards.records.errors import InputError
 from data_shards.records.manifest import read_manifest, read_shard_index
 from data_shards.records.study import StudyRecord
@@ -203,14 +202,11 @@ def test_shards_of_a_table_edited_since_are_refused_and_never_taken_for_new(
 
 def test_two_builds_do_not_write_into_one_folder(make_config: MakeConfig) -> None:
     folder = make_config().output
-    folder.mkdir()
-    descriptor = os.open(folder, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        with pytest.raises(InputError, match="another build is writing here"):
-            build_shards(make_config())
-    finally:
-        os.close(descriptor)
+    with (
+        whole_folder(folder),
+        pytest.raises(InputError, match="another build is writing here"),
+    ):
+        build_shards(make_config())
 
 
 def test_a_disk_that_is_full_while_the_phantom_is_drawn_gives_one_line(tmp_path: Path) -> None:
