@@ -117,7 +117,7 @@ def slurm_parameters(cluster: ClusterConfig, *, name: str, submission: Path) -> 
         ],
         "additional_parameters": {"requeue": True, **cluster.sbatch},
     }
-    return {key: value for key, value in wanted.items() if value is not None} | {"wckey": None}
+    return {key: value for key, value in wanted.items() if value is not None}
 
 
 def python_command(cluster: ClusterConfig, submission: Path) -> str:
