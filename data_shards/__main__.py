@@ -168,6 +168,8 @@ def _interrupt(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    # Slurm and `kill` ask with SIGTERM: clean up as for Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # `kill` and Slurm ask with SIGTERM, submitit's jobs near their time limit with SIGUSR2: clean
+    # up as for Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, _interrupt)
     sys.exit(main())

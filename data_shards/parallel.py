@@ -31,7 +31,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 SECONDS_BETWEEN_LOOKS = 0.1
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 class StoppedError(Exception):
@@ -96,7 +96,7 @@ def start_server(*, preload: Sequence[str] = ()) -> ForkServerContext:
     processes = multiprocessing.get_context("forkserver")
     if preload:
         processes.set_forkserver_preload(list(preload))
-    # Ctrl-C and Slurm's SIGTERM reach the whole process group; the caller alone decides what to
+    # Ctrl-C and Slurm's signals reach the whole process group; the caller alone decides what to
     # do about them, and a server that died meanwhile would break the start of a worker.
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
@@ -109,7 +109,7 @@ def start_server(*, preload: Sequence[str] = ()) -> ForkServerContext:
 
 @contextmanager
 def _deferred_interrupts() -> Iterator[Callable[[], None]]:
-    """A function that raises KeyboardInterrupt if Ctrl-C or SIGTERM came in the meantime.
+    """A function that raises KeyboardInterrupt if one of INTERRUPTS came in the meantime.
 
     Raised at once, it could hit the start of a worker, which would get half of its message.
     """
@@ -144,7 +144,7 @@ def _start_worker(
     task: Callable[[Any, Any, Tick], Any], context: Any, done: Synchronized[int], stop: Event
 ) -> None:
     global _work
-    # The server ignores both. The pool ends its workers by SIGTERM when one of them was killed.
+    # The server ignores all of them. The pool ends its workers by SIGTERM when one of them was killed.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def tick() -> None:
