@@ -25,11 +25,7 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 1 when something that was waited for failed, 2 bad input."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    # What follows the first -- is a command of the project, and not ours to read.
-    cut = given.index("--") if "--" in given else len(given)
-    options = _parsed(given[:cut])
-    options.words = given[cut + 1 :]
+    options = parsed(sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = options.run(options)
     except InputError as error:
@@ -44,10 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options; overrides may follow an option, which Python 3.11's argparse does not expect."""
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options; `words` is what follows the first --, a command of the project."""
+    given = list(arguments)
+    cut = given.index("--") if "--" in given else len(given)
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    # Overrides may follow an option, which Python 3.11's argparse does not expect.
+    options, rest = parser.parse_known_args(given[:cut])
+    options.words = given[cut + 1 :]
     takes_overrides = hasattr(options, "overrides")
     bad = [each for each in rest if each.startswith("-") or "=" not in each or not takes_overrides]
     if bad:
