@@ -15,6 +15,8 @@ import yaml
 from data_shards.records.errors import InputError
 
 LONGEST_NAME = 120
+# What the profile or run folder of a command is called in a table.
+SUBJECT = "of"
 _OPENING, _CLOSING = "[{(", "]})"
 
 
@@ -29,7 +31,7 @@ class Point:
     def name(self) -> str:
         """A folder's name made of the values; long ones end in a hash."""
         shown = [
-            Path(value).stem if key == "profile" else f"{key}={value}"
+            Path(value).name.removesuffix(".yaml") if key == SUBJECT else f"{key}={value}"
             for key, value in self.values.items()
         ]
         name = re.sub(r"[^A-Za-z0-9_.,=+-]+", "-", "__".join(shown)).strip("-") or "only"
@@ -44,8 +46,9 @@ def read_points(
     """The grid of `words`, times `rows`, each a set of overrides that belong together.
 
     In `key=a,b` and `PROFILE_1.yaml,PROFILE_2.yaml`, commas outside brackets and quotes separate
-    values; the last key varies fastest. `{i}` and `{n}` in a word stand for 1..`parts` and
-    `parts`. Raises InputError for two tasks of the same name, and braces without `parts`.
+    values, and `'runs/seeds/*'` is each path of that pattern; the last key varies fastest. `{i}`
+    and `{n}` in a word stand for 1..`parts` and `parts`. Raises InputError for two tasks of the
+    same name, a pattern that nothing matches, and braces without `parts`.
     """
     axes = [_axis(word) for word in words]
     axes.append([(dict(row), _overrides(row)) for row in rows or [{}]])
@@ -96,12 +99,25 @@ def _axis(word: str) -> list[tuple[dict[str, str], tuple[str, ...]]]:
     """What one word may be: the values to tell it by, and the word itself."""
     key, equals, value = word.partition("=")
     if not equals:
-        key, value = "profile", word
+        key, value = SUBJECT, word
     choices = list(_split(value))
+    if not equals:
+        choices = [path for choice in choices for path in _matching(choice)]
     if len(choices) == 1:
         return [({}, (word,))]
     prefix = f"{key}=" if equals else ""
     return [({key: choice}, (prefix + choice,)) for choice in choices]
+
+
+def _matching(pattern: str) -> list[str]:
+    """The paths that a pattern with * stands for, or the word itself."""
+    if "*" not in pattern:
+        return [pattern]
+    path = Path(pattern)
+    found = sorted(str(each) for each in Path(path.anchor).glob(pattern[len(path.anchor) :]))
+    if not found:
+        raise InputError(f"{pattern}: nothing there is called so")
+    return found
 
 
 def _split(text: str) -> Iterator[str]:
