@@ -70,9 +70,9 @@ def inverse_lengths(
     vectors: Float[Tensor, "rows positions dim"],
 ) -> Float[Tensor, "rows positions"]:
     """1 over the length of each vector, in at least float32; 0 for a zero vector."""
-    squared = at_least_float32(vectors).square().sum(dim=-1)
-    # The root's slope at 0 is infinite: it must see another number there, for the gradient too.
-    return torch.where(squared > 0, torch.where(squared > 0, squared, 1.0).rsqrt(), 0.0)
+    length = torch.linalg.vector_norm(at_least_float32(vectors), dim=-1)
+    # The slope at 0 is infinite: it must see another number there, for the gradient too.
+    return torch.where(length > 0, 1 / torch.where(length > 0, length, 1.0), 0.0)
 
 
 def masked_softmax(
