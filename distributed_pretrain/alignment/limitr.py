@@ -23,6 +23,7 @@ from distributed_pretrain.alignment.limitr_attention import (
 )
 from distributed_pretrain.alignment.limitr_pairs import PairWork, pair_logits
 from distributed_pretrain.alignment.pair_blocks import (
+    BlockBytes,
     SortedRows,
     pair_blocks,
     sorted_by_length,
@@ -43,6 +44,11 @@ from distributed_pretrain.losses.precision import (
 # B images (and as many reports, where they are matched), R regions, W words, D dim.
 
 AUTHORS_DROPOUT = 0.4
+
+# What is attended and its product with the tokens; the authors' gates and their gradient. So many
+# tensors of every word or region of a block's pairs are there in backward.
+_TENSORS_OF_A_BLOCK: dict[Variant, int] = {"paper": 2, "authors": 4}
+_BLOCK_BYTES = BlockBytes(cpu=2**26, gpu=2**30)
 
 
 @dataclass(frozen=True)
@@ -112,13 +118,14 @@ class LimitrSimilarity(nn.Module):
             word_order = sorted_by_length(word_mask)
             word_mask = word_order.sort(word_mask)
             words = zero_where_padded(word_order.sort(words), word_mask)
-            longest, dim = max(regions.shape[1], words.shape[1]), regions.shape[-1]
+            numbers = max(regions.shape[1], words.shape[1]) * regions.shape[-1]
             work = PairWork(
                 blocks=pair_blocks(
                     region_order,
                     word_order,
                     chunk_size=self.chunk_size,
-                    bytes_per_pair=longest * dim * products.itemsize,
+                    bytes_per_pair=_TENSORS_OF_A_BLOCK[self.variant] * numbers * products.itemsize,
+                    block_bytes=_BLOCK_BYTES,
                     device=regions.device,
                 ),
                 region_mask=_or_all_real(region_mask, regions),

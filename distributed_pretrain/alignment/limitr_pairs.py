@@ -260,8 +260,7 @@ class _Inputs:
             regions_BRD,
             self.work.region_mask[images, : block.regions],
             words_CWD,
-            # Copied into the order of the products, which are slower on strided rows.
-            region_weights.to(dtype).permute(2, 0, 1, 3).contiguous().flatten(1, 2),
+            region_weights.to(dtype).flatten(0, 1).transpose(0, 1),
             self._dropout(block, regions_attend=True),
         )
 
@@ -284,13 +283,13 @@ def _block_backward(
 ) -> None:
     """Add a block's part to the gradients, from what its two directions gave in forward."""
     scores = tensors.scores(block) if result.scores is None else result.scores
-    scores.requires_grad_()
+    scores.requires_grad_(tensors.variant == "authors")
     with torch.enable_grad():
         logits = attention_logits(scores, tensors.variant, *tensors.masks(block))
     weights = _exponentials(logits)
     d_regions_BRD = gradients.regions[block.images, : block.regions]
     d_words_CWD = gradients.words[block.reports, : block.words]
-    d_attention_logits = []
+    d_weights = []
     directions = tensors.directions(block, weights)
     for direction, left, d_logits in zip(directions, result.directions, d_logits_BC, strict=True):
         if direction.words_attend:
@@ -312,19 +311,21 @@ def _block_backward(
             if direction.words_attend
             else d_weights_OxITxU.unflatten(1, scores.shape[:2]).permute(1, 2, 0, 3)
         )
-        # Through e^x.
-        d_attention_logits.append(d_weights_BRCW * weights[direction.head])
-    (d_scores,) = torch.autograd.grad(logits, scores, d_attention_logits)
-    if gradients.along:
-        along_BRCW = scores.detach() * d_scores
-        for total, part, place in zip(
-            gradients.along,
-            (along_BRCW.sum(dim=(2, 3)), along_BRCW.sum(dim=(0, 1))),
-            ((block.images, slice(block.regions)), (block.reports, slice(block.words))),
-            strict=True,
-        ):
-            total[place].add_(part)
+        d_weights.append(d_weights_BRCW.to(scores.dtype))
+    by_word, by_region = weights
+    d_by_word, d_by_region = d_weights
+    if tensors.variant == "paper":
+        # Both are of the same weights, whose memory is free after this.
+        d_scores = d_by_word.add_(d_by_region).mul_(by_word)
+        along_BRCW = torch.mul(scores, d_scores, out=by_word)
+        along_regions, along_words = gradients.along
+        along_regions[block.images, : block.regions].add_(along_BRCW.sum(dim=(2, 3)))
+        along_words[block.reports, : block.words].add_(along_BRCW.sum(dim=(0, 1)))
         tensors.scale_(d_scores, block)
+    else:
+        (d_scores,) = torch.autograd.grad(
+            logits, scores, (d_by_word.mul_(by_word), d_by_region.mul_(by_region))
+        )
     regions_BRD, words_CWD = tensors.products(block)
     d_flat_scores = d_scores.to(regions_BRD.dtype).flatten(2)
     flat_words = words_CWD.flatten(0, 1)
