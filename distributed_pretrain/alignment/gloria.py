@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distributed_pretrain.alignment.pair_blocks import (
+    BlockBytes,
     PairBlock,
     SortedRows,
     pair_blocks,
@@ -38,6 +39,7 @@ from distributed_pretrain.losses.precision import full_precision, zero_where_pad
 
 # Scores, attention, G α and their gradients are all of one size: so many are there at a time.
 _TENSORS_OF_A_BLOCK = 8
+_BLOCK_BYTES = BlockBytes(cpu=2**24, gpu=2**28)
 
 
 def gloria_similarity(
@@ -76,6 +78,7 @@ def gloria_similarity(
                 * regions.shape[1]
                 * words.shape[1]
                 * dtype.itemsize,
+                block_bytes=_BLOCK_BYTES,
                 device=regions.device,
             ),
             word_mask,

@@ -17,18 +17,24 @@ from distributed_pretrain.alignment.limitr_aggregation import (
 from distributed_pretrain.alignment.limitr_attention import (
     IMAGE_HEAD,
     REPORT_HEAD,
+    SHARPNESS,
     Variant,
-    pair_attention,
+    attention_logits,
 )
 from distributed_pretrain.alignment.limitr_pairs import PairWork, pair_logits
 from distributed_pretrain.alignment.pair_blocks import (
+    BlockBytes,
     SortedRows,
     pair_blocks,
     sorted_by_length,
 )
 from distributed_pretrain.alignment.pair_dropout import PairDropout
 from distributed_pretrain.alignment.pair_memory import Scratch
-from distributed_pretrain.alignment.pair_products import inverse_lengths, product_dtype
+from distributed_pretrain.alignment.pair_products import (
+    inverse_lengths,
+    masked_softmax,
+    product_dtype,
+)
 from distributed_pretrain.losses.precision import (
     at_least_float32,
     full_precision,
@@ -38,6 +44,11 @@ from distributed_pretrain.losses.precision import (
 # B images (and as many reports, where they are matched), R regions, W words, D dim.
 
 AUTHORS_DROPOUT = 0.4
+
+# What is attended and its product with the tokens; the authors' gates and their gradient. So many
+# tensors of every word or region of a block's pairs are there in backward.
+_TENSORS_OF_A_BLOCK: dict[Variant, int] = {"paper": 2, "authors": 4}
+_BLOCK_BYTES = BlockBytes(cpu=2**26, gpu=2**30)
 
 
 @dataclass(frozen=True)
@@ -107,13 +118,14 @@ class LimitrSimilarity(nn.Module):
             word_order = sorted_by_length(word_mask)
             word_mask = word_order.sort(word_mask)
             words = zero_where_padded(word_order.sort(words), word_mask)
-            longest, dim = max(regions.shape[1], words.shape[1]), regions.shape[-1]
+            numbers = max(regions.shape[1], words.shape[1]) * regions.shape[-1]
             work = PairWork(
                 blocks=pair_blocks(
                     region_order,
                     word_order,
                     chunk_size=self.chunk_size,
-                    bytes_per_pair=longest * dim * products.itemsize,
+                    bytes_per_pair=_TENSORS_OF_A_BLOCK[self.variant] * numbers * products.itemsize,
+                    block_bytes=_BLOCK_BYTES,
                     device=regions.device,
                 ),
                 region_mask=_or_all_real(region_mask, regions),
@@ -122,15 +134,7 @@ class LimitrSimilarity(nn.Module):
                 dropout=self._pair_dropout(region_order, word_order, regions.device),
                 chunk_size=self.chunk_size,
             )
-            cosine = self.variant == "paper"
-            logits = pair_logits(
-                regions,
-                words,
-                inverse_lengths(regions) if cosine else None,
-                inverse_lengths(words) if cosine else None,
-                work,
-                self._weights(regions),
-            )
+            logits = pair_logits(regions, words, work, self._weights(regions))
             report_side, image_side = (
                 torch.sigmoid(region_order.unsort(word_order.unsort(logit, 1), 0) + bias)
                 for logit, bias in zip(logits, self._biases(), strict=True)
@@ -197,16 +201,18 @@ class LimitrSimilarity(nn.Module):
         region_mask_BR: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Each word's attention over its image's regions, each region's over the words: B R W."""
-        cosine = self.variant == "paper"
-        scores_BRCW = (regions_BRD @ words_BWD.mT)[:, :, None]
-        by_word_BRCW, by_region_BRCW = pair_attention(
-            scores_BRCW,
-            inverse_lengths(regions_BRD) if cosine else None,
-            inverse_lengths(words_BWD)[:, None, None] if cosine else None,
-            region_mask_BR,
-            word_mask_BW[:, None, None],
+        scores_BRW = regions_BRD @ words_BWD.mT
+        if self.variant == "paper":
+            scores_BRW = SHARPNESS * scores_BRW * inverse_lengths(regions_BRD)[:, :, None]
+            scores_BRW = scores_BRW * inverse_lengths(words_BWD)[:, None]
+        word_mask_B11W = word_mask_BW[:, None, None]
+        over_regions_BR1W, over_words_BR1W = attention_logits(
+            scores_BRW[:, :, None], self.variant, region_mask_BR, word_mask_B11W
         )
-        return by_word_BRCW[:, :, 0], by_region_BRCW[:, :, 0]
+        region_mask_BR11 = None if region_mask_BR is None else region_mask_BR[:, :, None, None]
+        by_word_BR1W = masked_softmax(over_regions_BR1W, region_mask_BR11, 1)
+        by_region_BR1W = masked_softmax(over_words_BR1W, word_mask_B11W, 3)
+        return by_word_BR1W[:, :, 0], by_region_BR1W[:, :, 0]
 
     def _token_weights(self, products_BTD: Tensor, mask_BT: Tensor, head: int) -> Tensor:
         """q of matched pairs, each of which is of one sequence that is attended: B T."""

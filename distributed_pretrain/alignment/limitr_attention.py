@@ -1,8 +1,8 @@
 """Where the words look in the image and the regions in the report, and what they see (eqs 1-3).
 
-The attentions are small and left to automatic differentiation. What is seen, seven times as large,
-is made anew in backward but for what fits into a fixed sum of bytes, and its gradient is written
-out.
+The logits of the attentions are small and left to automatic differentiation. What is seen, seven
+times as large, is made anew in backward but for what fits into a fixed sum of bytes, and its
+gradient is written out.
 """
 
 from __future__ import annotations
@@ -34,43 +34,41 @@ REPORT_HEAD, IMAGE_HEAD = 0, 1
 SHARPNESS = 4.0  # λ of the paper's eq 1, and the authors' second softmax
 
 
-def pair_attention(
+def attention_logits(
     scores_BRCW: Tensor,
-    region_scale_BR: Tensor | None,
-    word_scale_CW: Tensor | None,
+    variant: Variant,
     region_mask_BR: Tensor | None,
     word_mask_CW: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Each word's attention over the regions, and each region's over the words: both B R C W.
+    """The logits of each word's attention over the regions, and of each region's over the words.
 
-    `paper` (scales given: 1 over the lengths of the vectors) is softmax(λ cosine). `authors`
-    (none given) first takes a softmax of the raw scores over the side that attends, and then
-    softmax(λ x) over the side that is attended. Masks: True = real; padding takes part in no
-    softmax. What a padded row attends to means nothing. Tensors of C W need only broadcast
-    against B R C W (matched pairs: B 1 1 W).
+    Both are B R C W. In `paper` the scores are λ cosine, and the logits. `authors` takes a softmax
+    of the raw scores over the side that attends, times λ. Masks: True = real; padding takes part in
+    no softmax, and what it attends to means nothing. Tensors of C W need only broadcast against
+    B R C W (matched pairs: B 1 1 W).
     """
+    if variant == "paper":
+        return scores_BRCW, scores_BRCW
     region_mask = None if region_mask_BR is None else region_mask_BR[:, :, None, None]
-    if region_scale_BR is not None and word_scale_CW is not None:
-        region_scale = SHARPNESS * region_scale_BR[:, :, None, None]
-        over_regions = over_words = scores_BRCW * region_scale * word_scale_CW
-    else:
-        over_regions = SHARPNESS * masked_softmax(scores_BRCW, word_mask_CW, 3)
-        over_words = SHARPNESS * masked_softmax(scores_BRCW, region_mask, 1)
     return (
-        masked_softmax(over_regions, region_mask, 1),
-        masked_softmax(over_words, word_mask_CW, 3),
+        SHARPNESS * masked_softmax(scores_BRCW, word_mask_CW, 3),
+        SHARPNESS * masked_softmax(scores_BRCW, region_mask, 1),
     )
 
 
 @dataclass(frozen=True)
 class Direction:
-    """Tokens (I T D) and their mask, what they attend to (O U D) and how: O, I x T, U."""
+    """Tokens (I T D) and their mask, what they attend to (O U D) and how much: O, I x T, U.
+
+    The weights are e to the logits: a local alignment has length 1, so that a softmax's divisor
+    would cancel, in its gradient too. Padding counts, with vectors of zeros.
+    """
 
     head: int
     tokens: Tensor
     mask: Tensor
     attended: Tensor
-    attention: Tensor
+    weights: Tensor
     dropout: PairDropout | None
 
     @property
@@ -88,8 +86,8 @@ class Direction:
         return (len(self.attended), *self.tokens.shape)
 
     def attend(self, place_OITD: Tensor) -> Tensor:
-        """m of every token, what it attends to (eq 2), written to `place`."""
-        torch.bmm(self.attention, self.attended, out=place_OITD.flatten(1, 2))
+        """m of every token, what it attends to (eq 2) times its softmax's divisor, in `place`."""
+        torch.bmm(self.weights, self.attended, out=place_OITD.flatten(1, 2))
         return place_OITD
 
 
@@ -137,7 +135,7 @@ def direction_backward(
     d_weights: list[Tensor],
     scratch: Scratch,
 ) -> Tensor:
-    """The gradient of the attention; that of tokens, attended and weights is added in place."""
+    """The gradient of the attention's weights; the other inputs' is added in place."""
     attended_OITD = result.attended
     if attended_OITD is None:
         attended_OITD = direction.attend(scratch.place("attended", direction.shape))
@@ -152,8 +150,11 @@ def direction_backward(
     # Through p = m o t.
     _add_sum_of_products(d_tokens_ITD, attended_OITD, d_products_OITD)
     d_attended_OxITxD = d_products_OITD.mul_(direction.tokens).flatten(1, 2)
-    # Through m = attention @ attended.
-    add_product(d_attended_OUD, direction.attention.mT, d_attended_OxITxD)
+    # Through m = weights @ attended.
+    add_product(d_attended_OUD, direction.weights.mT, d_attended_OxITxD)
+    if direction.words_attend:
+        # In the order of the scores.
+        return (direction.attended @ d_attended_OxITxD.mT).mT
     return d_attended_OxITxD @ direction.attended.mT
 
 

@@ -6,7 +6,7 @@ fit into a fixed sum of bytes; backward computes the others again, block by bloc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +23,18 @@ from distributed_pretrain.alignment.limitr_aggregation import (
 from distributed_pretrain.alignment.limitr_attention import (
     IMAGE_HEAD,
     REPORT_HEAD,
+    SHARPNESS,
     Direction,
     DirectionResult,
+    Variant,
+    attention_logits,
     direction_backward,
     direction_forward,
-    pair_attention,
 )
 from distributed_pretrain.alignment.pair_blocks import PairBlock
 from distributed_pretrain.alignment.pair_dropout import PairDropout
 from distributed_pretrain.alignment.pair_memory import KeptMemory, Scratch, memory_to_keep
-from distributed_pretrain.alignment.pair_products import add_product, raw_scores
+from distributed_pretrain.alignment.pair_products import add_product, inverse_lengths, raw_scores
 from distributed_pretrain.losses.precision import full_precision
 
 # B images of a block, R regions of each, C reports of it, W words of each, D dim; O, I, T and U as
@@ -78,33 +80,37 @@ class _BlockResult:
 
 @dataclass(frozen=True)
 class _Gradients:
-    """Totals that the blocks add to, in at least float32."""
+    """Totals that the blocks add to, in at least float32.
+
+    `along`: in `paper` how far the gradients of the cosines' vectors point along these, regions
+    and words. No length matters to a cosine, so that `project_` takes it away in the end.
+    """
 
     regions: Tensor
     words: Tensor
-    scales: list[Tensor | None]
     weights: list[Tensor]
+    along: list[Tensor]
+
+    def project_(self, regions: Tensor, words: Tensor, scales: Sequence[Tensor]) -> None:
+        """Take from the gradients what points along the vectors."""
+        totals = self.regions, self.words
+        for total, vectors, along, scale in zip(
+            totals, (regions, words), self.along, scales, strict=True
+        ):
+            total.addcmul_(vectors, (along * -scale.square())[..., None])
 
 
 def pair_logits(
-    regions: Tensor,
-    words: Tensor,
-    region_scale: Tensor | None,
-    word_scale: Tensor | None,
-    work: PairWork,
-    weights: PaperWeights | AuthorsWeights,
+    regions: Tensor, words: Tensor, work: PairWork, weights: PaperWeights | AuthorsWeights
 ) -> tuple[Tensor, Tensor]:
     """The logits of the words' and of the regions' direction, images x reports each.
 
-    Zeros must stand where words or regions are padded. The scales, 1 over the lengths of the
-    vectors, are given in `paper`. Differentiable once.
+    Zeros must stand where words or regions are padded. Differentiable once.
     """
     with full_precision(regions):
         logits: tuple[Tensor, Tensor] = _PairLogits.apply(
             regions,
             words,
-            region_scale,
-            word_scale,
             work,
             type(weights),
             # Nothing is left to backward where there is none: whole validation sets are compared.
@@ -120,32 +126,31 @@ class _PairLogits(torch.autograd.Function):
         ctx: Any,
         regions: Tensor,
         words: Tensor,
-        region_scale: Tensor | None,
-        word_scale: Tensor | None,
         work: PairWork,
         kind: type[PaperWeights] | type[AuthorsWeights],
         keep: bool,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(regions, words, region_scale, word_scale, *weights)
+        scales = [inverse_lengths(each) for each in (regions, words) if kind is PaperWeights]
+        ctx.save_for_backward(regions, words, *weights, *scales)
         ctx.work, ctx.kind = work, kind
-        tensors = _Inputs.of(regions, words, region_scale, word_scale, work)
+        tensors = _Inputs.of(regions, words, scales, work)
         scratch = work.scratch(regions.shape[-1])
         aggregation = aggregation_of(kind(*weights), scratch)
         all_logits = [weights[0].new_empty(len(regions), len(words)) for _ in range(2)]
         kept = work.kept(regions.shape[-1], weights[0].dtype) if keep else None
         ctx.results = []
         for block in work.blocks:
-            scores, scales, masks = tensors.scores(block)
+            scores = tensors.scores(block)
             # Of all that may be kept they save the most work for their size.
             kept_scores = None if kept is None else kept.copy(scores)
-            attention = pair_attention(scores, *scales, *masks)
+            logits = attention_logits(scores, tensors.variant, *tensors.masks(block))
             directions = []
-            for direction in tensors.directions(block, attention):
+            for direction in tensors.directions(block, _exponentials(logits)):
                 result = direction_forward(direction, aggregation, kept, scratch)
-                logits = result.aggregated.logits
+                logits_OI = result.aggregated.logits
                 all_logits[direction.head][block.images, block.reports] = (
-                    logits if direction.words_attend else logits.T
+                    logits_OI if direction.words_attend else logits_OI.T
                 )
                 directions.append(result)
             if keep:
@@ -155,66 +160,52 @@ class _PairLogits(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *d_logits_BA: Tensor) -> tuple[Any, ...]:
-        regions, words, region_scale, word_scale, *weights = ctx.saved_tensors
+        regions, words, *rest = ctx.saved_tensors
+        weights, scales = rest[: len(ctx.kind._fields)], rest[len(ctx.kind._fields) :]
         with full_precision(regions):
-            tensors = _Inputs.of(regions, words, region_scale, word_scale, ctx.work)
+            tensors = _Inputs.of(regions, words, scales, ctx.work)
             scratch = ctx.work.scratch(regions.shape[-1])
             aggregation = aggregation_of(ctx.kind(*weights), scratch)
             dtype = weights[0].dtype
             d_regions, d_words = (
                 torch.zeros_like(values, dtype=dtype) for values in (regions, words)
             )
-            d_scales = [
-                None if scale is None else torch.zeros_like(scale)
-                for scale in (region_scale, word_scale)
-            ]
             d_weights = [torch.zeros_like(weight) for weight in weights]
-            gradients = _Gradients(d_regions, d_words, d_scales, d_weights)
+            along = [torch.zeros_like(scale) for scale in scales]
+            gradients = _Gradients(d_regions, d_words, d_weights, along)
             for block, result in zip(ctx.work.blocks, ctx.results, strict=True):
                 d_logits = [each[block.images, block.reports] for each in d_logits_BA]
                 _block_backward(block, tensors, aggregation, result, d_logits, gradients, scratch)
-        return (
-            d_regions.to(regions.dtype),
-            d_words.to(words.dtype),
-            *d_scales,
-            None,
-            None,
-            None,
-            *d_weights,
-        )
+            if scales:
+                gradients.project_(regions, words, scales)
+        return d_regions.to(regions.dtype), d_words.to(words.dtype), None, None, None, *d_weights
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """The inputs of all blocks: as they came for the raw scores, and in the products' dtype."""
+    """The inputs of all blocks: as they came for the raw scores, and in the products' dtype.
+
+    `scales`: in `paper` 1 over the lengths of the regions and of the words.
+    """
 
     regions: Tensor
     words: Tensor
     product_regions: Tensor
     product_words: Tensor
-    region_scale: Tensor | None
-    word_scale: Tensor | None
+    scales: Sequence[Tensor]
     work: PairWork
 
     @classmethod
     def of(
-        cls,
-        regions: Tensor,
-        words: Tensor,
-        region_scale: Tensor | None,
-        word_scale: Tensor | None,
-        work: PairWork,
+        cls, regions: Tensor, words: Tensor, scales: Sequence[Tensor], work: PairWork
     ) -> _Inputs:
         dtype = work.product_dtype
-        return cls(
-            regions,
-            words,
-            regions.to(dtype),
-            words.to(dtype),
-            None if region_scale is None else region_scale.detach(),
-            None if word_scale is None else word_scale.detach(),
-            work,
-        )
+        return cls(regions, words, regions.to(dtype), words.to(dtype), scales, work)
+
+    @property
+    def variant(self) -> Variant:
+        """Whose attention it is."""
+        return "paper" if self.scales else "authors"
 
     def products(self, block: PairBlock) -> tuple[Tensor, Tensor]:
         """Regions B R D and words C W D of a block, as they are multiplied."""
@@ -223,36 +214,37 @@ class _Inputs:
             self.product_words[block.reports, : block.words],
         )
 
-    def scores(
-        self, block: PairBlock, kept: Tensor | None = None
-    ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None], tuple[Tensor | None, Tensor | None]]:
-        """Scores B R C W, and the scales and masks that `pair_attention` wants beside them."""
-        images = block.images, slice(block.regions)
-        reports = block.reports, slice(block.words)
-        scales = (
-            None if self.region_scale is None else self.region_scale[images],
-            None if self.word_scale is None else self.word_scale[reports],
-        )
-        masks = (
-            self.work.region_mask[images] if block.padded_regions else None,
-            self.work.word_mask[reports] if block.padded_words else None,
-        )
-        if kept is not None:
-            scores_BRCW = kept
-        elif self.region_scale is None:
-            scores_BRCW = raw_scores(self.regions[images], self.words[reports])
-        else:
-            # Of cosines a rounding to bfloat16 changes little.
-            regions_BRD, words_CWD = self.products(block)
-            scores = regions_BRD.flatten(0, 1) @ words_CWD.flatten(0, 1).T
-            scores_BRCW = scores.view(*regions_BRD.shape[:2], *words_CWD.shape[:2])
-            scores_BRCW = scores_BRCW.to(self.region_scale.dtype)
-        return scores_BRCW, scales, masks
+    def scores(self, block: PairBlock) -> Tensor:
+        """What `attention_logits` takes, B R C W: λ cosine in `paper`, else raw."""
+        if not self.scales:
+            return raw_scores(
+                self.regions[block.images, : block.regions],
+                self.words[block.reports, : block.words],
+            )
+        # Of cosines a rounding to bfloat16 changes little.
+        regions_BRD, words_CWD = self.products(block)
+        scores = regions_BRD.flatten(0, 1) @ words_CWD.flatten(0, 1).T
+        scores_BRCW = scores.view(*regions_BRD.shape[:2], *words_CWD.shape[:2])
+        return self.scale_(scores_BRCW.to(self.scales[0].dtype), block)
 
-    def directions(self, block: PairBlock, attention: tuple[Tensor, Tensor]) -> Iterator[Direction]:
+    def scale_(self, scores_BRCW: Tensor, block: PairBlock) -> Tensor:
+        """From products to λ cosine, in place, and from the gradient of the latter to theirs."""
+        region_scale, word_scale = self.scales
+        region_scale_BR = SHARPNESS * region_scale[block.images, : block.regions]
+        scores_BRCW.mul_(region_scale_BR[:, :, None, None])
+        return scores_BRCW.mul_(word_scale[block.reports, : block.words])
+
+    def masks(self, block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
+        """Of regions B R and words C W, where any is padded."""
+        return (
+            self.work.region_mask[block.images, : block.regions] if block.padded_regions else None,
+            self.work.word_mask[block.reports, : block.words] if block.padded_words else None,
+        )
+
+    def directions(self, block: PairBlock, weights: tuple[Tensor, Tensor]) -> Iterator[Direction]:
         """The words', then the regions' direction."""
         regions_BRD, words_CWD = self.products(block)
-        word_attention, region_attention = (each.detach() for each in attention)
+        word_weights, region_weights = weights
         dtype = self.work.product_dtype
         images, reports = block.images, block.reports
         yield Direction(
@@ -260,7 +252,7 @@ class _Inputs:
             words_CWD,
             self.work.word_mask[reports, : block.words],
             regions_BRD,
-            word_attention.to(dtype).flatten(2).mT,
+            word_weights.to(dtype).flatten(2).mT,
             self._dropout(block, regions_attend=False),
         )
         yield Direction(
@@ -268,8 +260,7 @@ class _Inputs:
             regions_BRD,
             self.work.region_mask[images, : block.regions],
             words_CWD,
-            # Copied into the order of the products, which are slower on strided rows.
-            region_attention.to(dtype).permute(2, 0, 1, 3).contiguous().flatten(1, 2),
+            region_weights.to(dtype).flatten(0, 1).transpose(0, 1),
             self._dropout(block, regions_attend=True),
         )
 
@@ -291,21 +282,21 @@ def _block_backward(
     scratch: Scratch,
 ) -> None:
     """Add a block's part to the gradients, from what its two directions gave in forward."""
-    scores, scales, masks = tensors.scores(block, result.scores)
-    scores = scores.detach()
-    leaves = [each.requires_grad_() for each in (scores, *scales) if each is not None]
+    scores = tensors.scores(block) if result.scores is None else result.scores
+    scores.requires_grad_(tensors.variant == "authors")
     with torch.enable_grad():
-        attention = pair_attention(scores, *scales, *masks)
+        logits = attention_logits(scores, tensors.variant, *tensors.masks(block))
+    weights = _exponentials(logits)
     d_regions_BRD = gradients.regions[block.images, : block.regions]
     d_words_CWD = gradients.words[block.reports, : block.words]
-    d_attention = []
-    directions = tensors.directions(block, attention)
+    d_weights = []
+    directions = tensors.directions(block, weights)
     for direction, left, d_logits in zip(directions, result.directions, d_logits_BC, strict=True):
         if direction.words_attend:
             d_tokens, d_attended, d_logits_OI = d_words_CWD, d_regions_BRD, d_logits
         else:
             d_tokens, d_attended, d_logits_OI = d_regions_BRD, d_words_CWD, d_logits.T
-        d_attention_OxITxU = direction_backward(
+        d_weights_OxITxU = direction_backward(
             direction,
             aggregation,
             left,
@@ -315,23 +306,35 @@ def _block_backward(
             gradients.weights,
             scratch,
         )
-        d_attention.append(
-            d_attention_OxITxU.mT.view_as(scores)
+        d_weights_BRCW = (
+            d_weights_OxITxU.mT.view_as(scores)
             if direction.words_attend
-            else d_attention_OxITxU.unflatten(1, scores.shape[:2]).permute(1, 2, 0, 3)
+            else d_weights_OxITxU.unflatten(1, scores.shape[:2]).permute(1, 2, 0, 3)
         )
-    d_scores, *d_block_scales = torch.autograd.grad(
-        attention, leaves, [each.to(scores.dtype) for each in d_attention]
-    )
+        d_weights.append(d_weights_BRCW.to(scores.dtype))
+    by_word, by_region = weights
+    d_by_word, d_by_region = d_weights
+    if tensors.variant == "paper":
+        # Both are of the same weights, whose memory is free after this.
+        d_scores = d_by_word.add_(d_by_region).mul_(by_word)
+        along_BRCW = torch.mul(scores, d_scores, out=by_word)
+        along_regions, along_words = gradients.along
+        along_regions[block.images, : block.regions].add_(along_BRCW.sum(dim=(2, 3)))
+        along_words[block.reports, : block.words].add_(along_BRCW.sum(dim=(0, 1)))
+        tensors.scale_(d_scores, block)
+    else:
+        (d_scores,) = torch.autograd.grad(
+            logits, scores, (d_by_word.mul_(by_word), d_by_region.mul_(by_region))
+        )
     regions_BRD, words_CWD = tensors.products(block)
     d_flat_scores = d_scores.to(regions_BRD.dtype).flatten(2)
     flat_words = words_CWD.flatten(0, 1)
     add_product(d_regions_BRD, d_flat_scores, flat_words.expand(len(regions_BRD), -1, -1))
     d_words_CWD.add_((d_flat_scores.flatten(0, 1).T @ regions_BRD.flatten(0, 1)).view_as(words_CWD))
-    places = ((block.images, block.regions), (block.reports, block.words))
-    if d_block_scales:
-        for total, part, (rows, length) in zip(
-            gradients.scales, d_block_scales, places, strict=True
-        ):
-            assert total is not None
-            total[rows, :length].add_(part)
+
+
+def _exponentials(logits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """e to the logits of both directions, which in `paper` are the same."""
+    over_regions, over_words = (each.detach() for each in logits)
+    by_word = over_regions.exp()
+    return by_word, by_word if logits[0] is logits[1] else over_words.exp()

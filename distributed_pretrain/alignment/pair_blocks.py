@@ -10,15 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-# What the largest tensor of a block may take: on a CPU what its cache holds between the passes
-# over it, on a GPU what keeps it busy.
-_CPU_BLOCK_BYTES = 2**24
-_GPU_BLOCK_BYTES = 2**28
+
+class BlockBytes(NamedTuple):
+    """What the large tensors of a block may take together.
+
+    On a CPU what its cache holds between the passes over them, on a GPU what keeps it busy.
+    """
+
+    cpu: int
+    gpu: int
 
 
 @dataclass(frozen=True)
@@ -100,15 +106,16 @@ def pair_blocks(
     *,
     chunk_size: int | None,
     bytes_per_pair: int,
+    block_bytes: BlockBytes,
     device: torch.device,
 ) -> list[PairBlock]:
-    """Blocks of at most `chunk_size` pairs, by default as many as fill what suits the device.
+    """Blocks of at most `chunk_size` pairs, by default as many as fill `block_bytes`.
 
-    `bytes_per_pair`: what the largest tensor of a block holds of one pair.
+    `bytes_per_pair`: what the large tensors of a block hold of one pair, together.
     """
     if chunk_size is None:
-        block_bytes = _CPU_BLOCK_BYTES if device.type == "cpu" else _GPU_BLOCK_BYTES
-        chunk_size = max(1, block_bytes // max(1, bytes_per_pair))
+        most = block_bytes.cpu if device.type == "cpu" else block_bytes.gpu
+        chunk_size = max(1, most // max(1, bytes_per_pair))
     # As many reports as images: both sides of a matrix product should be long.
     reports_at_once = min(ceil(chunk_size**0.5), len(reports.lengths))
     images_at_once = min(chunk_size // reports_at_once, len(images.lengths))

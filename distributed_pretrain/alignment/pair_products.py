@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from distributed_pretrain.losses.precision import at_least_float32
+
+_even_if_slow: ContextVar[bool] = ContextVar("bfloat16_even_if_slow", default=False)
 
 
 def product_dtype(regions: Float[Tensor, ...], words: Float[Tensor, ...]) -> torch.dtype:
@@ -21,9 +27,20 @@ def product_dtype(regions: Float[Tensor, ...], words: Float[Tensor, ...]) -> tor
         dtype = torch.get_autocast_dtype(device)
     if dtype == torch.float16:
         return torch.float32
-    if dtype == torch.bfloat16 and device == "cpu" and not cpu_multiplies_bfloat16():
-        return torch.float32
+    if dtype == torch.bfloat16 and device == "cpu":
+        fast = cpu_multiplies_bfloat16() or _even_if_slow.get()
+        return dtype if fast else torch.float32
     return dtype
+
+
+@contextmanager
+def bfloat16_even_if_slow() -> Iterator[None]:
+    """Meanwhile a CPU without instructions for it multiplies bfloat16 too, to see its roundings."""
+    token = _even_if_slow.set(True)
+    try:
+        yield
+    finally:
+        _even_if_slow.reset(token)
 
 
 def as_factors(vectors: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -70,9 +87,9 @@ def inverse_lengths(
     vectors: Float[Tensor, "rows positions dim"],
 ) -> Float[Tensor, "rows positions"]:
     """1 over the length of each vector, in at least float32; 0 for a zero vector."""
-    squared = at_least_float32(vectors).square().sum(dim=-1)
-    # The root's slope at 0 is infinite: it must see another number there, for the gradient too.
-    return torch.where(squared > 0, torch.where(squared > 0, squared, 1.0).rsqrt(), 0.0)
+    length = torch.linalg.vector_norm(at_least_float32(vectors), dim=-1)
+    # The slope at 0 is infinite: it must see another number there, for the gradient too.
+    return torch.where(length > 0, 1 / torch.where(length > 0, length, 1.0), 0.0)
 
 
 def masked_softmax(

@@ -18,7 +18,10 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from data_shards.profiles import parse_overrides, validate
-from distributed_pretrain.alignment.pair_products import cpu_multiplies_bfloat16
+from distributed_pretrain.alignment.pair_products import (
+    bfloat16_even_if_slow,
+    cpu_multiplies_bfloat16,
+)
 from distributed_pretrain.benchmark.memory import in_fresh_processes, peak_bytes_above_start
 from distributed_pretrain.benchmark.pair_forms import (
     FORMS,
@@ -26,6 +29,7 @@ from distributed_pretrain.benchmark.pair_forms import (
     Method,
     PairBenchmarkConfig,
     Precision,
+    Step,
     form_gflops,
     pair_step,
 )
@@ -70,7 +74,7 @@ def run(method: Method, overrides: Sequence[str]) -> None:
         f"{config.threads} threads; median {config.clock} seconds of {config.repeats}"
     )
     if not cpu_multiplies_bfloat16():
-        print("  this CPU has no bfloat16 products: those forms are not measured")
+        print("  this CPU has no bfloat16 products: of those forms only the roundings are measured")
     rows, rates = measure(method, config)
     for precision, rate in rates.items():
         print(f"  large matrix products in {precision}: {rate:.0f} GFLOP/s")
@@ -91,6 +95,10 @@ def run(method: Method, overrides: Sequence[str]) -> None:
     print("  form's matrix products at the machine's rate for large ones")
     for verdict in _verdicts(rows, big_bytes, config):
         print(f"  {verdict}")
+    roundings = {form.title: each for form, each in _roundings_of_slow_forms(method, config)}
+    for title, (loss_error, gradient_error) in roundings.items():
+        for verdict in _error_verdicts(title, loss_error, gradient_error):
+            print(f"  {verdict}")
     print(
         json.dumps(
             {
@@ -99,6 +107,7 @@ def run(method: Method, overrides: Sequence[str]) -> None:
                 "gflops_per_second": rates,
                 "rows": [asdict(row) | {"time_ratio": row.time_ratio} for row in rows],
                 "big_batch_peak_bytes": big_bytes,
+                "roundings_of_unmeasured_forms": roundings,
             }
         )
     )
@@ -126,9 +135,11 @@ def measure(method: Method, config: PairBenchmarkConfig) -> tuple[list[Row], dic
     rows = []
     for form, own in seconds.items():
         gigaflops = form_gflops(method, form, config)
-        exact = replace(form, precision="float32", target_time_ratio=None)
+        exact = _in_float32(form)
         reference = next(each for each in steps if replace(each, target_time_ratio=None) == exact)
-        gradient, exact_gradient = steps[form].gradient(), steps[reference].gradient()
+        loss_error, gradient_error = _errors(
+            losses[form], steps[form], losses[reference], steps[reference]
+        )
         rows.append(
             Row(
                 form=form,
@@ -136,8 +147,8 @@ def measure(method: Method, config: PairBenchmarkConfig) -> tuple[list[Row], dic
                 time_ratios=_ratios(own, seconds[forms[0]]),
                 floor_ratios=_ratios(own, [gigaflops / rate for rate in rates[form.precision]]),
                 peak_bytes=_peak_bytes(method, form, config, config.batch_size),
-                loss_error=abs(losses[form] / losses[reference] - 1),
-                gradient_error=((gradient - exact_gradient).norm() / exact_gradient.norm()).item(),
+                loss_error=loss_error,
+                gradient_error=gradient_error,
             )
         )
     return rows, {precision: statistics.median(each) for precision, each in rates.items()}
@@ -148,6 +159,32 @@ def measurable_forms(method: Method) -> list[Form]:
     return [
         form for form in FORMS[method] if form.precision == "float32" or cpu_multiplies_bfloat16()
     ]
+
+
+def _roundings_of_slow_forms(
+    method: Method, config: PairBenchmarkConfig
+) -> Iterator[tuple[Form, tuple[float, float]]]:
+    """How far forms of which a time would say nothing are from float32: loss and gradient."""
+    for form in FORMS[method]:
+        if form not in measurable_forms(method):
+            step, exact_step = (
+                pair_step(method, each, config, config.batch_size)
+                for each in (form, _in_float32(form))
+            )
+            with bfloat16_even_if_slow():
+                loss = step.run()
+            yield form, _errors(loss, step, exact_step.run(), exact_step)
+
+
+def _in_float32(form: Form) -> Form:
+    return replace(form, precision="float32", target_time_ratio=None)
+
+
+def _errors(loss: float, step: Step, exact_loss: float, exact_step: Step) -> tuple[float, float]:
+    """Of the loss and of the gradient, relative to the exact ones."""
+    gradient, exact_gradient = step.gradient(), exact_step.gradient()
+    error = (gradient - exact_gradient).norm() / exact_gradient.norm()
+    return abs(loss / exact_loss - 1), error.item()
 
 
 def _gflops_per_second(precision: Precision, clock: Callable[[], float]) -> float:
@@ -191,14 +228,16 @@ def _verdicts(
         memory_ratio = row.peak_bytes / max(1, loop.peak_bytes)
         yield _verdict(f"{title}: memory to loop", memory_ratio, TARGET_MEMORY_RATIO)
         if row.form.precision == "bfloat16":
-            yield _verdict(f"{title}: loss off float32 by", row.loss_error, TARGET_LOSS_ERROR)
-            yield _verdict(
-                f"{title}: gradient off float32 by", row.gradient_error, TARGET_GRADIENT_ERROR
-            )
+            yield from _error_verdicts(title, row.loss_error, row.gradient_error)
     for title, peak_bytes in big_bytes.items():
         gibibytes = TARGET_BIG_BATCH_BYTES / 2**30
         name = f"{title}: GiB at batch {config.big_batch}"
         yield _verdict(name, peak_bytes / 2**30, gibibytes)
+
+
+def _error_verdicts(title: str, loss_error: float, gradient_error: float) -> Iterator[str]:
+    yield _verdict(f"{title}: loss off float32 by", loss_error, TARGET_LOSS_ERROR)
+    yield _verdict(f"{title}: gradient off float32 by", gradient_error, TARGET_GRADIENT_ERROR)
 
 
 def _verdict(name: str, value: float, at_most: float) -> str:
