@@ -13,7 +13,7 @@ _INSTALL = "apt-get install slurm-wlm slurmdbd mariadb-server munge"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what uses the fixture; xdist gives out its groups before any later hook of ours."""
+    """Mark what uses the fixture, before `-m` selects and xdist reads the groups."""
     if "slurm" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.slurm)
         item.add_marker(pytest.mark.xdist_group("slurm"))
