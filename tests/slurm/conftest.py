@@ -12,13 +12,11 @@ from tests.slurm.cluster import SlurmCluster, missing_programs
 _INSTALL = "apt-get install slurm-wlm slurmdbd mariadb-server munge"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the fixture, before `-m` selects and before workers are given their groups."""
-    for item in items:
-        if "slurm" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.slurm)
-            item.add_marker(pytest.mark.xdist_group("slurm"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what uses the fixture, before `-m` selects and xdist reads the groups."""
+    if "slurm" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.slurm)
+        item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -68,17 +68,17 @@ def test_a_signalled_job_is_requeued_and_outlives_a_dead_node(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root submits jobs of another user")
-def test_two_users_jobs_run_side_by_side(slurm: SlurmCluster, tmp_path: Path) -> None:
-    # A folder of pytest is open to its user only.
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
-    tmp_path.chmod(0o777)
-    meeting = f"date > {tmp_path}/$(id -un); until [ -e {tmp_path}/{{other}} ]; do sleep 0.1; done"
-    mine, _ = _submit(slurm, tmp_path, meeting.format(other="nobody"))
-    theirs, _ = _submit(
-        slurm, tmp_path, meeting.format(other="root"), "--uid=nobody", "--gid=nogroup"
-    )
-    for job_id in (mine, theirs):
-        slurm.wait_for(job_id, {"COMPLETED"})
-    assert (tmp_path / "nobody").owner() == "nobody"
-    assert (tmp_path / "root").owner() == "root"
+def test_two_users_jobs_run_side_by_side(slurm: SlurmCluster) -> None:
+    # Not in tmp_path: pytest's folders are open to one user only.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        meeting = "date > {folder}/$(id -un); until [ -e {folder}/{other} ]; do sleep 0.1; done"
+        mine, _ = _submit(slurm, folder, meeting.format(folder=folder, other="nobody"))
+        theirs, _ = _submit(
+            slurm, folder, meeting.format(folder=folder, other="root"), "--uid=nobody"
+        )
+        for job_id in (mine, theirs):
+            slurm.wait_for(job_id, {"COMPLETED"})
+        assert (folder / "nobody").owner() == "nobody"
+        assert (folder / "root").owner() == "root"
