@@ -9,8 +9,8 @@ from pathlib import Path
 
 from data_shards.records.errors import InputError
 from launch.records import JOBS, JobFolder, newest_job
+from launch.run_progress import read_progress
 from launch.states import JobState, states_of
-from launch.training_progress import read_progress
 
 _HEADER = ("folder", "state", "step", "pairs/s", "loss", "left", "restarts", "job", "node")
 

@@ -12,7 +12,7 @@ TAIL_BYTES = 200_000
 
 
 @dataclass(frozen=True)
-class TrainingProgress:
+class RunProgress:
     """The newest step with its loss, the rate of late, and the seconds left at that rate."""
 
     step: int
@@ -22,7 +22,7 @@ class TrainingProgress:
     seconds_left: float | None
 
 
-def read_progress(run_folder: Path) -> TrainingProgress | None:
+def read_progress(run_folder: Path) -> RunProgress | None:
     """None where nothing has been trained yet."""
     lines = [each for each in _last_lines(run_folder / "metrics.jsonl") if each["split"] == "train"]
     if not lines:
@@ -33,7 +33,7 @@ def read_progress(run_folder: Path) -> TrainingProgress | None:
     total = starts[-1].get("total_steps") if starts else None
     seconds = [line["step_seconds"] for line in recent if "step_seconds" in line]
     rates = [line["pairs_per_second"] for line in recent if "pairs_per_second" in line]
-    return TrainingProgress(
+    return RunProgress(
         step=step,
         total_steps=total,
         loss=newest.get("total"),
