@@ -12,6 +12,7 @@ from pathlib import Path
 from data_shards.build import build_part, build_shards
 from data_shards.config import ShardsConfig
 from data_shards.disk_space import NO_SPACE
+from data_shards.parallel import INTERRUPTS
 from data_shards.preview import draw_preview
 from data_shards.profiles import load_profile
 from data_shards.records.errors import InputError
@@ -164,12 +165,14 @@ def _report(verification: Verification, folder: Path) -> str:
 
 
 def _interrupt(*_: object) -> None:
+    # Slurm says it twice: the second must not disturb the cleaning up.
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    # `kill` and Slurm ask with SIGTERM, submitit's jobs near their time limit with SIGUSR2: clean
-    # up as for Ctrl-C.
-    for number in (signal.SIGTERM, signal.SIGUSR2):
+    # `kill` and Slurm ask with SIGTERM, Slurm near the time limit with SIGUSR2: as for Ctrl-C.
+    for number in INTERRUPTS:
         signal.signal(number, _interrupt)
     sys.exit(main())

@@ -144,7 +144,7 @@ def _start_worker(
     task: Callable[[Any, Any, Tick], Any], context: Any, done: Synchronized[int], stop: Event
 ) -> None:
     global _work
-    # The server ignores all of them. The pool ends its workers by SIGTERM when one of them was killed.
+    # The server ignores all of them. The pool ends its workers by SIGTERM when one was killed.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def tick() -> None:
