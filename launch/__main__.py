@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read has enough (`| head`); what is still to be flushed has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
@@ -162,8 +167,11 @@ def _logs(options: argparse.Namespace) -> int:
     if options.rank != "all" and not options.rank.isdecimal():
         raise InputError(f"--rank {options.rank}: a number, or all")
     rank = None if options.rank == "all" else int(options.rank)
-    show_logs(options.folder, rank=rank, follow=options.follow)
-    return 0
+    last = show_logs(options.folder, rank=rank, follow=options.follow)
+    if last is None:
+        return 0
+    print(f"the job is {last.state}" + (f": {last.line}" if last.line else ""), file=sys.stderr)
+    return 1 if last.state in ("failed", "unknown") else 0
 
 
 def _cancel(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from launch.scheduler import cancel_jobs
@@ -28,5 +29,6 @@ def cancel(folders: Sequence[Path]) -> list[str]:
         cancel_jobs(on_slurm)
     for each in records:
         if each.executor == "local":
-            os.kill(int(each.job_id), signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(int(each.job_id), signal.SIGTERM)
     return [each.job_id for each in records]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 import time
@@ -10,17 +11,18 @@ from pathlib import Path
 
 from data_shards.records.errors import InputError
 from launch.records import JobFolder, JobRecord, newest_job
-from launch.states import LIVE, states_of
+from launch.states import LIVE, JobState, states_of
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_STATES = 10.0
 
 
-def show_logs(results: Path, *, rank: int | None, follow: bool) -> None:
+def show_logs(results: Path, *, rank: int | None, follow: bool) -> JobState | None:
     """Print the log of one rank (None: of all, each line with its rank), then what comes.
 
-    Following ends with the job; a requeued job goes on in the same files. Raises InputError for a
-    folder without a job, or a rank that it has not.
+    Following ends with the job, whose last state is returned (None without `follow`); a requeued
+    job goes on in the same files. Raises InputError for a folder without a job, a rank that it
+    has not, or a job without logs.
     """
     job = newest_job(results)
     if job is None:
@@ -28,18 +30,20 @@ def show_logs(results: Path, *, rank: int | None, follow: bool) -> None:
     record = job.record()
     if rank is not None and rank >= record.ranks:
         raise InputError(f"--rank {rank}: the job has ranks 0 to {record.ranks - 1}")
+    if record.executor == "debug":
+        raise InputError(f"{results}: executor=debug keeps no log: it wrote to its terminal")
     ranks = range(record.ranks) if rank is None else [rank]
     prefixed = len(ranks) > 1
     logs = [_Log(log_of(record, each), f"[{each}] " if prefixed else "") for each in ranks]
     if not follow and not any(log.path.exists() for log in logs):
         raise InputError(f"{logs[0].path}: not there yet: the job is {states_of([job])[0].state}")
-    has_ended = _ended(job)
+    last_state = _last_state(job)
     while True:
-        last = has_ended()
+        last = last_state() if follow else None
         for log in logs:
             log.print_new()
-        if last or not follow:
-            return
+        if last is not None or not follow:
+            return last
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
@@ -53,6 +57,8 @@ class _Log:
         self.path, self._prefix = path, prefix
         self._position = 0
         self._at_line_start = True
+        # A read may end within a letter.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def print_new(self) -> None:
         if not self.path.exists():
@@ -61,9 +67,9 @@ class _Log:
             file.seek(self._position)
             new = file.read()
         self._position += len(new)
-        if not new:
+        text = self._decoder.decode(new)
+        if not text:
             return
-        text = new.decode(errors="replace")
         if self._prefix:
             start = self._prefix if self._at_line_start else ""
             self._at_line_start = text.endswith("\n")
@@ -72,20 +78,21 @@ class _Log:
         sys.stdout.flush()
 
 
-def _ended(job: JobFolder) -> Callable[[], bool]:
-    """Whether the job has ended; asks the scheduler only from time to time."""
+def _last_state(job: JobFolder) -> Callable[[], JobState | None]:
+    """The state of a job that has ended; asks the scheduler only from time to time."""
     asked: list[float] = []
 
-    def ended() -> bool:
+    def ended() -> JobState | None:
         now = time.monotonic()
         if asked and now - asked[-1] < SECONDS_BETWEEN_STATES and not _said_last(job):
-            return False
+            return None
         asked[:] = [now]
-        return states_of([job])[0].state not in LIVE
+        state = states_of([job])[0]
+        return None if state.state in LIVE else state
 
     return ended
 
 
 def _said_last(job: JobFolder) -> bool:
     events = job.events()
-    return bool(events) and events[-1].event in ("finished", "failed", "cancelled")
+    return bool(events) and events[-1].event in ("finished", "failed")

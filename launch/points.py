@@ -72,13 +72,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file: expected CSV or YAML") from error
     if path.suffix == ".csv":
-        rows = [dict(row) for row in csv.DictReader(text.splitlines())]
+        rows = [dict(row) for row in csv.DictReader(text.splitlines(), skipinitialspace=True)]
         if not rows or any(None in row or None in row.values() for row in rows):
             raise InputError(f"{path}: a first line of keys, then as many values in every line")
         return rows
-    values = yaml.safe_load(text)
-    if not isinstance(values, list) or not all(isinstance(row, dict) for row in values):
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not (values and isinstance(values, list) and all(isinstance(row, dict) for row in values)):
         raise InputError(f"{path}: expected a list of mappings, `- {{seed: 1, data.views: ...}}`")
     return [{str(key): _as_written(value) for key, value in row.items()} for row in values]
 

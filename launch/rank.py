@@ -20,7 +20,7 @@ from typing import NoReturn, Self
 
 from data_shards.records.errors import InputError
 from launch.records import JobFolder
-from launch.rendezvous import meeting_place
+from launch.rendezvous import ToldToEnd, meeting_place
 
 # What the trainer leaves with when it has saved and the same command goes on.
 SAVED_STATUS = 75
@@ -83,15 +83,21 @@ class _Rank:
         place = self.place
         # What a killed start left would send the others to a port that is gone.
         meeting = self.job.path / f"meeting-{place.job_id}-{place.restart}.json"
-        with contextlib.ExitStack() as ending:
-            told = ending.enter_context(_Told())
+        with _Told() as told, contextlib.ExitStack() as ending:
             if place.rank == 0:
                 self.job.add("started", step=self._saved_step())
             environment = os.environ | {"OMP_NUM_THREADS": str(self.task.cpus)}
             if place.ranks > 1:
-                host, port = ending.enter_context(
-                    meeting_place(meeting, rank=place.rank, master_port=self.task.master_port)
+                here = meeting_place(
+                    meeting,
+                    rank=place.rank,
+                    master_port=self.task.master_port,
+                    told=lambda: told.number is not None,
                 )
+                try:
+                    host, port = ending.enter_context(here)
+                except ToldToEnd:
+                    return -(told.number or signal.SIGTERM)
                 environment |= rank_variables(place, host, port)
             return told.run([sys.executable, "-P", "-m", *self.task.words], environment)
 
@@ -102,7 +108,8 @@ class _Rank:
         if "failed" in since:
             # Another rank's own failure ended this one.
             sys.exit(1)
-        if "cancelled" in since:
+        # Also from before the start: the signal may have come on its first line.
+        if any(each.event == "cancelled" for each in events):
             return False
         step = self._saved_step()
         if len(starts) > self.task.requeues:
@@ -146,7 +153,7 @@ class _Told:
     """Within it, signals are passed on to the command; an early one keeps it from starting."""
 
     def __init__(self) -> None:
-        self._number: int | None = None
+        self.number: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -159,22 +166,22 @@ class _Told:
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self._number = number
+        self.number = number
         if self._process is not None:
             self._process.send_signal(number)
 
     def run(self, words: Sequence[str], environment: Mapping[str, str]) -> int:
         """The status of the command, negative for the signal that ended it."""
-        if self._number is not None:
-            return -self._number
+        if self.number is not None:
+            return -self.number
         self._process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
         self._catch_up(self._process)
         return self._process.wait()
 
     def _catch_up(self, process: subprocess.Popen[bytes]) -> None:
         """A signal may have come while the process was started."""
-        if self._number is not None:
-            process.send_signal(self._number)
+        if self.number is not None:
+            process.send_signal(self.number)
 
 
 def rank_variables(place: Place, host: str, port: int | str) -> dict[str, str]:

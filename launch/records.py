@@ -12,7 +12,6 @@ write one runs code as the user.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -27,6 +26,8 @@ from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_text_atomically
 
 JOBS = "jobs"
+# What keeps an event one short write.
+LONGEST_LINE = 1000
 _NUMBERED = re.compile(r"(\d{3,})-[a-z_]+")
 EventName = Literal["started", "requeued", "finished", "failed", "cancelled"]
 
@@ -109,18 +110,23 @@ class JobFolder:
             host=socket.gethostname(),
             rank=rank,
             step=step,
-            line=line,
+            line=line[:LONGEST_LINE],
         )
         with self.events_file.open("a", encoding="utf-8") as file:
             file.write(entry.model_dump_json() + "\n")
 
     def events(self) -> list[Event]:
-        """All events, oldest first."""
+        """All events, oldest first. Raises InputError where one is malformed."""
         if not self.events_file.exists():
             return []
         lines = self.events_file.read_text(encoding="utf-8").split("\n")
         # What follows the last line break is still being written.
-        return [Event.model_validate(json.loads(line)) for line in lines[:-1]]
+        try:
+            return [Event.model_validate_json(line) for line in lines[:-1]]
+        except ValidationError as error:
+            raise InputError(
+                f"{self.events_file}: not a job's events of this release: delete its folder"
+            ) from error
 
 
 def new_job_folder(results: Path, verb: str) -> JobFolder:

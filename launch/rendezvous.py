@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,15 +22,22 @@ PATIENCE_SECONDS = 600.0
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
+class ToldToEnd(Exception):
+    """A signal came before the ranks had met."""
+
+
 @contextmanager
-def meeting_place(path: Path, *, rank: int, master_port: int | None) -> Iterator[tuple[str, int]]:
+def meeting_place(
+    path: Path, *, rank: int, master_port: int | None, told: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[str, int]]:
     """Host and port of rank 0, the same on every rank that gives the same `path`.
 
     `master_port` is taken as it is; None lets the kernel choose. Raises InputError when that port
-    is taken, and on the other ranks when rank 0 does not come.
+    is taken, and on the other ranks when rank 0 does not come; ToldToEnd when `told` says so while
+    they wait.
     """
     if rank != 0:
-        yield _read_when_there(path)
+        yield _read_when_there(path, told)
         return
     with _bound(master_port or 0) as holder:
         place = (socket.gethostname(), int(holder.getsockname()[1]))
@@ -57,12 +64,14 @@ def _bound(port: int) -> socket.socket:
     return holder
 
 
-def _read_when_there(path: Path) -> tuple[str, int]:
+def _read_when_there(path: Path, told: Callable[[], bool]) -> tuple[str, int]:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         try:
             host, port = json.loads(path.read_text())
         except FileNotFoundError:
+            if told():
+                raise ToldToEnd from None
             time.sleep(SECONDS_BETWEEN_LOOKS)
             continue
         return str(host), int(port)

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,13 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from launch.config import ApptainerConfig, ClusterConfig, PyxisConfig
 from launch.rank import Place, RankTask
+from launch.records import JobFolder
 
 # What rank 0 leaves beside the logs when the job is to go on: see `_requeue_lines`.
 REQUEUE_WISH = "requeue-"
+_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)
+# submitit's own, for one local job.
+LOCAL_REQUEUES = 5
 # The snapshot in a submission folder.
 CODE = "code"
 
@@ -42,6 +47,9 @@ class RankStart:
         if environment.cluster == "debug":
             self._run_here()
             return
+        if environment.cluster == "local":
+            # Ctrl-C in the shell that submitted is not for this job.
+            os.setsid()
         place = Place(
             job_id=environment.job_id,
             rank=environment.global_rank,
@@ -63,9 +71,12 @@ class RankStart:
 
     def _run_here(self) -> None:
         module, *arguments = self.task.words
+        job = JobFolder(self.task.job)
+        job.add("started")
         status = importlib.import_module(f"{module}.__main__").main(arguments)
         if status:
             sys.exit(status)
+        job.add("finished")
 
 
 def sbatch_script(cluster: ClusterConfig, *, name: str, submission: Path, tasks: int = 1) -> str:
@@ -201,7 +212,7 @@ def submit_tasks(
     if cluster.executor == "debug":
         debug = submitit.AutoExecutor(submission, cluster="debug")
         return [_run_to_the_end(debug.submit(start)) for start in starts]
-    local = submitit.LocalExecutor(submission, max_num_timeout=cluster.requeues)
+    local = submitit.LocalExecutor(submission)
     local.update_parameters(
         timeout_min=cluster.time_minutes,
         tasks_per_node=cluster.ranks,
@@ -210,7 +221,7 @@ def submit_tasks(
         stderr_to_stdout=True,
     )
     variables = job_variables(cluster) | {"PYTHONPATH": str(submission / CODE)}
-    with environment_variables(**variables), _no_streams():
+    with environment_variables(**variables), _no_terminal():
         return [str(local.submit(start).job_id) for start in starts]
 
 
@@ -238,17 +249,23 @@ def _submit_to_slurm(
 
 
 @contextlib.contextmanager
-def _no_streams() -> Iterator[None]:
-    """Give what starts meanwhile no terminal or pipe of ours: it lives on when we have ended."""
+def _no_terminal() -> Iterator[None]:
+    """Give what starts meanwhile no terminal or pipe of ours: it lives on when we have ended.
+
+    Signals of the terminal that are ignored here are ignored there.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(number) for number in range(3)]
     nothing = os.open(os.devnull, os.O_RDWR)
+    handlers = {each: signal.signal(each, signal.SIG_IGN) for each in _OF_THE_TERMINAL}
     try:
         for number in range(3):
             os.dup2(nothing, number)
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         for number, copy in enumerate(saved):
             os.dup2(copy, number)
             os.close(copy)

@@ -50,10 +50,16 @@ def states_of(jobs: Sequence[JobFolder]) -> list[JobState]:
 
 
 def _said(events: Sequence[Event]) -> Event | None:
-    """The event that ended the job's last start, if one did; a failure counts before its echo."""
+    """The event that ended the job, if one did; a failure counts before its echo.
+
+    A job that was cancelled stays so, unless its last step was its last anyway.
+    """
     starts = [number for number, each in enumerate(events) if each.event == "started"]
     since = events[starts[-1] :] if starts else events
-    return next((each for each in since if each.event in _LAST_WORDS), None)
+    finished = [each for each in since if each.event == "finished"]
+    cancelled = [each for each in events if each.event == "cancelled"]
+    failed = [each for each in since if each.event == "failed"]
+    return next(iter([*finished, *cancelled, *failed]), None)
 
 
 def _state(
@@ -65,6 +71,9 @@ def _state(
 ) -> JobState:
     restarts = max(0, sum(each.event == "started" for each in events) - 1)
     hosts = next((each.host for each in reversed(events) if each.event == "started"), "")
+    if said is not None and said.event == "cancelled" and _goes_on(record, live):
+        # Whoever started it again meanwhile would write into the same folder.
+        return JobState("running", hosts, restarts, "cancelled: it saves and ends")
     if live is not None and (said is None or live.word == "PENDING"):
         running = live.word in _RUNNING_WORDS
         reason = "" if running or live.reason == "None" else live.reason
@@ -84,6 +93,12 @@ def _state(
         restarts,
         "" if cancelled else f"Slurm says {ended.word}",
     )
+
+
+def _goes_on(record: JobRecord, live: SchedulerState | None) -> bool:
+    if record.executor == "local":
+        return is_local_job_alive(record.job_id)
+    return live is not None and live.word in _RUNNING_WORDS
 
 
 def _line_of(event: Event) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from launch.config import ClusterConfig
 from launch.rank import Place, RankTask, rank_variables
 from launch.records import JobFolder, JobRecord, new_job_folder, newest_job
 from launch.scheduler import refuse_unknown_partition, refuse_what_slurm_refuses
-from launch.slurm import CODE, python_command, sbatch_script, submit_tasks
+from launch.slurm import CODE, LOCAL_REQUEUES, python_command, sbatch_script, submit_tasks
 from launch.snapshot import revision, take_snapshot
 from launch.states import LIVE, states_of
 
@@ -64,7 +65,7 @@ def dry_run(cluster: ClusterConfig, command: Command) -> str:
     script = sbatch_script(cluster, name=command.folder.name, submission=submission)
     shown = " ".join(f"{name}={value}" for name, value in variables.items())
     python = python_command(cluster, submission)
-    command_line = f"{shown} \\\n  {python} -P -m {' '.join(task.words)}"
+    command_line = f"{shown} \\\n  {python} -P -m {shlex.join(task.words)}"
     return f"{script}\n# each of {cluster.ranks} ranks\n{command_line}"
 
 
@@ -101,7 +102,9 @@ def _task(cluster: ClusterConfig, command: Command, job: JobFolder) -> RankTask:
     return RankTask(
         job=job.path,
         words=command.words_with(job.profile) if keeps else command.words,
-        requeues=cluster.requeues,
+        requeues=min(cluster.requeues, LOCAL_REQUEUES)
+        if cluster.executor == "local"
+        else cluster.requeues,
         cpus=cluster.cpus_per_rank,
         master_port=cluster.master_port,
     )

@@ -145,7 +145,9 @@ def _run_here(cluster: ClusterConfig, tasks: Sequence[SweepTask], submission: Pa
         _wait_for_room(running, 0)
     except KeyboardInterrupt:
         cancel([job.results for job in running])
-        print("interrupted: what ran saves; the same command goes on", file=sys.stderr)
+        print("interrupted: waiting for what ran to save", file=sys.stderr, flush=True)
+        _wait_for_room(running, 0)
+        print("the same command goes on", file=sys.stderr)
         raise
     return numbers
 
