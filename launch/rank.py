@@ -20,7 +20,7 @@ from typing import NoReturn, Self
 
 from data_shards.records.errors import InputError
 from launch.records import JobFolder
-from launch.rendezvous import ToldToEnd, meeting_place
+from launch.rendezvous import ToldToEndError, meeting_place
 
 # What the trainer leaves with when it has saved and the same command goes on.
 SAVED_STATUS = 75
@@ -67,8 +67,13 @@ class _Rank:
         self.task, self.place, self.job = task, place, job
 
     def run(self) -> bool:
+        # To the very end: submitit's own handler would requeue a job that has finished.
+        with _Told() as told:
+            return self._run(told)
+
+    def _run(self, told: _Told) -> bool:
         try:
-            status = self._command_status()
+            status = self._command_status(told)
         except InputError as error:
             self._fail(str(error), status=2)
         if status == 0:
@@ -79,11 +84,11 @@ class _Rank:
             self._fail(self._how_it_ended(status), status=status if status > 0 else 128 - status)
         return self.place.rank == 0 and self._may_go_on()
 
-    def _command_status(self) -> int:
+    def _command_status(self, told: _Told) -> int:
         place = self.place
         # What a killed start left would send the others to a port that is gone.
         meeting = self.job.path / f"meeting-{place.job_id}-{place.restart}.json"
-        with _Told() as told, contextlib.ExitStack() as ending:
+        with contextlib.ExitStack() as ending:
             if place.rank == 0:
                 self.job.add("started", step=self._saved_step())
             environment = os.environ | {"OMP_NUM_THREADS": str(self.task.cpus)}
@@ -96,7 +101,7 @@ class _Rank:
                 )
                 try:
                     host, port = ending.enter_context(here)
-                except ToldToEnd:
+                except ToldToEndError:
                     return -(told.number or signal.SIGTERM)
                 environment |= rank_variables(place, host, port)
             return told.run([sys.executable, "-P", "-m", *self.task.words], environment)
