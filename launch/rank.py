@@ -20,7 +20,7 @@ from typing import NoReturn, Self
 
 from data_shards.records.errors import InputError
 from launch.records import JobFolder
-from launch.rendezvous import ToldToEnd, meeting_place
+from launch.rendezvous import ToldToEndError, meeting_place
 
 # What the trainer leaves with when it has saved and the same command goes on.
 SAVED_STATUS = 75
@@ -96,7 +96,7 @@ class _Rank:
                 )
                 try:
                     host, port = ending.enter_context(here)
-                except ToldToEnd:
+                except ToldToEndError:
                     return -(told.number or signal.SIGTERM)
                 environment |= rank_variables(place, host, port)
             return told.run([sys.executable, "-P", "-m", *self.task.words], environment)

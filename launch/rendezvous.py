@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 600.0
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
-class ToldToEnd(Exception):
+class ToldToEndError(Exception):
     """A signal came before the ranks had met."""
 
 
@@ -33,7 +33,7 @@ def meeting_place(
     """Host and port of rank 0, the same on every rank that gives the same `path`.
 
     `master_port` is taken as it is; None lets the kernel choose. Raises InputError when that port
-    is taken, and on the other ranks when rank 0 does not come; ToldToEnd when `told` says so while
+    is taken, and on the other ranks when rank 0 does not come; ToldToEndError when `told` says so while
     they wait.
     """
     if rank != 0:
@@ -71,7 +71,7 @@ def _read_when_there(path: Path, told: Callable[[], bool]) -> tuple[str, int]:
             host, port = json.loads(path.read_text())
         except FileNotFoundError:
             if told():
-                raise ToldToEnd from None
+                raise ToldToEndError from None
             time.sleep(SECONDS_BETWEEN_LOOKS)
             continue
         return str(host), int(port)
