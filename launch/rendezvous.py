@@ -33,8 +33,8 @@ def meeting_place(
     """Host and port of rank 0, the same on every rank that gives the same `path`.
 
     `master_port` is taken as it is; None lets the kernel choose. Raises InputError when that port
-    is taken, and on the other ranks when rank 0 does not come; ToldToEndError when `told` says so while
-    they wait.
+    is taken, and on the other ranks when rank 0 does not come; ToldToEndError when
+    `told` says so while they wait.
     """
     if rank != 0:
         yield _read_when_there(path, told)

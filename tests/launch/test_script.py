@@ -1,4 +1,4 @@
-"""The sbatch script, against recorded files: `RECORD=1` writes them anew, to be read in the diff."""
+"""The sbatch script, against recorded files (`RECORD=1` writes them anew)."""
 
 from __future__ import annotations
 
