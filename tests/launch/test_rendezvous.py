@@ -35,7 +35,7 @@ def test_a_held_port_is_given_to_nobody_else(tmp_path: Path) -> None:
 
 def test_torch_listens_on_the_held_port(tmp_path: Path) -> None:
     with meeting_place(tmp_path / "a", rank=0, master_port=None) as (_, port):
-        store = torch.distributed.TCPStore("localhost", port, world_size=1, is_master=True)
+        store = torch.distributed.TCPStore("localhost", port, world_size=1, is_master=True)  # type: ignore[attr-defined]
         store.set("greeting", "hello")
         assert store.get("greeting") == b"hello"
 
