@@ -29,7 +29,8 @@ def show_logs(results: Path, *, rank: int | None, follow: bool) -> JobState | No
         raise InputError(f"{results}: no job was submitted about it")
     record = job.record()
     if rank is not None and rank >= record.ranks:
-        raise InputError(f"--rank {rank}: the job has ranks 0 to {record.ranks - 1}")
+        there_are = "rank 0 alone" if record.ranks == 1 else f"ranks 0 to {record.ranks - 1}"
+        raise InputError(f"--rank {rank}: the job has {there_are}")
     if record.executor == "debug":
         raise InputError(f"{results}: executor=debug keeps no log: it wrote to its terminal")
     ranks = range(record.ranks) if rank is None else [rank]

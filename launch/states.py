@@ -107,7 +107,8 @@ def _line_of(event: Event) -> str:
 
 def is_local_job_alive(job_id: str) -> bool:
     """Whether the process that looks after a local job is there (numbers are used again)."""
+    # -ww: else COLUMNS cuts the line.
     done = subprocess.run(
-        ["ps", "-o", "command=", "-p", job_id], capture_output=True, text=True, check=False
+        ["ps", "-ww", "-o", "command=", "-p", job_id], capture_output=True, text=True, check=False
     )
     return "submitit.local._local" in done.stdout

@@ -1,0 +1,34 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=1
+#SBATCH --gpus-per-node=8
+#SBATCH --job-name=lovt
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=8
+#SBATCH --open-mode=append
+#SBATCH --output='/scratch/ann lee/runs/lovt/jobs/001-pretrain/%j_0_log.out'
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=60
+#SBATCH --wckey=submitit
+
+# setup
+export NCCL_DEBUG=WARN
+export PYTHONSAFEPATH=1
+export PYTHONPATH='/scratch/ann lee/runs/lovt/jobs/001-pretrain/code'"${PYTHONPATH:+:$PYTHONPATH}"
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output '/scratch/ann lee/runs/lovt/jobs/001-pretrain/%j_%t_log.out' --kill-on-bad-exit=1 --cpus-per-task=1 --container-image=/images/train.sqsh '--container-mounts=/home/ann/work:/home/ann/work,/scratch/ann lee/runs/lovt/jobs/001-pretrain:/scratch/ann lee/runs/lovt/jobs/001-pretrain,/data:/data' --container-workdir=/home/ann/work python -u -m submitit.core._submit '/scratch/ann lee/runs/lovt/jobs/001-pretrain'
+
+
+# teardown
+status=$?
+if [ -e '/scratch/ann lee/runs/lovt/jobs/001-pretrain'/requeue-"$SLURM_JOB_ID" ]; then
+  rm -f '/scratch/ann lee/runs/lovt/jobs/001-pretrain'/requeue-"$SLURM_JOB_ID"
+  if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+  fi
+fi
+exit $status

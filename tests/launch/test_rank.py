@@ -1,0 +1,231 @@
+"""One rank around a real command: small modules written for the purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launch.rank import Place, RankTask, last_line
+from launch.records import Event, JobFolder, new_job_folder
+
+ENDS_BY = "import os, signal\nos.kill(os.getpid(), signal.{})\n"
+WAITS_FOR_SIGTERM = """
+import pathlib, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+pathlib.Path(sys.argv[-1]).touch()
+signal.pause()
+"""
+
+
+class Job:
+    """A job folder whose ranks run the text of a module."""
+
+    def __init__(self, folder: Path) -> None:
+        self.modules = folder / "modules"
+        self.modules.mkdir()
+        self.folder: JobFolder = new_job_folder(folder / "run", "pretrain")
+        self.log = folder / "log.out"
+        self.log.touch()
+
+    def run(
+        self, module: str, *, rank: int = 0, requeues: int = 5, words: tuple[str, ...] = ("a.yaml",)
+    ) -> bool:
+        (self.modules / "tiny_command.py").write_text(module)
+        task = RankTask(
+            job=self.folder.path,
+            words=("tiny_command", "pretrain", *words),
+            requeues=requeues,
+            cpus=3,
+            master_port=None,
+        )
+        # Of one rank each, as far as the others are concerned: nobody waits for another.
+        place = Place("12", rank, 1, 0, 1, 0, self.log)
+        return task.run(place)
+
+    def save_step(self, step: int) -> None:
+        checkpoint = self.folder.results / "checkpoints" / f"step_{step:08}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "COMPLETE").touch()
+
+    @property
+    def events(self) -> list[Event]:
+        return self.folder.events()
+
+    @property
+    def said(self) -> list[str]:
+        return [each.event for each in self.events]
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    job = Job(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(job.modules))
+    return job
+
+
+def test_a_finished_job_is_not_requeued(job: Job) -> None:
+    assert job.run("") is False
+    assert job.said == ["started", "finished"]
+
+
+def test_rank_0_alone_speaks_for_the_job(job: Job) -> None:
+    assert job.run("", rank=1) is False
+    assert job.said == []
+
+
+def test_the_command_gets_its_words_and_its_threads(job: Job, tmp_path: Path) -> None:
+    job.run(
+        "import os, pathlib, sys\n"
+        "said = [*sys.argv[1:3], os.environ['OMP_NUM_THREADS']]\n"
+        "pathlib.Path(sys.argv[-1]).write_text(' '.join(said))\n",
+        words=("a.yaml", str(tmp_path / "said")),
+    )
+    assert (tmp_path / "said").read_text() == "pretrain a.yaml 3"
+
+
+@pytest.mark.parametrize(
+    "ending",
+    ["raise SystemExit(75)", *(ENDS_BY.format(name) for name in ("SIGTERM", "SIGUSR2", "SIGINT"))],
+    ids=["saved", "SIGTERM", "SIGUSR2", "SIGINT"],
+)
+def test_a_job_that_was_told_to_end_is_requeued(job: Job, ending: str) -> None:
+    job.save_step(8)
+    assert job.run(ending) is True
+    assert job.said == ["started", "requeued"]
+    assert [each.step for each in job.events] == [8, 8]
+
+
+def test_other_ranks_leave_requeueing_to_rank_0(job: Job) -> None:
+    assert job.run("raise SystemExit(75)", rank=1) is False
+    assert job.said == []
+
+
+def test_a_checkpoint_still_being_written_is_no_progress(job: Job) -> None:
+    job.save_step(8)
+    (job.folder.results / "checkpoints" / "step_00000012").mkdir()
+    job.run("raise SystemExit(75)")
+    assert job.events[-1].step == 8
+
+
+def _send_when(there: Path, number: signal.Signals) -> Callable[[], None]:
+    def send() -> None:
+        while not there.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    return send
+
+
+def test_a_signal_is_passed_on_to_the_command(job: Job, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    sender = threading.Thread(target=_send_when(ready, signal.SIGTERM))
+    sender.start()
+    assert job.run(WAITS_FOR_SIGTERM, words=(str(ready),)) is True
+    sender.join()
+
+
+def test_a_signal_before_the_command_starts_keeps_it_from_starting(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = JobFolder.add
+
+    def add_and_be_told(self: JobFolder, *arguments: object, **more: object) -> None:
+        add(self, *arguments, **more)  # type: ignore[arg-type]
+        if arguments == ("started",):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(JobFolder, "add", add_and_be_told)
+    ready = tmp_path / "ready"
+    assert job.run("import pathlib, sys\npathlib.Path(sys.argv[-1]).touch()", words=(str(ready),))
+    assert not ready.exists()
+
+
+def test_handlers_are_as_before_when_the_command_has_ended(job: Job) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    job.run("")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_failure_is_kept_with_the_last_line_of_the_log(job: Job) -> None:
+    job.log.write_text("Traceback:\nKeyError: 'study 7'\n\nsubmitit ERROR - triggered\n")
+    with pytest.raises(SystemExit) as ended:
+        job.run("raise SystemExit(3)", rank=2)
+    assert ended.value.code == 3
+    [event] = job.events
+    assert (event.event, event.rank, event.line) == ("failed", 2, "KeyError: 'study 7'")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("SIGKILL", "killed by SIGKILL (out of memory?)"), ("SIGSEGV", "killed by SIGSEGV")],
+)
+def test_what_killed_the_command_is_said(job: Job, name: str, line: str) -> None:
+    job.log.write_text("something before\n")
+    with pytest.raises(SystemExit) as ended:
+        job.run("import resource\nresource.setrlimit(4, (0, 0))\n" + ENDS_BY.format(name))
+    assert ended.value.code == 128 + signal.Signals[name]
+    assert job.events[-1].line == line
+
+
+def test_a_failure_without_a_word_says_its_status(job: Job) -> None:
+    with pytest.raises(SystemExit):
+        job.run("raise SystemExit(4)")
+    assert job.events[-1].line == "exit status 4"
+
+
+def test_another_ranks_failure_keeps_rank_0_from_requeueing(job: Job) -> None:
+    fails = (
+        "import sys\nfrom pathlib import Path\nfrom launch.records import JobFolder\n"
+        f"JobFolder(Path({str(job.folder.path)!r})).add('failed', rank=1, line='boom')\n"
+        "sys.exit(75)\n"
+    )
+    os.environ["PYTHONPATH"] += f":{Path(__file__).parents[2]}"
+    with pytest.raises(SystemExit) as ended:
+        job.run(fails)
+    assert ended.value.code == 1
+    assert job.said == ["started", "failed"]
+
+
+def test_a_failure_of_an_earlier_start_does_not_count(job: Job) -> None:
+    job.folder.add("started")
+    job.folder.add("failed", rank=1, line="the node went down")
+    assert job.run("raise SystemExit(75)") is True
+
+
+def test_a_cancelled_job_is_not_requeued(job: Job) -> None:
+    job.folder.add("started")
+    job.folder.add("cancelled")
+    # The word may come before the start that it ends has written its own.
+    assert job.run("raise SystemExit(75)") is False
+    assert job.said == ["started", "cancelled", "started"]
+
+
+def test_a_job_is_requeued_no_more_often_than_allowed(job: Job) -> None:
+    for step in (4, 8):
+        assert job.run("raise SystemExit(75)", requeues=2) is True
+        job.save_step(step)
+    with pytest.raises(SystemExit) as ended:
+        job.run("raise SystemExit(75)", requeues=2)
+    assert ended.value.code == 75
+    assert "requeued 2 times already" in job.events[-1].line
+
+
+def test_a_job_that_gets_nowhere_twice_is_not_requeued(job: Job) -> None:
+    job.save_step(4)
+    assert job.run("raise SystemExit(75)") is True
+    with pytest.raises(SystemExit):
+        job.run("raise SystemExit(75)")
+    assert "without a step beyond 4" in job.events[-1].line
+
+
+def test_a_last_line_leaves_out_what_the_scheduler_adds(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * 50_000 + b"\nloss \xff nan\n  \nsrun: error\nslurmstepd: killed\n")
+    assert last_line(log) == "loss \ufffd nan"
+    assert last_line(tmp_path / "none") == ""
