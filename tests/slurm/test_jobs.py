@@ -36,11 +36,6 @@ pytestmark = pytest.mark.timeout(900)
 OF_SNAPSHOT = "from the snapshot"
 
 
-@pytest.fixture(scope="session")
-def launcher(slurm: SlurmCluster) -> Launcher:
-    return Launcher(slurm)
-
-
 @pytest.fixture(scope="module")
 def local_run(tiny_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of two ranks of this machine that nobody interrupted."""
