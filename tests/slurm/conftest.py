@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.slurm.cluster import SlurmCluster, missing_programs
+from tests.slurm.jobs import Launcher
 
 _INSTALL = "apt-get install slurm-wlm slurmdbd mariadb-server munge"
 
@@ -31,3 +32,9 @@ def slurm() -> Iterator[SlurmCluster]:
     cluster.start()
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def launcher(slurm: SlurmCluster) -> Launcher:
+    """`python -m launch` on the cluster."""
+    return Launcher(slurm)
