@@ -1,7 +1,7 @@
 """What a job leaves beside its results, so that any shell can tell how it is: plain JSON.
 
 <folder>/jobs/001-pretrain/record.json    what was submitted, and the scheduler's number for it
-                           events.jsonl   started, requeued, finished, failed, cancelled
+                           events-*.jsonl started, requeued, finished, failed, cancelled
                            code/          the packages as they were when it was submitted
                            profile.yaml   the resolved profile that every start reads
                            *_log.out      what each rank said, with the scheduler's number
@@ -72,10 +72,9 @@ class JobFolder:
         """The record, written once the scheduler has given a number."""
         return self.path / "record.json"
 
-    @property
-    def events_file(self) -> Path:
-        """A line an event, appended by the ranks."""
-        return self.path / "events.jsonl"
+    def events_file(self, writer: str) -> Path:
+        """A line an event; of one writer, as network file systems lose lines that meet."""
+        return self.path / f"events-{writer}.jsonl"
 
     @property
     def profile(self) -> Path:
@@ -103,30 +102,34 @@ class JobFolder:
     def add(
         self, event: EventName, *, rank: int = 0, step: int | None = None, line: str = ""
     ) -> None:
-        """Append an event; one short write, so that ranks may do it side by side."""
+        """Append an event to those of its rank, or of the user who cancels."""
         entry = Event(
             event=event,
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            time=datetime.now(UTC).isoformat(timespec="microseconds"),
             host=socket.gethostname(),
             rank=rank,
             step=step,
             line=line[:LONGEST_LINE],
         )
-        with self.events_file.open("a", encoding="utf-8") as file:
+        writer = "user" if event == "cancelled" else f"rank{rank}"
+        with self.events_file(writer).open("a", encoding="utf-8") as file:
             file.write(entry.model_dump_json() + "\n")
 
     def events(self) -> list[Event]:
         """All events, oldest first. Raises InputError where one is malformed."""
-        if not self.events_file.exists():
-            return []
-        lines = self.events_file.read_text(encoding="utf-8").split("\n")
+        found = [each for path in self.path.glob("events-*.jsonl") for each in _events_in(path)]
+        return sorted(found, key=lambda each: each.time)
+
+
+def _events_in(path: Path) -> list[Event]:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
         # What follows the last line break is still being written.
-        try:
-            return [Event.model_validate_json(line) for line in lines[:-1]]
-        except ValidationError as error:
-            raise InputError(
-                f"{self.events_file}: not a job's events of this release: delete its folder"
-            ) from error
+        return [Event.model_validate_json(line) for line in lines[:-1]]
+    except ValidationError as error:
+        raise InputError(
+            f"{path}: not a job's events of this release: delete its folder"
+        ) from error
 
 
 def new_job_folder(results: Path, verb: str) -> JobFolder:
