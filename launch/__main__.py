@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster(sweep)
     sweep.add_argument("--folder", type=Path, required=True, help="what its tasks are to be in")
     sweep.add_argument("--points", type=Path, help="a CSV or YAML of overrides, a task a row")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="print script and tasks, queue nothing"
+    )
     sweep.add_argument("--parts", type=int, metavar="N", help="for part={i}/{n}")
     sweep.set_defaults(run=_sweep)
     results = commands.add_parser("results", help="the figures of a sweep, in one table")
@@ -92,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
     logs.add_argument("--rank", default="0", help="a number, or `all` (default 0)")
     logs.set_defaults(run=_logs)
-    cancel = commands.add_parser("cancel", help="end jobs; pre-training saves first")
+    cancel = commands.add_parser(
+        "cancel", help="end the jobs about these folders and those within; pre-training saves first"
+    )
     cancel.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
     cancel.set_defaults(run=_cancel)
     return parser
@@ -126,13 +131,16 @@ def _sweep(options: argparse.Namespace) -> int:
     from data_shards.profiles import load_profile
     from launch.config import ClusterConfig
     from launch.points import read_points, read_rows
-    from launch.sweep import describe, states_of_points, sweep
+    from launch.sweep import describe, dry_run_sweep, states_of_points, sweep
 
     cluster = load_profile(ClusterConfig, options.cluster, options.overrides)
     if options.parts is not None and options.parts < 1:
         raise InputError(f"--parts {options.parts}: at least 1")
     rows = read_rows(options.points) if options.points is not None else []
     points = read_points(options.words, rows=rows, parts=options.parts)
+    if options.dry_run:
+        print(dry_run_sweep(cluster, points, options.folder))
+        return 0
     numbers = sweep(cluster, points, options.folder)
     print(f"{len(numbers)} submitted; {describe(options.folder, points)}")
     print(f"watch: python -m launch status {options.folder}")

@@ -21,14 +21,13 @@ def cancel(folders: Sequence[Path]) -> list[str]:
     jobs = jobs_within(folders)
     live = [job for job, each in zip(jobs, states_of(jobs), strict=True) if each.state in LIVE]
     records = [job.record() for job in live]
-    for job in live:
-        # First: a local job that ends would start again.
-        job.add("cancelled")
     on_slurm = [each.job_id for each in records if each.executor == "slurm"]
     if on_slurm:
+        # Before it is written down: what Slurm refuses to end goes on.
         cancel_jobs(on_slurm)
-    for each in records:
-        if each.executor == "local":
+    for job, record in zip(live, records, strict=True):
+        job.add("cancelled")
+        if record.executor == "local":
             with suppress(ProcessLookupError):  # it has ended meanwhile
-                os.kill(int(each.job_id), signal.SIGTERM)
+                os.kill(int(record.job_id), signal.SIGTERM)
     return [each.job_id for each in records]

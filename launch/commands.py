@@ -12,6 +12,7 @@ from data_shards.records.errors import InputError
 from data_shards.records.manifest import read_manifest
 from distributed_pretrain.comparison.config import ComparisonConfig
 from distributed_pretrain.config import EvaluateConfig, PretrainConfig
+from distributed_pretrain.training.run_folder import RunFolder
 
 KNOWN = (
     "pretrain PROFILE.yaml, evaluate RUN_FOLDER, report PROFILE.yaml, "
@@ -52,6 +53,7 @@ class Command:
         """Raise InputError for what would end the job in its first minute."""
         if isinstance(self.config, PretrainConfig):
             self.config.check_ranks(ranks)
+            RunFolder(self.folder).refuse_other(self.config)
             read_manifest(self.config.data.shards)
         elif ranks > 1:
             raise InputError(
@@ -60,14 +62,22 @@ class Command:
             )
 
 
-def read_command(words: Sequence[str]) -> Command:
-    """The command that `words` say. Raises InputError for bad input, and one no cluster runs."""
+def read_command(words: Sequence[str], *, frozen: Path | None = None) -> Command:
+    """The command that `words` say; as it was submitted, where `frozen` holds its profile.
+
+    Raises InputError for bad input, and a command that no cluster runs.
+    """
     module, rest = "distributed_pretrain", list(words)
     if rest[:1] in (["distributed_pretrain"], ["data_shards"]):
         module = rest.pop(0)
     if len(rest) < 2:
         raise InputError(f"{' '.join(words) or 'no command'}: write {KNOWN} after the --")
     verb, subject, overrides = rest[0], Path(rest[1]), tuple(rest[2:])
+    if frozen is not None and frozen.exists():
+        subject, overrides = frozen, ()
+    elif verb == "evaluate":
+        # Its figures are asked for from other folders later.
+        subject = subject.absolute()
     config, folder = _read_config(module, verb, subject, overrides)
     return Command(module, verb, subject, overrides, config, folder.absolute())
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from data_shards.profiles import Config
 
@@ -17,18 +25,48 @@ _TAKEN_SBATCH_OPTIONS = {
     "constraint": "constraint",
     "cpus-per-task": "cpus_per_rank",
     "exclude": "exclude",
+    "gpus": "gpus_per_node",
     "gpus-per-node": "gpus_per_node",
+    "gpus-per-task": "gpus_per_node",
+    "gres": "gpus_per_node",
     "mem": "memory_gb_per_node",
+    "mem-per-cpu": "memory_gb_per_node",
+    "mem-per-gpu": "memory_gb_per_node",
     "nodes": "nodes",
+    "ntasks": "ranks_per_node",
     "ntasks-per-node": "ranks_per_node",
     "partition": "partition",
     "qos": "qos",
     "signal": "signal_seconds",
     "time": "time_minutes",
-    **dict.fromkeys(("error", "job-name", "open-mode", "output", "requeue"), None),
+    **dict.fromkeys(("error", "job-name", "open-mode", "output", "requeue", "no-requeue"), None),
 }
-_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(?:[A-Za-z0-9]+_)*(?:SECRET|TOKEN|PASSWORD|PASSWD|KEY|APIKEY|AUTH|CREDENTIALS?)(?:_[A-Za-z0-9]+)*",
+    re.IGNORECASE,
+)
+_ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
+_OPTION = re.compile(r"[a-z][a-z0-9-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _as_text(value: object) -> object:
+    """Numbers as a shell has them; anything but numbers and text is left to be refused."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+Variable = Annotated[str, BeforeValidator(_as_text)]
+
+
+def refuse_secrets(names: Iterable[str], *, where: str) -> None:
+    """Raise ValueError for the first name of a variable that looks like a secret's."""
+    for name in names:
+        if _SECRET.fullmatch(name):
+            raise ValueError(
+                f"{where}: {name} looks like a secret, and the script is a readable file: export "
+                "it in the shell that submits, or read it from a file in environment.setup"
+            )
 
 
 class EnvironmentConfig(Config):
@@ -40,7 +78,7 @@ class EnvironmentConfig(Config):
 
     modules: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
-    variables: dict[str, str] = Field({})
+    variables: dict[str, Variable] = Field({})
     venv: Path | None = None
 
     @model_validator(mode="after")
@@ -48,11 +86,8 @@ class EnvironmentConfig(Config):
         for name in self.variables:
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"variables: {name!r} is not the name of a variable")
-            if _SECRET.search(name):
-                raise ValueError(
-                    f"variables: {name} looks like a secret, and the script is a readable file: "
-                    "export it in the shell that submits, or read it from a file in `setup`"
-                )
+        refuse_secrets(self.variables, where="variables")
+        refuse_secrets(_ASSIGNED.findall("\n".join(self.setup)), where="setup")
         return self
 
 
@@ -150,8 +185,12 @@ class ClusterConfig(Config):
                 f"signal_seconds={self.signal_seconds} is not below time_minutes="
                 f"{self.time_minutes}: nothing would be left to train in"
             )
+        words = [*self.srun, *map(str, self.sbatch.values())]
+        refuse_secrets(_ASSIGNED.findall("\n".join(words)), where="sbatch, srun")
         for option in self.sbatch:
-            plain = option.lstrip("-").replace("_", "-")
+            plain = option.replace("_", "-")
+            if not _OPTION.fullmatch(plain):
+                raise ValueError(f"sbatch: {option}: write the long name, without dashes before it")
             if plain in _TAKEN_SBATCH_OPTIONS:
                 field = _TAKEN_SBATCH_OPTIONS[plain]
                 remedy = f"set {field}" if field else "the launcher sets it"

@@ -38,6 +38,9 @@ def show_logs(results: Path, *, rank: int | None, follow: bool) -> JobState | No
     logs = [_Log(log_of(record, each), f"[{each}] " if prefixed else "") for each in ranks]
     if not follow and not any(log.path.exists() for log in logs):
         raise InputError(f"{logs[0].path}: not there yet: the job is {states_of([job])[0].state}")
+    if follow and not any(log.path.exists() for log in logs):
+        state = states_of([job])[0]
+        print(f"{state.state} {state.line}".rstrip(), file=sys.stderr, flush=True)
     last_state = _last_state(job)
     while True:
         last = last_state() if follow else None

@@ -18,6 +18,8 @@ LONGEST_NAME = 120
 # What the profile or run folder of a command is called in a table.
 SUBJECT = "of"
 _OPENING, _CLOSING = "[{(", "]})"
+# A run folder may have a = in its name, but comes with its path.
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Point:
         name = re.sub(r"[^A-Za-z0-9_.,=+-]+", "-", "__".join(shown)).strip("-") or "only"
         if len(name) <= LONGEST_NAME:
             return name
-        return f"{name[: LONGEST_NAME - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
+        whole = repr(sorted(self.values.items()))
+        return f"{name[: LONGEST_NAME - 9]}-{sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def read_points(
@@ -102,15 +105,14 @@ def _overrides(row: dict[str, str]) -> tuple[str, ...]:
 
 def _axis(word: str) -> list[tuple[dict[str, str], tuple[str, ...]]]:
     """What one word may be: the values to tell it by, and the word itself."""
-    key, equals, value = word.partition("=")
-    if not equals:
-        key, value = SUBJECT, word
+    is_override = _OVERRIDE.match(word)
+    key, value = word.split("=", 1) if is_override else (SUBJECT, word)
     choices = list(_split(value))
-    if not equals:
+    if not is_override:
         choices = [path for choice in choices for path in _matching(choice)]
     if len(choices) == 1:
-        return [({}, (word,))]
-    prefix = f"{key}=" if equals else ""
+        return [({}, (choices[0],) if not is_override else (word,))]
+    prefix = f"{key}=" if is_override else ""
     return [({key: choice}, (prefix + choice,)) for choice in choices]
 
 

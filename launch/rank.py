@@ -28,6 +28,7 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 # Ended by one of these (130 is Ctrl-C's), a command was told to end.
 _TOLD_TO_END = {SAVED_STATUS, 130, *(-number for number in PASSED_ON)}
 STARTS_WITHOUT_PROGRESS = 2
+_GO_ON_WITHOUT_STEPS = ("build", "report")
 _NOT_OURS = ("submitit ", "srun: ", "slurmstepd: ")
 
 
@@ -134,9 +135,11 @@ class _Rank:
         return True
 
     def _saved_step(self) -> int | None:
-        """The step that a start goes on from; None for commands without checkpoints."""
-        if self.task.words[1] != "pretrain":
-            return None
+        """The step that a start goes on from; None where it is told by other things than steps."""
+        verb = self.task.words[1]
+        if verb != "pretrain":
+            # Evaluations and the like begin anew.
+            return None if verb in _GO_ON_WITHOUT_STEPS else 0
         checkpoints = self.job.results / "checkpoints"
         complete = [each.parent.name for each in checkpoints.glob("step_*/COMPLETE")]
         steps = [name.removeprefix("step_") for name in complete]

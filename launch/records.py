@@ -45,6 +45,7 @@ class JobRecord(BaseModel):
     ranks: int
     requeues: int
     submitted: str
+    host: str
     revision: str | None
 
 
@@ -135,15 +136,14 @@ def _events_in(path: Path) -> list[Event]:
 def new_job_folder(results: Path, verb: str) -> JobFolder:
     """The next numbered folder for a submission about `results`, for the user alone.
 
-    Raises InputError when somebody else may write where start files are to lie.
+    Raises InputError when they would lie in somebody else's folder.
     """
     jobs = results / JOBS
     jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _refuse_writable_by_others(jobs)
+    _make_private(jobs)
     taken = [int(match[1]) for each in jobs.iterdir() if (match := _NUMBERED.fullmatch(each.name))]
     path = jobs / f"{max(taken, default=0) + 1:03}-{verb}"
     path.mkdir(mode=0o700)
-    path.chmod(0o700)
     return JobFolder(path)
 
 
@@ -162,7 +162,7 @@ def jobs_of(results: Path) -> list[JobFolder]:
     return [JobFolder(path) for _, path in sorted(named)]
 
 
-def _refuse_writable_by_others(folder: Path) -> None:
+def _make_private(folder: Path) -> None:
     found = folder.stat()
     if found.st_uid != os.getuid():
         raise InputError(

@@ -87,7 +87,7 @@ def _figures(folder: Path) -> dict[str, float]:
     job = newest_job(folder)
     if job is None:
         return {}
-    command = read_command(job.record().command)
+    command = read_command(job.record().command, frozen=job.profile)
     if isinstance(command.config, EvaluateConfig):
         path = command.folder / command.config.file_name
         return dict(json.loads(path.read_bytes())) if path.exists() else {}

@@ -8,23 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+METRICS = "metrics.jsonl"
 TAIL_BYTES = 200_000
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """The newest step with its loss, the rate of late, and the seconds left at that rate."""
+    """The newest step with its loss, the rate of late, and the seconds left at that rate.
+
+    `written` is when, in seconds since 1970: an earlier job may have done it.
+    """
 
     step: int
     total_steps: int | None
     loss: float | None
     pairs_per_second: float | None
     seconds_left: float | None
+    written: float
 
 
 def read_progress(run_folder: Path) -> RunProgress | None:
     """None where nothing has been trained yet."""
-    lines = [each for each in _last_lines(run_folder / "metrics.jsonl") if each["split"] == "train"]
+    lines = [each for each in _last_lines(run_folder / METRICS) if each["split"] == "train"]
     if not lines:
         return None
     newest, recent = lines[-1], lines[-20:]
@@ -38,6 +43,7 @@ def read_progress(run_folder: Path) -> RunProgress | None:
         total_steps=total,
         loss=newest.get("total"),
         pairs_per_second=statistics.median(rates) if rates else None,
+        written=(run_folder / METRICS).stat().st_mtime,
         seconds_left=statistics.median(seconds) * (total - step) if seconds and total else None,
     )
 

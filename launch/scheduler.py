@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_shards.records.errors import InputError
 
@@ -20,13 +19,7 @@ class SchedulerState:
 
     word: str
     nodes: str = ""
-    time_left: str = ""
     reason: str = ""
-
-
-def has_slurm() -> bool:
-    """Whether this machine can submit to a Slurm."""
-    return shutil.which("sbatch") is not None
 
 
 def refuse_unknown_partition(partition: str) -> None:
@@ -39,30 +32,19 @@ def refuse_unknown_partition(partition: str) -> None:
         )
 
 
-def refuse_what_slurm_refuses(script: Path) -> None:
-    """Raise InputError with Slurm's own words unless it would take this script."""
-    done = _run("sbatch", "--test-only", str(script))
-    if done.returncode:
-        words = [
-            line.removeprefix("sbatch: ").removeprefix("error: ") for line in _lines(done.stderr)
-        ]
-        said = "; ".join(each.removeprefix("allocation failure: ") for each in words)
-        raise InputError(f"Slurm would not take this job: {said}: change the cluster profile")
-
-
 def queued_states(job_ids: Sequence[str]) -> dict[str, SchedulerState]:
     """Those of the jobs that wait or run, by number (array tasks as `12_3`)."""
     wanted = sorted({each.partition("_")[0] for each in job_ids})
     if not wanted:
         return {}
     states = {}
-    form = "--format=%i|%T|%N|%L|%r"
+    form = "--format=%i|%T|%N|%r"
     done = _run("squeue", "--noheader", "--array", f"--jobs={','.join(wanted)}", form)
     if done.returncode and "Invalid job id" not in done.stderr:
         raise InputError(f"squeue: {done.stderr.strip()}: is this a machine of that cluster?")
     for line in _lines(done.stdout):
-        job_id, word, nodes, left, reason = line.split("|")
-        states[job_id] = SchedulerState(word, nodes, left, reason)
+        job_id, word, nodes, reason = line.split("|", 3)
+        states[job_id] = SchedulerState(word, nodes, "" if reason == "None" else reason)
     return {each: states[each] for each in job_ids if each in states}
 
 
@@ -87,7 +69,7 @@ def cancel_jobs(job_ids: Sequence[str]) -> None:
     """End jobs, waiting or running: their ranks get SIGTERM, and KillWait to save in."""
     done = _run("scancel", *job_ids)
     if done.returncode:
-        raise InputError(f"scancel: {done.stderr.strip()}")
+        raise InputError(done.stderr.strip() or "scancel failed")
 
 
 def _ask(*command: str) -> list[str]:
@@ -104,8 +86,8 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         )
     except FileNotFoundError as error:
         raise InputError(
-            f"{command[0]}: not found: this is no machine of a Slurm cluster; pass executor=local "
-            "to run here, or --dry-run to see the script"
+            f"{command[0]}: not found: this is no machine of a Slurm cluster (executor=local runs "
+            "jobs here)"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise InputError(f"{command[0]}: no answer in {PATIENCE_SECONDS:.0f} s") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import shlex
 import signal
@@ -18,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import submitit
+from submitit.core.utils import UncompletedJobError
 from submitit.helpers import DelayedSubmission, environment_variables
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 from submitit.slurm.slurm import _make_sbatch_string
 
+from data_shards.records.errors import InputError
 from launch.config import ApptainerConfig, ClusterConfig, PyxisConfig
-from launch.rank import Place, RankTask
+from launch.rank import SAVED_STATUS, Place, RankTask
 from launch.records import JobFolder
 
 # What rank 0 leaves beside the logs when the job is to go on: see `_requeue_lines`.
@@ -63,7 +66,8 @@ class RankStart:
             return
         if environment.cluster == "local":
             sys.exit(LOCAL_REQUEUE_RETURN_CODE)
-        (environment.paths.folder / f"{REQUEUE_WISH}{environment.raw_job_id}").touch()
+        wish = f"{REQUEUE_WISH}{environment.raw_job_id}-{place.restart}"
+        (environment.paths.folder / wish).touch()
 
     def checkpoint(self) -> DelayedSubmission:
         """Itself: all that a start needs is on the disk (submitit asks before it requeues)."""
@@ -156,7 +160,8 @@ def _container_options(cluster: ClusterConfig, submission: Path) -> list[str]:
 
 
 def _mounts(more: Sequence[str], submission: Path) -> str:
-    ours = dict.fromkeys([Path.cwd(), submission])
+    # Of a sweep, `jobs` lies beside the folders of all tasks.
+    ours = dict.fromkeys([Path.cwd(), submission.parent.parent])
     return ",".join([*(f"{each}:{each}" for each in ours), *more])
 
 
@@ -184,15 +189,21 @@ def _requeue_lines(submission: Path) -> list[str]:
     """Requeue by the batch shell: after all ranks have ended, and outside any container.
 
     Only a job that Slurm itself calls RUNNING: one that is being cancelled, preempted or requeued
-    by somebody else is theirs.
+    by somebody else is theirs. A controller that is busy for a moment is asked again. The wish is
+    of one start: what a start that Slurm cut short has left is not granted to the next.
     """
-    wish = f'{shlex.quote(str(submission))}/{REQUEUE_WISH}"$SLURM_JOB_ID"'
+    start = '"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"'
     return [
         "status=$?",
-        f"if [ -e {wish} ]; then",
-        f"  rm -f {wish}",
-        '  if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then',
-        '    scontrol requeue "$SLURM_JOB_ID"',
+        'tried() { for _ in 1 2 3 4 5 6; do "$@" && return; sleep 10; done; return 1; }',
+        f"if [ -e {shlex.quote(str(submission))}/{REQUEUE_WISH}{start} ]; then",
+        '  state=$(tried squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) || state=unknown',
+        '  if [ "$state" = RUNNING ]; then',
+        '    tried scontrol requeue "$SLURM_JOB_ID" || state=unknown',
+        "  fi",
+        '  if [ "$state" = unknown ]; then',
+        '    echo "saved, but Slurm did not answer: not requeued, submit it again" >&2',
+        f"    status={SAVED_STATUS}",
         "  fi",
         "fi",
         "exit $status",
@@ -212,7 +223,7 @@ def submit_tasks(
     if cluster.executor == "debug":
         debug = submitit.AutoExecutor(submission, cluster="debug")
         return [_run_to_the_end(debug.submit(start)) for start in starts]
-    local = submitit.LocalExecutor(submission)
+    local = submitit.LocalExecutor(submission, python=python_command(cluster, submission))
     local.update_parameters(
         timeout_min=cluster.time_minutes,
         tasks_per_node=cluster.ranks,
@@ -241,11 +252,20 @@ def _submit_to_slurm(
     )
     parameters = slurm_parameters(cluster, name=name, submission=submission)
     executor.update_parameters(**{f"slurm_{key}": value for key, value in parameters.items()})
-    if len(starts) == 1:
-        return [str(executor.submit(starts[0]).job_id)]
-    with executor.batch():
-        jobs = [executor.submit(start) for start in starts]
-    return [str(job.job_id) for job in jobs]
+    try:
+        # submitit prints what sbatch says, and raises it too.
+        with contextlib.redirect_stderr(io.StringIO()):
+            if len(starts) == 1:
+                return [str(executor.submit(starts[0]).job_id)]
+            with executor.batch():
+                jobs = [executor.submit(start) for start in starts]
+            return [str(job.job_id) for job in jobs]
+    except UncompletedJobError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = "; ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in lines)
+        raise InputError(
+            f"Slurm would not take this job: {said}: change the cluster profile"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,6 +20,7 @@ def take_snapshot(folder: Path) -> None:
             )
 
 
+@functools.cache
 def revision() -> str | None:
     """The commit of the checkout, with `-dirty` when it was edited since; None outside git."""
     command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from data_shards.records.errors import InputError
 from launch.records import Event, EventName, JobFolder, JobRecord
 from launch.scheduler import SchedulerState, ended_states, queued_states
 
@@ -36,15 +38,20 @@ def states_of(jobs: Sequence[JobFolder]) -> list[JobState]:
     events = [job.events() for job in jobs]
     said = [_said(each) for each in events]
     on_slurm = [r.job_id for r in records if r.executor == "slurm"]
-    live = queued_states(on_slurm) if on_slurm else {}
+    silence = ""
+    live: dict[str, SchedulerState] = {}
+    try:
+        live = queued_states(on_slurm)
+    except InputError as error:
+        silence = str(error)
     open_jobs = [
         record.job_id
         for record, word in zip(records, said, strict=True)
         if record.executor == "slurm" and record.job_id not in live and word is None
     ]
-    ended = ended_states(open_jobs)
+    ended = {} if silence else ended_states(open_jobs)
     return [
-        _state(record, each, word, live.get(record.job_id), ended.get(record.job_id))
+        _state(record, each, word, live.get(record.job_id), ended.get(record.job_id), silence)
         for record, each, word in zip(records, events, said, strict=True)
     ]
 
@@ -68,47 +75,47 @@ def _state(
     said: Event | None,
     live: SchedulerState | None,
     ended: SchedulerState | None,
+    silence: str,
 ) -> JobState:
     restarts = max(0, sum(each.event == "started" for each in events) - 1)
     hosts = next((each.host for each in reversed(events) if each.event == "started"), "")
-    if said is not None and said.event == "cancelled" and _goes_on(record, live):
-        # Whoever started it again meanwhile would write into the same folder.
-        return JobState("running", hosts, restarts, "cancelled: it saves and ends")
-    if live is not None and (said is None or live.word == "PENDING"):
-        running = live.word in _RUNNING_WORDS
-        reason = "" if running or live.reason == "None" else live.reason
-        return JobState("running" if running else "queued", live.nodes, restarts, reason)
+    if live is None and record.executor == "local" and is_local_job_alive(record):
+        live = SchedulerState("RUNNING" if events else "PENDING", hosts)
+    if live is not None and live.word in _RUNNING_WORDS:
+        # Whoever started it again while its ranks end would write into the same folder.
+        ending = f"it ends: {said.event} {_line_of(said)}".rstrip() if said is not None else ""
+        return JobState("running", live.nodes, restarts, ending)
+    if live is not None:
+        return JobState("queued", live.nodes, restarts, live.reason)
     if said is not None:
         return JobState(_LAST_WORDS[said.event], hosts, restarts, _line_of(said))
     if record.executor != "slurm":
-        if is_local_job_alive(record.job_id):
-            return JobState("running" if events else "queued", hosts, restarts)
-        return JobState("unknown", hosts, restarts, "its processes are gone without a word")
+        elsewhere = record.host != socket.gethostname()
+        why = f"ask on {record.host}, where it runs" if elsewhere else "it ended without a word"
+        return JobState("unknown", hosts, restarts, why)
     if ended is None:
-        return JobState("unknown", hosts, restarts, "Slurm no longer knows it")
-    cancelled = ended.word == "CANCELLED"
-    return JobState(
-        "cancelled" if cancelled else "failed",
-        ended.nodes,
-        restarts,
-        "" if cancelled else f"Slurm says {ended.word}",
-    )
-
-
-def _goes_on(record: JobRecord, live: SchedulerState | None) -> bool:
-    if record.executor == "local":
-        return is_local_job_alive(record.job_id)
-    return live is not None and live.word in _RUNNING_WORDS
+        return JobState("unknown", hosts, restarts, silence or "Slurm no longer knows it")
+    if ended.word == "CANCELLED":
+        return JobState("cancelled", ended.nodes, restarts)
+    why = f"Slurm says {ended.word}"
+    if events and events[-1].event == "requeued":
+        why += ": it saved, but was not requeued; submit it again"
+    return JobState("failed", ended.nodes, restarts, why)
 
 
 def _line_of(event: Event) -> str:
     return f"rank {event.rank}: {event.line}" if event.event == "failed" else ""
 
 
-def is_local_job_alive(job_id: str) -> bool:
+def is_local_job_alive(record: JobRecord) -> bool:
     """Whether the process that looks after a local job is there (numbers are used again)."""
-    # -ww: else COLUMNS cuts the line.
+    if record.host != socket.gethostname():
+        return False
     done = subprocess.run(
-        ["ps", "-ww", "-o", "command=", "-p", job_id], capture_output=True, text=True, check=False
+        # Not cut at the width of a terminal.
+        ["ps", "-ww", "-o", "command=", "-p", record.job_id],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return "submitit.local._local" in done.stdout

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from data_shards.records.errors import InputError
 from launch.records import JOBS, JobFolder, newest_job
 from launch.run_progress import read_progress
-from launch.states import JobState, states_of
+from launch.states import LIVE, JobState, states_of
 
 _HEADER = ("folder", "state", "step", "pairs/s", "loss", "left", "restarts", "job", "node")
 
@@ -63,9 +63,12 @@ def _row(job: JobFolder, state: JobState) -> tuple[tuple[str, ...], str]:
     step = rate = loss = left = "-"
     if progress is not None:
         step = f"{progress.step}/{progress.total_steps or '?'}"
-        rate = "-" if progress.pairs_per_second is None else f"{progress.pairs_per_second:,.0f}"
         loss = "-" if progress.loss is None else f"{progress.loss:.4f}"
-        if progress.seconds_left is not None and state.state in ("running", "queued"):
+        # Until the new job has made a step, the rate is that of the one before.
+        of_this_job = progress.written > datetime.fromisoformat(record.submitted).timestamp()
+        if progress.pairs_per_second is not None and of_this_job:
+            rate = f"{progress.pairs_per_second:,.0f}"
+        if progress.seconds_left is not None and of_this_job and state.state in LIVE:
             left = str(timedelta(seconds=round(progress.seconds_left)))
     cells = (
         _shown(job.results),

@@ -4,51 +4,85 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import signal
+import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from data_shards.file_lock import locked
 from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_text_atomically
 from launch.commands import Command
 from launch.config import ClusterConfig
 from launch.rank import Place, RankTask, rank_variables
-from launch.records import JobFolder, JobRecord, new_job_folder, newest_job
-from launch.scheduler import refuse_unknown_partition, refuse_what_slurm_refuses
+from launch.records import JOBS, JobFolder, JobRecord, new_job_folder, newest_job
+from launch.scheduler import refuse_unknown_partition
 from launch.slurm import CODE, LOCAL_REQUEUES, python_command, sbatch_script, submit_tasks
 from launch.snapshot import revision, take_snapshot
 from launch.states import LIVE, states_of
 
 
 def submit(cluster: ClusterConfig, command: Command) -> str:
-    """Queue `command`, or start it where the executor is no queue; what to tell the user.
+    """The number of the job that runs `command`; with `debug` it has run when this returns.
 
-    Raises InputError, before anything is queued, for what cannot run.
+    Raises InputError, with nothing queued and nothing left behind, for what cannot run.
     """
     check(cluster, [command])
-    refuse_running(command.folder)
-    with job_folder_for(command) as job:
-        take_snapshot(job.path / CODE)
-        task = prepared_task(cluster, command, job)
-        name = command.folder.name
-        [number] = submit_checked(cluster, [task], name=name, submission=job.path)
-        job.write_record(record_of(cluster, command, number, submission=job.path))
+    check_queue(cluster)
+    with submitting(command.folder):
+        refuse_running(command.folder)
+        with job_folder_for(command.folder, command.verb) as job, undisturbed(cluster):
+            take_snapshot(job.path / CODE)
+            task = prepared_task(cluster, command, job)
+            [number] = submit_tasks(cluster, [task], name=command.folder.name, submission=job.path)
+            job.write_record(record_of(cluster, command, number, submission=job.path))
     return number
 
 
 @contextmanager
-def job_folder_for(command: Command) -> Iterator[JobFolder]:
-    """A new job folder, which goes again when nothing was submitted."""
-    job = new_job_folder(command.folder, command.verb)
+def submitting(results: Path) -> Iterator[None]:
+    """Nobody else submits about `results` meanwhile; folders made in vain go again."""
+    busy = f"{results}: somebody else submits a job about it at this moment: try it again"
+    try:
+        with locked(results / JOBS / "submitting.lock", busy=busy):
+            yield
+    finally:
+        _remove_if_empty(results)
+
+
+@contextmanager
+def job_folder_for(results: Path, verb: str) -> Iterator[JobFolder]:
+    """A new job folder, which goes again when submitting failed."""
+    job = new_job_folder(results, verb)
     try:
         yield job
-    finally:
-        if not job.record_file.exists():
+    except BaseException:
+        if not (job.record_file.exists() or any(job.path.glob("*_submitted.pkl"))):
             shutil.rmtree(job.path)
-            with suppress(OSError):  # not empty: there are older ones, or results
-                job.path.parent.rmdir()
-                job.results.rmdir()
+            _remove_if_empty(results)
+        raise
+
+
+def _remove_if_empty(results: Path) -> None:
+    with suppress(OSError):  # not empty: the usual case
+        (results / JOBS).rmdir()
+        results.rmdir()
+
+
+@contextmanager
+def undisturbed(cluster: ClusterConfig) -> Iterator[None]:
+    """Ctrl-C waits: between a job's start and its record it would make a job nobody knows of."""
+    if cluster.executor == "debug":
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def dry_run(cluster: ClusterConfig, command: Command) -> str:
@@ -80,12 +114,30 @@ def check(cluster: ClusterConfig, commands: Sequence[Command]) -> None:
         command.check(ranks=cluster.ranks)
 
 
+def check_queue(cluster: ClusterConfig) -> None:
+    """Raise InputError for a queue that is not there."""
+    if cluster.executor == "slurm" and cluster.partition is not None:
+        refuse_unknown_partition(cluster.partition)
+    nodes = cluster.environment
+    if cluster.executor != "slurm" and (nodes.modules or nodes.setup):
+        print(
+            f"executor={cluster.executor}: environment.modules and setup are for nodes, and left "
+            "out here",
+            file=sys.stderr,
+        )
+
+
 def refuse_running(results: Path) -> None:
     """Raise InputError when a job about these results waits or runs."""
     job = newest_job(results)
-    if job is not None and states_of([job])[0].state in LIVE:
+    if job is None:
+        return
+    record, state = job.record(), states_of([job])[0]
+    elsewhere = record.executor == "local" and record.host != socket.gethostname()
+    if state.state in LIVE or (elsewhere and state.state == "unknown"):
+        where = f" on {record.host}" if elsewhere else ""
         raise InputError(
-            f"{results}: job {job.record().job_id} is about it and has not ended: see "
+            f"{results}: job {record.job_id}{where} is about it and has not ended: see "
             f"`python -m launch status {results}`, or cancel it first"
         )
 
@@ -110,23 +162,6 @@ def _task(cluster: ClusterConfig, command: Command, job: JobFolder) -> RankTask:
     )
 
 
-def submit_checked(
-    cluster: ClusterConfig, tasks: Sequence[RankTask], *, name: str, submission: Path
-) -> list[str]:
-    """`submit_tasks`, after Slurm was asked whether it would take the script."""
-    if cluster.executor == "slurm":
-        if cluster.partition is not None:
-            refuse_unknown_partition(cluster.partition)
-        script = submission / "checked.sh"
-        text = sbatch_script(cluster, name=name, submission=submission, tasks=len(tasks))
-        write_text_atomically(script, text)
-        try:
-            refuse_what_slurm_refuses(script)
-        finally:
-            script.unlink()
-    return submit_tasks(cluster, tasks, name=name, submission=submission)
-
-
 def record_of(
     cluster: ClusterConfig, command: Command, number: str, *, submission: Path
 ) -> JobRecord:
@@ -139,6 +174,7 @@ def record_of(
         nodes=cluster.nodes,
         ranks=cluster.ranks,
         requeues=cluster.requeues,
+        host=socket.gethostname(),
         submitted=datetime.now(UTC).isoformat(timespec="seconds"),
         revision=revision(),
     )

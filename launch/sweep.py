@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,12 +19,19 @@ from launch.cancel import cancel
 from launch.commands import Command, read_command
 from launch.config import ClusterConfig
 from launch.points import Point
-from launch.rank import RankTask
-from launch.records import JobFolder, new_job_folder, newest_job
-from launch.slurm import CODE
+from launch.records import JOBS, JobFolder, newest_job
+from launch.slurm import CODE, sbatch_script, submit_tasks
 from launch.snapshot import take_snapshot
 from launch.states import LIVE, State, states_of
-from launch.submit import check, prepared_task, record_of, submit_checked
+from launch.submit import (
+    check,
+    check_queue,
+    job_folder_for,
+    prepared_task,
+    record_of,
+    submitting,
+    undisturbed,
+)
 
 SWEEP_FILE = "sweep.json"
 # Slurm's default MaxArraySize is 1001.
@@ -52,12 +61,13 @@ def sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> list
         return []
     tasks = [_task(point, folder / point.name) for point in todo]
     check(cluster, [task.command for task in tasks])
-    _remember(folder, points)
-    submission = new_job_folder(folder, "sweep").path
-    take_snapshot(submission / CODE)
-    if cluster.executor == "slurm":
-        return _submit_arrays(cluster, tasks, submission)
-    return _run_here(cluster, tasks, submission)
+    check_queue(cluster)
+    with submitting(folder), job_folder_for(folder, "sweep") as submission:
+        take_snapshot(submission.path / CODE)
+        if cluster.executor == "slurm":
+            return _submit_arrays(cluster, tasks, points, submission)
+        remember(folder, points)
+        return _run_here(cluster, tasks, submission)
 
 
 def states_of_points(folder: Path, points: Sequence[Point]) -> list[tuple[Point, State | None]]:
@@ -70,6 +80,20 @@ def states_of_points(folder: Path, points: Sequence[Point]) -> list[tuple[Point,
     ]
 
 
+def dry_run_sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> str:
+    """The script of the array that `sweep` would submit now, and the command of each task."""
+    folder = folder.absolute()
+    _refuse_others(folder, points)
+    todo = [point for point, state in states_of_points(folder, points) if state not in _KEPT]
+    tasks = [_task(point, folder / point.name) for point in todo]
+    check(cluster, [task.command for task in tasks])
+    submission = folder / JOBS / "NNN-sweep"
+    count = min(len(tasks), TASKS_A_JOB)
+    script = sbatch_script(cluster, name=folder.name, submission=submission, tasks=count)
+    lines = [f"{task.point.name}: {shlex.join(task.command.words)}" for task in tasks]
+    return "\n".join([script, f"# {len(tasks)} of {len(points)} tasks", *lines])
+
+
 def describe(folder: Path, points: Sequence[Point]) -> str:
     """How many tasks are how, in a line."""
     counts = Counter(state or "not submitted" for _, state in states_of_points(folder, points))
@@ -80,11 +104,16 @@ def read_sweep(folder: Path) -> list[Point]:
     """The points of a sweep's folder. Raises InputError where there is none."""
     try:
         tasks = json.loads((folder / SWEEP_FILE).read_bytes())["tasks"]
+        return [Point(tuple(each["words"]), each["values"]) for each in tasks]
     except FileNotFoundError as error:
         raise InputError(
             f"{folder}: not the folder of a sweep ({SWEEP_FILE} is missing)"
         ) from error
-    return [Point(tuple(each["words"]), each["values"]) for each in tasks]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / SWEEP_FILE}: not written by this release: delete it, and give the "
+            "sweep's command again"
+        ) from error
 
 
 # A task in one of these states is let be.
@@ -101,30 +130,40 @@ def _task(point: Point, folder: Path) -> SweepTask:
 
 
 def _submit_arrays(
-    cluster: ClusterConfig, tasks: Sequence[SweepTask], submission: Path
+    cluster: ClusterConfig,
+    tasks: Sequence[SweepTask],
+    points: Sequence[Point],
+    submission: JobFolder,
 ) -> list[str]:
     numbers: list[str] = []
+    folder = submission.results
     for first in range(0, len(tasks), TASKS_A_JOB):
         batch = tasks[first : first + TASKS_A_JOB]
-        jobs = [new_job_folder(task.folder, task.command.verb) for task in batch]
-        starts = _starts(cluster, batch, jobs)
-        name = submission.parent.parent.name
-        given = submit_checked(cluster, starts, name=name, submission=submission)
-        for task, job, number in zip(batch, jobs, given, strict=True):
-            job.write_record(record_of(cluster, task.command, number, submission=submission))
+        if numbers:
+            # One after the other: `running_at_most` is of all of them.
+            earlier = {"dependency": f"afterany:{numbers[-1].partition('_')[0]}"}
+            cluster = cluster.model_copy(update={"sbatch": cluster.sbatch | earlier})
+        with ExitStack() as folders, undisturbed(cluster):
+            jobs = [
+                folders.enter_context(job_folder_for(task.folder, task.command.verb))
+                for task in batch
+            ]
+            starts = [
+                prepared_task(cluster, task.command, job)
+                for task, job in zip(batch, jobs, strict=True)
+            ]
+            given = submit_tasks(cluster, starts, name=folder.name, submission=submission.path)
+            remember(folder, points)
+            for task, job, number in zip(batch, jobs, given, strict=True):
+                record = record_of(cluster, task.command, number, submission=submission.path)
+                job.write_record(record)
         numbers += given
     return numbers
 
 
-def _starts(
-    cluster: ClusterConfig, tasks: Sequence[SweepTask], jobs: Sequence[JobFolder]
-) -> list[RankTask]:
-    return [
-        prepared_task(cluster, task.command, job) for task, job in zip(tasks, jobs, strict=True)
-    ]
-
-
-def _run_here(cluster: ClusterConfig, tasks: Sequence[SweepTask], submission: Path) -> list[str]:
+def _run_here(
+    cluster: ClusterConfig, tasks: Sequence[SweepTask], submission: JobFolder
+) -> list[str]:
     """All tasks on this machine, as many at a time as it has cores for; returns when they ended."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -135,10 +174,13 @@ def _run_here(cluster: ClusterConfig, tasks: Sequence[SweepTask], submission: Pa
     try:
         for task in tasks:
             running = _wait_for_room(running, at_once - 1)
-            job = new_job_folder(task.folder, task.command.verb)
-            start = prepared_task(cluster, task.command, job)
-            [number] = submit_checked(cluster, [start], name=task.point.name, submission=submission)
-            job.write_record(record_of(cluster, task.command, number, submission=submission))
+            with job_folder_for(task.folder, task.command.verb) as job, undisturbed(cluster):
+                start = prepared_task(cluster, task.command, job)
+                [number] = submit_tasks(
+                    cluster, [start], name=task.point.name, submission=submission.path
+                )
+                record = record_of(cluster, task.command, number, submission=submission.path)
+                job.write_record(record)
             numbers.append(number)
             running.append(job)
             print(f"{task.point.name}: {len(numbers)} of {len(tasks)} started", file=sys.stderr)
@@ -174,7 +216,7 @@ def _refuse_others(folder: Path, points: Sequence[Point]) -> None:
             )
 
 
-def _remember(folder: Path, points: Sequence[Point]) -> None:
+def remember(folder: Path, points: Sequence[Point]) -> None:
     """Keep the points; those of earlier calls with other values stay in the sweep."""
     folder.mkdir(parents=True, exist_ok=True)
     earlier = read_sweep(folder) if (folder / SWEEP_FILE).exists() else []

@@ -128,19 +128,24 @@ class RunFolder:
                     with contextlib.suppress(OSError):
                         self.path.rmdir()
 
+    def refuse_other(self, config: PretrainConfig) -> None:
+        """Raise InputError, naming the first field that differs, for a run of another config."""
+        if not self.has_progress:
+            return
+        difference = first_difference(_deciding(self.read_config()), _deciding(config))
+        if difference:
+            raise InputError(
+                f"{self.path} holds a run of another config: {difference}: "
+                "choose another run_folder, or delete this one"
+            )
+
     def prepare(self, config: PretrainConfig) -> None:
         """Create the folder with `config`, or check that it holds a run of the same config.
 
         Raises InputError naming the first field that differs.
         """
+        self.refuse_other(config)
         if self.has_progress:
-            old = _deciding(self.read_config())
-            difference = first_difference(old, _deciding(config))
-            if difference:
-                raise InputError(
-                    f"{self.path} holds a run of another config: {difference}: "
-                    "choose another run_folder, or delete this one"
-                )
             return
         self.path.mkdir(parents=True, exist_ok=True)
         write_text_atomically(self.config, dump_profile(config))

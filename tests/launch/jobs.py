@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ def submitted(
             submission=job.path,
             nodes=1,
             ranks=ranks,
+            host=socket.gethostname(),
             requeues=20,
             submitted="2026-01-01T00:00:00+00:00",
             revision=None,
