@@ -133,3 +133,22 @@ def test_long_names_are_cut_and_stay_different() -> None:
     [one, two] = names("pretrain", "a.yaml", f"x={long}1,{long}2")
     assert one != two
     assert len(one) == len(two) == LONGEST_NAME
+
+
+def test_run_folders_with_values_in_their_names_are_subjects_and_no_overrides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (1, 2):
+        (tmp_path / "runs" / f"seed={seed}__optimizer.learning_rate=1e-3").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    points = read_points(["evaluate", "runs/*=*", "split=test"])
+    assert [point.words[1] for point in points] == [
+        "runs/seed=1__optimizer.learning_rate=1e-3",
+        "runs/seed=2__optimizer.learning_rate=1e-3",
+    ]
+    assert [point.name for point in points] == [Path(point.words[1]).name for point in points]
+
+
+def test_a_pattern_that_nothing_matches_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing there is called so"):
+        read_points(["evaluate", f"{tmp_path}/*"])

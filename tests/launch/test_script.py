@@ -103,23 +103,26 @@ class Node:
         self.submission = folder / "jobs folder"
         self.programs = folder / "bin"
         self.requeued = folder / "requeued"
-        self.wish = self.submission / "requeue-12"
+        self.wish = self.submission / "requeue-12-1"
         self.submission.mkdir()
         self.programs.mkdir()
         self._write("scontrol", f'echo "$@" >> {self.requeued}')
+        # Between two questions to a Slurm that does not answer.
+        self._write("sleep", "exit 0")
 
     def _write(self, name: str, line: str) -> None:
         path = self.programs / name
         path.write_text(f"#!/bin/sh\n{line}\n")
         path.chmod(0o755)
 
-    def run(self, *, state: str, status: int) -> int:
-        self._write("squeue", f"echo {state}")
+    def run(self, *, state: str, status: int, answers: int = 0) -> int:
+        self._write("squeue", f"echo {state}; exit {answers}")
         self._write("srun", f"exit {status}")
         done = subprocess.run(
             ["bash"],
             input=script_of("cpu_array_of_6", self.submission),
-            env={"PATH": f"{self.programs}:{os.environ['PATH']}", "SLURM_JOB_ID": "12"},
+            env={"PATH": f"{self.programs}:{os.environ['PATH']}", "SLURM_JOB_ID": "12"}
+            | {"SLURM_RESTART_COUNT": "1"},
             text=True,
             check=False,
         )
@@ -135,11 +138,22 @@ def test_a_job_whose_rank_0_wishes_it_is_requeued_once(node: Node) -> None:
     node.wish.touch()
     assert node.run(state="RUNNING", status=0) == 0
     assert node.requeued.read_text() == "requeue 12\n"
-    assert not node.wish.exists()
+
+
+def test_the_wish_of_a_start_that_slurm_cut_short_is_not_granted_to_the_next(node: Node) -> None:
+    (node.submission / "requeue-12-0").touch()
+    assert node.run(state="RUNNING", status=0) == 0
+    assert not node.requeued.exists()
+
+
+def test_a_job_is_not_called_completed_when_slurm_could_not_be_asked(node: Node) -> None:
+    node.wish.touch()
+    assert node.run(state="RUNNING", status=0, answers=1) == 75
+    assert not node.requeued.exists()
 
 
 def test_a_job_without_the_wish_is_not_requeued(node: Node) -> None:
-    (node.submission / "requeue-13").touch()
+    (node.submission / "requeue-13-1").touch()
     assert node.run(state="RUNNING", status=0) == 0
     assert not node.requeued.exists()
 
@@ -149,7 +163,6 @@ def test_a_job_that_slurm_is_ending_is_not_requeued(node: Node, state: str) -> N
     node.wish.touch()
     node.run(state=state, status=0)
     assert not node.requeued.exists()
-    assert not node.wish.exists()
 
 
 @pytest.mark.parametrize("status", [1, 2, 137])

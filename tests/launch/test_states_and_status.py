@@ -44,9 +44,9 @@ def state_after(folder: Path, *events: EventName, job_id: str = "99999999") -> J
 @pytest.mark.parametrize(
     ("events", "state", "line"),
     [
-        ((), "unknown", "its processes are gone without a word"),
-        (("started",), "unknown", "its processes are gone without a word"),
-        (("started", "requeued"), "unknown", "its processes are gone without a word"),
+        ((), "unknown", "it ended without a word"),
+        (("started",), "unknown", "it ended without a word"),
+        (("started", "requeued"), "unknown", "it ended without a word"),
         (("started", "finished"), "finished", ""),
         (("started", "failed"), "failed", "rank 1: boom"),
         (("started", "failed", "requeued", "started", "finished"), "finished", ""),
@@ -70,8 +70,8 @@ def test_the_last_word_of_an_ended_job_counts(
         (("started",), "running"),
         (("started", "requeued"), "running"),
         (("started", "requeued", "started"), "running"),
-        (("started", "failed"), "failed"),
-        # It still saves: a second one beside it would write into the same folder.
+        # Its ranks still save or end: a second job beside it would write into the same folder.
+        (("started", "failed"), "running"),
         (("started", "cancelled"), "running"),
     ],
 )
@@ -206,3 +206,37 @@ def test_logs_that_are_not_there_are_one_clear_line(tmp_path: Path) -> None:
     submitted(tmp_path, executor="debug")
     with pytest.raises(InputError, match="executor=debug keeps no log"):
         show_logs(tmp_path, rank=0, follow=False)
+
+
+def test_a_job_that_slurm_refuses_to_end_is_not_called_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    answers = {"squeue": "echo '12|RUNNING|n1|None'", "scancel": "echo no >&2; exit 1"}
+    for name, line in answers.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    job = submitted(tmp_path / "run", executor="slurm", job_id="12")
+    with pytest.raises(InputError, match="no"):
+        cancel([tmp_path / "run"])
+    assert job.events() == []
+    assert states_of([job])[0].state == "running"
+
+
+def test_a_slurm_that_does_not_answer_hides_only_what_nobody_wrote_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "squeue").write_text("#!/bin/sh\necho down >&2; exit 1\n")
+    (programs / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    finished = submitted(tmp_path / "a", executor="slurm", job_id="12")
+    finished.add("started")
+    finished.add("finished")
+    asked = submitted(tmp_path / "b", executor="slurm", job_id="13")
+    states = states_of([finished, asked])
+    assert [each.state for each in states] == ["finished", "unknown"]
+    assert "squeue: down" in states[1].line

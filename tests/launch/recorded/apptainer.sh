@@ -20,15 +20,20 @@ export PYTHONPATH='/scratch/ann lee/runs/lovt/jobs/001-pretrain/code'"${PYTHONPA
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/scratch/ann lee/runs/lovt/jobs/001-pretrain/%j_%t_log.out' --kill-on-bad-exit=1 --cpus-per-task=1 apptainer exec --nv '--bind=/home/ann/work:/home/ann/work,/scratch/ann lee/runs/lovt/jobs/001-pretrain:/scratch/ann lee/runs/lovt/jobs/001-pretrain,/data:/data:ro' /images/train.sif python -u -m submitit.core._submit '/scratch/ann lee/runs/lovt/jobs/001-pretrain'
+srun --unbuffered --output '/scratch/ann lee/runs/lovt/jobs/001-pretrain/%j_%t_log.out' --kill-on-bad-exit=1 --cpus-per-task=1 apptainer exec --nv '--bind=/home/ann/work:/home/ann/work,/scratch/ann lee/runs/lovt:/scratch/ann lee/runs/lovt,/data:/data:ro' /images/train.sif python -u -m submitit.core._submit '/scratch/ann lee/runs/lovt/jobs/001-pretrain'
 
 
 # teardown
 status=$?
-if [ -e '/scratch/ann lee/runs/lovt/jobs/001-pretrain'/requeue-"$SLURM_JOB_ID" ]; then
-  rm -f '/scratch/ann lee/runs/lovt/jobs/001-pretrain'/requeue-"$SLURM_JOB_ID"
-  if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
-    scontrol requeue "$SLURM_JOB_ID"
+tried() { for _ in 1 2 3 4 5 6; do "$@" && return; sleep 10; done; return 1; }
+if [ -e '/scratch/ann lee/runs/lovt/jobs/001-pretrain'/requeue-"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" ]; then
+  state=$(tried squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) || state=unknown
+  if [ "$state" = RUNNING ]; then
+    tried scontrol requeue "$SLURM_JOB_ID" || state=unknown
+  fi
+  if [ "$state" = unknown ]; then
+    echo "saved, but Slurm did not answer: not requeued, submit it again" >&2
+    status=75
   fi
 fi
 exit $status
