@@ -19,7 +19,11 @@ def cancel(folders: Sequence[Path]) -> list[str]:
     Raises InputError for a folder without any job.
     """
     jobs = jobs_within(folders)
-    live = [job for job, each in zip(jobs, states_of(jobs), strict=True) if each.state in LIVE]
+    live = [
+        job
+        for job, each in zip(jobs, states_of(jobs, must_know=True), strict=True)
+        if each.state in LIVE
+    ]
     records = [job.record() for job in live]
     on_slurm = [each.job_id for each in records if each.executor == "slurm"]
     if on_slurm:

@@ -32,8 +32,11 @@ class JobState:
     line: str = ""
 
 
-def states_of(jobs: Sequence[JobFolder]) -> list[JobState]:
-    """The states of jobs that have a record, with one question to the scheduler for all."""
+def states_of(jobs: Sequence[JobFolder], *, must_know: bool = False) -> list[JobState]:
+    """The states of jobs that have a record, with one question to the scheduler for all.
+
+    When Slurm does not answer, what the ranks wrote down has to do; with `must_know`, InputError.
+    """
     records = [job.record() for job in jobs]
     events = [job.events() for job in jobs]
     said = [_said(each) for each in events]
@@ -43,6 +46,8 @@ def states_of(jobs: Sequence[JobFolder]) -> list[JobState]:
     try:
         live = queued_states(on_slurm)
     except InputError as error:
+        if must_know:
+            raise
         silence = str(error)
     open_jobs = [
         record.job_id

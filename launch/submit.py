@@ -132,7 +132,7 @@ def refuse_running(results: Path) -> None:
     job = newest_job(results)
     if job is None:
         return
-    record, state = job.record(), states_of([job])[0]
+    record, state = job.record(), states_of([job], must_know=True)[0]
     elsewhere = record.executor == "local" and record.host != socket.gethostname()
     if state.state in LIVE or (elsewhere and state.state == "unknown"):
         where = f" on {record.host}" if elsewhere else ""

@@ -55,25 +55,39 @@ def sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> list
     a task of the same name with another command.
     """
     folder = folder.absolute()
+    with submitting(folder):
+        tasks = _missing_tasks(cluster, points, folder)
+        check_queue(cluster)
+        if not tasks:
+            return []
+        with job_folder_for(folder, "sweep") as submission:
+            take_snapshot(submission.path / CODE)
+            if cluster.executor == "slurm":
+                return _submit_arrays(cluster, tasks, points, submission)
+            remember(folder, points)
+            return _run_here(cluster, tasks, submission)
+
+
+def _missing_tasks(
+    cluster: ClusterConfig, points: Sequence[Point], folder: Path
+) -> list[SweepTask]:
     _refuse_others(folder, points)
-    todo = [point for point, state in states_of_points(folder, points) if state not in _KEPT]
-    if not todo:
-        return []
-    tasks = [_task(point, folder / point.name) for point in todo]
+    states = states_of_points(folder, points, must_know=True)
+    tasks = [_task(point, folder / point.name) for point, state in states if state not in _KEPT]
     check(cluster, [task.command for task in tasks])
-    check_queue(cluster)
-    with submitting(folder), job_folder_for(folder, "sweep") as submission:
-        take_snapshot(submission.path / CODE)
-        if cluster.executor == "slurm":
-            return _submit_arrays(cluster, tasks, points, submission)
-        remember(folder, points)
-        return _run_here(cluster, tasks, submission)
+    return tasks
 
 
-def states_of_points(folder: Path, points: Sequence[Point]) -> list[tuple[Point, State | None]]:
-    """Each point with the state of its newest job; None where it has had none."""
+def states_of_points(
+    folder: Path, points: Sequence[Point], *, must_know: bool = False
+) -> list[tuple[Point, State | None]]:
+    """Each point with the state of its newest job; None where it has had none.
+
+    `must_know`: raises InputError when Slurm does not answer.
+    """
     jobs = [newest_job(folder / point.name) for point in points]
-    states = iter(states_of([job for job in jobs if job is not None]))
+    submitted = [job for job in jobs if job is not None]
+    states = iter(states_of(submitted, must_know=must_know))
     return [
         (point, next(states).state if job is not None else None)
         for point, job in zip(points, jobs, strict=True)
@@ -83,10 +97,7 @@ def states_of_points(folder: Path, points: Sequence[Point]) -> list[tuple[Point,
 def dry_run_sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> str:
     """The script of the array that `sweep` would submit now, and the command of each task."""
     folder = folder.absolute()
-    _refuse_others(folder, points)
-    todo = [point for point, state in states_of_points(folder, points) if state not in _KEPT]
-    tasks = [_task(point, folder / point.name) for point in todo]
-    check(cluster, [task.command for task in tasks])
+    tasks = _missing_tasks(cluster, points, folder)
     submission = folder / JOBS / "NNN-sweep"
     count = min(len(tasks), TASKS_A_JOB)
     script = sbatch_script(cluster, name=folder.name, submission=submission, tasks=count)
