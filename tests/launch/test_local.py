@@ -115,8 +115,14 @@ def test_a_cancelled_run_saves_and_does_not_start_again(runs: Path, tiny_profile
 
 @pytest.mark.timeout(600)
 def test_an_interrupted_sweep_goes_on_by_the_same_command_and_shows_its_figures(
-    runs: Path, tiny_profile: Path
+    runs: Path, tiny_profile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def here(*words: str | Path) -> str:
+        """In this process: nothing is started."""
+        capsys.readouterr()
+        assert main(list(map(str, words))) == 0
+        return capsys.readouterr().out
+
     folder = runs / "sweep"
     points = runs / "points.csv"
     points.write_text("seed,training.max_steps\n1,20\n2,2\n3,2\n")
@@ -135,14 +141,14 @@ def test_an_interrupted_sweep_goes_on_by_the_same_command_and_shows_its_figures(
     assert "3 tasks: 3 finished\n" in launch(*command)
     lines = read_metrics(first / "metrics.jsonl")
     assert [line["step"] for line in lines if line["split"] == "train"] == [*range(1, 21)]
-    assert launch(*command).startswith("0 submitted; ")
+    assert here(*command).startswith("0 submitted; ")
     # The two that differ in their seed alone are one line.
-    assert "2 of 2" in launch("results", folder)
+    assert "2 of 2" in here("results", folder)
     with (folder / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["seed"] for row in rows] == ["1", "2", "3"]
     assert all(float(row["total"]) > 0 for row in rows)
-    launch("results", folder, "--output", folder / "results.parquet")
+    here("results", folder, "--output", folder / "results.parquet")
     parquet = pyarrow.parquet.read_table(folder / "results.parquet").to_pylist()
     assert [str(row["total"]) for row in parquet] == [row["total"] for row in rows]
 
