@@ -44,6 +44,8 @@ def test_a_job_runs_one_task_on_each_node_and_sacct_tells_its_end(
     assert slurm.wait_for_accounting(job_id, {"COMPLETED"}) == "COMPLETED"
 
 
+# The launcher's jobs go through all of it in the default run; this tells whose fault it is.
+@pytest.mark.slow
 def test_a_signalled_job_is_requeued_and_outlives_a_dead_node(
     slurm: SlurmCluster, tmp_path: Path
 ) -> None:
