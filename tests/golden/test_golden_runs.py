@@ -1,0 +1,86 @@
+"""Tiny runs of every method against those of an earlier release; its files are read and gone on from.
+
+Numbers recorded on another machine are close. Two checkouts on one machine give the same to the last
+bit: `python tests/golden/record.py A.json` in each, and `cmp`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distributed_pretrain.__main__ import main
+from tests.golden.record import METHODS, RECORDED, metrics_of, record_run
+
+# A step's rounding grows from step to step.
+RELATIVE, ABSOLUTE = 2e-3, 2e-3
+
+
+@pytest.fixture(scope="module")
+def earlier() -> dict[str, Any]:
+    """What the earlier release did."""
+    recorded: dict[str, Any] = json.loads((RECORDED / "runs.json").read_text())
+    return recorded
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_is_as_it_was_recorded(method: str, earlier: dict[str, Any], tmp_path: Path) -> None:
+    found = record_run(method, tmp_path / "run", RECORDED / "shards")
+    expected = earlier[method]
+    assert len(found["metrics"]) == len(expected["metrics"])
+    for line, wanted in zip(found["metrics"], expected["metrics"], strict=True):
+        assert_close(line, wanted)
+    evaluation = found["evaluation"]
+    assert evaluation.keys() >= expected["evaluation"].keys()
+    for name, value in expected["evaluation"].items():
+        if not is_rank(name):
+            assert evaluation[name] == pytest.approx(value, abs=0.05), name
+
+
+def assert_close(line: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert line.keys() >= wanted.keys(), wanted.keys() - line.keys()
+    for name, value in wanted.items():
+        if isinstance(value, str) or is_rank(name):
+            continue
+        assert line[name] == pytest.approx(value, rel=RELATIVE, abs=ABSOLUTE), (name, wanted)
+
+
+def is_rank(name: str) -> bool:
+    """Whether it counts who comes first, which rounding may turn among so few studies."""
+    return "recall" in name or "auroc" in name
+
+
+@pytest.fixture
+def old_run(tmp_path: Path) -> Path:
+    """A run folder of the earlier release, killed after its third of six steps."""
+    shutil.copytree(RECORDED / "run_folder", tmp_path / "run", symlinks=True)
+    return tmp_path / "run"
+
+
+def test_a_run_folder_of_the_earlier_release_is_gone_on_from(old_run: Path) -> None:
+    status = main(
+        [
+            "pretrain",
+            str(old_run / "config.yaml"),
+            f"run_folder={old_run}",
+            f"data.shards={RECORDED / 'shards'}",
+        ]
+    )
+    assert status == 0
+    expected = (RECORDED / "run_folder_goes_on.jsonl").read_text().splitlines()
+    found = metrics_of(old_run)
+    assert [line["step"] for line in found] == [json.loads(line)["step"] for line in expected]
+    for line, wanted in zip(found, expected, strict=True):
+        names = line.keys()
+        assert_close(line, {k: v for k, v in json.loads(wanted).items() if k in names})
+
+
+def test_a_checkpoint_of_the_earlier_release_is_evaluated(old_run: Path) -> None:
+    shards = RECORDED / "shards"
+    assert main(["evaluate", str(old_run), f"shards={shards}", "labelled_studies=16"]) == 0
+    figures = json.loads((old_run / "evaluation_test_best.json").read_text())
+    assert figures["samples"] == 16
