@@ -9,16 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_shards.build import build_part, build_shards
-from data_shards.config import ShardsConfig
-from data_shards.disk_space import NO_SPACE
-from data_shards.parallel import INTERRUPTS
-from data_shards.preview import draw_preview
+from data_shards.building.build import build_part, build_shards
+from data_shards.building.settings import ShardsConfig
+from data_shards.checking.preview import draw_preview
+from data_shards.checking.verify import Verification, verify_shards
+from data_shards.errors import InputError
+from data_shards.files.disk_space import NO_SPACE
+from data_shards.processes import INTERRUPTS
 from data_shards.profiles import load_profile
-from data_shards.records.errors import InputError
 from data_shards.records.manifest import Manifest
 from data_shards.records.study import SPLITS
-from data_shards.verify import Verification, verify_shards
 
 EXAMPLES = """\
 examples:

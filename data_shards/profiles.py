@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 
 
 class Config(BaseModel):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 
 DESCRIPTION = "Pre-training of chest X-ray encoders from radiology reports."
 BENCHMARKS = ("shards", "loader", "step", "loss", "checkpoint", "scaling")
@@ -85,18 +85,18 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
 
 # Imports stand inside the commands: `--help` and a misspelt command answer at once.
 def _quickstart(options: argparse.Namespace) -> int:
-    from distributed_pretrain.quickstart.run import run_quickstart
+    from distributed_pretrain.experiments.quickstart import run_quickstart
 
     return run_quickstart(options.overrides)
 
 
 def _pretrain(options: argparse.Namespace) -> int:
     from data_shards.profiles import load_profile
-    from distributed_pretrain.config import PretrainConfig
-    from distributed_pretrain.training.exit_status import PeerError
-    from distributed_pretrain.training.interruption import INTERRUPTED_EXIT_STATUS
-    from distributed_pretrain.training.pretrain import pretrain
-    from distributed_pretrain.training.skips import NonFiniteError
+    from distributed_pretrain.pretrain.build import pretrain
+    from distributed_pretrain.pretrain.settings import PretrainConfig
+    from distributed_pretrain.training.faults.exit_status import PeerError
+    from distributed_pretrain.training.faults.interruption import INTERRUPTED_EXIT_STATUS
+    from distributed_pretrain.training.faults.skips import NonFiniteError
 
     config = load_profile(PretrainConfig, options.profile, options.overrides)
     try:
@@ -110,13 +110,13 @@ def _pretrain(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from distributed_pretrain.evaluate import run_evaluate
+    from distributed_pretrain.evaluation.evaluate import run_evaluate
 
     return run_evaluate(options.run_folder, options.overrides)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from distributed_pretrain.comparison.run import run_report
+    from distributed_pretrain.experiments.compare import run_report
 
     return run_report(options.profile, options.overrides)
 

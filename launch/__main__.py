@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 
 EXAMPLES = """\
 examples:
@@ -112,7 +112,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 def _submit(options: argparse.Namespace) -> int:
     from data_shards.profiles import load_profile
     from launch.commands import read_command
-    from launch.config import ClusterConfig
+    from launch.settings import ClusterConfig
     from launch.submit import dry_run, submit
 
     cluster = load_profile(ClusterConfig, options.cluster, options.overrides)
@@ -129,8 +129,8 @@ def _submit(options: argparse.Namespace) -> int:
 
 def _sweep(options: argparse.Namespace) -> int:
     from data_shards.profiles import load_profile
-    from launch.config import ClusterConfig
-    from launch.points import read_points, read_rows
+    from distributed_pretrain.experiments.points import read_points, read_rows
+    from launch.settings import ClusterConfig
     from launch.sweep import describe, dry_run_sweep, states_of_points, sweep
 
     cluster = load_profile(ClusterConfig, options.cluster, options.overrides)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_shards.config import ShardsConfig
+from data_shards.building.settings import ShardsConfig
+from data_shards.errors import InputError
 from data_shards.profiles import Config, dump_profile, load_profile, parse_overrides, validate
-from data_shards.records.errors import InputError
 from data_shards.records.manifest import read_manifest
-from distributed_pretrain.comparison.config import ComparisonConfig
-from distributed_pretrain.config import EvaluateConfig, PretrainConfig
-from distributed_pretrain.training.run_folder import RunFolder
+from distributed_pretrain.experiments.settings import ComparisonConfig
+from distributed_pretrain.pretrain.settings import EvaluateConfig, PretrainConfig
+from distributed_pretrain.run_folder.folder import RunFolder
 
 KNOWN = (
     "pretrain PROFILE.yaml, evaluate RUN_FOLDER, report PROFILE.yaml, "

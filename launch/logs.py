@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from launch.records import JobFolder, JobRecord, newest_job
 from launch.states import LIVE, JobState, states_of
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Self
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from launch.records import JobFolder
 from launch.rendezvous import ToldToEndError, meeting_place
 

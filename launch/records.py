@@ -22,7 +22,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from data_shards.records.manifest import write_text_atomically
 
 JOBS = "jobs"

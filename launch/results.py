@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from data_shards.records.manifest import write_bytes_atomically, write_text_atomically
-from distributed_pretrain.config import EvaluateConfig, PretrainConfig
-from distributed_pretrain.telemetry.metrics_log import is_timing, read_metrics
+from distributed_pretrain.pretrain.settings import EvaluateConfig, PretrainConfig
+from distributed_pretrain.run_folder.metrics_log import is_timing, read_metrics
 from launch.commands import read_command
 from launch.records import newest_job
 from launch.sweep import read_sweep, states_of_points

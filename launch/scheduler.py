@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 
 # Slurm answers within its own message timeout (10 s) or not at all.
 PATIENCE_SECONDS = 60.0

@@ -24,10 +24,10 @@ from submitit.helpers import DelayedSubmission, environment_variables
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 from submitit.slurm.slurm import _make_sbatch_string
 
-from data_shards.records.errors import InputError
-from launch.config import ApptainerConfig, ClusterConfig, PyxisConfig
+from data_shards.errors import InputError
 from launch.rank import SAVED_STATUS, Place, RankTask
 from launch.records import JobFolder
+from launch.settings import ApptainerConfig, ClusterConfig, PyxisConfig
 
 # What rank 0 leaves beside the logs when the job is to go on: see `_requeue_lines`.
 REQUEUE_WISH = "requeue-"

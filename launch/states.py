@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from launch.records import Event, EventName, JobFolder, JobRecord
 from launch.scheduler import SchedulerState, ended_states, queued_states
 

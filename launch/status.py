@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
+from distributed_pretrain.run_folder.progress import read_progress
 from launch.records import JOBS, JobFolder, newest_job
-from launch.run_progress import read_progress
 from launch.states import LIVE, JobState, states_of
 
 _HEADER = ("folder", "state", "step", "pairs/s", "loss", "left", "restarts", "job", "node")

@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from data_shards.file_lock import locked
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
+from data_shards.files.lock import locked
 from data_shards.records.manifest import write_text_atomically
 from launch.commands import Command
-from launch.config import ClusterConfig
 from launch.rank import Place, RankTask, rank_variables
 from launch.records import JOBS, JobFolder, JobRecord, new_job_folder, newest_job
 from launch.scheduler import refuse_unknown_partition
+from launch.settings import ClusterConfig
 from launch.slurm import CODE, LOCAL_REQUEUES, python_command, sbatch_script, submit_tasks
 from launch.snapshot import revision, take_snapshot
 from launch.states import LIVE, states_of

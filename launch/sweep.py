@@ -13,13 +13,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from data_shards.records.manifest import write_text_atomically
+from distributed_pretrain.experiments.points import Point
 from launch.cancel import cancel
 from launch.commands import Command, read_command
-from launch.config import ClusterConfig
-from launch.points import Point
 from launch.records import JOBS, JobFolder, newest_job
+from launch.settings import ClusterConfig
 from launch.slurm import CODE, sbatch_script, submit_tasks
 from launch.snapshot import take_snapshot
 from launch.states import LIVE, State, states_of

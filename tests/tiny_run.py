@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from distributed_pretrain.benchmark.synthetic_shards import write_synthetic_shards
+from data_shards.synthetic_shards import write_synthetic_shards
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 TINY_RUN: dict[str, Any] = {
     "vocabulary_size": 100,
     "data": {"image_size_px": 64, "global_batch": 8},

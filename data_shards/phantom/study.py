@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator
 
-from data_shards.phantom.anatomy import Anatomy, LungVolume, draw_anatomy
-from data_shards.phantom.devices import Device
-from data_shards.phantom.drawing import Pose
-from data_shards.phantom.findings import Finding, Grade, draw_finding, regrade, slots_of
+from data_shards.phantom.images.anatomy import Anatomy, LungVolume, draw_anatomy
+from data_shards.phantom.images.devices import Device
+from data_shards.phantom.images.drawing import Pose
+from data_shards.phantom.images.findings import Finding, Grade, draw_finding, regrade, slots_of
 from data_shards.records.study import SPLITS, Split
 
 Change = Literal["first seen", "new", "larger", "smaller", "unchanged"]

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from data_shards.records.study import Split, View
 
 SCHEMA_VERSION: Literal[1] = 1

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Sample, Split
 

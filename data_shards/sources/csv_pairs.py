@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from data_shards.errors import InputError
 from data_shards.profiles import Config
-from data_shards.records.errors import InputError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Report, Sample, SourceImage, Split, View
 from data_shards.report_text.report import parse_plain_report, report_of_sections
 from data_shards.sources.base import Source, StudyRef, drop_study, refuse_patients_in_two_splits
-from data_shards.sources.tables import read_rows, table_sha256
+from data_shards.sources.formats.tables import read_rows, table_sha256
 
 # In upper case. A "frontal" of unknown direction counts as PA, the usual one: methods only
 # tell frontal from lateral.

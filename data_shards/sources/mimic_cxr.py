@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from data_shards.errors import InputError
 from data_shards.profiles import Config
-from data_shards.records.errors import InputError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import (
     FRONTAL_VIEWS,
@@ -26,6 +26,8 @@ from data_shards.records.study import (
 )
 from data_shards.report_text.report import parse_report, report_of_sections
 from data_shards.sources.base import Source, StudyRef, drop_study, refuse_patients_in_two_splits
+from data_shards.sources.formats.report_archive import BadReportError, ReportArchive, find_reports
+from data_shards.sources.formats.tables import table_sha256
 from data_shards.sources.mimic_cxr_exceptions import (
     EXCEPTIONS,
     WITHOUT_FINDINGS,
@@ -41,8 +43,6 @@ from data_shards.sources.mimic_cxr_tables import (
     table_paths,
 )
 from data_shards.sources.ms_cxr import PhraseBox, annotation_file, ms_cxr_overlap, read_ms_cxr
-from data_shards.sources.report_archive import BadReportError, ReportArchive, find_reports
-from data_shards.sources.tables import table_sha256
 
 LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
 

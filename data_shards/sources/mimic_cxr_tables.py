@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import get_args
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from data_shards.records.study import Split, View
-from data_shards.sources.tables import read_rows
+from data_shards.sources.formats.tables import read_rows
 
 VIEW_OF_POSITION: dict[str, View] = {"PA": "PA", "AP": "AP", "LATERAL": "L", "LL": "L"}
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from data_shards.records.study import SPLITS, Split
-from data_shards.sources.tables import read_rows
+from data_shards.sources.formats.tables import read_rows
 
 _BOX_COLUMNS = ("x", "y", "w", "h")
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from data_shards.disk_space import refuse_full_disk
-from data_shards.file_lock import locked
-from data_shards.parallel import Tick, map_in_processes
-from data_shards.phantom.mimic_layout import (
+from data_shards.errors import InputError
+from data_shards.files.disk_space import refuse_full_disk
+from data_shards.files.lock import locked
+from data_shards.phantom.layouts.mimic_cxr import (
     MASKS_NAME,
     MS_CXR_NAME,
     REPORTS_NAME,
@@ -24,9 +24,9 @@ from data_shards.phantom.mimic_layout import (
     write_tables,
 )
 from data_shards.phantom.study import PatientPlan, draw_patient, plan_patients
+from data_shards.processes import Tick, map_in_processes
 from data_shards.profiles import Config
 from data_shards.progress import Progress
-from data_shards.records.errors import InputError
 from data_shards.records.manifest import write_text_atomically
 from data_shards.records.study import Split
 from data_shards.sources.base import Source

@@ -19,14 +19,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distributed_pretrain.alignment.pair_blocks import (
+from distributed_pretrain.alignment.pairwise.blocks import (
     BlockBytes,
     PairBlock,
     SortedRows,
     pair_blocks,
     sorted_by_length,
 )
-from distributed_pretrain.alignment.pair_products import (
+from distributed_pretrain.alignment.pairwise.products import (
     add_product,
     inverse_lengths,
     masked_softmax,

@@ -8,29 +8,29 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from distributed_pretrain.alignment.limitr_aggregation import (
+from distributed_pretrain.alignment.pairwise.blocks import (
+    BlockBytes,
+    SortedRows,
+    pair_blocks,
+    sorted_by_length,
+)
+from distributed_pretrain.alignment.pairwise.dropout import PairDropout
+from distributed_pretrain.alignment.pairwise.limitr_aggregation import (
     AuthorsWeights,
     LocalAlignments,
     PaperWeights,
     aggregation_of,
 )
-from distributed_pretrain.alignment.limitr_attention import (
+from distributed_pretrain.alignment.pairwise.limitr_attention import (
     IMAGE_HEAD,
     REPORT_HEAD,
     SHARPNESS,
     Variant,
     attention_logits,
 )
-from distributed_pretrain.alignment.limitr_pairs import PairWork, pair_logits
-from distributed_pretrain.alignment.pair_blocks import (
-    BlockBytes,
-    SortedRows,
-    pair_blocks,
-    sorted_by_length,
-)
-from distributed_pretrain.alignment.pair_dropout import PairDropout
-from distributed_pretrain.alignment.pair_memory import Scratch
-from distributed_pretrain.alignment.pair_products import (
+from distributed_pretrain.alignment.pairwise.limitr_pairs import PairWork, pair_logits
+from distributed_pretrain.alignment.pairwise.memory import Scratch
+from distributed_pretrain.alignment.pairwise.products import (
     inverse_lengths,
     masked_softmax,
     product_dtype,

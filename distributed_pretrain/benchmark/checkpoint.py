@@ -22,10 +22,10 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from data_shards.profiles import Config, parse_overrides, validate
 from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.checkpoint import Checkpoint, TrainingState, save_checkpoint
-from distributed_pretrain.checkpoint_writer import CheckpointWriter
-from distributed_pretrain.methods.lovt import LovtConfig, build_lovt
-from distributed_pretrain.tensor_files import split_tensors
+from distributed_pretrain.methods.lovt.method import LovtConfig, build_lovt
+from distributed_pretrain.run_folder.checkpoint import Checkpoint, TrainingState, save_checkpoint
+from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
+from distributed_pretrain.run_folder.tensor_files import split_tensors
 
 TARGET_RATIO = 1.2
 VOCABULARY_SIZE = 28_996  # of the BERTs of the field

@@ -28,11 +28,11 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from data_shards.profiles import Config, parse_overrides, validate
-from distributed_pretrain.benchmark.synthetic_shards import write_synthetic_shards
+from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.config import AugmentationConfig, DataConfig
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import TrainingLoader
+from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
 

@@ -26,10 +26,10 @@ from torch.nn import functional as F
 
 from data_shards.profiles import Config, parse_overrides, validate
 from distributed_pretrain.benchmark.memory import in_fresh_processes, peak_bytes_above_start
-from distributed_pretrain.losses.collectives import gather_rows, wait_for_all
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
-from distributed_pretrain.training.config import TrainingConfig
-from distributed_pretrain.training.engine import Engine
+from distributed_pretrain.ranks import gather_rows, wait_for_all
+from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.settings import TrainingConfig
 
 TARGET_TIME_RATIO = 1.5
 TARGET_TIME_FROM_BATCH = 8192

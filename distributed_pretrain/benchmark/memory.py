@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 
 ResultT = TypeVar("ResultT")
 

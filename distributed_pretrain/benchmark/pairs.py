@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from data_shards.profiles import parse_overrides, validate
-from distributed_pretrain.alignment.pair_products import (
+from distributed_pretrain.alignment.pairwise.products import (
     bfloat16_even_if_slow,
     cpu_multiplies_bfloat16,
 )

@@ -20,8 +20,8 @@ from distributed_pretrain.benchmark.scaling_model import (
     predict_step,
     step_messages,
 )
-from distributed_pretrain.methods.lovt import Lovt, LovtConfig, build_lovt
-from distributed_pretrain.telemetry.flops import StepFlops, full_batch, training_flops
+from distributed_pretrain.methods.lovt.method import Lovt, LovtConfig, build_lovt
+from distributed_pretrain.training.flops import StepFlops, full_batch, training_flops
 
 ZeroStage = Literal[0, 1, 2, 3]
 

@@ -27,10 +27,10 @@ from distributed_pretrain.benchmark.scaling_model import (
     Collective,
     Exchange,
 )
-from distributed_pretrain.losses.collectives import gather_rows, sum_over_ranks, wait_for_all
-from distributed_pretrain.methods.lovt import Lovt, LovtConfig, build_lovt
-from distributed_pretrain.training.config import TrainingConfig
-from distributed_pretrain.training.engine import Engine
+from distributed_pretrain.methods.lovt.method import Lovt, LovtConfig, build_lovt
+from distributed_pretrain.ranks import gather_rows, sum_over_ranks, wait_for_all
+from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.settings import TrainingConfig
 
 Size = Literal["small", "tiny"]
 

@@ -25,11 +25,11 @@ import yaml
 from PIL import Image
 from pydantic import Field
 
+from data_shards.errors import InputError
 from data_shards.profiles import Config, parse_overrides, validate
-from data_shards.records.errors import InputError
 
 TARGET_RATIO = 0.85
-# The builder's: see data_shards.images.
+# The builder's: see data_shards.images.convert.
 OVERSAMPLING = 2
 ASPECT = 1.2
 # Of MIMIC-CXR-JPG: with this noise and quality a file of 2,000 x 2,400 px has its 1.4 MB.

@@ -19,14 +19,14 @@ import torch
 from pydantic import PositiveInt
 
 from data_shards.profiles import Config, parse_overrides, validate
+from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.benchmark.synthetic_shards import write_synthetic_shards
-from distributed_pretrain.config import PretrainConfig
-from distributed_pretrain.training.liveness import Liveness
-from distributed_pretrain.training.pretrain import build_trainer, make_engine
-from distributed_pretrain.training.run_folder import RunFolder
-from distributed_pretrain.training.trainer import Trainer
-from distributed_pretrain.training.update import peak_memory_bytes
+from distributed_pretrain.pretrain.build import build_trainer, make_engine
+from distributed_pretrain.pretrain.settings import PretrainConfig
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.training.faults.liveness import Liveness
+from distributed_pretrain.training.loop import Trainer
+from distributed_pretrain.training.step import peak_memory_bytes
 
 TARGET_RATIO = 1.05
 TARGET_WAIT_SHARE = 0.03

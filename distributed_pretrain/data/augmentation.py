@@ -12,7 +12,6 @@ from torch import Tensor
 
 from data_shards.records.manifest import Manifest
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.config import AugmentationConfig, DataConfig
 from distributed_pretrain.data.host_batch import AugmentationParameters, HostBatch, HostImages
 from distributed_pretrain.data.resampling import (
     adjust_brightness,
@@ -21,6 +20,7 @@ from distributed_pretrain.data.resampling import (
     gaussian_blur,
     resize_windows,
 )
+from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 
 # On a CPU the intermediate images of this many samples stay in a core's second-level cache.
 _CPU_CHUNK_IMAGES = 8

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Sequence
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from data_shards.records.study import StudyRecord
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 

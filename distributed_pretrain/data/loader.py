@@ -16,9 +16,8 @@ from itertools import count
 
 import numpy as np
 
-from data_shards.records.errors import InputError
-from distributed_pretrain.data.assembly import Assembler, LoadedRow
-from distributed_pretrain.data.config import DataConfig
+from data_shards.errors import InputError
+from distributed_pretrain.data.collate import Assembler, LoadedRow
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.labels import check_labels
 from distributed_pretrain.data.order import GlobalOrder, check_world_size, rank_slice
@@ -26,6 +25,7 @@ from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.quarantine import Quarantine, replacement_position
 from distributed_pretrain.data.report_tokenizer import ReportTokenizer
 from distributed_pretrain.data.sample import load_evaluation_sample, load_training_sample
+from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 
 _REPLACEMENT_ATTEMPTS = 100

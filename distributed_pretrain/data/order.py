@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 
 # Keeps the order's random stream apart from the draws of single samples.
 _ORDER_STREAM = 0x0D0E

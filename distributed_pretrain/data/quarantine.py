@@ -10,7 +10,7 @@ from typing import TextIO
 
 import numpy as np
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from data_shards.records.study import Split
 from distributed_pretrain.data.shards import BadSampleError
 

@@ -13,11 +13,11 @@ from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.records.policies import select_sentences
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.data.config import AugmentationConfig, DataConfig
-from distributed_pretrain.data.draws import SampleDraws
+from distributed_pretrain.data.augmentation_parameters import SampleDraws
+from distributed_pretrain.data.crops import central_window
+from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit, StoredStudy
 from distributed_pretrain.data.views import LoadedView
-from distributed_pretrain.data.windows import central_window
 
 
 @dataclass(frozen=True)

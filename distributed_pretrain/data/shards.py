@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from data_shards.records.manifest import (
     IndexedSample,
     Manifest,

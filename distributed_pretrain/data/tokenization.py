@@ -20,7 +20,7 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from distributed_pretrain.batch import ReportTokens
 
 # Sequence lengths are padded to a multiple of this: tensor cores like it, and few shapes occur.

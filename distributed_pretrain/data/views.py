@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pretrain.data.draws import AugmentationDraw
-from distributed_pretrain.data.windows import Window, window_to_square
+from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
+from distributed_pretrain.data.crops import Window, window_to_square
 
 
 @dataclass(frozen=True)

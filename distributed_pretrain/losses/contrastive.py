@@ -7,13 +7,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from distributed_pretrain.losses.blockwise import log_normalisers, row_log_normalisers
-from distributed_pretrain.losses.collectives import gather_rows, mean_over_samples, world_size
 from distributed_pretrain.losses.precision import (
     at_least_float32,
     full_precision,
     unit_vectors,
     without_columns,
 )
+from distributed_pretrain.ranks import gather_rows, mean_over_samples, world_size
 
 # B rows of this rank, A rows of all ranks, D dim.
 

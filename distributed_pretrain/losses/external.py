@@ -7,13 +7,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from distributed_pretrain.losses.collectives import gather_rows, mean_over_samples, own_rows
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
 from distributed_pretrain.losses.precision import (
     at_least_float32,
     full_precision,
     without_columns,
 )
+from distributed_pretrain.ranks import gather_rows, mean_over_samples, own_rows
 
 # B images of this rank, A reports of all ranks, N ranks, T tokens, D dim.
 

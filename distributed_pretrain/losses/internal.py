@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from distributed_pretrain.losses.collectives import mean_over_samples
 from distributed_pretrain.losses.precision import (
     at_least_float32,
     full_precision,
     unit_vectors,
     without_columns,
 )
+from distributed_pretrain.ranks import mean_over_samples
 
 # B batch, T regions or words of each sample, D dim.
 

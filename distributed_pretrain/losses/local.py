@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from distributed_pretrain.losses.collectives import mean_over_samples
 from distributed_pretrain.losses.precision import (
     at_least_float32,
     full_precision,
@@ -14,6 +13,7 @@ from distributed_pretrain.losses.precision import (
     without_columns,
     zero_where_padded,
 )
+from distributed_pretrain.ranks import mean_over_samples
 
 # B batch, K regions (rows x columns of the grid), S sentences, D dim.
 

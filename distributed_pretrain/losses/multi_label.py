@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from distributed_pretrain.losses.collectives import mean_over_samples
 from distributed_pretrain.losses.precision import at_least_float32, full_precision
+from distributed_pretrain.ranks import mean_over_samples
 
 
 def multi_label_loss(

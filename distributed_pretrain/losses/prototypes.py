@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from distributed_pretrain.losses.collectives import mean_over_samples, sum_over_ranks
 from distributed_pretrain.losses.precision import full_precision, unit_vectors, zero_where_padded
+from distributed_pretrain.ranks import mean_over_samples, sum_over_ranks
 
 # B batch, K prototypes, D dim; M = 2 modalities, image and report.
 

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from distributed_pretrain.losses.blockwise import row_log_normalisers
-from distributed_pretrain.losses.collectives import gather_rows, mean_over_samples, own_rows
 from distributed_pretrain.losses.precision import full_precision, unit_vectors
+from distributed_pretrain.ranks import gather_rows, mean_over_samples, own_rows
 
 # B images of this rank, V = 2 B views of this rank, A views of all ranks, D dim.
 

@@ -6,18 +6,18 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from distributed_pretrain.methods.base import Method
-from distributed_pretrain.methods.byol import ByolConfig, build_byol
-from distributed_pretrain.methods.chexpert import ChexpertConfig, build_chexpert
-from distributed_pretrain.methods.clip import ClipConfig, build_clip
-from distributed_pretrain.methods.convirt import ConvirtConfig, build_convirt
-from distributed_pretrain.methods.gloria import GloriaConfig, build_gloria
-from distributed_pretrain.methods.initial import InitialConfig, build_initial
-from distributed_pretrain.methods.limitr import LimitrConfig, build_limitr
-from distributed_pretrain.methods.lovt import LovtConfig, build_lovt
-from distributed_pretrain.methods.mgca import MgcaConfig, build_mgca
-from distributed_pretrain.methods.pixelpro import PixelproConfig, build_pixelpro
-from distributed_pretrain.methods.simclr import SimclrConfig, build_simclr
+from distributed_pretrain.methods.byol.method import ByolConfig, build_byol
+from distributed_pretrain.methods.chexpert.method import ChexpertConfig, build_chexpert
+from distributed_pretrain.methods.clip.method import ClipConfig, build_clip
+from distributed_pretrain.methods.convirt.method import ConvirtConfig, build_convirt
+from distributed_pretrain.methods.gloria.method import GloriaConfig, build_gloria
+from distributed_pretrain.methods.limitr.method import LimitrConfig, build_limitr
+from distributed_pretrain.methods.lovt.method import LovtConfig, build_lovt
+from distributed_pretrain.methods.mgca.method import MgcaConfig, build_mgca
+from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.methods.pixelpro.method import PixelproConfig, build_pixelpro
+from distributed_pretrain.methods.simclr.method import SimclrConfig, build_simclr
+from distributed_pretrain.methods.untrained.method import InitialConfig, build_initial
 
 MethodConfig: TypeAlias = Annotated[
     LovtConfig

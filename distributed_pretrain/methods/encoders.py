@@ -6,10 +6,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from data_shards.errors import InputError
 from data_shards.profiles import Config
-from data_shards.records.errors import InputError
 from distributed_pretrain.models.image_encoder import ImageEncoder, make_image_encoder
-from distributed_pretrain.models.norms import Norm
+from distributed_pretrain.models.norms.choice import Norm
 from distributed_pretrain.models.report_encoder import (
     ReportEncoder,
     new_report_encoder,

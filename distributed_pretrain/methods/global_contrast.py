@@ -12,14 +12,6 @@ from torch import Tensor
 from data_shards.profiles import Config
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
-from distributed_pretrain.methods.base import (
-    Coupled,
-    ImageEmbeddings,
-    JointOutputs,
-    JointSpace,
-    Method,
-    ReportEmbeddings,
-)
 from distributed_pretrain.methods.encoders import (
     ImageEncoderConfig,
     PretrainedReportEncoderConfig,
@@ -27,9 +19,17 @@ from distributed_pretrain.methods.encoders import (
     build_image_encoder,
     build_report_encoder,
 )
-from distributed_pretrain.models.attention_pooling import max_of_tokens
+from distributed_pretrain.methods.objective import (
+    Coupled,
+    ImageEmbeddings,
+    JointOutputs,
+    JointSpace,
+    Method,
+    ReportEmbeddings,
+)
 from distributed_pretrain.models.global_head import GlobalImageHead
-from distributed_pretrain.models.norms import Norm
+from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.models.pooling import max_of_tokens
 from distributed_pretrain.models.projection import Projection
 
 

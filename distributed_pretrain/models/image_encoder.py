@@ -11,14 +11,14 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from data_shards.records.errors import InputError
-from distributed_pretrain.models.norms import Norm, exchange_batch_norms
-from distributed_pretrain.models.pretrained_weights import load_backbone_weights
-from distributed_pretrain.models.resnet import RESNETS, ResNetTrunk
-from distributed_pretrain.models.vision_transformer import (
+from data_shards.errors import InputError
+from distributed_pretrain.models.norms.choice import Norm, exchange_batch_norms
+from distributed_pretrain.models.trunks.resnet import RESNETS, ResNetTrunk
+from distributed_pretrain.models.trunks.vision_transformer import (
     VISION_TRANSFORMERS,
     VisionTransformerTrunk,
 )
+from distributed_pretrain.models.trunks.weights import load_backbone_weights
 
 # Where each family's last feature map (batch, channels, rows, columns) leaves its graph.
 _LAST_MAP_OF_FAMILY = {

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from distributed_pretrain.models.image_encoder import ImageEncoder, encode_real
-from distributed_pretrain.models.resnet import RESNETS, ResNetTrunk
-from distributed_pretrain.models.vision_transformer import (
+from distributed_pretrain.models.trunks.resnet import RESNETS, ResNetTrunk
+from distributed_pretrain.models.trunks.vision_transformer import (
     VISION_TRANSFORMERS,
     VisionTransformerTrunk,
 )

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 
 _LONGEST_WAVE = 10_000.0
 

@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from distributed_pretrain.losses.precision import full_precision, zero_where_padded
-from distributed_pretrain.models.attention_pooling import attention_of_first_token
+from distributed_pretrain.models.pooling import attention_of_first_token
 
 _ATTENTION = "sdpa"
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")

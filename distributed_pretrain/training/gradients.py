@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.losses.collectives import mean_over_ranks
-from distributed_pretrain.methods.base import Coupled, Method, sum_of
-from distributed_pretrain.training.engine import Engine
+from distributed_pretrain.methods.objective import Coupled, Method, sum_of
+from distributed_pretrain.ranks import mean_over_ranks
+from distributed_pretrain.training.engine.ddp import Engine
 
 # The name of several coupled terms' common gradient where they need not be told apart.
 _COUPLED = "coupled"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from distributed_pretrain.training.config import ScheduleConfig
+from distributed_pretrain.training.settings import ScheduleConfig
 
 
 def learning_rate_share(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from data_shards.records.errors import InputError
-from distributed_pretrain.checkpoint import TrainingState
-from distributed_pretrain.training.config import ScheduleConfig, TrainingConfig
+from data_shards.errors import InputError
+from distributed_pretrain.run_folder.checkpoint import TrainingState
+from distributed_pretrain.training.settings import ScheduleConfig, TrainingConfig
 
 # torch's ReduceLROnPlateau: an improvement is one by more than this share of the best score.
 _PLATEAU_THRESHOLD = 1e-4

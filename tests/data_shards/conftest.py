@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from data_shards.config import ShardsConfig
+from data_shards.building.settings import ShardsConfig
 from data_shards.profiles import validate
 
 PATIENTS = 14

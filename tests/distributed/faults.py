@@ -22,8 +22,8 @@ def inject(faults: dict[str, Any]) -> None:
     """
     from distributed_pretrain.batch import Batch
     from distributed_pretrain.data.host_batch import HostBatch
-    from distributed_pretrain.methods.lovt import Lovt, LovtOutputs
-    from distributed_pretrain.training.update import StepOutcome, Updater
+    from distributed_pretrain.methods.lovt.method import Lovt, LovtOutputs
+    from distributed_pretrain.training.step import StepOutcome, Updater
 
     forward, step = Lovt.forward, Updater.step
     bad_samples = frozenset(faults.get("bad_samples", ()))

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from distributed_pretrain import ranks as collectives
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.losses import collectives
-from distributed_pretrain.methods.lovt import Lovt
-from distributed_pretrain.training.config import OptimizerConfig, TrainingConfig
-from distributed_pretrain.training.engine import Engine
+from distributed_pretrain.methods.lovt.method import Lovt
+from distributed_pretrain.pretrain.build import build_optimizer
+from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.pretrain import build_optimizer
+from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.distributed_pretrain.tiny_lovt import tiny_batch, tiny_lovt
 
 GLOBAL_BATCH = 12
@@ -111,7 +111,7 @@ def make_engine(training: TrainingConfig) -> Engine:
         return Engine(training)
     from accelerate.state import AcceleratorState
 
-    from distributed_pretrain.training.deepspeed_engine import DeepSpeedEngine
+    from distributed_pretrain.training.engine.deepspeed import DeepSpeedEngine
     from tests.distributed import deepspeed_on_cpu
 
     deepspeed_on_cpu.allow_cpu_ranks()

@@ -12,9 +12,9 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-from data_shards.records.errors import InputError
-from distributed_pretrain.training.exit_status import PeerError
-from distributed_pretrain.training.liveness import Liveness
+from data_shards.errors import InputError
+from distributed_pretrain.training.faults.exit_status import PeerError
+from distributed_pretrain.training.faults.liveness import Liveness
 
 TIMEOUT_SECONDS = 2.0
 VICTIM_STEP = 5

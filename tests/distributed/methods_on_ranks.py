@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distributed_pretrain.losses import collectives
-from distributed_pretrain.models.norms import Norm
-from distributed_pretrain.training.config import OptimizerConfig, TrainingConfig
-from distributed_pretrain.training.engine import Engine
+from distributed_pretrain import ranks as collectives
+from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.pretrain.build import build_optimizer
+from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.pretrain import build_optimizer
+from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.distributed_pretrain.tiny_methods import (
     as_double,
     random_batch,

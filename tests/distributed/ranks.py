@@ -20,7 +20,7 @@ from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["distributed_pretrain.training.pretrain", "distributed_pretrain.__main__"]
+    ["distributed_pretrain.pretrain.build", "distributed_pretrain.__main__"]
 )
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed_pretrain.losses.collectives import mean_over_samples, sum_over_ranks, world_size
 from distributed_pretrain.losses.multi_label import multi_label_loss
 from distributed_pretrain.losses.pixel_propagation import (
     images_with_matches,
@@ -21,6 +20,7 @@ from distributed_pretrain.losses.self_supervised import byol_loss, nt_xent_loss
 from distributed_pretrain.losses.token_alignment import token_alignment_loss
 from distributed_pretrain.models.ema import EmaTeacher
 from distributed_pretrain.models.projection import Projection
+from distributed_pretrain.ranks import mean_over_samples, sum_over_ranks, world_size
 from tests.distributed.ranks import start_ranks
 
 # One worker: the ranks are started once for the whole file.

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, distributed
 
 from distributed_pretrain.alignment.gloria import gloria_similarity
-from distributed_pretrain.losses.collectives import own_rows, world_size
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
 from distributed_pretrain.losses.external import external_loss, gather_tokens
+from distributed_pretrain.ranks import own_rows, world_size
 from tests.distributed.ranks import start_ranks
 
 # One worker with the other losses' ranks, which come from one fork server.

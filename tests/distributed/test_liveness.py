@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from torch.distributed.rendezvous import rendezvous
 
-from data_shards.records.errors import InputError
-from distributed_pretrain.losses.collectives import is_communication_error
-from distributed_pretrain.training.liveness import Liveness
+from data_shards.errors import InputError
+from distributed_pretrain.ranks import is_communication_error
+from distributed_pretrain.training.faults.liveness import Liveness
 from tests.distributed.liveness_rank import TIMEOUT_SECONDS, Scenario, run
 from tests.distributed.ranks import start_ranks
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distributed_pretrain.telemetry.metrics_log import is_timing, read_metrics
+from distributed_pretrain.run_folder.metrics_log import is_timing, read_metrics
 from tests.distributed.ranks import start_command
 
 pytestmark = pytest.mark.xdist_group("ranks")

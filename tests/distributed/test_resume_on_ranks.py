@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from distributed_pretrain.telemetry.metrics_log import is_timing, read_metrics
+from distributed_pretrain.run_folder.metrics_log import is_timing, read_metrics
 from tests.distributed.ranks import Ranks, start_command
 
 pytestmark = pytest.mark.xdist_group("ranks")

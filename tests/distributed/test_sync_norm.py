@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
-from distributed_pretrain.losses.collectives import sum_over_ranks
 from distributed_pretrain.models.image_encoder import make_image_encoder
-from distributed_pretrain.models.norms import Norm
+from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.models.norms.sync_batch_norm import SyncBatchNorm2d
 from distributed_pretrain.models.projection import Projection
-from distributed_pretrain.models.sync_batch_norm import SyncBatchNorm2d
+from distributed_pretrain.ranks import sum_over_ranks
 
 # One worker: the ranks are started once for the whole file.
 pytestmark = pytest.mark.xdist_group("sync_norm")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.methods.lovt import Lovt
-from distributed_pretrain.training.config import OptimizerConfig, TrainingConfig
+from distributed_pretrain.methods.lovt.method import Lovt
+from distributed_pretrain.pretrain.build import build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.pretrain import build_optimizer
+from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.distributed.deepspeed_on_cpu import allow_cpu_ranks
 from tests.distributed_pretrain.tiny_lovt import tiny_batch, tiny_lovt
 
@@ -134,7 +134,7 @@ class Rank:
     def __init__(self, stage: int, *, precision: str = "float32") -> None:
         from accelerate.state import AcceleratorState
 
-        from distributed_pretrain.training.deepspeed_engine import DeepSpeedEngine
+        from distributed_pretrain.training.engine.deepspeed import DeepSpeedEngine
 
         AcceleratorState._reset_state(reset_partial_state=True)
         training = TrainingConfig.model_validate(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.build import build_shards
-from data_shards.config import ShardsConfig
+from data_shards.building.build import build_shards
+from data_shards.building.settings import ShardsConfig
 from data_shards.profiles import validate
 from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
 from tests.distributed_pretrain.phantom_batches import STUDIES

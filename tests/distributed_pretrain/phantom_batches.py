@@ -12,9 +12,9 @@ from torch import Tensor
 from data_shards.profiles import validate
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.config import DataConfig
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
+from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 

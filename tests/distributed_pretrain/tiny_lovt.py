@@ -8,7 +8,7 @@ import torch
 
 from data_shards.profiles import validate
 from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.methods.lovt import Lovt, LovtConfig, build_lovt
+from distributed_pretrain.methods.lovt.method import Lovt, LovtConfig, build_lovt
 
 VOCABULARY_SIZE = 40
 TINY: dict[str, Any] = {

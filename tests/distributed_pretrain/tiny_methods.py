@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +10,13 @@ from torch import Tensor
 
 from data_shards.profiles import load_profile
 from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.config import PretrainConfig
-from distributed_pretrain.methods.base import Method
 from distributed_pretrain.methods.catalog import build_method
-from distributed_pretrain.models.norms import Norm
+from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.pretrain.settings import PretrainConfig
+from tests.paths import CONFIGS
 
-PROFILES_FOLDER = Path(__file__).parents[2] / "configs" / "pretrain"
+PROFILES_FOLDER = CONFIGS / "pretrain"
 PROFILES = {path.stem: path for path in sorted(PROFILES_FOLDER.glob("*.yaml"))}
 VOCABULARY_SIZE = 40
 IMAGE_SIZE_PX = 64

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from data_shards.profiles import validate
 from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.methods.base import Method
-from distributed_pretrain.methods.gloria import Gloria, GloriaConfig, build_gloria
-from distributed_pretrain.methods.limitr import Limitr, LimitrConfig, build_limitr
-from distributed_pretrain.training.config import OptimizerConfig, TrainingConfig
-from distributed_pretrain.training.engine import Engine
+from distributed_pretrain.methods.gloria.method import Gloria, GloriaConfig, build_gloria
+from distributed_pretrain.methods.limitr.method import Limitr, LimitrConfig, build_limitr
+from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.pretrain.build import build_optimizer
+from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.pretrain import build_optimizer
+from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 
 VOCABULARY_SIZE = 40
 DIM = 16

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from data_shards.profiles import load_profile
+from distributed_pretrain.experiments.points import read_points
 from launch.__main__ import EXAMPLES, parsed
 from launch.commands import read_command
-from launch.config import ClusterConfig
-from launch.points import read_points
+from launch.settings import ClusterConfig
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from tests.tiny_run import Command
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 

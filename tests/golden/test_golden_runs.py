@@ -1,7 +1,7 @@
-"""Tiny runs of every method against those of an earlier release; its files are read and gone on from.
+"""Tiny runs of every method, and files of an earlier release, which are read and gone on from.
 
-Numbers recorded on another machine are close. Two checkouts on one machine give the same to the last
-bit: `python tests/golden/record.py A.json` in each, and `cmp`.
+Numbers recorded on another machine are close. Two checkouts on one machine give the same to the
+last bit: `python tests/golden/record.py A.json` in each, and `cmp`.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_shards.config import ShardsConfig
+from data_shards.building.settings import ShardsConfig
+from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from data_shards.records.errors import InputError
-from distributed_pretrain.config import EvaluateConfig, PretrainConfig
+from distributed_pretrain.pretrain.settings import EvaluateConfig, PretrainConfig
 from launch.commands import read_command
+from tests.paths import CONFIGS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 PHANTOM = str(CONFIGS / "shards" / "phantom.yaml")
 
 

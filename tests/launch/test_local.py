@@ -14,12 +14,12 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from distributed_pretrain.telemetry.metrics_log import read_metrics
+from distributed_pretrain.run_folder.metrics_log import read_metrics
+from distributed_pretrain.run_folder.progress import read_progress
 from launch.__main__ import main
 from launch.records import newest_job
-from launch.run_progress import read_progress
 from launch.states import JobState, states_of
-from tests.tiny_run import ROOT
+from tests.paths import ROOT
 
 CPU = str(ROOT / "configs" / "cluster" / "slurm_cpu.yaml")
 LOCAL = (CPU, "executor=local", "cpus_per_rank=1")

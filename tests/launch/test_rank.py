@@ -13,6 +13,7 @@ import pytest
 
 from launch.rank import Place, RankTask, last_line
 from launch.records import Event, JobFolder, new_job_folder
+from tests.paths import ROOT
 
 ENDS_BY = "import os, signal\nos.kill(os.getpid(), signal.{})\n"
 WAITS_FOR_SIGTERM = """
@@ -185,7 +186,7 @@ def test_another_ranks_failure_keeps_rank_0_from_requeueing(job: Job) -> None:
         f"JobFolder(Path({str(job.folder.path)!r})).add('failed', rank=1, line='boom')\n"
         "sys.exit(75)\n"
     )
-    os.environ["PYTHONPATH"] += f":{Path(__file__).parents[2]}"
+    os.environ["PYTHONPATH"] += f":{ROOT}"
     with pytest.raises(SystemExit) as ended:
         job.run(fails)
     assert ended.value.code == 1

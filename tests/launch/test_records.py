@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from launch.records import JobFolder, jobs_of, new_job_folder, newest_job
 from tests.launch.jobs import submitted
 

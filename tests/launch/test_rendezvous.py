@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
 from launch import rendezvous
 from launch.rendezvous import ToldToEndError, meeting_place
 

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from data_shards.records.errors import InputError
-from launch.points import read_points
+from data_shards.errors import InputError
+from distributed_pretrain.experiments.points import read_points
 from launch.results import Row, collect, results_table, write_results
 from launch.sweep import SWEEP_FILE
 from tests.launch.jobs import submitted

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.config import (
+from launch.settings import (
     ApptainerConfig,
     ClusterConfig,
     EnvironmentConfig,

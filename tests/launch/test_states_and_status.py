@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from data_shards.records.errors import InputError
+from data_shards.errors import InputError
+from distributed_pretrain.run_folder.progress import TAIL_BYTES, read_progress
 from launch.cancel import cancel
 from launch.logs import log_of, show_logs
 from launch.records import EventName
-from launch.run_progress import TAIL_BYTES, read_progress
 from launch.states import JobState, State, states_of
 from launch.status import status
 from tests.launch.jobs import submitted

@@ -14,12 +14,12 @@ from unittest.mock import patch
 
 import psutil
 
-from distributed_pretrain.telemetry.metrics_log import is_timing, read_metrics
+from distributed_pretrain.run_folder.metrics_log import is_timing, read_metrics
 from launch.__main__ import main
 from launch.records import JobFolder, newest_job
+from tests.paths import ROOT
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.daemons import living_processes, wait_until
-from tests.tiny_run import ROOT
 
 CLUSTER = "configs/cluster/slurm_cpu.yaml"
 # Seconds: a start imports torch, on machines that may be slow.

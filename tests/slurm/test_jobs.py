@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from data_shards.profiles import load_profile
-from launch.config import ClusterConfig
 from launch.records import newest_job
+from launch.settings import ClusterConfig
 from launch.slurm import sbatch_script
 from tests.distributed.ranks import start_command
+from tests.paths import ROOT
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.jobs import (
     CLUSTER,
@@ -30,7 +31,6 @@ from tests.slurm.jobs import (
     saved_steps,
     submit_words,
 )
-from tests.tiny_run import ROOT
 
 pytestmark = pytest.mark.timeout(900)
 OF_SNAPSHOT = "from the snapshot"

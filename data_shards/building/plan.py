@@ -1,0 +1,134 @@
+"""Which study goes into which shard: a pure function of the source and the config."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from data_shards.building.settings import Part, ShardsConfig
+from data_shards.building.splits import split_patients
+from data_shards.errors import InputError
+from data_shards.records.manifest import SCHEMA_VERSION
+from data_shards.records.study import SPLITS, Split
+from data_shards.sources.base import StudyRef
+
+_SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """One shard to be: its studies in order, with the key of each."""
+
+    name: str
+    split: Split
+    studies: tuple[tuple[str, StudyRef], ...]
+
+    @property
+    def tar_name(self) -> str:
+        """File name of the tar."""
+        return f"{self.name}.tar"
+
+    @property
+    def index_name(self) -> str:
+        """File name of the index beside the tar."""
+        return f"{self.name}.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """All shards of a build. Equal digests mean equal shards, of images left as they were."""
+
+    shards: tuple[ShardPlan, ...]
+    sha256: str
+
+    def of_part(self, part: Part) -> tuple[ShardPlan, ...]:
+        """Every `part.total`-th shard, so that each part gets its share of every split."""
+        return self.shards[part.number - 1 :: part.total]
+
+
+def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint: str) -> BuildPlan:
+    """The shards of `studies`, shuffled by the seed within each split.
+
+    Neither the order of `studies` nor the number of workers matters. `fingerprint` is the
+    source's: it changes the digest, not the shards' members. Raises InputError for
+    an empty list, duplicate ids, a patient in two splits and an empty split.
+    """
+    if not studies:
+        raise InputError("the source lists no study: check its paths and filters")
+    keys = _keys(studies)
+    splits = split_patients(
+        studies,
+        seed=config.seed,
+        validate_fraction=config.validate_fraction,
+        test_fraction=config.test_fraction,
+    )
+    shards: list[ShardPlan] = []
+    for split in SPLITS:
+        members = [(key, ref) for key, ref in keys.items() if splits[ref.patient_id] == split]
+        members.sort(key=lambda member: _shuffled(config.seed, member[0]))
+        for number, start in enumerate(range(0, len(members), config.samples_per_shard)):
+            part = tuple(members[start : start + config.samples_per_shard])
+            shards.append(ShardPlan(f"{split}-{number:06d}", split, part))
+    return BuildPlan(tuple(shards), _digest(shards, config, fingerprint))
+
+
+def sample_key(patient_id: str, study_id: str) -> str:
+    """`<patient>_<study>`, safe as a file name and without dots.
+
+    Ids with other characters, or too long for a tar header, are replaced by what is safe of
+    them and a hash of the whole.
+    """
+    key = f"{patient_id}_{study_id}"
+    if _SAFE_KEY.fullmatch(key):
+        return key
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", key)[:48]
+    return f"{safe}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def _keys(studies: Sequence[StudyRef]) -> dict[str, StudyRef]:
+    keys: dict[str, StudyRef] = {}
+    for ref in studies:
+        other = keys.setdefault(sample_key(ref.patient_id, ref.study_id), ref)
+        if other is not ref:
+            raise InputError(
+                f"duplicate ids: patient {ref.patient_id}, study {ref.study_id} and patient "
+                f"{other.patient_id}, study {other.study_id}: give every study an id of its own"
+            )
+    return keys
+
+
+def _shuffled(seed: int, key: str) -> bytes:
+    # Sorting by a hash rather than random.shuffle: the same on every Python, whatever the
+    # order in which the source lists its studies.
+    return hashlib.sha256(f"{seed}/{key}".encode()).digest()
+
+
+def _digest(shards: Sequence[ShardPlan], config: ShardsConfig, fingerprint: str) -> str:
+    """SHA-256 of all that decides the bytes of the shards, the images' content aside."""
+    described = {
+        "schema_version": SCHEMA_VERSION,
+        # Another release may split sentences or resize images in another way.
+        "release": version("radalign"),
+        "source": fingerprint,
+        "config": _without_folders(config.model_dump(exclude={"output", "workers", "part"})),
+        "shards": [
+            [shard.name, [[key, ref.patient_id, ref.study_id] for key, ref in shard.studies]]
+            for shard in shards
+        ],
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _without_folders(value: Any) -> Any:
+    """`value` with paths cut to their names: an archive that was moved is the same archive."""
+    if isinstance(value, dict):
+        return {str(key): _without_folders(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(each) for each in value]
+    return value.name if isinstance(value, Path) else value

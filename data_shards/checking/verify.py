@@ -1,0 +1,245 @@
+"""A finished shard folder held against its manifest: bytes, members, ids and splits."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from data_shards.errors import InputError
+from data_shards.images.convert import pixel_sums
+from data_shards.processes import Tick, map_in_processes, start_server
+from data_shards.progress import Progress
+from data_shards.records.manifest import (
+    IndexedSample,
+    Manifest,
+    PixelSums,
+    ShardEntry,
+    ShardIndex,
+    read_manifest,
+    read_shard_index,
+)
+from data_shards.records.study import Split, StudyRecord
+
+SHOWN_PER_SHARD = 5
+SHOWN_DUPLICATES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was checked and found. `warnings` are worth a look; `problems` make it unusable."""
+
+    shards: int
+    samples: int
+    images: int
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Inspection:
+    """What one shard holds, for the checks across shards."""
+
+    entry: ShardEntry
+    problems: list[str] = field(default_factory=list)
+    patient_of_key: list[tuple[str, str]] = field(default_factory=list)
+    images: list[tuple[str, bytes]] = field(default_factory=list)
+    pixels: PixelSums = field(default_factory=PixelSums)
+
+
+def verify_shards(folder: Path, *, workers: int) -> Verification:
+    """Every hash, offset and member of the shards in `folder`, and duplicates over all.
+
+    Raises InputError when there is no manifest this release can read; everything else that
+    is wrong is listed.
+    """
+    manifest = read_manifest(folder)
+    if workers > 1:
+        start_server(preload=("data_shards.checking.verify",))
+    total = sum(entry.samples for entry in manifest.shards)
+    with Progress("verify", total=total, unit="samples") as progress:
+        inspections = map_in_processes(
+            _inspect_shard, folder, manifest.shards, workers=workers, progress=progress
+        )
+    problems = [problem for each in inspections for problem in _shortened(each)]
+    problems += _problems_across(inspections)
+    if not problems:
+        problems += _wrong_sums(manifest, inspections)
+    return Verification(
+        shards=len(inspections),
+        samples=sum(len(each.patient_of_key) for each in inspections),
+        images=sum(len(each.images) for each in inspections),
+        problems=tuple(problems),
+        warnings=tuple(_repeated_images(inspections)),
+    )
+
+
+def _inspect_shard(folder: Path, entry: ShardEntry, tick: Tick) -> _Inspection:
+    found = _Inspection(entry)
+    tar = folder / entry.tar_name
+    if not tar.is_file():
+        found.problems.append("the tar is missing")
+        return found
+    size = tar.stat().st_size
+    if size != entry.bytes:
+        found.problems.append(f"{size:,} bytes, but the manifest says {entry.bytes:,}")
+    with tar.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+            found.problems.append("sha256 differs from the manifest's")
+    try:
+        index = read_shard_index(folder / entry.index_name)
+    except InputError as error:
+        found.problems.append(str(error))
+        return found
+    digest = hashlib.sha256((folder / entry.index_name).read_bytes()).hexdigest()
+    if digest != entry.index_sha256:
+        found.problems.append(f"sha256 of {entry.index_name} differs from the manifest's")
+    found.problems += _misplaced_members(tar, index)
+    with tar.open("rb") as file:
+        for sample in index.samples:
+            _inspect_sample(file, sample, index.split, found)
+            tick()
+    if not found.problems and found.pixels != index.pixels:
+        found.problems.append("the index's pixel sums are not those of the images")
+    return found
+
+
+def _misplaced_members(tar: Path, index: ShardIndex) -> Iterator[str]:
+    said = {
+        f"{sample.key}.{name}": (member.offset, member.size)
+        for sample in index.samples
+        for name, member in sample.members.items()
+    }
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            there = {each.name: (each.offset_data, each.size) for each in archive}
+    except tarfile.TarError as error:
+        yield f"not a whole tar ({error})"
+        return
+    for name in sorted(said.keys() | there.keys()):
+        if name not in there:
+            yield f"{name}: in the index, but not in the tar"
+        elif name not in said:
+            yield f"{name}: in the tar, but not in the index"
+        elif said[name] != there[name]:
+            yield f"{name}: (offset, size) {said[name]} in the index, {there[name]} in the tar"
+
+
+def _inspect_sample(
+    file: io.BufferedReader, sample: IndexedSample, split: Split, found: _Inspection
+) -> None:
+    found.patient_of_key.append((sample.key, sample.patient_id))
+    sizes: dict[str, tuple[int, int]] = {}
+    record: StudyRecord | None = None
+    for name, member in sample.members.items():
+        where = f"{sample.key}.{name}"
+        file.seek(member.offset)
+        payload = file.read(member.size)
+        if zlib.crc32(payload) != member.crc32:
+            found.problems.append(f"{where}: checksum differs from the index's")
+            continue
+        try:
+            if name == "json":
+                record = StudyRecord.from_json(json.loads(payload))
+            elif name.endswith((".jpg", ".png")):
+                sizes[name] = _decoded_size(payload)
+            else:
+                found.problems.append(f"{where}: neither json, jpg nor png")
+        except (OSError, SyntaxError, ValueError, KeyError, TypeError) as error:
+            found.problems.append(f"{where}: cannot be decoded ({error})")
+            continue
+        if name.endswith(".jpg"):
+            found.images.append((where, hashlib.sha256(payload).digest()))
+            found.pixels += pixel_sums(payload)
+    if record is not None:
+        found.problems += _contradictions(record, sample, split, sizes)
+
+
+def _decoded_size(payload: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(payload), formats=("JPEG", "PNG")) as image:
+        image.load()
+        if image.mode != "L":
+            raise ValueError(f"pixels of mode {image.mode}, not 8-bit grey")
+        return image.size
+
+
+def _contradictions(
+    record: StudyRecord, sample: IndexedSample, split: Split, sizes: dict[str, tuple[int, int]]
+) -> Iterator[str]:
+    if (record.key, record.patient_id, record.split) != (sample.key, sample.patient_id, split):
+        yield f"{sample.key}.json: key, patient or split differ from the index's"
+    wanted = {image.member: (image.width, image.height) for image in record.images}
+    for mask in record.masks:
+        image = record.images[mask.image]
+        wanted[mask.member] = (image.width, image.height)
+    for member in sorted(wanted.keys() | (sample.members.keys() - {"json"})):
+        if member not in sample.members:
+            yield f"{sample.key}.{member}: named by the record, but not there"
+        elif member not in wanted:
+            yield f"{sample.key}.{member}: not named by the record"
+        elif member in sizes and sizes[member] != wanted[member]:
+            yield f"{sample.key}.{member}: {sizes[member]} px, the record says {wanted[member]}"
+
+
+def _shortened(inspection: _Inspection) -> Iterator[str]:
+    name = inspection.entry.tar_name
+    for problem in inspection.problems[:SHOWN_PER_SHARD]:
+        yield f"{name}: {problem}"
+    if len(inspection.problems) > SHOWN_PER_SHARD:
+        yield f"{name}: and {len(inspection.problems) - SHOWN_PER_SHARD} more"
+
+
+def _problems_across(inspections: Sequence[_Inspection]) -> Iterator[str]:
+    keys = Counter(key for each in inspections for key, _ in each.patient_of_key)
+    for key, count in sorted(keys.items()):
+        if count > 1:
+            yield f"{key}: this key is there {count} times"
+    splits: defaultdict[str, set[Split]] = defaultdict(set)
+    for each in inspections:
+        for _, patient in each.patient_of_key:
+            splits[patient].add(each.entry.split)
+    for patient, names in sorted(splits.items()):
+        if len(names) > 1:
+            yield f"patient {patient}: in splits {', '.join(sorted(names))}"
+
+
+def _wrong_sums(manifest: Manifest, inspections: Sequence[_Inspection]) -> Iterator[str]:
+    """Counts and statistics of the manifest that sound shards contradict."""
+    for each in inspections:
+        if len(each.patient_of_key) != each.entry.samples:
+            yield (
+                f"{each.entry.tar_name}: {len(each.patient_of_key)} samples, but the manifest "
+                f"says {each.entry.samples}"
+            )
+    for split, said in manifest.samples_by_split.items():
+        there = sum(len(e.patient_of_key) for e in inspections if e.entry.split == split)
+        if there != said:
+            yield f"manifest.json: {said} samples in {split}, but the shards hold {there}"
+    train = (each.pixels for each in inspections if each.entry.split == "train")
+    if sum(train, PixelSums()).mean_and_std() != (manifest.pixel_mean, manifest.pixel_std):
+        yield "manifest.json: pixel_mean and pixel_std are not those of the training images"
+
+
+def _repeated_images(inspections: Sequence[_Inspection]) -> Iterator[str]:
+    places: defaultdict[bytes, list[tuple[str, Split]]] = defaultdict(list)
+    for each in inspections:
+        for member, digest in each.images:
+            places[digest].append((member, each.entry.split))
+    repeated = [found for found in places.values() if len(found) > 1]
+    # Those that leak from one split to another first.
+    repeated.sort(key=lambda found: (-len({split for _, split in found}), found))
+    for found in repeated[:SHOWN_DUPLICATES]:
+        splits = sorted({split for _, split in found})
+        across = f" across {' and '.join(splits)}" if len(splits) > 1 else ""
+        names = ", ".join(member for member, _ in found[:3]) + (", ..." if len(found) > 3 else "")
+        yield f"the same image {len(found)} times{across}: {names}"
+    if len(repeated) > SHOWN_DUPLICATES:
+        yield f"and {len(repeated) - SHOWN_DUPLICATES} more images that repeat"

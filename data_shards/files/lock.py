@@ -1,0 +1,89 @@
+"""A lock that processes on several machines agree on, where their file system has locks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_shards.errors import InputError
+
+_TRIES_TO_SHARE = 20
+_SECONDS_BETWEEN_TRIES = 0.05
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False, busy: str, wait: bool = False) -> Iterator[None]:
+    """Hold a lock on the file `path`, which is there only meanwhile; folders are made.
+
+    Where another holds it, raises InputError(`busy`), or prints it and waits. `shared` locks
+    exclude only those that are not. The lock ends with the process, however that ends. A file,
+    not its folder, is locked: network file systems keep locks of folders to one machine.
+    """
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    descriptor = _open_locked(path, operation, busy, wait)
+    try:
+        yield
+    finally:
+        # The last of those who share it removes the file.
+        if _try_lock(descriptor, fcntl.LOCK_EX):
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _open_locked(path: Path, operation: int, busy: str, wait: bool) -> int:
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Writable: network file systems give no exclusive lock otherwise.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except (FileNotFoundError, FileExistsError):
+            if os.path.lexists(path.parent) and not path.parent.is_dir():
+                raise
+            # The folder was removed meanwhile by who was done with it.
+            continue
+        try:
+            _lock(descriptor, operation, busy, wait)
+            if _is_at(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Removed by its last holder before we had it: a lock that nobody else would see.
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, operation: int, busy: str, wait: bool) -> None:
+    # One that shares the lock has it alone for an instant when it ends.
+    tries = _TRIES_TO_SHARE if operation == fcntl.LOCK_SH else 1
+    if any(_try_lock(descriptor, operation, pause=number > 0) for number in range(tries)):
+        return
+    if not wait:
+        raise InputError(busy)
+    print(busy, file=sys.stderr, flush=True)
+    fcntl.flock(descriptor, operation)
+
+
+def _try_lock(descriptor: int, operation: int, *, pause: bool = False) -> bool:
+    """Whether nobody else holds a lock that excludes this one."""
+    if pause:
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # A file system without locks: nobody is kept out.
+        return True
+    return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

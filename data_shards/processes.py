@@ -1,0 +1,170 @@
+"""The same task over many items in worker processes, with one count of what is done.
+
+A task is `task(context, item, tick)`: `context` reaches every worker once, and the task calls
+`tick()` after each unit of work, which moves the progress and leaves the task early when the
+run is being stopped.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from typing import Any, TypeAlias, TypeVar
+
+from data_shards.errors import InputError
+from data_shards.progress import Progress
+
+Tick: TypeAlias = Callable[[], None]
+ContextT = TypeVar("ContextT")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+SECONDS_BETWEEN_LOOKS = 0.1
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+class StoppedError(Exception):
+    """Raised by `tick` in a worker when the run is being stopped."""
+
+
+def map_in_processes(
+    task: Callable[[ContextT, ItemT, Tick], ResultT],
+    context: ContextT,
+    items: Sequence[ItemT],
+    *,
+    workers: int,
+    progress: Progress,
+) -> list[ResultT]:
+    """`task`'s results in the order of `items`.
+
+    One worker (or one item) runs in this process. The first error, or Ctrl-C, stops all
+    workers at their next tick and is raised here once they have cleaned up.
+    """
+    workers = min(workers, len(items))
+    if workers <= 1:
+        return [task(context, item, progress.advance) for item in items]
+    processes = start_server()
+    done: Synchronized[int] = processes.Value("q", 0)
+    stop = processes.Event()
+    with (
+        _deferred_interrupts() as raise_if_interrupted,
+        ProcessPoolExecutor(
+            workers, processes, initializer=_start_worker, initargs=(task, context, done, stop)
+        ) as pool,
+    ):
+        futures = [pool.submit(_run, item) for item in items]
+        try:
+            pending = set(futures)
+            while pending:
+                finished, pending = wait(pending, SECONDS_BETWEEN_LOOKS, FIRST_EXCEPTION)
+                progress.advance(done.value - progress.done)
+                for future in finished:
+                    future.result()
+                raise_if_interrupted()
+        except BrokenProcessPool as error:
+            # Slurm's SIGTERM goes to the workers too.
+            raise_if_interrupted()
+            raise InputError(
+                "a worker process was killed, as happens when memory runs out: what is finished "
+                f"is kept; run the same command again with fewer than workers={workers}"
+            ) from error
+        finally:
+            # Of no effect when all is done; otherwise the pool's exit waits for the workers,
+            # who find it at their next tick.
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+    return [future.result() for future in futures]
+
+
+def start_server(*, preload: Sequence[str] = ()) -> ForkServerContext:
+    """The context whose workers are forked from a small clean process (safe with threads).
+
+    `preload`: modules that the process imports once for all its workers. It starts at
+    once, so that the imports go on while the caller does something else.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    if preload:
+        processes.set_forkserver_preload(list(preload))
+    # Ctrl-C and Slurm's signals reach the whole process group; the caller alone decides what to
+    # do about them, and a server that died meanwhile would break the start of a worker.
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
+        try:
+            forkserver.ensure_running()
+        finally:
+            _restore(handlers)
+    return processes
+
+
+@contextmanager
+def _deferred_interrupts() -> Iterator[Callable[[], None]]:
+    """A function that raises KeyboardInterrupt if one of INTERRUPTS came in the meantime.
+
+    Raised at once, it could hit the start of a worker, which would get half of its message.
+    """
+    came: list[int] = []
+
+    def raise_if_interrupted() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield raise_if_interrupted
+        return
+    handlers = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in INTERRUPTS
+    }
+    try:
+        yield raise_if_interrupted
+    finally:
+        _restore(handlers)
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+_work: tuple[Callable[[Any, Any, Tick], Any], Any, Tick]
+
+
+def _start_worker(
+    task: Callable[[Any, Any, Tick], Any], context: Any, done: Synchronized[int], stop: Event
+) -> None:
+    global _work
+    # The server ignores all of them. The pool ends its workers by SIGTERM when one was killed.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def tick() -> None:
+        with done.get_lock():
+            done.value += 1
+        if stop.is_set():
+            raise StoppedError
+
+    _work = (task, context, tick)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """End this worker when the main process is killed: nobody else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _run(item: Any) -> Any:
+    task, context, tick = _work
+    return task(context, item, tick)

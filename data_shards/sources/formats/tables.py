@@ -1,0 +1,94 @@
+"""Rows of CSV, TSV and JSON-lines tables, gzipped or not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from data_shards.errors import InputError
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """(Line number, row) for each row of a table that must have `columns`.
+
+    Every value is text; a cell that is missing or null is empty. The name decides the format:
+    `.tsv`, `.jsonl`, otherwise comma-separated; `.gz` after it is unpacked on the way. Raises
+    InputError for a file that is absent, damaged or not UTF-8, and for a missing column.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such table: check the path in the profile")
+    kind = Path(path.name.removesuffix(".gz")).suffix
+    try:
+        with _open_text(path) as file:
+            if kind in (".jsonl", ".ndjson"):
+                yield from _json_lines(path, file, columns)
+            else:
+                delimiter = "\t" if kind == ".tsv" else ","
+                yield from _delimited(path, file, columns, delimiter)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise InputError(f"{path}: the gzip file is damaged ({error}): fetch it again") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}): convert the table") from error
+    except csv.Error as error:
+        raise InputError(f"{path}: not a readable table ({error})") from error
+
+
+def table_sha256(path: Path) -> str:
+    """SHA-256 of the file as it lies there: packed again, the same table has another."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open_text(path: Path) -> IO[str]:
+    # utf-8-sig: tables saved by spreadsheets start with a byte order mark.
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _delimited(
+    path: Path, file: IO[str], columns: Sequence[str], delimiter: str
+) -> Iterator[tuple[int, dict[str, str]]]:
+    reader = csv.DictReader(file, delimiter=delimiter, restval="", strict=True)
+    _require_columns(path, columns, reader.fieldnames or ())
+    for row in reader:
+        if None in row:
+            raise InputError(
+                f"{path}: line {reader.line_num}: more cells than the header has columns: "
+                "quote texts that hold the delimiter"
+            )
+        yield reader.line_num, row
+
+
+def _json_lines(
+    path: Path, file: IO[str], columns: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    checked = False
+    for line_number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}: line {line_number}: not valid JSON ({error})") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: line {line_number}: expected one JSON object a line")
+        row = {key: "" if each is None else str(each) for key, each in value.items()}
+        if not checked:
+            _require_columns(path, columns, tuple(row))
+            checked = True
+        yield line_number, dict.fromkeys(columns, "") | row
+
+
+def _require_columns(path: Path, columns: Sequence[str], found: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise InputError(
+            f"{path}: no column {', '.join(map(repr, missing))}: found {', '.join(found)}"
+        )

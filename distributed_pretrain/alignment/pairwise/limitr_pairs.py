@@ -1,0 +1,344 @@
+"""LIMITR's logits of all pairs of images and reports, in the memory of one block of pairs.
+
+Forward keeps a few numbers for each word and region of a pair, and the vectors of as many pairs as
+fit into a fixed sum of bytes; backward computes the others again, block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from distributed_pretrain.alignment.pairwise.blocks import PairBlock
+from distributed_pretrain.alignment.pairwise.dropout import PairDropout
+from distributed_pretrain.alignment.pairwise.limitr_aggregation import (
+    Aggregation,
+    AuthorsWeights,
+    PaperWeights,
+    aggregation_of,
+)
+from distributed_pretrain.alignment.pairwise.limitr_attention import (
+    IMAGE_HEAD,
+    REPORT_HEAD,
+    SHARPNESS,
+    Direction,
+    DirectionResult,
+    Variant,
+    attention_logits,
+    direction_backward,
+    direction_forward,
+)
+from distributed_pretrain.alignment.pairwise.memory import KeptMemory, Scratch, memory_to_keep
+from distributed_pretrain.alignment.pairwise.products import (
+    add_product,
+    inverse_lengths,
+    raw_scores,
+)
+from distributed_pretrain.losses.precision import full_precision
+
+# B images of a block, R regions of each, C reports of it, W words of each, D dim; O, I, T and U as
+# in `limitr_attention`.
+
+
+@dataclass(frozen=True)
+class PairWork:
+    """What is to be computed: the blocks, and what no gradient flows to. Rows are sorted."""
+
+    blocks: list[PairBlock]
+    region_mask: Tensor
+    word_mask: Tensor
+    product_dtype: torch.dtype
+    dropout: PairDropout | None
+    chunk_size: int | None
+
+    def scratch(self, dim: int) -> Scratch:
+        """Places for what is made of every word, or of every region, of a block's pairs."""
+        tokens = max(block.pairs * max(block.regions, block.words) for block in self.blocks)
+        return Scratch(tokens * dim, self.product_dtype, self.region_mask.device)
+
+    def kept(self, dim: int, scores_dtype: torch.dtype) -> KeptMemory:
+        """Room for the scores and for a vector of every word and region of every pair."""
+        wanted_bytes = sum(
+            block.pairs
+            * (
+                block.regions * block.words * scores_dtype.itemsize
+                + (block.regions + block.words) * dim * self.product_dtype.itemsize
+            )
+            for block in self.blocks
+        )
+        return memory_to_keep(wanted_bytes, self.chunk_size, self.region_mask.device)
+
+
+@dataclass(frozen=True)
+class _BlockResult:
+    """What forward leaves of a block: its two directions, and the scores if there was room."""
+
+    scores: Tensor | None
+    directions: list[DirectionResult]
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """Totals that the blocks add to, in at least float32.
+
+    `along`: in `paper` how far the gradients of the cosines' vectors point along these, regions
+    and words. No length matters to a cosine, so that `project_` takes it away in the end.
+    """
+
+    regions: Tensor
+    words: Tensor
+    weights: list[Tensor]
+    along: list[Tensor]
+
+    def project_(self, regions: Tensor, words: Tensor, scales: Sequence[Tensor]) -> None:
+        """Take from the gradients what points along the vectors."""
+        totals = self.regions, self.words
+        for total, vectors, along, scale in zip(
+            totals, (regions, words), self.along, scales, strict=True
+        ):
+            total.addcmul_(vectors, (along * -scale.square())[..., None])
+
+
+def pair_logits(
+    regions: Tensor, words: Tensor, work: PairWork, weights: PaperWeights | AuthorsWeights
+) -> tuple[Tensor, Tensor]:
+    """The logits of the words' and of the regions' direction, images x reports each.
+
+    Zeros must stand where words or regions are padded. Differentiable once.
+    """
+    with full_precision(regions):
+        logits: tuple[Tensor, Tensor] = _PairLogits.apply(
+            regions,
+            words,
+            work,
+            type(weights),
+            # Nothing is left to backward where there is none: whole validation sets are compared.
+            torch.is_grad_enabled(),
+            *weights,
+        )
+    return logits
+
+
+class _PairLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        regions: Tensor,
+        words: Tensor,
+        work: PairWork,
+        kind: type[PaperWeights] | type[AuthorsWeights],
+        keep: bool,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        scales = [inverse_lengths(each) for each in (regions, words) if kind is PaperWeights]
+        ctx.save_for_backward(regions, words, *weights, *scales)
+        ctx.work, ctx.kind = work, kind
+        tensors = _Inputs.of(regions, words, scales, work)
+        scratch = work.scratch(regions.shape[-1])
+        aggregation = aggregation_of(kind(*weights), scratch)
+        all_logits = [weights[0].new_empty(len(regions), len(words)) for _ in range(2)]
+        kept = work.kept(regions.shape[-1], weights[0].dtype) if keep else None
+        ctx.results = []
+        for block in work.blocks:
+            scores = tensors.scores(block)
+            # Of all that may be kept they save the most work for their size.
+            kept_scores = None if kept is None else kept.copy(scores)
+            logits = attention_logits(scores, tensors.variant, *tensors.masks(block))
+            directions = []
+            for direction in tensors.directions(block, _exponentials(logits)):
+                result = direction_forward(direction, aggregation, kept, scratch)
+                logits_OI = result.aggregated.logits
+                all_logits[direction.head][block.images, block.reports] = (
+                    logits_OI if direction.words_attend else logits_OI.T
+                )
+                directions.append(result)
+            if keep:
+                ctx.results.append(_BlockResult(kept_scores, directions))
+        return all_logits[0], all_logits[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *d_logits_BA: Tensor) -> tuple[Any, ...]:
+        regions, words, *rest = ctx.saved_tensors
+        weights, scales = rest[: len(ctx.kind._fields)], rest[len(ctx.kind._fields) :]
+        with full_precision(regions):
+            tensors = _Inputs.of(regions, words, scales, ctx.work)
+            scratch = ctx.work.scratch(regions.shape[-1])
+            aggregation = aggregation_of(ctx.kind(*weights), scratch)
+            dtype = weights[0].dtype
+            d_regions, d_words = (
+                torch.zeros_like(values, dtype=dtype) for values in (regions, words)
+            )
+            d_weights = [torch.zeros_like(weight) for weight in weights]
+            along = [torch.zeros_like(scale) for scale in scales]
+            gradients = _Gradients(d_regions, d_words, d_weights, along)
+            for block, result in zip(ctx.work.blocks, ctx.results, strict=True):
+                d_logits = [each[block.images, block.reports] for each in d_logits_BA]
+                _block_backward(block, tensors, aggregation, result, d_logits, gradients, scratch)
+            if scales:
+                gradients.project_(regions, words, scales)
+        return d_regions.to(regions.dtype), d_words.to(words.dtype), None, None, None, *d_weights
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The inputs of all blocks: as they came for the raw scores, and in the products' dtype.
+
+    `scales`: in `paper` 1 over the lengths of the regions and of the words.
+    """
+
+    regions: Tensor
+    words: Tensor
+    product_regions: Tensor
+    product_words: Tensor
+    scales: Sequence[Tensor]
+    work: PairWork
+
+    @classmethod
+    def of(
+        cls, regions: Tensor, words: Tensor, scales: Sequence[Tensor], work: PairWork
+    ) -> _Inputs:
+        dtype = work.product_dtype
+        return cls(regions, words, regions.to(dtype), words.to(dtype), scales, work)
+
+    @property
+    def variant(self) -> Variant:
+        """Whose attention it is."""
+        return "paper" if self.scales else "authors"
+
+    def products(self, block: PairBlock) -> tuple[Tensor, Tensor]:
+        """Regions B R D and words C W D of a block, as they are multiplied."""
+        return (
+            self.product_regions[block.images, : block.regions],
+            self.product_words[block.reports, : block.words],
+        )
+
+    def scores(self, block: PairBlock) -> Tensor:
+        """What `attention_logits` takes, B R C W: λ cosine in `paper`, else raw."""
+        if not self.scales:
+            return raw_scores(
+                self.regions[block.images, : block.regions],
+                self.words[block.reports, : block.words],
+            )
+        # Of cosines a rounding to bfloat16 changes little.
+        regions_BRD, words_CWD = self.products(block)
+        scores = regions_BRD.flatten(0, 1) @ words_CWD.flatten(0, 1).T
+        scores_BRCW = scores.view(*regions_BRD.shape[:2], *words_CWD.shape[:2])
+        return self.scale_(scores_BRCW.to(self.scales[0].dtype), block)
+
+    def scale_(self, scores_BRCW: Tensor, block: PairBlock) -> Tensor:
+        """From products to λ cosine, in place, and from the gradient of the latter to theirs."""
+        region_scale, word_scale = self.scales
+        region_scale_BR = SHARPNESS * region_scale[block.images, : block.regions]
+        scores_BRCW.mul_(region_scale_BR[:, :, None, None])
+        return scores_BRCW.mul_(word_scale[block.reports, : block.words])
+
+    def masks(self, block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
+        """Of regions B R and words C W, where any is padded."""
+        return (
+            self.work.region_mask[block.images, : block.regions] if block.padded_regions else None,
+            self.work.word_mask[block.reports, : block.words] if block.padded_words else None,
+        )
+
+    def directions(self, block: PairBlock, weights: tuple[Tensor, Tensor]) -> Iterator[Direction]:
+        """The words', then the regions' direction."""
+        regions_BRD, words_CWD = self.products(block)
+        word_weights, region_weights = weights
+        dtype = self.work.product_dtype
+        images, reports = block.images, block.reports
+        yield Direction(
+            REPORT_HEAD,
+            words_CWD,
+            self.work.word_mask[reports, : block.words],
+            regions_BRD,
+            word_weights.to(dtype).flatten(2).mT,
+            self._dropout(block, regions_attend=False),
+        )
+        yield Direction(
+            IMAGE_HEAD,
+            regions_BRD,
+            self.work.region_mask[images, : block.regions],
+            words_CWD,
+            region_weights.to(dtype).flatten(0, 1).transpose(0, 1),
+            self._dropout(block, regions_attend=True),
+        )
+
+    def _dropout(self, block: PairBlock, *, regions_attend: bool) -> PairDropout | None:
+        if self.work.dropout is None:
+            return None
+        return self.work.dropout.of_block(
+            block.images, block.reports, regions_attend=regions_attend
+        )
+
+
+def _block_backward(
+    block: PairBlock,
+    tensors: _Inputs,
+    aggregation: Aggregation,
+    result: _BlockResult,
+    d_logits_BC: list[Tensor],
+    gradients: _Gradients,
+    scratch: Scratch,
+) -> None:
+    """Add a block's part to the gradients, from what its two directions gave in forward."""
+    scores = tensors.scores(block) if result.scores is None else result.scores
+    scores.requires_grad_(tensors.variant == "authors")
+    with torch.enable_grad():
+        logits = attention_logits(scores, tensors.variant, *tensors.masks(block))
+    weights = _exponentials(logits)
+    d_regions_BRD = gradients.regions[block.images, : block.regions]
+    d_words_CWD = gradients.words[block.reports, : block.words]
+    d_weights = []
+    directions = tensors.directions(block, weights)
+    for direction, left, d_logits in zip(directions, result.directions, d_logits_BC, strict=True):
+        if direction.words_attend:
+            d_tokens, d_attended, d_logits_OI = d_words_CWD, d_regions_BRD, d_logits
+        else:
+            d_tokens, d_attended, d_logits_OI = d_regions_BRD, d_words_CWD, d_logits.T
+        d_weights_OxITxU = direction_backward(
+            direction,
+            aggregation,
+            left,
+            d_logits_OI,
+            d_tokens,
+            d_attended,
+            gradients.weights,
+            scratch,
+        )
+        d_weights_BRCW = (
+            d_weights_OxITxU.mT.view_as(scores)
+            if direction.words_attend
+            else d_weights_OxITxU.unflatten(1, scores.shape[:2]).permute(1, 2, 0, 3)
+        )
+        d_weights.append(d_weights_BRCW.to(scores.dtype))
+    by_word, by_region = weights
+    d_by_word, d_by_region = d_weights
+    if tensors.variant == "paper":
+        # Both are of the same weights, whose memory is free after this.
+        d_scores = d_by_word.add_(d_by_region).mul_(by_word)
+        along_BRCW = torch.mul(scores, d_scores, out=by_word)
+        along_regions, along_words = gradients.along
+        along_regions[block.images, : block.regions].add_(along_BRCW.sum(dim=(2, 3)))
+        along_words[block.reports, : block.words].add_(along_BRCW.sum(dim=(0, 1)))
+        tensors.scale_(d_scores, block)
+    else:
+        (d_scores,) = torch.autograd.grad(
+            logits, scores, (d_by_word.mul_(by_word), d_by_region.mul_(by_region))
+        )
+    regions_BRD, words_CWD = tensors.products(block)
+    d_flat_scores = d_scores.to(regions_BRD.dtype).flatten(2)
+    flat_words = words_CWD.flatten(0, 1)
+    add_product(d_regions_BRD, d_flat_scores, flat_words.expand(len(regions_BRD), -1, -1))
+    d_words_CWD.add_((d_flat_scores.flatten(0, 1).T @ regions_BRD.flatten(0, 1)).view_as(words_CWD))
+
+
+def _exponentials(logits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """e to the logits of both directions, which in `paper` are the same."""
+    over_regions, over_words = (each.detach() for each in logits)
+    by_word = over_regions.exp()
+    return by_word, by_word if logits[0] is logits[1] else over_words.exp()

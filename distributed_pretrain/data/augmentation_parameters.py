@@ -1,0 +1,147 @@
+"""Random choices for one training sample, drawn on the host from (seed, epoch, sample).
+
+The choices of one stream come from one generator in a fixed order and number (sentence swaps,
+of varying number, last), so that switching one operation off leaves the others as they were.
+Each view has a stream of its own, so that asking for one more changes nothing either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distributed_pretrain.data.crops import Window, central_window, square_crop
+from distributed_pretrain.data.settings import AugmentationConfig
+
+_CROP_ATTEMPTS = 10
+# View, then four numbers an attempt to crop, then flip, affine (4), brightness, contrast, sigma.
+_UNIFORMS = 1 + 4 * _CROP_ATTEMPTS + 8
+
+Stream = Literal["frontal", "lateral", "second_view", "sentence"]
+_STREAM_NUMBERS: dict[Stream, int] = {
+    "frontal": 0x5A,
+    "lateral": 0x1A7,
+    "second_view": 0x2D,
+    "sentence": 0x5E,
+}
+
+Option = TypeVar("Option")
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentationDraw:
+    """One sample's augmentation; operations that are off have values that change nothing.
+
+    Positive angles turn clockwise as seen; translations are fractions of the model's image side.
+    """
+
+    window: Window
+    flip: bool
+    rotation_degrees: float
+    translation_x: float
+    translation_y: float
+    scale: float
+    brightness: float
+    contrast: float
+    blur_sigma_px: float
+
+    def unwarped(self) -> NDArray[np.float64]:
+        """The affine map (2, 3) from a position after flip and affine warp to the one before.
+
+        Positions are (x, y) in [0, 1] from the upper left corner: p -> A (p - c - t) + c with
+        A = F R(-angle) / scale, F the flip, t the translation and c the centre.
+        """
+        angle = math.radians(self.rotation_degrees)
+        cosine, sine = math.cos(angle) / self.scale, math.sin(angle) / self.scale
+        linear = np.array([[cosine, sine], [-sine, cosine]])
+        if self.flip:
+            linear[0] *= -1
+        centre = np.array([0.5, 0.5])
+        moved = centre + np.array([self.translation_x, self.translation_y])
+        return np.concatenate([linear, (centre - linear @ moved)[:, None]], axis=1)
+
+
+class SampleDraws:
+    """The random choices of one sample in one epoch, as far as they concern one stream."""
+
+    def __init__(self, *, seed: int, epoch: int, position: int, stream: Stream = "frontal") -> None:
+        number = _STREAM_NUMBERS[stream]
+        state = np.random.SeedSequence((seed, epoch, position, number))
+        self._random = np.random.Generator(np.random.Philox(state))
+        self._uniforms: NDArray[np.float64] = self._random.random(_UNIFORMS)
+
+    def choose(self, options: Sequence[Option]) -> Option:
+        """One of `options` (a study's images of a view, a report's sentences)."""
+        return options[int(self._uniforms[0] * len(options))]
+
+    def augmentation(
+        self, config: AugmentationConfig, *, width: int, height: int
+    ) -> AugmentationDraw:
+        """The augmentation of a stored image of `width` x `height` pixels."""
+        crops, (flip, turn, right, down, scale, brightness, contrast, sigma) = np.split(
+            self._uniforms[1:], [4 * _CROP_ATTEMPTS]
+        )
+        reach = config.translation_fraction if config.affine else 0.0
+        return AugmentationDraw(
+            window=_crop(config, crops.reshape(_CROP_ATTEMPTS, 4), width, height),
+            flip=config.horizontal_flip and bool(flip < config.flip_probability),
+            rotation_degrees=_between(config.rotation_degrees, turn) if config.affine else 0.0,
+            translation_x=_between((-reach, reach), right),
+            translation_y=_between((-reach, reach), down),
+            scale=_between(config.scale, scale) if config.affine else 1.0,
+            brightness=_between(config.brightness, brightness)
+            if config.brightness_contrast
+            else 1.0,
+            contrast=_between(config.contrast, contrast) if config.brightness_contrast else 1.0,
+            blur_sigma_px=_between(config.blur_sigma_px, sigma) if config.gaussian_blur else 0.0,
+        )
+
+    def swap_sentences(self, sentences: Sequence[str], probability: float) -> tuple[str, ...]:
+        """`sentences` after a Geometric(probability) number of random swaps, counted from 0."""
+        swapped = list(sentences)
+        if len(swapped) < 2:
+            return tuple(swapped)
+        for _ in range(int(self._random.geometric(probability)) - 1):
+            first, second = self._random.choice(len(swapped), size=2, replace=False)
+            swapped[first], swapped[second] = swapped[second], swapped[first]
+        return tuple(swapped)
+
+
+def _between(bounds: tuple[float, float], uniform: float) -> float:
+    low, high = bounds
+    return float(low + (high - low) * uniform)
+
+
+def _crop(
+    config: AugmentationConfig, uniforms: NDArray[np.float64], width: int, height: int
+) -> Window:
+    if config.crop == "random_resized":
+        return _random_resized_crop(config, uniforms, width, height)
+    if config.crop == "padded_crop":
+        across, down = uniforms[0, 2:].tolist()
+        return square_crop(
+            width, height, fraction=config.padded_crop_fraction, across=across, down=down
+        )
+    return central_window(width, height, fraction=config.evaluation_crop_fraction)
+
+
+def _random_resized_crop(
+    config: AugmentationConfig, uniforms: NDArray[np.float64], width: int, height: int
+) -> Window:
+    """torchvision's RandomResizedCrop: the first of ten tries that fits, else a central crop."""
+    low, high = config.crop_aspect_ratio
+    for area_draw, ratio_draw, left_draw, top_draw in uniforms.tolist():
+        area = width * height * _between(config.crop_area_fraction, area_draw)
+        ratio = math.exp(_between((math.log(low), math.log(high)), ratio_draw))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(left_draw * (width - w + 1)), int(top_draw * (height - h + 1))
+            return Window(left, top, w, h)
+    ratio = min(max(width / height, low), high)
+    w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+    return Window((width - w) // 2, (height - h) // 2, w, h)

@@ -1,0 +1,133 @@
+"""The page of a comparison, made from its results and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from data_shards.records.manifest import write_text_atomically
+from distributed_pretrain.experiments.expectations import Check, check_expectations
+from distributed_pretrain.experiments.measures import TABLE, Measure
+from distributed_pretrain.experiments.pages.comparison_charts import draw_comparison
+from distributed_pretrain.experiments.results import Results, RunResult, values_of
+from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig, Supervision
+from distributed_pretrain.experiments.statistics import estimate
+
+NOT_YET_RUN = "not yet run"
+LEARNS_FROM: dict[Supervision, str] = {
+    "reports": "reports",
+    "images": "images",
+    "labels": "labels",
+    "none": "nothing",
+}
+
+
+def write_page(config: ComparisonConfig, results: Results, *, command: str) -> str:
+    """Write the page and the picture beside it; return the table and the checks as text."""
+    picture = config.page.with_suffix(".png")
+    config.page.parent.mkdir(parents=True, exist_ok=True)
+    draw_comparison(picture, config.methods, results)
+    checks = check_expectations(config.methods, results)
+    text = "\n\n".join(
+        [
+            f"# {config.title}",
+            _introduction(config, results, command),
+            _table(config, results),
+            f"![Every run, and the similarity of regions by distance]({picture.name})",
+            "## Expected from the papers",
+            _checks(checks),
+            *config.notes,
+            "## How to read it",
+            _definitions(config, results),
+        ]
+    )
+    write_text_atomically(config.page, text + "\n")
+    return f"{_table(config, results)}\n\n{_checks(checks)}\n\nwritten to {config.page}"
+
+
+def _introduction(config: ComparisonConfig, results: Results, command: str) -> str:
+    runs = [run for each in results.values() for run in each]
+    wanted = len(config.methods) * len(config.seeds)
+    lines = [
+        f"Made by `{command}` from {len(runs)} of {wanted} runs "
+        f"({len(config.methods)} rows, seeds {', '.join(map(str, config.seeds))})."
+    ]
+    if runs:
+        seconds = sum(run.pretrain_cpu_seconds + run.evaluate_cpu_seconds for run in runs)
+        lines.append(
+            f"{_machines(runs)}; {seconds / 3600:.1f} core-hours in all. Small encoders from "
+            f"scratch, {_range([run.image_size_px for run in runs])} px, "
+            f"{_range([run.steps for run in runs if run.steps])} steps of "
+            f"{_range([run.global_batch for run in runs])} studies, on the synthetic chests of "
+            f"`{config.shards_profile}`: orders within this table can be compared with the "
+            "papers', figures cannot."
+        )
+    return " ".join(lines)
+
+
+def _machines(runs: Sequence[RunResult]) -> str:
+    return ", ".join(sorted({run.machine for run in runs}))
+
+
+def _range(values: Sequence[int]) -> str:
+    if not values:
+        return NOT_YET_RUN
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _table(config: ComparisonConfig, results: Results) -> str:
+    head = ["", "learns from", *(measure.title for measure in TABLE), "runs", "CPU s a run"]
+    rows = [_row(method, results.get(method.name, ())) for method in config.methods]
+    return _markdown([head, ["---"] * len(head), *rows])
+
+
+def _row(method: ComparedMethod, runs: Sequence[RunResult]) -> list[str]:
+    if not runs:
+        figures = [NOT_YET_RUN] * len(TABLE) + ["0", ""]
+    else:
+        seconds = fmean(run.pretrain_cpu_seconds + run.evaluate_cpu_seconds for run in runs)
+        figures = [*(_cell(runs, measure) for measure in TABLE), str(len(runs)), f"{seconds:.0f}"]
+    return [method.title, LEARNS_FROM[method.supervision], *figures]
+
+
+def _cell(runs: Sequence[RunResult], measure: Measure) -> str:
+    values = values_of(runs, measure.key)
+    return measure.show_estimate(estimate(list(values.values()))) if values else "-"
+
+
+def _checks(checks: Sequence[Check]) -> str:
+    rows = [[check.expectation, f"**{check.verdict}**", check.figures] for check in checks]
+    return _markdown([["expected", "", "figures"], ["---"] * 3, *rows])
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _definitions(config: ComparisonConfig, results: Results) -> str:
+    samples = {int(run.metrics["samples"]) for each in results.values() for run in each}
+    studies = _range(sorted(samples)) if samples else "all"
+    subsets = (
+        f"the mean over {config.labelled_subsets} disjoint sets of {config.labelled_studies}"
+        if config.labelled_subsets > 1
+        else f"{config.labelled_studies}"
+    )
+    labels = ", ".join(config.labels) or "all labels"
+    return f"""\
+- Mean over seeds ± half of the 95% confidence interval, 1.96 std(ddof=1) / sqrt(n), in per cent
+  except for the CNR. It tells how far other seeds may lie, and with three of them roughly; not how
+  far other test studies would.
+- Checks take differences seed by seed. *Holds*: the interval of the difference lies above 0;
+  *within noise*: it holds 0; *does not hold*: it lies below.
+- All metrics are of {studies} held-out studies, for the weights after the last step.
+- R@k: mean of both directions; identical reports count as one. Guessing finds about
+  k / studies.
+- Grounding CNR: contrast of a phrase's heat inside its box to outside, signed. Without local losses
+  LoVT's heat goes through an alignment that nothing has trained.
+- Linear Dice and AUROC: a linear head on the frozen feature map (on its mean for AUROC), fitted to
+  few labelled training studies ({subsets}), since labels
+  are what pre-training is to save. Means over the classes with masks, and over {labels}.
+- Figure 3 (LoVT, ECCV 2022): cosines of the feature map's cells y, all pairs of an image's cells,
+  by their distance over the grid's diagonal, rounded to 0.1; the first {config.figure_images} test
+  studies. The paper's curves fall up to 0.6 and may rise beyond, between opposite borders."""

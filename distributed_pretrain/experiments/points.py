@@ -1,0 +1,164 @@
+"""The tasks of a sweep: every combination of what its words leave open."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import yaml
+
+from data_shards.errors import InputError
+
+LONGEST_NAME = 120
+# What the profile or run folder of a command is called in a table.
+SUBJECT = "of"
+_OPENING, _CLOSING = "[{(", "]})"
+# A run folder may have a = in its name, but comes with its path.
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One task: the words of its command, and the values that tell it from the others."""
+
+    words: tuple[str, ...]
+    values: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """A folder's name made of the values; long ones end in a hash."""
+        shown = [
+            Path(value).name.removesuffix(".yaml") if key == SUBJECT else f"{key}={value}"
+            for key, value in self.values.items()
+        ]
+        name = re.sub(r"[^A-Za-z0-9_.,=+-]+", "-", "__".join(shown)).strip("-") or "only"
+        if len(name) <= LONGEST_NAME:
+            return name
+        whole = repr(sorted(self.values.items()))
+        return f"{name[: LONGEST_NAME - 9]}-{sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def read_points(
+    words: Sequence[str], *, rows: Sequence[dict[str, str]] = (), parts: int | None = None
+) -> list[Point]:
+    """The grid of `words`, times `rows`, each a set of overrides that belong together.
+
+    In `key=a,b` and `PROFILE_1.yaml,PROFILE_2.yaml`, commas outside brackets and quotes separate
+    values, and `'runs/seeds/*'` is each path of that pattern; the last key varies fastest. `{i}`
+    and `{n}` in a word stand for 1..`parts` and `parts`. Raises InputError for two tasks of the
+    same name, a pattern that nothing matches, and braces without `parts`.
+    """
+    axes = [_axis(word) for word in words]
+    axes.append([(dict(row), _overrides(row)) for row in rows or [{}]])
+    if any("{i}" in word for word in words) != (parts is not None):
+        raise InputError("{i} and {n} in a command go with --parts N, and --parts with {i}/{n}")
+    points: list[Point] = []
+    for choice in itertools.product(*axes):
+        values = {key: value for each, _ in choice for key, value in each.items()}
+        said = tuple(word for _, chosen in choice for word in chosen)
+        points += _parts(said, values, parts) if parts else [Point(said, values)]
+    _refuse_equal_names(points)
+    return points
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with dotted keys in its first line, or of a YAML list of mappings.
+
+    Raises InputError for anything else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file: expected CSV or YAML") from error
+    if path.suffix == ".csv":
+        rows = [dict(row) for row in csv.DictReader(text.splitlines(), skipinitialspace=True)]
+        if not rows or any(None in row or None in row.values() for row in rows):
+            raise InputError(f"{path}: a first line of keys, then as many values in every line")
+        return rows
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not (values and isinstance(values, list) and all(isinstance(row, dict) for row in values)):
+        raise InputError(f"{path}: expected a list of mappings, `- {{seed: 1, data.views: ...}}`")
+    return [{str(key): _as_written(value) for key, value in row.items()} for row in values]
+
+
+def _as_written(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+    )
+
+
+def _overrides(row: dict[str, str]) -> tuple[str, ...]:
+    return tuple(f"{key}={value}" for key, value in row.items())
+
+
+def _axis(word: str) -> list[tuple[dict[str, str], tuple[str, ...]]]:
+    """What one word may be: the values to tell it by, and the word itself."""
+    is_override = _OVERRIDE.match(word)
+    key, value = word.split("=", 1) if is_override else (SUBJECT, word)
+    choices = list(_split(value))
+    if not is_override:
+        choices = [path for choice in choices for path in _matching(choice)]
+    if len(choices) == 1:
+        return [({}, (choices[0],) if not is_override else (word,))]
+    prefix = f"{key}=" if is_override else ""
+    return [({key: choice}, (prefix + choice,)) for choice in choices]
+
+
+def _matching(pattern: str) -> list[str]:
+    """The paths that a pattern with * stands for, or the word itself."""
+    if "*" not in pattern:
+        return [pattern]
+    path = Path(pattern)
+    found = sorted(str(each) for each in Path(path.anchor).glob(pattern[len(path.anchor) :]))
+    if not found:
+        raise InputError(f"{pattern}: nothing there is called so")
+    return found
+
+
+def _split(text: str) -> Iterator[str]:
+    """`text` cut at the commas outside brackets and quotes."""
+    depth, quote, piece = 0, "", ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in _OPENING:
+            depth += 1
+        elif letter in _CLOSING:
+            depth -= 1
+        elif letter == "," and depth == 0:
+            yield piece.strip()
+            piece = ""
+            continue
+        piece += letter
+    yield piece.strip()
+
+
+def _parts(words: Sequence[str], values: dict[str, str], parts: int) -> Iterator[Point]:
+    for part in range(1, parts + 1):
+        said = tuple(word.replace("{i}", str(part)).replace("{n}", str(parts)) for word in words)
+        yield Point(said, values | {"part": f"{part}-of-{parts}"})
+
+
+def _refuse_equal_names(points: Sequence[Point]) -> None:
+    seen: dict[str, Point] = {}
+    for point in points:
+        twin = seen.setdefault(point.name, point)
+        if twin is not point:
+            raise InputError(
+                f"two tasks would be called {point.name}: {' '.join(twin.words)} and "
+                f"{' '.join(point.words)}: give a value once, and profiles different names"
+            )

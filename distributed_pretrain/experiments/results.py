@@ -1,0 +1,85 @@
+"""What a comparison has measured so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeAlias
+
+from pydantic import ValidationError
+
+from data_shards.profiles import Config
+from data_shards.records.manifest import write_text_atomically
+from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob
+from distributed_pretrain.measures.region_similarity import SimilarityAtDistance
+
+
+class RunResult(Config):
+    """Figures of one run: fractions, and contrasts for grounding.
+
+    `job` is a hash of all settings it was made with. `pretrain_cpu_seconds` and
+    `evaluate_cpu_seconds` count all threads, of the last start of the run where there were several.
+    """
+
+    job: str
+    method: str
+    seed: int
+    metrics: dict[str, float]
+    region_similarity: tuple[SimilarityAtDistance, ...]
+    steps: int
+    global_batch: int
+    image_size_px: int
+    pretrain_cpu_seconds: float
+    evaluate_cpu_seconds: float
+    machine: str
+
+
+Results: TypeAlias = dict[str, tuple[RunResult, ...]]
+
+
+class _ResultsFile(Config):
+    title: str
+    methods: dict[str, tuple[RunResult, ...]]
+
+
+def fingerprint(job: RunJob) -> str:
+    """A hash of what decides a run's figures; where its folder lies does not."""
+    pretrain = job.pretrain.model_copy(update={"run_folder": Path()})
+    text = job.model_copy(update={"pretrain": pretrain}).model_dump_json()
+    return sha256(text.encode()).hexdigest()
+
+
+def read_result(job: RunJob) -> RunResult | None:
+    """The figures of a run of exactly these settings; None when there are none yet."""
+    try:
+        result = RunResult.model_validate_json(job.result.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    return result if result.job == fingerprint(job) else None
+
+
+def collect(config: ComparisonConfig, jobs: Sequence[RunJob]) -> Results:
+    """The results there are, by method in the order of the table and then by seed."""
+    found: Results = {method.name: () for method in config.methods}
+    for job in jobs:
+        result = read_result(job)
+        if result is not None:
+            found[job.method] += (result,)
+    return found
+
+
+def write_results(path: Path, title: str, results: Results) -> None:
+    """All figures as one JSON file."""
+    text = _ResultsFile(title=title, methods=results).model_dump_json(indent=1)
+    write_text_atomically(path, text + "\n")
+
+
+def values_of(results: Sequence[RunResult], metric: str) -> dict[int, float]:
+    """A metric by seed, of the runs that have it."""
+    return {
+        each.seed: each.metrics[metric]
+        for each in results
+        if math.isfinite(each.metrics.get(metric, math.nan))
+    }

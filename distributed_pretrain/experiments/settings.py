@@ -1,0 +1,119 @@
+"""What a comparison of methods trains, and how it is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from data_shards.profiles import Config, load_profile
+from distributed_pretrain.pretrain.settings import PretrainConfig
+
+# What a method learns from; `none` is a starting point.
+Supervision = Literal["reports", "images", "labels", "none"]
+
+
+class ComparedMethod(Config):
+    """One row of the table: a pre-training profile with the overrides that make it this row."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    title: str
+    supervision: Supervision
+    profile: Path
+    overrides: tuple[str, ...] = ()
+
+
+class ComparisonConfig(Config):
+    """Every method times every seed: trained, evaluated, collected in `output`, told on `page`.
+
+    `shards_profile` is built into `shards`, which all runs use. The linear tasks are fitted
+    `labelled_subsets` times, each time to other `labelled_studies` training studies, and averaged;
+    `labels` are those to tell (none: all).
+    `processes` runs go on at a time with `threads` each (null: one for each core). `only` names
+    the methods to train now; the page always tells of all.
+    """
+
+    title: str
+    output: Path
+    page: Path
+    shards_profile: Path
+    shards: Path
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0, 1, 2)
+    labelled_studies: PositiveInt = 100
+    labelled_subsets: PositiveInt = 3
+    labels: tuple[str, ...] = ()
+    figure_images: PositiveInt = 100
+    processes: PositiveInt | None = None
+    threads: PositiveInt = 1
+    methods: Annotated[tuple[ComparedMethod, ...], Field(min_length=1)]
+    only: tuple[str, ...] = ()
+    notes: tuple[str, ...] = Field((), description="paragraphs for the page, beneath the checks")
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        names = [method.name for method in self.methods]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{twice[0]!r} is the name of two methods")
+        if unknown := [name for name in self.only if name not in names]:
+            raise ValueError(f"only: {unknown[0]!r} is none of {', '.join(names)}")
+        return self
+
+    @property
+    def wanted(self) -> tuple[ComparedMethod, ...]:
+        """The methods to train now."""
+        return tuple(each for each in self.methods if not self.only or each.name in self.only)
+
+
+class RunJob(Config):
+    """One run of a comparison, as its process reads it; `result` is written when all is done."""
+
+    method: str
+    seed: NonNegativeInt
+    pretrain: PretrainConfig
+    labelled_studies: PositiveInt
+    labelled_subsets: PositiveInt
+    labels: tuple[str, ...]
+    figure_images: PositiveInt
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.pretrain.run_folder
+
+    @property
+    def result(self) -> Path:
+        """Where the run's figures go."""
+        return self.folder / "result.json"
+
+
+def jobs_of(config: ComparisonConfig, overrides: tuple[str, ...] = ()) -> tuple[RunJob, ...]:
+    """The runs to be made, all methods of the first seed first.
+
+    `overrides` come after each method's own. Raises InputError for a profile that is not there or
+    not valid.
+    """
+    return tuple(
+        RunJob(
+            method=method.name,
+            seed=seed,
+            pretrain=_pretrain_config(config, method, seed, overrides),
+            labelled_studies=config.labelled_studies,
+            labelled_subsets=config.labelled_subsets,
+            labels=config.labels,
+            figure_images=config.figure_images,
+        )
+        for seed in config.seeds
+        for method in config.wanted
+    )
+
+
+def _pretrain_config(
+    config: ComparisonConfig, method: ComparedMethod, seed: int, overrides: tuple[str, ...]
+) -> PretrainConfig:
+    fixed = (
+        f"run_folder={config.output / method.name / f'seed_{seed}'}",
+        f"seed={seed}",
+        f"data.shards={config.shards}",
+    )
+    return load_profile(PretrainConfig, method.profile, (*method.overrides, *overrides, *fixed))

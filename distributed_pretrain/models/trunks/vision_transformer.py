@@ -1,0 +1,135 @@
+"""Vision transformer trunks: torchvision's, with a map of patches instead of a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.vision_transformer import EncoderBlock, VisionTransformer
+
+from data_shards.errors import InputError
+from distributed_pretrain.models.pooling import attention_of_first_token
+
+
+class _Size(NamedTuple):
+    patch_px: int
+    layers: int
+    heads: int
+    dim: int
+    mlp_dim: int
+
+
+_SIZES = {
+    "vit_b_16": _Size(16, 12, 12, 768, 3072),
+    "vit_b_32": _Size(32, 12, 12, 768, 3072),
+    "vit_l_16": _Size(16, 24, 16, 1024, 4096),
+    "vit_l_32": _Size(32, 24, 16, 1024, 4096),
+    "vit_h_14": _Size(14, 32, 16, 1280, 5120),
+}
+VISION_TRANSFORMERS = tuple(_SIZES)
+# The size the position embeddings of torchvision's IMAGENET1K_V1 weights were made for.
+_PRETRAINED_SIZE_PX = 224
+
+
+@dataclass(frozen=True)
+class PatchTokens:
+    """What a vision transformer makes of images, after its last norm.
+
+    `class_attention` is what the class token pays each patch (row-major) in the last layer, the
+    mean over heads; it sums to less than 1, as the class token also attends to itself, and has no
+    gradient.
+    """
+
+    class_token: Float[Tensor, "batch channels"]
+    patches: Float[Tensor, "batch channels rows columns"]
+    class_attention: Float[Tensor, "batch patches"]
+
+
+class VisionTransformerTrunk(VisionTransformer):
+    """torchvision's vision transformer without its classifier, at any multiple of the patch size.
+
+    Parameters have torchvision's names, and at 224 px the function is the same, so that weights go
+    both ways. At other sizes the position embeddings are resized (bicubic) like an image.
+    """
+
+    def __init__(self, name: str, *, layers: int | None = None) -> None:
+        size = _SIZES[name]
+        super().__init__(
+            image_size=_PRETRAINED_SIZE_PX,
+            patch_size=size.patch_px,
+            num_layers=size.layers if layers is None else layers,
+            num_heads=size.heads,
+            hidden_dim=size.dim,
+            mlp_dim=size.mlp_dim,
+        )
+        del self.heads
+        self.channels = size.dim
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        """The map of patches, at 1/16 (or 1/14, 1/32) of the images' size.
+
+        Raises InputError when a side of the images is no multiple of the patch.
+        """
+        tokens, grid = self._embed(images)
+        encoded: Tensor = self.encoder.ln(self.encoder.layers(tokens))
+        return _as_map(encoded, grid)
+
+    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> PatchTokens:
+        """The map of patches, the class token, and where this one looks; errors as in `forward`."""
+        tokens, grid = self._embed(images)
+        *first, last = self.encoder.layers
+        for layer in first:
+            tokens = layer(tokens)
+        attention = _class_attention(last, tokens)
+        encoded = self.encoder.ln(last(tokens))
+        return PatchTokens(encoded[:, 0], _as_map(encoded, grid), attention)
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Class token and patches with their positions added, and the grid of the patches."""
+        height, width = images.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            fitting = max(1, round(height / self.patch_size)) * self.patch_size
+            raise InputError(
+                f"images of {width} x {height} px are not cut into whole patches of "
+                f"{self.patch_size} px: use data.image_size_px={fitting}"
+            )
+        patches: Tensor = self.conv_proj(images)
+        grid = (int(patches.shape[2]), int(patches.shape[3]))
+        tokens = torch.cat(
+            [self.class_token.expand(len(images), -1, -1), patches.flatten(2).mT], dim=1
+        )
+        return tokens + self._positions(grid), grid
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        own: Tensor = self.encoder.pos_embedding
+        side = self.image_size // self.patch_size
+        if grid == (side, side):
+            return own
+        of_class, of_patches = own[:, :1], own[:, 1:]
+        as_image = of_patches.mT.unflatten(2, (side, side))
+        resized = F.interpolate(as_image, grid, mode="bicubic", align_corners=False)
+        return torch.cat([of_class, resized.flatten(2).mT], dim=1)
+
+
+def _as_map(encoded: Tensor, grid: tuple[int, int]) -> Tensor:
+    last_map: Tensor = encoded[:, 1:].mT.unflatten(2, grid)
+    return last_map
+
+
+@torch.no_grad()
+def _class_attention(layer: EncoderBlock, tokens: Tensor) -> Tensor:
+    attention: nn.MultiheadAttention = layer.self_attention
+    query, key, _ = attention.in_proj_weight.chunk(3)
+    query_bias, key_bias, _ = attention.in_proj_bias.chunk(3)
+    normed = layer.ln_1(tokens)
+    return attention_of_first_token(
+        F.linear(normed[:, 0], query, query_bias),
+        F.linear(normed, key, key_bias),
+        heads=attention.num_heads,
+    )[:, 1:]

@@ -1,0 +1,298 @@
+"""Checkpoints on disk: written atomically, checked before use, without pickle.
+
+    checkpoints/step_00001000/model.safetensors      weights and running statistics
+                              optimizer.safetensors  its tensors, by their path in the state dict
+                              optimizer.json         the state dict around them
+                              state.json             counters, scores, config, library versions
+                              COMPLETE               written last: sha256 of each other file
+    checkpoints/last, checkpoints/best               links to step folders
+
+A folder is filled under another name and renamed when whole, so `step_...` never holds half
+a checkpoint even if the machine dies. Saving off the critical path is `checkpoint_writer`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from data_shards.errors import InputError
+from distributed_pretrain.run_folder.tensor_files import (
+    join_tensors,
+    safetensors_content,
+    split_tensors,
+    write_hashed,
+)
+
+MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE, MARKER = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "optimizer.json",
+    "state.json",
+    "COMPLETE",
+)
+
+
+@dataclass
+class TrainingState:
+    """What decides the future besides weights, optimizer and config.
+
+    `manifest_sha256` says which shards the run learns from. Dropout is seeded by (seed, step,
+    rank) and the data by (seed, epoch, sample), so no generator state is among it.
+    `skipped_steps` counts the batches left out for a non-finite loss or gradient,
+    `consecutive_skips` those since the last update, and `rewinds` the returns to a checkpoint.
+    """
+
+    step: int = 0
+    samples_consumed: int = 0
+    best_score: float | None = None
+    stopping_reference: float | None = None
+    validations_without_improvement: int = 0
+    plateau_reference: float | None = None
+    validations_on_plateau: int = 0
+    learning_rate_reductions: int = 0
+    finished: bool = False
+    manifest_sha256: str = ""
+    skipped_steps: int = 0
+    consecutive_skips: int = 0
+    rewinds: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory, its tensors on any device (on the CPU when loaded)."""
+
+    state: TrainingState
+    config: dict[str, Any]
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+class DamagedCheckpointError(InputError):
+    """A checkpoint folder whose marker or checksums do not hold."""
+
+
+def save_checkpoint(
+    folder: Path,
+    checkpoint: Checkpoint,
+    *,
+    keep: int,
+    is_best: bool,
+    after_piece: Callable[[], object] = lambda: None,
+) -> Path:
+    """Write `folder/step_<n>` atomically, point `last` (and `best`) at it, drop old ones.
+
+    Keeps the newest `keep`, the best, and the newest from before skipped steps. Raises InputError
+    for a full disk and the like, with the previous checkpoints untouched and nothing half-written
+    left. `after_piece` is called after each mebibyte or two: a writer in the background rests.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_remains(folder)
+    final = step_folder(folder, checkpoint.state.step)
+    partial, replaced = final.with_suffix(".partial"), final.with_suffix(".replaced")
+    try:
+        partial.mkdir()
+        digests = {
+            name: write_hashed(partial / name, content, after_piece=after_piece)
+            for name, content in _content(checkpoint).items()
+        }
+        write_hashed(partial / MARKER, [_json(digests)])
+        _sync(partial)
+        if final.exists():
+            final.rename(replaced)  # a rename is over at once, and a removal is not
+        partial.rename(final)
+        point_link(folder / "last", final)
+        if is_best:
+            point_link(folder / "best", final)
+        _sync(folder)
+    except OSError as error:
+        raise InputError(
+            f"{final}: not written ({error.strerror}): free some space, then the same command goes "
+            "on from the previous checkpoint"
+        ) from error
+    finally:
+        _remove_remains(folder)
+    state = checkpoint.state
+    _drop_old(folder, keep, last_good_step=state.step - state.consecutive_skips)
+    return final
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in one step folder (or link). Raises DamagedCheckpointError, naming it."""
+    check_intact(folder)
+    document = json.loads((folder / STATE_FILE).read_text())
+    return Checkpoint(
+        state=TrainingState(**document["state"]),
+        config=document["config"],
+        model=load_file(folder / MODEL_FILE),
+        optimizer=join_tensors(
+            json.loads((folder / OPTIMIZER_TREE_FILE).read_text()),
+            load_file(folder / OPTIMIZER_FILE),
+        ),
+    )
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """Only the model weights of one step folder (or link), after the same checks."""
+    check_intact(folder)
+    return load_file(folder / MODEL_FILE)
+
+
+def find_latest_intact(
+    folder: Path, *, until_step: int | None = None
+) -> tuple[Path | None, dict[Path, str]]:
+    """The newest intact step folder, and for each newer, damaged one the complaint.
+
+    With `until_step` later ones are not looked at.
+    """
+    damaged = {}
+    for candidate in reversed(_step_folders(folder)):
+        if until_step is not None and step_of(candidate) > until_step:
+            continue
+        try:
+            check_intact(candidate)
+        except DamagedCheckpointError as error:
+            damaged[candidate] = str(error)
+        else:
+            return candidate, damaged
+    return None, damaged
+
+
+def drop_checkpoints_after(folder: Path, step: int) -> None:
+    """Delete the step folders of a future that was abandoned, and point `last` before it.
+
+    A `best` in that future is gone too.
+    """
+    for candidate in _step_folders(folder):
+        if step_of(candidate) > step:
+            _delete(candidate)
+        else:
+            point_link(folder / "last", candidate)
+    best = folder / "best"
+    if best.is_symlink() and not best.exists():
+        best.unlink()
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where `save_checkpoint` puts the checkpoint of a step."""
+    return folder / f"step_{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step that a step folder's name says."""
+    return int(folder.name.removeprefix("step_"))
+
+
+def check_intact(folder: Path) -> None:
+    """Raise DamagedCheckpointError unless the marker is there and every checksum holds."""
+    marker = folder / MARKER
+    if not marker.is_file():
+        raise DamagedCheckpointError(f"checkpoint {folder}: no {MARKER} marker: not used")
+    try:
+        digests = json.loads(marker.read_text())
+    except ValueError as error:
+        raise DamagedCheckpointError(f"checkpoint {folder}: {MARKER} is damaged") from error
+    for name in _CONTENT:
+        path = folder / name
+        if not path.is_file():
+            raise DamagedCheckpointError(f"checkpoint {folder}: {name} is missing: not used")
+        if digests.get(name) != _sha256(path):
+            raise DamagedCheckpointError(
+                f"checkpoint {folder}: {name} does not match its checksum: not used"
+            )
+
+
+def first_difference(old: Any, new: Any, path: str = "") -> str | None:
+    """The dotted path of the first value in which two plain configs differ, or None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            found = first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return None
+    return None if old == new else f"{path} ({old!r} then, {new!r} now)"
+
+
+_CONTENT = (MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE)
+
+
+def _content(checkpoint: Checkpoint) -> dict[str, Iterable[bytes | memoryview]]:
+    """What each of the files holds."""
+    tree, tensors = split_tensors(checkpoint.optimizer)
+    state = {
+        "state": asdict(checkpoint.state),
+        "config": checkpoint.config,
+        "versions": {name: version(name) for name in ("torch", "transformers", "radalign")},
+    }
+    return {
+        MODEL_FILE: safetensors_content(checkpoint.model),
+        OPTIMIZER_FILE: safetensors_content(tensors),
+        OPTIMIZER_TREE_FILE: [json.dumps(tree).encode()],
+        STATE_FILE: [_json(state)],
+    }
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=1).encode()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def point_link(link: Path, target: Path) -> None:
+    """Make `link` a relative link to its neighbour `target`, atomically."""
+    temporary = link.with_name(link.name + ".partial")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.name)
+    temporary.replace(link)
+
+
+def _remove_remains(folder: Path) -> None:
+    """Remove what a save that was cut short left behind: nobody else writes here."""
+    for partial in folder.glob("step_*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
+    for replaced in folder.glob("step_*.replaced"):
+        if replaced.with_suffix("").exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(replaced.with_suffix(""))
+
+
+def _drop_old(folder: Path, keep: int, *, last_good_step: int) -> None:
+    """Spares the best, and the newest from before skipped steps: a rewind goes back to it."""
+    best = folder / "best"
+    spared = [best.resolve()] if best.exists() else []
+    good = [each for each in _step_folders(folder) if step_of(each) <= last_good_step]
+    spared += [each.resolve() for each in good[-1:]]
+    for old in _step_folders(folder)[:-keep]:
+        if old.resolve() not in spared:
+            _delete(old)
+
+
+def _delete(old: Path) -> None:
+    (old / MARKER).unlink(missing_ok=True)  # a half-deleted folder must not look whole
+    shutil.rmtree(old)
+
+
+def _step_folders(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step_" + "[0-9]" * 8))

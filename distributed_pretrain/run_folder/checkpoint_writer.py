@@ -1,0 +1,153 @@
+"""Checkpoints written while training goes on.
+
+Training stops for one copy in memory and nothing else: hashing, writing and waiting for the disk
+are the work of a background thread that gives way to training where processor time is short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distributed_pretrain.run_folder.checkpoint import Checkpoint, save_checkpoint
+from distributed_pretrain.run_folder.tensor_files import join_tensors, split_tensors
+
+# Training goes first where both want a core; the lowest priority of all would never end a save on
+# a machine that others use too.
+_NICENESS_ABOVE_TRAINING = 10
+
+# After each mebibyte, which takes about two milliseconds: a fifth of a core is little even where
+# training has two, and 2 GB take some 35 seconds (docs/measurements.md).
+REST_SECONDS = 0.01
+
+
+class CheckpointWriter:
+    """Saves into `folder` as `save_checkpoint` does, keeping the newest `keep` and the best.
+
+    Only rank 0 has one. One save is under way at a time. What a save raises (InputError for a
+    full disk and the like) comes out of the next `save`, `wait` or `close`, once. It holds a
+    second copy of the state in the CPU's memory, page-locked where the state is on a GPU.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        while_writing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """`while_writing` is entered around each save, in the background thread."""
+        self._while_writing = while_writing
+        # Somebody waits for the save: no more rests.
+        self._awaited = threading.Event()
+        self._folder = folder
+        self._keep = keep
+        self._snapshot = CheckpointSnapshot()
+        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_give_way_to_training)
+        self._under_way: Future[Path] | None = None
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether a save is still being written."""
+        return self._under_way is not None and not self._under_way.done()
+
+    def save(self, checkpoint: Checkpoint, *, is_best: bool) -> None:
+        """Copy `checkpoint` and return; it may change from then on.
+
+        Waits for an earlier save, and raises what that raised, with nothing new saved.
+        """
+        self.wait()
+        snapshot = self._snapshot.take(checkpoint)
+        self._awaited.clear()
+        self._under_way = self._thread.submit(self._write, snapshot, is_best)
+
+    def _write(self, snapshot: Checkpoint, is_best: bool) -> Path:
+        with self._while_writing():
+            return save_checkpoint(
+                self._folder,
+                snapshot,
+                keep=self._keep,
+                is_best=is_best,
+                after_piece=lambda: self._awaited.wait(REST_SECONDS),
+            )
+
+    def wait(self) -> None:
+        """Return when all is on the disk. Raises what the save raised."""
+        if self._under_way is None:
+            return
+        self._awaited.set()
+        try:
+            self._under_way.result()
+        finally:
+            if self._under_way.done():  # else an interrupt cut the waiting short
+                self._under_way = None
+
+    def close(self) -> None:
+        """`wait`, then end the thread and free the memory; it is not used again."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self._snapshot = CheckpointSnapshot()
+
+
+class CheckpointSnapshot:
+    """CPU memory that holds one checkpoint, used again from copy to copy."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, str], Tensor] = {}
+
+    def take(self, checkpoint: Checkpoint) -> Checkpoint:
+        """A copy of `checkpoint` that lives until the next call.
+
+        Tensors that are the same memory seen the same way (tied weights) are copied once.
+        """
+        plain, optimizer = split_tensors(checkpoint.optimizer)
+        sources = {("model", name): tensor for name, tensor in checkpoint.model.items()}
+        sources |= {("optimizer", name): tensor for name, tensor in optimizer.items()}
+        buffers: dict[tuple[str, str], Tensor] = {}
+        copies: dict[tuple[str, str], Tensor] = {}
+        copy_of: dict[tuple[object, ...], Tensor] = {}
+        for key, source in sources.items():
+            view = (source.device, source.data_ptr(), source.dtype, source.shape, source.stride())
+            if view not in copy_of:
+                buffers[key] = copy_of[view] = _copy_into(self._buffers.get(key), source)
+            copies[key] = copy_of[view]
+        for device in {source.device for source in sources.values() if source.is_cuda}:
+            torch.cuda.current_stream(device).synchronize()
+        self._buffers = buffers
+        return Checkpoint(
+            state=replace(checkpoint.state),
+            config=copy.deepcopy(checkpoint.config),
+            model={name: copies["model", name] for name in checkpoint.model},
+            optimizer=join_tensors(plain, {name: copies["optimizer", name] for name in optimizer}),
+        )
+
+
+def _copy_into(buffer: Tensor | None, source: Tensor) -> Tensor:
+    """`source` on the CPU, in `buffer` if it fits; from a GPU it may arrive later."""
+    if buffer is None or buffer.shape != source.shape or buffer.dtype != source.dtype:
+        # Laid out as the source: the copy is then one run through memory.
+        buffer = torch.empty_like(
+            source, device="cpu", pin_memory=source.is_cuda, requires_grad=False
+        )
+    return buffer.copy_(source.detach(), non_blocking=True)
+
+
+def _give_way_to_training() -> None:
+    """Lower this thread's priority; elsewhere than on Linux it would be the whole process's."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        niceness = os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS_ABOVE_TRAINING
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)

@@ -1,0 +1,134 @@
+"""Accelerate behind one small class: devices, precision, ranks, gradients and updates."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import Tensor, nn
+
+from data_shards.errors import InputError
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.models.norms.sync_batch_norm import with_device_sync_norms
+from distributed_pretrain.training.settings import TrainingConfig
+
+
+class Engine:
+    """One process of a run, alone or one of several in DDP (gloo on CPUs, NCCL on GPUs).
+
+    The loader never passes through Accelerate: ranks slice the global order themselves. A step
+    is `forward`, `backward` for each micro-batch inside `micro_batch`, then `gradient_norm` and
+    either `update` or `drop_gradients`. Every rank makes the same calls.
+    """
+
+    def __init__(
+        self, training: TrainingConfig, *, deepspeed: dict[str, Any] | None = None
+    ) -> None:
+        timeout = timedelta(seconds=training.collective_timeout_seconds)
+        self._accelerator = Accelerator(
+            # Left to itself, Accelerate takes ranks without a GPU for single processes.
+            cpu=deepspeed is None and not torch.cuda.is_available(),
+            deepspeed_plugin=None
+            if deepspeed is None
+            # Stage 3 would cut up hub models while transformers loads them.
+            else DeepSpeedPlugin(hf_ds_config=deepspeed, zero3_init_flag=False),
+            kwargs_handlers=[
+                # Ranks normalise with batch statistics or shared ones: running statistics of
+                # rank 0 need not travel in every forward (see `Trainer`, before a validation).
+                DistributedDataParallelKwargs(
+                    gradient_as_bucket_view=True, broadcast_buffers=False
+                ),
+                InitProcessGroupKwargs(timeout=timeout),
+            ],
+        )
+        launched, found = os.environ.get("WORLD_SIZE", "1"), self._accelerator.num_processes
+        if found != int(launched):
+            raise InputError(
+                f"WORLD_SIZE={launched}, but {found} processes found each other: "
+                "start ranks with torchrun, accelerate launch or srun, one process a rank"
+            )
+        self._bf16 = training.precision == "bf16"
+        self.device: torch.device = self._accelerator.device
+        self.rank: int = self._accelerator.process_index
+        self.world_size: int = self._accelerator.num_processes
+        self.is_main: bool = self._accelerator.is_main_process
+
+    def prepare(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
+        """Take both over; the method is on the device already.
+
+        Norms that share statistics use torch's fused ones where several GPUs take part.
+        """
+        if self.world_size > 1 and self.device.type == "cuda":
+            method = with_device_sync_norms(method)
+        self.method = method
+        self.optimizer = optimizer
+        self.parameters = [p for p in method.parameters() if p.requires_grad]
+        self._wrap()
+
+    def _wrap(self) -> None:
+        self._model: nn.Module = self._accelerator.prepare_model(self.method)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of the run."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+
+    def forward(self, batch: Batch) -> Any:
+        """The method's outputs, for a backward pass."""
+        with self.autocast():
+            return self._model(batch)
+
+    def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
+        """Around the forward and backward of one micro-batch: reduced over ranks at the last."""
+        if last:
+            return contextlib.nullcontext()
+        context: AbstractContextManager[None] = self._accelerator.no_sync(self._model)
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss`; the ranks' average stands after the last micro-batch."""
+        self._accelerator.backward(loss)
+
+    def gradient_norm(self) -> Tensor:
+        """The Euclidean norm over all gradients of the step, the same on every rank."""
+        return torch.nn.utils.get_total_norm(
+            [p.grad for p in self.parameters if p.grad is not None]
+        )
+
+    def update(self, learning_rate: float, *, clip_norm: float | None, norm: Tensor) -> None:
+        """One optimizer step; gradients longer than `clip_norm` are shortened to it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, clip_norm, norm)
+        self.optimizer.step()
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of this step."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def model_state(self) -> dict[str, Tensor]:
+        """The method's state dict, whole on rank 0; not copied."""
+        state: dict[str, Tensor] = self.method.state_dict()
+        return state
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """The state dict of a torch optimizer over all parameters, whole on rank 0; not copied."""
+        state: dict[str, Any] = self.optimizer.state_dict()
+        return state
+
+    def load_state(self, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+        """Go on from what `model_state` and `optimizer_state` of any engine gave."""
+        self.method.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+
+    def close(self) -> None:
+        """Leave the process group, if there is one."""
+        self._accelerator.end_training()

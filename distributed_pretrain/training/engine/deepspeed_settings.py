@@ -1,0 +1,49 @@
+"""DeepSpeed's settings from ours, written out in full: its defaults differ from its launchers'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distributed_pretrain.training.settings import DeepSpeedConfig
+
+
+def deepspeed_settings(
+    config: DeepSpeedConfig, *, micro_batch: int, clip_gradient_norm: float | None, bf16: bool
+) -> dict[str, Any]:
+    """DeepSpeed's JSON document for one run; nothing in it is left `auto`.
+
+    `micro_batch` is one rank's share of one forward. Parameters, gradients, their reduction and
+    the optimizer are float32; `bf16` casts inside the forward only, as autocast does under DDP.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        # The losses come divided and the engine marks the last micro-batch: a number here would
+        # divide the gradients once more.
+        "gradient_accumulation_steps": 1,
+        # Written even when off (0): left open, Accelerate fills in 1.0.
+        "gradient_clipping": clip_gradient_norm or 0.0,
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "reduce_bucket_size": config.bucket_elements,
+            "allgather_bucket_size": config.bucket_elements,
+            "overlap_comm": config.overlap_communication,
+            "reduce_scatter": True,
+            "contiguous_gradients": True,
+        },
+        # torch's own Adam: what DDP runs with, and what canonical checkpoints hold.
+        "zero_allow_untested_optimizer": True,
+        # Either would turn the parameters themselves into 16-bit numbers.
+        "fp16": {"enabled": False},
+        "bf16": {"enabled": False},
+        # Without the empty list, gradients of linear and convolution layers travel in 16 bits.
+        "torch_autocast": {
+            "enabled": bf16,
+            "dtype": "bfloat16",
+            "lower_precision_safe_modules": [],
+        },
+        "communication_data_type": "fp32",
+        "prescale_gradients": False,
+        "gradient_predivide_factor": 1.0,
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }

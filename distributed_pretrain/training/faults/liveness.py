@@ -1,0 +1,349 @@
+"""Notices that a rank is gone, and ends the others with a line that names it.
+
+Collectives know too little: gloo's break at once without a rank's name, NCCL's wait for minutes.
+So a thread of every rank posts a heartbeat to a key-value store beside them and reads others'.
+Rank 0 watches all ranks, the others watch rank 0 and the verdict: with N ranks, N writes, N reads
+of two keys and one read of N keys an interval. A loss of rank 0 needs no deputy: all see it.
+
+The first verdict posted holds for all. Ranks leave with `INTERRUPTED_EXIT_STATUS` when one of
+them is lost (the same command goes on), and with the failing rank's status when one failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from types import TracebackType
+
+from distributed_pretrain.ranks import (
+    STORE_ERRORS,
+    RankStore,
+    connect_to_store,
+    is_communication_error,
+    rank_zero_hosts_the_store,
+    store_address,
+)
+from distributed_pretrain.training.faults.exit_status import PeerError
+from distributed_pretrain.training.faults.heartbeats import Heartbeat, Peers, State
+from distributed_pretrain.training.faults.verdicts import (
+    Verdict,
+    absence,
+    failure,
+    first_line_of,
+    silence,
+    standstill,
+    unexplained,
+    vanished_store,
+)
+
+# After a collective broke, so much silence is enough: the break is evidence by itself.
+SUSPICIOUS_INTERVALS = 3
+# Heartbeats start close to each other, since the process group's start was a meeting.
+START_SECONDS = 60.0
+# The main thread may close files and groups after a verdict; closing a group can hang in turn.
+UNWIND_SECONDS = 10.0
+VERDICT = "verdict"
+
+
+class Liveness:
+    """Use one a process, around everything after the process group's start; nothing with one rank.
+
+        with Liveness(rank=rank, world_size=world_size, timeout_seconds=20) as liveness:
+            liveness.at(step, "compute")
+
+    A rank without a heartbeat for `timeout_seconds` is lost. Launchers kill the other ranks of its
+    node after 30 s: stay below. With `hang_timeout_seconds`, a run in which no rank changes its
+    step or phase for so long ends too (choose less than the process group's own timeout).
+
+    Leaving the block says that this rank finished, or failed with that exception. RankLostError
+    takes the place of the error of a collective that broke, and RankFailedError that of an error
+    that another rank reported first. Where the main thread does not leave, as in a collective
+    that waits for ever, the process is ended without unwinding.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        world_size: int,
+        timeout_seconds: float,
+        interval_seconds: float = 1.0,
+        hang_timeout_seconds: float | None = None,
+    ) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self.timeout_seconds = timeout_seconds
+        self.interval_seconds = interval_seconds
+        self.hang_timeout_seconds = hang_timeout_seconds
+        self._suspicious_seconds = min(SUSPICIOUS_INTERVALS * interval_seconds, timeout_seconds)
+        self._watched = range(1, world_size) if rank == 0 else range(1)
+        self._peers = Peers()
+        # Seconds this process was awake: what passed while it was stopped is not others' silence.
+        self._awake = 0.0
+        self._store_answered = 0.0
+        self._place = Heartbeat(rank, socket.gethostname(), os.getpid())
+        self._moved = 0.0
+        self._beats = 0
+        self._state = State.RUNNING
+        self._breakage: tuple[str, float] | None = None  # its error, and when
+        self._proposal: Verdict | None = None
+        self._verdict: Verdict | None = None
+        self._kept_alive = 0
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._decided = threading.Event()
+        self._others_know = threading.Event()
+        self._told = threading.Event()  # after both: the line is printed, and the others know
+        self._main_leaves = threading.Event()
+        self._closed = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._watch = threading.Thread(target=self._look, name="liveness", daemon=True)
+
+    def __enter__(self) -> Liveness:
+        if self.world_size > 1:
+            self._heart.start()
+            self._watch.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.world_size == 1:
+            return
+        try:
+            if error is None:
+                self._finish()
+            elif is_communication_error(error):
+                raise self.explain(error) from error
+            elif not isinstance(error, PeerError):
+                self._fail(error)
+        finally:
+            self._close()
+
+    def at(self, step: int, phase: str) -> None:
+        """Note where the main thread is: heartbeats carry it, and a lost rank's line says it."""
+        self._place, self._moved = self._place.at(step, phase), self._awake
+
+    @contextlib.contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Let this block, such as the writing of a checkpoint, end before the process is ended.
+
+        For `timeout_seconds` at most, since the block may wait for the lost rank itself.
+        """
+        with self._lock:
+            self._kept_alive += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._kept_alive -= 1
+
+    def explain(self, error: BaseException) -> PeerError:
+        """What lies behind `error`, a broken collective's: waits until the ranks agree on it.
+
+        Without a silent or failed rank within `timeout_seconds`, the one furthest behind.
+        """
+        reason = f"the ranks' exchange broke ({first_line_of(error)})"
+        self._breakage = reason, self._awake
+        self._state = State.BROKEN
+        return self._agreed(unexplained(reason)).error()
+
+    def _finish(self) -> None:
+        if self._verdict is not None:
+            raise self._agreed(self._verdict).error()
+        self._state = State.FINISHED
+        self._wake.set()
+        self._heart.join(self.timeout_seconds)
+
+    def _fail(self, error: BaseException) -> None:
+        """Tell the others. Raises the verdict's error where this one is an echo of it."""
+        self._proposal = failure(error, self.rank)
+        verdict = self._agreed(self._proposal)
+        if verdict != self._proposal and verdict.is_echoed_by(error):
+            raise verdict.error() from error
+
+    def _agreed(self, own: Verdict) -> Verdict:
+        """The verdict, when it is told; `own` when no rank is left to agree with."""
+        self._main_leaves.set()
+        self._wake.set()
+        while not self._told.wait(self.interval_seconds):
+            if not self._watch.is_alive():
+                return own
+        assert self._verdict is not None
+        return self._verdict
+
+    def _close(self) -> None:
+        self._closed.set()
+        self._wake.set()
+        if not self._decided.is_set():
+            # Bounded: a call to the store may hang.
+            self._heart.join(2 * self.interval_seconds)
+            self._watch.join(2 * self.interval_seconds)
+
+    # The heartbeat thread: it alone talks to the store, and may hang in it.
+
+    def _beat(self) -> None:
+        try:
+            store = connect_to_store(
+                rank=self.rank, ranks=self.world_size, timeout_seconds=START_SECONDS
+            )
+            store.compare_set(VERDICT, "", "")  # a read waits for a key that does not exist
+            while not (self._decided.is_set() or self._closed.is_set()):
+                self._wake.clear()
+                self._exchange(store)
+                if self._state is not State.FINISHED:
+                    self._judge(store)
+                elif not self._is_needed():
+                    return
+                self._wake.wait(self.interval_seconds)
+            if self._decided.is_set():
+                self._let_others_read(store)
+        except STORE_ERRORS:
+            self._judge_without_store(silent_seconds=None)
+        self._others_know.set()
+
+    def _exchange(self, store: RankStore) -> None:
+        """Post our heartbeat; read the verdict and, once all of them are there, the watched."""
+        self._beats += 1
+        own = replace(self._place, beat=self._beats, state=self._state)
+        store.set(_key(self.rank), own.to_json())
+        keys = [_key(rank) for rank in self._watched]
+        if not self._peers and not store.check(keys):
+            keys = []
+        verdict, *heartbeats = store.multi_get([VERDICT, *keys])
+        self._store_answered = self._awake
+        for heartbeat in heartbeats:
+            self._peers.hear(Heartbeat.from_json(heartbeat), self._awake)
+        if verdict and self._state is not State.FINISHED:
+            self._decide(Verdict.from_json(verdict))
+
+    def _judge(self, store: RankStore) -> None:
+        proposal = self._proposal or self._absence(store) or self._silence() or self._standstill()
+        if proposal is not None:
+            # The first one posted is everybody's.
+            posted = store.compare_set(VERDICT, "", proposal.to_json())
+            self._decide(Verdict.from_json(posted))
+
+    def _absence(self, store: RankStore) -> Verdict | None:
+        if self._peers or self._awake < max(START_SECONDS, self.timeout_seconds):
+            return None
+        missing = [rank for rank in self._watched if not store.check([_key(rank)])]
+        return absence(missing, self._awake) if missing else None
+
+    def _silence(self) -> Verdict | None:
+        is_broken = self._breakage is not None or self._peers.broken
+        lost, seconds = self._peers.silent(
+            self._awake,
+            limit_seconds=self._suspicious_seconds if is_broken else self.timeout_seconds,
+            spread_seconds=self.interval_seconds,
+        )
+        return silence(lost, seconds) if lost else None
+
+    def _standstill(self) -> Verdict | None:
+        """A collective broke though nobody is silent, or nobody moves on."""
+        behind, last_move = self._peers.furthest_behind(self._place, self._moved)
+        if self._breakage is not None:
+            reason, since = self._breakage
+            # Rank 0 sees all ranks, and judges first.
+            patience = self.timeout_seconds * (1 if self.rank == 0 else 2)
+            if self._awake - since > patience:
+                return standstill(reason, behind)
+        still, hang = self._awake - last_move, self.hang_timeout_seconds
+        if self.rank == 0 and self._peers and hang is not None and still > hang:
+            return standstill(f"no rank moved on for {still:.0f} s", behind)
+        return None
+
+    def _let_others_read(self, store: RankStore) -> None:
+        """Post that we leave; the rank that hosts the store stays until the others have read."""
+        self._state = State.LEAVING
+        for _ in range(2 * SUSPICIOUS_INTERVALS):
+            self._exchange(store)
+            if not self._is_needed():
+                break
+            time.sleep(self.interval_seconds / 2)
+
+    def _is_needed(self) -> bool:
+        """Whether the store would end with this process while another rank uses it."""
+        is_host = self.rank == 0 and rank_zero_hosts_the_store()
+        return is_host and self._peers.awaited(
+            self._awake, patience_seconds=self._suspicious_seconds
+        )
+
+    # The watching thread: it never talks, so that a store that hangs is noticed too.
+
+    def _look(self) -> None:
+        last = time.monotonic()
+        while not self._decided.wait(self.interval_seconds / 4):
+            if self._closed.is_set() or not self._heart.is_alive():
+                return
+            now = time.monotonic()
+            self._awake += min(now - last, self.interval_seconds)
+            last = now
+            silent = self._awake - self._store_answered
+            if silent > (self.timeout_seconds if self._peers else 2 * START_SECONDS):
+                self._judge_without_store(silent_seconds=silent)
+        self._end()
+
+    def _judge_without_store(self, *, silent_seconds: float | None) -> None:
+        """The store's host is gone, which is a loss unless it or this rank had finished."""
+        in_rank_zero = rank_zero_hosts_the_store()
+        rank_zero = self._peers.last_of(0)
+        has_ended = in_rank_zero and rank_zero is not None and rank_zero.state is State.FINISHED
+        if not has_ended and self._state is not State.FINISHED:
+            verdict = vanished_store(
+                store_address(),
+                in_rank_zero=in_rank_zero,
+                rank_zero=rank_zero,
+                silent_seconds=silent_seconds,
+            )
+            self._decide(verdict)
+        self._others_know.set()
+
+    def _end(self) -> None:
+        """Print the line where this rank is the one to; end the process if nothing else does."""
+        verdict = self._verdict
+        assert verdict is not None
+        if verdict.failure is None and self._speaks(verdict):
+            _say(verdict.line)
+        self._others_know.wait(2 * self._suspicious_seconds)
+        self._told.set()
+        leaves = self._main_leaves.wait(self.interval_seconds)
+        now = time.monotonic()
+        deadline = now + (UNWIND_SECONDS if leaves else 0)
+        latest = now + self.timeout_seconds
+        while now < deadline or (self._kept_alive and now < latest):
+            time.sleep(self.interval_seconds / 4)
+            now = time.monotonic()
+        if verdict.failure is not None and verdict.rank == self.rank:
+            _say(f"error: {verdict.line}")  # before the main thread could
+        os._exit(verdict.exit_status)
+
+    def _speaks(self, verdict: Verdict) -> bool:
+        """Rank 0 tells the user; where its process or node is gone, rank 1 and one of each node."""
+        if verdict.rank != 0:
+            return self.rank == 0
+        return self.rank == 1 or (self.rank > 1 and os.environ.get("LOCAL_RANK") == "0")
+
+    def _decide(self, verdict: Verdict) -> None:
+        with self._lock:
+            if self._verdict is None:
+                self._verdict = verdict
+                self._decided.set()
+
+
+def _key(rank: int) -> str:
+    return f"rank/{rank}"
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a launcher that died closes our stderr
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,127 @@
+"""Why a run ends before its time: who is gone, fails or hangs, in one line for the user."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from distributed_pretrain.training.faults.exit_status import (
+    PeerError,
+    RankFailedError,
+    RankLostError,
+    exit_status_of,
+)
+from distributed_pretrain.training.faults.heartbeats import Heartbeat
+from distributed_pretrain.training.faults.interruption import INTERRUPTED_EXIT_STATUS
+
+# A node that dies takes all its ranks along; more names than these help nobody.
+NAMED_RANKS = 8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why the run ends, the same on every rank.
+
+    `rank` is the one that is gone or that failed, None where every rank lives but none goes on.
+    `failure` is the type of the exception that a rank failed with, None when a rank is lost.
+    """
+
+    line: str
+    exit_status: int
+    rank: int | None
+    failure: str | None = None
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Verdict:
+        """The verdict that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    def error(self) -> PeerError:
+        """What the ranks raise that are not its cause."""
+        kind = RankLostError if self.failure is None else RankFailedError
+        return kind(self.line, self.exit_status)
+
+    def is_echoed_by(self, error: BaseException) -> bool:
+        """Whether `error`, of another rank, tells nothing new."""
+        if self.failure is None:
+            return isinstance(error, RuntimeError)
+        return self.failure == type(error).__name__
+
+
+def failure(error: BaseException, rank: int) -> Verdict:
+    """`rank` fails by itself: the others take its status."""
+    return Verdict(first_line_of(error), exit_status_of(error), rank, type(error).__name__)
+
+
+def silence(lost: Sequence[Heartbeat], silent_seconds: float) -> Verdict:
+    """The ranks of these last heartbeats have gone."""
+    have = "has" if len(lost) == 1 else "have"
+    silent = f"{have} not answered for {silent_seconds:.0f} s"
+    return _loss(f"{_names(lost)} {silent} (it was {_place(lost[0])})", lost[0].rank)
+
+
+def absence(missing: Sequence[int], waited_seconds: float) -> Verdict:
+    """Nothing was ever heard of these ranks."""
+    ranks = ", ".join(map(str, missing[:NAMED_RANKS]))
+    have = f"rank {ranks} has" if len(missing) == 1 else f"ranks {ranks} have"
+    return _loss(f"{have} not started within {waited_seconds:.0f} s", missing[0])
+
+
+def vanished_store(
+    address: str,
+    *,
+    in_rank_zero: bool,
+    rank_zero: Heartbeat | None,
+    silent_seconds: float | None,
+) -> Verdict:
+    """The store's host, rank 0 or its node's launcher, is silent or (None) broke the connection."""
+    who = f"the launcher that holds the ranks' store at {address}"
+    if in_rank_zero:
+        who = _names([rank_zero]) if rank_zero else f"rank 0 (at {address})"
+    gone = "is gone, its connections are closed"
+    if silent_seconds is not None:
+        gone = f"has not answered for {silent_seconds:.0f} s"
+    return _loss(f"{who} {gone}", 0)
+
+
+def standstill(reason: str, behind: Heartbeat) -> Verdict:
+    """The run cannot go on though its ranks live; `behind` is the last of them."""
+    return _loss(
+        f"{reason}, but every rank lives; {_names([behind])} is furthest behind ({_place(behind)})",
+        None,
+    )
+
+
+def unexplained(reason: str) -> Verdict:
+    """A collective broke when no other rank was left to ask."""
+    return _loss(reason, None)
+
+
+def first_line_of(error: BaseException) -> str:
+    """The first line of what `error` says, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _loss(what: str, rank: int | None) -> Verdict:
+    line = f"{what}: stopping; the same command goes on from the last checkpoint"
+    return Verdict(line, INTERRUPTED_EXIT_STATUS, rank)
+
+
+def _names(ranks: Sequence[Heartbeat]) -> str:
+    """Such as "rank 1 (node a07, pid 4242)" or "ranks 8, 9, 10 (node a08)"."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0].rank} (node {ranks[0].host}, pid {ranks[0].pid})"
+    listed = ", ".join(str(each.rank) for each in ranks[:NAMED_RANKS])
+    more = f" and {len(ranks) - NAMED_RANKS} more" if len(ranks) > NAMED_RANKS else ""
+    hosts = list(dict.fromkeys(each.host for each in ranks))
+    kind = "node" if len(hosts) == 1 else "nodes"
+    return f"ranks {listed}{more} ({kind} {', '.join(hosts[:NAMED_RANKS])})"
+
+
+def _place(rank: Heartbeat) -> str:
+    return f"at step {rank.step}, {rank.phase}"

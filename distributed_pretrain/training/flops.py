@@ -1,0 +1,247 @@
+"""Floating-point operations of a training step, and how much of the device's peak they are.
+
+Counted are the model's own matrix products, convolutions and attention products, a multiply-add
+as two operations. What is computed again to save memory is not counted (PaLM's model FLOPs
+utilisation, arXiv 2204.02311, appendix B), and neither are element-wise operations, which a peak
+rate of matrix units says nothing about.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map_only
+from torch.utils.flop_counter import flop_registry
+
+from distributed_pretrain.batch import Batch, ReportTokens, Views
+from distributed_pretrain.methods.objective import Method
+
+Arithmetic = Literal["bf16", "tf32", "float32"]
+
+# (rows, sentences) of the steps that are counted. Batch norm needs two rows where its map is a
+# single cell.
+_PROBES = ((2, 1), (2, 2), (2, 3), (3, 1), (3, 2))
+_MOST_SENTENCES = 3
+# Cut shorter only for encoders that read less: [CLS], one token of a sentence and [SEP].
+_TOKENS_A_SENTENCE = 16
+_SHORTEST_SENTENCE = 3
+
+# Dense rates of the makers' data sheets in 10^12 operations a second: bf16 with float32
+# accumulation, TF32, float32 outside the tensor cores. The first pattern that matches counts.
+_PEAKS: tuple[tuple[str, dict[Arithmetic, float]], ...] = (
+    (r"\bMIG\b|\bLaptop\b", {}),
+    (r"\bH200 NVL\b|\bH100 NVL\b", {"bf16": 835.5, "tf32": 417.5, "float32": 60.0}),
+    (r"\bH100 PCIe\b", {"bf16": 756.0, "tf32": 378.0, "float32": 51.0}),
+    (r"\bH100\b|\bH200\b", {"bf16": 989.4, "tf32": 494.7, "float32": 67.0}),
+    (r"\bA100\b", {"bf16": 312.0, "tf32": 156.0, "float32": 19.5}),
+    (r"\bA40\b", {"bf16": 149.7, "tf32": 74.8, "float32": 37.4}),
+    (r"\bA10\b", {"bf16": 125.0, "tf32": 62.5, "float32": 31.2}),
+    (r"\bL40S\b", {"bf16": 362.0, "tf32": 183.0, "float32": 91.6}),
+    (r"\bRTX 4090$", {"bf16": 165.2, "tf32": 82.6, "float32": 82.6}),
+    (r"\bV100-SXM2\b", {"float32": 15.7}),
+    (r"\bV100-PCIE\b", {"float32": 14.0}),
+)
+
+
+def peak_flops_per_second(device_name: str, arithmetic: Arithmetic) -> float | None:
+    """The published dense peak of a GPU in operations a second.
+
+    `device_name` is `torch.cuda.get_device_name()`. None for CPUs, slices of a GPU, devices
+    that are not in the table, and arithmetic a device does not have (bf16 on a V100).
+    `float32` is for products outside the tensor cores; give `tf32` where torch may use them.
+    """
+    for pattern, peaks in _PEAKS:
+        if re.search(pattern, device_name):
+            peak = peaks.get(arithmetic)
+            return None if peak is None else peak * 1e12
+    return None
+
+
+def model_flops_utilisation(flops: float, seconds: float, peak: float | None) -> float | None:
+    """The share of `peak` (operations a second) that `flops` in `seconds` are; None without peak.
+
+    Operations, seconds and peak are of the same devices: of one rank, or summed over all.
+    """
+    return None if peak is None else flops / (seconds * peak)
+
+
+@dataclass(frozen=True)
+class StepFlops:
+    """Operations of one training step of one rank, as a polynomial of rows and tokens.
+
+    With n = tokens / `tokens_a_sentence`: rows · (r0 + r1 n + r2 n²) + rows² · (p0 + p1 n), of
+    which `per_row` = (r0, r1, r2) holds the encoders, their heads and all within a pair, and
+    `per_pair` = (p0, p1) what compares all images with all reports.
+    """
+
+    per_row: tuple[float, float, float]
+    per_pair: tuple[float, float]
+    tokens_a_sentence: int
+
+    @classmethod
+    def of(
+        cls, method: Method, *, image_size_px: int, views: Views = "frontal", classes: int = 0
+    ) -> StepFlops:
+        """The operations of forward, loss and backward of `method`, frozen layers and all.
+
+        Five small steps of a copy determine the polynomial exactly for reports of one sentence per
+        16 tokens; what sentences cost beside their tokens is below 1% in LoVT. Every study has
+        the images that `views` names and `classes` labels. The method,
+        its statistics and the random state stay as they are. Give the method before it is
+        compiled or wrapped. With several ranks all must call this together, since losses
+        gather; the columns of the other ranks are then part of `per_pair`.
+        """
+        if not method.term_weights:
+            return cls((0.0, 0.0, 0.0), (0.0, 0.0), _TOKENS_A_SENTENCE)
+        most = _TOKENS_A_SENTENCE
+        if method.max_tokens is not None:
+            most = min(most, method.max_tokens // _MOST_SENTENCES)
+        tokens_a_sentence = max(_SHORTEST_SENTENCE, most)
+        probe = copy.deepcopy(method).train()
+        powers, counts = [], []
+        for rows, n in _PROBES:
+            batch = full_batch(
+                probe,
+                rows=rows,
+                image_size_px=image_size_px,
+                tokens=n * tokens_a_sentence,
+                tokens_a_sentence=tokens_a_sentence,
+                views=views,
+                classes=classes,
+            )
+            probe.zero_grad(set_to_none=True)
+            counts.append(training_flops(partial(_total_loss, probe, batch)))
+            powers.append([rows, rows * n, rows * n**2, rows**2, rows**2 * n])
+        r0, r1, r2, p0, p1 = np.linalg.solve(np.array(powers, float), np.array(counts, float))
+        return cls((float(r0), float(r1), float(r2)), (float(p0), float(p1)), tokens_a_sentence)
+
+    def per_step(self, *, rows: int, tokens: int) -> float:
+        """Operations of a step with `rows` pairs on this rank, reports padded to `tokens`."""
+        n = tokens / self.tokens_a_sentence
+        (r0, r1, r2), (p0, p1) = self.per_row, self.per_pair
+        return rows * (r0 + r1 * n + r2 * n**2) + rows**2 * (p0 + p1 * n)
+
+
+def training_flops(compute: Callable[[], Tensor]) -> int:
+    """Operations of `compute()`, a scalar, and of its backward pass.
+
+    Products are counted and not computed: their results are zeros, so values and gradients mean
+    nothing, and the count costs what the element-wise operations cost. Attention counts as its
+    two products, `torch.utils.checkpoint` once. The state of the random generators is kept.
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    # Flash kernels recompute the scores in backward, which are not the model's own operations.
+    with torch.random.fork_rng(devices), sdpa_kernel(SDPBackend.MATH), _ProductCounter() as counter:
+        loss = compute()
+        counter.in_backward = True
+        loss.backward()
+    flops: int = counter.flops
+    return flops
+
+
+class _ProductCounter(TorchDispatchMode):
+    """Adds up the operations of products, and replaces each product by zeros of its shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops: int = 0
+        self.in_backward = False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        formula = _formula(func)
+        if formula is None:
+            return func(*args, **kwargs)
+        if func._schema.is_mutable:
+            result = func(*args, **kwargs)
+        else:
+            device = next(each.device for each in tree_iter(args) if isinstance(each, Tensor))
+            shapes = tree_map_only(Tensor, lambda each: each.to("meta"), (args, kwargs))
+            shape = func(*shapes[0], **shapes[1])
+            result = tree_map_only(
+                Tensor, lambda each: torch.zeros_like(each, device=device), shape
+            )
+        # Backward itself runs without gradient: with it, checkpointing computes forward again.
+        if not (self.in_backward and torch.is_grad_enabled()):
+            self.flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+def _formula(func: Any) -> Callable[..., int] | None:
+    """How torch counts the operations of a product, in place or not; None for anything else."""
+    packet = func.overloadpacket
+    if packet not in flop_registry:
+        packet = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), None)
+    formula: Callable[..., int] | None = flop_registry.get(packet)
+    return formula
+
+
+def _total_loss(method: Method, batch: Batch) -> Tensor:
+    return method.loss(method(batch))["total"]
+
+
+def full_batch(
+    method: Method,
+    *,
+    rows: int,
+    image_size_px: int,
+    tokens: int,
+    tokens_a_sentence: int = _TOKENS_A_SENTENCE,
+    views: Views = "frontal",
+    classes: int = 0,
+) -> Batch:
+    """Pairs without padding on the method's device: black images, one token over and over.
+
+    The first and last token stand for [CLS] and [SEP]; the last sentence has what is left over,
+    and every token between is a word. A second view shows the very same place, and all labels
+    are 0.
+    """
+    weight = next(method.parameters())
+    sentences = max(1, tokens // tokens_a_sentence)
+    sentence_index = torch.arange(tokens, device=weight.device) // tokens_a_sentence
+    sentence_index = sentence_index.clamp(max=sentences - 1)
+    sentence_index[[0, -1]] = -1
+
+    word_index = torch.arange(tokens, device=weight.device) - 1
+    word_index[-1] = -1
+    images = weight.new_zeros(rows, 1, image_size_px, image_size_px)
+    lateral, twice = views == "frontal_lateral", views == "two_augmentations"
+
+    def ones(*shape: int) -> Tensor:
+        return torch.ones(shape, dtype=torch.bool, device=weight.device)
+
+    return Batch(
+        keys=tuple(map(str, range(rows))),
+        images=images,
+        report=ReportTokens(
+            token_ids=torch.ones(rows, tokens, dtype=torch.long, device=weight.device),
+            token_mask=ones(rows, tokens),
+            sentence_index=sentence_index.expand(rows, -1),
+            sentence_mask=ones(rows, sentences),
+            word_index=word_index.expand(rows, -1),
+        ),
+        sample_mask=ones(rows),
+        lateral=images if lateral else None,
+        lateral_mask=ones(rows) if lateral else None,
+        second_view=images if twice else None,
+        view_to_image=torch.eye(2, 3, device=weight.device).expand(rows, 2, 2, 3)
+        if twice
+        else None,
+        labels=weight.new_zeros(rows, classes) if classes else None,
+    )

@@ -1,0 +1,166 @@
+"""One optimizer step on all ranks together: gradients, the finite check, update or skip."""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distributed_pretrain.data.augmentation import DeviceTransform
+from distributed_pretrain.data.host_batch import HostBatch
+from distributed_pretrain.pretrain.settings import PretrainConfig
+from distributed_pretrain.ranks import gather_rows
+from distributed_pretrain.run_folder.checkpoint import TrainingState
+from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.faults.skips import SkippedBatch, SkippedBatches
+from distributed_pretrain.training.gradients import StepGradients, accumulate_gradients
+from distributed_pretrain.training.schedules import learning_rate_share
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """Numbers of one step, the same on every rank.
+
+    `values` are finite: what was not is left out of a skipped step's. `interrupted` says whether
+    any rank was asked to stop.
+    """
+
+    values: dict[str, float]
+    skipped: bool
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class Updater:
+    """Makes steps for a run of `total_steps`; `state` is advanced by each."""
+
+    config: PretrainConfig
+    engine: Engine
+    transform: DeviceTransform
+    skipped_batches: SkippedBatches
+    steps_per_epoch: int
+    total_steps: int
+
+    def step(
+        self,
+        state: TrainingState,
+        host: HostBatch,
+        *,
+        data_wait_seconds: float,
+        interrupted: Callable[[], bool],
+    ) -> StepOutcome:
+        """One step on this rank's share of a global batch; `interrupted` is asked at its end.
+
+        A loss term or gradient that is not finite on any rank leaves weights and running statistics
+        of all as they are; the samples are named in `skipped.jsonl`.
+        """
+        training = self.config.training
+        learning_rate = self.config.optimizer.learning_rate * learning_rate_share(
+            self.config.schedule,
+            state.step,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
+            reductions=state.learning_rate_reductions,
+        )
+        method = self.engine.method
+        method.start_step(
+            epoch=state.samples_consumed // (self.steps_per_epoch * self.config.data.global_batch)
+        )
+        every = training.gradient_norms_every_steps
+        statistics = [buffer.clone() for buffer in method.buffers()]
+        gradients = accumulate_gradients(
+            self.engine,
+            self.transform(host, self.engine.device, train=True).split(training.accumulation_steps),
+            exact=training.accumulation == "exact",
+            # Dropout is a function of (seed, step, rank): a resumed run draws the same.
+            seed=_seed_of(self.config.seed, state.step, self.engine.rank),
+            measure_norms=every is not None and (state.step + 1) % every == 0,
+        )
+        norm = self.engine.gradient_norm()
+        own: dict[str, Tensor | float] = {
+            **gradients.terms,
+            "gradient_norm": norm,
+            **{f"gradient_norm_{name}": value for name, value in gradients.norms.items()},
+            "replaced_samples": host.replaced,
+            "interrupted": interrupted(),
+            "data_wait_seconds": data_wait_seconds,
+            "memory_bytes": peak_memory_bytes(self.engine.device),
+        }
+        by_rank = dict(zip(own, _over_ranks(own, self.engine.device), strict=True))
+        replaced, any_interrupted = by_rank.pop("replaced_samples"), by_rank.pop("interrupted")
+        waits, memory = by_rank.pop("data_wait_seconds"), by_rank.pop("memory_bytes")
+        means = {name: float(values.mean()) for name, values in by_rank.items()}
+        skipped = not all(map(math.isfinite, means.values()))
+        if skipped:
+            self._name_samples(state, host, gradients, by_rank)
+            self.engine.drop_gradients()
+            # One NaN in a running mean would stay in it for ever.
+            for buffer, before in zip(method.buffers(), statistics, strict=True):
+                buffer.copy_(before)
+            state.skipped_steps += 1
+            state.consecutive_skips += 1
+        else:
+            self.engine.update(learning_rate, clip_norm=training.clip_gradient_norm, norm=norm)
+            method.after_update(progress=state.step / self.total_steps)
+            state.consecutive_skips = 0
+        state.step += 1
+        state.samples_consumed += self.config.data.global_batch
+        values = {name: mean for name, mean in means.items() if math.isfinite(mean)} | {
+            "learning_rate": learning_rate,
+            "epoch": state.samples_consumed
+            / (self.steps_per_epoch * self.config.data.global_batch),
+            "replaced_samples": float(replaced.sum()),
+            "skipped_steps": state.skipped_steps,
+            "slowest_data_wait_seconds": float(waits.max()),
+            "memory_bytes": float(memory.max()),
+        }
+        return StepOutcome(values, skipped, interrupted=bool(any_interrupted.any()))
+
+    def _name_samples(
+        self,
+        state: TrainingState,
+        host: HostBatch,
+        gradients: StepGradients,
+        by_rank: dict[str, Tensor],
+    ) -> None:
+        """Write down the samples with non-finite outputs; all, where nothing tells them apart."""
+        finite = torch.cat(gradients.finite_rows)
+        counts = gather_rows((~finite).sum()[None])
+        suspects = ~finite if counts.any() else torch.ones_like(finite)
+        keys = [key for key, is_one in zip(host.keys, suspects.tolist(), strict=True) if is_one]
+        if keys:
+            self.skipped_batches.add(
+                SkippedBatch(
+                    step=state.step + 1,
+                    rank=self.engine.rank,
+                    samples_consumed=host.samples_consumed,
+                    not_finite=[
+                        name
+                        for name, values in by_rank.items()
+                        if not math.isfinite(values[self.engine.rank])
+                    ],
+                    keys=keys,
+                )
+            )
+
+
+def _over_ranks(own: dict[str, Tensor | float], device: torch.device) -> Tensor:
+    """The numbers of all ranks, (numbers, ranks), on the host."""
+    numbers = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in own.values()]
+    return gather_rows(torch.stack(numbers)[None]).cpu().T
+
+
+def _seed_of(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(2))
+
+
+def peak_memory_bytes(device: torch.device) -> float:
+    """The most memory in use so far: of the device's tensors, or of this process on a CPU."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024

@@ -1,0 +1,117 @@
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_shards.building.study_conversion import ConvertedStudy, ImagePolicy, convert_study
+from data_shards.errors import InputError
+from data_shards.images.convert import BadImageError
+from data_shards.records.manifest import DroppedSample
+from data_shards.records.study import Box, Report, Sample, SourceImage, SourceMask, StudyRecord
+
+POLICY = ImagePolicy(longest_side_px=100, jpeg_quality=95, bad_images="stop")
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    """A frontal of 400 x 300 px with a bright box, and a lateral that is small already."""
+    frontal = np.full((300, 400), 40, np.uint8)
+    frontal[60:180, 80:200] = 220
+    Image.fromarray(frontal).save(tmp_path / "frontal.png")
+    Image.fromarray((frontal > 100).astype(np.uint8)).save(tmp_path / "mask.png")
+    Image.fromarray(frontal[:80, :90]).save(tmp_path / "lateral.png")
+    Image.fromarray(frontal[:80, :90]).save(tmp_path / "lateral_mask.png")
+    return Sample(
+        patient_id="p",
+        study_id="s",
+        images=(
+            SourceImage("a", tmp_path / "frontal.png", "PA"),
+            SourceImage("b", tmp_path / "lateral.png", "L"),
+        ),
+        report=Report("Opacity.", {"findings": "Opacity."}, {"findings": ("Opacity.",)}),
+        labels={"Edema": 1.0, "Fracture": None},
+        boxes=(Box(0, 80, 60, 120, 120, "Opacity", "an opacity"), Box(1, 1, 2, 3, 4, "Device")),
+        masks=(
+            SourceMask(0, "Lung Opacity", tmp_path / "mask.png"),
+            SourceMask(1, "Lung Opacity", tmp_path / "lateral_mask.png"),
+        ),
+    )
+
+
+def convert(sample: Sample, policy: ImagePolicy = POLICY) -> ConvertedStudy:
+    study = convert_study(sample, policy, key="p_s", split="train", source="test", licence="none")
+    assert isinstance(study, ConvertedStudy)
+    return study
+
+
+def pixels(study: ConvertedStudy, member: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.asarray(Image.open(io.BytesIO(study.members[member])))
+
+
+def test_boxes_and_masks_follow_the_image_into_its_stored_size(sample: Sample) -> None:
+    study = convert(sample)
+    first, second = study.record.images
+    assert (first.width, first.height, first.original_width) == (100, 75, 400)
+    assert (second.width, second.height) == (90, 80)
+    box, other = study.record.boxes
+    assert (box.x, box.y, box.width, box.height) == (20, 15, 30, 30)
+    assert (other.x, other.y, other.width, other.height) == (1, 2, 3, 4)
+    bright = pixels(study, "image0.jpg")[15:45, 20:50]
+    assert bright.min() > 150
+    inside = pixels(study, "mask_Lung_Opacity.png") > 0
+    assert inside[15:45, 20:50].all()
+    assert inside.sum() == 30 * 30
+
+
+def test_masks_of_further_images_have_names_of_their_own(sample: Sample) -> None:
+    study = convert(sample)
+    assert set(study.members) == {
+        "json",
+        "image0.jpg",
+        "image1.jpg",
+        "mask_Lung_Opacity.png",
+        "mask_Lung_Opacity_image1.png",
+    }
+    assert pixels(study, "mask_Lung_Opacity_image1.png").shape == (80, 90)
+
+
+def test_the_record_survives_its_json(sample: Sample) -> None:
+    study = convert(sample)
+    assert StudyRecord.from_json(json.loads(study.members["json"])) == study.record
+
+
+def test_a_dropped_image_takes_its_boxes_and_masks_with_it(sample: Sample) -> None:
+    sample.images[0].path.write_bytes(b"")
+    study = convert(sample, replace(POLICY, bad_images="drop"))
+    assert [image.id for image in study.record.images] == ["b"]
+    assert [(box.image, box.category) for box in study.record.boxes] == [(0, "Device")]
+    assert [(mask.image, mask.member) for mask in study.record.masks] == [
+        (0, "mask_Lung_Opacity.png")
+    ]
+    (dropped,) = study.dropped_images
+    assert (dropped.key, dropped.reason) == ("p_s/a", "not a JPEG, PNG, TIFF or BMP image")
+
+
+def test_a_study_without_a_readable_image_is_dropped_when_asked(sample: Sample) -> None:
+    for image in sample.images:
+        image.path.unlink()
+    policy = replace(POLICY, bad_images="drop")
+    study = convert_study(sample, policy, key="p_s", split="train", source="t", licence="none")
+    assert study == DroppedSample(key="p_s", reason="no readable image")
+
+
+def test_annotations_of_an_image_the_study_does_not_have_are_refused(sample: Sample) -> None:
+    stray = replace(sample, boxes=(Box(2, 0, 0, 1, 1, "Device"),))
+    with pytest.raises(InputError, match="p_s: a box names image 2, but the study has 2"):
+        convert(stray)
+
+
+def test_a_damaged_mask_stops_whatever_the_policy(sample: Sample) -> None:
+    sample.masks[0].path.write_bytes(b"")
+    policy = replace(POLICY, bad_images="drop")
+    with pytest.raises(BadImageError, match=r"mask.png: not a JPEG.*: convert it$"):
+        convert_study(sample, policy, key="p_s", split="train", source="t", licence="none")

@@ -1,0 +1,75 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_shards.errors import InputError
+from data_shards.files.lock import locked
+
+COUNT_UP = """
+import sys
+from pathlib import Path
+from data_shards.files.lock import locked
+
+folder = Path(sys.argv[1])
+for _ in range(200):
+    with locked(folder / "lock", busy="waiting", wait=True):
+        count = int((folder / "count").read_text())
+        (folder / "count").write_text(str(count + 1))
+"""
+
+
+SHARE = """
+import sys
+from pathlib import Path
+from data_shards.files.lock import locked
+
+for _ in range(1000):
+    with locked(Path(sys.argv[1]) / "lock", shared=True, busy="busy"):
+        pass
+"""
+
+
+def test_processes_that_wait_for_a_lock_hold_it_one_at_a_time(tmp_path: Path) -> None:
+    # Every release removes the file that others may have opened already.
+    (tmp_path / "count").write_text("0")
+    command = [sys.executable, "-c", COUNT_UP, str(tmp_path)]
+    running = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(4)]
+    assert [process.wait(timeout=120) for process in running] == [0] * 4
+    assert (tmp_path / "count").read_text() == "800"
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
+def test_a_shared_lock_excludes_only_those_that_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lock"
+    with locked(path, shared=True, busy="busy"):
+        with locked(path, shared=True, busy="busy"):
+            pass
+        with pytest.raises(InputError, match="busy"), locked(path, busy="busy"):
+            pass
+        assert path.exists()
+    assert not path.exists()
+    with (
+        locked(path, busy="busy"),
+        pytest.raises(InputError, match="busy"),
+        locked(path, shared=True, busy="busy"),
+    ):
+        pass
+    assert not path.exists()
+
+
+def test_those_who_share_a_lock_never_find_it_taken(tmp_path: Path) -> None:
+    # Each release takes it alone for an instant, to remove the file.
+    command = [sys.executable, "-c", SHARE, str(tmp_path)]
+    running = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(timeout=120) for process in running] == [0] * 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_of_a_killed_holder_locks_nobody_out(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    with locked(path, busy="busy"):
+        pass
+    assert not path.exists()

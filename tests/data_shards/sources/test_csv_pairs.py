@@ -1,0 +1,231 @@
+import gzip
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from data_shards.errors import InputError
+from data_shards.profiles import validate
+from data_shards.records.manifest import DroppedSample
+from data_shards.records.study import Sample
+from data_shards.sources.base import StudyRef
+from data_shards.sources.csv_pairs import CsvPairsConfig, CsvPairsSource
+from tests.paths import ROOT
+
+COVID_PAIRS = ROOT.parent / "shared" / "data" / "covid_pairs"
+
+HEADER = ("image", "patient", "study", "view", "split", "text")
+ROWS = (
+    ("b/2.png", "p1", "s1", "LATERAL", "train", "FINDINGS: Clear.\nIMPRESSION: Normal."),
+    ("b/1.png", "p1", "s1", "AP Supine", "train", "FINDINGS: Clear.\nIMPRESSION: Normal."),
+    ("c.png", "p2", "s2", "frontal", "val", "A patient, with fever."),
+)
+
+
+def _write(path: Path, rows: tuple[tuple[str, ...], ...]) -> Path:
+    if ".jsonl" in path.name:
+        lines = [json.dumps(dict(zip(HEADER, row, strict=True))) for row in rows]
+    else:
+        delimiter = "\t" if ".tsv" in path.name else ","
+        lines = [delimiter.join(f'"{cell}"' for cell in row) for row in (HEADER, *rows)]
+    text = "\n".join(lines) + "\n"
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text, encoding="utf-8-sig" if path.suffix == ".csv" else "utf-8")
+    return path
+
+
+def _source(table: Path, *, without: tuple[str, ...] = (), **values: object) -> CsvPairsSource:
+    columns = {
+        "image": "image",
+        "patient_id": "patient",
+        "study_id": "study",
+        "view": "view",
+        "split": "split",
+        "report": "text",
+    }
+    kept = {key: column for key, column in columns.items() if key not in without}
+    given = {"table": table, "image_root": table.parent, "columns": kept, **values}
+    return CsvPairsSource(validate(CsvPairsConfig, given, where="profile"))
+
+
+def _sample(source: CsvPairsSource, patient_id: str, study_id: str) -> Sample:
+    loaded = source.load_study(StudyRef(patient_id, study_id))
+    assert isinstance(loaded, Sample)
+    return loaded
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.csv.gz", "t.jsonl.gz"])
+def test_rows_of_one_study_are_its_images_by_id(tmp_path: Path, name: str) -> None:
+    source = _source(_write(tmp_path / name, ROWS))
+    assert source.list_studies() == [
+        StudyRef("p1", "s1", "train"),
+        StudyRef("p2", "s2", "validate"),
+    ]
+    sample = _sample(source, "p1", "s1")
+    assert [(image.id, image.view) for image in sample.images] == [("b/1", "AP"), ("b/2", "L")]
+    assert sample.images[0].path == tmp_path / "b/1.png"
+    assert sample.report.sections["impression"] == "Normal."
+    assert _sample(source, "p2", "s2").images[0].view == "PA"
+
+
+def test_without_study_ids_every_image_is_a_study_and_the_builder_splits(tmp_path: Path) -> None:
+    source = _source(_write(tmp_path / "t.csv", ROWS), without=("study_id", "split"))
+    assert source.list_studies() == [
+        StudyRef("p1", "b/1"),
+        StudyRef("p1", "b/2"),
+        StudyRef("p2", "c"),
+    ]
+
+
+def test_findings_and_impression_may_be_columns(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("image,patient_id,f,i\na.png,p1,Clear.,Normal.\nb.png,p2,,Normal.\n")
+    columns = {"findings": "f", "impression": "i"}
+    source = _source(table, columns=columns, default_view="PA")
+    report = _sample(source, "p1", "a").report
+    assert report.raw == "FINDINGS: Clear.\nIMPRESSION: Normal."
+    assert report.sentences == {"findings": ("Clear.",), "impression": ("Normal.",)}
+    assert _sample(source, "p2", "b").report.sections == {"impression": "Normal."}
+
+
+def test_where_keeps_rows_by_value(tmp_path: Path) -> None:
+    table = _write(tmp_path / "t.csv", ROWS)
+    source = _source(table, where={"view": ["LATERAL", "frontal"]})
+    assert [image.id for image in _sample(source, "p1", "s1").images] == ["b/2"]
+    with pytest.raises(InputError, match=r"none of 3 rows passes source\.where"):
+        _source(table, where={"split": ["dev"]}).list_studies()
+    with pytest.raises(InputError, match="no column 'nowhere'"):
+        _source(table, where={"nowhere": ["x"]}).list_studies()
+
+
+def test_an_empty_view_takes_the_default(tmp_path: Path) -> None:
+    table = _write(tmp_path / "t.csv", (("a.png", "p1", "s1", "", "train", "Clear."),))
+    assert _sample(_source(table, default_view="AP"), "p1", "s1").images[0].view == "AP"
+    with pytest.raises(InputError, match="line 2: unknown view ''"):
+        _source(table).list_studies()
+
+
+def test_an_unknown_view_stops_or_drops_the_image(tmp_path: Path) -> None:
+    table = _write(
+        tmp_path / "t.csv", (*ROWS[1:], ("d.png", "p1", "s1", "OBLIQUE", "train", ROWS[0][5]))
+    )
+    with pytest.raises(InputError, match=r"line \d: unknown view 'OBLIQUE'.*unknown_views=drop"):
+        _source(table).list_studies()
+    source = _source(table, unknown_views="drop")
+    assert [image.id for image in _sample(source, "p1", "s1").images] == ["b/1"]
+    assert source.list_dropped_images() == (DroppedSample(key="d", reason="unknown view"),)
+
+
+def test_a_study_left_without_images_or_text_is_dropped(tmp_path: Path) -> None:
+    rows = (
+        ("a.png", "p1", "s1", "OBLIQUE", "train", "Clear."),
+        ("b.png", "p2", "s2", "PA", "train", " "),
+    )
+    source = _source(_write(tmp_path / "t.csv", rows), unknown_views="drop", bad_reports="drop")
+    reasons = [source.load_study(ref) for ref in source.list_studies()]
+    assert reasons == [
+        DroppedSample(key="p1_s1", reason="no image of a known view"),
+        DroppedSample(key="p2_s2", reason="the report is empty"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("c.png", "p2", "s3", "PA", "val", "x"), r"image c is also in line \d: duplicate ids"),
+        (("d.png", "", "s3", "PA", "val", "x"), "column 'patient' is empty"),
+        (("d.png", "p3", "s3", "PA", "dev", "x"), "split 'dev': expected"),
+        (("d.png", "p3", "s3", "PA", "val", ""), "image d has no report"),
+        (("d.png", "p2", "s2", "PA", "val", "Other."), "study s2 of patient p2 has another report"),
+        (("d.png", "p2", "s3", "PA", "test", "x"), "patient p2 is in two splits"),
+    ],
+)
+def test_bad_rows_are_refused_by_line(tmp_path: Path, row: tuple[str, ...], message: str) -> None:
+    table = _write(tmp_path / "t.csv", (*ROWS, row))
+    with pytest.raises(InputError, match=message) as error:
+        _source(table).list_studies()
+    assert str(table) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "no such table"),
+        ("t.csv", b"image,patient\n", "no column 'text', 'study', 'view', 'split'"),
+        ("t.csv", b"image,patient,study,view,split,text\na,b,c,d,e,f,g\n", "more cells"),
+        ("t.csv", b"image,patient,study,view,split,text\na,b,c,d,e,\xff\n", "not UTF-8"),
+        ("t.jsonl", b"{]\n", "line 1: not valid JSON"),
+        ("t.jsonl", b'\n{"image": "a"}\n', "no column 'text', 'patient', 'study', 'view', 'split'"),
+        ("t.csv.gz", b"image", "gzip file is damaged"),
+    ],
+)
+def test_damaged_tables_are_refused(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    table = tmp_path / name
+    if content is not None:
+        table.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        _source(table).list_studies()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"view": "view"}, "name either the report column"),
+        ({"view": "view", "report": "a", "findings": "b"}, "name either the report column"),
+        ({"report": "a"}, "name columns.view, or set default_view"),
+        ({"report": "a", "views": "v"}, "did you mean 'view'"),
+    ],
+)
+def test_profiles_that_cannot_work_are_refused(
+    tmp_path: Path, columns: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        _source(tmp_path / "t.csv", columns=columns)
+
+
+def test_the_fingerprint_is_of_the_tables_content_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = _source(_write(tmp_path / "a" / "t.csv", ROWS))
+    two = _source(_write(tmp_path / "b" / "t.csv", ROWS))
+    before = one.fingerprint()
+    assert before == two.fingerprint()
+    _write(tmp_path / "b" / "t.csv", (*ROWS[:2], (*ROWS[2][:-1], "A patient, without fever.")))
+    assert two.fingerprint() != before == one.fingerprint()
+
+
+def test_a_source_pickles_without_its_table(tmp_path: Path) -> None:
+    source = _source(_write(tmp_path / "t.csv", ROWS))
+    listed = source.list_studies()
+    pickled = pickle.dumps(source)
+    assert b"A patient, with fever" not in pickled
+    assert pickle.loads(pickled).list_studies() == listed
+
+
+@pytest.mark.skipif(not COVID_PAIRS.is_dir(), reason="the COVID pairs are not beside the checkout")
+def test_real_pairs_are_read_whole() -> None:
+    columns = {"report": "clinical_notes", "view": "view"}
+    source = CsvPairsSource(
+        validate(
+            CsvPairsConfig,
+            {
+                "table": COVID_PAIRS / "pairs.csv",
+                "image_root": COVID_PAIRS / "images",
+                "columns": columns,
+            },
+            where="profile",
+        )
+    )
+    refs = source.list_studies()
+    samples = [source.load_study(ref) for ref in refs]
+    assert len(refs) == 197
+    assert len({ref.patient_id for ref in refs}) == 115
+    for sample in samples:
+        assert isinstance(sample, Sample)
+        assert sample.images[0].path.is_file()
+        assert any(sample.report.sentences.values())

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from data_shards.errors import InputError
+from data_shards.profiles import Config, dump_profile, load_profile
+
+
+class Ball(Config):
+    name: Literal["ball"] = "ball"
+    radius_cm: float = 1.0
+
+
+class Cube(Config):
+    name: Literal["cube"] = "cube"
+    edge_cm: float = 2.0
+
+
+class Toy(Config):
+    body: Annotated[Ball | Cube, Field(discriminator="name")] = Ball()
+    count: int = 1
+    title: str = "toy"
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_profile_holds_only_what_differs(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "count: 3\n")
+    assert load_profile(Toy, path) == Toy(count=3)
+
+
+def test_a_child_overrides_its_parent_and_the_command_line_overrides_both(tmp_path: Path) -> None:
+    write(tmp_path, "parent.yaml", "count: 3\nbody: {name: ball, radius_cm: 5}\n")
+    child = write(tmp_path, "child.yaml", "extends: parent.yaml\nbody: {radius_cm: 7}\n")
+    assert load_profile(Toy, child) == Toy(count=3, body=Ball(radius_cm=7))
+    assert load_profile(Toy, child, ["body.radius_cm=1e-3"]).body == Ball(radius_cm=1e-3)
+
+
+def test_another_union_member_replaces_the_inherited_one_whole(tmp_path: Path) -> None:
+    write(tmp_path, "parent.yaml", "body: {name: ball, radius_cm: 5}\n")
+    child = write(tmp_path, "child.yaml", "extends: parent.yaml\nbody: {name: cube}\n")
+    assert load_profile(Toy, child).body == Cube()
+
+
+def test_text_overrides_stay_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "{}")
+    assert load_profile(Toy, path, ["title='12'"]).title == "12"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cuont: 3\n", "unknown key 'cuont': did you mean 'count'?"),
+        ("body: {name: ball, radus_cm: 3}\n", "did you mean 'radius_cm'?"),
+        ("zzz: 1\n", "known keys: body, count, title"),
+        ("count: many\n", "count: .*valid integer.* \\(got 'many'\\)"),
+        ("body: {name: cone}\n", "'cone'"),
+        ("- 1\n", "expected `key: value` lines, found list"),
+        ("a: [\n", "not a YAML profile"),
+        ("extends: a.yaml\n", "leads back"),
+        ("extends: gone.yaml\n", "no such profile"),
+    ],
+)
+def test_a_bad_profile_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path, "a.yaml", text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_profile(Toy, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_override_without_equals_sign_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "{}")
+    with pytest.raises(InputError, match="key=value"):
+        load_profile(Toy, path, ["count"])
+
+
+def test_a_dumped_config_reads_back_equal(tmp_path: Path) -> None:
+    toy = Toy(body=Cube(edge_cm=1e-7), title="no")
+    assert load_profile(Toy, write(tmp_path, "a.yaml", dump_profile(toy))) == toy

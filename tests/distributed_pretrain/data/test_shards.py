@@ -1,0 +1,157 @@
+"""Reading samples from shards."""
+
+import io
+import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_shards.errors import InputError
+from data_shards.records.manifest import read_shard_index
+from data_shards.synthetic_shards import write_synthetic_shards
+from distributed_pretrain.data.shards import BadSampleError, ShardSplit
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    folder = tmp_path / "shards"
+    write_synthetic_shards(
+        folder, studies={"train": 10}, studies_a_shard=4, longest_side_px=48, views=("L", "PA")
+    )
+    return folder
+
+
+def flip_a_byte(folder: Path, tar: str, *, sample: int, member: str) -> str:
+    """Damage one member where it lies; the key of its sample."""
+    stem = tar.removesuffix(".tar")
+    entry = read_shard_index(folder / f"{stem}.index.json").samples[sample]
+    with (folder / tar).open("r+b") as file:
+        file.seek(entry.members[member].offset + entry.members[member].size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, io.SEEK_CUR)
+        file.write(bytes([byte ^ 0x10]))
+    return entry.key
+
+
+def test_positions_count_in_file_order(shards: Path) -> None:
+    split = ShardSplit.open(shards, "train", "lovt")
+    assert split.shard_sizes == (4, 4, 2)
+    assert [split.read(i).record.key for i in range(10)] == [f"train{i:06d}" for i in range(10)]
+    assert [split.key(i) for i in range(10)] == [f"train{i:06d}" for i in range(10)]
+
+
+def test_a_study_gives_its_images_on_demand(shards: Path) -> None:
+    study = ShardSplit.open(shards, "train", "lovt").read(7)
+    for number, entry in enumerate(study.record.images):
+        image = Image.open(io.BytesIO(study.image_bytes(number)))
+        assert image.size == (entry.width, entry.height)
+
+
+def test_studies_without_a_frontal_image_or_enough_words_are_left_out(shards: Path) -> None:
+    path = shards / "train-000000.index.json"
+    index = json.loads(path.read_text())
+    index["samples"][0]["views"] = ["L", None]
+    index["samples"][1]["words"]["lovt"] = 2
+    rewrite_index(shards, path, index)
+    split = ShardSplit.open(shards, "train", "lovt")
+    assert split.shard_sizes == (2, 4, 2)
+    assert split.read(0).record.key == "train000002"
+    assert ShardSplit.open(shards, "train", "limitr").shard_sizes == (3, 4, 2)
+
+
+def test_a_fraction_of_the_patients_keeps_all_their_studies_and_grows_by_adding(
+    tmp_path: Path,
+) -> None:
+    """Ten patients with two studies each."""
+    folder = tmp_path / "shards"
+    write_synthetic_shards(folder, studies={"train": 20}, studies_a_shard=6, longest_side_px=48)
+    for path in sorted(folder.glob("*.index.json")):
+        index = json.loads(path.read_text())
+        for sample in index["samples"]:
+            sample["patient_id"] = f"patient {int(sample['key'][-6:]) // 2}"
+        rewrite_index(folder, path, index)
+    kept: set[str] = set()
+    for fraction, patients in ((0.01, 1), (0.3, 3), (0.66, 7), (1.0, 10)):
+        split = ShardSplit.open(folder, "train", "lovt", patient_fraction=fraction)
+        keys = {split.key(i) for i in range(len(split))}
+        assert len(keys) == 2 * patients
+        assert len({int(key[-6:]) // 2 for key in keys}) == patients
+        assert kept < keys
+        kept = keys
+    first = {f"train{i:06d}" for i in range(6)}
+    thirty_percent = ShardSplit.open(folder, "train", "lovt", patient_fraction=0.3)
+    assert {thirty_percent.key(i) for i in range(6)} != first
+
+
+def test_threads_and_unpickled_copies_read_the_same(shards: Path) -> None:
+    split = ShardSplit.open(shards, "train", "lovt")
+    expected = [split.read(i).image_bytes(1) for i in range(10)]
+    again = pickle.loads(pickle.dumps(split))
+    with ThreadPoolExecutor(4) as pool:
+        for reader in (split, again):
+            read = pool.map(lambda i, r=reader: r.read(i).image_bytes(1), [*range(10)] * 4)
+            assert list(read) == expected * 4
+
+
+def test_a_flipped_bit_is_named_when_the_member_is_read(shards: Path) -> None:
+    key = flip_a_byte(shards, "train-000001.tar", sample=2, member="image1.jpg")
+    split = ShardSplit.open(shards, "train", "lovt")
+    study = split.read(6)
+    study.image_bytes(0)
+    with pytest.raises(BadSampleError, match=r"'image1.jpg' differs from its checksum") as caught:
+        study.image_bytes(1)
+    assert (caught.value.key, caught.value.shard) == (key, "train-000001.tar")
+
+
+def test_only_images_and_json_are_ever_read(shards: Path) -> None:
+    split = ShardSplit.open(shards, "train", "lovt")
+    with pytest.raises(BadSampleError, match="not a jpg, png or json"):
+        split.read_member(0, "payload.pkl")
+    with pytest.raises(BadSampleError, match="not in the index"):
+        split.read_member(0, "image9.jpg")
+
+
+def test_a_tar_cut_short_is_refused(shards: Path) -> None:
+    tar = shards / "train-000001.tar"
+    tar.write_bytes(tar.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"train-000001.tar: 5000 bytes, but .*cut short"):
+        ShardSplit.open(shards, "train", "lovt")
+
+
+def test_a_missing_tar_is_refused(shards: Path) -> None:
+    (shards / "train-000002.tar").unlink()
+    with pytest.raises(InputError, match=r"train-000002.tar: the shard is missing"):
+        ShardSplit.open(shards, "train", "lovt")
+
+
+def test_an_index_that_is_not_the_manifests_is_refused(shards: Path) -> None:
+    index = shards / "train-000000.index.json"
+    index.write_text(index.read_text().replace("train000001", "train00000x"))
+    with pytest.raises(InputError, match=r"train-000000.index.json: changed since"):
+        ShardSplit.open(shards, "train", "lovt")
+
+
+def test_a_manifest_of_another_schema_is_refused(shards: Path) -> None:
+    manifest = shards / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    with pytest.raises(InputError, match="schema version 7, but this release reads 1"):
+        ShardSplit.open(shards, "train", "lovt")
+
+
+def test_an_empty_split_is_refused(shards: Path) -> None:
+    with pytest.raises(InputError, match="split 'validate' has no usable sample"):
+        ShardSplit.open(shards, "validate", "lovt")
+
+
+def rewrite_index(folder: Path, path: Path, index: object) -> None:
+    """Replace an index together with its checksum in the manifest."""
+    path.write_text(json.dumps(index))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for entry in manifest["shards"]:
+        if entry["index_name"] == path.name:
+            entry["index_sha256"] = sha256(path.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -1,0 +1,248 @@
+"""The quickstart's page: complete, self-contained, well-formed and escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distributed_pretrain.experiments.pages.charts import line_chart
+from distributed_pretrain.experiments.pages.quickstart import (
+    Curve,
+    Grounding,
+    QuickstartPage,
+    Retrieval,
+    format_table,
+    write_page,
+)
+
+VOID = {"meta", "br"}
+SIZE_PX = 48
+UNTRAINED = {
+    "recall_at_1": 0.005,
+    "recall_at_5": 0.0275,
+    "grounding_cnr": -0.153,
+    "linear_dice": 0.211,
+}
+TRAINED = {"recall_at_1": 0.072, "recall_at_5": 0.2425, "grounding_cnr": 0.713, "linear_dice": 0.3}
+
+
+class _Page(HTMLParser):
+    """Checks the nesting while reading; keeps the text and every attribute that fetches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        fetching = ("src", "href", "xlink:href", "data", "action", "poster", "srcset")
+        self.fetched += [value or "" for name, value in attrs if name in fetching]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+
+def _example() -> QuickstartPage:
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 255, (SIZE_PX, SIZE_PX)).astype(np.uint8)
+    heat = generator.standard_normal((SIZE_PX, SIZE_PX)).astype(np.float32)
+    steps = range(0, 100, 10)
+    losses = tuple(
+        Curve(f"{term} ({split})", steps, [9 / (1 + step) for step in steps])
+        for term in ("total", "local_image")
+        for split in ("train", "validate")
+    )
+    return QuickstartPage(
+        untrained=UNTRAINED,
+        trained=TRAINED,
+        loss_curves=losses,
+        recall_curves=(Curve("R@5", steps, [step / 300 for step in steps]),),
+        retrievals=(
+            Retrieval(image, "Own <script>alert(1)</script> & more", (("Other", False),)),
+            Retrieval(image, "Clear", (("Clear", True), ("Effusion " * 60, False))),
+        ),
+        groundings=(
+            Grounding(
+                image, ((4.0, 6.5, 10, 8), (1, 2, 3, 4)), "a <b>nodule", heat, heat, -0.25, 1.5
+            ),
+            Grounding(image, (), "flat", 0 * heat, 0 * heat, 0.0, 0.0),
+        ),
+        facts={"command": "make quickstart", "hardware": "2 cores", "time": "5.2 minutes"},
+        run_folder="runs/" + "a_very_long_folder_name_without_spaces" * 3,
+        tensorboard_command="tensorboard --logdir runs/quickstart/lovt/tensorboard",
+    )
+
+
+def _written(tmp_path: Path, page: QuickstartPage) -> tuple[str, _Page]:
+    path = tmp_path / "index.html"
+    write_page(path, page)
+    html = path.read_text(encoding="utf-8")
+    parser = _Page()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    return html, parser
+
+
+def test_the_page_fetches_nothing(tmp_path: Path) -> None:
+    html, parser = _written(tmp_path, _example())
+    assert parser.fetched
+    assert all(each.startswith("data:image/png;base64,") for each in parser.fetched)
+    assert not re.search(r"https?:|url\(|@import", html)
+    assert not {"script", "link", "iframe"} & set(parser.tags)
+    assert list(tmp_path.iterdir()) == [tmp_path / "index.html"]
+
+
+def test_every_figure_and_text_is_on_the_page(tmp_path: Path) -> None:
+    page = _example()
+    _, parser = _written(tmp_path, page)
+    text = " ".join(" ".join(parser.text).split())
+    figures = "0.5 % 7.2 % +6.7 2.8 % 24.2 % +21.5 −0.15 0.71 +0.87 21.1 % 30.0 % +8.9 −0.25 1.50"
+    for figure in re.findall(r"\S+(?: %)?", figures):
+        assert figure in text, figure
+    for phrase in ("a <b>nodule", page.run_folder, page.tensorboard_command, "local image"):
+        assert phrase in text
+    for name, value in page.facts.items():
+        assert f"{name} {value}" in text
+    assert parser.tags.count("polyline") == 5
+    assert parser.tags.count("image") == 2 + 3 * 2
+    # Two boxes, each on the X-ray and on both heat maps.
+    assert parser.tags.count("rect") == 6
+
+
+def test_texts_are_escaped(tmp_path: Path) -> None:
+    html, parser = _written(tmp_path, _example())
+    assert "<script" not in html
+    assert "Own &lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in html
+    assert "Own <script>alert(1)</script> & more" in "".join(parser.text)
+
+
+def test_each_heat_map_is_brightest_where_its_encoder_saw_the_phrase(tmp_path: Path) -> None:
+    black = np.zeros((SIZE_PX, SIZE_PX), np.uint8)
+    untrained, trained = (np.zeros((SIZE_PX, SIZE_PX), np.float32) for _ in range(2))
+    untrained[40, 5], trained[3, 30] = 0.01, 20
+    grounding = Grounding(black, (), "nodule", untrained - 7, trained, 0.0, 1.0)
+    page = replace(_example(), retrievals=(), groundings=(grounding,))
+    _, parser = _written(tmp_path, page)
+    brightest = []
+    for url in parser.fetched:
+        png = base64.b64decode(url.removeprefix("data:image/png;base64,"))
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+        brightest.append(divmod(int(pixels.argmax()), SIZE_PX))
+    assert brightest == [(0, 0), (40, 5), (3, 30)]
+
+
+def test_only_a_report_that_equals_the_own_one_is_marked(tmp_path: Path) -> None:
+    html, _ = _written(tmp_path, _example())
+    assert re.findall(r'<li class="own">(\w+)', html) == ["Clear"]
+    assert html.count("its own</b>") == 1
+
+
+def test_a_page_without_curves_and_examples_leaves_those_sections_out(tmp_path: Path) -> None:
+    bare = replace(_example(), loss_curves=(), recall_curves=(), retrievals=(), groundings=())
+    _, parser = _written(tmp_path, bare)
+    assert parser.tags.count("section") == 1
+    assert "svg" not in parser.tags
+
+
+def test_a_missing_figure_is_an_error_and_leaves_no_page(tmp_path: Path) -> None:
+    incomplete = {name: value for name, value in TRAINED.items() if name != "linear_dice"}
+    with pytest.raises(KeyError, match="linear_dice"):
+        write_page(tmp_path / "index.html", replace(_example(), trained=incomplete))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_for_a_terminal_is_aligned_and_in_per_cent() -> None:
+    lines = format_table(UNTRAINED, TRAINED).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[0].split() == ["untrained", "trained", "change"]
+    assert lines[2].split() == ["R@5", "2.8", "%", "24.2", "%", "+21.5"]
+    assert lines[3].split() == ["Grounding", "CNR", "-0.15", "0.71", "+0.87"]
+
+
+def _line(svg: str) -> list[tuple[float, float]]:
+    polyline = ElementTree.fromstring(svg).find("polyline")
+    assert polyline is not None
+    corners = polyline.attrib["points"].split()
+    return [(float(x), float(y)) for x, _, y in (corner.partition(",") for corner in corners)]
+
+
+def test_a_curve_that_rises_goes_up_and_to_the_right_inside_its_chart() -> None:
+    svg = line_chart([Curve("R@5", [0, 10, 20], [0.0, 0.1, 0.4])], label="recall", percent=True)
+    points = _line(svg)
+    assert points == sorted(points)
+    assert [y for _, y in points] == sorted((y for _, y in points), reverse=True)
+    *_, width, height = (
+        float(each) for each in ElementTree.fromstring(svg).attrib["viewBox"].split()
+    )
+    assert all(0 < x < width and 0 < y < height for x, y in points)
+    assert "<title>R@5, step 20: 40.0 %</title>" in svg
+
+
+def test_values_that_are_not_finite_are_left_out() -> None:
+    curve = Curve("total (train)", [1, 2, 3], [2.0, float("nan"), 1.0])
+    svg = line_chart([curve], label="total")
+    assert len(_line(svg)) == 2
+    assert "nan" not in svg
+
+
+@pytest.mark.parametrize("values", [[], [3.0], [3.0, 3.0], [0.0, 0.0], [-2.0, -2.0], [1e-9, 1e9]])
+def test_short_and_flat_curves_can_be_drawn(values: list[float]) -> None:
+    svg = line_chart([Curve("total", range(len(values)), values)], label="total")
+    assert all(np.isfinite(point).all() for point in _line(svg))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width_px", [360, 390, 1280])
+def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path: Path, width_px: int) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium in PATH: apt install chromium")
+    write_page(tmp_path / "index.html", _example())
+    # The frame has a phone's width even where the browser's window has a larger least one.
+    (tmp_path / "frame.html").write_text(
+        f'<iframe src="index.html" style="width:{width_px}px;height:900px;border:0"></iframe>'
+        "<script>onload = () => { const page = frames[0].document.documentElement;"
+        "document.title = `${page.scrollWidth} of ${page.clientWidth}` }</script>"
+    )
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"]
+    shown = subprocess.run(
+        [*command, "--dump-dom", (tmp_path / "frame.html").as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert f"<title>{width_px} of {width_px}</title>" in shown.stdout
+    picture = tmp_path / "page.png"
+    subprocess.run(
+        [*command, f"--screenshot={picture}", (tmp_path / "index.html").as_uri()],
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    assert np.asarray(Image.open(picture).convert("L")).std() > 5

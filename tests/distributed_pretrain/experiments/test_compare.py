@@ -1,0 +1,139 @@
+"""`report` end to end, on a phantom of a few dozen studies and for a few steps."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_shards.profiles import load_profile
+from distributed_pretrain.experiments.results import fingerprint
+from distributed_pretrain.experiments.settings import ComparisonConfig, jobs_of
+from tests.paths import ROOT
+
+TINY = (
+    "data.image_size_px=64",
+    "data.global_batch=8",
+    "training.validate_every_steps=3",
+    "method.image_encoder.width=0.125",
+)
+
+
+def _profile(folder: Path) -> Path:
+    """LoVT, its ablation with a view it cannot use, and a random start."""
+    (folder / "shards.yaml").write_text(
+        f"extends: {ROOT / 'configs/shards/phantom_quickstart.yaml'}\n"
+        f"source: {{archive: {folder / 'archive'}, image_size_px: 64, train_studies: 32,"
+        " validate_studies: 8, test_studies: 12}\n"
+        "longest_side_px: 64\n"
+    )
+    lovt = str(ROOT / "configs/pretrain/phantom_lovt.yaml")
+    comparison = {
+        "title": "Tiny",
+        "output": str(folder / "out"),
+        "page": str(folder / "page.md"),
+        "shards_profile": str(folder / "shards.yaml"),
+        "shards": str(folder / "shards"),
+        "seeds": [3],
+        "labelled_studies": 12,
+        "labelled_subsets": 2,
+        "methods": [
+            {"name": "lovt", "title": "LoVT", "supervision": "reports", "profile": lovt},
+            {
+                "name": "lovt_no_local",
+                "title": "Broken",
+                "supervision": "reports",
+                "profile": lovt,
+                "overrides": ["data.views=two_augmentations"],
+            },
+            {
+                "name": "initial",
+                "title": "Random",
+                "supervision": "none",
+                "profile": str(ROOT / "configs/pretrain/phantom_untrained.yaml"),
+            },
+        ],
+    }
+    path = folder / "comparison.yaml"
+    path.write_text(yaml.safe_dump(comparison))
+    return path
+
+
+def _command(profile: Path, *overrides: str) -> list[str]:
+    return [sys.executable, "-m", "distributed_pretrain", "report", str(profile), *overrides]
+
+
+@pytest.mark.timeout(600)  # three processes that each import everything
+@pytest.mark.xdist_group("comparison")
+def test_a_report_goes_from_nothing_to_a_page_and_goes_on_with_what_failed(tmp_path: Path) -> None:
+    profile = _profile(tmp_path)
+    command = _command(profile, *TINY, "training.max_steps=6")
+    first = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert first.returncode == 1, first.stderr
+    assert "3 runs to make (0 are there)" in first.stderr
+    assert "failed: lovt_no_local seed 3: error: data.views=two_augmentations" in first.stderr
+    assert "Traceback" not in first.stderr
+    page = (tmp_path / "page.md").read_text()
+    assert "| LoVT | reports |" in page
+    assert "| Broken | reports | not yet run |" in page
+    assert "| Random | nothing | - | - | - |" in page
+    assert (tmp_path / "page.png").stat().st_size > 5_000
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["methods"]
+    assert {name: len(runs) for name, runs in results.items()} == {
+        "lovt": 1,
+        "lovt_no_local": 0,
+        "initial": 1,
+    }
+    run = results["lovt"][0]
+    assert (run["steps"], run["seed"], run["metrics"]["samples"]) == (6, 3, 12.0)
+    assert {"recall_at_5", "grounding_cnr", "linear_dice", "linear_auroc"} <= set(run["metrics"])
+    assert run["region_similarity"][0]["distance"] > 0
+
+    second = subprocess.run(
+        [*command, "only=[lovt,initial]"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert second.returncode == 0, second.stderr
+    assert "runs to make" not in second.stderr
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["methods"] == results
+
+
+@pytest.mark.slow
+def test_an_interrupted_report_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    command = _command(
+        _profile(tmp_path), *TINY, "training.max_steps=200", "training.epochs=60", "only=[lovt]"
+    )
+    metrics = tmp_path / "out" / "lovt" / "seed_3" / "metrics.jsonl"
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    again = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    log = (tmp_path / "out" / "lovt" / "seed_3" / "run.log").read_text()
+    assert "going on from step" in log
+
+
+def test_jobs_differ_by_settings_and_not_by_where_they_lie(tmp_path: Path) -> None:
+    profile = _profile(tmp_path)
+
+    def jobs(*overrides: str, training: tuple[str, ...] = ()) -> list[str]:
+        config = load_profile(ComparisonConfig, profile, overrides)
+        return [fingerprint(job) for job in jobs_of(config, training)]
+
+    usual = jobs()
+    assert len(set(usual)) == len(usual) == 3
+    assert jobs(f"output={tmp_path / 'elsewhere'}") == usual
+    for changed in (jobs("labelled_studies=13"), jobs(training=("training.max_steps=5",))):
+        assert not set(changed) & set(usual)
+    assert len(set(jobs("seeds=[3,4]"))) == 6
+    assert jobs("only=[initial]") == usual[2:]

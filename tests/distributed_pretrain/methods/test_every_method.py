@@ -1,0 +1,154 @@
+"""What every profile and method must do: a new YAML is tested by being there."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from data_shards.synthetic_shards import write_synthetic_shards
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.pretrain.build import pretrain
+from distributed_pretrain.pretrain.settings import PretrainConfig
+from distributed_pretrain.run_folder.metrics_log import read_metrics
+from tests.distributed_pretrain.tiny_methods import (
+    PROFILES,
+    as_double,
+    random_batch,
+    tiny_method,
+    tiny_profile,
+    with_padded_samples,
+)
+
+LABELS = ("Atelectasis", "Edema")
+PHANTOM_PROFILES = [name for name in PROFILES if name.startswith("phantom_")]
+TRAINED_PROFILES = [name for name in PHANTOM_PROFILES if name != "phantom_initial"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    write_synthetic_shards(
+        folder,
+        studies={"train": 16, "validate": 16},
+        studies_a_shard=8,
+        views=("PA", "L"),
+        longest_side_px=72,
+        labels=LABELS,
+    )
+    return folder
+
+
+def test_every_method_has_its_profiles() -> None:
+    methods = {tiny_profile(name).method.name for name in PHANTOM_PROFILES}
+    full = {tiny_profile(name).method.name for name in PROFILES if name not in PHANTOM_PROFILES}
+    assert methods == full
+    assert len(methods) >= 11
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profile_trains_one_real_step_with_small_encoders(
+    name: str, shards: Path, tmp_path: Path
+) -> None:
+    """Everything else is as in the file: method, optimizer, schedule, precision, augmentation."""
+    profile = tiny_profile(name)
+    values = profile.model_dump()
+    pieces = min(2, profile.training.accumulation_steps)
+    values["run_folder"] = tmp_path / "run"
+    values["vocabulary_size"] = 100
+    values["data"] |= {
+        "shards": shards,
+        "image_size_px": 64,
+        "global_batch": 2 * pieces,
+        "patient_fraction": 1.0,
+        "labels": LABELS if profile.data.labels else (),
+    }
+    values["training"] |= {
+        "accumulation_steps": pieces,
+        "max_steps": 1,
+        "validate_every_steps": 1,
+        "distributed": {"name": "ddp"},
+    }
+    config = PretrainConfig.model_validate(values)
+    assert pretrain(config)
+    lines = read_metrics(config.run_folder / "metrics.jsonl")
+    if config.method.name != "initial":
+        assert [(line["step"], line["split"]) for line in lines] == [(1, "train"), (1, "validate")]
+        assert all(math.isfinite(float(line["total"])) for line in lines)
+        assert config.training.best_metric in lines[1]
+    assert (config.run_folder / "checkpoints" / "best" / "COMPLETE").exists()
+
+
+@pytest.mark.parametrize("name", TRAINED_PROFILES)
+def test_twenty_steps_lower_the_loss_and_reach_every_parameter(name: str) -> None:
+    config = tiny_profile(name)
+    method, batch = tiny_method(config).train(), random_batch(config, 6)
+    trained = {n: p for n, p in method.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-3)
+    totals = []
+    for step in range(20):
+        torch.manual_seed(0)
+        method.start_step(epoch=step // 2)
+        terms = method.loss(method(batch))
+        optimizer.zero_grad()
+        terms["total"].backward()
+        assert [n for n, p in trained.items() if p.grad is None] == []
+        optimizer.step()
+        method.after_update(progress=step / 20)
+        totals.append(terms["total"].item())
+    assert set(terms) == {"total", *method.term_weights}
+    assert totals[-1] < totals[0] - 0.05 * abs(totals[0])
+
+
+def loss_and_gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
+    method.zero_grad()
+    method.start_step(epoch=1)
+    torch.manual_seed(0)
+    terms = method.loss(method(batch))
+    terms["total"].backward()
+    found = {f"loss {name}": term.detach() for name, term in terms.items()}
+    for name, parameter in method.named_parameters():
+        if parameter.grad is not None:
+            found[f"gradient {name}"] = parameter.grad.clone()
+    return found | {f"buffer {name}": buffer.clone() for name, buffer in method.named_buffers()}
+
+
+@pytest.mark.parametrize("name", TRAINED_PROFILES)
+def test_padded_samples_change_nothing(name: str) -> None:
+    config = tiny_profile(name)
+    batch = as_double(random_batch(config, 5))
+    expected = loss_and_gradients(tiny_method(config).double().train(), batch)
+    padded = with_padded_samples(batch, 3)
+    found = loss_and_gradients(tiny_method(config).double().train(), padded)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-7, atol=1e-9, msg=key)
+
+
+@pytest.mark.parametrize("name", TRAINED_PROFILES)
+def test_a_single_study_has_a_loss(name: str) -> None:
+    config = tiny_profile(name, norm="group")
+    for row in range(2):  # the second has no lateral
+        batch = random_batch(config, 2).rows(slice(row, row + 1))
+        terms = loss_and_gradients(tiny_method(config).train(), batch)
+        assert all(bool(value.isfinite().all()) for value in terms.values())
+
+
+@pytest.mark.parametrize("name", TRAINED_PROFILES)
+def test_bfloat16_autocast_gives_float32_losses_near_the_full_ones(name: str) -> None:
+    config = tiny_profile(name)
+    batch = random_batch(config, 6)
+    method = tiny_method(config).train()
+    torch.manual_seed(0)
+    full = method.loss(method(batch))
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = method.loss(method(batch))
+    lowered["total"].backward()
+    for term, value in full.items():
+        assert lowered[term].dtype == torch.float32
+        assert lowered[term].item() == pytest.approx(value.item(), rel=0.05, abs=0.02)

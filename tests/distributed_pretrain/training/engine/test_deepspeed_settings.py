@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from data_shards.errors import InputError
+from distributed_pretrain.training.engine.deepspeed_settings import deepspeed_settings
+from distributed_pretrain.training.settings import DeepSpeedConfig, TrainingConfig
+
+
+def settings(
+    stage: int = 1, *, clip_gradient_norm: float | None = None, bf16: bool = False
+) -> dict[str, Any]:
+    config = DeepSpeedConfig.model_validate({"zero_stage": stage, "bucket_elements": 1000})
+    return deepspeed_settings(
+        config, micro_batch=4, clip_gradient_norm=clip_gradient_norm, bf16=bf16
+    )
+
+
+def values_of(document: dict[str, Any]) -> list[Any]:
+    return [
+        leaf
+        for value in document.values()
+        for leaf in (values_of(value) if isinstance(value, dict) else [value])
+    ]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_nothing_is_left_for_a_launcher_to_fill_in(stage: int) -> None:
+    document = settings(stage)
+    assert "auto" not in values_of(document)
+    assert document["zero_optimization"]["stage"] == stage
+    assert document["zero_optimization"]["reduce_bucket_size"] == 1000
+    assert document["train_micro_batch_size_per_gpu"] == 4
+
+
+def test_clipping_that_is_off_is_written_as_zero() -> None:
+    # DeepSpeed under Accelerate clips at 1.0 where nothing is said.
+    assert settings()["gradient_clipping"] == 0.0
+    assert settings(clip_gradient_norm=0.5)["gradient_clipping"] == 0.5
+
+
+def test_bf16_is_autocast_and_never_16_bit_parameters_or_sums() -> None:
+    document = settings(bf16=True)
+    assert document["torch_autocast"] == {
+        "enabled": True,
+        "dtype": "bfloat16",
+        "lower_precision_safe_modules": [],
+    }
+    assert document["communication_data_type"] == "fp32"
+    assert not document["bf16"]["enabled"]
+    assert not document["fp16"]["enabled"]
+    assert not settings()["torch_autocast"]["enabled"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({}, "needs a launcher"),
+        ({"channels_last": True}, r"training.channels_last=True does not go .* set it to false"),
+        (
+            {"distributed": {"name": "deepspeed", "zero_stage": 3}},
+            r"training.gradient_norms_every_steps=100 .* zero_stage=3: set it to null",
+        ),
+    ],
+)
+def test_what_zero_cannot_do_is_refused_in_one_line(
+    changes: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed_pretrain.training.engine.deepspeed import DeepSpeedEngine
+
+    if changes:
+        monkeypatch.setenv("WORLD_SIZE", "1")
+        monkeypatch.setenv("LOCAL_RANK", "0")
+    training = TrainingConfig.model_validate({"distributed": {"name": "deepspeed"}} | changes)
+    with pytest.raises(InputError, match=complaint) as error:
+        DeepSpeedEngine(training, global_batch=8)
+    assert "\n" not in str(error.value)
