@@ -1,4 +1,4 @@
-"""The one exception that users see."""
+"""The exceptions that users see as one line."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,13 @@ class InputError(ValueError):
     Commands print it without a traceback and exit with status 2; everything else is our own
     fault and keeps its traceback.
     """
+
+
+class RunError(RuntimeError):
+    """A command cannot go on though its input is good: one line that says why and what to do.
+
+    Commands leave with `exit_status`; with `is_said` the line is on stderr already.
+    """
+
+    exit_status = 1
+    is_said = False

@@ -1,8 +1,8 @@
-"""The same task over many items in worker processes, with one count of what is done.
+"""Worker processes, cores, signals that ask to end, and progress on stderr.
 
-A task is `task(context, item, tick)`: `context` reaches every worker once, and the task calls
-`tick()` after each unit of work, which moves the progress and leaves the task early when the
-run is being stopped.
+A task of `map_in_processes` is `task(context, item, tick)`: `context` reaches every worker once,
+and the task calls `tick()` after each unit of work, which moves the progress and leaves the task
+early when the run is being stopped.
 """
 
 from __future__ import annotations
@@ -11,19 +11,24 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from datetime import timedelta
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
-from typing import Any, TypeAlias, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar
+
+from tqdm import tqdm
 
 from data_shards.errors import InputError
-from data_shards.progress import Progress
 
 Tick: TypeAlias = Callable[[], None]
 ContextT = TypeVar("ContextT")
@@ -31,7 +36,58 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 SECONDS_BETWEEN_LOOKS = 0.1
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+SECONDS_BETWEEN_LINES = 5.0
+
+# Ctrl-C; the end of an allocation, and torchrun to the ranks beside a dead one; Slurm's warning
+# before the time limit or a preemption, as submitit asks for it.
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+def available_cores() -> int:
+    """The cores this process may use."""
+    # macOS cannot tell which cores are ours.
+    can_tell = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
+
+
+class Progress:
+    """Counts `unit` up to `total`, with rate and time left. Use as a context manager."""
+
+    def __init__(self, what: str, *, total: int, unit: str) -> None:
+        self.what = what
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self._started = time.monotonic()
+        self._last_line = self._started
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, desc=what, unit=f" {unit}") if terminal else None
+
+    def advance(self, count: int = 1) -> None:
+        """Note that `count` more are done."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.update(count)
+            return
+        now = time.monotonic()
+        if self.done and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            rate = self.done / (now - self._started)
+            left = timedelta(seconds=round((self.total - self.done) / rate))
+            counted = f"{self.done:,} of {self.total:,} {self.unit}"
+            print(f"{self.what}: {counted}, {rate:.1f}/s, {left} left", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 class StoppedError(Exception):
@@ -99,7 +155,7 @@ def start_server(*, preload: Sequence[str] = ()) -> ForkServerContext:
     # Ctrl-C and Slurm's signals reach the whole process group; the caller alone decides what to
     # do about them, and a server that died meanwhile would break the start of a worker.
     if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING_SIGNALS}
         try:
             forkserver.ensure_running()
         finally:
@@ -109,7 +165,7 @@ def start_server(*, preload: Sequence[str] = ()) -> ForkServerContext:
 
 @contextmanager
 def _deferred_interrupts() -> Iterator[Callable[[], None]]:
-    """A function that raises KeyboardInterrupt if one of INTERRUPTS came in the meantime.
+    """A function that raises KeyboardInterrupt if one of ENDING_SIGNALS came in the meantime.
 
     Raised at once, it could hit the start of a worker, which would get half of its message.
     """
@@ -124,7 +180,7 @@ def _deferred_interrupts() -> Iterator[Callable[[], None]]:
         return
     handlers = {
         number: signal.signal(number, lambda number, _: came.append(number))
-        for number in INTERRUPTS
+        for number in ENDING_SIGNALS
     }
     try:
         yield raise_if_interrupted

@@ -9,19 +9,51 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from data_shards.errors import InputError
 
 
+class _Free:
+    """Marks a field that changes no result: `Annotated[int, FREE]`."""
+
+
+FREE = _Free()
+
+
 class Config(BaseModel):
-    """Base of every config: frozen, and unknown keys are errors."""
+    """Base of every config: frozen, and unknown keys are errors.
+
+    `former_names` are what earlier releases called fields, or None for those that are gone: a
+    config that was saved then is read as if it were written now.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    former_names: ClassVar[Mapping[str, str | None]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or cls.former_names.keys().isdisjoint(values):
+            return values
+        renamed = {cls.former_names.get(name, name): value for name, value in values.items()}
+        renamed.pop(None, None)
+        return renamed
+
+    def deciding(self) -> dict[str, Any]:
+        """The plain values that decide a result: all but the fields marked `FREE`."""
+        plain = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if FREE in field.metadata:
+                del plain[name]
+            elif isinstance(value, Config):
+                plain[name] = value.deciding()
+        return plain
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -48,6 +80,17 @@ def validate(kind: type[ConfigT], values: Mapping[str, Any], *, where: str) -> C
 def dump_profile(config: Config) -> str:
     """The resolved config as YAML; `load_profile` reads it back to an equal config."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def first_difference(old: Any, new: Any, path: str = "") -> str | None:
+    """The dotted path of the first value in which two plain configs differ, or None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            found = first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+            if found:
+                return found
+        return None
+    return None if old == new else f"{path} ({old!r} then, {new!r} now)"
 
 
 def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data_shards.files.atomic import write_text_atomically
 from data_shards.records.manifest import (
     MANIFEST_NAME,
     IndexedSample,
@@ -21,7 +22,6 @@ from data_shards.records.manifest import (
     PixelSums,
     ShardEntry,
     ShardIndex,
-    write_text_atomically,
 )
 from data_shards.records.policies import TEXT_POLICIES, select_sentences, word_count
 from data_shards.records.study import ImageRecord, Report, Split, StudyRecord, View

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-Views = Literal["frontal", "frontal_lateral", "two_augmentations"]
+from data_shards.records.study import StudyRecord
 
 
 @dataclass(frozen=True)
 class SampleRows:
-    """A dataclass whose fields all have one entry a sample first, or are None where not asked for.
+    """A dataclass whose fields have one entry a sample first, or are None where not asked for.
 
-    Fields are tensors, tuples, or again `SampleRows`.
+    Such fields are tensors, tuples, or again `SampleRows`; others are of all samples alike.
     """
 
     def rows(self, chosen: slice) -> Self:
         """Some of the samples."""
-        return self._with(
-            lambda value: value.rows(chosen) if isinstance(value, SampleRows) else value[chosen]
-        )
+
+        def rows_of(value: Any) -> Any:
+            if isinstance(value, SampleRows):
+                return value.rows(chosen)
+            return value[chosen] if isinstance(value, Tensor | tuple) else value
+
+        return self._with(rows_of)
 
     def to(self, device: torch.device) -> Self:
         """The same samples on `device`."""
@@ -68,34 +72,57 @@ class ReportTokens(SampleRows):
 
 
 @dataclass(frozen=True)
+class Lateral(SampleRows):
+    """A lateral view of each study.
+
+    Where `mask` is False the study has none; its pixels are zeros and mean nothing.
+    """
+
+    images: Float[Tensor, "batch 1 height width"]
+    mask: Bool[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class SecondView(SampleRows):
+    """Another augmentation of each image, and where both look (0: the first view, 1: this one).
+
+    `view_to_image` are affine maps [A | b] from positions in the view to positions in the stored
+    image's zero-padded square, both (x, y) in [0, 1] from the upper left corner. Pixel i of n lies
+    at (i + 0.5) / n. Flips and rotations are in it; positions outside [0, 1] and those beside the
+    image show nothing.
+    """
+
+    images: Float[Tensor, "batch 1 height width"]
+    view_to_image: Float[Tensor, "batch views=2 2 3"]
+
+
+@dataclass(frozen=True)
 class Batch(SampleRows):
     """One rank's share of a global batch.
 
     `images` are frontal views, normalised, one channel. `sample_mask` is False for rows that only
-    fill up the last batch of an evaluation.
+    fill up the last batch of an evaluation, or stand in for unreadable samples of it.
 
-    With `data.views: frontal_lateral`, `lateral` holds a lateral view of each study. Where
-    `lateral_mask` is False the study has none; its pixels are zeros and mean nothing.
-
-    With `two_augmentations`, `second_view` is another augmentation of the image that `images`
-    shows, and `view_to_image` says where both look (0: `images`, 1: `second_view`): an affine map
-    [A | b] from positions in the view to positions in the stored image's zero-padded square, both
-    (x, y) in [0, 1] from the upper left corner. Pixel i of n lies at (i + 0.5) / n. Flips and
-    rotations are in it; positions outside [0, 1] and those beside the image show nothing.
-
+    `lateral` is there with `data.views: frontal_lateral`, `second_view` with `two_augmentations`.
     With `data.labels`, `labels` has a column for each: 1 present, 0 absent, -1 uncertain (as the
     CheXpert labeler writes it) and NaN where the report does not say.
+
+    `records` are what the shards know of the studies. `epoch` is the one the batch belongs to,
+    `samples_consumed` the global count after it, `replaced` the number of unreadable samples of
+    this rank's share.
     """
 
     keys: tuple[str, ...]
     images: Float[Tensor, "batch 1 height width"]
     report: ReportTokens
     sample_mask: Bool[Tensor, " batch"]
-    lateral: Float[Tensor, "batch 1 height width"] | None = None
-    lateral_mask: Bool[Tensor, " batch"] | None = None
-    second_view: Float[Tensor, "batch 1 height width"] | None = None
-    view_to_image: Float[Tensor, "batch views=2 2 3"] | None = None
+    lateral: Lateral | None = None
+    second_view: SecondView | None = None
     labels: Float[Tensor, "batch classes"] | None = None
+    records: tuple[StudyRecord, ...] = ()
+    epoch: int = 0
+    samples_consumed: int = 0
+    replaced: int = 0
 
     def split(self, pieces: int) -> list[Batch]:
         """Equal consecutive parts of the rows, as many as `pieces` (1: the batch itself)."""

@@ -1,1 +1,1 @@
-"""Launching on a cluster: Submitit on Slurm (to come)."""
+"""Commands of the project as jobs: of a Slurm cluster, through submitit, or of this machine."""

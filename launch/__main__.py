@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_shards.command_line import add_overrides, guarded, new_parser, parse
 from data_shards.errors import InputError
 
 EXAMPLES = """\
@@ -27,47 +27,23 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 1 when something that was waited for failed, 2 bad input."""
     options = parsed(sys.argv[1:] if arguments is None else arguments)
-    try:
-        status: int = options.run(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # Whoever read has enough (`| head`); what is still to be flushed has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return status
+    return guarded(lambda: int(options.run(options)))
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; `words` is what follows the first --, a command of the project."""
     given = list(arguments)
     cut = given.index("--") if "--" in given else len(given)
-    parser = _parser()
-    # Overrides may follow an option, which Python 3.11's argparse does not expect.
-    options, rest = parser.parse_known_args(given[:cut])
+    options = parse(_parser(), given[:cut])
     options.words = given[cut + 1 :]
-    takes_overrides = hasattr(options, "overrides")
-    bad = [each for each in rest if each.startswith("-") or "=" not in each or not takes_overrides]
-    if bad:
-        parser.error(f"unrecognized arguments: {' '.join(bad)}")
-    if takes_overrides:
-        options.overrides += rest
     return options
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m launch",
+    parser = new_parser(
+        "launch",
         description="Commands of the project as jobs of a Slurm cluster, or of this machine.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     submit = commands.add_parser("submit", help="queue a command: CLUSTER.yaml [key=value] -- ...")
@@ -105,25 +81,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cluster", type=Path, metavar="CLUSTER.yaml", help="see configs/cluster/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. nodes=4")
+    add_overrides(parser)
 
 
-# Imports stand inside the commands: what reads profiles brings in torch, the others answer at once.
+# Imports stand inside the commands: each brings in only what it needs.
 def _submit(options: argparse.Namespace) -> int:
     from data_shards.profiles import load_profile
-    from launch.commands import read_command
+    from launch.invocation import read_invocation
     from launch.settings import ClusterConfig
     from launch.submit import dry_run, submit
 
     cluster = load_profile(ClusterConfig, options.cluster, options.overrides)
-    command = read_command(options.words)
+    invocation = read_invocation(options.words)
     if options.dry_run:
-        print(dry_run(cluster, command))
+        print(dry_run(cluster, invocation))
         return 0
-    number = submit(cluster, command)
+    number = submit(cluster, invocation)
     if cluster.executor != "debug":
-        print(f"job {number}: {command.verb} into {command.folder}")
-        print(f"watch: python -m launch logs -f {command.folder}")
+        print(f"job {number}: {invocation.command.name} into {invocation.folder}")
+        print(f"watch: python -m launch logs -f {invocation.folder}")
     return 0
 
 

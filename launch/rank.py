@@ -18,17 +18,18 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Self
 
+from data_shards.command_line import BAD_INPUT, GOES_ON, INTERRUPTED
 from data_shards.errors import InputError
+from data_shards.processes import ENDING_SIGNALS
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.progress import saved_step
+from launch.invocation import find_command
 from launch.records import JobFolder
 from launch.rendezvous import ToldToEndError, meeting_place
 
-# What the trainer leaves with when it has saved and the same command goes on.
-SAVED_STATUS = 75
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-# Ended by one of these (130 is Ctrl-C's), a command was told to end.
-_TOLD_TO_END = {SAVED_STATUS, 130, *(-number for number in PASSED_ON)}
+# Ended by one of these, a command was told to end.
+_TOLD_TO_END = {GOES_ON, INTERRUPTED, *(-number for number in ENDING_SIGNALS)}
 STARTS_WITHOUT_PROGRESS = 2
-_GO_ON_WITHOUT_STEPS = ("build", "report")
 _NOT_OURS = ("submitit ", "srun: ", "slurmstepd: ")
 
 
@@ -76,7 +77,7 @@ class _Rank:
         try:
             status = self._command_status(told)
         except InputError as error:
-            self._fail(str(error), status=2)
+            self._fail(str(error), status=BAD_INPUT)
         if status == 0:
             if self.place.rank == 0:
                 self.job.add("finished")
@@ -122,28 +123,25 @@ class _Rank:
             self._fail(
                 f"told to end, and was requeued {self.task.requeues} times already: submit it "
                 "again to go on, or raise requeues",
-                status=SAVED_STATUS,
+                status=GOES_ON,
             )
         before = [events[number].step for number in starts[-STARTS_WITHOUT_PROGRESS:]]
         if step is not None and len(before) == STARTS_WITHOUT_PROGRESS and set(before) == {step}:
             self._fail(
                 f"ended {STARTS_WITHOUT_PROGRESS} times without a step beyond {step}: not "
                 "requeued; raise time_minutes, or look at the log",
-                status=SAVED_STATUS,
+                status=GOES_ON,
             )
         self.job.add("requeued", step=step)
         return True
 
     def _saved_step(self) -> int | None:
-        """The step that a start goes on from; None where it is told by other things than steps."""
-        verb = self.task.words[1]
-        if verb != "pretrain":
-            # Evaluations and the like begin anew.
-            return None if verb in _GO_ON_WITHOUT_STEPS else 0
-        checkpoints = self.job.results / "checkpoints"
-        complete = [each.parent.name for each in checkpoints.glob("step_*/COMPLETE")]
-        steps = [name.removeprefix("step_") for name in complete]
-        return max((int(step) for step in steps if step.isdecimal()), default=0)
+        """The step that a start goes on from; None where it goes on by other things than steps."""
+        _, command, _ = find_command(self.task.words)
+        if command.goes_on_by == "tasks":
+            return None
+        # What goes on by nothing begins anew each time.
+        return saved_step(RunFolder(self.job.results)) if command.goes_on_by == "steps" else 0
 
     def _how_it_ended(self, status: int) -> str:
         if status < 0:
@@ -165,7 +163,7 @@ class _Told:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._pass_on) for number in PASSED_ON}
+        self._previous = {number: signal.signal(number, self._pass_on) for number in ENDING_SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -23,7 +23,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_shards.errors import InputError
-from data_shards.records.manifest import write_text_atomically
+from data_shards.files.atomic import write_text_atomically
+from data_shards.files.json_lines import JsonLines
 
 JOBS = "jobs"
 # What keeps an event one short write.
@@ -73,9 +74,10 @@ class JobFolder:
         """The record, written once the scheduler has given a number."""
         return self.path / "record.json"
 
-    def events_file(self, writer: str) -> Path:
-        """A line an event; of one writer, as network file systems lose lines that meet."""
-        return self.path / f"events-{writer}.jsonl"
+    @property
+    def event_lines(self) -> JsonLines:
+        """A line an event, of each rank and of the user who cancels."""
+        return JsonLines(self.path / "events.jsonl")
 
     @property
     def profile(self) -> Path:
@@ -113,24 +115,17 @@ class JobFolder:
             line=line[:LONGEST_LINE],
         )
         writer = "user" if event == "cancelled" else f"rank{rank}"
-        with self.events_file(writer).open("a", encoding="utf-8") as file:
-            file.write(entry.model_dump_json() + "\n")
+        self.event_lines.append(entry.model_dump(mode="json"), writer=writer)
 
     def events(self) -> list[Event]:
         """All events, oldest first. Raises InputError where one is malformed."""
-        found = [each for path in self.path.glob("events-*.jsonl") for each in _events_in(path)]
+        try:
+            found = [Event.model_validate(line) for line in self.event_lines.read()]
+        except (ValidationError, InputError) as error:
+            raise InputError(
+                f"{self.event_lines.path}: not a job's events of this release: delete its folder"
+            ) from error
         return sorted(found, key=lambda each: each.time)
-
-
-def _events_in(path: Path) -> list[Event]:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    try:
-        # What follows the last line break is still being written.
-        return [Event.model_validate_json(line) for line in lines[:-1]]
-    except ValidationError as error:
-        raise InputError(
-            f"{path}: not a job's events of this release: delete its folder"
-        ) from error
 
 
 def new_job_folder(results: Path, verb: str) -> JobFolder:

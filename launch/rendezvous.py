@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_shards.errors import InputError
-from data_shards.records.manifest import write_text_atomically
+from data_shards.files.atomic import write_text_atomically
 
 PATIENCE_SECONDS = 600.0
 SECONDS_BETWEEN_LOOKS = 0.1

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from data_shards.errors import InputError
-from data_shards.records.manifest import write_bytes_atomically, write_text_atomically
-from distributed_pretrain.pretrain.settings import EvaluateConfig, PretrainConfig
-from distributed_pretrain.run_folder.metrics_log import is_timing, read_metrics
-from launch.commands import read_command
+from data_shards.files.atomic import write_bytes_atomically, write_text_atomically
+from launch.invocation import read_invocation
 from launch.records import newest_job
 from launch.sweep import read_sweep, states_of_points
 
@@ -85,32 +82,7 @@ def _spread(values: Sequence[str | float | None]) -> str:
 
 def _figures(folder: Path) -> dict[str, float]:
     job = newest_job(folder)
-    if job is None:
-        return {}
-    command = read_command(job.record().command, frozen=job.profile)
-    if isinstance(command.config, EvaluateConfig):
-        path = command.folder / command.config.file_name
-        return dict(json.loads(path.read_bytes())) if path.exists() else {}
-    if isinstance(command.config, PretrainConfig):
-        return _best_validation(command.config)
-    return {}
-
-
-def _best_validation(config: PretrainConfig) -> dict[str, float]:
-    path = config.run_folder / "metrics.jsonl"
-    if not path.exists():
-        return {}
-    training = config.training
-    lines: list[dict[str, Any]] = [
-        line
-        for line in read_metrics(path)
-        if line["split"] == "validate" and training.best_metric in line
-    ]
-    if not lines:
-        return {}
-    choose = min if training.best_is == "lowest" else max
-    best = choose(lines, key=lambda line: line[training.best_metric])
-    return {key: value for key, value in best.items() if key != "split" and not is_timing(key)}
+    return {} if job is None else read_invocation(job.record().command, frozen=job.profile).figures
 
 
 def _parquet(rows: Sequence[Row]) -> bytes:

@@ -24,8 +24,9 @@ from submitit.helpers import DelayedSubmission, environment_variables
 from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 from submitit.slurm.slurm import _make_sbatch_string
 
+from data_shards.command_line import GOES_ON
 from data_shards.errors import InputError
-from launch.rank import SAVED_STATUS, Place, RankTask
+from launch.rank import Place, RankTask
 from launch.records import JobFolder
 from launch.settings import ApptainerConfig, ClusterConfig, PyxisConfig
 
@@ -203,7 +204,7 @@ def _requeue_lines(submission: Path) -> list[str]:
         "  fi",
         '  if [ "$state" = unknown ]; then',
         '    echo "saved, but Slurm did not answer: not requeued, submit it again" >&2',
-        f"    status={SAVED_STATUS}",
+        f"    status={GOES_ON}",
         "  fi",
         "fi",
         "exit $status",

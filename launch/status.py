@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from data_shards.errors import InputError
+from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.progress import read_progress
 from launch.records import JOBS, JobFolder, newest_job
 from launch.states import LIVE, JobState, states_of
@@ -59,7 +60,7 @@ def _result_folders(folder: Path) -> Iterator[Path]:
 
 def _row(job: JobFolder, state: JobState) -> tuple[tuple[str, ...], str]:
     record = job.record()
-    progress = read_progress(job.results)
+    progress = read_progress(RunFolder(job.results))
     step = rate = loss = left = "-"
     if progress is not None:
         step = f"{progress.step}/{progress.total_steps or '?'}"

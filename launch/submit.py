@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data_shards.errors import InputError
+from data_shards.files.atomic import write_text_atomically
 from data_shards.files.lock import locked
-from data_shards.records.manifest import write_text_atomically
-from launch.commands import Command
+from launch.invocation import Invocation
 from launch.rank import Place, RankTask, rank_variables
 from launch.records import JOBS, JobFolder, JobRecord, new_job_folder, newest_job
 from launch.scheduler import refuse_unknown_partition
@@ -25,20 +25,25 @@ from launch.snapshot import revision, take_snapshot
 from launch.states import LIVE, states_of
 
 
-def submit(cluster: ClusterConfig, command: Command) -> str:
+def submit(cluster: ClusterConfig, invocation: Invocation) -> str:
     """The number of the job that runs `command`; with `debug` it has run when this returns.
 
     Raises InputError, with nothing queued and nothing left behind, for what cannot run.
     """
-    check(cluster, [command])
+    check(cluster, [invocation])
     check_queue(cluster)
-    with submitting(command.folder):
-        refuse_running(command.folder)
-        with job_folder_for(command.folder, command.verb) as job, undisturbed(cluster):
+    with submitting(invocation.folder):
+        refuse_running(invocation.folder)
+        with (
+            job_folder_for(invocation.folder, invocation.command.name) as job,
+            undisturbed(cluster),
+        ):
             take_snapshot(job.path / CODE)
-            task = prepared_task(cluster, command, job)
-            [number] = submit_tasks(cluster, [task], name=command.folder.name, submission=job.path)
-            job.write_record(record_of(cluster, command, number, submission=job.path))
+            task = prepared_task(cluster, invocation, job)
+            [number] = submit_tasks(
+                cluster, [task], name=invocation.folder.name, submission=job.path
+            )
+            job.write_record(record_of(cluster, invocation, number, submission=job.path))
     return number
 
 
@@ -85,33 +90,33 @@ def undisturbed(cluster: ClusterConfig) -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def dry_run(cluster: ClusterConfig, command: Command) -> str:
+def dry_run(cluster: ClusterConfig, invocation: Invocation) -> str:
     """The script that `submit` would give to Slurm, and what each rank would run."""
-    check(cluster, [command])
-    submission = command.folder / "jobs" / f"NNN-{command.verb}"
-    task = _task(cluster, command, JobFolder(submission))
+    check(cluster, [invocation])
+    submission = invocation.folder / "jobs" / f"NNN-{invocation.command.name}"
+    task = _task(cluster, invocation, JobFolder(submission))
     place = Place("", 0, cluster.ranks, 0, cluster.ranks_on_node, 0, Path())
     variables = {"OMP_NUM_THREADS": str(cluster.cpus_per_rank)}
     if cluster.ranks > 1:
         variables |= rank_variables(place, "<rank 0's host>", "<a port free there>")
         variables |= {"RANK": f"<0..{cluster.ranks - 1}>"}
         variables |= {"LOCAL_RANK": f"<0..{cluster.ranks_on_node - 1}>"}
-    script = sbatch_script(cluster, name=command.folder.name, submission=submission)
+    script = sbatch_script(cluster, name=invocation.folder.name, submission=submission)
     shown = " ".join(f"{name}={value}" for name, value in variables.items())
     python = python_command(cluster, submission)
     command_line = f"{shown} \\\n  {python} -P -m {shlex.join(task.words)}"
     return f"{script}\n# each of {cluster.ranks} ranks\n{command_line}"
 
 
-def check(cluster: ClusterConfig, commands: Sequence[Command]) -> None:
+def check(cluster: ClusterConfig, invocations: Sequence[Invocation]) -> None:
     """Raise InputError for a command that cannot run, or not on this cluster."""
     if cluster.executor == "debug" and cluster.ranks > 1:
         raise InputError(
             f"executor=debug runs one rank in this process, not {cluster.ranks}: pass nodes=1 "
             "gpus_per_node=1 (0 without a GPU) ranks_per_node=null"
         )
-    for command in commands:
-        command.check(ranks=cluster.ranks)
+    for invocation in invocations:
+        invocation.check(ranks=cluster.ranks)
 
 
 def check_queue(cluster: ClusterConfig) -> None:
@@ -142,18 +147,18 @@ def refuse_running(results: Path) -> None:
         )
 
 
-def prepared_task(cluster: ClusterConfig, command: Command, job: JobFolder) -> RankTask:
+def prepared_task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) -> RankTask:
     """What each rank does, with the resolved profile written into the job's folder."""
-    if command.resolved_profile is not None:
-        write_text_atomically(job.profile, command.resolved_profile)
-    return _task(cluster, command, job)
+    if invocation.resolved_profile is not None:
+        write_text_atomically(job.profile, invocation.resolved_profile)
+    return _task(cluster, invocation, job)
 
 
-def _task(cluster: ClusterConfig, command: Command, job: JobFolder) -> RankTask:
-    keeps = command.resolved_profile is not None
+def _task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) -> RankTask:
+    keeps = invocation.resolved_profile is not None
     return RankTask(
         job=job.path,
-        words=command.words_with(job.profile) if keeps else command.words,
+        words=invocation.words_with(job.profile) if keeps else invocation.words,
         requeues=min(cluster.requeues, LOCAL_REQUEUES)
         if cluster.executor == "local"
         else cluster.requeues,
@@ -163,13 +168,13 @@ def _task(cluster: ClusterConfig, command: Command, job: JobFolder) -> RankTask:
 
 
 def record_of(
-    cluster: ClusterConfig, command: Command, number: str, *, submission: Path
+    cluster: ClusterConfig, invocation: Invocation, number: str, *, submission: Path
 ) -> JobRecord:
     """What is kept of a submission."""
     return JobRecord(
         executor=cluster.executor,
         job_id=number,
-        command=command.words,
+        command=invocation.words,
         submission=submission,
         nodes=cluster.nodes,
         ranks=cluster.ranks,

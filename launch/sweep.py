@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 import time
@@ -14,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_shards.errors import InputError
-from data_shards.records.manifest import write_text_atomically
+from data_shards.files.atomic import write_text_atomically
+from data_shards.processes import available_cores
 from distributed_pretrain.experiments.points import Point
 from launch.cancel import cancel
-from launch.commands import Command, read_command
+from launch.invocation import Invocation, find_command, read_invocation
 from launch.records import JOBS, JobFolder, newest_job
 from launch.settings import ClusterConfig
 from launch.slurm import CODE, sbatch_script, submit_tasks
@@ -44,7 +44,7 @@ class SweepTask:
     """One point of a sweep, with the folder that its job and results are in."""
 
     point: Point
-    command: Command
+    invocation: Invocation
     folder: Path
 
 
@@ -74,7 +74,7 @@ def _missing_tasks(
     _refuse_others(folder, points)
     states = states_of_points(folder, points, must_know=True)
     tasks = [_task(point, folder / point.name) for point, state in states if state not in _KEPT]
-    check(cluster, [task.command for task in tasks])
+    check(cluster, [task.invocation for task in tasks])
     return tasks
 
 
@@ -101,7 +101,7 @@ def dry_run_sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path)
     submission = folder / JOBS / "NNN-sweep"
     count = min(len(tasks), TASKS_A_JOB)
     script = sbatch_script(cluster, name=folder.name, submission=submission, tasks=count)
-    lines = [f"{task.point.name}: {shlex.join(task.command.words)}" for task in tasks]
+    lines = [f"{task.point.name}: {shlex.join(task.invocation.words)}" for task in tasks]
     return "\n".join([script, f"# {len(tasks)} of {len(points)} tasks", *lines])
 
 
@@ -133,11 +133,13 @@ _KEPT: frozenset[State | None] = frozenset({"finished", *LIVE})
 
 def _task(point: Point, folder: Path) -> SweepTask:
     words = list(point.words)
-    writes_there = "pretrain" in words[:2]
-    if writes_there and any(word.startswith("run_folder=") for word in words):
-        raise InputError("run_folder: a sweep gives each task its own, below --folder")
-    command = read_command([*words, f"run_folder={folder}"] if writes_there else words)
-    return SweepTask(point, replace(command, folder=folder), folder)
+    _, command, _ = find_command(words)
+    # What goes on by the steps of a run folder has one of its own.
+    if command.goes_on_by == "steps":
+        if any(word.startswith(f"{command.folder}=") for word in words):
+            raise InputError(f"{command.folder}: a sweep gives each task its own, below --folder")
+        words.append(f"{command.folder}={folder}")
+    return SweepTask(point, replace(read_invocation(words), folder=folder), folder)
 
 
 def _submit_arrays(
@@ -156,17 +158,17 @@ def _submit_arrays(
             cluster = cluster.model_copy(update={"sbatch": cluster.sbatch | earlier})
         with ExitStack() as folders, undisturbed(cluster):
             jobs = [
-                folders.enter_context(job_folder_for(task.folder, task.command.verb))
+                folders.enter_context(job_folder_for(task.folder, task.invocation.command.name))
                 for task in batch
             ]
             starts = [
-                prepared_task(cluster, task.command, job)
+                prepared_task(cluster, task.invocation, job)
                 for task, job in zip(batch, jobs, strict=True)
             ]
             given = submit_tasks(cluster, starts, name=folder.name, submission=submission.path)
             remember(folder, points)
             for task, job, number in zip(batch, jobs, given, strict=True):
-                record = record_of(cluster, task.command, number, submission=submission.path)
+                record = record_of(cluster, task.invocation, number, submission=submission.path)
                 job.write_record(record)
         numbers += given
     return numbers
@@ -176,21 +178,22 @@ def _run_here(
     cluster: ClusterConfig, tasks: Sequence[SweepTask], submission: JobFolder
 ) -> list[str]:
     """All tasks on this machine, as many at a time as it has cores for; returns when they ended."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = available_cores()
     at_once = min(cluster.running_at_most, max(1, cores // (cluster.ranks * cluster.cpus_per_rank)))
     numbers: list[str] = []
     running: list[JobFolder] = []
     try:
         for task in tasks:
             running = _wait_for_room(running, at_once - 1)
-            with job_folder_for(task.folder, task.command.verb) as job, undisturbed(cluster):
-                start = prepared_task(cluster, task.command, job)
+            with (
+                job_folder_for(task.folder, task.invocation.command.name) as job,
+                undisturbed(cluster),
+            ):
+                start = prepared_task(cluster, task.invocation, job)
                 [number] = submit_tasks(
                     cluster, [start], name=task.point.name, submission=submission.path
                 )
-                record = record_of(cluster, task.command, number, submission=submission.path)
+                record = record_of(cluster, task.invocation, number, submission=submission.path)
                 job.write_record(record)
             numbers.append(number)
             running.append(job)

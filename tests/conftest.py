@@ -16,7 +16,7 @@ install_import_hook(
         "distributed_pretrain.losses",
         "distributed_pretrain.models",
         "distributed_pretrain.alignment",
-        "distributed_pretrain.evaluation",
+        "distributed_pretrain.measures",
     ],
     "beartype.beartype",
 )

@@ -27,7 +27,7 @@ TINY_RUN: dict[str, Any] = {
             "heads": 2,
             "intermediate_size": 64,
         },
-        "joint_dim": 16,
+        "embedding_dim": 16,
         "projection_hidden_dim": 32,
         "pooling_heads": 4,
     },

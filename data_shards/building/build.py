@@ -25,9 +25,9 @@ from data_shards.building.shard_writer import ShardContext, write_shard
 from data_shards.building.splits import refuse_empty_splits
 from data_shards.building.study_conversion import ImagePolicy
 from data_shards.errors import InputError
+from data_shards.files.atomic import write_text_atomically
 from data_shards.files.disk_space import refuse_full_disk
-from data_shards.processes import map_in_processes, start_server
-from data_shards.progress import Progress
+from data_shards.processes import Progress, map_in_processes, start_server
 from data_shards.records.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -36,7 +36,6 @@ from data_shards.records.manifest import (
     ShardIndex,
     read_manifest,
     read_shard_index,
-    write_text_atomically,
 )
 from data_shards.records.study import SPLITS, Split
 from data_shards.sources.base import Source
@@ -54,6 +53,19 @@ class BuiltPart:
     planned: int
     missing: int
     manifest: Manifest | None
+
+
+def build(config: ShardsConfig) -> str:
+    """Build the whole or the part that `config` asks for; what came of it, in lines."""
+    if config.part is None:
+        return _described(build_shards(config), config.output)
+    built = build_part(config)
+    if built.manifest is None:
+        return (
+            f"part {config.part} done: {built.missing:,} of {built.planned:,} shards are still to "
+            "be written by other parts; the last one writes the manifest"
+        )
+    return _described(built.manifest, config.output)
 
 
 def build_shards(config: ShardsConfig) -> Manifest:
@@ -229,3 +241,18 @@ def _entry(folder: Path, index: ShardIndex) -> ShardEntry:
         sha256=index.tar_sha256,
         index_sha256=hashlib.sha256((folder / index_name).read_bytes()).hexdigest(),
     )
+
+
+def _described(manifest: Manifest, folder: Path) -> str:
+    lines = [f"{'split':<10}{'shards':>8}{'studies':>10}{'patients':>10}  images"]
+    for split in SPLITS:
+        shards = sum(shard.split == split for shard in manifest.shards)
+        views = manifest.images_by_split_and_view[split]
+        images = ", ".join(f"{count:,} {view}" for view, count in views.items()) or "-"
+        lines.append(
+            f"{split:<10}{shards:>8,}{manifest.samples_by_split[split]:>10,}"
+            f"{manifest.patients_by_split[split]:>10,}  {images}"
+        )
+    for reason, count in manifest.dropped_by_reason.items():
+        lines.append(f"dropped: {count:,} x {reason}")
+    return "\n".join([*lines, f"shards: {folder}"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
+from data_shards.processes import available_cores
 from data_shards.profiles import Config
 from data_shards.sources.catalog import SourceConfig
 
@@ -71,8 +71,4 @@ class ShardsConfig(Config):
     @property
     def worker_count(self) -> int:
         """`workers`, or every core this process may use."""
-        if self.workers is not None:
-            return self.workers
-        # macOS cannot tell which cores are ours.
-        can_tell = hasattr(os, "sched_getaffinity")
-        return len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
+        return self.workers or available_cores()

@@ -12,15 +12,9 @@ from typing import BinaryIO
 
 from data_shards.building.plan import ShardPlan
 from data_shards.building.study_conversion import ConvertedStudy, ImagePolicy, convert_study
+from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import Tick
-from data_shards.records.manifest import (
-    DroppedSample,
-    IndexedSample,
-    Member,
-    PixelSums,
-    ShardIndex,
-    write_text_atomically,
-)
+from data_shards.records.manifest import DroppedSample, IndexedSample, Member, PixelSums, ShardIndex
 from data_shards.records.policies import TEXT_POLICIES, select_sentences, word_count
 from data_shards.records.study import Report, StudyRecord
 from data_shards.sources.base import Source, StudyRef

@@ -15,12 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_shards.errors import InputError
-from data_shards.records.manifest import (
-    IndexedSample,
-    read_manifest,
-    read_shard_index,
-    write_bytes_atomically,
-)
+from data_shards.files.atomic import write_bytes_atomically
+from data_shards.records.manifest import IndexedSample, read_manifest, read_shard_index
 from data_shards.records.study import ImageRecord, Split, StudyRecord
 
 IMAGE_HEIGHT_PX = 256

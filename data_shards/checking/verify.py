@@ -16,8 +16,7 @@ from PIL import Image
 
 from data_shards.errors import InputError
 from data_shards.images.convert import pixel_sums
-from data_shards.processes import Tick, map_in_processes, start_server
-from data_shards.progress import Progress
+from data_shards.processes import Progress, Tick, map_in_processes, start_server
 from data_shards.records.manifest import (
     IndexedSample,
     Manifest,
@@ -42,6 +41,18 @@ class Verification:
     images: int
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    def told(self, folder: Path) -> str:
+        """What was found in `folder`, in lines."""
+        counts = f"{self.shards:,} shards, {self.samples:,} samples, {self.images:,} images"
+        lines = [f"{counts} in {folder}"]
+        lines += [f"warning: {each}" for each in self.warnings]
+        lines += [f"problem: {each}" for each in self.problems]
+        if self.problems:
+            end = f"{len(self.problems)} problems: delete what is damaged, build again"
+        else:
+            end = "everything is as the manifest says"
+        return "\n".join([*lines, end])
 
 
 @dataclass(slots=True)

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from data_shards.errors import InputError
 
 _TRIES_TO_SHARE = 20
 _SECONDS_BETWEEN_TRIES = 0.05
+_HOLDER = "{holder}"
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False, busy: str, wait: bool = False) -> Iterator[None]:
+def locked(
+    path: Path, *, shared: bool = False, busy: str, wait: bool = False, patience_seconds: float = 0
+) -> Iterator[None]:
     """Hold a lock on the file `path`, which is there only meanwhile; folders are made.
 
-    Where another holds it, raises InputError(`busy`), or prints it and waits. `shared` locks
-    exclude only those that are not. The lock ends with the process, however that ends. A file,
-    not its folder, is locked: network file systems keep locks of folders to one machine.
+    Where another holds it for longer than `patience_seconds`, raises InputError(`busy`), or prints
+    it and waits; `{holder}` in it is who that is. `shared` locks exclude only those that are not.
+    The lock ends with the process, however that ends. A file, not its folder, is locked: network
+    file systems keep locks of folders to one machine.
     """
     operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    descriptor = _open_locked(path, operation, busy, wait)
+    descriptor = _open_locked(path, operation, busy, wait, patience_seconds)
+    with suppress(OSError):  # a full disk keeps nobody from holding a lock
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
     try:
         yield
     finally:
@@ -35,7 +43,7 @@ def locked(path: Path, *, shared: bool = False, busy: str, wait: bool = False) -
         os.close(descriptor)
 
 
-def _open_locked(path: Path, operation: int, busy: str, wait: bool) -> int:
+def _open_locked(path: Path, operation: int, busy: str, wait: bool, patience_seconds: float) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +55,7 @@ def _open_locked(path: Path, operation: int, busy: str, wait: bool) -> int:
             # The folder was removed meanwhile by who was done with it.
             continue
         try:
-            _lock(descriptor, operation, busy, wait)
+            _lock(descriptor, operation, busy, wait, patience_seconds)
             if _is_at(path, descriptor):
                 return descriptor
         except BaseException:
@@ -57,11 +65,14 @@ def _open_locked(path: Path, operation: int, busy: str, wait: bool) -> int:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, operation: int, busy: str, wait: bool) -> None:
+def _lock(descriptor: int, operation: int, busy: str, wait: bool, patience_seconds: float) -> None:
     # One that shares the lock has it alone for an instant when it ends.
     tries = _TRIES_TO_SHARE if operation == fcntl.LOCK_SH else 1
+    tries = max(tries, round(patience_seconds / _SECONDS_BETWEEN_TRIES))
     if any(_try_lock(descriptor, operation, pause=number > 0) for number in range(tries)):
         return
+    holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
+    busy = busy.replace(_HOLDER, holder or "another process")
     if not wait:
         raise InputError(busy)
     print(busy, file=sys.stderr, flush=True)

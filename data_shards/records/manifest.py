@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -115,32 +114,6 @@ class Manifest(_Document):
     shards: tuple[ShardEntry, ...]
     dropped: tuple[DroppedSample, ...]
     dropped_by_reason: dict[str, int]
-
-
-def write_text_atomically(path: Path, text: str, *, workplace: Path | None = None) -> None:
-    """Write `text` so that `path` either keeps its old content or holds all of the new."""
-    write_bytes_atomically(path, text.encode(), workplace=workplace)
-
-
-def write_bytes_atomically(
-    path: Path, payload: bytes, *, sync: bool = True, workplace: Path | None = None
-) -> None:
-    """Write `payload` so that `path` either keeps its old content or holds all of the new.
-
-    `sync=False` is for many small files that a marker vouches for: it promises this for a full
-    disk and a killed process, but not for a power cut. What is unfinished lies beside `path`, or
-    in `workplace` (of the same file system) where several processes may write `path` at once.
-    """
-    temporary = (workplace or path.parent) / f"{path.name}.partial"
-    try:
-        with temporary.open("wb") as file:
-            file.write(payload)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_shards.errors import InputError
+from data_shards.files.atomic import write_text_atomically
 from data_shards.files.disk_space import refuse_full_disk
 from data_shards.files.lock import locked
 from data_shards.phantom.layouts.mimic_cxr import (
@@ -24,10 +24,8 @@ from data_shards.phantom.layouts.mimic_cxr import (
     write_tables,
 )
 from data_shards.phantom.study import PatientPlan, draw_patient, plan_patients
-from data_shards.processes import Tick, map_in_processes
+from data_shards.processes import Progress, Tick, available_cores, map_in_processes
 from data_shards.profiles import Config
-from data_shards.progress import Progress
-from data_shards.records.manifest import write_text_atomically
 from data_shards.records.study import Split
 from data_shards.sources.base import Source
 from data_shards.sources.mimic_cxr import MimicCxrConfig, MimicCxrSource
@@ -83,7 +81,7 @@ def open_phantom(config: PhantomConfig, *, workers: int | None = None) -> Source
         _one_at_a_time(config.archive),
     ):
         if not is_drawn(config):
-            draw_archive(config, workers=workers if workers is not None else _available_cores())
+            draw_archive(config, workers=workers if workers is not None else available_cores())
     imported = MimicCxrConfig(
         root=config.archive,
         reports=config.archive / REPORTS_NAME,
@@ -196,7 +194,3 @@ def _refuse_another_archive(config: PhantomConfig) -> None:
         differing = [key for key in wanted if found.get(key) != wanted[key]]
         changes = ", ".join(f"{key}={found.get(key)!r}" for key in differing)
         raise InputError(f"{config.archive}: drawn with other settings ({changes}): {remedy}")
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

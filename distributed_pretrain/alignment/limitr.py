@@ -25,7 +25,6 @@ from distributed_pretrain.alignment.pairwise.limitr_attention import (
     IMAGE_HEAD,
     REPORT_HEAD,
     SHARPNESS,
-    Variant,
     attention_logits,
 )
 from distributed_pretrain.alignment.pairwise.limitr_pairs import PairWork, pair_logits
@@ -35,6 +34,7 @@ from distributed_pretrain.alignment.pairwise.products import (
     masked_softmax,
     product_dtype,
 )
+from distributed_pretrain.alignment.variants import Variant
 from distributed_pretrain.losses.precision import (
     at_least_float32,
     full_precision,

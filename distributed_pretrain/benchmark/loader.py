@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
+from data_shards.processes import available_cores
 from data_shards.profiles import Config, parse_overrides, validate
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data.augmentation import DeviceTransform
@@ -49,7 +49,7 @@ class LoaderBenchmarkConfig(Config):
     longest_side_px: int = Field(default=320, ge=32)
     image_size_px: int = Field(default=224, ge=32)
     batch: int = Field(default=64, ge=8)
-    cores: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    cores: int = Field(default_factory=available_cores, ge=1)
     rounds: int = Field(default=3, ge=1)
 
 

@@ -24,6 +24,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_shards.processes import available_cores
 from data_shards.profiles import Config, parse_overrides, validate
 from distributed_pretrain.benchmark.memory import in_fresh_processes, peak_bytes_above_start
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
@@ -44,11 +45,6 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 ResultT = TypeVar("ResultT")
 
 
-def _cores() -> int:
-    # macOS cannot tell which cores are ours.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class LossBenchmarkConfig(Config):
     """Batches over all ranks. Threads are shared out between ranks; `ranks=1` gathers nothing.
 
@@ -62,7 +58,7 @@ class LossBenchmarkConfig(Config):
     chunk_size: PositiveInt = 512
     ranks: PositiveInt = 2
     repeats: PositiveInt = 5
-    threads: PositiveInt = Field(default_factory=_cores)
+    threads: PositiveInt = Field(default_factory=available_cores)
     clock: Literal["wall", "cpu"] = "wall"
     device: Literal["cpu", "cuda"] = "cpu"
 

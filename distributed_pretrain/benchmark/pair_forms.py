@@ -13,7 +13,7 @@ from torch import Tensor
 from data_shards.profiles import Config
 from distributed_pretrain.alignment.gloria import gloria_similarity
 from distributed_pretrain.alignment.limitr import LimitrSimilarity
-from distributed_pretrain.alignment.pairwise.limitr_attention import Variant
+from distributed_pretrain.alignment.variants import Variant
 from distributed_pretrain.benchmark.pair_loops import gloria_loop, limitr_loop
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
 

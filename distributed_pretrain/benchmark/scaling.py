@@ -19,6 +19,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from data_shards.processes import available_cores
 from data_shards.profiles import Config, parse_overrides, validate
 from distributed_pretrain.benchmark.scaling_cluster import ClusterConfig, paper_setting
 from distributed_pretrain.benchmark.scaling_model import (
@@ -63,7 +64,7 @@ class ScalingBenchmarkConfig(Config):
     steps: PositiveInt = 5
     warmup_steps: PositiveInt = 2
     rounds: PositiveInt = 5
-    cores: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    cores: int = Field(default_factory=available_cores, ge=1)
 
     @model_validator(mode="after")
     def _ranks_share_the_batch(self) -> ScalingBenchmarkConfig:

@@ -125,7 +125,7 @@ def paper_setting(cluster: ClusterConfig) -> tuple[Cluster, tuple[Workload, Work
         name="LoVT",
         flops_per_pair=_row_flops(step_flops, cluster.tokens),
         exchange=Exchange(
-            joint_dim=config.joint_dim,
+            embedding_dim=config.embedding_dim,
             trained_parameters=_count(method, trained=True),
             head_norms=(config.projection_hidden_dim,) * 4,
             trunk_norms=trunk_norms,
@@ -178,7 +178,7 @@ def compute_seconds(cluster: Cluster, workload: Workload, *, rows: int, ranks: i
 
 def loss_seconds(cluster: Cluster, workload: Workload, *, rows: int, ranks: int) -> float:
     """The global loss's products in float32."""
-    flops = global_loss_flops(rows=rows, ranks=ranks, joint_dim=workload.exchange.joint_dim)
+    flops = global_loss_flops(rows=rows, ranks=ranks, embedding_dim=workload.exchange.embedding_dim)
     return flops / (1e12 * cluster.config.float32_teraflops)
 
 

@@ -147,12 +147,12 @@ def core_share_slowdown(ranks: int, cores: int) -> float:
 class Exchange:
     """What a method sends in a step: its sizes, in numbers, not bytes.
 
-    `joint_dim` of the gathered embeddings; `head_norms` and `trunk_norms` are the channels of
+    `embedding_dim` of the gathered embeddings; `head_norms` and `trunk_norms` are the channels of
     norms that share statistics; `gathered_dim` numbers a pair that are gathered besides, with
     gradient (the words of LIMITR's global negatives).
     """
 
-    joint_dim: int
+    embedding_dim: int
     trained_parameters: int
     head_norms: tuple[int, ...]
     trunk_norms: tuple[int, ...] = ()
@@ -170,7 +170,7 @@ def step_messages(exchange: Exchange, *, rows: int, ranks: int) -> list[Message]
     if ranks == 1:
         return []
     norms = (*exchange.head_norms, *exchange.trunk_norms)
-    embeddings = FLOAT32_BYTES * rows * ranks * exchange.joint_dim
+    embeddings = FLOAT32_BYTES * rows * ranks * exchange.embedding_dim
     messages = [
         Message("all_gather", embeddings, count=2),
         Message("reduce_scatter", embeddings, count=2),
@@ -186,7 +186,7 @@ def step_messages(exchange: Exchange, *, rows: int, ranks: int) -> list[Message]
     return messages
 
 
-def global_loss_flops(*, rows: int, ranks: int, joint_dim: int, chunked: bool = False) -> float:
+def global_loss_flops(*, rows: int, ranks: int, embedding_dim: int, chunked: bool = False) -> float:
     """Operations of a rank's similarities of images and reports, forward and backward.
 
     One b x b block serves both directions in one process; b x B blocks of several ranks serve one
@@ -195,4 +195,4 @@ def global_loss_flops(*, rows: int, ranks: int, joint_dim: int, chunked: bool = 
     """
     blocks = 1 if ranks == 1 else 2
     products = 4 if chunked else 3
-    return float(blocks * products * 2 * rows * rows * ranks * joint_dim)
+    return float(blocks * products * 2 * rows * rows * ranks * embedding_dim)

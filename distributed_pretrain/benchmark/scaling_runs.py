@@ -112,7 +112,7 @@ def build_small_lovt(size: Size) -> Lovt:
             "intermediate_size": 256,
             "dropout": 0.0,
         },
-        "joint_dim": 128 if small else 16,
+        "embedding_dim": 128 if small else 16,
         "projection_hidden_dim": 256 if small else 32,
     }
     config = validate(LovtConfig, values, where="benchmark scaling")
@@ -124,7 +124,7 @@ def exchange_of(method: Lovt) -> Exchange:
     """What a step of `method` sends: synchronised heads, and a trunk that is not."""
     config = method.config
     return Exchange(
-        joint_dim=config.joint_dim,
+        embedding_dim=config.embedding_dim,
         trained_parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
         head_norms=(config.projection_hidden_dim,) * 4,
     )

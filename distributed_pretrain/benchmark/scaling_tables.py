@@ -109,7 +109,7 @@ def _flops_table(cluster: Cluster, workloads: Sequence[Workload]) -> str:
     )
     for batch in (4096, 32_768):
         rows = 256
-        flops = global_loss_flops(rows=rows, ranks=batch // rows, joint_dim=512)
+        flops = global_loss_flops(rows=rows, ranks=batch // rows, embedding_dim=512)
         lines.append(
             f"  global loss of LoVT, B = {batch}, {rows} a rank: {flops / 1e9:7.1f} GFLOP a rank, "
             f"{1e3 * loss_seconds(cluster, workloads[0], rows=rows, ranks=batch // rows):5.2f} ms"
@@ -187,12 +187,12 @@ def _limits(cluster: Cluster, workloads: Sequence[Workload]) -> str:
 
 def _memory_table(lovt: Workload) -> str:
     rows, ranks = 256, 128
-    batch, joint_dim = rows * ranks, lovt.exchange.joint_dim
+    batch, embedding_dim = rows * ranks, lovt.exchange.embedding_dim
     lines = [f"Memory of a rank, LoVT, {rows} a rank, N = {ranks} (B = {batch}), GB"]
     for stage in ZERO_STAGES:
         size = state_bytes(lovt, ranks=ranks, stage=stage) / 1e9
         lines.append(f"  weights, gradients and Adam, ZeRO {stage}: {size:5.2f}")
-    gathered = 2 * FLOAT32_BYTES * batch * joint_dim / 1e9
+    gathered = 2 * FLOAT32_BYTES * batch * embedding_dim / 1e9
     lines.append(f"  gathered embeddings, and as much for their gradients: {gathered:5.3f} each")
     if lovt.activation_bytes is not None:
         lines.append(f"  activations, float32: {rows * lovt.activation_bytes / 1e9:.1f}")

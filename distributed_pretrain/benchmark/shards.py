@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from PIL import Image
 from pydantic import Field
 
 from data_shards.errors import InputError
+from data_shards.processes import available_cores
 from data_shards.profiles import Config, parse_overrides, validate
 
 TARGET_RATIO = 0.85
@@ -36,11 +36,6 @@ ASPECT = 1.2
 NOISE_GREY_LEVELS = 6.0
 ORIGINAL_QUALITY = 90
 WARM_UP_IMAGES = 4
-
-
-def _available_cores() -> int:
-    # macOS cannot tell which cores are ours.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ShardsBenchmarkConfig(Config):
@@ -54,7 +49,7 @@ class ShardsBenchmarkConfig(Config):
     width_px: int = Field(default=2000, ge=64)
     longest_side_px: int = Field(default=320, ge=16)
     jpeg_quality: int = Field(default=95, ge=1, le=100)
-    workers: int = Field(default_factory=_available_cores, ge=1)
+    workers: int = Field(default_factory=available_cores, ge=1)
     seed: int = 0
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from data_shards.records.manifest import Manifest
-from distributed_pretrain.batch import Batch
+from distributed_pretrain.batch import Batch, Lateral, SecondView
 from distributed_pretrain.data.host_batch import AugmentationParameters, HostBatch, HostImages
 from distributed_pretrain.data.resampling import (
     adjust_brightness,
@@ -66,27 +66,28 @@ class DeviceTransform:
         `train` applies the batch's augmentation parameters; images without are only resized. A
         second view is augmented in evaluation too.
         """
-        second = host.second_view
         return Batch(
             keys=host.keys,
             images=self._images(host.frontal, device, augment=train),
             report=host.report.to(device),
             sample_mask=host.sample_mask.to(device, non_blocking=True),
-            lateral=self._laterals(host.lateral, host.lateral_mask, device, augment=train),
-            lateral_mask=_moved(host.lateral_mask, device),
-            second_view=None if second is None else self._images(second, device, augment=True),
-            view_to_image=_moved(host.view_to_image, device),
-            labels=_moved(host.labels, device),
+            lateral=self._lateral(host.lateral, host.lateral_mask, device, augment=train),
+            second_view=self._second_view(host.second_view, host.view_to_image, device),
+            labels=None if host.labels is None else host.labels.to(device, non_blocking=True),
+            records=host.records,
+            epoch=host.epoch,
+            samples_consumed=host.samples_consumed,
+            replaced=host.replaced,
         )
 
-    def _laterals(
+    def _lateral(
         self,
         present: HostImages | None,
         mask: Bool[Tensor, " batch"] | None,
         device: torch.device,
         *,
         augment: bool,
-    ) -> Float[Tensor, "batch 1 side side"] | None:
+    ) -> Lateral | None:
         """The laterals in the rows that have one, zeros in the others."""
         if mask is None:
             return None
@@ -95,7 +96,16 @@ class DeviceTransform:
             # The numbers of rows come from the host: a mask on the device would wait for it.
             rows = mask.nonzero()[:, 0].to(device, non_blocking=True)
             laterals[rows] = self._images(present, device, augment=augment)
-        return laterals
+        return Lateral(laterals, mask.to(device, non_blocking=True))
+
+    def _second_view(
+        self, images: HostImages | None, view_to_image: Tensor | None, device: torch.device
+    ) -> SecondView | None:
+        if images is None or view_to_image is None:
+            return None
+        return SecondView(
+            self._images(images, device, augment=True), view_to_image.to(device, non_blocking=True)
+        )
 
     def _images(
         self, host: HostImages, device: torch.device, *, augment: bool
@@ -148,10 +158,6 @@ class DeviceTransform:
                 images, parameters.blur_sigma_px, kernel_px=self._config.blur_kernel_px
             )
         return images
-
-
-def _moved(values: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if values is None else values.to(device, non_blocking=True)
 
 
 def _each_on_one_thread(work: Callable[[slice], None], parts: Sequence[slice]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,24 +12,14 @@ from torch import Tensor
 from distributed_pretrain.data.host_batch import HostBatch, HostImages
 from distributed_pretrain.data.labels import label_values
 from distributed_pretrain.data.report_tokenizer import ReportTokenizer
-from distributed_pretrain.data.sample import LoadedSample
+from distributed_pretrain.data.sample import LoadedRow, LoadedView
 from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.data.views import LoadedView
 
 
-@dataclass(frozen=True)
-class LoadedRow:
-    """A row of a batch; not `real` where it only fills it up, `replaced` where it stands in."""
-
-    sample: LoadedSample
-    real: bool
-    replaced: bool
-
-
-class Assembler:
+class Collate:
     """Joins loaded rows to a HostBatch, with what the config asks for."""
 
-    def __init__(self, tokenizer: ReportTokenizer, config: DataConfig, pin_memory: bool) -> None:
+    def __init__(self, tokenizer: ReportTokenizer, config: DataConfig, *, pin_memory: bool) -> None:
         self._tokenizer = tokenizer
         self._config = config
         self._pin_memory = pin_memory

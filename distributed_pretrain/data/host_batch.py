@@ -14,7 +14,7 @@ from torch import Tensor
 from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import ReportTokens, SampleRows
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
-from distributed_pretrain.data.views import LoadedView
+from distributed_pretrain.data.sample import LoadedView
 
 
 @dataclass(frozen=True)

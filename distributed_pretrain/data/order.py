@@ -28,7 +28,7 @@ class GlobalOrder:
     shard_sizes: tuple[int, ...]
     global_batch: int
     seed: int
-    shuffle_window_shards: int
+    shuffle_buffer_shards: int
 
     def __post_init__(self) -> None:
         if self.global_batch > self.samples:
@@ -65,8 +65,8 @@ class GlobalOrder:
         ends = np.cumsum(self.shard_sizes)
         shards = random.permutation(len(self.shard_sizes))
         windows = []
-        for start in range(0, len(shards), self.shuffle_window_shards):
-            window = shards[start : start + self.shuffle_window_shards]
+        for start in range(0, len(shards), self.shuffle_buffer_shards):
+            window = shards[start : start + self.shuffle_buffer_shards]
             positions = [np.arange(ends[i] - self.shard_sizes[i], ends[i]) for i in window]
             windows.append(random.permutation(np.concatenate(positions)))
         return np.concatenate(windows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,11 +14,51 @@ from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.records.policies import select_sentences
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.data.augmentation_parameters import SampleDraws
-from distributed_pretrain.data.crops import central_window
+from distributed_pretrain.data.augmentation_parameters import AugmentationDraw, SampleDraws
+from distributed_pretrain.data.crops import Window, central_window, window_to_square
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit, StoredStudy
-from distributed_pretrain.data.views import LoadedView
+
+
+@dataclass(frozen=True)
+class LoadedView:
+    """A window of a stored image and, in `pixels`, what lies of the image inside it.
+
+    The image has `width` x `height` pixels. `draw` is None for a view that is only resized.
+    """
+
+    pixels: NDArray[np.uint8]
+    window: Window
+    draw: AugmentationDraw | None
+    width: int
+    height: int
+
+    @classmethod
+    def cut(cls, image: NDArray[np.uint8], window: Window, draw: AugmentationDraw | None) -> Self:
+        """The view of `image` (H, W) through `window`."""
+        rows = slice(max(0, window.top), max(0, window.top + window.height))
+        columns = slice(max(0, window.left), max(0, window.left + window.width))
+        height, width = image.shape
+        return cls(image[rows, columns], window, draw, width, height)
+
+    def paste_into(self, canvas: NDArray[np.uint8]) -> None:
+        """Put the window in the upper left corner of `canvas` (H, W), which is zero."""
+        height, width = self.pixels.shape
+        top, left = max(0, -self.window.top), max(0, -self.window.left)
+        canvas[top : top + height, left : left + width] = self.pixels
+
+    def to_image(self) -> NDArray[np.float64]:
+        """The affine map (2, 3) from the augmented view to the image's padded square.
+
+        Positions are (x, y) in [0, 1] on both sides, see `Batch.view_to_image`.
+        """
+        in_window = window_to_square(self.window, width=self.width, height=self.height)
+        if self.draw is None:
+            return in_window
+        unwarped = self.draw.unwarped()
+        linear = in_window[:, :2] @ unwarped[:, :2]
+        shift = in_window[:, :2] @ unwarped[:, 2:] + in_window[:, 2:]
+        return np.concatenate([linear, shift], axis=1)
 
 
 @dataclass(frozen=True)
@@ -29,6 +70,15 @@ class LoadedSample:
     frontal: LoadedView
     lateral: LoadedView | None = None
     second_view: LoadedView | None = None
+
+
+@dataclass(frozen=True)
+class LoadedRow:
+    """A row of a batch; not `real` where it only fills it up, `replaced` where it stands in."""
+
+    sample: LoadedSample
+    real: bool
+    replaced: bool
 
 
 def load_training_sample(

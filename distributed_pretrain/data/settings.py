@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from data_shards.profiles import Config
+from data_shards.profiles import FREE, Config
 from data_shards.records.policies import TextPolicy
-from distributed_pretrain.batch import Views
+
+Views = Literal["frontal", "frontal_lateral", "two_augmentations"]
+Sentences = Literal["all", "one"]
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -96,18 +99,22 @@ class DataConfig(Config):
     Geometric(p) number of swaps, counted from 0.
     """
 
-    shards: Path
+    former_names: ClassVar[Mapping[str, str | None]] = {
+        "shuffle_window_shards": "shuffle_buffer_shards"
+    }
+
+    shards: Annotated[Path, FREE]
     text_policy: TextPolicy = "lovt"
     views: Views = "frontal"
-    sentences: Literal["all", "one"] = "all"
+    sentences: Sentences = "all"
     labels: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
     image_size_px: int = Field(default=224, ge=32)
     normalisation: Literal["dataset", "half"] = "dataset"
     patient_fraction: float = Field(default=1.0, gt=0, le=1)
     global_batch: int = Field(default=512, ge=2)
-    shuffle_window_shards: int = Field(default=16, ge=1)
-    decode_threads: int | None = Field(default=None, ge=1)
-    prefetch_batches: int = Field(default=3, ge=1)
+    shuffle_buffer_shards: int = Field(default=16, ge=1)
+    decode_threads: Annotated[int | None, FREE] = Field(default=None, ge=1)
+    prefetch_batches: Annotated[int, FREE] = Field(default=3, ge=1)
     max_tokens: int = Field(default=512, ge=8)
     sentence_swaps: bool = True
     sentence_swap_probability: float = Field(default=0.4, gt=0, le=1)

@@ -21,7 +21,7 @@ from distributed_pretrain.experiments.statistics import (
     verdict_of,
 )
 
-LOVT, WITHOUT_LOCAL_LOSSES, RANDOM_START = "lovt", "lovt_no_local", "initial"
+LOVT, WITHOUT_LOCAL_LOSSES, RANDOM_START = "lovt", "lovt_no_local", "untrained"
 # Beyond it the paper's own curves may rise: both regions are then background at opposite borders.
 SMOOTH_UP_TO = 0.6
 

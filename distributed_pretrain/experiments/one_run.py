@@ -12,36 +12,25 @@ from pathlib import Path
 
 import torch
 
-from data_shards.errors import InputError
-from data_shards.records.manifest import write_text_atomically
+from data_shards.command_line import DONE, GOES_ON, guarded
+from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.evaluation.evaluate import Evaluation, evaluate_run
+from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.experiments.results import RunResult, fingerprint
 from distributed_pretrain.experiments.settings import RunJob
-from distributed_pretrain.measures.region_similarity import similarity_by_distance
+from distributed_pretrain.measures.region_similarity import RegionSimilarity
 from distributed_pretrain.pretrain.build import pretrain
-from distributed_pretrain.pretrain.settings import EvaluateConfig
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.metrics_log import read_metrics
-from distributed_pretrain.training.faults.interruption import INTERRUPTED_EXIT_STATUS
-from distributed_pretrain.training.faults.skips import NonFiniteError
 
 
 def main(path: Path) -> int:
     """The exit status: 0 done, 1 not finite, 2 bad input, 75 interrupted (start it again)."""
-    job = RunJob.model_validate_json(path.read_bytes())
-    try:
-        return _run(job)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except NonFiniteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return guarded(lambda: _run(RunJob.model_validate_json(path.read_bytes())))
 
 
 def _run(job: RunJob) -> int:
     if not pretrain(job.pretrain):
-        return INTERRUPTED_EXIT_STATUS
+        return GOES_ON
     pretrain_cpu_seconds = time.process_time()
     evaluation = evaluate_run(
         job.folder,
@@ -52,11 +41,12 @@ def _run(job: RunJob) -> int:
             labelled_subsets=job.labelled_subsets,
             labels=job.labels,
         ),
+        more=(RegionSimilarity,),
     )
     evaluate_cpu_seconds = time.process_time() - pretrain_cpu_seconds
     result = _result_of(job, evaluation, pretrain_cpu_seconds, evaluate_cpu_seconds)
     write_text_atomically(job.result, result.model_dump_json(indent=1) + "\n")
-    return 0
+    return DONE
 
 
 def _result_of(
@@ -65,14 +55,13 @@ def _result_of(
     pretrain_cpu_seconds: float,
     evaluate_cpu_seconds: float,
 ) -> RunResult:
-    metrics = RunFolder(job.folder).metrics
-    lines = read_metrics(metrics) if metrics.exists() else []
+    lines = RunFolder(job.folder).read_metrics()
     return RunResult(
         job=fingerprint(job),
         method=job.method,
         seed=job.seed,
         metrics=evaluation.metrics,
-        region_similarity=similarity_by_distance(evaluation.studies.features[: job.figure_images]),
+        region_similarity=evaluation.of(RegionSimilarity).by_distance,
         steps=max((int(line["step"]) for line in lines), default=0),
         global_batch=job.pretrain.data.global_batch,
         image_size_px=job.pretrain.data.image_size_px,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from data_shards.records.manifest import write_text_atomically
+from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.settings import RunJob
 from distributed_pretrain.experiments.shards_command import CHECKOUT
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.progress import TAIL_BYTES
 from distributed_pretrain.training.faults.interruption import (
-    INTERRUPTED_EXIT_STATUS,
+    GOES_ON,
     InterruptionFlag,
 )
 
@@ -71,7 +71,7 @@ def run_jobs(jobs: Sequence[RunJob], *, processes: int, threads: int) -> Outcome
             for each in [each for each in running if each.process.poll() is not None]:
                 running.remove(each)
                 status = each.process.returncode
-                if status == INTERRUPTED_EXIT_STATUS:
+                if status == GOES_ON:
                     interruption.raised = True
                 elif status != 0:
                     failed.append(f"{each.name}: {_last_line(each.job)}")
@@ -133,12 +133,9 @@ def _end(running: Sequence[_Running]) -> None:
 
 
 def _last_step(job: RunJob) -> int:
-    """The run's newest step, 0 before the first; a line that is being written does not count."""
-    try:
-        lines = RunFolder(job.folder).metrics.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return 0
-    return int(json.loads(lines[-2])["step"]) if len(lines) > 1 else 0
+    """The run's newest step, 0 before the first."""
+    lines = RunFolder(job.folder).read_metrics(last_bytes=TAIL_BYTES)
+    return int(lines[-1]["step"]) if lines else 0
 
 
 def _last_line(job: RunJob) -> str:

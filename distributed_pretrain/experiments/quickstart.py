@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_shards.profiles import Config, load_profile, parse_overrides, validate
-from data_shards.records.manifest import write_text_atomically
+from data_shards.command_line import GOES_ON, split_dotted
+from data_shards.files.atomic import write_text_atomically
+from data_shards.profiles import load_profile, parse_overrides, validate
 from distributed_pretrain.evaluation.evaluate import Evaluation, evaluate_run
+from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.experiments.pages.quickstart import (
     Curve,
     Grounding,
@@ -25,25 +27,19 @@ from distributed_pretrain.experiments.pages.quickstart import (
     format_table,
     write_page,
 )
-from distributed_pretrain.experiments.shards_command import CHECKOUT, build_shards
+from distributed_pretrain.experiments.settings import QuickstartConfig
+from distributed_pretrain.experiments.shards_command import build_shards
+from distributed_pretrain.measures.grounding import Grounding as GroundingMeasure
+from distributed_pretrain.measures.retrieval import Retrieval as RetrievalMeasure
+from distributed_pretrain.measures.study_images import StudyImages
 from distributed_pretrain.pretrain.build import pretrain
-from distributed_pretrain.pretrain.settings import EvaluateConfig, PretrainConfig
-from distributed_pretrain.run_folder.metrics_log import read_metrics
-from distributed_pretrain.training.faults.interruption import INTERRUPTED_EXIT_STATUS
+from distributed_pretrain.pretrain.settings import PretrainConfig
+from distributed_pretrain.run_folder.folder import RunFolder
 
-CONFIGS = CHECKOUT / "configs"
 SUMMARY = ("recall_at_1", "recall_at_5", "grounding_cnr", "linear_dice")
 SHOWN_STUDIES = 4
 SHOWN_PHRASES = 6
 RETRIEVED = 3
-
-
-class QuickstartConfig(Config):
-    """What the quickstart builds and trains, and where its results go."""
-
-    shards_profile: Path = CONFIGS / "shards" / "phantom_quickstart.yaml"
-    profile: Path = CONFIGS / "pretrain" / "lovt_quickstart.yaml"
-    output: Path = Path("runs/quickstart")
 
 
 def run_quickstart(overrides: Sequence[str]) -> int:
@@ -52,9 +48,8 @@ def run_quickstart(overrides: Sequence[str]) -> int:
     Dotted overrides (`training.max_steps=50`) are the pre-training profile's. Every part goes on
     where an interrupted quickstart stopped.
     """
-    own = [each for each in overrides if "." not in each.partition("=")[0]]
+    own, training_overrides = split_dotted(overrides)
     config = validate(QuickstartConfig, parse_overrides(own), where="quickstart")
-    training_overrides = [each for each in overrides if each not in own]
     started = time.monotonic()
     run = load_profile(PretrainConfig, config.profile, training_overrides)
     run = run.model_copy(update={"run_folder": config.output / "lovt"})
@@ -62,10 +57,12 @@ def run_quickstart(overrides: Sequence[str]) -> int:
     build_shards(config.shards_profile, run.data.shards)
     _say("2/3 pre-training LoVT")
     if not pretrain(run):
-        return INTERRUPTED_EXIT_STATUS
+        return GOES_ON
     _say("3/3 the trained encoder against the untrained one")
-    untrained = evaluate_run(run.run_folder, EvaluateConfig(checkpoint="untrained"))
-    trained = evaluate_run(run.run_folder, EvaluateConfig(checkpoint="best"))
+    untrained, trained = (
+        evaluate_run(run.run_folder, EvaluateConfig(checkpoint=checkpoint), more=(StudyImages,))
+        for checkpoint in ("untrained", "best")
+    )
     minutes = (time.monotonic() - started) / 60
     _write_results(config.output, run, untrained, trained, minutes)
     return 0
@@ -81,8 +78,8 @@ def _write_results(
     figures = [{name: each.metrics[name] for name in SUMMARY} for each in (untrained, trained)]
     summary = dict(zip(("untrained", "trained"), figures, strict=True))
     write_text_atomically(output / "summary.json", json.dumps(summary, indent=1) + "\n")
-    lines = read_metrics(run.run_folder / "metrics.jsonl")
-    tensorboard = f"tensorboard --logdir {run.run_folder / 'tensorboard'}"
+    lines = RunFolder(run.run_folder).read_metrics()
+    tensorboard = f"tensorboard --logdir {RunFolder(run.run_folder).tensorboard}"
     page = QuickstartPage(
         untrained=figures[0],
         trained=figures[1],
@@ -98,7 +95,7 @@ def _write_results(
             "time": f"{minutes:.1f} minutes",
             "training": f"{lines[-1]['step']} steps of {run.data.global_batch} pairs, "
             f"seed {run.seed}",
-            "held out": f"{len(trained.studies.records)} studies of patients never trained on",
+            "held out": f"{trained.samples} studies of patients never trained on",
         },
         run_folder=str(run.run_folder),
         tensorboard_command=tensorboard,
@@ -127,16 +124,15 @@ def _curve(lines: Sequence[dict[str, float | str]], split: str, metric: str, nam
 
 def _retrievals(trained: Evaluation) -> tuple[Retrieval, ...]:
     """The first studies, each with the distinct reports nearest to its image."""
-    studies, similarity = trained.studies, trained.similarity
-    assert similarity is not None, "the quickstart trains LoVT"
+    measure, pixels = trained.of(RetrievalMeasure), trained.of(StudyImages).pixels
     shown = []
-    for sample in range(min(SHOWN_STUDIES, len(studies.records))):
-        ranked = similarity[sample].argsort(descending=True, stable=True).tolist()
-        distinct = list(dict.fromkeys(studies.reports[other] for other in ranked))[:RETRIEVED]
-        own = studies.reports[sample]
+    for sample in range(min(SHOWN_STUDIES, trained.samples)):
+        ranked = measure.similarity[sample].argsort(descending=True, stable=True).tolist()
+        distinct = list(dict.fromkeys(measure.reports[other] for other in ranked))[:RETRIEVED]
+        own = measure.reports[sample]
         shown.append(
             Retrieval(
-                image=_grey(studies.pixels[sample]),
+                image=_grey(pixels[sample]),
                 own_report=" ".join(own),
                 retrieved=tuple((" ".join(each), each == own) for each in distinct),
             )
@@ -146,14 +142,15 @@ def _retrievals(trained: Evaluation) -> tuple[Retrieval, ...]:
 
 def _groundings(untrained: Evaluation, trained: Evaluation) -> tuple[Grounding, ...]:
     """Phrases spread evenly over the held-out ones, so that none are picked for their looks."""
-    before, after = untrained.grounding, trained.grounding
+    before, after = (each.of(GroundingMeasure).grounded for each in (untrained, trained))
     if before is None or after is None:
         return ()
+    pixels = trained.of(StudyImages).pixels
     count = min(SHOWN_PHRASES, len(after.phrases))
     chosen = np.linspace(0, len(after.phrases) - 1, count).round().astype(int).tolist()
     return tuple(
         Grounding(
-            image=_grey(trained.studies.pixels[after.samples[i]]),
+            image=_grey(pixels[after.samples[i]]),
             boxes=after.model_boxes[i],
             phrase=after.phrases[i],
             untrained_heat=before.heat[i].numpy(),

@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
+from data_shards.files.atomic import write_text_atomically
 from data_shards.profiles import Config
-from data_shards.records.manifest import write_text_atomically
 from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob
 from distributed_pretrain.measures.region_similarity import SimilarityAtDistance
 

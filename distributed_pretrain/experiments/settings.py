@@ -10,8 +10,18 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from data_shards.profiles import Config, load_profile
 from distributed_pretrain.pretrain.settings import PretrainConfig
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 # What a method learns from; `none` is a starting point.
 Supervision = Literal["reports", "images", "labels", "none"]
+
+
+class QuickstartConfig(Config):
+    """What the quickstart builds and trains, and where its results go."""
+
+    shards_profile: Path = CONFIGS / "shards" / "phantom_quickstart.yaml"
+    profile: Path = CONFIGS / "pretrain" / "lovt_quickstart.yaml"
+    output: Path = Path("runs/quickstart")
 
 
 class ComparedMethod(Config):
@@ -43,7 +53,6 @@ class ComparisonConfig(Config):
     labelled_studies: PositiveInt = 100
     labelled_subsets: PositiveInt = 3
     labels: tuple[str, ...] = ()
-    figure_images: PositiveInt = 100
     processes: PositiveInt | None = None
     threads: PositiveInt = 1
     methods: Annotated[tuple[ComparedMethod, ...], Field(min_length=1)]
@@ -74,7 +83,6 @@ class RunJob(Config):
     labelled_studies: PositiveInt
     labelled_subsets: PositiveInt
     labels: tuple[str, ...]
-    figure_images: PositiveInt
 
     @property
     def folder(self) -> Path:
@@ -101,7 +109,6 @@ def jobs_of(config: ComparisonConfig, overrides: tuple[str, ...] = ()) -> tuple[
             labelled_studies=config.labelled_studies,
             labelled_subsets=config.labelled_subsets,
             labels=config.labels,
-            figure_images=config.figure_images,
         )
         for seed in config.seeds
         for method in config.wanted

@@ -13,8 +13,13 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_shards.records.study import Box, ImageRecord
+from data_shards.records.study import Box, ImageRecord, StudyRecord
 from distributed_pretrain.data.crops import stored_to_model_scale
+
+
+def evaluated_image(record: StudyRecord) -> int:
+    """Position of the image an evaluation uses: the first frontal by id."""
+    return record.frontal_images()[0]
 
 
 def region_map_on_pixels(

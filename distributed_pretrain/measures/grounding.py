@@ -2,9 +2,153 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from data_shards.records.study import Box, StudyRecord
+from distributed_pretrain.batch import Batch, join_rows
+from distributed_pretrain.measures.base import Context, Measure, real_records, real_rows
+from distributed_pretrain.measures.geometry import (
+    box_on_model_square,
+    boxes_mask,
+    evaluated_image,
+    image_extent,
+    region_map_on_pixels,
+)
+from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.methods.image_text import (
+    ImageEmbeddings,
+    ImageTextMethod,
+    ImageTextOutputs,
+)
+from distributed_pretrain.methods.objective import Objective
+
+GROUNDING_CNR = Metric("grounding_cnr", "grounding CNR", unit="number")
+METRICS = (
+    Metric("grounding_phrases", "phrases", unit="number"),
+    GROUNDING_CNR,
+    Metric("grounding_pointing", "pointing game"),
+)
+# Bounds the memory of their images.
+_PHRASES_AT_A_TIME = 64
+
+
+@dataclass(frozen=True)
+class Grounded:
+    """Heat maps of phrases on their images, with how well they meet the boxes.
+
+    `samples` count the real samples of this rank. `model_boxes` are (x, y, width, height) in pixels
+    of the square that the model saw.
+    """
+
+    samples: tuple[int, ...]
+    phrases: tuple[str, ...]
+    model_boxes: tuple[tuple[tuple[float, float, float, float], ...], ...]
+    heat: Float[Tensor, "phrases size size"]
+    contrast: Float[Tensor, " phrases"]
+    hits: Bool[Tensor, " phrases"]
+
+
+@dataclass(frozen=True)
+class _Phrase:
+    sample: int
+    record: StudyRecord
+    phrase: str
+    boxes: list[Box]
+    image: ImageEmbeddings
+
+
+class Grounding(Measure):
+    """Every (image, phrase) with boxes, a phrase read as a report of one sentence.
+
+    Several boxes of one phrase are a union. After `compute`, `grounded` has the maps; None when no
+    study has a phrase with a box.
+    """
+
+    grounded: Grounded | None = None
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        assert isinstance(context.objective, ImageTextMethod)
+        self._method = context.objective
+        self._phrases: list[_Phrase] = []
+        self._samples = self._size = 0
+
+    @classmethod
+    def applies(cls, objective: Objective) -> bool:
+        """Where phrases can be compared with regions."""
+        return isinstance(objective, ImageTextMethod)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """How many phrases, the mean contrast, and how many point right."""
+        return METRICS
+
+    def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
+        """Keep the images that have phrases with boxes."""
+        self._size = batch.images.shape[-1]
+        images = outputs.images.map_tensors(lambda rows: real_rows(rows, batch.sample_mask))
+        for row, record in enumerate(real_records(batch)):
+            found: dict[str, list[Box]] = {}
+            for box in record.boxes:
+                if box.phrase and box.image == evaluated_image(record):
+                    found.setdefault(box.phrase, []).append(box)
+            image = images.rows(slice(row, row + 1))
+            self._phrases += [
+                _Phrase(self._samples + row, record, phrase, boxes, image)
+                for phrase, boxes in found.items()
+            ]
+        self._samples += int(batch.sample_mask.sum())
+
+    def compute(self) -> dict[str, float]:
+        """The means over phrases; empty without any."""
+        if not self._phrases:
+            return {}
+        self.grounded = self._ground()
+        return {
+            "grounding_phrases": float(len(self._phrases)),
+            "grounding_cnr": self.grounded.contrast.mean().item(),
+            "grounding_pointing": self.grounded.hits.double().mean().item(),
+        }
+
+    def _ground(self) -> Grounded:
+        size, crop, phrases = self._size, self.context.crop_fraction, self._phrases
+        regions = torch.cat(
+            [
+                self._maps(phrases[start : start + _PHRASES_AT_A_TIME])
+                for start in range(0, len(phrases), _PHRASES_AT_A_TIME)
+            ]
+        )
+        heat = region_map_on_pixels(regions.flatten(1), (regions.shape[1], regions.shape[2]), size)
+        images = [each.record.images[evaluated_image(each.record)] for each in phrases]
+        both = list(zip(phrases, images, strict=True))
+        inside = torch.stack(
+            [boxes_mask(each.boxes, image, size, crop_fraction=crop) for each, image in both]
+        )
+        valid = torch.stack([image_extent(image, size, crop_fraction=crop) for image in images])
+        return Grounded(
+            samples=tuple(each.sample for each in phrases),
+            phrases=tuple(each.phrase for each in phrases),
+            model_boxes=tuple(
+                tuple(
+                    box_on_model_square(box, image, size, crop_fraction=crop) for box in each.boxes
+                )
+                for each, image in both
+            ),
+            heat=heat,
+            contrast=contrast_to_noise(heat, inside, valid),
+            hits=pointing_hits(heat, inside, valid),
+        )
+
+    def _maps(self, phrases: list[_Phrase]) -> Float[Tensor, "phrases rows columns"]:
+        assert self.context.encode is not None, "phrases are read by the run's tokenizer"
+        tokens = self.context.encode([[each.phrase] for each in phrases])
+        embedded = self._method.embed_reports(tokens.to(self.context.device))
+        images = join_rows([each.image for each in phrases]).to(self.context.device)
+        return self._method.grounding_map(embedded, images).float().cpu()
 
 
 def contrast_to_noise(

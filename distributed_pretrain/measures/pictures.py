@@ -52,20 +52,17 @@ def similarity_matrix_picture(
 
 
 def region_weights_picture(
-    images: Float[ndarray, "batch height width"],
-    weights: Float[ndarray, "batch regions"],
-    grid: tuple[int, int],
+    images: Float[ndarray, "batch height width"], weights: Float[ndarray, "batch rows columns"]
 ) -> UInt8[ndarray, "height width 3"]:
     """Each X-ray under the heat of its region weights, all on one scale from 0 to the largest.
 
-    `images` lie in [0, 1]; regions are the cells of `grid` (rows, columns) in row-major order.
+    `images` lie in [0, 1]; regions are the cells of a grid over the image.
     """
     assert len(images) == len(weights) > 0, (images.shape, weights.shape)
-    largest = max(float(weights.max()), SMALLEST_SCALE)
     columns = min(4, len(images))
     figure, panels = _panels(len(images), columns, captions_inches=0.1)
     heats = [
-        _draw_heat(axes, image, weight, grid, strongest=largest)
+        _draw_heat(axes, image, weight, strongest=float(weights.max()))
         for axes, image, weight in zip(panels, images, weights, strict=True)
     ]
     bar = figure.colorbar(heats[0], ax=panels, label="region weight", fraction=0.04, aspect=30)
@@ -73,32 +70,29 @@ def region_weights_picture(
     return _pixels(figure)
 
 
-def sentence_attention_picture(
+def sentence_maps_picture(
     image: Float[ndarray, "height width"],
     sentences: Sequence[str],
-    attention: Float[ndarray, "sentences regions"],
-    grid: tuple[int, int],
+    maps: Float[ndarray, "sentences rows columns"],
 ) -> UInt8[ndarray, "height width 3"]:
-    """The X-ray alone, then once per sentence under the heat of where that sentence looks.
+    """The X-ray alone, then once per sentence under the heat of where that sentence belongs.
 
-    Each panel is scaled to its own peak, which is printed: a flat map with a peak of about
-    1 / regions is no attention at all. A report without sentences gives the X-ray alone.
+    Each panel is scaled from its own least to its own greatest value, which are printed: a map of
+    nearly one value points nowhere. A report without sentences gives the X-ray alone.
     """
-    assert len(sentences) == len(attention), (len(sentences), attention.shape)
-    even = 1 / (grid[0] * grid[1])
-    peaks = [float(weight.max()) for weight in attention]
+    assert len(sentences) == len(maps), (len(sentences), maps.shape)
     captions = ["X-ray" if sentences else "X-ray\n(a report without sentences)"]
     captions += [
-        f"{_wrapped(sentence)}\npeak {peak:.3f}, even {even:.3f}"
-        for sentence, peak in zip(sentences, peaks, strict=True)
+        f"{_wrapped(sentence)}\nfrom {each.min():.3g} to {each.max():.3g}"
+        for sentence, each in zip(sentences, maps, strict=True)
     ]
     columns = min(4, len(captions))
     lines = [1 + caption.count("\n") for caption in captions]
     tallest = [max(lines[start : start + columns]) for start in range(0, len(lines), columns)]
     figure, panels = _panels(len(captions), columns, captions_inches=LINE_INCHES * sum(tallest))
     _draw_image(panels[0], image)
-    for axes, weight, peak in zip(panels[1:], attention, peaks, strict=True):
-        _draw_heat(axes, image, weight, grid, strongest=max(peak, SMALLEST_SCALE))
+    for axes, each in zip(panels[1:], maps, strict=True):
+        _draw_heat(axes, image, each - each.min(), strongest=float(np.ptp(each)))
     for axes, caption in zip(panels, captions, strict=True):
         # Reports may hold dollar signs, which matplotlib would read as formulas.
         axes.set_title(caption, fontsize=7, loc="left", parse_math=False)
@@ -124,13 +118,12 @@ def _draw_image(axes: Axes, image: Float[ndarray, "height width"]) -> None:
 def _draw_heat(
     axes: Axes,
     image: Float[ndarray, "height width"],
-    weight: Float[ndarray, " regions"],
-    grid: tuple[int, int],
+    cells: Float[ndarray, "rows columns"],
     strongest: float,
 ) -> AxesImage:
-    """`weight` over `image`; the grid's cells are stretched over the whole image."""
+    """`cells`, from 0 to `strongest`, stretched over the whole image."""
     height, width = image.shape
-    cells = weight.reshape(grid)
+    strongest = max(strongest, SMALLEST_SCALE)
     _draw_image(axes, image)
     return axes.imshow(
         cells,

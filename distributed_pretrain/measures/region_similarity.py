@@ -10,7 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, real_rows
+
 PERCENTILES = 101
+STUDIES = 100
 # Positions of the quartiles among the percentiles 0 to 100.
 QUARTILES = (25, 50, 75)
 
@@ -33,6 +37,26 @@ class SimilarityAtDistance:
         """First quartile, median, third quartile."""
         first, median, third = (self.percentiles[position] for position in QUARTILES)
         return first, median, third
+
+
+class RegionSimilarity(Measure):
+    """Figure 3 of the first `STUDIES` studies; after `compute` in `by_distance`."""
+
+    by_distance: tuple[SimilarityAtDistance, ...] = ()
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._maps: list[Tensor] = []
+
+    def update(self, batch: Batch, outputs: FeatureOutputs) -> None:
+        """Keep the first feature maps."""
+        left = STUDIES - sum(map(len, self._maps))
+        self._maps.append(real_rows(outputs.feature_map, batch.sample_mask)[: max(0, left)])
+
+    def compute(self) -> dict[str, float]:
+        """No number; `by_distance` is there from now on."""
+        self.by_distance = similarity_by_distance(torch.cat(self._maps))
+        return {}
 
 
 @torch.no_grad()

@@ -3,18 +3,112 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from hashlib import sha256
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from data_shards.records.study import StudyRecord
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.measures.base import Context, Measure, Picture, real_records
+from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.measures.pictures import similarity_matrix_picture
+from distributed_pretrain.measures.similarity import gather_padded, similarity_matrix
+from distributed_pretrain.methods.image_text import (
+    ImageEmbeddings,
+    ImageTextMethod,
+    ImageTextOutputs,
+    ReportEmbeddings,
+)
+from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.ranks import gather_rows
+
 DIRECTIONS = ("image_to_report", "report_to_image")
 RANKS = (1, 5, 10)
-RETRIEVAL_METRICS = (
-    *(f"{direction}_recall_at_{k}" for direction in DIRECTIONS for k in RANKS),
-    *(f"recall_at_{k}" for k in RANKS),
-    "recall_sum",
+RECALL_AT_1, RECALL_AT_5, RECALL_AT_10 = (
+    Metric(f"recall_at_{k}", f"R@{k}", headline=k == 5) for k in RANKS
 )
+METRICS = (
+    *(
+        Metric(f"{direction}_recall_at_{k}", f"R@{k}, {direction.replace('_', ' ')}")
+        for direction in DIRECTIONS
+        for k in RANKS
+    ),
+    RECALL_AT_1,
+    RECALL_AT_5,
+    RECALL_AT_10,
+    Metric("recall_sum", "sum of recalls", unit="number"),
+)
+PICTURED_STUDIES = 32
+
+
+class Retrieval(Measure):
+    """Recalls over the whole split, identical reports as one.
+
+    A thorough one adds those with each report for itself (`ungrouped_...`), and in chunks as
+    published figures are (`chunks_...`). After `compute`, `similarity` is that of all images (rows)
+    to all reports on the CPU, and `reports` are the sentences of this rank's.
+    """
+
+    similarity: Float[Tensor, "samples samples"]
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        assert isinstance(context.objective, ImageTextMethod)
+        self._method = context.objective
+        self._images: list[ImageEmbeddings] = []
+        self._masks: list[Tensor] = []
+        self._reports: list[ReportEmbeddings] = []
+        self._groups: list[int] = []
+        self.reports: list[tuple[str, ...]] = []
+
+    @classmethod
+    def applies(cls, objective: Objective) -> bool:
+        """Where images and reports can be compared."""
+        return isinstance(objective, ImageTextMethod)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Recalls of both directions, their means, and the sum."""
+        return METRICS
+
+    def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
+        """Keep this rank's images and the reports of all ranks, on the CPU."""
+        images, reports = outputs.images, outputs.reports
+        if not self._method.compares_local:
+            images, reports = images.whole(), reports.whole()
+        mask = gather_rows(batch.sample_mask)
+        hashes = torch.tensor([self._hash(record) for record in batch.records], device=mask.device)
+        self._images.append(images.map_tensors(Tensor.cpu))
+        self._masks.append(batch.sample_mask.cpu())
+        self._reports.append(gather_padded(reports).map_tensors(lambda rows: rows[mask].cpu()))
+        self._groups += gather_rows(hashes)[mask].tolist()
+        self.reports += [self.context.sentences(record) for record in real_records(batch)]
+
+    def compute(self) -> dict[str, float]:
+        """The recalls; empty without batches."""
+        if not self._images:
+            return {}
+        self.similarity = similarity_matrix(
+            self._method, self._images, self._reports, self._masks, device=self.context.device
+        )
+        recalls = retrieval_metrics(self.similarity, groups=self._groups)
+        if not self.context.thorough:
+            return recalls
+        apart, chunks = retrieval_metrics(self.similarity), retrieval_in_chunks(self.similarity)
+        recalls |= {f"ungrouped_{name}": value for name, value in apart.items()}
+        return recalls | {f"chunks_{name}": value for name, value in chunks.items()}
+
+    def pictures(self) -> dict[str, Picture]:
+        """The similarities of the first studies."""
+        first = self.similarity[:PICTURED_STUDIES, :PICTURED_STUDIES]
+        return {"similarity_matrix": similarity_matrix_picture(first.numpy())}
+
+    def _hash(self, record: StudyRecord) -> int:
+        """Equal for identical reports, on every rank; 64 bits of SHA-256."""
+        text = "\n".join(self.context.sentences(record))
+        return int.from_bytes(sha256(text.encode()).digest()[:8], "little", signed=True)
 
 
 def retrieval_metrics(

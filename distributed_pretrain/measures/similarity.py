@@ -9,13 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distributed_pretrain.batch import Rows, join_rows, pad_to
-from distributed_pretrain.methods.objective import ImageEmbeddings, JointSpace, ReportEmbeddings
+from distributed_pretrain.methods.image_text import (
+    ImageEmbeddings,
+    ImageTextMethod,
+    ReportEmbeddings,
+)
 from distributed_pretrain.ranks import gather_rows
 
 
 @torch.no_grad()
 def similarity_matrix(
-    method: JointSpace,
+    method: ImageTextMethod,
     images: Iterable[ImageEmbeddings],
     reports: Sequence[ReportEmbeddings],
     sample_masks: Iterable[Tensor],

@@ -1,22 +1,21 @@
-"""Which encoders a method starts from."""
+"""The encoders that a method starts from, as settings that build them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from data_shards.errors import InputError
 from data_shards.profiles import Config
-from distributed_pretrain.models.image_encoder import ImageEncoder, make_image_encoder
-from distributed_pretrain.models.norms.choice import Norm
-from distributed_pretrain.models.report_encoder import (
-    ReportEncoder,
-    new_report_encoder,
-    pretrained_report_encoder,
-)
+from distributed_pretrain.models.norms.kinds import Norm
+
+if TYPE_CHECKING:
+    from distributed_pretrain.models.image_encoder import ImageEncoder
+    from distributed_pretrain.models.report_encoder import ReportEncoder
 
 
+# Imports stand inside `build`: a profile is read without torch.
 class ImageEncoderConfig(Config):
     """A torchvision backbone (see `make_image_encoder`).
 
@@ -31,6 +30,18 @@ class ImageEncoderConfig(Config):
     last_stride: Literal[1, 2] = 2
     norm: Norm = "sync"
 
+    def build(self) -> ImageEncoder:
+        """The image encoder; InputError when there is no such one."""
+        from distributed_pretrain.models.image_encoder import make_image_encoder
+
+        return make_image_encoder(
+            self.backbone,
+            weights=self.weights,
+            width=self.width,
+            last_stride=self.last_stride,
+            norm=self.norm,
+        )
+
 
 class PretrainedReportEncoderConfig(Config):
     """A BERT from the Hugging Face hub (a name) or a local folder, with its own tokenizer.
@@ -41,6 +52,28 @@ class PretrainedReportEncoderConfig(Config):
     name: Literal["pretrained"] = "pretrained"
     model: str = "emilyalsentzer/Bio_ClinicalBERT"
     frozen_layers: NonNegativeInt | None = 6
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The hub name or folder of the tokenizer that belongs to the encoder."""
+        return self.model
+
+    def build(self, vocabulary_size: int) -> ReportEncoder:
+        """The encoder, for a tokenizer of `vocabulary_size` tokens.
+
+        Raises InputError when it cannot be loaded or knows fewer tokens.
+        """
+        from distributed_pretrain.models.report_encoder import pretrained_report_encoder
+
+        encoder = pretrained_report_encoder(self.model)
+        if vocabulary_size > encoder.vocabulary_size:
+            raise InputError(
+                f"report_encoder.model={self.model}: knows {encoder.vocabulary_size} tokens, "
+                f"the tokenizer {vocabulary_size}: use the tokenizer that belongs to the model"
+            )
+        if self.frozen_layers is not None:
+            encoder.freeze(self.frozen_layers)
+        return encoder
 
 
 class NewReportEncoderConfig(Config):
@@ -58,52 +91,34 @@ class NewReportEncoderConfig(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     frozen_layers: NonNegativeInt | None = None
 
+    @property
+    def tokenizer(self) -> str | None:
+        """None: one is trained on the reports."""
+        return None
+
+    def build(self, vocabulary_size: int) -> ReportEncoder:
+        """The encoder, for a tokenizer of `vocabulary_size` tokens; InputError for odd sizes."""
+        from distributed_pretrain.models.report_encoder import new_report_encoder
+
+        if self.hidden_size % self.heads:
+            raise InputError(
+                f"report_encoder.heads={self.heads} does not divide hidden_size="
+                f"{self.hidden_size}: choose a number of heads that does"
+            )
+        encoder = new_report_encoder(
+            vocabulary_size,
+            hidden_size=self.hidden_size,
+            layers=self.layers,
+            heads=self.heads,
+            intermediate_size=self.intermediate_size,
+            max_tokens=self.max_tokens,
+            dropout=self.dropout,
+        )
+        if self.frozen_layers is not None:
+            encoder.freeze(self.frozen_layers)
+        return encoder
+
 
 ReportEncoderConfig: TypeAlias = Annotated[
     PretrainedReportEncoderConfig | NewReportEncoderConfig, Field(discriminator="name")
 ]
-
-
-def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
-    """The image encoder `config` describes; InputError when there is no such one."""
-    return make_image_encoder(
-        config.backbone,
-        weights=config.weights,
-        width=config.width,
-        last_stride=config.last_stride,
-        norm=config.norm,
-    )
-
-
-def build_report_encoder(config: ReportEncoderConfig, vocabulary_size: int) -> ReportEncoder:
-    """The report encoder `config` describes, for a tokenizer of `vocabulary_size` tokens.
-
-    Raises InputError when a pretrained model cannot be loaded or knows fewer tokens.
-    """
-    if isinstance(config, PretrainedReportEncoderConfig):
-        encoder = pretrained_report_encoder(config.model)
-        if vocabulary_size > encoder.vocabulary_size:
-            raise InputError(
-                f"report_encoder.model={config.model}: knows {encoder.vocabulary_size} tokens, "
-                f"the tokenizer {vocabulary_size}: use the tokenizer that belongs to the model"
-            )
-        if config.frozen_layers is not None:
-            encoder.freeze(config.frozen_layers)
-        return encoder
-    if config.hidden_size % config.heads:
-        raise InputError(
-            f"report_encoder.heads={config.heads} does not divide hidden_size="
-            f"{config.hidden_size}: choose a number of heads that does"
-        )
-    encoder = new_report_encoder(
-        vocabulary_size,
-        hidden_size=config.hidden_size,
-        layers=config.layers,
-        heads=config.heads,
-        intermediate_size=config.intermediate_size,
-        max_tokens=config.max_tokens,
-        dropout=config.dropout,
-    )
-    if config.frozen_layers is not None:
-        encoder.freeze(config.frozen_layers)
-    return encoder

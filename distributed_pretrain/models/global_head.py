@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.pooling import AttentionPooling
 from distributed_pretrain.models.projection import Projection
 

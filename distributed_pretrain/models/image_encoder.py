@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from data_shards.errors import InputError
-from distributed_pretrain.models.norms.choice import Norm, exchange_batch_norms
+from distributed_pretrain.models.norms.choice import exchange_batch_norms
+from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.trunks.resnet import RESNETS, ResNetTrunk
 from distributed_pretrain.models.trunks.vision_transformer import (
     VISION_TRANSFORMERS,

@@ -6,7 +6,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from distributed_pretrain.losses.precision import zero_where_padded
-from distributed_pretrain.models.norms.choice import Norm, row_norm
+from distributed_pretrain.models.norms.choice import row_norm
+from distributed_pretrain.models.norms.kinds import Norm
 
 
 class Projection(nn.Module):

@@ -1,74 +1,69 @@
-"""The whole of a pre-training run, and of an evaluation, as one typed config."""
+"""The whole of a pre-training run as one typed config."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 
-from data_shards.errors import InputError
-from data_shards.profiles import Config
-from data_shards.records.study import Split
-from distributed_pretrain.data.order import check_world_size
+from data_shards.records.manifest import read_manifest
 from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.methods.catalog import MethodConfig
-from distributed_pretrain.training.settings import OptimizerConfig, ScheduleConfig, TrainingConfig
+from distributed_pretrain.methods.catalog import AnyMethodConfig
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.progress import best_validation
+from distributed_pretrain.training.settings import RunConfig
+
+_METHOD: TypeAdapter[AnyMethodConfig] = TypeAdapter(AnyMethodConfig)
 
 
-class PretrainConfig(Config):
-    """One pre-training run; saved in its run folder and in every checkpoint."""
+class PretrainConfig(RunConfig):
+    """One pre-training run; saved in its run folder and in every checkpoint.
 
-    run_folder: Path
-    seed: int = Field(12345, ge=0)
+    What `data` leaves open of what a method reads (its views, say) is what the method asks for.
+    """
+
     data: DataConfig
     vocabulary_size: PositiveInt = Field(
         2048, description="of the tokenizer trained for a new report encoder"
     )
-    method: MethodConfig
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    training: TrainingConfig = TrainingConfig()
+    method: AnyMethodConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_what_is_read(cls, values: Any) -> Any:
+        data = values.get("data") if isinstance(values, dict) else None
+        if not isinstance(data, dict):
+            return values
+        try:
+            method = _METHOD.validate_python(values.get("method"))
+        except ValidationError:
+            return values  # and the field itself says what is wrong
+        return {**values, "data": method.reads.fill(data)}
 
     @model_validator(mode="after")
-    def _micro_batches_are_whole(self) -> PretrainConfig:
-        pieces, batch = self.training.accumulation_steps, self.data.global_batch
-        if batch % pieces:
-            nearest = f"{batch - batch % pieces} or {batch + pieces - batch % pieces}"
+    def _views_are_those_of_the_method(self) -> Self:
+        wanted = self.method.reads.views
+        if self.data.views != wanted:
             raise ValueError(
-                f"data.global_batch={batch} cannot be cut into "
-                f"training.accumulation_steps={pieces} equal parts: use {nearest}"
+                f"data.views={self.data.views}: method.name={self.method.name} as configured "
+                f"learns from {wanted}: set data.views={wanted}, or leave it out"
             )
         return self
 
-    def check_ranks(self, world_size: int) -> None:
-        """Raise InputError, naming what fits, unless `world_size` ranks can share the batch."""
-        check_world_size(self.data.global_batch, world_size)
-        pieces = self.training.accumulation_steps
-        share = self.data.global_batch // world_size
-        if share % pieces:
-            raise InputError(
-                f"training.accumulation_steps={pieces} does not divide the {share} pairs of each "
-                f"of {world_size} ranks: choose a divisor of {share}"
-            )
-
-
-class EvaluateConfig(Config):
-    """What `evaluate RUN_FOLDER key=value ...` can be told."""
-
-    checkpoint: str = Field("best", description="best, last, a step folder's name, or untrained")
-    split: Split = "test"
-    shards: Path | None = Field(None, description="null: those the run was trained on")
-    labelled_studies: PositiveInt = Field(
-        600, description="training studies whose labels and masks a linear head may use"
-    )
-    labelled_subsets: PositiveInt = Field(
-        1, description="how many such sets, without a study in common, the figures are means over"
-    )
-    labels: tuple[str, ...] = Field(
-        (), description="those that a linear head is to tell; none: all that the shards have"
-    )
-
     @property
-    def file_name(self) -> str:
-        """Where in the run folder the figures go."""
-        return f"evaluation_{self.split}_{self.checkpoint}.json"
+    def global_batch(self) -> int:
+        """Studies of a step, over all ranks."""
+        return self.data.global_batch
+
+
+def refuse_what_cannot_start(config: PretrainConfig, folder: Path, ranks: int) -> None:
+    """Raise InputError for what would end a start in its first minute."""
+    config.check_ranks(ranks)
+    RunFolder(folder).refuse_other(config)
+    read_manifest(config.data.shards)
+
+
+def figures_of_run(_: PretrainConfig, folder: Path) -> dict[str, float]:
+    """What validation measured at the best checkpoint."""
+    return best_validation(RunFolder(folder))

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -27,6 +28,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_shards.errors import InputError
+from distributed_pretrain.run_folder.folder import (
+    MARKER,
+    step_folder,
+    step_folders,
+    step_of,
+)
 from distributed_pretrain.run_folder.tensor_files import (
     join_tensors,
     safetensors_content,
@@ -34,12 +41,11 @@ from distributed_pretrain.run_folder.tensor_files import (
     write_hashed,
 )
 
-MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE, MARKER = (
+MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE = (
     "model.safetensors",
     "optimizer.safetensors",
     "optimizer.json",
     "state.json",
-    "COMPLETE",
 )
 
 
@@ -156,7 +162,7 @@ def find_latest_intact(
     With `until_step` later ones are not looked at.
     """
     damaged = {}
-    for candidate in reversed(_step_folders(folder)):
+    for candidate in reversed(step_folders(folder)):
         if until_step is not None and step_of(candidate) > until_step:
             continue
         try:
@@ -168,12 +174,31 @@ def find_latest_intact(
     return None, damaged
 
 
+def set_damaged_aside(folder: Path) -> None:
+    """Rename damaged checkpoints newer than the newest intact one, naming each on stderr."""
+    intact, damaged = find_latest_intact(folder)
+    for each, complaint in damaged.items():
+        instead = intact.name if intact else "the beginning"
+        print(f"warning: {complaint}; going on from {instead}", file=sys.stderr)
+        aside = each.with_suffix(".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        each.rename(aside)
+        if intact is not None:
+            point_link(folder / "last", intact)
+
+
+def latest_step(folder: Path, *, until_step: int | None = None) -> int | None:
+    """The step of the newest intact checkpoint, of at most `until_step` steps."""
+    found, _ = find_latest_intact(folder, until_step=until_step)
+    return None if found is None else step_of(found)
+
+
 def drop_checkpoints_after(folder: Path, step: int) -> None:
     """Delete the step folders of a future that was abandoned, and point `last` before it.
 
     A `best` in that future is gone too.
     """
-    for candidate in _step_folders(folder):
+    for candidate in step_folders(folder):
         if step_of(candidate) > step:
             _delete(candidate)
         else:
@@ -181,16 +206,6 @@ def drop_checkpoints_after(folder: Path, step: int) -> None:
     best = folder / "best"
     if best.is_symlink() and not best.exists():
         best.unlink()
-
-
-def step_folder(folder: Path, step: int) -> Path:
-    """Where `save_checkpoint` puts the checkpoint of a step."""
-    return folder / f"step_{step:08d}"
-
-
-def step_of(folder: Path) -> int:
-    """The step that a step folder's name says."""
-    return int(folder.name.removeprefix("step_"))
 
 
 def check_intact(folder: Path) -> None:
@@ -210,17 +225,6 @@ def check_intact(folder: Path) -> None:
             raise DamagedCheckpointError(
                 f"checkpoint {folder}: {name} does not match its checksum: not used"
             )
-
-
-def first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """The dotted path of the first value in which two plain configs differ, or None."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            found = first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-            if found:
-                return found
-        return None
-    return None if old == new else f"{path} ({old!r} then, {new!r} now)"
 
 
 _CONTENT = (MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE)
@@ -282,9 +286,9 @@ def _drop_old(folder: Path, keep: int, *, last_good_step: int) -> None:
     """Spares the best, and the newest from before skipped steps: a rewind goes back to it."""
     best = folder / "best"
     spared = [best.resolve()] if best.exists() else []
-    good = [each for each in _step_folders(folder) if step_of(each) <= last_good_step]
+    good = [each for each in step_folders(folder) if step_of(each) <= last_good_step]
     spared += [each.resolve() for each in good[-1:]]
-    for old in _step_folders(folder)[:-keep]:
+    for old in step_folders(folder)[:-keep]:
         if old.resolve() not in spared:
             _delete(old)
 
@@ -292,7 +296,3 @@ def _drop_old(folder: Path, keep: int, *, last_good_step: int) -> None:
 def _delete(old: Path) -> None:
     (old / MARKER).unlink(missing_ok=True)  # a half-deleted folder must not look whole
     shutil.rmtree(old)
-
-
-def _step_folders(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step_" + "[0-9]" * 8))

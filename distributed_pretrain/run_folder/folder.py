@@ -1,56 +1,34 @@
-"""A run's folder: its config, and the checkpoint that the same command goes on from."""
+"""What lies in a run's folder, by which names, and whose it is: the one place that knows.
+
+Nothing here needs torch: launchers and tables look into run folders too.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
-import os
 import shutil
 import socket
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TypeVar
 
 from data_shards.errors import InputError
-from data_shards.profiles import dump_profile, load_profile
-from data_shards.records.manifest import write_text_atomically
-from distributed_pretrain.data.quarantine import Quarantine
-from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.checkpoint import (
-    drop_checkpoints_after,
-    find_latest_intact,
-    first_difference,
-    point_link,
-    step_folder,
-    step_of,
-)
+from data_shards.files.atomic import write_text_atomically
+from data_shards.files.json_lines import JsonLines, Line, read_lines
+from data_shards.files.lock import locked
+from data_shards.profiles import Config, dump_profile, first_difference, load_profile
 
 LOCK_PATIENCE_SECONDS = 10.0
-# Fields that change neither the weights nor the metrics: a run may go on with others.
-_FREE_FIELDS = (
-    ("run_folder",),
-    ("data", "shards"),
-    ("data", "decode_threads"),
-    ("data", "prefetch_batches"),
-    ("training", "log_interval_seconds"),
-    ("training", "keep_checkpoints"),
-    ("training", "pictures"),
-    ("training", "distributed"),
-    ("training", "rank_timeout_seconds"),
-    ("training", "collective_timeout_seconds"),
-    ("training", "peak_teraflops"),
-)
+MARKER = "COMPLETE"
+
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run (see DESIGN, "A run folder holds")."""
+    """The files of one run."""
 
     path: Path
 
@@ -65,19 +43,19 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
-    def quarantine(self) -> Path:
-        """One JSON line a sample that could not be read."""
-        return self.path / "quarantine.jsonl"
+    def quarantine(self) -> JsonLines:
+        """A line a sample that could not be read."""
+        return JsonLines(self.path / "quarantine.jsonl")
 
     @property
-    def skipped(self) -> Path:
-        """One JSON line a batch and rank that was left out for a non-finite loss or gradient."""
-        return self.path / "skipped.jsonl"
+    def skipped(self) -> JsonLines:
+        """A line a batch and rank that was left out for a non-finite loss or gradient."""
+        return JsonLines(self.path / "skipped.jsonl")
 
     @property
-    def starts(self) -> Path:
-        """One JSON line a start: when, where, from which step, with how many ranks."""
-        return self.path / "starts.jsonl"
+    def starts(self) -> JsonLines:
+        """A line a start: when, where, from which step, with how many ranks."""
+        return JsonLines(self.path / "starts.jsonl")
 
     @property
     def tensorboard(self) -> Path:
@@ -94,6 +72,17 @@ class RunFolder:
         """The tokenizer's files."""
         return self.path / "tokenizer"
 
+    def checkpoint(self, name: str) -> Path:
+        """A checkpoint by the name of its folder or link. Raises InputError when there is none."""
+        folder = self.checkpoints / name
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such checkpoint: use best, last or a step folder")
+        return folder
+
+    def evaluation(self, split: str, checkpoint: str) -> Path:
+        """The figures of a checkpoint on a split."""
+        return self.path / f"evaluation_{split}_{checkpoint}.json"
+
     @property
     def has_progress(self) -> bool:
         """Whether a step was ever recorded; a folder without is prepared anew."""
@@ -106,40 +95,30 @@ class RunFolder:
         A job that was just killed may still hold it: waits a little, then raises InputError that
         names the holder. The lock goes with its process, whatever ends that.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+") as file:
-            deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
-            while not _is_lock_taken(file):
-                if time.monotonic() > deadline:
-                    file.seek(0)
-                    raise InputError(
-                        f"{self.path}: in use by {file.read().strip() or 'another job'}: wait for "
-                        "it to end, or choose another run_folder"
-                    )
-                time.sleep(0.2)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
-            try:
+        busy = (
+            f"{self.path}: in use by {{holder}}: wait for it to end, or choose another run_folder"
+        )
+        try:
+            with locked(self.path / "lock", busy=busy, patience_seconds=LOCK_PATIENCE_SECONDS):
                 yield
-            finally:
-                if not self.has_progress:
-                    Path(file.name).unlink(missing_ok=True)
-                    with contextlib.suppress(OSError):
-                        self.path.rmdir()
+        finally:
+            if not self.has_progress:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
 
-    def refuse_other(self, config: PretrainConfig) -> None:
+    def refuse_other(self, config: Config) -> None:
         """Raise InputError, naming the first field that differs, for a run of another config."""
         if not self.has_progress:
             return
-        difference = first_difference(_deciding(self.read_config()), _deciding(config))
+        own = self.read_config(type(config))
+        difference = first_difference(own.deciding(), config.deciding())
         if difference:
             raise InputError(
                 f"{self.path} holds a run of another config: {difference}: "
                 "choose another run_folder, or delete this one"
             )
 
-    def prepare(self, config: PretrainConfig) -> None:
+    def prepare(self, config: Config) -> None:
         """Create the folder with `config`, or check that it holds a run of the same config.
 
         Raises InputError naming the first field that differs.
@@ -150,11 +129,11 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text_atomically(self.config, dump_profile(config))
 
-    def read_config(self) -> PretrainConfig:
+    def read_config(self, kind: type[ConfigT]) -> ConfigT:
         """The config of the run. Raises InputError when there is none or it does not fit."""
         if not self.config.is_file():
             raise InputError(f"{self.config}: missing, so {self.path} is not a run folder")
-        return load_profile(PretrainConfig, self.config)
+        return load_profile(kind, self.config)
 
     def discard(self) -> None:
         """Remove what a start left that was refused before its first step."""
@@ -162,34 +141,13 @@ class RunFolder:
             self.config.unlink(missing_ok=True)
             shutil.rmtree(self.tokenizer, ignore_errors=True)
 
-    def set_damaged_checkpoints_aside(self) -> None:
-        """Rename damaged checkpoints newer than the newest intact one, naming each on stderr."""
-        intact, damaged = find_latest_intact(self.checkpoints)
-        for folder, complaint in damaged.items():
-            instead = intact.name if intact else "the beginning"
-            print(f"warning: {complaint}; going on from {instead}", file=sys.stderr)
-            aside = folder.with_suffix(".damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
-            if intact is not None:
-                point_link(self.checkpoints / "last", intact)
-
-    def latest_step(self, *, until_step: int | None = None) -> int | None:
-        """The step of the newest intact checkpoint, of at most `until_step` steps."""
-        folder, _ = find_latest_intact(self.checkpoints, until_step=until_step)
-        return None if folder is None else step_of(folder)
-
-    def checkpoint_at(self, step: int) -> Path:
-        """Where the checkpoint of a step is."""
-        return step_folder(self.checkpoints, step)
-
-    def drop_checkpoints_after(self, step: int) -> None:
-        """Delete the checkpoints of a future that was abandoned."""
-        drop_checkpoints_after(self.checkpoints, step)
+    def read_metrics(self, *, last_bytes: int | None = None) -> list[Line]:
+        """The lines of `metrics.jsonl`, oldest first; those at its end, of so many bytes."""
+        return read_lines(self.metrics, last_bytes=last_bytes)
 
     def note_start(self, *, step: int, total_steps: int, world_size: int, device: str) -> int:
         """Add a line to `starts.jsonl`; how often the run has been started before."""
-        earlier = len(self.starts.read_text().splitlines()) if self.starts.exists() else 0
+        earlier = len(self.starts.read())
         line = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "host": socket.gethostname(),
@@ -198,37 +156,20 @@ class RunFolder:
             "world_size": world_size,
             "device": device,
         }
-        with self.starts.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self.starts.append(line)
         return earlier
 
-    def quarantine_of(self, split: ShardSplit, max_bad_fraction: float) -> Quarantine:
-        """The record of a split's unreadable samples."""
-        return Quarantine(
-            self.quarantine,
-            split=split.split,
-            samples=len(split),
-            max_bad_fraction=max_bad_fraction,
-        )
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return checkpoints / f"step_{step:08d}"
 
 
-def _is_lock_taken(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def step_folders(checkpoints: Path) -> list[Path]:
+    """The checkpoints by step, oldest first, intact or not."""
+    return sorted(checkpoints.glob("step_" + "[0-9]" * 8))
 
 
-def _deciding(config: PretrainConfig) -> dict[str, Any]:
-    values = config.model_dump(mode="json")
-    # Fields of the method that only bound its memory.
-    values["method"].pop("contrastive_chunk_size", None)
-    if config.training.accumulation == "exact":
-        del values["training"]["accumulation_steps"]
-    for *sections, name in _FREE_FIELDS:
-        part = values
-        for section in sections:
-            part = part[section]
-        del part[name]
-    return values
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint's folder is called by."""
+    return int(folder.name.removeprefix("step_"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from data_shards.errors import InputError
-from data_shards.records.manifest import write_text_atomically
+from data_shards.files.json_lines import JsonLines
 
 TIMING_SUFFIXES = ("_per_second", "_seconds")
 TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share", "mfu"})
@@ -26,9 +27,7 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, *, resume_step: int) -> None:
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _is_kept(line, resume_step)]
-            write_text_atomically(path, "".join(line + "\n" for line in kept))
+        JsonLines(path).keep(lambda line: line.get("step", math.inf) <= resume_step)
         self._path = path
         self._file: TextIO = path.open("a", encoding="utf-8")
 
@@ -49,15 +48,3 @@ class MetricsLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All lines of a `metrics.jsonl`, oldest first."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def _is_kept(line: str, resume_step: int) -> bool:
-    try:
-        return bool(json.loads(line)["step"] <= resume_step)
-    except (ValueError, KeyError):
-        return False

@@ -1,14 +1,13 @@
-"""How far a pre-training run is, from the files of its run folder alone."""
+"""How far a run is and how well it does, from the files of its folder alone."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-METRICS = "metrics.jsonl"
+from distributed_pretrain.run_folder.folder import MARKER, RunFolder, step_folders, step_of
+from distributed_pretrain.run_folder.metrics_log import is_timing
+
 TAIL_BYTES = 200_000
 
 
@@ -27,14 +26,14 @@ class RunProgress:
     written: float
 
 
-def read_progress(run_folder: Path) -> RunProgress | None:
+def read_progress(run: RunFolder) -> RunProgress | None:
     """None where nothing has been trained yet."""
-    lines = [each for each in _last_lines(run_folder / METRICS) if each["split"] == "train"]
+    lines = [each for each in run.read_metrics(last_bytes=TAIL_BYTES) if each["split"] == "train"]
     if not lines:
         return None
     newest, recent = lines[-1], lines[-20:]
     step = int(newest["step"])
-    starts = _last_lines(run_folder / "starts.jsonl")
+    starts = run.starts.read()
     total = starts[-1].get("total_steps") if starts else None
     seconds = [line["step_seconds"] for line in recent if "step_seconds" in line]
     rates = [line["pairs_per_second"] for line in recent if "pairs_per_second" in line]
@@ -43,20 +42,26 @@ def read_progress(run_folder: Path) -> RunProgress | None:
         total_steps=total,
         loss=newest.get("total"),
         pairs_per_second=statistics.median(rates) if rates else None,
-        written=(run_folder / METRICS).stat().st_mtime,
+        written=run.metrics.stat().st_mtime,
         seconds_left=statistics.median(seconds) * (total - step) if seconds and total else None,
     )
 
 
-def _last_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines at the end of a file of JSON lines, oldest first."""
-    try:
-        with path.open("rb") as file:
-            start = max(0, path.stat().st_size - TAIL_BYTES)
-            file.seek(start)
-            pieces = file.read().split(b"\n")
-    except FileNotFoundError:
-        return []
-    # Neither what comes before the first line break of a tail, nor a line still being written.
-    whole = pieces[1 if start else 0 : -1]
-    return [json.loads(each) for each in whole if each]
+def saved_step(run: RunFolder) -> int:
+    """The step of the newest complete checkpoint, by its marker alone; 0 without one."""
+    complete = [each for each in step_folders(run.checkpoints) if (each / MARKER).exists()]
+    return step_of(complete[-1]) if complete else 0
+
+
+def best_validation(run: RunFolder) -> dict[str, float]:
+    """What validation measured at the best checkpoint, without timings; empty before the first."""
+    best = run.checkpoints / "best"
+    if not best.exists():
+        return {}
+    step = step_of(best.resolve())
+    lines = [
+        each for each in run.read_metrics() if each["split"] == "validate" and each["step"] == step
+    ]
+    if not lines:
+        return {}
+    return {key: value for key, value in lines[-1].items() if key != "split" and not is_timing(key)}

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from distributed_pretrain.batch import Batch, ReportTokens, Views
-from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.training.settings import TrainingConfig
 
 Arithmetic = Literal["bf16", "tf32", "float32"]
 
@@ -67,12 +68,31 @@ def peak_flops_per_second(device_name: str, arithmetic: Arithmetic) -> float | N
     return None
 
 
+def device_peak(training: TrainingConfig, device: torch.device) -> float | None:
+    """The peak that `mfu` is a share of: as configured, or that of the device where it is known."""
+    if training.peak_teraflops is not None:
+        return training.peak_teraflops * 1e12
+    if device.type != "cuda":
+        return None
+    arithmetic: Arithmetic = "bf16"
+    if training.precision == "float32":
+        arithmetic = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "float32"
+    return peak_flops_per_second(torch.cuda.get_device_name(device), arithmetic)
+
+
 def model_flops_utilisation(flops: float, seconds: float, peak: float | None) -> float | None:
     """The share of `peak` (operations a second) that `flops` in `seconds` are; None without peak.
 
     Operations, seconds and peak are of the same devices: of one rank, or summed over all.
     """
     return None if peak is None else flops / (seconds * peak)
+
+
+class ProbeBatch(Protocol):
+    """Makes a batch without padding, on the objective's device."""
+
+    def __call__(self, *, rows: int, tokens: int, tokens_a_sentence: int) -> Batch:
+        """`rows` samples with reports of `tokens` tokens."""
 
 
 @dataclass(frozen=True)
@@ -89,41 +109,35 @@ class StepFlops:
     tokens_a_sentence: int
 
     @classmethod
-    def of(
-        cls, method: Method, *, image_size_px: int, views: Views = "frontal", classes: int = 0
-    ) -> StepFlops:
-        """The operations of forward, loss and backward of `method`, frozen layers and all.
+    def of(cls, objective: Objective, probe: ProbeBatch, *, max_tokens: int | None) -> StepFlops:
+        """The operations of forward, loss and backward of `objective`, frozen layers and all.
 
-        Five small steps of a copy determine the polynomial exactly for reports of one sentence per
-        16 tokens; what sentences cost beside their tokens is below 1% in LoVT. Every study has
-        the images that `views` names and `classes` labels. The method,
-        its statistics and the random state stay as they are. Give the method before it is
-        compiled or wrapped. With several ranks all must call this together, since losses
-        gather; the columns of the other ranks are then part of `per_pair`.
+        Five small steps of a copy, on batches that `probe` makes, determine the polynomial exactly
+        for reports of one sentence per 16 tokens; what sentences cost beside their tokens is below
+        1% in LoVT. The objective, its statistics and the random state stay as they are. Give it
+        before it is compiled or wrapped. With several ranks all must call this together, since
+        losses gather; the columns of the other ranks are then part of `per_pair`.
         """
-        if not method.term_weights:
-            return cls((0.0, 0.0, 0.0), (0.0, 0.0), _TOKENS_A_SENTENCE)
         most = _TOKENS_A_SENTENCE
-        if method.max_tokens is not None:
-            most = min(most, method.max_tokens // _MOST_SENTENCES)
+        if max_tokens is not None:
+            most = min(most, max_tokens // _MOST_SENTENCES)
         tokens_a_sentence = max(_SHORTEST_SENTENCE, most)
-        probe = copy.deepcopy(method).train()
+        copied = copy.deepcopy(objective).train()
         powers, counts = [], []
         for rows, n in _PROBES:
-            batch = full_batch(
-                probe,
-                rows=rows,
-                image_size_px=image_size_px,
-                tokens=n * tokens_a_sentence,
-                tokens_a_sentence=tokens_a_sentence,
-                views=views,
-                classes=classes,
+            batch = probe(
+                rows=rows, tokens=n * tokens_a_sentence, tokens_a_sentence=tokens_a_sentence
             )
-            probe.zero_grad(set_to_none=True)
-            counts.append(training_flops(partial(_total_loss, probe, batch)))
+            copied.zero_grad(set_to_none=True)
+            counts.append(training_flops(partial(_total_loss, copied, batch)))
             powers.append([rows, rows * n, rows * n**2, rows**2, rows**2 * n])
         r0, r1, r2, p0, p1 = np.linalg.solve(np.array(powers, float), np.array(counts, float))
         return cls((float(r0), float(r1), float(r2)), (float(p0), float(p1)), tokens_a_sentence)
+
+    @classmethod
+    def unknown(cls) -> StepFlops:
+        """None at all: of an objective without a loss, or that nobody has counted."""
+        return cls((0.0, 0.0, 0.0), (0.0, 0.0), _TOKENS_A_SENTENCE)
 
     def per_step(self, *, rows: int, tokens: int) -> float:
         """Operations of a step with `rows` pairs on this rank, reports padded to `tokens`."""
@@ -192,56 +206,5 @@ def _formula(func: Any) -> Callable[..., int] | None:
     return formula
 
 
-def _total_loss(method: Method, batch: Batch) -> Tensor:
-    return method.loss(method(batch))["total"]
-
-
-def full_batch(
-    method: Method,
-    *,
-    rows: int,
-    image_size_px: int,
-    tokens: int,
-    tokens_a_sentence: int = _TOKENS_A_SENTENCE,
-    views: Views = "frontal",
-    classes: int = 0,
-) -> Batch:
-    """Pairs without padding on the method's device: black images, one token over and over.
-
-    The first and last token stand for [CLS] and [SEP]; the last sentence has what is left over,
-    and every token between is a word. A second view shows the very same place, and all labels
-    are 0.
-    """
-    weight = next(method.parameters())
-    sentences = max(1, tokens // tokens_a_sentence)
-    sentence_index = torch.arange(tokens, device=weight.device) // tokens_a_sentence
-    sentence_index = sentence_index.clamp(max=sentences - 1)
-    sentence_index[[0, -1]] = -1
-
-    word_index = torch.arange(tokens, device=weight.device) - 1
-    word_index[-1] = -1
-    images = weight.new_zeros(rows, 1, image_size_px, image_size_px)
-    lateral, twice = views == "frontal_lateral", views == "two_augmentations"
-
-    def ones(*shape: int) -> Tensor:
-        return torch.ones(shape, dtype=torch.bool, device=weight.device)
-
-    return Batch(
-        keys=tuple(map(str, range(rows))),
-        images=images,
-        report=ReportTokens(
-            token_ids=torch.ones(rows, tokens, dtype=torch.long, device=weight.device),
-            token_mask=ones(rows, tokens),
-            sentence_index=sentence_index.expand(rows, -1),
-            sentence_mask=ones(rows, sentences),
-            word_index=word_index.expand(rows, -1),
-        ),
-        sample_mask=ones(rows),
-        lateral=images if lateral else None,
-        lateral_mask=ones(rows) if lateral else None,
-        second_view=images if twice else None,
-        view_to_image=torch.eye(2, 3, device=weight.device).expand(rows, 2, 2, 3)
-        if twice
-        else None,
-        labels=weight.new_zeros(rows, classes) if classes else None,
-    )
+def _total_loss(objective: Objective, batch: Batch) -> Tensor:
+    return objective.loss(objective(batch))["total"]

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.methods.objective import Coupled, Method, sum_of
+from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
 from distributed_pretrain.ranks import mean_over_ranks
 from distributed_pretrain.training.engine.ddp import Engine
 
-# The name of several coupled terms' common gradient where they need not be told apart.
-_COUPLED = "coupled"
+# The name of several batch terms' common gradient where they need not be told apart.
+_CONTRASTED = "contrasted"
 
 
 @dataclass
@@ -47,43 +47,43 @@ def accumulate_gradients(
 ) -> StepGradients:
     """Leave the gradient of the step's loss in the parameters.
 
-    Micro-batch i draws its dropout from `seed` + i. With `exact` the coupled terms are those of
+    Micro-batch i draws its dropout from `seed` + i. With `exact` the batch terms are those of
     all micro-batches together; otherwise the loss is the mean of the micro-batches' own.
     """
-    method, count = engine.method, len(micro_batches)
+    objective, count = engine.objective, len(micro_batches)
     result = StepGradients()
     cache = None
-    if exact and count > 1 and method.couples_samples:
-        cache = _CoupledGradients.of_first_pass(engine, micro_batches, seed, apart=measure_norms)
+    if exact and count > 1 and objective.contrasts_samples:
+        cache = _ContrastedGradients.of_first_pass(engine, micro_batches, seed, apart=measure_norms)
         result.terms |= cache.terms
     collected = _GradientsByTerm(engine) if measure_norms else None
     for number, batch in enumerate(micro_batches):
         with engine.micro_batch(last=number == count - 1):
             torch.manual_seed(seed + number)
             outputs = engine.forward(batch)
-            coupled = method.coupled(outputs)
-            result.finite_rows.append(_finite_rows(coupled, batch))
-            terms = method.sample_terms(outputs)
+            contrasted = objective.contrasted(outputs)
+            result.finite_rows.append(_finite_rows(contrasted, batch))
+            terms = objective.sample_terms(outputs)
             if cache is None:
-                terms = method.coupled_terms(coupled) | terms
+                terms = objective.batch_terms(contrasted) | terms
             for name, term in terms.items():
                 result.terms[name] = result.terms.get(name, 0) + term.detach() / count
-            parts = {name: term / count for name, term in method.weighted(terms).items()}
+            parts = {name: term / count for name, term in objective.weighted(terms).items()}
             if cache is not None:
-                parts |= cache.surrogates(coupled, number)
+                parts |= cache.surrogates(contrasted, number)
             if collected is not None:
                 collected.add(parts)
             engine.backward(sum_of(parts))
     if collected is not None:
         result.norms = collected.norms()
-    total = sum_of(method.weighted(result.terms))
-    result.terms = {"total": total, **{name: result.terms[name] for name in method.term_weights}}
+    total = sum_of(objective.weighted(result.terms))
+    result.terms = {"total": total, **{name: result.terms[name] for name in objective.term_weights}}
     return result
 
 
 @dataclass(frozen=True)
-class _CoupledGradients:
-    """Values of the coupled terms over all micro-batches, and their gradients by term and input."""
+class _ContrastedGradients:
+    """Values of the batch terms over all micro-batches, and their gradients by term and input."""
 
     terms: dict[str, Tensor]
     rows: dict[str, dict[str, list[Tensor]]]
@@ -92,14 +92,14 @@ class _CoupledGradients:
     @classmethod
     def of_first_pass(
         cls, engine: Engine, micro_batches: list[Batch], seed: int, *, apart: bool
-    ) -> _CoupledGradients:
-        method = engine.method
+    ) -> _ContrastedGradients:
+        objective = engine.objective
         pieces = []
-        with torch.no_grad(), _unchanged_buffers(method), engine.autocast():
+        with torch.no_grad(), _unchanged_buffers(objective), engine.autocast():
             for number, batch in enumerate(micro_batches):
                 torch.manual_seed(seed + number)
-                pieces.append(method.coupled(method(batch)))
-        joint = Coupled(
+                pieces.append(objective.contrasted(objective(batch)))
+        joint = Contrasted(
             rows={name: torch.cat([p.rows[name] for p in pieces]) for name in pieces[0].rows},
             shared=pieces[0].shared,
         )
@@ -108,9 +108,9 @@ class _CoupledGradients:
             for name, tensor in (joint.rows | joint.shared).items()
             if tensor.is_floating_point()
         }
-        terms = method.coupled_terms(joint)
-        weighted = method.weighted(terms)
-        losses = weighted if apart else {_COUPLED: sum_of(weighted)}
+        terms = objective.batch_terms(joint)
+        weighted = objective.weighted(terms)
+        losses = weighted if apart else {_CONTRASTED: sum_of(weighted)}
         rows: dict[str, dict[str, list[Tensor]]] = {}
         shared: dict[str, dict[str, Tensor]] = {}
         for loss_name, loss in losses.items():
@@ -130,15 +130,15 @@ class _CoupledGradients:
             }
         return cls({name: term.detach() for name, term in terms.items()}, rows, shared)
 
-    def surrogates(self, coupled: Coupled, number: int) -> dict[str, Tensor]:
+    def surrogates(self, contrasted: Contrasted, number: int) -> dict[str, Tensor]:
         """Scalars whose gradients are the cached ones of micro-batch `number`."""
         surrogates = {}
         for loss_name, of_rows in self.rows.items():
             products = [
-                (coupled.rows[name] * pieces[number]).sum() for name, pieces in of_rows.items()
+                (contrasted.rows[name] * pieces[number]).sum() for name, pieces in of_rows.items()
             ]
             products += [
-                (coupled.shared[name] * gradient).sum()
+                (contrasted.shared[name] * gradient).sum()
                 for name, gradient in self.shared[loss_name].items()
             ]
             surrogates[loss_name] = reduce(torch.add, products)
@@ -165,20 +165,20 @@ class _GradientsByTerm:
 
 
 @contextlib.contextmanager
-def _unchanged_buffers(method: Method) -> Iterator[None]:
+def _unchanged_buffers(objective: Objective) -> Iterator[None]:
     """Running statistics are for the second pass to update, once."""
-    before = [buffer.clone() for buffer in method.buffers()]
+    before = [buffer.clone() for buffer in objective.buffers()]
     try:
         yield
     finally:
-        for buffer, value in zip(method.buffers(), before, strict=True):
+        for buffer, value in zip(objective.buffers(), before, strict=True):
             buffer.copy_(value)
 
 
-def _finite_rows(coupled: Coupled, batch: Batch) -> Tensor:
+def _finite_rows(contrasted: Contrasted, batch: Batch) -> Tensor:
     """Which samples have finite outputs, as far as what is compared between samples tells."""
     finite = torch.ones_like(batch.sample_mask)
-    for tensor in coupled.rows.values():
+    for tensor in contrasted.rows.values():
         if tensor.is_floating_point():
             finite &= tensor.detach().isfinite()[:, None].flatten(1).all(dim=1)
     return finite

@@ -4,87 +4,81 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Literal, NoReturn
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NoReturn, Protocol
 
-import torch
-
-from distributed_pretrain.data.host_batch import HostBatch
-from distributed_pretrain.data.loader import TrainingLoader
-from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.pretrain.validation import Validator
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.ranks import copy_from_main, from_main, wait_for_all
-from distributed_pretrain.run_folder.checkpoint import Checkpoint, TrainingState, load_checkpoint
+from distributed_pretrain.run_folder.checkpoint import (
+    Checkpoint,
+    TrainingState,
+    drop_checkpoints_after,
+    latest_step,
+    load_checkpoint,
+)
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
-from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.folder import RunFolder, step_folder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.interruption import InterruptionFlag
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.faults.skips import NonFiniteError
-from distributed_pretrain.training.flops import (
-    StepFlops,
-    model_flops_utilisation,
-    peak_flops_per_second,
-)
+from distributed_pretrain.training.flops import StepFlops, device_peak, model_flops_utilisation
 from distributed_pretrain.training.progress import TrainingProgress
-from distributed_pretrain.training.recorder import Telemetry
-from distributed_pretrain.training.settings import TrainingConfig
-from distributed_pretrain.training.step import Updater
+from distributed_pretrain.training.recorder import Recorder
+from distributed_pretrain.training.settings import RunConfig
+from distributed_pretrain.training.step import Stepper
 from distributed_pretrain.training.stopping import judge_validation
+from distributed_pretrain.training.validation import Validation, evaluating
 
 
+class TrainingBatches(Protocol):
+    """One rank's batches on its device, in a global order that a count of samples resumes."""
+
+    wait_seconds: float
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches an epoch."""
+
+    def batches(self, samples_consumed: int = 0) -> Generator[Batch]:
+        """Batches without end, from the one after `samples_consumed` on."""
+
+
+@dataclass(frozen=True)
 class Trainer:
-    """Trains from `state` on. Everything it needs is built by `pretrain`."""
+    """Trains from `state` on. Everything it needs is built by `training.run`.
 
-    def __init__(
-        self,
-        config: PretrainConfig,
-        *,
-        engine: Engine,
-        run: RunFolder,
-        loader: TrainingLoader,
-        updater: Updater,
-        validator: Validator,
-        state: TrainingState,
-        telemetry: Telemetry | None,
-        flops: StepFlops,
-        liveness: Liveness,
-    ) -> None:
-        self.config = config
-        self.engine = engine
-        self.run = run
-        self.loader = loader
-        self.updater = updater
-        self.validator = validator
-        self.state = state
-        self.telemetry = telemetry
-        self.flops = flops
-        self.liveness = liveness
-        self.peak_flops_per_second = peak_flops_per_second_of(config.training, engine.device)
-        self.checkpoints: CheckpointWriter | None = None
-        if engine.is_main:
-            keep = config.training.keep_checkpoints
-            self.checkpoints = CheckpointWriter(
-                run.checkpoints, keep=keep, while_writing=liveness.kept_alive
-            )
-        self.total_steps = updater.total_steps
-        self.validate_every = config.training.validate_every_steps or loader.steps_per_epoch
-        self.save_every = config.training.checkpoint_every_steps or loader.steps_per_epoch
+    `recorder` and `checkpoints` are of rank 0 alone.
+    """
+
+    config: RunConfig
+    engine: Engine
+    run: RunFolder
+    loader: TrainingBatches
+    stepper: Stepper
+    validation: Validation
+    state: TrainingState
+    recorder: Recorder | None
+    checkpoints: CheckpointWriter | None
+    flops: StepFlops
+    liveness: Liveness
 
     def fit(self, interruption: InterruptionFlag) -> bool:
         """Train to the end; False when a signal ended it early (a checkpoint is saved)."""
         state, training = self.state, self.config.training
         progress = TrainingProgress(
             first_step=state.step,
-            total_steps=self.total_steps,
+            total_steps=self.stepper.total_steps,
             interval_seconds=training.log_interval_seconds,
             enabled=self.engine.is_main,
         )
         batches = self.loader.batches(state.samples_consumed)
-        self.engine.method.train()
+        self.engine.objective.train()
         try:
-            if self.total_steps == 0:  # a starting point: there is nothing to train
+            if self.stepper.total_steps == 0:  # a starting point: there is nothing to train
                 state.finished = True
                 self._save(is_best=True)
             while not state.finished:
@@ -100,7 +94,7 @@ class Trainer:
                     self._rewind(progress)
                     continue
                 is_best = False
-                state.finished = state.step >= self.total_steps
+                state.finished = state.step >= self.stepper.total_steps
                 if state.finished or state.step % self.validate_every == 0:
                     is_best, stop = self._validate(progress)
                     state.finished |= stop
@@ -117,38 +111,53 @@ class Trainer:
             batches.close()
             progress.close()
 
+    @cached_property
+    def peak(self) -> float | None:
+        """What `mfu` is a share of, in operations a second."""
+        return device_peak(self.config.training, self.engine.device)
+
+    @property
+    def validate_every(self) -> int:
+        """Steps from one validation to the next."""
+        return self.config.training.validate_every_steps or self.loader.steps_per_epoch
+
+    @property
+    def save_every(self) -> int:
+        """Steps from one checkpoint to the next."""
+        return self.config.training.checkpoint_every_steps or self.loader.steps_per_epoch
+
     def step(
-        self, batches: Iterator[HostBatch], *, interrupted: Callable[[], bool] = lambda: False
+        self, batches: Iterator[Batch], *, interrupted: Callable[[], bool] = lambda: False
     ) -> tuple[dict[str, float], bool]:
         """One recorded step; its numbers, and whether any rank was interrupted."""
         started = time.perf_counter()
         waited_before = self.loader.wait_seconds
         self.liveness.at(self.state.step, "waiting for data")
-        host = next(batches)
+        batch = next(batches)
         waited = self.loader.wait_seconds - waited_before
         self.liveness.at(self.state.step, "training")
-        outcome = self.updater.step(
-            self.state, host, data_wait_seconds=waited, interrupted=interrupted
+        outcome = self.stepper.step(
+            self.state, batch, data_wait_seconds=waited, interrupted=interrupted
         )
         seconds = time.perf_counter() - started
-        flops = self._flops_of(host)
+        flops = self._flops_of(batch)
         values = outcome.values | {
-            "pairs_per_second": self.config.data.global_batch / seconds,
+            "pairs_per_second": self.config.global_batch / seconds,
             "step_seconds": seconds,
             "data_wait_share": waited / seconds,
             "model_flops_per_second": flops / seconds,
         }
-        utilisation = model_flops_utilisation(flops, seconds, self.peak_flops_per_second)
+        utilisation = model_flops_utilisation(flops, seconds, self.peak)
         if utilisation is not None:
             values["mfu"] = utilisation
         self._record("train", values)
         return values, outcome.interrupted
 
-    def _flops_of(self, host: HostBatch) -> float:
+    def _flops_of(self, batch: Batch) -> float:
         """Operations of this rank's share; a first pass of exact accumulation is none of them."""
         training = self.config.training
         batches = training.accumulation_steps if training.accumulation == "plain" else 1
-        rows, tokens = host.report.token_ids.shape
+        rows, tokens = batch.report.token_ids.shape
         return batches * self.flops.per_step(rows=rows // batches, tokens=tokens)
 
     def close(self) -> None:
@@ -157,36 +166,39 @@ class Trainer:
             if self.checkpoints is not None:
                 self.checkpoints.close()
         finally:
-            if self.telemetry is not None:
-                self.telemetry.close()
+            if self.recorder is not None:
+                self.recorder.close()
 
     def _validate(self, progress: TrainingProgress) -> tuple[bool, bool]:
-        method = self.engine.method
+        objective, state, training = self.engine.objective, self.state, self.config.training
         started = time.monotonic()
-        copy_from_main(method.buffers())
-        metrics = self.validator.measure(
-            method, before_batch=lambda: self.liveness.at(self.state.step, "validating")
+        copy_from_main(objective.buffers())
+        validated = self.validation.run(
+            autocast=self.engine.autocast,
+            before_batch=lambda: self.liveness.at(state.step, "validating"),
         )
+        metrics, known = validated.metrics, self.validation.metrics
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
             raise NonFiniteError(
-                f"validation at step {self.state.step}: {', '.join(bad)} not finite: training "
+                f"validation at step {state.step}: {', '.join(bad)} not finite: training "
                 "stopped; lower optimizer.learning_rate, and use another run_folder"
             )
         is_best, stop = judge_validation(
-            self.state, self.config.training, self.config.schedule, metrics
+            state, training, self.config.schedule, metrics, known[training.best_metric]
         )
         self._record("validate", metrics | {"validation_seconds": time.monotonic() - started})
-        if self.config.training.pictures:
+        if training.pictures:
             # On every rank: a forward of rank 0 alone could wait for the others' parameters.
-            pictures = self.validator.pictures(method)
-            if self.telemetry is not None:
-                self.telemetry.show(self.state.step, pictures)
+            with evaluating(objective), self.engine.autocast():
+                pictures = validated.pictures()
+            if self.recorder is not None:
+                self.recorder.show(state.step, pictures)
         progress.say(
-            f"validation at step {self.state.step}: {_headline(metrics)}"
+            f"validation at step {state.step}: {_headline(known, metrics)}"
             + (" (best)" if is_best else "")
         )
-        method.train()
+        objective.train()
         return is_best, stop
 
     def _rewind(self, progress: TrainingProgress) -> None:
@@ -194,13 +206,14 @@ class Trainer:
         state = self.state
         last_good = state.step - state.consecutive_skips
         self._finish_saving()
-        step = self.run.latest_step(until_step=last_good) if self.engine.is_main else None
-        step = from_main(step or 0, self.engine.device)
+        folder = self.run.checkpoints
+        found = latest_step(folder, until_step=last_good) if self.engine.is_main else None
+        step = from_main(found or 0, self.engine.device)
         if not step:
             self._refuse_to_go_on(
                 f"{state.consecutive_skips} steps in a row, and no checkpoint is older"
             )
-        checkpoint = load_checkpoint(self.run.checkpoint_at(step))
+        checkpoint = load_checkpoint(step_folder(folder, step))
         self.engine.load_state(checkpoint.model, checkpoint.optimizer)
         wait_for_all()  # all have read it before rank 0 tidies up
         for name, value in vars(
@@ -214,9 +227,9 @@ class Trainer:
         ).items():
             setattr(state, name, value)
         if self.engine.is_main:
-            self.run.drop_checkpoints_after(state.step)
-        if self.telemetry is not None:
-            self.telemetry.cut_back(state.step)
+            drop_checkpoints_after(folder, state.step)
+        if self.recorder is not None:
+            self.recorder.cut_back(state.step)
         wait_for_all()
         progress.say(
             f"losses or gradients not finite: back to step {state.step}, and on with the samples "
@@ -226,13 +239,13 @@ class Trainer:
     def _refuse_to_go_on(self, how_often: str) -> NoReturn:
         raise NonFiniteError(
             f"step {self.state.step}: losses or gradients were not finite in {how_often}: training "
-            f"stopped (samples in {self.run.skipped}); lower optimizer.learning_rate or set "
+            f"stopped (samples in {self.run.skipped.path}); lower optimizer.learning_rate or set "
             "training.clip_gradient_norm, then run the same command in another run_folder"
         )
 
     def _record(self, split: str, values: dict[str, float]) -> None:
-        if self.telemetry is not None:
-            self.telemetry.record(self.state.step, split, values)
+        if self.recorder is not None:
+            self.recorder.record(self.state.step, split, values)
 
     def _save(self, is_best: bool) -> None:
         self.liveness.at(self.state.step, "saving")
@@ -243,8 +256,8 @@ class Trainer:
             model=self.engine.model_state(),
             optimizer=self.engine.optimizer_state(),
         )
-        if self.telemetry is not None:
-            self.telemetry.flush()
+        if self.recorder is not None:
+            self.recorder.flush()
         if self.checkpoints is not None:
             self.checkpoints.save(checkpoint, is_best=is_best)
 
@@ -255,21 +268,7 @@ class Trainer:
         wait_for_all()
 
 
-def _headline(metrics: dict[str, float]) -> str:
-    shown = {"R@5": "recall_at_5", "AUROC": "auroc"}
-    shares = [
-        f"{label} {100 * metrics[name]:.1f}%" for label, name in shown.items() if name in metrics
-    ]
-    return ", ".join([f"total {metrics['total']:.4f}", *shares])
-
-
-def peak_flops_per_second_of(training: TrainingConfig, device: torch.device) -> float | None:
-    """The peak that `mfu` is a share of: as configured, or that of the device where it is known."""
-    if training.peak_teraflops is not None:
-        return training.peak_teraflops * 1e12
-    if device.type != "cuda":
-        return None
-    arithmetic: Literal["bf16", "tf32", "float32"] = "bf16"
-    if training.precision == "float32":
-        arithmetic = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "float32"
-    return peak_flops_per_second(torch.cuda.get_device_name(device), arithmetic)
+def _headline(known: dict[str, Metric], metrics: dict[str, float]) -> str:
+    """The few numbers that tell in a line how a run does."""
+    shown = [metric for name, metric in known.items() if metric.headline and name in metrics]
+    return ", ".join(f"{each.title} {each.show(metrics[each.name])}" for each in shown)

@@ -7,7 +7,7 @@ import math
 from distributed_pretrain.training.settings import ScheduleConfig
 
 
-def learning_rate_share(
+def learning_rate_factor(
     schedule: ScheduleConfig,
     step: int,
     *,

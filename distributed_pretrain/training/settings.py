@@ -1,12 +1,17 @@
-"""Settings of the training loop. Defaults are LoVT's (specs and paper), on any device."""
+"""What a training run is told. Defaults are those of LoVT's paper and code, on any device."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from data_shards.profiles import Config
+from data_shards.errors import InputError
+from data_shards.profiles import FREE, Config
+from distributed_pretrain.data.order import check_world_size
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -86,6 +91,9 @@ class NonFiniteConfig(Config):
 class TrainingConfig(Config):
     """Length, precision, ranks, and when to validate, to save and to stop."""
 
+    # Whether the best is highest is what the metric itself knows.
+    former_names: ClassVar[Mapping[str, str | None]] = {"best_is": None}
+
     epochs: PositiveInt = 100
     max_steps: PositiveInt | None = None
     accumulation: Literal["exact", "plain"] = Field(
@@ -100,36 +108,75 @@ class TrainingConfig(Config):
     compile: bool = False
     clip_gradient_norm: PositiveFloat | None = None
     non_finite: NonFiniteConfig = NonFiniteConfig()
-    distributed: DistributedConfig = DdpConfig()
-    rank_timeout_seconds: PositiveFloat = Field(
+    distributed: Annotated[DistributedConfig, FREE] = DdpConfig()
+    rank_timeout_seconds: Annotated[PositiveFloat, FREE] = Field(
         20.0,
         description="a rank without a sign of life for so long is lost; launchers kill the rest "
         "30 s after a death: stay below",
     )
-    collective_timeout_seconds: PositiveFloat = Field(
+    collective_timeout_seconds: Annotated[PositiveFloat, FREE] = Field(
         1800.0, description="how long a collective waits for a rank that lives but does not come"
     )
     validate_every_steps: PositiveInt | None = Field(None, description="null: once an epoch")
     checkpoint_every_steps: PositiveInt | None = Field(None, description="null: once an epoch")
-    keep_checkpoints: PositiveInt = Field(2, description="newest ones kept, besides the best")
+    keep_checkpoints: Annotated[PositiveInt, FREE] = Field(
+        2, description="newest ones kept, besides the best"
+    )
     best_metric: str = Field(
         "total", description="a validation metric: a loss term, a recall or auroc"
     )
-    best_is: Literal["lowest", "highest"] = "lowest"
     early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()
-    pictures: bool = True
+    pictures: Annotated[bool, FREE] = True
     gradient_norms_every_steps: PositiveInt | None = Field(
         100, description="how often each loss term's gradient is measured, at a backward each"
     )
-    peak_teraflops: PositiveFloat | None = Field(
+    peak_teraflops: Annotated[PositiveFloat | None, FREE] = Field(
         None, description="of one device at this precision, for mfu; null: by the device's name"
     )
-    log_interval_seconds: PositiveFloat = Field(10.0, description="plain progress lines in a log")
+    log_interval_seconds: Annotated[PositiveFloat, FREE] = Field(
+        10.0, description="plain progress lines in a log"
+    )
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides weights and metrics: exact accumulation does not, however many parts."""
+        decided = super().deciding()
+        if self.accumulation == "exact":
+            del decided["accumulation_steps"]
+        return decided
+
+
+class RunConfig(Config):
+    """What every training run says, whatever its objective; others add what that is and reads."""
+
+    run_folder: Annotated[Path, FREE]
+    seed: int = Field(12345, ge=0)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @property
+    @abstractmethod
+    def global_batch(self) -> int:
+        """Samples of a step, over all ranks."""
 
     @model_validator(mode="after")
-    def _direction_fits_metric(self) -> TrainingConfig:
-        higher_is_better = self.best_metric.startswith("auroc") or "recall" in self.best_metric
-        if higher_is_better != (self.best_is == "highest"):
-            wanted = "highest" if higher_is_better else "lowest"
-            raise ValueError(f"best_metric={self.best_metric} is best when {wanted}: set best_is")
+    def _micro_batches_are_whole(self) -> Self:
+        pieces, batch = self.training.accumulation_steps, self.global_batch
+        if batch % pieces:
+            nearest = f"{batch - batch % pieces} or {batch + pieces - batch % pieces}"
+            raise ValueError(
+                f"data.global_batch={batch} cannot be cut into "
+                f"training.accumulation_steps={pieces} equal parts: use {nearest}"
+            )
         return self
+
+    def check_ranks(self, world_size: int) -> None:
+        """Raise InputError, naming what fits, unless `world_size` ranks can share the batch."""
+        check_world_size(self.global_batch, world_size)
+        pieces = self.training.accumulation_steps
+        share = self.global_batch // world_size
+        if share % pieces:
+            raise InputError(
+                f"training.accumulation_steps={pieces} does not divide the {share} pairs of each "
+                f"of {world_size} ranks: choose a divisor of {share}"
+            )

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.host_batch import HostBatch
-from distributed_pretrain.pretrain.settings import PretrainConfig
+from data_shards.files.json_lines import JsonLines
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.ranks import gather_rows
 from distributed_pretrain.run_folder.checkpoint import TrainingState
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.faults.skips import SkippedBatch, SkippedBatches
+from distributed_pretrain.training.faults.skips import SkippedBatch, name_skipped
 from distributed_pretrain.training.gradients import StepGradients, accumulate_gradients
-from distributed_pretrain.training.schedules import learning_rate_share
+from distributed_pretrain.training.schedules import learning_rate_factor
+from distributed_pretrain.training.settings import RunConfig
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,22 @@ class StepOutcome:
 
 
 @dataclass(frozen=True)
-class Updater:
-    """Makes steps for a run of `total_steps`; `state` is advanced by each."""
+class Stepper:
+    """Makes steps for a run of `total_steps`; `state` is advanced by each.
 
-    config: PretrainConfig
+    Batches without an update are named in `skipped`.
+    """
+
+    config: RunConfig
     engine: Engine
-    transform: DeviceTransform
-    skipped_batches: SkippedBatches
+    skipped: JsonLines
     steps_per_epoch: int
     total_steps: int
 
     def step(
         self,
         state: TrainingState,
-        host: HostBatch,
+        batch: Batch,
         *,
         data_wait_seconds: float,
         interrupted: Callable[[], bool],
@@ -57,25 +59,23 @@ class Updater:
         """One step on this rank's share of a global batch; `interrupted` is asked at its end.
 
         A loss term or gradient that is not finite on any rank leaves weights and running statistics
-        of all as they are; the samples are named in `skipped.jsonl`.
+        of all as they are; the samples are named in the run folder.
         """
         training = self.config.training
-        learning_rate = self.config.optimizer.learning_rate * learning_rate_share(
+        learning_rate = self.config.optimizer.learning_rate * learning_rate_factor(
             self.config.schedule,
             state.step,
             steps_per_epoch=self.steps_per_epoch,
             total_steps=self.total_steps,
             reductions=state.learning_rate_reductions,
         )
-        method = self.engine.method
-        method.start_step(
-            epoch=state.samples_consumed // (self.steps_per_epoch * self.config.data.global_batch)
-        )
+        objective = self.engine.objective
+        objective.start_step(epoch=batch.epoch)
         every = training.gradient_norms_every_steps
-        statistics = [buffer.clone() for buffer in method.buffers()]
+        statistics = [buffer.clone() for buffer in objective.buffers()]
         gradients = accumulate_gradients(
             self.engine,
-            self.transform(host, self.engine.device, train=True).split(training.accumulation_steps),
+            batch.split(training.accumulation_steps),
             exact=training.accumulation == "exact",
             # Dropout is a function of (seed, step, rank): a resumed run draws the same.
             seed=_seed_of(self.config.seed, state.step, self.engine.rank),
@@ -86,7 +86,7 @@ class Updater:
             **gradients.terms,
             "gradient_norm": norm,
             **{f"gradient_norm_{name}": value for name, value in gradients.norms.items()},
-            "replaced_samples": host.replaced,
+            "replaced_samples": batch.replaced,
             "interrupted": interrupted(),
             "data_wait_seconds": data_wait_seconds,
             "memory_bytes": peak_memory_bytes(self.engine.device),
@@ -97,23 +97,22 @@ class Updater:
         means = {name: float(values.mean()) for name, values in by_rank.items()}
         skipped = not all(map(math.isfinite, means.values()))
         if skipped:
-            self._name_samples(state, host, gradients, by_rank)
+            self._name_samples(state, batch, gradients, by_rank)
             self.engine.drop_gradients()
             # One NaN in a running mean would stay in it for ever.
-            for buffer, before in zip(method.buffers(), statistics, strict=True):
+            for buffer, before in zip(objective.buffers(), statistics, strict=True):
                 buffer.copy_(before)
             state.skipped_steps += 1
             state.consecutive_skips += 1
         else:
             self.engine.update(learning_rate, clip_norm=training.clip_gradient_norm, norm=norm)
-            method.after_update(progress=state.step / self.total_steps)
+            objective.after_update(progress=state.step / self.total_steps)
             state.consecutive_skips = 0
         state.step += 1
-        state.samples_consumed += self.config.data.global_batch
+        state.samples_consumed += self.config.global_batch
         values = {name: mean for name, mean in means.items() if math.isfinite(mean)} | {
             "learning_rate": learning_rate,
-            "epoch": state.samples_consumed
-            / (self.steps_per_epoch * self.config.data.global_batch),
+            "epoch": state.samples_consumed / (self.steps_per_epoch * self.config.global_batch),
             "replaced_samples": float(replaced.sum()),
             "skipped_steps": state.skipped_steps,
             "slowest_data_wait_seconds": float(waits.max()),
@@ -124,7 +123,7 @@ class Updater:
     def _name_samples(
         self,
         state: TrainingState,
-        host: HostBatch,
+        batch: Batch,
         gradients: StepGradients,
         by_rank: dict[str, Tensor],
     ) -> None:
@@ -132,20 +131,21 @@ class Updater:
         finite = torch.cat(gradients.finite_rows)
         counts = gather_rows((~finite).sum()[None])
         suspects = ~finite if counts.any() else torch.ones_like(finite)
-        keys = [key for key, is_one in zip(host.keys, suspects.tolist(), strict=True) if is_one]
+        keys = [key for key, is_one in zip(batch.keys, suspects.tolist(), strict=True) if is_one]
         if keys:
-            self.skipped_batches.add(
+            name_skipped(
+                self.skipped,
                 SkippedBatch(
                     step=state.step + 1,
                     rank=self.engine.rank,
-                    samples_consumed=host.samples_consumed,
+                    samples_consumed=batch.samples_consumed,
                     not_finite=[
                         name
                         for name, values in by_rank.items()
                         if not math.isfinite(values[self.engine.rank])
                     ],
                     keys=keys,
-                )
+                ),
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_shards.errors import InputError
+from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.run_folder.checkpoint import TrainingState
 from distributed_pretrain.training.settings import ScheduleConfig, TrainingConfig
 
@@ -15,6 +16,7 @@ def judge_validation(
     config: TrainingConfig,
     schedule: ScheduleConfig,
     metrics: dict[str, float],
+    judged_by: Metric,
 ) -> tuple[bool, bool]:
     """(is the best so far, should training stop), updating the counters of `state`.
 
@@ -29,17 +31,16 @@ def judge_validation(
             "positives and negatives of a label; choose another metric, or other shards"
         )
     score = metrics[config.best_metric]
-    sign = 1.0 if config.best_is == "highest" else -1.0
-    is_best = state.best_score is None or sign * (score - state.best_score) > 0
+    is_best = state.best_score is None or judged_by.improves(score, state.best_score)
     if is_best:
         state.best_score = score
     if schedule.name == "plateau":
-        _count_plateau(state, schedule, score, sign)
+        _count_plateau(state, schedule, score, judged_by)
     stopping = config.early_stopping
     if stopping is None:
         return is_best, False
     reference = state.stopping_reference
-    if reference is None or sign * (score - reference) > stopping.min_delta:
+    if reference is None or judged_by.improves(score, reference, by=stopping.min_delta):
         state.stopping_reference = score
         state.validations_without_improvement = 0
     else:
@@ -48,10 +49,10 @@ def judge_validation(
 
 
 def _count_plateau(
-    state: TrainingState, schedule: ScheduleConfig, score: float, sign: float
+    state: TrainingState, schedule: ScheduleConfig, score: float, judged_by: Metric
 ) -> None:
     best = state.plateau_reference
-    if best is None or sign * (score - best) > _PLATEAU_THRESHOLD * abs(best):
+    if best is None or judged_by.improves(score, best, by=_PLATEAU_THRESHOLD * abs(best)):
         state.plateau_reference = score
         state.validations_on_plateau = 0
         return

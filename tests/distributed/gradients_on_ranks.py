@@ -74,7 +74,7 @@ def run_case(case: Case) -> dict[str, Any]:
         {"distributed": case.distributed, "accumulation_steps": case.micro_batches}
     )
     engine = make_engine(training)
-    changes = case.method | {"contrastive_chunk_size": case.chunk_size}
+    changes = case.method | {"chunk_size": case.chunk_size}
     method = tiny_lovt(learnable_temperatures=True, **changes)
     if case.float64:
         method.double()

@@ -13,8 +13,8 @@ import torch
 from torch import distributed
 
 from data_shards.errors import InputError
-from distributed_pretrain.training.faults.exit_status import PeerError
 from distributed_pretrain.training.faults.liveness import Liveness
+from distributed_pretrain.training.faults.peers import PeerError
 
 TIMEOUT_SECONDS = 2.0
 VICTIM_STEP = 5

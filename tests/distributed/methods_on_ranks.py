@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distributed_pretrain import ranks as collectives
-from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.pretrain.build import build_optimizer
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients

@@ -16,7 +16,7 @@ from tests.distributed_pretrain.tiny_methods import PROFILES
 
 pytestmark = pytest.mark.xdist_group("methods_on_ranks")
 
-NAMES = [name for name in PROFILES if name.startswith("phantom_") and name != "phantom_initial"]
+NAMES = [name for name in PROFILES if name.startswith("phantom_") and name != "phantom_untrained"]
 GROUP = {name: MethodCase(name, "group") for name in NAMES}
 CACHED = {name: MethodCase(name, "group", micro_batches=3) for name in NAMES}
 SYNC = {name: MethodCase(name, "sync") for name in NAMES}

@@ -28,7 +28,7 @@ EXACT_SPLIT = (
     "training.checkpoint_every_steps=3",
     "training.gradient_norms_every_steps=4",
     # Adam makes whole steps of gradients that are nothing but rounding, unless epsilon is larger.
-    "optimizer.learning_rate=1e-3",
+    "optimizer.learning_rate=1e-4",
     "optimizer.epsilon=1e-3",
     "training.rank_timeout_seconds=10",
 )
@@ -112,7 +112,7 @@ def test_a_run_goes_on_with_another_accumulation(tiny_profile: Path, tmp_path: P
         tiny_profile, tmp_path / "parts", "training.max_steps=6", world_size=2, signal=stop
     )
     assert ranks.wait() == [75, 75]
-    chunks = "method.contrastive_chunk_size=5"
+    chunks = "method.chunk_size=5"
     run = start(
         tiny_profile, tmp_path / "parts", "training.max_steps=6", parts, chunks, world_size=1
     )

@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
 from distributed_pretrain.models.image_encoder import make_image_encoder
-from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.sync_batch_norm import SyncBatchNorm2d
 from distributed_pretrain.models.projection import Projection
 from distributed_pretrain.ranks import sum_over_ranks

@@ -22,7 +22,7 @@ TINY: dict[str, Any] = {
         "intermediate_size": 64,
         "dropout": 0.0,
     },
-    "joint_dim": 16,
+    "embedding_dim": 16,
     "projection_hidden_dim": 32,
     "pooling_heads": 4,
 }

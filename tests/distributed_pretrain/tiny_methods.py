@@ -12,7 +12,7 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.methods.catalog import build_method
 from distributed_pretrain.methods.objective import Method
-from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.paths import CONFIGS
 

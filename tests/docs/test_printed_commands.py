@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from launch.commands import read_command
 
 from data_shards.profiles import load_profile
 from distributed_pretrain.experiments.points import read_points
 from launch.__main__ import EXAMPLES, parsed
-from launch.commands import read_command
 from launch.settings import ClusterConfig
 from tests.paths import ROOT
 

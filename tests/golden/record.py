@@ -28,6 +28,8 @@ METHODS = (
     "chexpert",
     "initial",
 )
+# What was renamed since they were recorded.
+LATER_NAMES = {"initial": "untrained"}
 STEPS = 6
 TIMINGS = ("memory_bytes", "data_wait_share", "mfu")
 COMMON = (
@@ -61,7 +63,9 @@ def record(*, shards: Path = RECORDED / "shards") -> dict[str, Any]:
 def record_run(method: str, folder: Path, shards: Path) -> dict[str, Any]:
     """One method, trained for `STEPS` steps and evaluated."""
     overrides = [*COMMON, *SPECIAL.get(method, ()), f"data.shards={shards}", f"run_folder={folder}"]
-    _command("pretrain", f"configs/pretrain/phantom_{method}.yaml", *overrides)
+    names = (f"phantom_{method}", f"phantom_{LATER_NAMES.get(method)}")
+    profiles = [Path(f"configs/pretrain/{name}.yaml") for name in names]
+    _command("pretrain", str(next(each for each in profiles if each.exists())), *overrides)
     _command("evaluate", str(folder), "checkpoint=last", "labelled_studies=16")
     return {
         "metrics": metrics_of(folder),

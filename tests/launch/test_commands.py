@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from launch.commands import read_command
 
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.pretrain.settings import EvaluateConfig, PretrainConfig
-from launch.commands import read_command
 from tests.paths import CONFIGS
 
 PHANTOM = str(CONFIGS / "shards" / "phantom.yaml")

@@ -24,6 +24,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
+from data_shards.files.atomic import write_bytes_atomically
 from data_shards.phantom.images.rendering import RenderedStudy, render_study
 from data_shards.phantom.reports.report_writer import (
     CHEXPERT_LABELS,
@@ -32,7 +33,6 @@ from data_shards.phantom.reports.report_writer import (
     write_report,
 )
 from data_shards.phantom.study import Study
-from data_shards.records.manifest import write_bytes_atomically
 
 METADATA_COLUMNS = (
     "dicom_id",

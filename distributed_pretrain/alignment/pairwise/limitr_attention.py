@@ -8,7 +8,6 @@ gradient is written out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,12 +21,12 @@ from distributed_pretrain.alignment.pairwise.limitr_aggregation import (
 )
 from distributed_pretrain.alignment.pairwise.memory import KeptMemory, Scratch
 from distributed_pretrain.alignment.pairwise.products import add_product, masked_softmax
+from distributed_pretrain.alignment.variants import Variant
 from distributed_pretrain.losses.precision import at_least_float32
 
 # B images, R regions of each, C reports, W words of each, D dim. For both directions at once:
 # O sequences that are attended, U places of each, I sequences that attend, T tokens of each.
 
-Variant: TypeAlias = Literal["paper", "authors"]
 
 REPORT_HEAD, IMAGE_HEAD = 0, 1
 

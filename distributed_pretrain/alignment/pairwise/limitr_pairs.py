@@ -28,7 +28,6 @@ from distributed_pretrain.alignment.pairwise.limitr_attention import (
     SHARPNESS,
     Direction,
     DirectionResult,
-    Variant,
     attention_logits,
     direction_backward,
     direction_forward,
@@ -39,6 +38,7 @@ from distributed_pretrain.alignment.pairwise.products import (
     inverse_lengths,
     raw_scores,
 )
+from distributed_pretrain.alignment.variants import Variant
 from distributed_pretrain.losses.precision import full_precision
 
 # B images of a block, R regions of each, C reports of it, W words of each, D dim; O, I, T and U as

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from data_shards.records.manifest import write_text_atomically
+from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.expectations import Check, check_expectations
 from distributed_pretrain.experiments.measures import TABLE, Measure
 from distributed_pretrain.experiments.pages.comparison_charts import draw_comparison
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
 from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig, Supervision
 from distributed_pretrain.experiments.statistics import estimate
+from distributed_pretrain.measures.region_similarity import STUDIES
 
 NOT_YET_RUN = "not yet run"
 LEARNS_FROM: dict[Supervision, str] = {
@@ -129,5 +130,5 @@ def _definitions(config: ComparisonConfig, results: Results) -> str:
   few labelled training studies ({subsets}), since labels
   are what pre-training is to save. Means over the classes with masks, and over {labels}.
 - Figure 3 (LoVT, ECCV 2022): cosines of the feature map's cells y, all pairs of an image's cells,
-  by their distance over the grid's diagonal, rounded to 0.1; the first {config.figure_images} test
+  by their distance over the grid's diagonal, rounded to 0.1; the first {STUDIES} test
   studies. The paper's curves fall up to 0.6 and may rise beyond, between opposite borders."""

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.records.manifest import write_text_atomically
+from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.pages.charts import Curve, line_chart
 
 __all__ = ["Curve", "Grounding", "QuickstartPage", "Retrieval", "format_table", "write_page"]

@@ -3,62 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
-from jaxtyping import Bool, Float
-from pydantic import Field, PositiveInt
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from data_shards.profiles import Config
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.losses.self_supervised import byol_loss
-from distributed_pretrain.methods.encoders import ImageEncoderConfig, build_image_encoder
-from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.methods.byol.settings import ByolConfig
+from distributed_pretrain.methods.objective import Method, Outputs
 from distributed_pretrain.models.ema import EmaTeacher, ema_momentum
 from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.norms.choice import Norm
 from distributed_pretrain.models.projection import Projection
 
 
-class ByolConfig(Config):
-    """BYOL as LoVT's authors compare with it.
-
-    The predictor has the projection's sizes. `teacher_momentum` is that of the first update; it
-    rises to 1 over the run (see `ema_momentum`).
-    """
-
-    name: Literal["byol"] = "byol"
-    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
-    report_encoder: None = None
-    projection_dim: PositiveInt = 128
-    projection_hidden_dim: PositiveInt = 4096
-    projection_norm: Norm = "sync"
-    teacher_momentum: Annotated[float, Field(ge=0, le=1)] = 0.996
-
-
 @dataclass(frozen=True, kw_only=True)
-class ByolOutputs:
+class ByolOutputs(Outputs):
     """The student's predictions q and the teacher's projections z of both views.
 
-    Targets carry no gradient. Rows whose `sample_mask` is False mean nothing.
+    Targets carry no gradient.
     """
 
     first_prediction: Float[Tensor, "batch dim"]
     second_prediction: Float[Tensor, "batch dim"]
     first_target: Float[Tensor, "batch dim"]
     second_target: Float[Tensor, "batch dim"]
-    sample_mask: Bool[Tensor, " batch"]
 
 
 class Byol(Method):
     """BYOL's student, teacher, predictor and loss (eq 2).
 
     The teacher is a moving average of encoder and projection; the encoder handed on is the
-    student's. Samples whose `sample_mask` is False reach no statistic, gradient or loss.
+    student's.
     """
 
-    views = "two_augmentations"
-    couples_samples = False
+    contrasts_samples = False
 
     def __init__(self, config: ByolConfig, image_encoder: ImageEncoder) -> None:
         super().__init__()
@@ -78,7 +56,7 @@ class Byol(Method):
         """
         assert batch.second_view is not None, "data.views is not two_augmentations"
         mask = batch.sample_mask
-        views = (batch.images, batch.second_view)
+        views = (batch.images, batch.second_view.images)
         first, second = (_project(self.image_encoder, self.projection, v, mask) for v in views)
         first_target, second_target = (
             _project(self.encoder_teacher, self.projection_teacher, v, mask) for v in views
@@ -115,11 +93,6 @@ class Byol(Method):
             output_dim=self.config.projection_dim,
             norm=self.config.projection_norm,
         )
-
-
-def build_byol(config: ByolConfig) -> Byol:
-    """BYOL as `config` describes it; InputError for an encoder that cannot be made."""
-    return Byol(config, build_image_encoder(config.image_encoder))
 
 
 def _project(

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from distributed_pretrain.methods.global_contrast import GlobalContrast, GlobalContrastConfig
-
-
-class ConvirtConfig(GlobalContrastConfig):
-    """The settings of ConVIRT's paper, with LoVT's sizes of the heads."""
-
-    name: Literal["convirt"] = "convirt"
+from distributed_pretrain.methods.convirt.settings import ConvirtConfig
+from distributed_pretrain.methods.global_contrast.method import GlobalContrast
+from distributed_pretrain.models.image_encoder import ImageEncoder
+from distributed_pretrain.models.report_encoder import ReportEncoder
 
 
-def build_convirt(config: ConvirtConfig, *, vocabulary_size: int) -> GlobalContrast:
-    """The mean of the image's regions, and projections without a norm.
+class Convirt(GlobalContrast):
+    """The mean of the image's regions, and projections without a norm."""
 
-    `vocabulary_size` is that of the tokenizer. Errors as in `GlobalContrast`.
-    """
-    return GlobalContrast(config, vocabulary_size=vocabulary_size, norm=None)
+    def __init__(
+        self, config: ConvirtConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
+    ) -> None:
+        super().__init__(config, image_encoder, report_encoder, norm=None)

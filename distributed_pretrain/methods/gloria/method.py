@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from jaxtyping import Bool, Float
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from data_shards.profiles import Config
 from distributed_pretrain.alignment.gloria import gloria_similarity
 from distributed_pretrain.alignment.pairwise.gloria_attention import gloria_phrase_attention
 from distributed_pretrain.alignment.pairwise.products import as_factors
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.external import external_loss, gather_tokens
-from distributed_pretrain.methods.encoders import (
-    ImageEncoderConfig,
-    PretrainedReportEncoderConfig,
-    ReportEncoderConfig,
-    build_image_encoder,
-    build_report_encoder,
-)
-from distributed_pretrain.methods.objective import (
-    Coupled,
+from distributed_pretrain.methods.gloria.settings import GloriaConfig
+from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
-    JointOutputs,
-    JointSpace,
-    Method,
+    ImageTextMethod,
+    ImageTextOutputs,
     ReportEmbeddings,
 )
+from distributed_pretrain.methods.objective import Contrasted
+from distributed_pretrain.methods.words import embed_report_words
 from distributed_pretrain.models.global_and_local import (
     TwoLevelHeads,
     check_upsampling,
-    embed_words,
     upsampled,
 )
 from distributed_pretrain.models.image_encoder import ImageEncoder
@@ -45,85 +33,49 @@ from distributed_pretrain.models.report_encoder import ReportEncoder
 _NEARLY_MAXIMUM = 1000.0
 
 
-class GloriaConfig(Config):
-    """The paper's settings; the joint space has the dimensions of the report encoder (768).
-
-    `upsample_px` is the side to which images are stretched, null for none; `last_layers` are the
-    report encoder's layers whose hidden states are added. `temperature` divides the global cosine
-    and the local similarity alike (the paper's 10 is its inverse). `external_negatives` are of the
-    own rank (`local`), whatever the accumulation, or of all ranks (`global`), for which words
-    are exchanged (see `gather_tokens` for the bytes). `chunk_size` pairs are compared at a
-    time (null: by the memory there is).
-    """
-
-    name: Literal["gloria"] = "gloria"
-    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
-    report_encoder: ReportEncoderConfig = PretrainedReportEncoderConfig(frozen_layers=None)
-    upsample_px: PositiveInt | None = 299
-    last_layers: PositiveInt = 4
-    temperature: PositiveFloat = 0.1
-    attention_temperature: PositiveFloat = 4.0
-    word_temperature: PositiveFloat = 5.0
-    global_weight: NonNegativeFloat = 1.0
-    local_weight: NonNegativeFloat = 1.0
-    external_negatives: Literal["local", "global"] = "local"
-    chunk_size: PositiveInt | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class GloriaOutputs(JointOutputs):
-    """All that GLoRIA's losses need; the parts of a report are its words, CLS first."""
-
-    sample_mask: Bool[Tensor, " batch"]
-
-
-class Gloria(Method, JointSpace):
+class Gloria(ImageTextMethod):
     """GLoRIA's encoders and its two losses, both between samples.
 
-    Samples whose `sample_mask` is False reach no statistic, gradient or loss, and neither do
-    padded words.
+    The local parts of a report are its words, CLS first; padded ones reach no statistic, gradient
+    or loss.
     """
 
-    compares_parts = True
+    compares_local = True
 
     def __init__(
         self, config: GloriaConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
     ) -> None:
-        super().__init__()
+        super().__init__(image_encoder, report_encoder)
         self.config = config
-        self.image_encoder = image_encoder
-        self.report_encoder = report_encoder
-        self.max_tokens = report_encoder.max_tokens
         self.term_weights = {"global": config.global_weight, "local": config.local_weight}
         check_upsampling(image_encoder, config.upsample_px)
         self.heads = TwoLevelHeads(image_encoder, report_encoder.dim)
 
-    def forward(self, batch: Batch) -> GloriaOutputs:
+    def forward(self, batch: Batch) -> ImageTextOutputs:
         """Every representation of `batch`."""
-        return GloriaOutputs(
+        return ImageTextOutputs(
             images=self.embed_images(batch),
-            reports=self._embed_reports(batch.report, batch.sample_mask),
+            reports=self.embed_reports(batch.report, batch.sample_mask),
             sample_mask=batch.sample_mask,
         )
 
-    def coupled(self, outputs: GloriaOutputs) -> Coupled:
+    def contrasted(self, outputs: ImageTextOutputs) -> Contrasted:
         """Images, regions, reports and words."""
-        return Coupled(
+        return Contrasted(
             rows={
                 "image": outputs.images.image,
                 "report": outputs.reports.report,
                 "regions": outputs.images.regions.flatten(1, 2),
                 # As many columns as tokens less one: the same for all micro-batches of a batch.
-                "words": outputs.reports.parts,
-                "word_mask": outputs.reports.part_mask,
+                "words": outputs.reports.local,
+                "word_mask": outputs.reports.local_mask,
                 "sample_mask": outputs.sample_mask,
-            },
-            shared={},
+            }
         )
 
-    def coupled_terms(self, coupled: Coupled) -> dict[str, Tensor]:
+    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
         """`global` and `local`, each with both directions added."""
-        config, rows = self.config, coupled.rows
+        config, rows = self.config, contrasted.rows
         global_term = 2 * global_contrastive_loss(
             rows["image"],
             rows["report"],
@@ -160,9 +112,13 @@ class Gloria(Method, JointSpace):
         image, regions = self.heads(tokens)
         return ImageEmbeddings(image=image, regions=as_factors(regions))
 
-    def embed_reports(self, report: ReportTokens) -> ReportEmbeddings:
+    def embed_reports(
+        self, report: ReportTokens, sample_mask: Bool[Tensor, " batch"] | None = None
+    ) -> ReportEmbeddings:
         """Reports and their words."""
-        return self._embed_reports(report, None)
+        return embed_report_words(
+            self.report_encoder, report, sample_mask, last_layers=self.config.last_layers
+        )
 
     def similarity(
         self, images: ImageEmbeddings, reports: ReportEmbeddings
@@ -176,8 +132,8 @@ class Gloria(Method, JointSpace):
         """
         scaled_maximum = gloria_similarity(
             images.regions.flatten(1, 2),
-            reports.parts,
-            reports.part_mask,
+            reports.local,
+            reports.local_mask,
             attention_temperature=self.config.attention_temperature,
             word_temperature=_NEARLY_MAXIMUM,
             chunk_size=self.config.chunk_size,
@@ -185,7 +141,7 @@ class Gloria(Method, JointSpace):
         local = scaled_maximum * (self.config.word_temperature / _NEARLY_MAXIMUM)
         return (super().similarity(images, reports) + local) / 2
 
-    def phrase_heat(
+    def grounding_map(
         self, phrases: ReportEmbeddings, images: ImageEmbeddings
     ) -> Float[Tensor, "phrases rows columns"]:
         """The attention of the phrase's words over the regions, as the paper pictures it.
@@ -194,8 +150,8 @@ class Gloria(Method, JointSpace):
         """
         attention = gloria_phrase_attention(
             images.regions.flatten(1, 2),
-            phrases.parts,
-            phrases.part_mask,
+            phrases.local,
+            phrases.local_mask,
             attention_temperature=self.config.attention_temperature,
         )
         return attention.view(images.regions.shape[:3])
@@ -206,27 +162,3 @@ class Gloria(Method, JointSpace):
         """The image encoder's last feature map, of the upsampled images."""
         last_map: Tensor = self.image_encoder(upsampled(images, self.config.upsample_px))
         return last_map
-
-    def _embed_reports(self, report: ReportTokens, sample_mask: Tensor | None) -> ReportEmbeddings:
-        whole, words, word_mask = embed_words(
-            self.report_encoder,
-            report.token_ids,
-            report.token_mask,
-            report.word_index,
-            last_layers=self.config.last_layers,
-        )
-        if sample_mask is not None:
-            word_mask = word_mask & sample_mask[:, None]
-        return ReportEmbeddings(report=whole, parts=as_factors(words), part_mask=word_mask)
-
-
-def build_gloria(config: GloriaConfig, *, vocabulary_size: int) -> Gloria:
-    """GLoRIA as `config` describes it, for a tokenizer of `vocabulary_size` tokens.
-
-    Raises InputError for encoders that do not exist, cannot be loaded, or do not fit the method.
-    """
-    return Gloria(
-        config,
-        build_image_encoder(config.image_encoder),
-        build_report_encoder(config.report_encoder, vocabulary_size),
-    )

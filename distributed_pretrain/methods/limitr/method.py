@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.func import functional_call
 
-from data_shards.profiles import Config
 from distributed_pretrain.alignment.limitr import LimitrSimilarity, MatchedPairs
-from distributed_pretrain.alignment.pairwise.limitr_attention import Variant
 from distributed_pretrain.alignment.pairwise.products import as_factors
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.external import external_loss, gather_tokens
 from distributed_pretrain.losses.internal import internal_loss
 from distributed_pretrain.losses.precision import zero_where_padded
-from distributed_pretrain.methods.encoders import (
-    ImageEncoderConfig,
-    PretrainedReportEncoderConfig,
-    ReportEncoderConfig,
-    build_image_encoder,
-    build_report_encoder,
-)
-from distributed_pretrain.methods.objective import (
-    Coupled,
+from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
-    JointOutputs,
-    JointSpace,
-    Method,
+    ImageTextMethod,
+    ImageTextOutputs,
     ReportEmbeddings,
 )
+from distributed_pretrain.methods.limitr.settings import LimitrConfig
+from distributed_pretrain.methods.objective import Contrasted
+from distributed_pretrain.methods.words import embed_report_words
 from distributed_pretrain.models.global_and_local import (
     TwoLevelHeads,
     check_upsampling,
-    embed_words,
     encode_present,
     upsampled,
 )
@@ -51,48 +40,11 @@ from distributed_pretrain.models.report_encoder import ReportEncoder
 _AUTHORS_FILLER = 1e-8
 
 
-class LimitrConfig(Config):
-    """The paper's full model; the joint space has the dimensions of the report encoder (768).
-
-    `variant` is that of the pair similarity (see `LimitrSimilarity`). It also decides whether the
-    losses of its two sides are added (`paper`, as the supplement writes) or averaged (`authors`),
-    and what a missing lateral is: masked out (`paper`), or regions of 1e-8 that take part in
-    everything as if they were real (`authors`). The authors' code itself leaves such regions out
-    of the image side's aggregation, so that they only dilute the attentions; with a lateral it
-    takes the mean alignment over the lateral's regions alone. Neither is repeated here.
-
-    `lateral` and `position` are the paper's two switches, both off in the authors' profile.
-    `upsample_px` is the side to which images are stretched, null for none; `last_layers` are the
-    report encoder's layers whose hidden states are added. `external_negatives` are of the own rank
-    (`local`), whatever the accumulation, or of all ranks (`global`): see `Limitr`.
-    `internal_reduction: sum` is eq 6 to the letter, N times the mean, and with `internal_weights:
-    learned` tokens count by the aggregation's q in place of 1/N. `chunk_size` pairs are compared
-    at a time (null: by the memory there is).
-    """
-
-    name: Literal["limitr"] = "limitr"
-    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
-    report_encoder: ReportEncoderConfig = PretrainedReportEncoderConfig(frozen_layers=None)
-    variant: Variant = "paper"
-    lateral: bool = True
-    position: bool = True
-    upsample_px: PositiveInt | None = 299
-    last_layers: PositiveInt = 4
-    temperature: PositiveFloat = 0.1
-    global_weight: NonNegativeFloat = 1.0
-    external_weight: NonNegativeFloat = 1.0
-    internal_weight: NonNegativeFloat = 1.0
-    external_negatives: Literal["local", "global"] = "local"
-    internal_reduction: Literal["mean", "sum"] = "mean"
-    internal_weights: Literal["uniform", "learned"] = "uniform"
-    chunk_size: PositiveInt | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
-class LimitrOutputs(JointOutputs):
-    """All that LIMITR's losses need; the parts of a report are its words, CLS first.
+class LimitrOutputs(ImageTextOutputs):
+    """All that LIMITR's losses need.
 
-    The words' `part_weights` are q of their own image (supplement, section 4). `regions` are those
+    The words' `local_weights` are q of their own image (supplement, section 4). `regions` are those
     of all views one after another, `region_mask` says which are real (None: all). `similarity`
     holds the parameters of the pair similarity by name.
     """
@@ -101,28 +53,27 @@ class LimitrOutputs(JointOutputs):
     region_mask: Bool[Tensor, "batch regions"] | None
     matched: MatchedPairs
     similarity: dict[str, Tensor]
-    sample_mask: Bool[Tensor, " batch"]
 
 
-class Limitr(Method, JointSpace):
+class Limitr(ImageTextMethod):
     """LIMITR's encoders, one for each view, its pair similarity and its three losses.
 
     An image is the mean of the views there are; its regions are those of both, with the same fixed
     positions added. Position is part of a region's vector wherever that is compared. Only real
     laterals are encoded, and each head sees one view.
 
-    The external loss is a coupled term in either case. With local negatives it compares the
+    The external loss is a contrasted term in either case. With local negatives it compares the
     samples of one rank with each other, all of the rank's share of a global batch: gradient
     caching then keeps what the profile promises, that micro-batches do not change the loss,
     while the number of ranks does. With global ones every rank compares its own images with all
     reports: N ranks compare N times as many pairs each and exchange the words (see
     `gather_tokens` for the bytes).
 
-    Samples whose `sample_mask` is False reach no statistic, gradient or loss, and neither do
-    padded words.
+    The local parts of a report are its words, CLS first; padded ones reach no statistic, gradient
+    or loss.
     """
 
-    compares_parts = True
+    compares_local = True
 
     def __init__(
         self,
@@ -131,11 +82,8 @@ class Limitr(Method, JointSpace):
         lateral_encoder: ImageEncoder | None,
         report_encoder: ReportEncoder,
     ) -> None:
-        super().__init__()
+        super().__init__(image_encoder, report_encoder)
         self.config = config
-        self.image_encoder = image_encoder
-        self.report_encoder = report_encoder
-        self.max_tokens = report_encoder.max_tokens
         self.term_weights = {
             "global": config.global_weight,
             "external": config.external_weight,
@@ -146,7 +94,6 @@ class Limitr(Method, JointSpace):
         self.heads = TwoLevelHeads(image_encoder, dim)
         self.lateral_encoder = lateral_encoder
         if lateral_encoder is not None:
-            self.views = "frontal_lateral"
             self.lateral_heads = TwoLevelHeads(lateral_encoder, dim)
         self.positions = GridPositions(dim) if config.position else None
         self.similarity_of_pairs = LimitrSimilarity(dim, config.variant, config.chunk_size)
@@ -154,14 +101,14 @@ class Limitr(Method, JointSpace):
     def forward(self, batch: Batch) -> LimitrOutputs:
         """Every representation of `batch`."""
         images = self.embed_images(batch)
-        reports = self._embed_reports(batch.report, batch.sample_mask)
+        reports = self.embed_reports(batch.report, batch.sample_mask)
         regions, region_mask = self._joint_regions(images)
         matched = self.similarity_of_pairs.matched(
-            regions, reports.parts, reports.part_mask, region_mask
+            regions, reports.local, reports.local_mask, region_mask
         )
         return LimitrOutputs(
             images=images,
-            reports=replace(reports, part_weights=matched.word_weights),
+            reports=replace(reports, local_weights=matched.word_weights),
             regions=regions,
             region_mask=region_mask,
             matched=matched,
@@ -174,24 +121,24 @@ class Limitr(Method, JointSpace):
             sample_mask=batch.sample_mask,
         )
 
-    def coupled(self, outputs: LimitrOutputs) -> Coupled:
+    def contrasted(self, outputs: LimitrOutputs) -> Contrasted:
         """Images, regions, reports and words, and what the pair similarity has learnt."""
         rows = {
             "image": outputs.images.image,
             "report": outputs.reports.report,
             "regions": outputs.regions,
             # As many columns as tokens less one: the same for all micro-batches of a batch.
-            "words": outputs.reports.parts,
-            "word_mask": outputs.reports.part_mask,
+            "words": outputs.reports.local,
+            "word_mask": outputs.reports.local_mask,
             "sample_mask": outputs.sample_mask,
         }
         if outputs.region_mask is not None:
             rows["region_mask"] = outputs.region_mask
-        return Coupled(rows=rows, shared=outputs.similarity)
+        return Contrasted(rows=rows, shared=outputs.similarity)
 
-    def coupled_terms(self, coupled: Coupled) -> dict[str, Tensor]:
+    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
         """`global`, both directions added, and `external`, of both sides of the similarity."""
-        config, rows = self.config, coupled.rows
+        config, rows = self.config, contrasted.rows
         global_term = 2 * global_contrastive_loss(
             rows["image"],
             rows["report"],
@@ -205,7 +152,7 @@ class Limitr(Method, JointSpace):
             words, word_mask = gather_tokens(words, word_mask)
         sides = functional_call(
             self.similarity_of_pairs,
-            coupled.shared,
+            contrasted.shared,
             (rows["regions"], words, word_mask, rows.get("region_mask")),
         )
         report_side, image_side = (
@@ -233,9 +180,9 @@ class Limitr(Method, JointSpace):
             sample_mask=outputs.sample_mask,
         )
         word_term = internal_loss(
-            outputs.reports.parts,
+            outputs.reports.local,
             matched.attended_words,
-            outputs.reports.part_mask,
+            outputs.reports.local_mask,
             weights=matched.word_weights if learned else None,
             reduction=config.internal_reduction,
             temperature=config.temperature,
@@ -253,10 +200,9 @@ class Limitr(Method, JointSpace):
         if self.lateral_encoder is None:
             return ImageEmbeddings(image=image, regions=regions)
         assert batch.lateral is not None, "views: frontal_lateral"
-        assert batch.lateral_mask is not None
-        present = batch.lateral_mask & batch.sample_mask
+        present = batch.lateral.mask & batch.sample_mask
         lateral_tokens: ImageTokens = encode_present(
-            self.lateral_encoder, self._upsampled(batch.lateral), present
+            self.lateral_encoder, self._upsampled(batch.lateral.images), present
         )
         lateral, lateral_regions = self.lateral_heads(lateral_tokens)
         views = 1 + present[:, None].to(image.dtype)
@@ -267,9 +213,13 @@ class Limitr(Method, JointSpace):
             lateral_mask=present,
         )
 
-    def embed_reports(self, report: ReportTokens) -> ReportEmbeddings:
+    def embed_reports(
+        self, report: ReportTokens, sample_mask: Bool[Tensor, " batch"] | None = None
+    ) -> ReportEmbeddings:
         """Reports and their words."""
-        return self._embed_reports(report, None)
+        return embed_report_words(
+            self.report_encoder, report, sample_mask, last_layers=self.config.last_layers
+        )
 
     def similarity(
         self, images: ImageEmbeddings, reports: ReportEmbeddings
@@ -277,12 +227,12 @@ class Limitr(Method, JointSpace):
         """The mean of the global cosine and the mean of the two sides of the pair similarity."""
         regions, region_mask = self._joint_regions(images)
         report_side, image_side = self.similarity_of_pairs(
-            regions, reports.parts, reports.part_mask, region_mask
+            regions, reports.local, reports.local_mask, region_mask
         )
         local: Tensor = (report_side + image_side) / 2
         return (super().similarity(images, reports) + local) / 2
 
-    def phrase_heat(
+    def grounding_map(
         self, phrases: ReportEmbeddings, images: ImageEmbeddings
     ) -> Float[Tensor, "phrases rows columns"]:
         """The attention of the phrase's words over the regions of both views: the frontal's share.
@@ -292,7 +242,7 @@ class Limitr(Method, JointSpace):
         """
         regions, region_mask = self._joint_regions(images)
         attention = self.similarity_of_pairs.phrase_attention(
-            regions, phrases.parts, phrases.part_mask, region_mask
+            regions, phrases.local, phrases.local_mask, region_mask
         )
         rows, columns = images.regions.shape[1:3]
         return attention[:, : rows * columns].view(-1, rows, columns)
@@ -303,18 +253,6 @@ class Limitr(Method, JointSpace):
         """The frontal encoder's last feature map, of the upsampled images."""
         last_map: Tensor = self.image_encoder(self._upsampled(images))
         return last_map
-
-    def _embed_reports(self, report: ReportTokens, sample_mask: Tensor | None) -> ReportEmbeddings:
-        whole, words, word_mask = embed_words(
-            self.report_encoder,
-            report.token_ids,
-            report.token_mask,
-            report.word_index,
-            last_layers=self.config.last_layers,
-        )
-        if sample_mask is not None:
-            word_mask = word_mask & sample_mask[:, None]
-        return ReportEmbeddings(report=whole, parts=as_factors(words), part_mask=word_mask)
 
     def _upsampled(self, images: Tensor) -> Tensor:
         return upsampled(images, self.config.upsample_px)
@@ -339,16 +277,3 @@ class Limitr(Method, JointSpace):
     def _of_sides(self, report_side: Tensor, image_side: Tensor) -> Tensor:
         total = report_side + image_side
         return total / 2 if self.config.variant == "authors" else total
-
-
-def build_limitr(config: LimitrConfig, *, vocabulary_size: int) -> Limitr:
-    """LIMITR as `config` describes it, for a tokenizer of `vocabulary_size` tokens.
-
-    Raises InputError for encoders that do not exist, cannot be loaded, or do not fit the method.
-    """
-    return Limitr(
-        config,
-        build_image_encoder(config.image_encoder),
-        build_image_encoder(config.image_encoder) if config.lateral else None,
-        build_report_encoder(config.report_encoder, vocabulary_size),
-    )

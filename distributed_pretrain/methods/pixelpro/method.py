@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 from jaxtyping import Bool, Float
-from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from data_shards.profiles import Config
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.losses.pixel_propagation import (
     images_with_matches,
     matching_regions,
     pixel_propagation_by_image,
 )
-from distributed_pretrain.methods.encoders import ImageEncoderConfig, build_image_encoder
-from distributed_pretrain.methods.objective import Coupled, Method
+from distributed_pretrain.methods.objective import Contrasted, Method, Outputs
+from distributed_pretrain.methods.pixelpro.settings import PixelproConfig
 from distributed_pretrain.models.ema import EmaTeacher, ema_momentum
 from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.norms.choice import Norm
 from distributed_pretrain.models.pixel_propagation import PixelPropagation
 from distributed_pretrain.models.projection import Projection
 from distributed_pretrain.ranks import mean_over_samples
 
 
-class PixelproConfig(Config):
-    """PixPro with the sizes of LoVT's comparison and without the optional instance loss.
-
-    `match_threshold` is the paper's T, in diagonals of a cell, `propagation_sharpness` its γ.
-    `teacher_momentum` is that of the first update; it rises to 1 over the run (see
-    `ema_momentum`).
-    """
-
-    name: Literal["pixelpro"] = "pixelpro"
-    image_encoder: ImageEncoderConfig = ImageEncoderConfig()
-    report_encoder: None = None
-    projection_dim: PositiveInt = 512
-    projection_hidden_dim: PositiveInt = 2048
-    projection_norm: Norm = "sync"
-    propagation_sharpness: Annotated[float, Field(ge=1)] = 2.0
-    match_threshold: PositiveFloat = 0.7
-    teacher_momentum: Annotated[float, Field(ge=0, le=1)] = 0.99
-
-
 @dataclass(frozen=True, kw_only=True)
-class PixelproOutputs:
+class PixelproOutputs(Outputs):
     """The student's propagated regions y and the teacher's projected ones x, of both views.
 
     `matches` says which regions of the first view (rows) lie where those of the second do. Targets
-    carry no gradient. Images whose `sample_mask` is False mean nothing.
+    carry no gradient.
     """
 
     first_propagated: Float[Tensor, "batch regions dim"]
@@ -58,17 +35,14 @@ class PixelproOutputs:
     first_target: Float[Tensor, "batch regions dim"]
     second_target: Float[Tensor, "batch regions dim"]
     matches: Bool[Tensor, "batch regions regions"]
-    sample_mask: Bool[Tensor, " batch"]
 
 
 class Pixelpro(Method):
     """PixPro's student, teacher, propagation module and loss (eqs 3-6).
 
     The teacher is a moving average of encoder and projection; the encoder handed on is the
-    student's. Samples whose `sample_mask` is False reach no statistic, gradient or loss.
+    student's.
     """
-
-    views = "two_augmentations"
 
     def __init__(self, config: PixelproConfig, image_encoder: ImageEncoder) -> None:
         super().__init__()
@@ -94,9 +68,8 @@ class Pixelpro(Method):
         one view of every image.
         """
         assert batch.second_view is not None, "data.views is not two_augmentations"
-        assert batch.view_to_image is not None, "a second view comes with its place"
         mask = batch.sample_mask
-        views = (batch.images, batch.second_view)
+        views = (batch.images, batch.second_view.images)
         first, second = (
             _project_regions(self.image_encoder, self.region_projection, v, mask) for v in views
         )
@@ -109,15 +82,14 @@ class Pixelpro(Method):
             first_target=first_target.flatten(1, 2),
             second_target=second_target.flatten(1, 2),
             matches=matching_regions(
-                batch.view_to_image[:, 0],
-                batch.view_to_image[:, 1],
+                *batch.second_view.view_to_image.unbind(dim=1),
                 grid=(first.shape[1], first.shape[2]),
                 threshold=self.config.match_threshold,
             ),
             sample_mask=mask,
         )
 
-    def coupled(self, outputs: PixelproOutputs) -> Coupled:
+    def contrasted(self, outputs: PixelproOutputs) -> Contrasted:
         """Each image's own loss, and whether it has one.
 
         How many images have matches differs between micro-batches and ranks: their mean is one
@@ -132,11 +104,11 @@ class Pixelpro(Method):
             sample_mask=outputs.sample_mask,
         )
         has_matches = images_with_matches(outputs.matches, sample_mask=outputs.sample_mask)
-        return Coupled(rows={"by_image": by_image, "has_matches": has_matches}, shared={})
+        return Contrasted(rows={"by_image": by_image, "has_matches": has_matches})
 
-    def coupled_terms(self, coupled: Coupled) -> dict[str, Tensor]:
+    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
         """`pixel_propagation`, from -2 to 2: the mean over all images with matches."""
-        term = mean_over_samples(coupled.rows["by_image"], coupled.rows["has_matches"])
+        term = mean_over_samples(contrasted.rows["by_image"], contrasted.rows["has_matches"])
         return {"pixel_propagation": term}
 
     def after_update(self, *, progress: float) -> None:
@@ -144,11 +116,6 @@ class Pixelpro(Method):
         momentum = ema_momentum(progress, start=self.config.teacher_momentum)
         self.encoder_teacher.follow(self.image_encoder, momentum)
         self.projection_teacher.follow(self.region_projection, momentum)
-
-
-def build_pixelpro(config: PixelproConfig) -> Pixelpro:
-    """PixPro as `config` describes it; InputError for an encoder that cannot be made."""
-    return Pixelpro(config, build_image_encoder(config.image_encoder))
 
 
 def _project_regions(

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from distributed_pretrain.models.norms.choice import Norm, map_norm
+from distributed_pretrain.models.norms.choice import map_norm
+from distributed_pretrain.models.norms.kinds import Norm
 
 _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.models.norms.sync_batch_norm import with_device_sync_norms
 from distributed_pretrain.training.settings import TrainingConfig
 
@@ -60,20 +60,20 @@ class Engine:
         self.world_size: int = self._accelerator.num_processes
         self.is_main: bool = self._accelerator.is_main_process
 
-    def prepare(self, method: Method, optimizer: torch.optim.Optimizer) -> None:
+    def prepare(self, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
         """Take both over; the method is on the device already.
 
         Norms that share statistics use torch's fused ones where several GPUs take part.
         """
         if self.world_size > 1 and self.device.type == "cuda":
-            method = with_device_sync_norms(method)
-        self.method = method
+            objective = with_device_sync_norms(objective)
+        self.objective = objective
         self.optimizer = optimizer
-        self.parameters = [p for p in method.parameters() if p.requires_grad]
+        self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self._wrap()
 
     def _wrap(self) -> None:
-        self._model: nn.Module = self._accelerator.prepare_model(self.method)
+        self._model: nn.Module = self._accelerator.prepare_model(self.objective)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the run."""
@@ -116,7 +116,7 @@ class Engine:
 
     def model_state(self) -> dict[str, Tensor]:
         """The method's state dict, whole on rank 0; not copied."""
-        state: dict[str, Tensor] = self.method.state_dict()
+        state: dict[str, Tensor] = self.objective.state_dict()
         return state
 
     def optimizer_state(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Engine:
 
     def load_state(self, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
         """Go on from what `model_state` and `optimizer_state` of any engine gave."""
-        self.method.load_state_dict(model)
+        self.objective.load_state_dict(model)
         self.optimizer.load_state_dict(optimizer)
 
     def close(self) -> None:

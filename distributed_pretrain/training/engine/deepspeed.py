@@ -111,7 +111,7 @@ class DeepSpeedEngine(Engine):
         """The method's state dict, whole on every rank; copied only in stage 3."""
         if self._stage < 3:
             return super().model_state()
-        with GatheredParameters(list(self.method.parameters())):
+        with GatheredParameters(list(self.objective.parameters())):
             return {name: tensor.clone() for name, tensor in super().model_state().items()}
 
     def optimizer_state(self) -> dict[str, Any]:
@@ -137,10 +137,10 @@ class DeepSpeedEngine(Engine):
         if self._zero is None:
             super().load_state(model, optimizer)
             return
-        parameters = list(self.method.parameters()) if self._stage == 3 else []
+        parameters = list(self.objective.parameters()) if self._stage == 3 else []
         with GatheredParameters(parameters, modifier_rank=0, enabled=self._stage == 3):
-            self.method.load_state_dict(model)
-        trained = [name for name, p in self.method.named_parameters() if p.requires_grad]
+            self.objective.load_state_dict(model)
+        trained = [name for name, p in self.objective.named_parameters() if p.requires_grad]
         for name, parameter in zip(trained, self.parameters, strict=True):
             self._zero.set_weights(parameter, model[name].to(self.device))
         for current, group in zip(
@@ -152,7 +152,7 @@ class DeepSpeedEngine(Engine):
     def _wrap(self) -> None:
         # DeepSpeed puts its own flat tensors into the optimizer's groups.
         self._groups: list[dict[str, Any]] = self.optimizer.state_dict()["param_groups"]
-        self._deepspeed, _ = self._accelerator.prepare(self.method, self.optimizer)
+        self._deepspeed, _ = self._accelerator.prepare(self.objective, self.optimizer)
         self._model = self._deepspeed
         self._zero: _CutOptimizer | _CutParameters | None = None
         if self._stage in (1, 2):

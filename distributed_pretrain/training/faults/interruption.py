@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Self
 
 # sysexits' EX_TEMPFAIL: not done, and the same command goes on ("requeue me").
-INTERRUPTED_EXIT_STATUS = 75
+GOES_ON = 75
 
 
 # Ctrl-C; the end of an allocation, and torchrun to the ranks beside a dead one; Slurm's warning

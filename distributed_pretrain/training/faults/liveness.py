@@ -5,7 +5,7 @@ So a thread of every rank posts a heartbeat to a key-value store beside them and
 Rank 0 watches all ranks, the others watch rank 0 and the verdict: with N ranks, N writes, N reads
 of two keys and one read of N keys an interval. A loss of rank 0 needs no deputy: all see it.
 
-The first verdict posted holds for all. Ranks leave with `INTERRUPTED_EXIT_STATUS` when one of
+The first verdict posted holds for all. Ranks leave with `GOES_ON` when one of
 them is lost (the same command goes on), and with the failing rank's status when one failed.
 """
 
@@ -29,8 +29,8 @@ from distributed_pretrain.ranks import (
     rank_zero_hosts_the_store,
     store_address,
 )
-from distributed_pretrain.training.faults.exit_status import PeerError
 from distributed_pretrain.training.faults.heartbeats import Heartbeat, Peers, State
+from distributed_pretrain.training.faults.peers import PeerError
 from distributed_pretrain.training.faults.verdicts import (
     Verdict,
     absence,

@@ -1,16 +1,14 @@
-"""Batches without an update: named in `skipped.jsonl`, and in the end a reason to stop."""
+"""Batches without an update: named in the run folder, and in the end a reason to stop."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from data_shards.records.manifest import write_text_atomically
+from data_shards.errors import RunError
+from data_shards.files.json_lines import JsonLines, rank_writer
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(RunError):
     """Losses or gradients are NaN or infinite too often: the message says where and what to do."""
 
 
@@ -30,21 +28,11 @@ class SkippedBatch:
     keys: list[str]
 
 
-@dataclass(frozen=True)
-class SkippedBatches:
-    """`skipped.jsonl`: one JSON line a batch and rank."""
+def forget_skipped_after(skipped: JsonLines, samples_consumed: int) -> None:
+    """Drop the lines that a run going on from `samples_consumed` writes again."""
+    skipped.keep(lambda line: bool(line["samples_consumed"] <= samples_consumed))
 
-    path: Path
 
-    def cut_back(self, samples_consumed: int) -> None:
-        """Drop the lines that a run going on from `samples_consumed` writes again."""
-        if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if line.endswith("}")]
-            kept = [x for x in lines if json.loads(x)["samples_consumed"] <= samples_consumed]
-            write_text_atomically(self.path, "".join(line + "\n" for line in kept))
-
-    def add(self, batch: SkippedBatch) -> None:
-        """Append one line; ranks share the file."""
-        with self.path.open("a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(json.dumps(asdict(batch)) + "\n")
+def name_skipped(skipped: JsonLines, batch: SkippedBatch) -> None:
+    """Write a batch down, each rank in its own file."""
+    skipped.append(asdict(batch), writer=rank_writer(batch.rank))

@@ -6,14 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from distributed_pretrain.training.faults.exit_status import (
-    PeerError,
-    RankFailedError,
-    RankLostError,
-    exit_status_of,
-)
+from data_shards.command_line import GOES_ON, exit_status_of
 from distributed_pretrain.training.faults.heartbeats import Heartbeat
-from distributed_pretrain.training.faults.interruption import INTERRUPTED_EXIT_STATUS
+from distributed_pretrain.training.faults.peers import PeerError, RankFailedError, RankLostError
 
 # A node that dies takes all its ranks along; more names than these help nobody.
 NAMED_RANKS = 8
@@ -109,7 +104,7 @@ def first_line_of(error: BaseException) -> str:
 
 def _loss(what: str, rank: int | None) -> Verdict:
     line = f"{what}: stopping; the same command goes on from the last checkpoint"
-    return Verdict(line, INTERRUPTED_EXIT_STATUS, rank)
+    return Verdict(line, GOES_ON, rank)
 
 
 def _names(ranks: Sequence[Heartbeat]) -> str:

@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_whole_shards_and_says_how_to_go_on(
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    said = "error: interrupted: finished shards are kept and the same command goes on"
+    said = "error: interrupted: what is finished is kept, and the same command goes on"
     assert errors.splitlines()[-1] == said
     assert "Traceback" not in errors
     left = {path.name for path in output.glob("*")}

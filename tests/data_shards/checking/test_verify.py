@@ -10,13 +10,8 @@ from data_shards.__main__ import main
 from data_shards.building.build import build_shards
 from data_shards.building.settings import ShardsConfig
 from data_shards.checking.verify import verify_shards
-from data_shards.records.manifest import (
-    Manifest,
-    ShardIndex,
-    read_manifest,
-    read_shard_index,
-    write_text_atomically,
-)
+from data_shards.files.atomic import write_text_atomically
+from data_shards.records.manifest import Manifest, ShardIndex, read_manifest, read_shard_index
 
 TAR = "train-000000.tar"
 INDEX = "train-000000.index.json"

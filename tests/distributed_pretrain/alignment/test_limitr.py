@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from distributed_pretrain.alignment.limitr import LimitrSimilarity
 from distributed_pretrain.alignment.pairwise import products as pair_products
-from distributed_pretrain.alignment.pairwise.limitr_attention import Variant
+from distributed_pretrain.alignment.variants import Variant
 from distributed_pretrain.benchmark.pair_loops import limitr_loop
 
 DIM, IMAGES, REPORTS, REGIONS, WORDS = 6, 3, 4, 5, 7

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distributed_pretrain.alignment.lovt import LovtAlignment
-from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.models.norms.kinds import Norm
 
 DIM = 6
 

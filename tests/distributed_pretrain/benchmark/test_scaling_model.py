@@ -107,7 +107,7 @@ def test_ranks_slow_down_only_when_they_are_more_than_the_cores() -> None:
 
 
 def test_one_process_sends_nothing() -> None:
-    exchange = Exchange(joint_dim=512, trained_parameters=10, head_norms=(2048,))
+    exchange = Exchange(embedding_dim=512, trained_parameters=10, head_norms=(2048,))
     assert step_messages(exchange, rows=8, ranks=1) == []
 
 
@@ -131,13 +131,13 @@ def test_messages_grow_with_the_batch_only_where_rows_are_gathered() -> None:
 
 def test_the_global_loss_costs_what_a_step_counts_in_one_process() -> None:
     # 6 B² D: see test_flops.py for the count of the real loss.
-    assert global_loss_flops(rows=32, ranks=1, joint_dim=24) == 32**2 * 6 * 24
+    assert global_loss_flops(rows=32, ranks=1, embedding_dim=24) == 32**2 * 6 * 24
 
 
 def test_several_ranks_compare_in_two_blocks_and_chunks_once_more() -> None:
-    several = global_loss_flops(rows=8, ranks=4, joint_dim=24)
+    several = global_loss_flops(rows=8, ranks=4, embedding_dim=24)
     assert several == 2 * 3 * 2 * 8 * 32 * 24
-    assert global_loss_flops(rows=8, ranks=4, joint_dim=24, chunked=True) == several * 4 / 3
+    assert global_loss_flops(rows=8, ranks=4, embedding_dim=24, chunked=True) == several * 4 / 3
 
 
 # A made-up cluster and methods in round numbers.
@@ -277,9 +277,9 @@ def test_a_real_step_sends_exactly_the_messages_of_the_model(
 
 
 def test_several_ranks_count_the_rows_they_gather(recorded: list[dict[str, Any]]) -> None:
-    joint_dim = build_small_lovt("tiny").config.joint_dim
+    embedding_dim = build_small_lovt("tiny").config.embedding_dim
     for figures in recorded:
-        per_pair = global_loss_flops(rows=1, ranks=2, joint_dim=joint_dim)
+        per_pair = global_loss_flops(rows=1, ranks=2, embedding_dim=embedding_dim)
         assert figures["flops_of_all_pairs"] == pytest.approx([per_pair, 0], abs=1e-3)
 
 

@@ -22,8 +22,8 @@ from distributed_pretrain.data.resampling import (
     gaussian_blur,
     resize_windows,
 )
+from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig
-from distributed_pretrain.data.views import LoadedView
 
 CPU = torch.device("cpu")
 SIDE = 96

@@ -47,7 +47,7 @@ def data(tmp_path: Path) -> DataConfig:
         shards=tmp_path / "shards",
         image_size_px=32,
         global_batch=4,
-        shuffle_window_shards=2,
+        shuffle_buffer_shards=2,
         decode_threads=3,
         max_bad_fraction=0.2,
     )

@@ -11,9 +11,9 @@ def order(
     shard_sizes: tuple[int, ...] = (7, 5, 0, 9, 4, 6),
     global_batch: int = 4,
     seed: int = 3,
-    shuffle_window_shards: int = 2,
+    shuffle_buffer_shards: int = 2,
 ) -> GlobalOrder:
-    return GlobalOrder(shard_sizes, global_batch, seed, shuffle_window_shards)
+    return GlobalOrder(shard_sizes, global_batch, seed, shuffle_buffer_shards)
 
 
 def test_an_epoch_visits_every_sample_once() -> None:
@@ -29,14 +29,14 @@ def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
 
 
 def test_samples_stay_within_their_window_of_shards() -> None:
-    wide = order(shard_sizes=(10,) * 8, shuffle_window_shards=2)
+    wide = order(shard_sizes=(10,) * 8, shuffle_buffer_shards=2)
     shards = wide.epoch_positions(1) // 10
     for start in range(0, 80, 20):
         assert len(set(shards[start : start + 20])) == 2
 
 
 def test_samples_of_a_window_are_mixed() -> None:
-    wide = order(shard_sizes=(100, 100), shuffle_window_shards=2)
+    wide = order(shard_sizes=(100, 100), shuffle_buffer_shards=2)
     first_half = wide.epoch_positions(0)[:100] // 100
     assert 30 < first_half.sum() < 70
 

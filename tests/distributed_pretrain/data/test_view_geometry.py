@@ -14,8 +14,8 @@ from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.augmentation_parameters import SampleDraws
 from distributed_pretrain.data.crops import central_window, square_window, stored_to_model_scale
 from distributed_pretrain.data.host_batch import HostBatch, HostImages
+from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig
-from distributed_pretrain.data.views import LoadedView
 
 CPU = torch.device("cpu")
 # LIMITR's: 224 of 256, shown at 299 px, pixels less 0.5 by 0.5.

@@ -7,9 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
-
-from data_shards.records.study import Report, StudyRecord
 from distributed_pretrain.measures.classification import (
     ClassificationSet,
     area_under_roc,
@@ -17,6 +14,9 @@ from distributed_pretrain.measures.classification import (
     label_matrix,
     linear_auroc,
 )
+from torch import Tensor
+
+from data_shards.records.study import Report, StudyRecord
 
 NAN = math.nan
 

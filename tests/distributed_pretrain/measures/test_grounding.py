@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-
-from data_shards.records.study import Box, ImageRecord, Report, StudyRecord
-from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.data.host_batch import HostBatch, HostImages
 from distributed_pretrain.evaluation.embedded import (
     EmbeddedStudies,
     embed_studies,
     ground_phrases,
 )
+from torch import Tensor
+
+from data_shards.records.study import Box, ImageRecord, Report, StudyRecord
+from distributed_pretrain.batch import Batch, ReportTokens
+from distributed_pretrain.data.host_batch import HostBatch, HostImages
 from distributed_pretrain.measures.geometry import (
     boxes_mask,
     image_extent,
@@ -26,7 +26,7 @@ from distributed_pretrain.measures.geometry import (
 )
 from distributed_pretrain.methods.objective import (
     ImageEmbeddings,
-    JointSpace,
+    ImageTextMethod,
     Method,
     ReportEmbeddings,
 )
@@ -124,9 +124,9 @@ def test_by_default_the_heat_of_a_region_is_its_cosine_with_the_phrase_of_its_ow
     regions = torch.randn(3, 4, 8, generator=generator, dtype=torch.float64)
     heat = (
         BrightnessMethod()
-        .phrase_heat(
+        .grounding_map(
             ReportEmbeddings(
-                report=3 * phrase, parts=phrase[:, None], part_mask=torch.ones(3, 1).bool()
+                report=3 * phrase, local=phrase[:, None], local_mask=torch.ones(3, 1).bool()
             ),
             ImageEmbeddings(image=regions[:, 0], regions=0.2 * regions.unflatten(1, (2, 2))),
         )
@@ -141,7 +141,7 @@ def test_by_default_the_heat_of_a_region_is_its_cosine_with_the_phrase_of_its_ow
 # ---- a whole split through a method
 
 
-class BrightnessMethod(Method, JointSpace):
+class BrightnessMethod(Method, ImageTextMethod):
     """Regions are (mean brightness, 1 - it); "bright" and "dark" are the two axes."""
 
     def forward(self, batch: Batch) -> Any:
@@ -155,7 +155,7 @@ class BrightnessMethod(Method, JointSpace):
     def embed_reports(self, report: ReportTokens) -> ReportEmbeddings:
         sentences = torch.eye(2)[report.token_ids[:, 1:-1]]
         return ReportEmbeddings(
-            report=sentences.mean(1), parts=sentences, part_mask=report.sentence_mask
+            report=sentences.mean(1), local=sentences, local_mask=report.sentence_mask
         )
 
     def feature_map(self, images: Tensor) -> Tensor:

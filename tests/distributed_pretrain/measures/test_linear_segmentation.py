@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
-
-from distributed_pretrain.measures import linear_segmentation
 from distributed_pretrain.measures.linear_segmentation import (
     SegmentationSet,
     dice_loss,
     linear_dice,
     pooled_dice,
 )
+from torch import Tensor
+
+from distributed_pretrain.measures import linear_segmentation
 
 GRID, SIZE_PX, CHANNELS = 8, 32, 6
 

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.methods.chexpert.method import Chexpert, ChexpertConfig, build_chexpert
-from distributed_pretrain.methods.objective import ClassifierOutputs, Coupled
+from distributed_pretrain.methods.objective import Contrasted, LabelOutputs
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.distributed_pretrain.tiny_methods import (
     PROFILES,
@@ -31,11 +31,11 @@ def tiny_chexpert() -> Chexpert:
     return method
 
 
-def outputs_of(labels: list[list[float]]) -> ClassifierOutputs:
+def outputs_of(labels: list[list[float]]) -> LabelOutputs:
     generator = torch.Generator().manual_seed(4)
     logits = torch.randn(len(labels), len(labels[0]), generator=generator).requires_grad_()
     mask = torch.ones(len(labels), dtype=torch.bool)
-    return ClassifierOutputs(logits=logits, labels=torch.tensor(labels), sample_mask=mask)
+    return LabelOutputs(logits=logits, labels=torch.tensor(labels), sample_mask=mask)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_parts_of_a_batch_join_to_the_mean_over_all_known_labels() -> None:
     outputs = outputs_of([[1.0, 0.0], [NAN, NAN], [-1.0, 1.0], [NAN, 0.0]])
 
     def part(rows: slice) -> dict[str, Tensor]:
-        return method.coupled(
-            ClassifierOutputs(
+        return method.contrasted(
+            LabelOutputs(
                 logits=outputs.logits[rows],
                 labels=outputs.labels[rows],
                 sample_mask=outputs.sample_mask[rows],
@@ -88,7 +88,7 @@ def test_parts_of_a_batch_join_to_the_mean_over_all_known_labels() -> None:
 
     first, second = part(slice(0, 1)), part(slice(1, 4))
     joint = {name: torch.cat([first[name], second[name]]) for name in first}
-    ours = method.coupled_terms(Coupled(rows=joint, shared={}))["multi_label"]
+    ours = method.batch_terms(Contrasted(rows=joint, shared={}))["multi_label"]
     torch.testing.assert_close(ours, method.loss(outputs)["multi_label"])
 
 
@@ -97,7 +97,7 @@ def test_a_label_that_is_not_mentioned_is_not_an_output_gone_wrong() -> None:
     method, batch = tiny_chexpert(), random_batch(PROFILE, 4)
     assert batch.labels is not None
     unknown = replace(batch, labels=torch.full_like(batch.labels, NAN))
-    rows = method.coupled(method(unknown)).rows
+    rows = method.contrasted(method(unknown)).rows
     assert all(bool(each.isfinite().all()) for each in rows.values())
     assert method.loss(method(unknown))["total"].item() == 0
 

@@ -43,7 +43,7 @@ def test_phrases_are_compared_with_regions_as_reports_with_images() -> None:
     torch.testing.assert_close(method.image_head.embed_regions(last_map)[:, 0, 0], image)
     images = method.embed_images(BATCH)
     assert images.regions.shape == (5, 4, 4, 128)
-    assert method.phrase_heat(method.embed_reports(BATCH.report), images).shape == (5, 4, 4)
+    assert method.grounding_map(method.embed_reports(BATCH.report), images).shape == (5, 4, 4)
 
 
 def test_the_norms_learn_from_images_not_from_regions() -> None:
@@ -59,7 +59,7 @@ def test_the_norms_learn_from_images_not_from_regions() -> None:
 def test_the_defaults_are_those_of_lovt() -> None:
     clip, lovt = ClipConfig(), LovtConfig()
     shared = clip.model_dump().keys() & lovt.model_dump().keys() - {"name"}
-    assert {"image_encoder", "report_encoder", "joint_dim", "pooling_heads"} <= shared
+    assert {"image_encoder", "report_encoder", "embedding_dim", "pooling_heads"} <= shared
     assert {key: getattr(clip, key) for key in shared} == {
         key: getattr(lovt, key) for key in shared
     }

@@ -60,8 +60,8 @@ def test_a_report_is_the_maximum_of_its_tokens_wherever_its_sentences_end() -> N
     )
     embedded, expected = method.embed_reports(one_sentence), method.embed_reports(report)
     torch.testing.assert_close(embedded.report, expected.report)
-    assert torch.equal(expected.parts[:, 0], expected.report)
-    assert expected.part_mask.all()
+    assert torch.equal(expected.local[:, 0], expected.report)
+    assert expected.local_mask.all()
 
 
 def test_training_projects_no_regions_and_grounding_each() -> None:
@@ -69,7 +69,7 @@ def test_training_projects_no_regions_and_grounding_each() -> None:
     assert method(BATCH).images.regions.shape == (5, 4, 4, 0)
     images = method.eval().embed_images(BATCH)
     assert images.regions.shape == (5, 4, 4, 128)
-    heat = method.phrase_heat(method.embed_reports(BATCH.report), images)
+    heat = method.grounding_map(method.embed_reports(BATCH.report), images)
     assert heat.shape == (5, 4, 4)
 
 
@@ -79,7 +79,11 @@ def test_the_defaults_are_the_papers() -> None:
     assert config.report_encoder == PretrainedReportEncoderConfig(
         model="emilyalsentzer/Bio_ClinicalBERT", frozen_layers=6
     )
-    assert (config.temperature, config.image_to_report_weight, config.joint_dim) == (0.1, 0.75, 512)
+    assert (config.temperature, config.image_to_report_weight, config.embedding_dim) == (
+        0.1,
+        0.75,
+        512,
+    )
 
 
 def test_the_profile_lets_the_learning_rate_fall_before_it_stops() -> None:

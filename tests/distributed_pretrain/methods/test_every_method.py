@@ -26,7 +26,7 @@ from tests.distributed_pretrain.tiny_methods import (
 
 LABELS = ("Atelectasis", "Edema")
 PHANTOM_PROFILES = [name for name in PROFILES if name.startswith("phantom_")]
-TRAINED_PROFILES = [name for name in PHANTOM_PROFILES if name != "phantom_initial"]
+TRAINED_PROFILES = [name for name in PHANTOM_PROFILES if name != "phantom_untrained"]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_profile_trains_one_real_step_with_small_encoders(
     config = PretrainConfig.model_validate(values)
     assert pretrain(config)
     lines = read_metrics(config.run_folder / "metrics.jsonl")
-    if config.method.name != "initial":
+    if config.method.name != "untrained":
         assert [(line["step"], line["split"]) for line in lines] == [(1, "train"), (1, "validate")]
         assert all(math.isfinite(float(line["total"])) for line in lines)
         assert config.training.best_metric in lines[1]

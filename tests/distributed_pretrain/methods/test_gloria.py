@@ -55,7 +55,7 @@ def test_the_terms_are_the_equations() -> None:
     similarity = torch.empty(4, 4, dtype=torch.float64)
     for i in range(4):
         for j in range(4):
-            words = reports.parts[j][reports.part_mask[j]]
+            words = reports.local[j][reports.local_mask[j]]
             seen, _ = seen_by_words(images.regions[i].flatten(0, 1), words)
             similarity[i, j] = (5 * torch.cosine_similarity(seen, words)).logsumexp(dim=0)
     torch.testing.assert_close(
@@ -71,10 +71,10 @@ def test_retrieval_takes_the_word_that_fits_best() -> None:
     reports = model.embed_reports(batch.report)
     found = model.similarity(images, reports)
     assert found.shape == (3, 5)
-    assert model.compares_parts
+    assert model.compares_local
     for i in range(3):
         for j in range(5):
-            words = reports.parts[j][reports.part_mask[j]]
+            words = reports.local[j][reports.local_mask[j]]
             seen, _ = seen_by_words(images.regions[i].flatten(0, 1), words)
             local = 5 * torch.cosine_similarity(seen, words).max()
             whole = torch.cosine_similarity(images.image[i], reports.report[j], dim=0)
@@ -84,9 +84,9 @@ def test_retrieval_takes_the_word_that_fits_best() -> None:
 def test_a_phrase_s_heat_is_the_attention_of_its_words() -> None:
     model, batch = tiny_gloria().eval(), batch_of(3)
     images, phrases = model.embed_images(batch), model.embed_reports(batch.report)
-    heat = model.phrase_heat(phrases, images)
+    heat = model.grounding_map(phrases, images)
     for i in range(3):
-        words = phrases.parts[i][phrases.part_mask[i]]
+        words = phrases.local[i][phrases.local_mask[i]]
         _, attention = seen_by_words(images.regions[i].flatten(0, 1), words)
         torch.testing.assert_close(heat[i].flatten(), attention.mean(dim=1))
     torch.testing.assert_close(heat.sum(dim=(1, 2)), torch.ones(3).double())

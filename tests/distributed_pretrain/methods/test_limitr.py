@@ -92,11 +92,11 @@ def test_the_terms_are_the_equations(variant: str, weights: str) -> None:
 
     share = 0.5 if variant == "authors" else 1.0
     regions = torch.cat([images.regions.flatten(1, 2), images.lateral_regions.flatten(1, 2)], dim=1)
-    sides = model.similarity_of_pairs(regions, reports.parts, reports.part_mask)
+    sides = model.similarity_of_pairs(regions, reports.local, reports.local_mask)
     external = sum(symmetric_cross_entropy(side, temperature=0.1) for side in sides)
     torch.testing.assert_close(terms["external"], share * external)
 
-    matched = model.similarity_of_pairs.matched(regions, reports.parts, reports.part_mask)
+    matched = model.similarity_of_pairs.matched(regions, reports.local, reports.local_mask)
     learned = weights == "learned"
     internal = internal_loss(
         regions,
@@ -104,9 +104,9 @@ def test_the_terms_are_the_equations(variant: str, weights: str) -> None:
         weights=matched.region_weights if learned else None,
         reduction="sum",
     ) + internal_loss(
-        reports.parts,
+        reports.local,
         matched.attended_words,
-        reports.part_mask,
+        reports.local_mask,
         weights=matched.word_weights if learned else None,
         reduction="sum",
     )
@@ -216,8 +216,8 @@ def test_words_are_cls_and_the_sums_of_pieces_and_a_report_their_mean() -> None:
         # [CLS], a word of two pieces, words of one piece, [SEP].
         first = [tokens[row, 0], tokens[row, 1] + tokens[row, 2]]
         expected = torch.stack([*first, *tokens[row, 3 : count - 1]])
-        torch.testing.assert_close(found.parts[row, : len(expected)], expected)
-        assert found.part_mask[row].tolist() == [i < len(expected) for i in range(6)]
+        torch.testing.assert_close(found.local[row, : len(expected)], expected)
+        assert found.local_mask[row].tolist() == [i < len(expected) for i in range(6)]
         torch.testing.assert_close(found.report[row], tokens[row, :count].mean(dim=0))
 
 
@@ -259,11 +259,11 @@ def test_retrieval_takes_the_mean_of_the_global_cosine_and_both_sides() -> None:
     reports = model.embed_reports(batch.report)
     found = model.similarity(images, reports)
     assert found.shape == (3, 5)
-    assert model.compares_parts
+    assert model.compares_local
     for i in range(3):
         regions = regions_of(images, i)
         for j in range(5):
-            words = reports.parts[j : j + 1, : int(reports.part_mask[j].sum())]
+            words = reports.local[j : j + 1, : int(reports.local_mask[j].sum())]
             sides = model.similarity_of_pairs(
                 regions[None], words, torch.ones_like(words[..., 0]).bool()
             )
@@ -275,11 +275,11 @@ def test_retrieval_takes_the_mean_of_the_global_cosine_and_both_sides() -> None:
 def test_a_phrase_s_heat_is_the_attention_of_its_words_over_the_frontal_regions() -> None:
     model, batch = tiny_limitr().eval(), batch_of(3, laterals=(True, False, True))
     images, phrases = model.embed_images(batch), model.embed_reports(batch.report)
-    heat = model.phrase_heat(phrases, images)
+    heat = model.grounding_map(phrases, images)
     assert heat.shape == (3, 3, 3)
     for i in range(3):
         regions = regions_of(images, i)
-        words = phrases.parts[i, : int(phrases.part_mask[i].sum())]
+        words = phrases.local[i, : int(phrases.local_mask[i].sum())]
         attention = (4 * normalize(regions, dim=1) @ normalize(words, dim=1).T).softmax(dim=0)
         torch.testing.assert_close(heat[i].flatten(), attention.mean(dim=1)[:9])
     torch.testing.assert_close(heat[1].sum(), torch.tensor(1.0).double())
@@ -288,10 +288,10 @@ def test_a_phrase_s_heat_is_the_attention_of_its_words_over_the_frontal_regions(
 def test_words_carry_the_weights_that_the_aggregation_gives_them() -> None:
     model, batch = tiny_limitr().eval(), batch_of(3, laterals=(True, False, True))
     outputs: LimitrOutputs = model(batch)
-    weights = outputs.reports.part_weights
+    weights = outputs.reports.local_weights
     assert weights is not None
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(3).double())
-    assert not weights[~outputs.reports.part_mask].any()
+    assert not weights[~outputs.reports.local_mask].any()
 
 
 @pytest.mark.parametrize("negatives", ["local", "global"])

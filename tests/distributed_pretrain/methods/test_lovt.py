@@ -65,7 +65,7 @@ def with_padded_sentences(batch: Batch, sentences: int, tokens: int) -> Batch:
     "changes",
     [
         {},
-        {"learnable_temperatures": True, "contrastive_chunk_size": 4},
+        {"learnable_temperatures": True, "chunk_size": 4},
         {"alignment_bias": True, "alignment_norm": True, "gather_negatives": False},
         {"attention_pooling": False, "spatial_prior": False},
     ],
@@ -141,7 +141,7 @@ def test_outputs_hold_what_the_pictures_need() -> None:
     mask = batch.report.sentence_mask
     torch.testing.assert_close(outputs.sentence_to_region.sum(dim=(2, 3)), mask.float())
     torch.testing.assert_close(outputs.images.region_weights.sum(dim=(1, 2)), torch.ones(6))
-    torch.testing.assert_close(outputs.reports.part_weights.sum(dim=1), torch.ones(6))
+    torch.testing.assert_close(outputs.reports.local_weights.sum(dim=1), torch.ones(6))
 
 
 def test_embeddings_are_those_of_training() -> None:
@@ -153,7 +153,7 @@ def test_embeddings_are_those_of_training() -> None:
     assert torch.equal(images.image, outputs.images.image)
     assert torch.equal(images.regions, outputs.images.regions)
     assert torch.equal(reports.report, outputs.reports.report)
-    assert torch.equal(reports.parts, outputs.reports.parts)
+    assert torch.equal(reports.local, outputs.reports.local)
     assert feature_map.shape == (6, 64, 3, 3)
 
 
@@ -164,7 +164,7 @@ def test_without_attention_weights_all_regions_and_sentences_count_alike() -> No
     equal = replace(
         outputs,
         images=replace(outputs.images, region_weights=torch.full((6, 3, 3), 1 / 9)),
-        reports=replace(outputs.reports, part_weights=mask / mask.sum(dim=1, keepdim=True)),
+        reports=replace(outputs.reports, local_weights=mask / mask.sum(dim=1, keepdim=True)),
     )
     weighted = tiny_lovt()
     for name, term in model.loss(outputs).items():
@@ -234,7 +234,7 @@ def test_a_tokenizer_of_more_tokens_than_the_bert_knows_is_refused(tmp_path: Pat
 
 def test_the_defaults_are_the_papers() -> None:
     config = LovtConfig()
-    assert (config.image_encoder.backbone, config.joint_dim) == ("resnet50", 512)
+    assert (config.image_encoder.backbone, config.embedding_dim) == ("resnet50", 512)
     assert config.report_encoder == PretrainedReportEncoderConfig(
         model="emilyalsentzer/Bio_ClinicalBERT", frozen_layers=6
     )
@@ -262,8 +262,8 @@ def test_the_heat_of_a_phrase_is_its_similarity_to_itself_seen_from_one_region()
     sentences = torch.randn(4, 1, 16)
     mask = torch.ones(4, 1, dtype=torch.bool)
     aligned = model.alignment(regions, sentences, mask)
-    heat = model.phrase_heat(
-        ReportEmbeddings(report=sentences[:, 0], parts=sentences, part_mask=mask),
+    heat = model.grounding_map(
+        ReportEmbeddings(report=sentences[:, 0], local=sentences, local_mask=mask),
         ImageEmbeddings(image=regions[:, 0], regions=regions[:, :, None]),
     )
     wanted = torch.cosine_similarity(sentences[:, 0], aligned.sentences_from_image[:, 0])

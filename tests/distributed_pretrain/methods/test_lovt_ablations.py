@@ -106,7 +106,7 @@ def test_without_weights_regions_and_sentences_count_alike() -> None:
     alike = replace(
         outputs,
         images=replace(outputs.images, region_weights=torch.full((4, 4, 4), 1 / 16)),
-        reports=replace(outputs.reports, part_weights=mask / mask.sum(dim=1, keepdim=True)),
+        reports=replace(outputs.reports, local_weights=mask / mask.sum(dim=1, keepdim=True)),
     )
     ablated, equal, weighted = method.loss(outputs), whole.loss(alike), whole.loss(outputs)
     for term in WEIGHT_OF:
@@ -143,9 +143,9 @@ def test_without_the_spatial_prior_a_region_is_its_only_positive() -> None:
         outputs,
         reports=replace(
             outputs.reports,
-            parts=regions,
-            part_mask=torch.ones(4, 16, dtype=torch.bool),
-            part_weights=outputs.images.region_weights.flatten(1),
+            local=regions,
+            local_mask=torch.ones(4, 16, dtype=torch.bool),
+            local_weights=outputs.images.region_weights.flatten(1),
         ),
         sentences_from_image=outputs.regions_from_report,
     )

@@ -41,7 +41,7 @@ TINY: dict[str, Any] = {
         "dropout": 0.0,
     },
     "report_layers": None,
-    "joint_dim": 16,
+    "embedding_dim": 16,
     "projection_hidden_dim": 32,
     "prototypes": 5,
 }
@@ -166,15 +166,15 @@ def test_words_are_sums_of_their_pieces_and_count_by_what_cls_pays_these() -> No
     tokens, attention = model.report_encoder.embed_tokens_with_attention(
         report.token_ids, report.token_mask
     )
-    assert torch.equal(reports.part_mask.sum(dim=1), report.word_index.amax(dim=1) + 1)
+    assert torch.equal(reports.local_mask.sum(dim=1), report.word_index.amax(dim=1) + 1)
     first_word = model.word_projection(tokens[:, 1] + tokens[:, 2])
-    torch.testing.assert_close(reports.parts[:, 0], first_word)
+    torch.testing.assert_close(reports.local[:, 0], first_word)
     torch.testing.assert_close(reports.report, model.report_projection(tokens[:, 0]))
     # The first report has one sentence: four pieces, three words.
     paid = torch.stack([attention[0, 1] + attention[0, 2], attention[0, 3], attention[0, 4]])
     weights = clipped_weights(paid[None], torch.ones(1, 3, dtype=torch.bool))
-    assert reports.part_weights is not None
-    torch.testing.assert_close(reports.part_weights[:1, :3], weights)
+    assert reports.local_weights is not None
+    torch.testing.assert_close(reports.local_weights[:1, :3], weights)
 
 
 def longer_reports(batch: Batch, tokens: int) -> Batch:
@@ -236,12 +236,12 @@ def test_a_phrase_lights_up_the_region_its_words_attend_to() -> None:
     model = tiny_mgca()
     regions = normalize(torch.eye(6, 16)).view(1, 2, 3, 16)
     words = torch.stack([regions[0, 1, 2], regions[0, 0, 1], torch.ones(16)])[None]
-    heat = model.phrase_heat(
+    heat = model.grounding_map(
         ReportEmbeddings(
             report=torch.ones(1, 16),
-            parts=words,
-            part_mask=torch.tensor([[True, True, False]]),
-            part_weights=torch.tensor([[0.75, 0.25, 0.0]]),
+            local=words,
+            local_mask=torch.tensor([[True, True, False]]),
+            local_weights=torch.tensor([[0.75, 0.25, 0.0]]),
         ),
         ImageEmbeddings(image=torch.ones(1, 16), regions=regions),
     )
@@ -258,7 +258,7 @@ def test_the_defaults_are_the_papers() -> None:
     assert config.report_encoder == PretrainedReportEncoderConfig(
         model="emilyalsentzer/Bio_ClinicalBERT", frozen_layers=None
     )
-    assert (config.report_layers, config.joint_dim, config.prototypes) == (6, 128, 500)
+    assert (config.report_layers, config.embedding_dim, config.prototypes) == (6, 128, 500)
     assert (config.pair_temperature, config.token_temperature) == (0.07, 0.1)
     assert (
         config.prototype_temperature,

@@ -5,7 +5,7 @@ import torch
 
 from data_shards.errors import InputError
 from distributed_pretrain.models.global_head import GlobalImageHead
-from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
 from distributed_pretrain.models.pooling import AttentionPooling
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distributed_pretrain.models.norms.choice import Norm
+from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
 from distributed_pretrain.models.norms.row_group_norm import RowGroupNorm
 from distributed_pretrain.models.projection import Projection

@@ -32,7 +32,7 @@ def small_lovt(**changes: object) -> Method:
     values = {
         "image_encoder": {"backbone": "resnet18", "weights": None, "width": 0.125},
         "report_encoder": encoder | {"max_tokens": 64},
-        "joint_dim": 24,
+        "embedding_dim": 24,
         "projection_hidden_dim": 40,
         "pooling_heads": 4,
         **changes,

@@ -13,7 +13,7 @@ from data_shards.errors import InputError
 from distributed_pretrain.run_folder.checkpoint import TrainingState
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.metrics_log import MetricsLog, is_timing, read_metrics
-from distributed_pretrain.training.schedules import learning_rate_share
+from distributed_pretrain.training.schedules import learning_rate_factor
 from distributed_pretrain.training.settings import (
     EarlyStoppingConfig,
     ScheduleConfig,
@@ -25,18 +25,18 @@ from distributed_pretrain.training.stopping import judge_validation
 def test_the_authors_cosine_falls_over_one_epoch_and_rises_over_the_next() -> None:
     schedule = ScheduleConfig(name="cosine_per_epoch")
     shares = [
-        learning_rate_share(schedule, step, steps_per_epoch=411, total_steps=41100)
+        learning_rate_factor(schedule, step, steps_per_epoch=411, total_steps=41100)
         for step in (0, 411, 822)
     ]
     assert shares == pytest.approx([1.0, 0.0, 1.0])
-    quarter = learning_rate_share(schedule, 137, steps_per_epoch=411, total_steps=41100)
+    quarter = learning_rate_factor(schedule, 137, steps_per_epoch=411, total_steps=41100)
     assert quarter == pytest.approx(0.5 * (1 + math.cos(math.pi / 3)))
 
 
 def test_warm_up_rises_linearly_to_the_peak_and_cosine_ends_at_its_share() -> None:
     schedule = ScheduleConfig(name="cosine", warmup_steps=4, final_share=0.1)
     shares = [
-        learning_rate_share(schedule, step, steps_per_epoch=10, total_steps=24)
+        learning_rate_factor(schedule, step, steps_per_epoch=10, total_steps=24)
         for step in (0, 1, 2, 3, 4, 14, 24)
     ]
     assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 0.55, 0.1])
@@ -49,9 +49,9 @@ def test_warm_up_may_be_given_in_epochs_or_as_a_share_of_the_run(warmup: dict[st
         for each in ({"warmup_steps": 4}, warmup)
     )
     for step in range(24):
-        assert learning_rate_share(
+        assert learning_rate_factor(
             otherwise, step, steps_per_epoch=10, total_steps=24
-        ) == learning_rate_share(in_steps, step, steps_per_epoch=10, total_steps=24)
+        ) == learning_rate_factor(in_steps, step, steps_per_epoch=10, total_steps=24)
     with pytest.raises(ValidationError, match="give one of"):
         ScheduleConfig(warmup_steps=3, warmup_share=0.5)
 
@@ -66,7 +66,7 @@ def test_the_learning_rate_falls_when_the_watched_metric_stays_on_a_plateau() ->
     for score in scores:
         judge_validation(state, TrainingConfig(), schedule, {"total": score})
         reference.step(score)
-        share = learning_rate_share(
+        share = learning_rate_factor(
             schedule,
             7,
             steps_per_epoch=1,

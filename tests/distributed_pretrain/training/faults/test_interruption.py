@@ -7,9 +7,10 @@ import signal
 
 import pytest
 
+from data_shards.command_line import exit_status_of
 from data_shards.errors import InputError
-from distributed_pretrain.training.faults.exit_status import RankFailedError, exit_status_of
 from distributed_pretrain.training.faults.interruption import InterruptionFlag
+from distributed_pretrain.training.faults.peers import RankFailedError
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])

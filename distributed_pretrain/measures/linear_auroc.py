@@ -1,4 +1,4 @@
-"""Findings told from images: area under the ROC curve, and a linear head on frozen features."""
+"""Findings told from frozen features by a linear head: its area under the ROC curve."""
 
 from __future__ import annotations
 
@@ -11,11 +11,81 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_shards.errors import InputError
 from data_shards.records.study import StudyRecord
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.labels import label_values
+from distributed_pretrain.measures.area_under_roc import area_under_roc, auroc_metrics
+from distributed_pretrain.measures.base import (
+    Context,
+    FeatureOutputs,
+    LearningMeasure,
+    real_records,
+    real_rows,
+)
+from distributed_pretrain.measures.metric import Metric
 
+LINEAR_AUROC = Metric("linear_auroc", "linear AUROC")
 # Strengths of the L2 penalty, relative to the mean loss over samples.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+@dataclass
+class _Studies:
+    features: list[Tensor]
+    records: list[StudyRecord]
+
+    def add(self, batch: Batch, outputs: FeatureOutputs) -> None:
+        maps = real_rows(outputs.feature_map, batch.sample_mask)
+        self.features.append(maps.mean(dim=(2, 3)))
+        self.records += real_records(batch)
+
+    def as_set(self, classes: Sequence[str]) -> ClassificationSet:
+        return ClassificationSet(torch.cat(self.features), label_matrix(self.records, classes))
+
+
+class LinearAuroc(LearningMeasure):
+    """The AUROC of a logistic regression on the mean of the feature map, for every wanted label.
+
+    Fitted to `labelled_studies` studies at a time, in sets without a study in common, and averaged.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._labelled, self._judged = _Studies([], []), _Studies([], [])
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """`linear_auroc`, and one a label."""
+        return (LINEAR_AUROC,)
+
+    def learn(self, batch: Batch, outputs: FeatureOutputs) -> None:
+        """Keep labelled features."""
+        self._labelled.add(batch, outputs)
+
+    def update(self, batch: Batch, outputs: FeatureOutputs) -> None:
+        """Keep the features to judge."""
+        self._judged.add(batch, outputs)
+
+    def compute(self) -> dict[str, float]:
+        """The areas; empty without labels. Raises InputError for a label that nobody has."""
+        records = self._labelled.records
+        known = sorted({name for record in records for name in record.labels})
+        if unknown := [name for name in self.context.labels if name not in known]:
+            raise InputError(
+                f"evaluate: labels: {unknown[0]!r} is no label of the {len(records)} "
+                f"labelled studies: choose among {', '.join(known)}"
+            )
+        classes = self.context.labels or known
+        if not classes:
+            return {}
+        training, test = self._labelled.as_set(classes), self._judged.as_set(classes)
+        areas = [
+            linear_auroc(ClassificationSet(training.features[rows], training.labels[rows]), test)
+            for rows in self.context.subsets(len(records))
+        ]
+        found = auroc_metrics(torch.stack(areas).mean(dim=0), classes)
+        return {f"linear_{name}": value for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -35,37 +105,7 @@ def label_matrix(
     return torch.where(values < 0, math.nan, values)
 
 
-def area_under_roc(
-    scores: Float[Tensor, "samples classes"], labels: Float[Tensor, "samples classes"]
-) -> Float[Tensor, " classes"]:
-    """AUROC of each class: the chance that a positive sample scores above a negative one.
-
-    Equal scores count one half (Mann and Whitney's U). Labels that are neither 1 nor 0 (NaN,
-    uncertain ones) leave out that sample for that class. A class without a positive or without a
-    negative has none: NaN. Scores must not be NaN. Over several ranks, gather both first.
-    """
-    return torch.stack(
-        [_area(scores[:, klass].double(), labels[:, klass]) for klass in range(labels.shape[1])]
-    )
-
-
-def auroc_metrics(areas: Float[Tensor, " classes"], classes: Sequence[str]) -> dict[str, float]:
-    """`auroc_<class>` of the classes that have one, and their mean `auroc`; empty if none has."""
-    by_class = {
-        auroc_name(name): area
-        for name, area in zip(classes, areas.tolist(), strict=True)
-        if not math.isnan(area)
-    }
-    if not by_class:
-        return {}
-    return {"auroc": sum(by_class.values()) / len(by_class), **by_class}
-
-
-def auroc_name(label: str) -> str:
-    """The metric's name for a label: `Pleural Effusion` gives `auroc_pleural_effusion`."""
-    return f"auroc_{label.lower().replace(' ', '_')}"
-
-
+@torch.enable_grad()  # its head is fitted, whoever judges without gradient
 def linear_auroc(
     training: ClassificationSet, test: ClassificationSet, *, validation_fraction: float = 0.2
 ) -> Float[Tensor, " classes"]:
@@ -95,17 +135,6 @@ def linear_auroc(
     penalties = torch.tensor(PENALTIES, dtype=torch.float64, device=features.device)
     head = _fit(features, labels, penalties[held_out.argmin(dim=0)])
     return area_under_roc(_scores((test.features.double() - mean) / std, head), test.labels)
-
-
-def _area(scores: Tensor, labels: Tensor) -> Tensor:
-    positive, negative = scores[labels == 1], scores[labels == 0]
-    pairs = len(positive) * len(negative)
-    if pairs == 0:
-        return scores.new_tensor(math.nan)
-    ordered = negative.sort().values
-    below = torch.searchsorted(ordered, positive, side="left")
-    not_above = torch.searchsorted(ordered, positive, side="right")
-    return (below + not_above).sum().double() / (2 * pairs)
 
 
 def _fit(features: Tensor, labels: Tensor, penalty: float | Tensor) -> Tensor:

@@ -2,16 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torchvision.io import ImageReadMode, decode_image
 
+from data_shards.records.study import StudyRecord
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.measures.base import (
+    Context,
+    FeatureOutputs,
+    LearningMeasure,
+    real_records,
+    real_rows,
+)
+from distributed_pretrain.measures.geometry import evaluated_image, mask_on_model_square
+from distributed_pretrain.measures.metric import Metric
+
+LINEAR_DICE = Metric("linear_dice", "linear Dice")
 LEARNING_RATES = (1e-1, 3e-2, 1e-2, 3e-3)
 THRESHOLD = 0.5
+
+
+@dataclass
+class _Studies:
+    """Feature maps and, by category, the masks of each study on the square that a model sees."""
+
+    context: Context
+    features: list[Tensor] = field(default_factory=list)
+    masks: list[dict[str, Tensor]] = field(default_factory=list)
+
+    def add(self, batch: Batch, outputs: FeatureOutputs) -> None:
+        self.features.append(real_rows(outputs.feature_map, batch.sample_mask))
+        size = batch.images.shape[-1]
+        self.masks += [self._masks_of(record, size) for record in real_records(batch)]
+        self.size = size
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The categories that have a mask on any evaluated image, sorted."""
+        return tuple(sorted({category for masks in self.masks for category in masks}))
+
+    def as_set(self, classes: Sequence[str]) -> SegmentationSet:
+        """Masks are empty where a study has none of a class."""
+        masks = torch.zeros(len(self.masks), len(classes), self.size, self.size, dtype=torch.bool)
+        for sample, by_category in enumerate(self.masks):
+            for channel, category in enumerate(classes):
+                if category in by_category:
+                    masks[sample, channel] = by_category[category]
+        return SegmentationSet(torch.cat(self.features), masks)
+
+    def _masks_of(self, record: StudyRecord, size: int) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        chosen = evaluated_image(record)
+        for mask in record.masks:
+            if mask.image == chosen:
+                assert self.context.read is not None, "masks are read from the shards"
+                payload = np.frombuffer(self.context.read(record, mask.member), np.uint8).copy()
+                stored = decode_image(torch.from_numpy(payload), ImageReadMode.GRAY)[0]
+                inside = mask_on_model_square(
+                    stored, record.images[chosen], size, crop_fraction=self.context.crop_fraction
+                )
+                found[mask.category] = found.get(mask.category, False) | inside
+        return found
+
+
+class LinearDice(LearningMeasure):
+    """The Dice of a linear head for every category with masks, by `linear_dice`.
+
+    Fitted to `labelled_studies` studies at a time, in sets without a study in common, and averaged.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._labelled, self._judged = _Studies(context), _Studies(context)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """`linear_dice`, and one a category."""
+        return (LINEAR_DICE,)
+
+    def learn(self, batch: Batch, outputs: FeatureOutputs) -> None:
+        """Keep labelled maps and their masks."""
+        self._labelled.add(batch, outputs)
+
+    def update(self, batch: Batch, outputs: FeatureOutputs) -> None:
+        """Keep the maps to judge, and their masks."""
+        self._judged.add(batch, outputs)
+
+    def compute(self) -> dict[str, float]:
+        """The Dice, the mean over classes and of each; empty where either side has no mask."""
+        classes = self._labelled.classes
+        if not classes or not self._judged.classes:
+            return {}
+        training, test = self._labelled.as_set(classes), self._judged.as_set(classes)
+        by_subset = [
+            linear_dice(
+                SegmentationSet(training.features[rows], training.masks[rows]),
+                test,
+                seed=self.context.seed,
+            )
+            for rows in self.context.subsets(len(training.features))
+        ]
+        dice = torch.stack(by_subset).mean(dim=0).tolist()
+        by_class = {
+            f"linear_dice_{name.lower().replace(' ', '_')}": value
+            for name, value in zip(classes, dice, strict=True)
+        }
+        return {"linear_dice": sum(dice) / len(dice), **by_class}
 
 
 @dataclass(frozen=True)
@@ -47,6 +150,7 @@ def pooled_dice(
     return torch.where(size > 0, 2 * overlap / size.clamp_min(1), 1.0)
 
 
+@torch.enable_grad()  # its head is fitted, whoever judges without gradient
 def linear_dice(
     training: SegmentationSet,
     test: SegmentationSet,

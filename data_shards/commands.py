@@ -1,0 +1,76 @@
+"""The commands of `python -m data_shards`: the one place that lists them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_shards.building.settings import ShardsConfig
+from data_shards.command_line import BAD_INPUT, DONE, Command
+from data_shards.profiles import load_profile
+from data_shards.records.study import SPLITS, Split
+
+
+# Imports stand inside the commands: `--help` and a launcher that only asks answer at once.
+def _build(profile: Path, overrides: Sequence[str]) -> int:
+    from data_shards.building.build import build
+
+    print(build(load_profile(ShardsConfig, profile, overrides)))
+    return DONE
+
+
+def _verify(profile: Path, overrides: Sequence[str]) -> int:
+    from data_shards.checking.verify import verify_shards
+
+    config = load_profile(ShardsConfig, profile, overrides)
+    verification = verify_shards(config.output, workers=config.worker_count)
+    print(verification.told(config.output))
+    return BAD_INPUT if verification.problems else DONE
+
+
+def _preview(profile: Path, overrides: Sequence[str], *, split: Split, samples: int) -> int:
+    from data_shards.checking.preview import draw_preview
+
+    config = load_profile(ShardsConfig, profile, overrides)
+    print(draw_preview(config.output, split=split, samples=samples))
+    return DONE
+
+
+def _add_preview_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", choices=SPLITS, default="train")
+    parser.add_argument("--samples", type=_positive, default=12, help="default 12")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+COMMANDS = (
+    Command(
+        "build",
+        help="convert the source of the profile into shards, on all cores",
+        settings=ShardsConfig,
+        folder="output",
+        goes_on_by="tasks",
+        run=_build,
+    ),
+    Command(
+        "verify",
+        help="check hashes, members, duplicates and splits of finished shards",
+        settings=ShardsConfig,
+        folder="output",
+        run=_verify,
+    ),
+    Command(
+        "preview",
+        help="draw a contact sheet of finished shards",
+        settings=ShardsConfig,
+        folder="output",
+        run=_preview,
+        add_arguments=_add_preview_arguments,
+    ),
+)

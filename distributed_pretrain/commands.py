@@ -1,0 +1,108 @@
+"""The commands of `python -m distributed_pretrain`: the one place that lists them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_shards.command_line import DONE, Command
+from distributed_pretrain.evaluation.settings import (
+    EvaluateConfig,
+    figures_of_evaluation,
+    refuse_missing_run,
+)
+from distributed_pretrain.experiments.settings import ComparisonConfig, QuickstartConfig
+from distributed_pretrain.pretrain.settings import (
+    PretrainConfig,
+    figures_of_run,
+    refuse_what_cannot_start,
+)
+
+BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "checkpoint", "scaling")
+
+
+# Imports stand inside the commands: `--help` and a launcher that only asks answer at once.
+def _quickstart(overrides: Sequence[str]) -> int:
+    from distributed_pretrain.experiments.quickstart import run_quickstart
+
+    return run_quickstart(overrides)
+
+
+def _pretrain(profile: Path, overrides: Sequence[str]) -> int:
+    from distributed_pretrain.pretrain.build import run_pretrain
+
+    return run_pretrain(profile, overrides)
+
+
+def _evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
+    from distributed_pretrain.evaluation.evaluate import run_evaluate
+
+    return run_evaluate(run_folder, overrides)
+
+
+def _compare(profile: Path, overrides: Sequence[str]) -> int:
+    from distributed_pretrain.experiments.compare import run_compare
+
+    return run_compare(profile, overrides)
+
+
+def _benchmark(overrides: Sequence[str], *, what: str) -> int:
+    from importlib import import_module
+
+    import_module(f"distributed_pretrain.benchmark.{what}").run(overrides)
+    return DONE
+
+
+def _add_benchmarks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=BENCHMARKS)
+
+
+COMMANDS = (
+    Command(
+        "quickstart",
+        help="phantom shards, a small LoVT, and what training changed",
+        subject=None,
+        settings=QuickstartConfig,
+        own_overrides="undotted",
+        folder="output",
+        goes_on_by="tasks",
+        run=_quickstart,
+    ),
+    Command(
+        "pretrain",
+        help="train a profile, or go on where it stopped",
+        settings=PretrainConfig,
+        folder="run_folder",
+        goes_on_by="steps",
+        ranks="any",
+        check=refuse_what_cannot_start,
+        figures=figures_of_run,
+        run=_pretrain,
+    ),
+    Command(
+        "evaluate",
+        help="retrieval, grounding and linear Dice of a run",
+        subject="run_folder",
+        settings=EvaluateConfig,
+        check=refuse_missing_run,
+        figures=figures_of_evaluation,
+        run=_evaluate,
+    ),
+    Command(
+        "compare",
+        help="train and compare methods, and write a page on it",
+        settings=ComparisonConfig,
+        own_overrides="undotted",
+        folder="output",
+        goes_on_by="tasks",
+        run=_compare,
+    ),
+    Command(
+        "benchmark",
+        help="speeds beside their ceilings, in one run",
+        subject=None,
+        run=_benchmark,
+        add_arguments=_add_benchmarks,
+    ),
+)

@@ -1,0 +1,121 @@
+"""What validation and evaluation ask of a measure: one file each, listed in the catalogue."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data_shards.records.policies import TextPolicy, select_sentences
+from data_shards.records.study import StudyRecord
+from distributed_pretrain.batch import Batch, ReportTokens
+from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.methods.objective import Objective, Outputs
+
+Picture: TypeAlias = NDArray[np.uint8]
+EncodeReports: TypeAlias = Callable[[Sequence[Sequence[str]]], ReportTokens]
+ReadMember: TypeAlias = Callable[[StudyRecord, str], bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOutputs(Outputs):
+    """What evaluation reads of any encoder: its last feature map, of frozen weights."""
+
+    feature_map: Float[Tensor, "batch channels rows columns"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What measures may ask for besides batches and outputs.
+
+    `labels` are those that are predicted. Images show the middle `crop_fraction` (of its side) of
+    their padded square. A head is fitted to `labelled_studies` at a time. `encode` makes tokens of
+    reports; `read` gives a stored member (a mask) of a study. `thorough` is what an evaluation is
+    and a validation in the loop is not.
+    """
+
+    objective: Objective
+    device: torch.device
+    text_policy: TextPolicy = "lovt"
+    labels: tuple[str, ...] = ()
+    crop_fraction: float = 1.0
+    labelled_studies: int = 600
+    seed: int = 0
+    thorough: bool = False
+    encode: EncodeReports | None = None
+    read: ReadMember | None = None
+
+    def sentences(self, record: StudyRecord) -> tuple[str, ...]:
+        """The sentences of a study's report that the text policy keeps."""
+        return select_sentences(record.report, self.text_policy)
+
+    def subsets(self, studies: int) -> list[slice]:
+        """Whole sets of `labelled_studies`; a single smaller one where there are fewer."""
+        size = self.labelled_studies
+        return [slice(start, start + size) for start in range(0, max(studies - size, 0) + 1, size)]
+
+
+class Measure(ABC):
+    """Numbers of one kind, over all samples of a split and all ranks.
+
+    Every rank makes the same calls: `update` for each batch with what the objective makes of it,
+    then `compute`, then perhaps `pictures`; in evaluation mode and without gradient. A new one is
+    made for each pass.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @classmethod
+    def applies(cls, objective: Objective) -> bool:
+        """Whether the objective's outputs have what this reads; by default any have."""
+        return True
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What `compute` may give; a split can lack some (a label without positives, say)."""
+        return ()
+
+    @abstractmethod
+    def update(self, batch: Batch, outputs: Any) -> None:
+        """Take in one batch; rows whose `sample_mask` is False count nowhere."""
+
+    def compute(self) -> dict[str, float]:
+        """The numbers by the names of `metrics`, the same on every rank."""
+        return {}
+
+    def pictures(self) -> dict[str, Picture]:
+        """What there is to see, (height, width, 3) by name."""
+        return {}
+
+
+class LearningMeasure(Measure):
+    """A measure that fits a head to labelled studies before it judges others."""
+
+    @abstractmethod
+    def learn(self, batch: Batch, outputs: Any) -> None:
+        """Take in labelled studies; all of these come before the first `update`."""
+
+
+def make_measures(kinds: Sequence[type[Measure]], context: Context) -> list[Measure]:
+    """Those of the kinds that apply to the context's objective."""
+    return [kind(context) for kind in kinds if kind.applies(context.objective)]
+
+
+def real_rows(values: Tensor, sample_mask: Tensor) -> Tensor:
+    """The real samples' rows on the CPU, in float32 where they are floating-point numbers."""
+    kept = values[sample_mask]
+    return (kept.float() if kept.is_floating_point() else kept).cpu()
+
+
+def real_records(batch: Batch) -> list[StudyRecord]:
+    """What the shards know of the real samples."""
+    real = zip(batch.records, batch.sample_mask.tolist(), strict=True)
+    return [record for record, kept in real if kept]

@@ -1,0 +1,39 @@
+"""A number that is measured: its name in files, its title in tables, and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["fraction", "number"]
+Direction = Literal["high", "low"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number. Fractions are printed in per cent; `headline` ones in a run's own words too."""
+
+    name: str
+    title: str
+    unit: Unit = "fraction"
+    better: Direction = "high"
+    headline: bool = False
+
+    @property
+    def scale(self) -> float:
+        """From the number in a file to the one in a table."""
+        return 100.0 if self.unit == "fraction" else 1.0
+
+    @property
+    def digits(self) -> int:
+        """Digits behind the point, in a table."""
+        return 1 if self.unit == "fraction" else 2
+
+    def show(self, value: float) -> str:
+        """The value with its unit."""
+        shown = f"{self.scale * value:.{self.digits}f}"
+        return f"{shown} %" if self.unit == "fraction" else shown
+
+    def improves(self, value: float, on: float, *, by: float = 0.0) -> bool:
+        """Whether `value` is better than `on` by more than `by`."""
+        return (value - on if self.better == "high" else on - value) > by

@@ -1,0 +1,67 @@
+"""What a method looks at in the first studies of a split: pictures, and no numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.measures.base import Context, Measure, Picture
+from distributed_pretrain.measures.pictures import region_weights_picture, sentence_maps_picture
+from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
+from distributed_pretrain.methods.objective import Objective
+
+WEIGHTED_STUDIES = 8
+
+
+class RegionMaps(Measure):
+    """Region weights of the first studies, and where each sentence of the first belongs."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._first: tuple[Batch, ImageTextOutputs] | None = None
+
+    @classmethod
+    def applies(cls, objective: Objective) -> bool:
+        """Where phrases can be compared with regions."""
+        return isinstance(objective, ImageTextMethod)
+
+    def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
+        """Keep the first batch."""
+        if self._first is None:
+            self._first = batch, outputs
+
+    def pictures(self) -> dict[str, Picture]:
+        """`region_weights` where a method has them, and `sentence_maps`."""
+        if self._first is None:
+            return {}
+        batch, outputs = self._first
+        pixels, found = _for_display(batch.images[:WEIGHTED_STUDIES]), {}
+        weights = outputs.images.region_weights
+        if weights is not None:
+            shown = _array(weights[:WEIGHTED_STUDIES])
+            found["region_weights"] = region_weights_picture(pixels, shown)
+        method, encode = self.context.objective, self.context.encode
+        assert isinstance(method, ImageTextMethod)
+        sentences = self.context.sentences(batch.records[0])
+        if encode is not None and sentences:
+            tokens = encode([[each] for each in sentences]).to(self.context.device)
+            image = method.embed_images(batch.rows(slice(0, 1)))
+            # One row for each sentence.
+            image = image.map_tensors(lambda rows: rows.expand(len(sentences), *rows.shape[1:]))
+            maps = method.grounding_map(method.embed_reports(tokens), image)
+            found["sentence_maps"] = sentence_maps_picture(pixels[0], sentences, _array(maps))
+        return found
+
+
+def _for_display(images: Tensor) -> NDArray[np.float32]:
+    """Each image stretched to [0, 1]: (B, H, W)."""
+    pixels = images[:, 0].float()
+    low = pixels.amin(dim=(1, 2), keepdim=True)
+    high = pixels.amax(dim=(1, 2), keepdim=True)
+    return _array((pixels - low) / (high - low).clamp_min(1e-6))
+
+
+def _array(values: Tensor) -> NDArray[np.float32]:
+    return values.detach().float().cpu().numpy()

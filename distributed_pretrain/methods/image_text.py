@@ -1,0 +1,137 @@
+"""What methods share that learn from images and their reports."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from distributed_pretrain.batch import Batch, ReportTokens, SampleRows
+from distributed_pretrain.methods.objective import Contrasted, Method, Outputs
+from distributed_pretrain.models.image_encoder import ImageEncoder
+from distributed_pretrain.models.report_encoder import ReportEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEmbeddings(SampleRows):
+    """Embeddings of images: one vector per image and one per region of its frontal view.
+
+    Vectors have any length: they are compared by their cosine. `region_weights`, where a method has
+    them, sum to 1 over the regions of an image. A method that reads lateral views adds their
+    regions; where `lateral_mask` is False there is none, and its regions mean nothing.
+    """
+
+    image: Float[Tensor, "batch dim"]
+    regions: Float[Tensor, "batch rows columns dim"]
+    region_weights: Float[Tensor, "batch rows columns"] | None = None
+    lateral_regions: Float[Tensor, "batch rows columns dim"] | None = None
+    lateral_mask: Bool[Tensor, " batch"] | None = None
+
+    def whole(self) -> ImageEmbeddings:
+        """The same without regions."""
+        return ImageEmbeddings(image=self.image, regions=self.regions[:, :0, :0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportEmbeddings(SampleRows):
+    """Embeddings of reports: one vector per report and one per local part of it.
+
+    Local parts are sentences (LoVT) or words (LIMITR, GLoRIA, MGCA); a method that compares whole
+    reports only has one, the report. Vectors have any length; those of padding (mask False) mean
+    nothing. `local_weights`, where a method has them, sum to 1 over the real parts.
+    """
+
+    report: Float[Tensor, "batch dim"]
+    local: Float[Tensor, "batch parts dim"]
+    local_mask: Bool[Tensor, "batch parts"]
+    local_weights: Float[Tensor, "batch parts"] | None = None
+
+    def whole(self) -> ReportEmbeddings:
+        """The same without local parts."""
+        return ReportEmbeddings(
+            report=self.report, local=self.local[:, :0], local_mask=self.local_mask[:, :0]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextOutputs(Outputs):
+    """What measures read of a method that embeds images and reports; a method adds its own."""
+
+    images: ImageEmbeddings
+    reports: ReportEmbeddings
+
+
+class ImageTextMethod(Method):
+    """A method whose images and reports can be compared with each other.
+
+    With `compares_local` the similarity reads regions and local parts of reports, and measures
+    keep them for it.
+    """
+
+    compares_local: bool = False
+
+    def __init__(self, image_encoder: ImageEncoder, report_encoder: ReportEncoder) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.report_encoder = report_encoder
+        self.max_tokens = report_encoder.max_tokens
+
+    @abstractmethod
+    def embed_images(self, batch: Batch) -> ImageEmbeddings:
+        """Image and region embeddings of the batch's views."""
+
+    @abstractmethod
+    def embed_reports(
+        self, report: ReportTokens, sample_mask: Bool[Tensor, " batch"] | None = None
+    ) -> ReportEmbeddings:
+        """Embeddings of reports and their local parts; all are real without a mask."""
+
+    def encode_sentences(
+        self, report: ReportTokens, sample_mask: Bool[Tensor, " batch"] | None
+    ) -> tuple[Float[Tensor, "batch sentences dim"], Bool[Tensor, "batch sentences"]]:
+        """The encoder's sentence embeddings, and which of them are a real sample's."""
+        sentence_mask = of_real_samples(report.sentence_mask, sample_mask)
+        sentences = self.report_encoder(
+            report.token_ids, report.token_mask, report.sentence_index, sentence_mask
+        )
+        return sentences, sentence_mask
+
+    def similarity(
+        self, images: ImageEmbeddings, reports: ReportEmbeddings
+    ) -> Float[Tensor, "images reports"]:
+        """How well each image and each report fit, for retrieval; by default their cosine."""
+        return normalize(images.image, dim=1) @ normalize(reports.report, dim=1).T
+
+    def grounding_map(
+        self, phrases: ReportEmbeddings, images: ImageEmbeddings
+    ) -> Float[Tensor, "phrases rows columns"]:
+        """How much each frontal region of image i belongs to phrase i, a report of one sentence.
+
+        By default their cosine. Phrases are compared within themselves only, so any increasing
+        scale will do. A method whose loss trains another comparison answers with that one.
+        """
+        return torch.einsum(
+            "pd,prcd->prc", normalize(phrases.report, dim=-1), normalize(images.regions, dim=-1)
+        )
+
+
+def whole_embeddings(outputs: ImageTextOutputs) -> Contrasted:
+    """What a loss between whole images and whole reports compares."""
+    return Contrasted(
+        rows={
+            "image": outputs.images.image,
+            "report": outputs.reports.report,
+            "sample_mask": outputs.sample_mask,
+        }
+    )
+
+
+def of_real_samples(
+    local_mask: Bool[Tensor, "batch parts"], sample_mask: Bool[Tensor, " batch"] | None
+) -> Bool[Tensor, "batch parts"]:
+    """`local_mask` without the parts of samples that fill up a batch."""
+    return local_mask if sample_mask is None else local_mask & sample_mask[:, None]
