@@ -9,7 +9,8 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.measures.area_under_roc import area_under_roc, auroc_metrics, auroc_name
 from distributed_pretrain.measures.base import Context, Measure
 from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.methods.objective import LabelOutputs, Objective
+from distributed_pretrain.methods.labels import LabelOutputs
+from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.ranks import gather_rows
 
 AUROC = Metric("auroc", "AUROC", headline=True)
