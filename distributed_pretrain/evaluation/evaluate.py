@@ -85,9 +85,7 @@ class _Evaluator:
         measures = make_measures((*EVALUATION, *more), self._context(judged, labelled))
         learning = [each for each in measures if isinstance(each, LearningMeasure)]
         most = self.config.labelled_studies * self.config.labelled_subsets
-        with closing(
-            embed(method, labelled, most=most, features_only=True)
-        ) as batches:
+        with closing(embed(method, labelled, most=most, features_only=True)) as batches:
             for batch, outputs in batches:
                 for each in learning:
                     each.learn(batch, outputs)
