@@ -51,10 +51,7 @@ UNWIND_SECONDS = 10.0
 
 
 class Liveness:
-    """Use one a process, around everything after the process group's start; nothing with one rank.
-
-        with Liveness(rank=rank, world_size=world_size, timeout_seconds=20) as liveness:
-            liveness.at(step, "compute")
+    """A context, one a process, around all after the process group's start; idle with one rank.
 
     A rank without a heartbeat for `timeout_seconds` is lost. Launchers kill the other ranks of its
     node after 30 s: stay below. With `hang_timeout_seconds`, a run in which no rank changes its
@@ -79,6 +76,7 @@ class Liveness:
         self.world_size = world_size
         self.timeout_seconds = timeout_seconds
         self.interval_seconds = interval_seconds
+        self._start_seconds = max(START_SECONDS, timeout_seconds)
         self._peers = Peers()
         self._judgement = Judgement(
             self._peers, rank == 0, timeout_seconds, interval_seconds, hang_timeout_seconds
@@ -219,17 +217,14 @@ class Liveness:
             self._decide(verdict)
 
     def _judge(self, board: Board) -> None:
-        proposal = self._proposal or self._absence(board)
+        proposal = self._proposal
+        if proposal is None and not self._peers and self._awake > self._start_seconds:
+            missing = board.missing()
+            proposal = absence(missing, self._awake) if missing else None
         if proposal is None:
             proposal = self._judgement.of(self._awake, self._place, self._moved, self._breakage)
         if proposal is not None:
             self._decide(board.first_of(proposal))
-
-    def _absence(self, board: Board) -> Verdict | None:
-        if self._peers or self._awake < max(START_SECONDS, self.timeout_seconds):
-            return None
-        missing = board.missing()
-        return absence(missing, self._awake) if missing else None
 
     def _let_others_read(self, board: Board) -> None:
         """Post that we leave; the rank that hosts the store stays until the others have read."""
@@ -281,9 +276,7 @@ class Liveness:
         """Print the line where this rank is the one to; end the process if nothing else does."""
         verdict = self._verdict
         assert verdict is not None
-        if verdict.failure is None and verdict.is_told_by(
-            self.rank, leads_node=os.environ.get("LOCAL_RANK") == "0"
-        ):
+        if verdict.failure is None and verdict.is_told_by(self.rank):
             _say(verdict.line)
         self._others_know.wait(2 * self._judgement.suspicious_seconds)
         self._told.set()
