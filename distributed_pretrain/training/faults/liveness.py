@@ -1,12 +1,9 @@
 """Notices that a rank is gone, and ends the others with a line that names it.
 
 Collectives know too little: gloo's break at once without a rank's name, NCCL's wait for minutes.
-So a thread of every rank posts a heartbeat to a key-value store beside them and reads others'.
-Rank 0 watches all ranks, the others watch rank 0 and the verdict: with N ranks, N writes, N reads
-of two keys and one read of N keys an interval. A loss of rank 0 needs no deputy: all see it.
-
-The first verdict posted holds for all. Ranks leave with `GOES_ON` when one of them is lost (the
-same command goes on), and with the failing rank's status when one failed.
+So a thread of every rank posts a heartbeat to a key-value store beside them and reads others': with
+N ranks N writes, N reads of two keys and one read of N keys an interval. The first verdict posted
+holds for all: ranks leave with `GOES_ON` when one is lost, or with a failing rank's own status.
 """
 
 from __future__ import annotations
