@@ -54,7 +54,7 @@ def queue(
         for job, invocation in zip(jobs, invocations, strict=True):
             if invocation.resolved_profile is not None:
                 write_text_atomically(job.profile, invocation.resolved_profile)
-        tasks = [_task(cluster, *each) for each in zip(invocations, jobs, strict=True)]
+        tasks = [rank_task(cluster, *each) for each in zip(invocations, jobs, strict=True)]
         with _undisturbed() if executor.in_background else nullcontext():
             numbers = executor.submit(cluster, tasks, at)
             for job, invocation, number in zip(jobs, invocations, numbers, strict=True):
@@ -117,7 +117,7 @@ def dry_run(cluster: ClusterConfig, invocation: Invocation) -> str:
     """The script that `submit` would give to Slurm, and what each rank would run."""
     check(cluster, [invocation])
     submission = invocation.folder / JOBS / f"NNN-{invocation.command.name}"
-    task = _task(cluster, invocation, JobFolder(submission))
+    task = rank_task(cluster, invocation, JobFolder(submission))
     place = Place("", 0, cluster.ranks, 0, cluster.ranks_on_node, 0, Path())
     variables = {"OMP_NUM_THREADS": str(cluster.cpus_per_rank)}
     if cluster.ranks > 1:
@@ -157,7 +157,8 @@ def _refuse_running(results: Path) -> None:
         )
 
 
-def _task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) -> RankTask:
+def rank_task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) -> RankTask:
+    """What each rank of a job of the command does."""
     keeps = invocation.resolved_profile is not None
     most = EXECUTORS[cluster.executor].most_requeues
     return RankTask(
