@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from data_shards.errors import InputError
-from data_shards.profiles import Config, dump_profile, load_profile
+from data_shards.profiles import Config, dump_profile, first_difference, load_profile
 
 
 class Ball(Config):
@@ -85,3 +85,11 @@ def test_an_override_without_equals_sign_is_refused(tmp_path: Path) -> None:
 def test_a_dumped_config_reads_back_equal(tmp_path: Path) -> None:
     toy = Toy(body=Cube(edge_cm=1e-7), title="no")
     assert load_profile(Toy, write(tmp_path, "a.yaml", dump_profile(toy))) == toy
+
+
+def test_the_first_difference_of_two_configs_is_named() -> None:
+    old = {"a": {"b": 1, "c": [1, 2]}, "d": 0}
+    assert first_difference(old, {"a": {"b": 1, "c": [1, 2]}, "d": 0}) is None
+    assert first_difference(old, {"a": {"b": 1, "c": [1, 3]}, "d": 0}) == (
+        "a.c ([1, 2] then, [1, 3] now)"
+    )

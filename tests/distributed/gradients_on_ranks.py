@@ -12,9 +12,9 @@ from torch import Tensor
 from distributed_pretrain import ranks as collectives
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.lovt.method import Lovt
-from distributed_pretrain.pretrain.build import build_optimizer
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.distributed_pretrain.tiny_lovt import tiny_batch, tiny_lovt
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from distributed_pretrain.run_folder.metrics_log import is_timing, read_metrics
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics_log import is_timing
 from tests.distributed.ranks import Ranks, start_command
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -69,7 +70,7 @@ def recorded(folder: Path) -> dict[int, set[str]]:
 
 
 def decided(folder: Path) -> list[dict[str, Any]]:
-    lines = read_metrics(folder / "run" / "metrics.jsonl")
+    lines = RunFolder(folder / "run").read_metrics()
     return [{k: v for k, v in line.items() if not is_timing(k)} for line in lines]
 
 
@@ -130,7 +131,7 @@ def test_a_non_finite_sample_on_one_rank_makes_all_skip_the_step(
     second_batch = (one_rank / "keys" / "rank0.jsonl").read_text().splitlines()[1]
     bad = json.loads(second_batch)["keys"][20]
     start(tiny_profile, tmp_path, world_size=2, bad_samples=[bad]).complete()
-    first, *_ = map(json.loads, (tmp_path / "run" / "skipped.jsonl").read_text().splitlines())
+    first, *_ = RunFolder(tmp_path / "run").skipped.read()
     assert (first["step"], first["rank"], first["keys"]) == (2, 1, [bad])
     assert "global" in first["not_finite"]
     steps = [line for line in decided(tmp_path) if line["split"] == "train"]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.lovt.method import Lovt
-from distributed_pretrain.pretrain.build import build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.distributed.deepspeed_on_cpu import allow_cpu_ranks
 from tests.distributed_pretrain.tiny_lovt import tiny_batch, tiny_lovt
@@ -94,7 +94,7 @@ def run_stage(stage: int, begun: dict[str, Any]) -> dict[str, Any]:
 
     rank.accumulate(2, measure_norms=stage < 3)
     seen["norm"] = engine.gradient_norm()
-    named = [(n, p) for n, p in engine.method.named_parameters() if p.requires_grad]
+    named = [(n, p) for n, p in engine.objective.named_parameters() if p.requires_grad]
     seen["gradients"] = {n: safe_get_full_grad(p).clone() for n, p in named}
     rank.update()
     rank.accumulate(7)
@@ -122,7 +122,7 @@ def run_stage(stage: int, begun: dict[str, Any]) -> dict[str, Any]:
 
     low = Rank(stage, precision="bf16")
     low.accumulate(0)
-    weight = low.engine.method.get_parameter("image_projection.expand.weight")
+    weight = low.engine.objective.get_parameter("image_projection.expand.weight")
     seen["bf16 gradient"] = safe_get_full_grad(weight).clone()
     seen["bf16 weights"] = {tensor.dtype for tensor in low.engine.model_state().values()}
     return seen
@@ -171,7 +171,7 @@ class Rank:
         """Gradients of a micro-batch that is not the last."""
         with self.engine.micro_batch(last=False):
             outputs = self.engine.forward(self.share(number))
-            self.engine.backward(self.engine.method.loss(outputs)["total"])
+            self.engine.backward(self.engine.objective.loss(outputs)["total"])
 
     def share(self, number: int) -> Batch:
         return global_batch(number).split(self.engine.world_size)[self.engine.rank]

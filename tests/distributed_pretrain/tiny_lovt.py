@@ -8,7 +8,9 @@ import torch
 
 from data_shards.profiles import validate
 from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.methods.lovt.method import Lovt, LovtConfig, build_lovt
+from distributed_pretrain.methods.lovt.method import Lovt
+from distributed_pretrain.methods.lovt.settings import LovtConfig
+from distributed_pretrain.methods.settings import Sizes
 
 VOCABULARY_SIZE = 40
 TINY: dict[str, Any] = {
@@ -34,7 +36,7 @@ def tiny_config(**changes: Any) -> LovtConfig:
 
 def tiny_lovt(**changes: Any) -> Lovt:
     torch.manual_seed(0)
-    return build_lovt(tiny_config(**changes), vocabulary_size=VOCABULARY_SIZE)
+    return tiny_config(**changes).build(Sizes(VOCABULARY_SIZE))
 
 
 def tiny_batch(sentence_counts: tuple[int, ...] = (3, 1, 2, 3, 1, 2)) -> Batch:

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from data_shards.profiles import validate
-from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.methods.gloria.method import Gloria, GloriaConfig, build_gloria
-from distributed_pretrain.methods.limitr.method import Limitr, LimitrConfig, build_limitr
+from distributed_pretrain.batch import Batch, Lateral, ReportTokens
+from distributed_pretrain.methods.gloria.method import Gloria
+from distributed_pretrain.methods.gloria.settings import GloriaConfig
+from distributed_pretrain.methods.limitr.method import Limitr
+from distributed_pretrain.methods.limitr.settings import LimitrConfig
 from distributed_pretrain.methods.objective import Method
-from distributed_pretrain.pretrain.build import build_optimizer
+from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 
 VOCABULARY_SIZE = 40
@@ -38,13 +41,13 @@ TINY: dict[str, Any] = {
 def tiny_limitr(**changes: Any) -> Limitr:
     torch.manual_seed(0)
     config = validate(LimitrConfig, TINY | changes, where="test")
-    return build_limitr(config, vocabulary_size=VOCABULARY_SIZE).double()
+    return config.build(Sizes(VOCABULARY_SIZE)).double()
 
 
 def tiny_gloria(**changes: Any) -> Gloria:
     torch.manual_seed(0)
     config = validate(GloriaConfig, TINY | changes, where="test")
-    return build_gloria(config, vocabulary_size=VOCABULARY_SIZE).double()
+    return config.build(Sizes(VOCABULARY_SIZE)).double()
 
 
 def batch_of(rows: int, *, laterals: tuple[bool, ...] | None = None, size_px: int = 48) -> Batch:
@@ -77,7 +80,7 @@ def batch_of(rows: int, *, laterals: tuple[bool, ...] | None = None, size_px: in
     )
     if laterals is None:
         return batch
-    return replace(batch, lateral=images(), lateral_mask=torch.tensor(laterals))
+    return replace(batch, lateral=Lateral(images(), torch.tensor(laterals)))
 
 
 def gradients_in_pieces(method: Method, batch: Batch, pieces: int) -> dict[str, Tensor]:
@@ -92,7 +95,7 @@ def gradients_in_pieces(method: Method, batch: Batch, pieces: int) -> dict[str, 
         | {f"norm {name}": norm for name, norm in found.norms.items()}
         | {
             f"gradient {name}": parameter.grad.clone()
-            for name, parameter in engine.method.named_parameters()
+            for name, parameter in engine.objective.named_parameters()
             if parameter.grad is not None
         }
     )

@@ -11,8 +11,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.methods.chexpert.method import Chexpert, ChexpertConfig, build_chexpert
+from distributed_pretrain.methods.chexpert.method import Chexpert
+from distributed_pretrain.methods.chexpert.settings import ChexpertConfig
 from distributed_pretrain.methods.objective import Contrasted, LabelOutputs
+from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.distributed_pretrain.tiny_methods import (
     PROFILES,
@@ -104,4 +106,4 @@ def test_a_label_that_is_not_mentioned_is_not_an_output_gone_wrong() -> None:
 
 def test_without_labels_it_is_refused_in_one_line() -> None:
     with pytest.raises(InputError, match=r"data\.labels=\[\]: method\.name=chexpert .*name them"):
-        build_chexpert(ChexpertConfig(), classes=0)
+        ChexpertConfig().build(Sizes(vocabulary=0, classes=0))

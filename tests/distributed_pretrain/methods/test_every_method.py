@@ -14,7 +14,7 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.metrics_log import read_metrics
+from distributed_pretrain.run_folder.folder import RunFolder
 from tests.distributed_pretrain.tiny_methods import (
     PROFILES,
     as_double,
@@ -75,7 +75,7 @@ def test_a_profile_trains_one_real_step_with_small_encoders(
     }
     config = PretrainConfig.model_validate(values)
     assert pretrain(config)
-    lines = read_metrics(config.run_folder / "metrics.jsonl")
+    lines = RunFolder(config.run_folder).read_metrics()
     if config.method.name != "untrained":
         assert [(line["step"], line["split"]) for line in lines] == [(1, "train"), (1, "validate")]
         assert all(math.isfinite(float(line["total"])) for line in lines)

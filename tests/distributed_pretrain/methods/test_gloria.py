@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from data_shards.profiles import load_profile
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
-from distributed_pretrain.methods.gloria.method import GloriaConfig
+from distributed_pretrain.methods.gloria.settings import GloriaConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.distributed_pretrain.tiny_pairs import batch_of, gradients_in_pieces, tiny_gloria
 from tests.paths import CONFIGS

@@ -10,11 +10,12 @@ from torch.nn.functional import normalize
 
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.batch import Batch
+from distributed_pretrain.batch import Batch, Lateral
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
 from distributed_pretrain.losses.internal import internal_loss
-from distributed_pretrain.methods.limitr.method import Limitr, LimitrConfig, LimitrOutputs
-from distributed_pretrain.methods.objective import ImageEmbeddings
+from distributed_pretrain.methods.image_text import ImageEmbeddings
+from distributed_pretrain.methods.limitr.method import Limitr, LimitrOutputs
+from distributed_pretrain.methods.limitr.settings import LimitrConfig
 from distributed_pretrain.models.global_and_local import TwoLevelHeads, upsampled
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.image_tokens import encode_image_tokens
@@ -122,7 +123,7 @@ def test_an_image_is_the_mean_of_its_views() -> None:
     assert model.lateral_encoder is not None
     assert batch.lateral is not None
     lateral, regions = model.lateral_heads(
-        encode_image_tokens(model.lateral_encoder, batch.lateral)
+        encode_image_tokens(model.lateral_encoder, batch.lateral.images)
     )
     torch.testing.assert_close(images.image[::2], (frontal + lateral)[::2] / 2)
     torch.testing.assert_close(images.image[1], frontal[1])
@@ -152,13 +153,13 @@ def state_after(model: Limitr, batch: Batch) -> dict[str, Tensor]:
 def test_what_stands_where_a_lateral_is_missing_means_nothing(variant: str) -> None:
     batch = batch_of(4, laterals=(True, False, True, False))
     assert batch.lateral is not None
-    assert batch.lateral_mask is not None
-    nothing = torch.where(batch.lateral_mask[:, None, None, None], batch.lateral, math.nan)
+    images, mask = batch.lateral.images, batch.lateral.mask
+    nothing = torch.where(mask[:, None, None, None], images, math.nan)
     states = []
-    for lateral in (batch.lateral, nothing):
+    for pixels in (images, nothing):
         model = tiny_limitr(variant=variant, image_encoder=SYNC)
         torch.manual_seed(0)
-        states.append(state_after(model, replace(batch, lateral=lateral)))
+        states.append(state_after(model, replace(batch, lateral=Lateral(pixels, mask))))
     for name, expected in states[0].items():
         assert torch.equal(states[1][name], expected), name
 

@@ -13,10 +13,11 @@ from transformers import BertConfig, BertModel
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.methods.catalog import build_method
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
-from distributed_pretrain.methods.lovt.method import Lovt, LovtConfig
-from distributed_pretrain.methods.objective import ImageEmbeddings, ReportEmbeddings
+from distributed_pretrain.methods.image_text import ImageEmbeddings, ReportEmbeddings
+from distributed_pretrain.methods.lovt.method import Lovt
+from distributed_pretrain.methods.lovt.settings import LovtConfig
+from distributed_pretrain.methods.settings import Sizes
 from tests.distributed_pretrain.tiny_lovt import (
     VOCABULARY_SIZE,
     tiny_batch,
@@ -133,13 +134,10 @@ def test_reports_of_one_sentence_have_no_local_report_loss() -> None:
     assert terms["total"].isfinite()
 
 
-def test_outputs_hold_what_the_pictures_need() -> None:
+def test_outputs_hold_regions_and_weights_that_sum_to_one() -> None:
     model, batch = tiny_lovt(), tiny_batch()
     outputs = model(batch)
     assert outputs.images.regions.shape == (6, 3, 3, 16)
-    assert outputs.sentence_to_region.shape == (6, 3, 3, 3)
-    mask = batch.report.sentence_mask
-    torch.testing.assert_close(outputs.sentence_to_region.sum(dim=(2, 3)), mask.float())
     torch.testing.assert_close(outputs.images.region_weights.sum(dim=(1, 2)), torch.ones(6))
     torch.testing.assert_close(outputs.reports.local_weights.sum(dim=1), torch.ones(6))
 
@@ -229,7 +227,7 @@ def test_frozen_layers_of_a_pretrained_bert_get_no_gradient(tmp_path: Path) -> N
 def test_a_tokenizer_of_more_tokens_than_the_bert_knows_is_refused(tmp_path: Path) -> None:
     config = tiny_config(report_encoder={"name": "pretrained", "model": saved_bert(tmp_path)})
     with pytest.raises(InputError, match="knows 40 tokens, the tokenizer 41"):
-        build_method(config, vocabulary_size=41)
+        config.build(Sizes(vocabulary=41))
 
 
 def test_the_defaults_are_the_papers() -> None:

@@ -13,8 +13,10 @@ from data_shards.profiles import load_profile, validate
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.losses.token_alignment import clipped_weights
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
-from distributed_pretrain.methods.mgca.method import Mgca, MgcaConfig, build_mgca
-from distributed_pretrain.methods.objective import ImageEmbeddings, ReportEmbeddings
+from distributed_pretrain.methods.image_text import ImageEmbeddings, ReportEmbeddings
+from distributed_pretrain.methods.mgca.method import Mgca
+from distributed_pretrain.methods.mgca.settings import MgcaConfig
+from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.image_tokens import encode_image_tokens, region_channels
 from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
@@ -53,7 +55,7 @@ def tiny_config(**changes: Any) -> MgcaConfig:
 
 def tiny_mgca(**changes: Any) -> Mgca:
     torch.manual_seed(0)
-    return build_mgca(tiny_config(**changes), vocabulary_size=VOCABULARY_SIZE)
+    return tiny_config(**changes).build(Sizes(VOCABULARY_SIZE))
 
 
 def mgca_with_vit() -> Mgca:
