@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from distributed_pretrain.measures.area_under_roc import area_under_roc, auroc_metrics
+from distributed_pretrain.measures.area_under_roc import area_under_roc
+from distributed_pretrain.measures.auroc import AUROC
 
 NAN = math.nan
 
@@ -37,8 +38,8 @@ def test_a_class_without_both_kinds_has_no_area_and_leaves_the_mean() -> None:
     labels = torch.tensor([[1.0, 1.0], [1.0, 0.0], [NAN, 0.0]])
     areas = area_under_roc(torch.tensor([[1.0, 1.0], [2.0, 0.0], [3.0, 2.0]]), labels)
     assert math.isnan(areas[0])
-    assert auroc_metrics(areas, ("Edema", "Lung Opacity")) == {
+    assert AUROC.mean_and_each(("Edema", "Lung Opacity"), areas.tolist()) == {
         "auroc": 0.5,
         "auroc_lung_opacity": 0.5,
     }
-    assert auroc_metrics(areas[:1], ("Edema",)) == {}
+    assert AUROC.mean_and_each(("Edema",), areas[:1].tolist()) == {}

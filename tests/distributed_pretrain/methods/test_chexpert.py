@@ -13,7 +13,8 @@ from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.methods.chexpert.method import Chexpert
 from distributed_pretrain.methods.chexpert.settings import ChexpertConfig
-from distributed_pretrain.methods.objective import Contrasted, LabelOutputs
+from distributed_pretrain.methods.labels import LabelOutputs
+from distributed_pretrain.methods.objective import Contrasted
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.distributed_pretrain.tiny_methods import (
