@@ -16,7 +16,9 @@ from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.distributed.deepspeed_on_cpu import allow_cpu_ranks
-from tests.distributed_pretrain.tiny_lovt import tiny_batch, tiny_lovt
+from tests.tiny.batches import pairs_of_sentences
+from tests.tiny.methods import tiny_lovt
+from tests.tiny.sizes import IMAGE_ENCODER
 
 SENTENCES = (3, 1, 2, 3, 1, 2, 1, 3)
 LEARNING_RATE = 1e-3
@@ -25,7 +27,7 @@ CLIP_NORM = 0.5
 # but for rounding (those of biases before a norm).
 OPTIMIZER = OptimizerConfig(weight_decay=0.01, epsilon=1e-4)
 NORMS_BY_SAMPLE: dict[str, Any] = {
-    "image_encoder": {"backbone": "resnet18", "weights": None, "width": 0.125, "norm": "group"},
+    "image_encoder": IMAGE_ENCODER | {"norm": "group"},
     "projection_norm": "group",
 }
 
@@ -42,7 +44,7 @@ def global_batch(number: int) -> Batch:
     """Eight pairs; other images for each number."""
     generator = torch.Generator().manual_seed(number)
     images = torch.randn(len(SENTENCES), 1, 96, 96, generator=generator)
-    return replace(tiny_batch(SENTENCES), images=images)
+    return replace(pairs_of_sentences(*SENTENCES), images=images)
 
 
 class OneProcess:

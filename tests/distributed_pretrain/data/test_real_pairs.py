@@ -14,7 +14,7 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from tests.tiny_run import Command
+    from tests.tiny.run import Command
 
 PAIRS = ROOT.parent / "shared" / "data" / "covid_pairs"
 

@@ -12,7 +12,7 @@ from distributed_pretrain.evaluation.embed import ImageTextFeatureOutputs, embed
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
 from tests.distributed_pretrain.phantom_batches import STUDIES, configured, opened
-from tests.distributed_pretrain.tiny_methods import tiny_profile
+from tests.tiny.methods import tiny_profile
 
 
 def method_and_loader(

@@ -21,7 +21,7 @@ from distributed_pretrain.measures.base import Context, LearningMeasure, Measure
 from distributed_pretrain.measures.catalog import EVALUATION, VALIDATION
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
-from tests.distributed_pretrain.tiny_methods import PROFILES, tiny_profile
+from tests.tiny.methods import PROFILES, tiny_profile
 
 KINDS = [
     *((kind, False) for kind in VALIDATION),

@@ -22,12 +22,8 @@ from distributed_pretrain.pretrain.build import build_method, pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.metrics_log import is_timing
-from tests.distributed_pretrain.tiny_methods import (
-    PROFILES,
-    random_batch,
-    tiny_method,
-    tiny_profile,
-)
+from tests.tiny.batches import random_batch
+from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 PROFILE = tiny_profile("phantom_byol", norm="group")
 STEPS = 6

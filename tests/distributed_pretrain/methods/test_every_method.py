@@ -17,14 +17,8 @@ from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
-from tests.distributed_pretrain.tiny_methods import (
-    PROFILES,
-    as_double,
-    random_batch,
-    tiny_method,
-    tiny_profile,
-    with_padded_samples,
-)
+from tests.tiny.batches import as_double, random_batch, with_padded_samples
+from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 LABELS = ("Atelectasis", "Edema")
 PHANTOM_PROFILES = [name for name in PROFILES if name.startswith("phantom_")]

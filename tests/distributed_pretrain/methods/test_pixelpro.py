@@ -20,13 +20,8 @@ from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
-from tests.distributed_pretrain.tiny_methods import (
-    PROFILES,
-    as_double,
-    random_batch,
-    tiny_method,
-    tiny_profile,
-)
+from tests.tiny.batches import as_double, random_batch
+from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 PROFILE = tiny_profile("phantom_pixelpro", norm="group")
 

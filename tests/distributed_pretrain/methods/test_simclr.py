@@ -17,12 +17,8 @@ from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.methods.simclr.settings import SimclrConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.validation import Validation
-from tests.distributed_pretrain.tiny_methods import (
-    PROFILES,
-    random_batch,
-    tiny_method,
-    tiny_profile,
-)
+from tests.tiny.batches import random_batch
+from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 PROFILE = tiny_profile("phantom_simclr", norm="group")
 

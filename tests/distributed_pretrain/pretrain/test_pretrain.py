@@ -19,7 +19,7 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.metrics_log import is_timing
 
 if TYPE_CHECKING:
-    from tests.tiny_run import Command
+    from tests.tiny.run import Command
 
 STEPS = 40
 # One worker runs these: they share the uninterrupted run.

@@ -25,7 +25,7 @@ from distributed_pretrain.methods.objective import Contrasted
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.training.validation import Validation
 from tests.distributed_pretrain.phantom_batches import configured, opened
-from tests.distributed_pretrain.tiny_methods import tiny_profile
+from tests.tiny.methods import tiny_profile
 
 LABELS = ("Cardiomegaly", "Pleural Effusion")
 
