@@ -33,7 +33,7 @@ SENTENCE_CHARACTERS = 5 * LINE_CHARACTERS
 
 def similarity_matrix_picture(
     similarity: Float[ndarray, "batch batch"],
-) -> UInt8[ndarray, "height width 3"]:
+) -> UInt8[ndarray, "picture_height picture_width 3"]:
     """The matrix in colours, images as rows and reports as columns.
 
     A trained model shows a bright diagonal. Colours span the values present, given in the bar.
@@ -53,7 +53,7 @@ def similarity_matrix_picture(
 
 def region_weights_picture(
     images: Float[ndarray, "batch height width"], weights: Float[ndarray, "batch rows columns"]
-) -> UInt8[ndarray, "height width 3"]:
+) -> UInt8[ndarray, "picture_height picture_width 3"]:
     """Each X-ray under the heat of its region weights, all on one scale from 0 to the largest.
 
     `images` lie in [0, 1]; regions are the cells of a grid over the image.
@@ -74,7 +74,7 @@ def sentence_maps_picture(
     image: Float[ndarray, "height width"],
     sentences: Sequence[str],
     maps: Float[ndarray, "sentences rows columns"],
-) -> UInt8[ndarray, "height width 3"]:
+) -> UInt8[ndarray, "picture_height picture_width 3"]:
     """The X-ray alone, then once per sentence under the heat of where that sentence belongs.
 
     Each panel is scaled from its own least to its own greatest value, which are printed: a map of
@@ -142,7 +142,7 @@ def _wrapped(sentence: str) -> str:
     )
 
 
-def _pixels(figure: Figure) -> UInt8[ndarray, "height width 3"]:
+def _pixels(figure: Figure) -> UInt8[ndarray, "picture_height picture_width 3"]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from data_shards.profiles import load_profile
-from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.methods.catalog import build_method
+from distributed_pretrain.batch import Batch, Lateral, ReportTokens, SecondView
 from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.paths import CONFIGS
@@ -60,9 +60,7 @@ def tiny_profile(name: str, *, norm: Norm = "sync", across_ranks: bool = False) 
 
 def tiny_method(config: PretrainConfig) -> Method:
     torch.manual_seed(0)
-    return build_method(
-        config.method, vocabulary_size=VOCABULARY_SIZE, classes=len(config.data.labels)
-    )
+    return config.method.build(Sizes(VOCABULARY_SIZE, classes=len(config.data.labels)))
 
 
 def random_batch(config: PretrainConfig, rows: int, *, seed: int = 1) -> Batch:
@@ -82,10 +80,10 @@ def random_batch(config: PretrainConfig, rows: int, *, seed: int = 1) -> Batch:
         images=images(),
         report=_reports(rows, generator),
         sample_mask=torch.ones(rows, dtype=torch.bool),
-        lateral=images() * has_lateral[:, None, None, None] if lateral else None,
-        lateral_mask=has_lateral if lateral else None,
-        second_view=images() if twice else None,
-        view_to_image=_view_to_image(rows, generator) if twice else None,
+        lateral=Lateral(images() * has_lateral[:, None, None, None], has_lateral)
+        if lateral
+        else None,
+        second_view=SecondView(images(), _view_to_image(rows, generator)) if twice else None,
         labels=labels[drawn] if data.labels else None,
     )
 
