@@ -16,11 +16,10 @@ from distributed_pretrain.methods.image_text import (
     whole_embeddings,
 )
 from distributed_pretrain.methods.objective import Contrasted
-from distributed_pretrain.models.global_head import GlobalImageHead
+from distributed_pretrain.models.heads import GlobalImageHead, Projection
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.pooling import max_of_tokens
-from distributed_pretrain.models.projection import Projection
 from distributed_pretrain.models.report_encoder import ReportEncoder
 
 
