@@ -203,11 +203,10 @@ def rank_variables(place: Place, host: str, port: int | str) -> dict[str, str]:
 
 def last_line(log: Path) -> str:
     """The last thing that a log says, without what the scheduler and submitit add to it."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 20_000))
-            lines = file.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
+    if not log.exists():
         return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 20_000))
+        lines = file.read().decode(errors="replace").splitlines()
     ours = [line.strip() for line in lines if not line.startswith(_NOT_OURS)]
     return next((line for line in reversed(ours) if line), "")
