@@ -23,7 +23,7 @@ HOMES = {
         {"distributed_pretrain/run_folder/folder.py"},
     ),
     "the file lock": (r"^import fcntl", {"data_shards/files/lock.py"}),
-    "JSON lines of several ranks": (r'f"rank\{rank\}"', {"data_shards/files/json_lines.py"}),
+    "JSON lines of several ranks": (r"\.stem\}-", {"data_shards/files/json_lines.py"}),
     "the number of cores": (r"cpu_count|sched_getaffinity", {"data_shards/processes.py"}),
     "the signals that ask to end": (r"signal\.SIGUSR2", {"data_shards/processes.py"}),
     "the exit status to start again by": (r"= 75\b", {"data_shards/command_line.py"}),
