@@ -72,12 +72,14 @@ def prepare(engine: Engine, lovt: Lovt) -> None:
     engine.prepare(lovt.to(engine.device), build_optimizer(OptimizerConfig(), lovt))
 
 
-def noise_batch(device: torch.device, *, rows: int, image_size_px: int, tokens: int) -> Batch:
+def noise_batch(
+    sizes: LovtSizes, device: torch.device, *, tokens: int, rows: int | None = None
+) -> Batch:
     """Pairs without padding that show and say nothing, the same ones each time."""
-    generator = torch.Generator().manual_seed(0)
-    batch = full_batch(device, rows=rows, image_size_px=image_size_px, tokens=tokens)
+    generator, size = torch.Generator().manual_seed(0), sizes.image_size_px
+    batch = full_batch(device, rows=rows or sizes.batch, image_size_px=size, tokens=tokens)
     images = torch.randn(batch.images.shape, generator=generator)
-    token_ids = torch.randint(1, _TOKEN_IDS, (rows, tokens), generator=generator)
+    token_ids = torch.randint(1, _TOKEN_IDS, batch.report.token_ids.shape, generator=generator)
     report = replace(batch.report, token_ids=token_ids.to(device))
     return replace(batch, images=images.to(device), report=report)
 

@@ -121,12 +121,7 @@ def measure(config: CheckpointBenchmarkConfig, folder: Path) -> dict[str, float]
         closing(CheckpointWriter(folder / "background", keep=1)) as writer,
     ):
         prepare(engine, build_lovt(config.method(), vocabulary_size=VOCABULARY_SIZE))
-        batch = noise_batch(
-            engine.device,
-            rows=config.batch,
-            image_size_px=config.image_size_px,
-            tokens=config.sentences * TOKENS_A_SENTENCE,
-        )
+        batch = noise_batch(config, engine.device, tokens=config.sentences * TOKENS_A_SENTENCE)
         seconds = partial(harness.seconds_of, device=engine.device)
         step = partial(seconds, partial(bare_step, engine, batch))
 

@@ -12,7 +12,7 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -128,11 +128,8 @@ def peak_bytes_above_start(action: Callable[[], object], device: torch.device) -
 
 def _status_bytes(field: str) -> int:
     """A field of /proc/self/status, which counts in KiB."""
-    for line in (_PROCESS / "status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * 1024
-    raise AssertionError(f"/proc/self/status has no {field}")
+    lines = (_PROCESS / "status").read_text().splitlines()
+    return int(dict(line.split(":", 1) for line in lines)[field].split()[0]) * 1024
 
 
 def in_fresh_processes(
@@ -223,30 +220,18 @@ def _free_port() -> int:
 
 
 class Table:
-    """Columns by title with the format of their cells; each row is printed as soon as it is known.
-
-    `rows` keeps the cells by title; None stays empty.
-    """
+    """Columns by title with the format of their cells; `rows` keeps these by title."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         self.rows: list[dict[str, Any]] = []
         self._columns = columns
-        self._print(format(title, _width(each)) for title, each in columns.items())
+        widths = (each.partition(".")[0] for each in columns.values())
+        print("  " + " ".join(map(format, columns, widths)))
 
     def row(self, *cells: Any) -> None:
-        """Add one."""
+        """Add one, which is printed as soon as it is known."""
         self.rows.append(dict(zip(self._columns, cells, strict=True)))
-        self._print(
-            format("", _width(each)) if cell is None else format(cell, each)
-            for cell, each in zip(cells, self._columns.values(), strict=True)
-        )
-
-    def _print(self, cells: Iterable[str]) -> None:
-        print("  " + " ".join(cells), flush=True)
-
-
-def _width(cell_format: str) -> str:
-    return cell_format.partition(".")[0]
+        print("  " + " ".join(map(format, cells, self._columns.values())), flush=True)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
@@ -12,14 +13,14 @@ from torch import Tensor
 
 from distributed_pretrain.alignment.gloria import gloria_similarity
 from distributed_pretrain.alignment.limitr import LimitrSimilarity
+from distributed_pretrain.alignment.variants import Variant
 from distributed_pretrain.benchmark import harness
 from distributed_pretrain.benchmark.pair_loops import gloria_loop, limitr_loop
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
-LIMITR_TEMPERATURE = 0.1
-GLORIA_SCALE = 10.0
+LIMITR_TEMPERATURE = GLORIA_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
@@ -112,38 +113,28 @@ def pair_step(form: Form, config: PairBenchmarkConfig, batch: int) -> Step:
         for tokens in (config.regions, config.words)
     )
     word_mask = torch.arange(config.words) < report_lengths(form, config, batch)[:, None]
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=form.precision == "bfloat16")
-    is_loop = form.name == "loop"
+    leaves, is_loop = [regions, words], form.name == "loop"
+    compare: Callable[..., Tensor | tuple[Tensor, Tensor]]
     if config.method == "gloria":
+        ours = partial(gloria_similarity, chunk_size=config.chunk_size)
+        compare, temperature = gloria_loop if is_loop else ours, GLORIA_TEMPERATURE
+    else:
+        torch.manual_seed(0)
+        # In eval mode: dropout is off on both sides.
+        variant: Variant = "paper" if form.name == "paper" else "authors"
+        module = LimitrSimilarity(config.dim, variant, config.chunk_size).eval()
+        leaves += module.parameters()
+        compare = partial(limitr_loop, module) if is_loop else module
+        temperature = LIMITR_TEMPERATURE
 
-        def gloria_loss() -> Tensor:
-            with autocast:
-                similarity = (
-                    gloria_loop(regions, words, word_mask)
-                    if is_loop
-                    else gloria_similarity(regions, words, word_mask, chunk_size=config.chunk_size)
-                )
-                return symmetric_cross_entropy(similarity, temperature=1 / GLORIA_SCALE)
+    def loss() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=form.precision == "bfloat16"):
+            compared = compare(regions, words, word_mask)
+            sides = (compared,) if isinstance(compared, Tensor) else compared
+            losses = [symmetric_cross_entropy(side, temperature=temperature) for side in sides]
+            return torch.stack(losses).sum()
 
-        return Step([regions, words], gloria_loss)
-    torch.manual_seed(0)
-    variant: Literal["paper", "authors"] = "paper" if form.name == "paper" else "authors"
-    # In eval mode: dropout is off on both sides.
-    module = LimitrSimilarity(config.dim, variant, config.chunk_size).eval()
-
-    def limitr_loss() -> Tensor:
-        with autocast:
-            sides = (
-                limitr_loop(module, regions, words, word_mask)
-                if is_loop
-                else module(regions, words, word_mask)
-            )
-            report_loss, image_loss = (
-                symmetric_cross_entropy(side, temperature=LIMITR_TEMPERATURE) for side in sides
-            )
-            return report_loss + image_loss
-
-    return Step([regions, words, *module.parameters()], limitr_loss)
+    return Step(leaves, loss)
 
 
 def report_lengths(form: Form, config: PairBenchmarkConfig, batch: int) -> Tensor:

@@ -9,7 +9,7 @@ turns.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -51,34 +51,34 @@ def run(overrides: Sequence[str]) -> None:
     if not cpu_multiplies_bfloat16():
         print("  this CPU has no bfloat16 products: of those forms only the roundings are measured")
     steps, turns = measure(config)
-    rates = {form.precision: statistics.median(turns[form.precision]) for form in steps}
+    rates = {key: statistics.median(each) for key, each in turns.items() if isinstance(key, str)}
     for precision, rate in rates.items():
         print(f"  large matrix products in {precision}: {rate:.0f} GFLOP/s")
     columns = {"form": "<32", "seconds": ">8.3f", "to loop (spread)": "<24"}
     table = harness.Table(columns | {"to floor": ">8.2f", "peak MiB": ">9.1f"})
-    targets: list[harness.Target] = []
-    loop = next(iter(steps))
-    peaks = {form: _peak_mib(form, config, config.batch_size) for form in steps}
+    targets = []
+    loop, *_ = steps
+    loop_peak = _peak_mib(loop, config, config.batch_size)
     for form, step in steps.items():
-        own, gigaflops = turns[form], form_gflops(form, config)
-        to_loop = harness.Ratios.of(own, turns[loop])
-        floors = [gigaflops / rate for rate in turns[form.precision]]
-        to_floor = harness.Ratios.of(own, floors).median
-        table.row(form.title, statistics.median(own), to_loop, to_floor, peaks[form])
-        if form.target_time_ratio is not None:
-            asked = {
-                "time to loop": (to_loop.median, form.target_time_ratio),
-                "memory to loop": (peaks[form] / max(peaks[loop], 1e-6), TARGET_MEMORY_RATIO),
-            }
-            if config.big_batch is not None:
-                peak = _peak_mib(form, config, config.big_batch) / 1024
-                asked[f"GiB at batch {config.big_batch}"] = (peak, TARGET_BIG_BATCH_GIB)
-            if form.precision == "bfloat16":
-                asked |= _roundings(step, steps[form.in_float32])
-            targets += [
-                harness.Target(f"{form.title}: {name}", *each) for name, each in asked.items()
-            ]
-    targets += _targets_of_slow_forms(config)
+        asked: dict[str, tuple[float, float]] = {}
+        if form in turns:
+            seconds, gigaflops = turns[form], form_gflops(form, config)
+            to_loop = harness.Ratios.of(seconds, turns[loop])
+            floors = [gigaflops / rate for rate in turns[form.precision]]
+            to_floor = harness.Ratios.of(seconds, floors).median
+            peak = loop_peak if form == loop else _peak_mib(form, config, config.batch_size)
+            table.row(form.title, statistics.median(seconds), to_loop, to_floor, peak)
+            if form.target_time_ratio is not None:
+                asked["time to loop"] = to_loop.median, form.target_time_ratio
+                asked["memory to loop"] = peak / max(loop_peak, 1e-6), TARGET_MEMORY_RATIO
+                if config.big_batch is not None:
+                    peak = _peak_mib(form, config, config.big_batch) / 1024
+                    asked[f"GiB at batch {config.big_batch}"] = peak, TARGET_BIG_BATCH_GIB
+        if form.precision == "bfloat16":
+            loss_error, gradient_error = step.errors(steps[form.in_float32])
+            asked["loss off float32 by"] = loss_error, TARGET_LOSS_ERROR
+            asked["gradient off float32 by"] = gradient_error, TARGET_GRADIENT_ERROR
+        targets += [harness.Target(f"{form.title}: {name}", *each) for name, each in asked.items()]
     figures = {"config": config.model_dump(), "gflops_per_second": rates, "rows": table.rows}
     harness.conclude(targets, figures)
 
@@ -86,47 +86,24 @@ def run(overrides: Sequence[str]) -> None:
 def measure(
     config: PairBenchmarkConfig,
 ) -> tuple[dict[Form, Step], dict[Form | Precision, list[float]]]:
-    """Every measurable form, the loop first; their seconds, and GFLOP/s in either precision."""
+    """All forms, the loop first and each run at least once; seconds, and GFLOP/s by precision.
+
+    Of bfloat16 on a CPU where it is slow a time would say nothing: only its roundings are seen.
+    """
     torch.set_num_threads(config.threads)
-    steps = {
-        form: pair_step(form, config, config.batch_size)
-        for form in FORMS[config.method]
-        if _is_measurable(form)
-    }
+    steps = {form: pair_step(form, config, config.batch_size) for form in FORMS[config.method]}
+    timed = [each for each in steps if each.precision == "float32" or cpu_multiplies_bfloat16()]
     measures: dict[Form | Precision, Callable[[], float]] = {
-        form.precision: partial(_gflops_per_second, form.precision, config.clock) for form in steps
+        form.precision: partial(_gflops_per_second, form.precision, config.clock) for form in timed
     }
+    for form in timed:
+        measures[form] = partial(harness.seconds_of, steps[form].run, clock=config.clock)
+    turns = harness.take_turns(measures, turns=config.repeats)
     for form, step in steps.items():
-        measures[form] = partial(harness.seconds_of, step.run, clock=config.clock)
-    return steps, harness.take_turns(measures, turns=config.repeats)
-
-
-def _is_measurable(form: Form) -> bool:
-    """False for bfloat16 where it would run in float32."""
-    return form.precision == "float32" or cpu_multiplies_bfloat16()
-
-
-def _targets_of_slow_forms(config: PairBenchmarkConfig) -> Iterator[harness.Target]:
-    """How far forms of which a time would say nothing are from float32."""
-    for form in FORMS[config.method]:
-        if not _is_measurable(form):
-            step, exact = (
-                pair_step(each, config, config.batch_size) for each in (form, form.in_float32)
-            )
+        if form not in turns:
             with bfloat16_even_if_slow():
                 step.run()
-            exact.run()
-            for name, each in _roundings(step, exact).items():
-                yield harness.Target(f"{form.title}: {name}", *each)
-
-
-def _roundings(step: Step, exact: Step) -> dict[str, tuple[float, float]]:
-    """Errors beside what is asked of them; the gradient's is that of the vector."""
-    loss_error, gradient_error = step.errors(exact)
-    return {
-        "loss off float32 by": (loss_error, TARGET_LOSS_ERROR),
-        "gradient off float32 by": (gradient_error, TARGET_GRADIENT_ERROR),
-    }
+    return steps, turns
 
 
 def _gflops_per_second(precision: Precision, clock: harness.Clock) -> float:

@@ -205,12 +205,6 @@ def small_lovt(config: ScalingBenchmarkConfig) -> Lovt:
     return build_lovt(config.method(norm="local"), vocabulary_size=VOCABULARY_SIZE)
 
 
-def own_batch(config: ScalingBenchmarkConfig, engine: Engine, rows: int) -> Batch:
-    """Noise for this process."""
-    size = config.image_size_px
-    return noise_batch(engine.device, rows=rows, image_size_px=size, tokens=TOKENS)
-
-
 def training_step(engine: Engine, batch: Batch) -> None:
     """The trainer's step without its loader: a bare one, and one gather of numbers."""
     gather_rows(torch.zeros(1, STEP_NUMBERS, dtype=torch.float64))
@@ -222,10 +216,10 @@ def _time_steps(config: ScalingBenchmarkConfig, all_rows: Sequence[int]) -> dict
     with harness.joined() as engine:
         prepare(engine, small_lovt(config))
         harness.wait_for_neighbours()
-        steps = {
-            rows: partial(training_step, engine, own_batch(config, engine, rows))
-            for rows in all_rows
-        }
+        steps = {}
+        for rows in all_rows:
+            batch = noise_batch(config, engine.device, tokens=TOKENS, rows=rows)
+            steps[rows] = partial(training_step, engine, batch)
         return _median_seconds(steps, turns=config.steps, warmup=config.warmup_steps)
 
 

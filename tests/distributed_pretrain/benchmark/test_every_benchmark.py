@@ -83,9 +83,9 @@ def test_loss_has_a_row_for_every_form_in_one_process_and_on_ranks(start: Start)
     sizes = ("batch_sizes=[32]", "big_batch=64", "dim=8", "chunk_size=8")
     report = start("loss", *sizes, "repeats=1", "threads=2")
     alone, gathered = ["plain", "chunked", "open_clip"], ["open_clip, local loss"]
-    expected = [*product([1], alone), *product([2], alone + gathered), (1, "chunked")]
+    expected = [*product([1], alone), *product([2], alone + gathered)]
     assert [(row["ranks"], row["form"]) for row in report["rows"]] == expected
-    assert all(row["seconds"] > 0 for row in report["rows"][:-1])
+    assert all(row["seconds"] > 0 for row in report["rows"])
     assert target_names(report) == ["GiB of chunked at batch 64"]
     assert "GiB of chunked at batch 64: " in report["printed"]
 

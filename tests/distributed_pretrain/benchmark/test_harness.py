@@ -103,10 +103,10 @@ def test_a_target_says_what_was_asked_and_whether_it_was_reached(
 def test_a_table_keeps_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table({"form": "<6", "seconds": ">8.2f"})
     table.row("plain", 1.234)
-    table.row("big", None)
+    table.row("big", 20)
     assert capsys.readouterr().out.splitlines() == [
         "  form    seconds",
         "  plain      1.23",
-        "  big            ",
+        "  big       20.00",
     ]
-    assert table.rows[1] == {"form": "big", "seconds": None}
+    assert table.rows[1] == {"form": "big", "seconds": 20}

@@ -10,11 +10,11 @@ from torch.utils._pytree import tree_iter
 
 from data_shards.errors import InputError
 from data_shards.profiles import validate
-from distributed_pretrain.benchmark.bare_training import prepare
+from distributed_pretrain.benchmark.bare_training import noise_batch, prepare
 from distributed_pretrain.benchmark.harness import in_fresh_processes, joined
 from distributed_pretrain.benchmark.scaling import (
+    TOKENS,
     ScalingBenchmarkConfig,
-    own_batch,
     run,
     small_lovt,
     training_step,
@@ -141,7 +141,7 @@ def record_step(config: ScalingBenchmarkConfig) -> tuple[list[tuple[str, int]], 
     """The collectives of a step, and the operations of this rank."""
     with joined() as engine:
         prepare(engine, small_lovt(config))
-        batch = own_batch(config, engine, config.batch)
+        batch = noise_batch(config, engine.device, tokens=TOKENS)
         # DDP's first two steps also agree on its buckets.
         for _ in range(2):
             training_step(engine, batch)
