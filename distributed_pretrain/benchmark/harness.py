@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import socket
 import statistics
 import time
@@ -25,7 +26,7 @@ import torch
 from pydantic import Field, PositiveInt
 
 from data_shards.errors import InputError
-from data_shards.processes import available_cores, start_server
+from data_shards.processes import ENDING_SIGNALS, available_cores, start_server
 from data_shards.profiles import Config, ConfigT, parse_overrides, validate
 from distributed_pretrain.ranks import is_communication_error
 from distributed_pretrain.training.engine.ddp import Engine
@@ -195,6 +196,9 @@ _together: Barrier
 def _start_process(threads: int, variables: dict[str, str], together: Barrier) -> None:
     global _together
     _together = together
+    # The server ignores them, but there is nothing to keep here: Ctrl-C ends all at once.
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     os.environ |= variables
     torch.set_num_threads(threads)
 

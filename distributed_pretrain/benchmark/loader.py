@@ -34,10 +34,11 @@ from distributed_pretrain.data.collate import Collate
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.data.prefetch import prefetch_in_order
+from distributed_pretrain.data.run_tokenizer import build_tokenizer
 from distributed_pretrain.data.sample import LoadedRow, load_training_sample
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
+from distributed_pretrain.data.tokenization import SentenceTokenizer
 
 TARGET_RATIO = 8
 AIM_RATIO = 12
@@ -103,11 +104,9 @@ def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
         decode_threads=config.cores,
     )
     split = ShardSplit.open(data.shards, "train", data.text_policy)
-    studies = [split.read(position) for position in range(len(split))]
-    reports = [study.record.report.raw for study in studies]
-    train_wordpiece(reports, folder / "tokenizer", vocabulary_size=400)
+    build_tokenizer(folder / "tokenizer", split, source=None, vocabulary_size=400)
     tokenizer = SentenceTokenizer.load(folder / "tokenizer")
-    jpegs = [study.image_bytes(0) for study in studies]
+    jpegs = [split.read(position).image_bytes(0) for position in range(len(split))]
 
     loader = TrainingLoader(split, tokenizer, data, seed=0)
     theirs = _torchvision_loader(config, jpegs)
