@@ -85,11 +85,11 @@ def annotation_file(path: Path) -> Path:
 
 def _from_csv(file: Path) -> Iterator[tuple[str, PhraseBox]]:
     columns = ("dicom_id", "category_name", "label_text", *_BOX_COLUMNS)
-    for line, row in read_rows(file, columns):
+    for row in read_rows(file, columns):
         box = [row[column] for column in _BOX_COLUMNS]
         yield (
             row["dicom_id"],
-            _phrase_box(f"{file}: line {line}", row["category_name"], row["label_text"], box),
+            _phrase_box(row.where, row["category_name"], row["label_text"], box),
         )
 
 

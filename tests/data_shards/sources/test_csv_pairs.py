@@ -104,7 +104,7 @@ def test_where_keeps_rows_by_value(tmp_path: Path) -> None:
 def test_an_empty_view_takes_the_default(tmp_path: Path) -> None:
     table = _write(tmp_path / "t.csv", (("a.png", "p1", "s1", "", "train", "Clear."),))
     assert _sample(_source(table, default_view="AP"), "p1", "s1").images[0].view == "AP"
-    with pytest.raises(InputError, match="line 2: unknown view ''"):
+    with pytest.raises(InputError, match="line 2: image a: unknown view ''"):
         _source(table).list_studies()
 
 
@@ -112,7 +112,9 @@ def test_an_unknown_view_stops_or_drops_the_image(tmp_path: Path) -> None:
     table = _write(
         tmp_path / "t.csv", (*ROWS[1:], ("d.png", "p1", "s1", "OBLIQUE", "train", ROWS[0][5]))
     )
-    with pytest.raises(InputError, match=r"line \d: unknown view 'OBLIQUE'.*unknown_views=drop"):
+    with pytest.raises(
+        InputError, match=r"line \d: image d: unknown view 'OBLIQUE'.*unknown_views=drop"
+    ):
         _source(table).list_studies()
     source = _source(table, unknown_views="drop")
     assert [image.id for image in _sample(source, "p1", "s1").images] == ["b/1"]

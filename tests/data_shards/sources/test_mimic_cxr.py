@@ -290,8 +290,11 @@ def test_a_zip_cut_short_stops_whatever_the_policy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ((LINES[0], LINES[0]), "image image-b is listed twice"),
-        ((LINES[0], Line("x", "10000002", "50000001")), "study 50000001 is of patient 10000002"),
+        ((LINES[0], LINES[0]), r"line 3: image image-b is also in line 2: duplicate ids"),
+        (
+            (LINES[0], Line("x", "10000002", "50000001")),
+            "study 50000001 is of patient 10000002, and in line 2 of patient 10000001",
+        ),
         (
             (LINES[0], Line("x", "10000001", "50000002", split="test")),
             "patient 10000001 is in two splits",

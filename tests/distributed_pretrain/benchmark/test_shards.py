@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data_shards.errors import InputError
-from data_shards.images.convert import convert_image
+from data_shards.images.resize import convert_image
 from data_shards.profiles import validate
 from distributed_pretrain.benchmark.shards import (
     ShardsBenchmark,
