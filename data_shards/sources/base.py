@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from data_shards.errors import InputError
 from data_shards.profiles import Config
@@ -25,11 +25,15 @@ class StudyRef:
 class SourceConfig(Config):
     """Base of the settings of a data set; each gives `name` the value that profiles choose it by.
 
-    Name and `licence` are stored with every sample.
+    Name and `licence` are stored with every sample. `unknown_views`: an image whose view is none of
+    the known stops the build, or is left out and counted. `bad_reports`: so for a study whose
+    report is absent, empty or cannot be read.
     """
 
     name: str
     licence: str
+    unknown_views: Literal["stop", "drop"] = "stop"
+    bad_reports: Literal["stop", "drop"] = "stop"
 
     @abstractmethod
     def open(self) -> Source:

@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.study import View
+from data_shards.sources.base import SourceConfig
 from data_shards.sources.formats.tables import Row, read_rows
-from data_shards.sources.table_source import ImageRow, TableConfig, TableSource, split_in
+from data_shards.sources.table_source import ImageRow, TableSource, split_in
 
 # A "frontal" of unknown direction counts as PA, the usual one: methods only tell frontal from
 # lateral.
@@ -51,7 +52,7 @@ class CsvColumns(Config):
         return tuple(column for column in self.model_dump().values() if column is not None)
 
 
-class CsvPairsConfig(TableConfig):
+class CsvPairsConfig(SourceConfig):
     """A table, the folder its image paths start from, and what its columns mean.
 
     `where` keeps the rows whose column has one of the values listed. `default_view` is the

@@ -24,7 +24,7 @@ from data_shards.records.study import (
     View,
 )
 from data_shards.report_text.report import parse_report, report_of_sections
-from data_shards.sources.base import StudyRef, drop_study
+from data_shards.sources.base import SourceConfig, StudyRef, drop_study
 from data_shards.sources.formats.report_archive import BadReportError, ReportArchive, find_reports
 from data_shards.sources.mimic_cxr_exceptions import (
     EXCEPTIONS,
@@ -39,12 +39,12 @@ from data_shards.sources.mimic_cxr_tables import (
     table_paths,
 )
 from data_shards.sources.ms_cxr import PhraseBox, annotation_file, ms_cxr_overlap, read_ms_cxr
-from data_shards.sources.table_source import ImageRow, TableConfig, TableSource
+from data_shards.sources.table_source import ImageRow, TableSource
 
 VIEW_OF_POSITION: dict[str, View] = {"PA": "PA", "AP": "AP", "LATERAL": "L", "LL": "L"}
 
 
-class MimicCxrConfig(TableConfig):
+class MimicCxrConfig(SourceConfig):
     """Where MIMIC-CXR-JPG lies and what of it to keep.
 
     `root` holds `files/` and the metadata, split and (optional) chexpert tables; `reports` is

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from data_shards.errors import InputError
 from data_shards.records.manifest import DroppedSample
@@ -21,7 +21,6 @@ from data_shards.records.study import Report, Sample, SourceImage, Split, View
 from data_shards.report_text.report import parse_plain_report, report_of_sections
 from data_shards.sources.base import (
     Source,
-    SourceConfig,
     StudyRef,
     drop_study,
     refuse_patients_in_two_splits,
@@ -37,17 +36,6 @@ _LABELS: dict[str, float | None] = {
     **dict.fromkeys(("", "nan", "NaN"), None),
     **{"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0},
 }
-
-
-class TableConfig(SourceConfig):
-    """Base of the settings of such a data set.
-
-    `unknown_views`: an image whose view is none of the known stops the build, or is left out and
-    counted. `bad_reports`: so for a study whose report is absent, empty or cannot be read.
-    """
-
-    unknown_views: Literal["stop", "drop"] = "stop"
-    bad_reports: Literal["stop", "drop"] = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +84,6 @@ class TableSource(Source):
     of one id. `narrowed_by` is what the settings offer to leave rows out, for messages.
     """
 
-    config: TableConfig
     views: ClassVar[Mapping[str, View]]
     study_ids_are_unique: ClassVar[bool] = True
     narrowed_by: ClassVar[str] = ""
