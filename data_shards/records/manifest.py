@@ -49,11 +49,11 @@ class IndexedSample(_Document):
 
     def words_under(self, policy: TextPolicy) -> int | None:
         """The words that `policy` keeps; None where only the sample's record can tell."""
-        by_section = {name: n for name, n in self.words.items() if not isinstance(n, int)}
+        by_section = {name: n for name, n in self.words.items() if isinstance(n, tuple)}
         if by_section:
             return selected_words(by_section, policy)
-        by_policy = {name: n for name, n in self.words.items() if isinstance(n, int)}
-        return by_policy.get(policy)
+        known = self.words.get(policy)
+        return known if isinstance(known, int) else None
 
 
 class DroppedSample(_Document):
@@ -160,21 +160,24 @@ DocumentT = TypeVar("DocumentT", bound=_Document)
 
 
 def _parse(kind: type[DocumentT], path: Path) -> DocumentT:
+    payload = path.read_bytes()
     try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}): build the shards again") from error
+        return kind.model_validate_json(payload)
+    except ValidationError as error:
+        wrong = _what_is_wrong(kind, payload, error)
+        raise InputError(f"{path}: {wrong}: build the shards again") from error
+
+
+def _what_is_wrong(kind: type[_Document], payload: bytes, error: ValidationError) -> str:
+    try:
+        value = json.loads(payload)
+    except ValueError as not_json:
+        return f"not valid JSON ({not_json})"
     version = value.get("schema_version") if isinstance(value, dict) else None
     readable = get_args(kind.model_fields["schema_version"].annotation)
     if version not in readable:
-        raise InputError(
-            f"{path}: schema version {version!r}, but this release reads "
-            f"{' and '.join(map(str, readable))}: "
-            "build the shards again with this release"
+        return (
+            f"schema version {version!r}, but this release reads {' and '.join(map(str, readable))}"
         )
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where}: {first['msg']}: build the shards again") from error
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
