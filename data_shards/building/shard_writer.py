@@ -62,8 +62,8 @@ def _converted(
 ) -> Iterator[ConvertedStudy | DroppedSample]:
     for key, ref in plan.studies:
         sample = context.source.load_study(ref)
-        if isinstance(sample, DroppedSample):
-            yield DroppedSample(key=key, reason=sample.reason)
+        if isinstance(sample, str):
+            yield DroppedSample(key=key, reason=sample)
         else:
             yield convert_study(
                 sample,

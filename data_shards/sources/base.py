@@ -62,8 +62,9 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def load_study(self, ref: StudyRef) -> Sample | DroppedSample:
-        """The study with its report parsed and its images listed (not decoded), or why not.
+    def load_study(self, ref: StudyRef) -> Sample | str:
+        """The study with its report parsed and its images listed (not decoded), or the reason why
+        it is left out; reasons are counted, so they name no id.
 
         Raises InputError for bad input that the policy is to stop at.
         """
@@ -87,11 +88,6 @@ class Source(ABC):
     def side_reports(self) -> Mapping[str, str]:
         """Texts to write beside the manifest, by file name (an overlap with another set)."""
         return {}
-
-
-def drop_study(ref: StudyRef, reason: str) -> DroppedSample:
-    """`ref` left out: reasons are counted, so they name no id."""
-    return DroppedSample(key=f"{ref.patient_id}_{ref.study_id}", reason=reason)
 
 
 def refuse_patients_in_two_splits(refs: Sequence[StudyRef], *, where: str) -> None:

@@ -107,7 +107,7 @@ class CsvPairsSource(TableSource):
             path = PurePosixPath(row.filled(columns.image))
             image_id = str(path.with_suffix(""))
             yield ImageRow(
-                row,
+                row.line,
                 image_id,
                 str(path),
                 patient_id=row.filled(columns.patient_id),

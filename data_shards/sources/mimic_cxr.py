@@ -24,7 +24,7 @@ from data_shards.records.study import (
     View,
 )
 from data_shards.report_text.report import parse_report, report_of_sections
-from data_shards.sources.base import SourceConfig, StudyRef, drop_study
+from data_shards.sources.base import SourceConfig, StudyRef
 from data_shards.sources.formats.report_archive import BadReportError, ReportArchive, find_reports
 from data_shards.sources.mimic_cxr_exceptions import (
     EXCEPTIONS,
@@ -110,31 +110,30 @@ class MimicCxrSource(TableSource):
         _ = self._reports, self._masks, self._phrase_boxes
         return super().list_studies()
 
-    def load_study(self, ref: StudyRef) -> Sample | DroppedSample:
+    def load_study(self, ref: StudyRef) -> Sample | str:
         """The study with report, labels, boxes and masks, or the reason it is left out."""
         if self.config.exceptions == "drop" and ref.study_id in EXCEPTIONS:
-            return drop_study(ref, "one of the 54 reports with hand-written rules")
+            return "one of the 54 reports with hand-written rules"
         if self.config.exclude_ms_cxr == "patients" and ref.patient_id in self._patients_of_ms_cxr:
-            return drop_study(ref, "patient of MS-CXR")
-        study = self.studies[ref.patient_id, ref.study_id]
+            return "patient of MS-CXR"
         images = tuple(
             image
-            for image in self.known_images(study)
+            for image in self.known_images(ref)
             if image.view in self.config.views and image.id not in self._held_out_images
         )
         if not images:
-            return drop_study(ref, "no image of a wanted view")
+            return "no image of a wanted view"
         if self.config.require_frontal and not any(i.view in FRONTAL_VIEWS for i in images):
-            return drop_study(ref, "no frontal image")
+            return "no frontal image"
         report = self._report(ref)
         if not isinstance(report, Report):
-            return drop_study(ref, report)
+            return report
         return Sample(
             patient_id=ref.patient_id,
             study_id=ref.study_id,
             images=images,
             report=report,
-            split=study.ref.split,
+            split=ref.split,
             labels=self._labels.of(ref),
             boxes=self._boxes(images),
             masks=tuple(
@@ -157,7 +156,7 @@ class MimicCxrSource(TableSource):
         """Images of an unknown view, and MS-CXR's where those are held out."""
         unknown = super().list_dropped_images()
         held_out = self._held_out_images - {image.key for image in unknown}
-        listed = {image.id for study in self.studies.values() for image in study.images}
+        listed = {image.image_id for images in self.studies.values() for image in images}
         dropped = (
             DroppedSample(key=image, reason="image of MS-CXR") for image in held_out & listed
         )
@@ -168,12 +167,13 @@ class MimicCxrSource(TableSource):
         if self.config.ms_cxr is None:
             return {}
         place = {
-            image.id: (study.ref.patient_id, study.ref.split)
-            for study in self.studies.values()
-            for image in study.images
-            if study.ref.split is not None
+            image.image_id: (ref.patient_id, ref.split)
+            for ref, images in self.studies.items()
+            for image in images
+            if ref.split is not None
         }
-        return {"ms_cxr_overlap.json": ms_cxr_overlap(self._phrase_boxes, place).to_json()}
+        overlap = ms_cxr_overlap(self._phrase_boxes, place)
+        return {"ms_cxr_overlap.json": json.dumps(overlap, indent=2) + "\n"}
 
     def _report(self, ref: StudyRef) -> Report | str:
         """The parsed report, or the reason to leave its study out."""
@@ -224,9 +224,9 @@ class MimicCxrSource(TableSource):
     @cached_property
     def _patients_of_ms_cxr(self) -> frozenset[str]:
         return frozenset(
-            study.ref.patient_id
-            for study in self.studies.values()
-            if any(image.id in self._phrase_boxes for image in study.images)
+            ref.patient_id
+            for ref, images in self.studies.items()
+            if any(image.image_id in self._phrase_boxes for image in images)
         )
 
     @cached_property

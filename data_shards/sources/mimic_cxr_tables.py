@@ -65,7 +65,7 @@ def image_rows(root: Path) -> Iterator[ImageRow]:
             raise InputError(f"{row.where}: image {image} has no line in the split table")
         path = f"{study_path(patient, study)}/{image}.jpg"
         position, split = row["ViewPosition"], split_of_image[image]
-        yield ImageRow(row, image, path, patient, study, position, split)
+        yield ImageRow(row.line, image, path, patient, study, position, split)
 
 
 def read_labels(root: Path) -> Labels:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from data_shards.errors import InputError
 from data_shards.records.manifest import DroppedSample
@@ -22,7 +22,6 @@ from data_shards.report_text.report import parse_plain_report, report_of_section
 from data_shards.sources.base import (
     Source,
     StudyRef,
-    drop_study,
     refuse_patients_in_two_splits,
 )
 from data_shards.sources.formats.tables import Row, table_sha256
@@ -40,13 +39,13 @@ _LABELS: dict[str, float | None] = {
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One image as a table lists it, and what its row says of the whole study.
+    """One image as a table lists it in `line`, and what that line says of the whole study.
 
     `path` starts from the source's `image_root`; `view` is as the table spells it. `texts` are the
     report's sections by name, or all of it as "report"; None where the table holds no reports.
     """
 
-    row: Row
+    line: int
     image_id: str
     path: str
     patient_id: str
@@ -56,25 +55,10 @@ class ImageRow:
     texts: Mapping[str, str] | None = None
     labels: Mapping[str, float | None] | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class ListedImage:
-    """An image of a study; `view` is None where it is none of the known."""
-
-    id: str
-    path: str
-    view: View | None
-
-
-@dataclass(frozen=True, slots=True)
-class ListedStudy:
-    """A study as its first row has it (in line `line`), and the images of all of its rows."""
-
-    ref: StudyRef
-    line: int
-    texts: Mapping[str, str] | None
-    labels: Mapping[str, float | None] | None
-    images: list[ListedImage] = field(default_factory=list)
+    @property
+    def of_study(self) -> tuple[Any, ...]:
+        """What all rows of a study must agree on."""
+        return self.split, self.texts, self.labels
 
 
 class TableSource(Source):
@@ -108,26 +92,26 @@ class TableSource(Source):
         differ in report, labels or split, an unknown view and an empty report (where the policy
         is to stop), and what `rows` refuses; also for a patient in two splits.
         """
-        refs = sorted(study.ref for study in self.studies.values())
+        refs = sorted(self.studies)
         refuse_patients_in_two_splits(refs, where=str(self.tables()[0]))
         return refs
 
-    def load_study(self, ref: StudyRef) -> Sample | DroppedSample:
+    def load_study(self, ref: StudyRef) -> Sample | str:
         """The study with its images in the order of their ids, or the reason it is left out."""
-        study = self.studies[ref.patient_id, ref.study_id]
-        images = self.known_images(study)
+        images = self.known_images(ref)
         if not images:
-            return drop_study(ref, "no image of a known view")
-        texts = {name: text for name, text in (study.texts or {}).items() if text}
+            return "no image of a known view"
+        first = self.studies[ref][0]
+        texts = {name: text for name, text in (first.texts or {}).items() if text}
         if not texts:
-            return drop_study(ref, "the report is empty")
+            return "the report is empty"
         return Sample(
             patient_id=ref.patient_id,
             study_id=ref.study_id,
             images=images,
             report=_parse(texts),
-            split=study.ref.split,
-            labels=dict(study.labels or {}),
+            split=ref.split,
+            labels=dict(first.labels or {}),
         )
 
     def fingerprint(self) -> str:
@@ -137,70 +121,67 @@ class TableSource(Source):
 
     def list_dropped_images(self) -> Sequence[DroppedSample]:
         """Images of an unknown view."""
-        every = (image for study in self.studies.values() for image in study.images)
-        unknown = sorted(image.id for image in every if image.view is None)
+        every = (image for images in self.studies.values() for image in images)
+        unknown = sorted(image.image_id for image in every if self._view(image) is None)
         return tuple(DroppedSample(key=image, reason="unknown view") for image in unknown)
 
-    def known_images(self, study: ListedStudy) -> tuple[SourceImage, ...]:
-        """The images of `study` whose view is known, in the order of their ids."""
+    def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
+        """The images of a study whose view is known, in the order of their ids."""
         return tuple(
-            SourceImage(image.id, self.image_root / image.path, image.view)
-            for image in sorted(study.images, key=lambda image: image.id)
-            if image.view is not None
+            SourceImage(image.image_id, self.image_root / image.path, view)
+            for image in sorted(self.studies[ref], key=lambda image: image.image_id)
+            if (view := self._view(image)) is not None
         )
 
     @cached_property
-    def studies(self) -> dict[tuple[str, str], ListedStudy]:
-        """The studies of all rows by patient and study id, read once a process."""
-        return self._grouped(self.rows())
-
-    def _grouped(self, rows: Iterable[ImageRow]) -> dict[tuple[str, str], ListedStudy]:
-        studies: dict[tuple[str, str], ListedStudy] = {}
+    def studies(self) -> dict[StudyRef, list[ImageRow]]:
+        """The rows of each study, read once a process."""
+        studies: dict[tuple[str, str], list[ImageRow]] = {}
         line_of_image: dict[str, int] = {}
-        first_of_id: dict[str, ListedStudy] = {}
-        for each in rows:
-            where, line = each.row.where, each.row.line
-            if line_of_image.setdefault(each.image_id, line) != line:
+        first_of_id: dict[str, ImageRow] = {}
+        for row in self.rows():
+            self._refuse_bad(row)
+            line = line_of_image.setdefault(row.image_id, row.line)
+            if line != row.line:
                 raise InputError(
-                    f"{where}: image {each.image_id} is also in line "
-                    f"{line_of_image[each.image_id]}: duplicate ids: remove one{self.narrowed_by}"
+                    f"{self._where(row)}: image {row.image_id} is also in line {line}: duplicate "
+                    f"ids: remove one{self.narrowed_by}"
                 )
-            self._refuse_empty_report(each)
-            ref = StudyRef(each.patient_id, each.study_id, each.split)
-            found = ListedStudy(ref, line, each.texts, each.labels)
-            study = studies.setdefault((each.patient_id, each.study_id), found)
-            if (study.ref, study.texts, study.labels) != (ref, each.texts, each.labels):
+            rows = studies.setdefault((row.patient_id, row.study_id), [])
+            rows.append(row)
+            if rows[0].of_study != row.of_study:
                 raise InputError(
-                    f"{where}: study {each.study_id} of patient {each.patient_id} has another "
-                    f"report, split or label than in line {study.line}: give it an id of its own "
-                    "or make them equal"
+                    f"{self._where(row)}: study {row.study_id} of patient {row.patient_id} has "
+                    f"another report, split or label than in line {rows[0].line}: give it an id of "
+                    "its own or make them equal"
                 )
-            first = first_of_id.setdefault(each.study_id, study)
-            if self.study_ids_are_unique and first is not study:
+            first = first_of_id.setdefault(row.study_id, row)
+            if self.study_ids_are_unique and first.patient_id != row.patient_id:
                 raise InputError(
-                    f"{where}: study {each.study_id} is of patient {each.patient_id}, and in line "
-                    f"{first.line} of patient {first.ref.patient_id}: correct one of them"
+                    f"{self._where(row)}: study {row.study_id} is of patient {row.patient_id}, and "
+                    f"in line {first.line} of patient {first.patient_id}: correct one of them"
                 )
-            study.images.append(ListedImage(each.image_id, each.path, self._view(each)))
-        return studies
+        return {StudyRef(*ids, rows[0].split): rows for ids, rows in studies.items()}
 
-    def _refuse_empty_report(self, each: ImageRow) -> None:
-        if each.texts is None or any(each.texts.values()) or self.config.bad_reports == "drop":
-            return
-        raise InputError(
-            f"{each.row.where}: image {each.image_id} has no report: add it or set "
-            "source.bad_reports=drop"
-        )
-
-    def _view(self, each: ImageRow) -> View | None:
-        view = self.views.get(" ".join(each.view.upper().split()))
-        if view is None and self.config.unknown_views == "stop":
+    def _refuse_bad(self, row: ImageRow) -> None:
+        if self.config.unknown_views == "stop" and self._view(row) is None:
             raise InputError(
-                f"{each.row.where}: image {each.image_id}: unknown view {each.view!r}: known are "
+                f"{self._where(row)}: image {row.image_id}: unknown view {row.view!r}: known are "
                 f"{', '.join(self.views)}: correct it{self.narrowed_by}, or set "
                 "source.unknown_views=drop"
             )
-        return view
+        empty = row.texts is not None and not any(row.texts.values())
+        if self.config.bad_reports == "stop" and empty:
+            raise InputError(
+                f"{self._where(row)}: image {row.image_id} has no report: add it or set "
+                "source.bad_reports=drop"
+            )
+
+    def _where(self, row: ImageRow) -> str:
+        return f"{self.tables()[0]}: line {row.line}"
+
+    def _view(self, row: ImageRow) -> View | None:
+        return self.views.get(" ".join(row.view.upper().split()))
 
 
 def split_in(row: Row, column: str) -> Split:

@@ -32,7 +32,6 @@ from data_shards.building.settings import ShardsConfig
 from data_shards.checking.verify import verify_shards
 from data_shards.errors import InputError
 from data_shards.profiles import validate
-from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Sample
 from data_shards.sources.base import Source
 from data_shards.sources.catalog import AnySourceConfig
@@ -102,7 +101,7 @@ def profile_of(
     return validate(ShardsConfig, values | changes, where="test")
 
 
-def read_all(source: Source) -> list[Sample | DroppedSample]:
+def read_all(source: Source) -> list[Sample | str]:
     """All that the builder asks of a source."""
     refs = source.list_studies()
     source.fingerprint()
