@@ -20,7 +20,6 @@ from data_shards.building.output_folder import (
 from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
-from data_shards.building.study_conversion import ImagePolicy
 from data_shards.building.summary import summarise
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
@@ -140,15 +139,7 @@ class _Build:
         todo = [shard for shard in shards if not _is_done(config.output, shard)]
         if todo:
             (config.output / MANIFEST_NAME).unlink(missing_ok=True)
-        policy = ImagePolicy(config.longest_side_px, config.jpeg_quality, config.bad_images)
-        context = ShardContext(
-            source=self.source,
-            source_name=config.source_name,
-            folder=config.output,
-            workplace=self.workplace,
-            plan_sha256=self.plan.sha256,
-            policy=policy,
-        )
+        context = ShardContext(config, self.source, self.plan.sha256, self.workplace)
         studies = sum(len(shard.studies) for shard in todo)
         with Progress("build", total=studies, unit="studies") as progress:
             map_in_processes(

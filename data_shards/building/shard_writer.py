@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_shards.building.plan import ShardPlan
+from data_shards.building.settings import ShardsConfig
 from data_shards.building.study_conversion import ConvertedStudy, ImagePolicy, convert_study
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import Tick
@@ -35,12 +36,10 @@ _Checksums = dict[str, int]
 class ShardContext:
     """What all shards of a build share. Unfinished files lie in `workplace`."""
 
+    config: ShardsConfig
     source: Source
-    source_name: str
-    folder: Path
-    workplace: Path
     plan_sha256: str
-    policy: ImagePolicy
+    workplace: Path
 
 
 def write_shard(context: ShardContext, plan: ShardPlan, tick: Tick) -> None:
@@ -49,7 +48,7 @@ def write_shard(context: ShardContext, plan: ShardPlan, tick: Tick) -> None:
     `tick` is called after each study. Raises InputError for bad input.
     """
     write_studies(
-        context.folder / plan.tar_name,
+        context.config.output / plan.tar_name,
         _converted(context, plan, tick),
         split=plan.split,
         plan_sha256=context.plan_sha256,
@@ -60,6 +59,8 @@ def write_shard(context: ShardContext, plan: ShardPlan, tick: Tick) -> None:
 def _converted(
     context: ShardContext, plan: ShardPlan, tick: Tick
 ) -> Iterator[ConvertedStudy | DroppedSample]:
+    config = context.config
+    policy = ImagePolicy(config.longest_side_px, config.jpeg_quality, config.bad_images)
     for key, ref in plan.studies:
         sample = context.source.load_study(ref)
         if isinstance(sample, str):
@@ -67,11 +68,11 @@ def _converted(
         else:
             yield convert_study(
                 sample,
-                context.policy,
+                policy,
                 key=key,
                 split=plan.split,
-                source=context.source_name,
-                licence=context.source.config.licence,
+                source=config.source_name,
+                licence=config.source.licence,
             )
         tick()
 
