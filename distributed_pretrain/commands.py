@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_shards.command_line import DONE, Command
+from distributed_pretrain.downstream import settings as downstream
 from distributed_pretrain.evaluation.settings import (
     EvaluateConfig,
     figures_of_evaluation,
@@ -39,6 +40,12 @@ def _evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
     from distributed_pretrain.evaluation.evaluate import run_evaluate
 
     return run_evaluate(run_folder, overrides)
+
+
+def _downstream(profile: Path, overrides: Sequence[str]) -> int:
+    from distributed_pretrain.downstream.run import run_downstream
+
+    return run_downstream(profile, overrides)
 
 
 def _compare(profile: Path, overrides: Sequence[str]) -> int:
@@ -88,6 +95,17 @@ COMMANDS = (
         check=refuse_missing_run,
         figures=figures_of_evaluation,
         run=_evaluate,
+    ),
+    Command(
+        "downstream",
+        help="train a head on an encoder, and judge it",
+        settings=downstream.DownstreamConfig,
+        folder="run_folder",
+        goes_on_by="steps",
+        ranks="any",
+        check=downstream.refuse_what_cannot_start,
+        figures=downstream.figures_of_task,
+        run=_downstream,
     ),
     Command(
         "compare",

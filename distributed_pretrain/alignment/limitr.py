@@ -27,7 +27,8 @@ from distributed_pretrain.alignment.pairwise.limitr_attention import (
     SHARPNESS,
     attention_logits,
 )
-from distributed_pretrain.alignment.pairwise.limitr_pairs import PairWork, pair_logits
+from distributed_pretrain.alignment.pairwise.limitr_inputs import PairWork
+from distributed_pretrain.alignment.pairwise.limitr_pairs import pair_logits
 from distributed_pretrain.alignment.pairwise.memory import Scratch
 from distributed_pretrain.alignment.pairwise.products import (
     inverse_lengths,

@@ -36,17 +36,20 @@ def embed(
         rows = len(each.keys)
         wanted = torch.arange(rows, device=each.sample_mask.device) < left
         batch = replace(each, sample_mask=each.sample_mask & wanted)
-        feature_map = method.feature_map(batch.images)
-        if features_only or not isinstance(method, ImageTextMethod):
-            yield batch, FeatureOutputs(sample_mask=batch.sample_mask, feature_map=feature_map)
-        else:
-            outputs = ImageTextFeatureOutputs(
-                sample_mask=batch.sample_mask,
-                feature_map=feature_map,
-                images=method.embed_images(batch),
-                reports=method.embed_reports(batch.report),
-            )
-            yield batch, outputs
+        yield batch, outputs_of(method, batch, features_only=features_only)
         left -= rows
         if left <= 0:
             return
+
+
+def outputs_of(method: Method, batch: Batch, *, features_only: bool = False) -> FeatureOutputs:
+    """What an evaluation reads of one batch."""
+    feature_map = method.feature_map(batch.images)
+    if features_only or not isinstance(method, ImageTextMethod):
+        return FeatureOutputs(sample_mask=batch.sample_mask, feature_map=feature_map)
+    return ImageTextFeatureOutputs(
+        sample_mask=batch.sample_mask,
+        feature_map=feature_map,
+        images=method.embed_images(batch),
+        reports=method.embed_reports(batch.report),
+    )

@@ -19,16 +19,12 @@ from data_shards.files.atomic import write_text_atomically
 from data_shards.profiles import parse_overrides, validate
 from data_shards.records.study import Split, StudyRecord
 from distributed_pretrain.data.loader import EvaluationLoader
-from distributed_pretrain.data.report_tokenizer import ReportTokenizer
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.evaluation.embed import embed
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.measures.base import Context, LearningMeasure, Measure, make_measures
 from distributed_pretrain.measures.catalog import EVALUATION
-from distributed_pretrain.methods.objective import Method
-from distributed_pretrain.pretrain.build import build_method, tokenizer_of
-from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.checkpoint import load_weights
+from distributed_pretrain.pretrain.trained import TrainedMethod, load_method
 from distributed_pretrain.run_folder.folder import RunFolder
 
 MeasureT = TypeVar("MeasureT", bound=Measure)
@@ -70,37 +66,31 @@ def evaluate_run(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("evaluate runs in one process: start it without accelerate launch")
-    folder = RunFolder(run_folder)
-    run = folder.read_config(PretrainConfig)
-    tokenizer = tokenizer_of(run, folder)
-    torch.manual_seed(run.seed)
-    method = build_method(run, tokenizer)
-    if config.checkpoint != "untrained":
-        method.load_state_dict(load_weights(folder.checkpoint(config.checkpoint)))
+    trained = load_method(run_folder, config.checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return _Evaluator(run, config, tokenizer, method.to(device).eval(), device).evaluate(more)
+    trained.method.to(device).eval()
+    return _Evaluator(trained, config, device).evaluate(more)
 
 
 @dataclass(frozen=True)
 class _Evaluator:
-    run: PretrainConfig
+    trained: TrainedMethod
     config: EvaluateConfig
-    tokenizer: ReportTokenizer
-    method: Method
     device: torch.device
 
     @torch.no_grad()
     def evaluate(self, more: tuple[type[Measure], ...]) -> Evaluation:
+        method = self.trained.method
         judged, labelled = self._loader(self.config.split), self._loader("train")
         measures = make_measures((*EVALUATION, *more), self._context(judged, labelled))
         learning = [each for each in measures if isinstance(each, LearningMeasure)]
         most = self.config.labelled_studies * self.config.labelled_subsets
-        with closing(embed(self.method, labelled, most=most, features_only=True)) as batches:
+        with closing(embed(method, labelled, most=most, features_only=True)) as batches:
             for batch, outputs in batches:
                 for each in learning:
                     each.learn(batch, outputs)
         samples = 0
-        for batch, outputs in embed(self.method, judged):
+        for batch, outputs in embed(method, judged):
             samples += int(batch.sample_mask.sum())
             for measure in measures:
                 measure.update(batch, outputs)
@@ -121,24 +111,24 @@ class _Evaluator:
             position = positions[record.split, record.key]
             return splits[record.split].read_member(position, member)
 
-        data = self.run.data
+        data = self.trained.config.data
         return Context(
-            objective=self.method,
+            objective=self.trained.method,
             device=self.device,
             text_policy=data.text_policy,
             labels=self.config.labels,
             crop_fraction=data.augmentation.evaluation_crop_fraction,
             labelled_studies=self.config.labelled_studies,
-            seed=self.run.seed,
+            seed=self.trained.config.seed,
             thorough=True,
-            encode=self.tokenizer.encode,
+            encode=self.trained.tokenizer.encode,
             read=read,
         )
 
     def _loader(self, split: Split) -> EvaluationLoader:
-        data = self.run.data
+        data = self.trained.config.data
         shards = ShardSplit.open(self.config.shards or data.shards, split, data.text_policy)
         # Embedding needs no labels, which other shards may not have, and no second view.
         views = "frontal" if data.views == "two_augmentations" else data.views
         data = data.model_copy(update={"labels": (), "views": views})
-        return EvaluationLoader(shards, self.tokenizer, data, device=self.device)
+        return EvaluationLoader(shards, self.trained.tokenizer, data, device=self.device)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt
 
-from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.study import Split
 from distributed_pretrain.run_folder.folder import RunFolder
@@ -37,8 +36,7 @@ class EvaluateConfig(Config):
 def refuse_missing_run(_: EvaluateConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for what would end a start in its first minute."""
     del ranks
-    if not RunFolder(folder).config.is_file():
-        raise InputError(f"{folder}: no run folder (it has no config.yaml)")
+    RunFolder(folder).refuse_missing()
 
 
 def figures_of_evaluation(config: EvaluateConfig, folder: Path) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -22,23 +21,6 @@ def area_under_roc(
     return torch.stack(
         [_area(scores[:, klass].double(), labels[:, klass]) for klass in range(labels.shape[1])]
     )
-
-
-def auroc_metrics(areas: Float[Tensor, " classes"], classes: Sequence[str]) -> dict[str, float]:
-    """`auroc_<class>` of the classes that have one, and their mean `auroc`; empty if none has."""
-    by_class = {
-        auroc_name(name): area
-        for name, area in zip(classes, areas.tolist(), strict=True)
-        if not math.isnan(area)
-    }
-    if not by_class:
-        return {}
-    return {"auroc": sum(by_class.values()) / len(by_class), **by_class}
-
-
-def auroc_name(label: str) -> str:
-    """The metric's name for a label: `Pleural Effusion` gives `auroc_pleural_effusion`."""
-    return f"auroc_{label.lower().replace(' ', '_')}"
 
 
 def _area(scores: Tensor, labels: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.measures.area_under_roc import area_under_roc, auroc_metrics, auroc_name
+from distributed_pretrain.measures.area_under_roc import area_under_roc
 from distributed_pretrain.measures.base import Context, Measure
 from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.methods.objective import LabelOutputs, Objective
+from distributed_pretrain.methods.labels import LabelOutputs
+from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.ranks import gather_rows
 
 AUROC = Metric("auroc", "AUROC", headline=True)
@@ -31,7 +32,7 @@ class Auroc(Measure):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """`auroc`, and one a label."""
-        return (AUROC, *(Metric(auroc_name(each), each) for each in self.context.labels))
+        return AUROC.of_each(self.context.labels)
 
     def update(self, batch: Batch, outputs: LabelOutputs) -> None:
         """Keep the predictions of all ranks, on the CPU."""
@@ -44,4 +45,4 @@ class Auroc(Measure):
         if not self._logits:
             return {}
         areas = area_under_roc(torch.cat(self._logits), torch.cat(self._labels))
-        return auroc_metrics(areas, self.context.labels)
+        return AUROC.mean_and_each(self.context.labels, areas.tolist())

@@ -15,7 +15,7 @@ from data_shards.errors import InputError
 from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.labels import label_values
-from distributed_pretrain.measures.area_under_roc import area_under_roc, auroc_metrics
+from distributed_pretrain.measures.area_under_roc import area_under_roc
 from distributed_pretrain.measures.base import (
     Context,
     FeatureOutputs,
@@ -40,6 +40,11 @@ class _Studies:
         self.features.append(maps.mean(dim=(2, 3)))
         self.records += real_records(batch)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those that any study has, sorted."""
+        return tuple(sorted({name for record in self.records for name in record.labels}))
+
     def as_set(self, classes: Sequence[str]) -> ClassificationSet:
         return ClassificationSet(torch.cat(self.features), label_matrix(self.records, classes))
 
@@ -57,7 +62,7 @@ class LinearAuroc(LearningMeasure):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """`linear_auroc`, and one a label."""
-        return (LINEAR_AUROC,)
+        return LINEAR_AUROC.of_each(self._classes)
 
     def learn(self, batch: Batch, outputs: FeatureOutputs) -> None:
         """Keep labelled features."""
@@ -69,23 +74,24 @@ class LinearAuroc(LearningMeasure):
 
     def compute(self) -> dict[str, float]:
         """The areas; empty without labels. Raises InputError for a label that nobody has."""
-        records = self._labelled.records
-        known = sorted({name for record in records for name in record.labels})
-        if unknown := [name for name in self.context.labels if name not in known]:
+        classes, known = self._classes, self._labelled.labels
+        if unknown := [name for name in classes if name not in known]:
             raise InputError(
-                f"evaluate: labels: {unknown[0]!r} is no label of the {len(records)} "
-                f"labelled studies: choose among {', '.join(known)}"
+                f"evaluate: labels: {unknown[0]!r} is no label of the "
+                f"{len(self._labelled.records)} labelled studies: choose among {', '.join(known)}"
             )
-        classes = self.context.labels or known
         if not classes:
             return {}
         training, test = self._labelled.as_set(classes), self._judged.as_set(classes)
         areas = [
             linear_auroc(ClassificationSet(training.features[rows], training.labels[rows]), test)
-            for rows in self.context.subsets(len(records))
+            for rows in self.context.subsets(len(training.features))
         ]
-        found = auroc_metrics(torch.stack(areas).mean(dim=0), classes)
-        return {f"linear_{name}": value for name, value in found.items()}
+        return LINEAR_AUROC.mean_and_each(classes, torch.stack(areas).mean(dim=0).tolist())
+
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        return self.context.labels or self._labelled.labels
 
 
 @dataclass(frozen=True)

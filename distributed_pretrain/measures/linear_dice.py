@@ -85,7 +85,7 @@ class LinearDice(LearningMeasure):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """`linear_dice`, and one a category."""
-        return (LINEAR_DICE,)
+        return LINEAR_DICE.of_each(self._labelled.classes)
 
     def learn(self, batch: Batch, outputs: FeatureOutputs) -> None:
         """Keep labelled maps and their masks."""
@@ -109,12 +109,7 @@ class LinearDice(LearningMeasure):
             )
             for rows in self.context.subsets(len(training.features))
         ]
-        dice = torch.stack(by_subset).mean(dim=0).tolist()
-        by_class = {
-            f"linear_dice_{name.lower().replace(' ', '_')}": value
-            for name, value in zip(classes, dice, strict=True)
-        }
-        return {"linear_dice": sum(dice) / len(dice), **by_class}
+        return LINEAR_DICE.mean_and_each(classes, torch.stack(by_subset).mean(dim=0).tolist())
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Unit = Literal["fraction", "number"]
@@ -33,6 +35,24 @@ class Metric:
         """The value with its unit."""
         shown = f"{self.scale * value:.{self.digits}f}"
         return f"{shown} %" if self.unit == "fraction" else shown
+
+    def of(self, klass: str) -> Metric:
+        """That of one class: of "Pleural Effusion", `auroc` is `auroc_pleural_effusion`."""
+        name = f"{self.name}_{klass.lower().replace(' ', '_')}"
+        return replace(self, name=name, title=klass, headline=False)
+
+    def of_each(self, classes: Iterable[str]) -> tuple[Metric, ...]:
+        """This one, which is their mean, and that of each class."""
+        return (self, *map(self.of, classes))
+
+    def mean_and_each(self, classes: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+        """By name: the mean over the classes that have one (NaN: none) and theirs; or nothing."""
+        each = {
+            self.of(klass).name: value
+            for klass, value in zip(classes, values, strict=True)
+            if not math.isnan(value)
+        }
+        return {self.name: sum(each.values()) / len(each), **each} if each else {}
 
     def improves(self, value: float, on: float, *, by: float = 0.0) -> bool:
         """Whether `value` is better than `on` by more than `by`."""

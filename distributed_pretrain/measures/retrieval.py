@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import torch
@@ -71,7 +72,14 @@ class Retrieval(Measure):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Recalls of both directions, their means, and the sum."""
-        return METRICS
+        if not self.context.thorough:
+            return METRICS
+        ways = {"ungrouped": "each report for itself", "chunks": "in chunks"}
+        return METRICS + tuple(
+            replace(each, name=f"{way}_{each.name}", title=f"{each.title}, {title}", headline=False)
+            for way, title in ways.items()
+            for each in METRICS
+        )
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep this rank's images and the reports of all ranks, on the CPU."""

@@ -25,14 +25,6 @@ class Outputs:
     sample_mask: Bool[Tensor, " batch"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelOutputs(Outputs):
-    """Of an objective that predicts labels (see `Batch.labels`)."""
-
-    logits: Float[Tensor, "batch classes"]
-    labels: Float[Tensor, "batch classes"]
-
-
 @dataclass(frozen=True)
 class Contrasted:
     """What the losses between samples compare.

@@ -131,9 +131,13 @@ class RunFolder:
 
     def read_config(self, kind: type[ConfigT]) -> ConfigT:
         """The config of the run. Raises InputError when there is none or it does not fit."""
+        self.refuse_missing()
+        return load_profile(kind, self.config)
+
+    def refuse_missing(self) -> None:
+        """Raise InputError where there is no run."""
         if not self.config.is_file():
             raise InputError(f"{self.config}: missing, so {self.path} is not a run folder")
-        return load_profile(kind, self.config)
 
     def discard(self) -> None:
         """Remove what a start left that was refused before its first step."""

@@ -21,11 +21,10 @@ def inject(faults: dict[str, Any]) -> None:
     `record`: a folder; each rank writes the keys of its batches to it.
     """
     from distributed_pretrain.batch import Batch
-    from distributed_pretrain.data.host_batch import HostBatch
     from distributed_pretrain.methods.lovt.method import Lovt, LovtOutputs
-    from distributed_pretrain.training.step import StepOutcome, Updater
+    from distributed_pretrain.training.step import StepOutcome, Stepper
 
-    forward, step = Lovt.forward, Updater.step
+    forward, step = Lovt.forward, Stepper.step
     bad_samples = frozenset(faults.get("bad_samples", ()))
     bad_batches = frozenset(faults.get("bad_batches", ()))
     poisoned = False
@@ -35,18 +34,18 @@ def inject(faults: dict[str, Any]) -> None:
         images = torch.where(bad[:, None, None, None], torch.nan, batch.images)
         return forward(self, replace(batch, images=images))
 
-    def faulty_step(self: Updater, state: Any, host: HostBatch, **options: Any) -> StepOutcome:
+    def faulty_step(self: Stepper, state: Any, batch: Batch, **options: Any) -> StepOutcome:
         nonlocal poisoned
         rank = self.engine.rank
-        poisoned = host.samples_consumed in bad_batches
+        poisoned = batch.samples_consumed in bad_batches
         if "record" in faults:
-            line = json.dumps({"consumed": host.samples_consumed, "keys": host.keys})
+            line = json.dumps({"consumed": batch.samples_consumed, "keys": batch.keys})
             with (Path(faults["record"]) / f"rank{rank}.jsonl").open("a") as file:
                 file.write(line + "\n")
         sent = faults.get("signal", {})
         if (sent.get("rank"), sent.get("step")) == (rank, state.step + 1):
             os.kill(os.getpid(), signal.Signals(sent["number"]))
-        return step(self, state, host, **options)
+        return step(self, state, batch, **options)
 
     Lovt.forward = faulty_forward  # type: ignore[method-assign]
-    Updater.step = faulty_step  # type: ignore[method-assign]
+    Stepper.step = faulty_step  # type: ignore[method-assign]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
+from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.sync_batch_norm import SyncBatchNorm2d
-from distributed_pretrain.models.projection import Projection
 from distributed_pretrain.ranks import sum_over_ranks
 
 # One worker: the ranks are started once for the whole file.

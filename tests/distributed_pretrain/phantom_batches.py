@@ -10,15 +10,12 @@ import torch
 from torch import Tensor
 
 from data_shards.profiles import validate
-from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.host_batch import HostBatch
+from distributed_pretrain.batch import Batch, SampleRows
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 
-CPU = torch.device("cpu")
 STUDIES = 24
 
 
@@ -44,7 +41,7 @@ def train(
     consumed: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> list[HostBatch]:
+) -> list[Batch]:
     loader = TrainingLoader(opened(data), tokenizer, data, seed=7, rank=rank, world_size=world_size)
     stream = loader.batches(consumed)
     taken = list(islice(stream, steps))
@@ -54,20 +51,21 @@ def train(
 
 def evaluate(
     data: DataConfig, tokenizer: SentenceTokenizer, *, rank: int = 0, world_size: int = 1
-) -> list[HostBatch]:
+) -> list[Batch]:
     loader = EvaluationLoader(opened(data), tokenizer, data, rank=rank, world_size=world_size)
     return list(loader.batches())
 
 
-def on_device(data: DataConfig, hosts: list[HostBatch], *, train: bool) -> list[Batch]:
-    transform = DeviceTransform.of(data, opened(data).manifest)
-    return [transform(host, CPU, train=train) for host in hosts]
-
-
-def tensors(batch: Batch) -> dict[str, Tensor]:
-    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    values |= {f.name: getattr(batch.report, f.name) for f in fields(batch.report)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+def tensors(rows: SampleRows) -> dict[str, Tensor]:
+    """Every tensor there is: `images`, `report.token_ids`, `lateral.mask`, ..."""
+    found: dict[str, Tensor] = {}
+    for field in fields(rows):
+        value = getattr(rows, field.name)
+        if isinstance(value, Tensor):
+            found[field.name] = value
+        elif isinstance(value, SampleRows):
+            found |= {f"{field.name}.{name}": each for name, each in tensors(value).items()}
+    return found
 
 
 def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.losses.multi_label import multi_label_loss
-from distributed_pretrain.methods.objective import Contrasted, LabelOutputs, Method
+from distributed_pretrain.methods.labels import LabelOutputs, known_labels, multi_label_term
+from distributed_pretrain.methods.objective import Contrasted, Method
 from distributed_pretrain.models.image_encoder import ImageEncoder
 
 
@@ -36,15 +35,9 @@ class Chexpert(Method):
         )
 
     def contrasted(self, outputs: LabelOutputs) -> Contrasted:
-        """Logits and labels: the mean is one over the known labels of the whole batch."""
-        # NaN (not mentioned) would look like an output that is not finite; -1 is unknown as well.
-        labels = torch.where(outputs.labels.isnan(), -1.0, outputs.labels)
-        return Contrasted(
-            rows={"logits": outputs.logits, "labels": labels, "sample_mask": outputs.sample_mask}
-        )
+        """Logits and labels."""
+        return known_labels(outputs)
 
     def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
         """`multi_label`, the mean over the known labels of all ranks."""
-        rows = contrasted.rows
-        term = multi_label_loss(rows["logits"], rows["labels"], sample_mask=rows["sample_mask"])
-        return {"multi_label": term}
+        return multi_label_term(contrasted)

@@ -1,12 +1,9 @@
 """Notices that a rank is gone, and ends the others with a line that names it.
 
 Collectives know too little: gloo's break at once without a rank's name, NCCL's wait for minutes.
-So a thread of every rank posts a heartbeat to a key-value store beside them and reads others'.
-Rank 0 watches all ranks, the others watch rank 0 and the verdict: with N ranks, N writes, N reads
-of two keys and one read of N keys an interval. A loss of rank 0 needs no deputy: all see it.
-
-The first verdict posted holds for all. Ranks leave with `GOES_ON` when one of
-them is lost (the same command goes on), and with the failing rank's status when one failed.
+So a thread of every rank posts a heartbeat to a key-value store beside them and reads others': with
+N ranks N writes, N reads of two keys and one read of N keys an interval. The first verdict posted
+holds for all: ranks leave with `GOES_ON` when one is lost, or with a failing rank's own status.
 """
 
 from __future__ import annotations
@@ -23,39 +20,35 @@ from types import TracebackType
 
 from distributed_pretrain.ranks import (
     STORE_ERRORS,
-    RankStore,
-    connect_to_store,
     is_communication_error,
     rank_zero_hosts_the_store,
     store_address,
 )
+from distributed_pretrain.training.faults.board import Board
 from distributed_pretrain.training.faults.heartbeats import Heartbeat, Peers, State
+from distributed_pretrain.training.faults.judgement import (
+    SUSPICIOUS_INTERVALS,
+    Breakage,
+    Judgement,
+)
 from distributed_pretrain.training.faults.peers import PeerError
 from distributed_pretrain.training.faults.verdicts import (
     Verdict,
     absence,
     failure,
     first_line_of,
-    silence,
-    standstill,
     unexplained,
     vanished_store,
 )
 
-# After a collective broke, so much silence is enough: the break is evidence by itself.
-SUSPICIOUS_INTERVALS = 3
 # Heartbeats start close to each other, since the process group's start was a meeting.
 START_SECONDS = 60.0
 # The main thread may close files and groups after a verdict; closing a group can hang in turn.
 UNWIND_SECONDS = 10.0
-VERDICT = "verdict"
 
 
 class Liveness:
-    """Use one a process, around everything after the process group's start; nothing with one rank.
-
-        with Liveness(rank=rank, world_size=world_size, timeout_seconds=20) as liveness:
-            liveness.at(step, "compute")
+    """A context, one a process, around all after the process group's start; idle with one rank.
 
     A rank without a heartbeat for `timeout_seconds` is lost. Launchers kill the other ranks of its
     node after 30 s: stay below. With `hang_timeout_seconds`, a run in which no rank changes its
@@ -80,10 +73,11 @@ class Liveness:
         self.world_size = world_size
         self.timeout_seconds = timeout_seconds
         self.interval_seconds = interval_seconds
-        self.hang_timeout_seconds = hang_timeout_seconds
-        self._suspicious_seconds = min(SUSPICIOUS_INTERVALS * interval_seconds, timeout_seconds)
-        self._watched = range(1, world_size) if rank == 0 else range(1)
+        self._start_seconds = max(START_SECONDS, timeout_seconds)
         self._peers = Peers()
+        self._judgement = Judgement(
+            self._peers, rank == 0, timeout_seconds, interval_seconds, hang_timeout_seconds
+        )
         # Seconds this process was awake: what passed while it was stopped is not others' silence.
         self._awake = 0.0
         self._store_answered = 0.0
@@ -91,7 +85,7 @@ class Liveness:
         self._moved = 0.0
         self._beats = 0
         self._state = State.RUNNING
-        self._breakage: tuple[str, float] | None = None  # its error, and when
+        self._breakage: Breakage | None = None
         self._proposal: Verdict | None = None
         self._verdict: Verdict | None = None
         self._kept_alive = 0
@@ -153,7 +147,7 @@ class Liveness:
         Without a silent or failed rank within `timeout_seconds`, the one furthest behind.
         """
         reason = f"the ranks' exchange broke ({first_line_of(error)})"
-        self._breakage = reason, self._awake
+        self._breakage = Breakage(reason, self._awake)
         self._state = State.BROKEN
         return self._agreed(unexplained(reason)).error()
 
@@ -193,80 +187,47 @@ class Liveness:
 
     def _beat(self) -> None:
         try:
-            store = connect_to_store(
-                rank=self.rank, ranks=self.world_size, timeout_seconds=START_SECONDS
-            )
-            store.compare_set(VERDICT, "", "")  # a read waits for a key that does not exist
+            board = Board.connect(self.rank, self.world_size, timeout_seconds=START_SECONDS)
             while not (self._decided.is_set() or self._closed.is_set()):
                 self._wake.clear()
-                self._exchange(store)
+                self._exchange(board)
                 if self._state is not State.FINISHED:
-                    self._judge(store)
+                    self._judge(board)
                 elif not self._is_needed():
                     return
                 self._wake.wait(self.interval_seconds)
             if self._decided.is_set():
-                self._let_others_read(store)
+                self._let_others_read(board)
         except STORE_ERRORS:
             self._judge_without_store(silent_seconds=None)
         self._others_know.set()
 
-    def _exchange(self, store: RankStore) -> None:
+    def _exchange(self, board: Board) -> None:
         """Post our heartbeat; read the verdict and, once all of them are there, the watched."""
         self._beats += 1
         own = replace(self._place, beat=self._beats, state=self._state)
-        store.set(_key(self.rank), own.to_json())
-        keys = [_key(rank) for rank in self._watched]
-        if not self._peers and not store.check(keys):
-            keys = []
-        verdict, *heartbeats = store.multi_get([VERDICT, *keys])
+        verdict, heard = board.exchange(own, wait_for_all=not self._peers)
         self._store_answered = self._awake
-        for heartbeat in heartbeats:
-            self._peers.hear(Heartbeat.from_json(heartbeat), self._awake)
-        if verdict and self._state is not State.FINISHED:
-            self._decide(Verdict.from_json(verdict))
+        for heartbeat in heard:
+            self._peers.hear(heartbeat, self._awake)
+        if verdict is not None and self._state is not State.FINISHED:
+            self._decide(verdict)
 
-    def _judge(self, store: RankStore) -> None:
-        proposal = self._proposal or self._absence(store) or self._silence() or self._standstill()
+    def _judge(self, board: Board) -> None:
+        proposal = self._proposal
+        if proposal is None and not self._peers and self._awake > self._start_seconds:
+            missing = board.missing()
+            proposal = absence(missing, self._awake) if missing else None
+        if proposal is None:
+            proposal = self._judgement.of(self._awake, self._place, self._moved, self._breakage)
         if proposal is not None:
-            # The first one posted is everybody's.
-            posted = store.compare_set(VERDICT, "", proposal.to_json())
-            self._decide(Verdict.from_json(posted))
+            self._decide(board.first_of(proposal))
 
-    def _absence(self, store: RankStore) -> Verdict | None:
-        if self._peers or self._awake < max(START_SECONDS, self.timeout_seconds):
-            return None
-        missing = [rank for rank in self._watched if not store.check([_key(rank)])]
-        return absence(missing, self._awake) if missing else None
-
-    def _silence(self) -> Verdict | None:
-        is_broken = self._breakage is not None or self._peers.broken
-        lost, seconds = self._peers.silent(
-            self._awake,
-            limit_seconds=self._suspicious_seconds if is_broken else self.timeout_seconds,
-            spread_seconds=self.interval_seconds,
-        )
-        return silence(lost, seconds) if lost else None
-
-    def _standstill(self) -> Verdict | None:
-        """A collective broke though nobody is silent, or nobody moves on."""
-        behind, last_move = self._peers.furthest_behind(self._place, self._moved)
-        if self._breakage is not None:
-            reason, since = self._breakage
-            # Rank 0 sees all ranks, and judges first.
-            patience = self.timeout_seconds * (1 if self.rank == 0 else 2)
-            if self._awake - since > patience:
-                return standstill(reason, behind)
-        still, hang = self._awake - last_move, self.hang_timeout_seconds
-        if self.rank == 0 and self._peers and hang is not None and still > hang:
-            return standstill(f"no rank moved on for {still:.0f} s", behind)
-        return None
-
-    def _let_others_read(self, store: RankStore) -> None:
+    def _let_others_read(self, board: Board) -> None:
         """Post that we leave; the rank that hosts the store stays until the others have read."""
         self._state = State.LEAVING
         for _ in range(2 * SUSPICIOUS_INTERVALS):
-            self._exchange(store)
+            self._exchange(board)
             if not self._is_needed():
                 break
             time.sleep(self.interval_seconds / 2)
@@ -275,7 +236,7 @@ class Liveness:
         """Whether the store would end with this process while another rank uses it."""
         is_host = self.rank == 0 and rank_zero_hosts_the_store()
         return is_host and self._peers.awaited(
-            self._awake, patience_seconds=self._suspicious_seconds
+            self._awake, patience_seconds=self._judgement.suspicious_seconds
         )
 
     # The watching thread: it never talks, so that a store that hangs is noticed too.
@@ -312,9 +273,9 @@ class Liveness:
         """Print the line where this rank is the one to; end the process if nothing else does."""
         verdict = self._verdict
         assert verdict is not None
-        if verdict.failure is None and self._speaks(verdict):
+        if verdict.failure is None and verdict.is_told_by(self.rank):
             _say(verdict.line)
-        self._others_know.wait(2 * self._suspicious_seconds)
+        self._others_know.wait(2 * self._judgement.suspicious_seconds)
         self._told.set()
         leaves = self._main_leaves.wait(self.interval_seconds)
         now = time.monotonic()
@@ -327,21 +288,11 @@ class Liveness:
             _say(f"error: {verdict.line}")  # before the main thread could
         os._exit(verdict.exit_status)
 
-    def _speaks(self, verdict: Verdict) -> bool:
-        """Rank 0 tells the user; where its process or node is gone, rank 1 and one of each node."""
-        if verdict.rank != 0:
-            return self.rank == 0
-        return self.rank == 1 or (self.rank > 1 and os.environ.get("LOCAL_RANK") == "0")
-
     def _decide(self, verdict: Verdict) -> None:
         with self._lock:
             if self._verdict is None:
                 self._verdict = verdict
                 self._decided.set()
-
-
-def _key(rank: int) -> str:
-    return f"rank/{rank}"
 
 
 def _say(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -40,6 +41,12 @@ class Verdict:
         """What the ranks raise that are not its cause."""
         kind = RankLostError if self.failure is None else RankFailedError
         return kind(self.line, self.exit_status)
+
+    def is_told_by(self, rank: int) -> bool:
+        """Whether `rank` tells the user: rank 0, or without it rank 1 and one of each node."""
+        if self.rank != 0:
+            return rank == 0
+        return rank == 1 or (rank > 1 and os.environ.get("LOCAL_RANK") == "0")
 
     def is_echoed_by(self, error: BaseException) -> bool:
         """Whether `error`, of another rank, tells nothing new."""

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize, pad
+from torch.nn.functional import cross_entropy, normalize
 
 from data_shards.errors import InputError
-from data_shards.profiles import load_profile, validate
-from distributed_pretrain.batch import Batch
+from data_shards.profiles import load_profile
 from distributed_pretrain.losses.token_alignment import clipped_weights
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
-from distributed_pretrain.methods.mgca.method import Mgca, MgcaConfig, build_mgca
-from distributed_pretrain.methods.objective import ImageEmbeddings, ReportEmbeddings
+from distributed_pretrain.methods.image_text import ImageEmbeddings, ReportEmbeddings
+from distributed_pretrain.methods.mgca.method import Mgca
+from distributed_pretrain.methods.mgca.settings import MgcaConfig
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.image_tokens import encode_image_tokens, region_channels
 from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
@@ -22,38 +22,20 @@ from distributed_pretrain.models.report_encoder import new_report_encoder
 from distributed_pretrain.models.trunks.resnet import ResNetTrunk
 from distributed_pretrain.models.trunks.vision_transformer import VisionTransformerTrunk
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from tests.distributed_pretrain.tiny_methods import (
-    PROFILES,
-    VOCABULARY_SIZE,
-    random_batch,
-    tiny_profile,
-)
+from tests.tiny.batches import random_batch, with_padded_reports
+from tests.tiny.methods import PROFILES, SIZES, tiny_profile, tiny_settings
+from tests.tiny.sizes import VOCABULARY_SIZE
 
 BATCH = random_batch(tiny_profile("phantom_mgca"), 6)
-TINY: dict[str, Any] = {
-    "image_encoder": {"backbone": "resnet18", "weights": None, "width": 0.125},
-    "report_encoder": {
-        "name": "new",
-        "hidden_size": 32,
-        "layers": 2,
-        "heads": 2,
-        "intermediate_size": 64,
-        "dropout": 0.0,
-    },
-    "report_layers": None,
-    "embedding_dim": 16,
-    "projection_hidden_dim": 32,
-    "prototypes": 5,
-}
 
 
 def tiny_config(**changes: Any) -> MgcaConfig:
-    return validate(MgcaConfig, TINY | changes, where="test")
+    return tiny_settings(MgcaConfig, **{"report_layers": None} | changes)
 
 
 def tiny_mgca(**changes: Any) -> Mgca:
     torch.manual_seed(0)
-    return build_mgca(tiny_config(**changes), vocabulary_size=VOCABULARY_SIZE)
+    return tiny_config(**changes).build(SIZES)
 
 
 def mgca_with_vit() -> Mgca:
@@ -177,24 +159,9 @@ def test_words_are_sums_of_their_pieces_and_count_by_what_cls_pays_these() -> No
     torch.testing.assert_close(reports.local_weights[:1, :3], weights)
 
 
-def longer_reports(batch: Batch, tokens: int) -> Batch:
-    """The same reports with further padding."""
-    report = batch.report
-    return replace(
-        batch,
-        report=replace(
-            report,
-            token_ids=pad(report.token_ids, (0, tokens), value=7),
-            token_mask=pad(report.token_mask, (0, tokens), value=False),
-            sentence_index=pad(report.sentence_index, (0, tokens), value=-1),
-            word_index=pad(report.word_index, (0, tokens), value=-1),
-        ),
-    )
-
-
 def test_padded_words_change_nothing() -> None:
     states = []
-    for batch in (BATCH, longer_reports(BATCH, 5)):
+    for batch in (BATCH, with_padded_reports(BATCH, tokens=5)):
         model = tiny_mgca().double()
         terms = model.loss(model(replace(batch, images=batch.images.double())))
         terms["total"].backward()

@@ -1,0 +1,22 @@
+"""Classification by fine-tuning: a layer on features that are trained with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distributed_pretrain.downstream.protocols.base import ProtocolConfig
+
+if TYPE_CHECKING:
+    from distributed_pretrain.methods.objective import Method, Objective
+
+
+class FinetuneConfig(ProtocolConfig):
+    """The image encoder is trained too; `data.labels` names what is told."""
+
+    name: Literal["finetune"] = "finetune"
+
+    def build(self, encoder: Method, *, classes: int) -> Objective:
+        """The head with its encoder."""
+        from distributed_pretrain.downstream.heads.labels import LabelHead
+
+        return LabelHead(encoder, classes, frozen=False)

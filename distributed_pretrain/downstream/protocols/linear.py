@@ -1,0 +1,22 @@
+"""Linear classification: a layer on frozen features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from distributed_pretrain.downstream.protocols.base import ProtocolConfig
+
+if TYPE_CHECKING:
+    from distributed_pretrain.methods.objective import Method, Objective
+
+
+class LinearConfig(ProtocolConfig):
+    """The encoder is frozen, its statistics too; `data.labels` names what is told."""
+
+    name: Literal["linear"] = "linear"
+
+    def build(self, encoder: Method, *, classes: int) -> Objective:
+        """The head."""
+        from distributed_pretrain.downstream.heads.labels import LabelHead
+
+        return LabelHead(encoder, classes, frozen=True)

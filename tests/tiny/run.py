@@ -1,0 +1,79 @@
+"""A tiny run that commands train in seconds, and the means to start them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data_shards.synthetic_shards import write_synthetic_shards
+from distributed_pretrain.methods.lovt.settings import LovtConfig
+from tests.paths import ROOT
+from tests.tiny.sizes import HEADS, IMAGE_ENCODER, IMAGE_SIZE_PX, REPORT_ENCODER
+
+TINY_RUN: dict[str, Any] = {
+    "vocabulary_size": 100,
+    "data": {"image_size_px": IMAGE_SIZE_PX, "global_batch": 8},
+    "method": {
+        "name": "lovt",
+        "image_encoder": IMAGE_ENCODER,
+        "report_encoder": REPORT_ENCODER,
+        **{name: size for name, size in HEADS.items() if name in LovtConfig.model_fields},
+    },
+    "optimizer": {"learning_rate": 3e-3},
+    "training": {
+        "max_steps": 40,
+        "validate_every_steps": 10,
+        "checkpoint_every_steps": 4,
+        "early_stopping": None,
+    },
+}
+
+
+class Command:
+    """Starts the project's commands as a user does, one thread each."""
+
+    def __call__(
+        self, *arguments: str | Path, launcher: tuple[str, ...] = (sys.executable,)
+    ) -> subprocess.Popen[str]:
+        """The process of `LAUNCHER -m distributed_pretrain ARGUMENTS`."""
+        return subprocess.Popen(
+            [*launcher, "-m", "distributed_pretrain", *map(str, arguments)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def complete(self, process: subprocess.Popen[str], status: int = 0) -> str:
+        """Wait for the end, check the exit status, and return what it said on stderr."""
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == status, errors
+        return errors
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    return Command()
+
+
+@pytest.fixture(scope="session")
+def tiny_profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trains on 60 studies and validates on 20; pass run_folder=... with it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_synthetic_shards(
+        folder / "shards",
+        studies={"train": 60, "validate": 20},
+        studies_a_shard=16,
+        longest_side_px=72,
+    )
+    data = {**TINY_RUN["data"], "shards": str(folder / "shards")}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY_RUN | {"data": data}))
+    return path
