@@ -17,7 +17,7 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from tests.tiny_run import Command
+    from tests.tiny.run import Command
 
 PATIENTS = 80
 IMAGES_A_PATIENT = 2
