@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import time
@@ -18,6 +17,7 @@ from torch import Tensor
 from data_shards.command_line import DONE, GOES_ON, split_dotted
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.json_lines import Line
+from data_shards.processes import available_cores
 from data_shards.profiles import load_profile, parse_overrides, validate
 from distributed_pretrain.evaluation.evaluate import Evaluation, evaluate_run
 from distributed_pretrain.evaluation.settings import EvaluateConfig
@@ -101,7 +101,7 @@ def _page(
         groundings=_groundings(untrained, trained),
         facts={
             "command": "make quickstart",
-            "hardware": f"{device}, {os.cpu_count()} CPU cores, {platform.machine()}",
+            "hardware": f"{device}, {available_cores()} CPU cores, {platform.machine()}",
             "time": f"{minutes:.1f} minutes",
             "training": f"{lines[-1]['step']} steps of {run.data.global_batch} pairs, "
             f"seed {run.seed}",

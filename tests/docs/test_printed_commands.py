@@ -20,8 +20,8 @@ from distributed_pretrain.experiments.grid.points import read_points
 from launch.__main__ import epilog, parsed
 from launch.invocation import PACKAGES, read_invocation
 from launch.settings import ClusterConfig
-from tests.tiny import run as tiny_run
 from tests.paths import ROOT
+from tests.tiny import run as tiny_run
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 

@@ -19,9 +19,9 @@ from typing import Protocol
 
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.errors import InputError
+from data_shards.processes import InterruptionFlag
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.progress import read_progress
-from distributed_pretrain.training.faults.interruption import InterruptionFlag
 
 CHECKOUT = Path(__file__).parents[3]
 SECONDS_BETWEEN_LOOKS = 0.5
