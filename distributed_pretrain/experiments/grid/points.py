@@ -54,10 +54,7 @@ def read_points(
     same name, a pattern that nothing matches, and braces without `parts`.
     """
     axes = [_axis(word) for word in words]
-    said_rows = [tuple(f"{key}={value}" for key, value in row.items()) for row in rows]
-    axes.append(
-        [(dict(row), said) for row, said in zip(rows, said_rows, strict=True)] or [({}, ())]
-    )
+    axes.append([(dict(row), tuple(map("=".join, row.items()))) for row in rows or [{}]])
     if any("{i}" in word for word in words) != (parts is not None):
         raise InputError("{i} and {n} in a command go with --parts N, and --parts with {i}/{n}")
     points: list[Point] = []
