@@ -34,7 +34,8 @@ from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
+from distributed_pretrain.data.tokenization import SentenceTokenizer
+from distributed_pretrain.data.tokenizer_training import train_wordpiece
 
 TARGET_RATIO = 8
 AIM_RATIO = 12

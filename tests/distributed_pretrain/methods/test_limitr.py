@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from distributed_pretrain.models.global_and_local import TwoLevelHeads, upsampled
+from distributed_pretrain.models.image_tokens import encode_image_tokens
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -15,9 +17,7 @@ from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
 from distributed_pretrain.losses.internal import internal_loss
 from distributed_pretrain.methods.limitr.method import Limitr, LimitrConfig, LimitrOutputs
 from distributed_pretrain.methods.objective import ImageEmbeddings
-from distributed_pretrain.models.global_and_local import TwoLevelHeads, upsampled
 from distributed_pretrain.models.image_encoder import make_image_encoder
-from distributed_pretrain.models.image_tokens import encode_image_tokens
 from distributed_pretrain.models.positions import grid_positions
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.distributed_pretrain.tiny_pairs import (
