@@ -1,0 +1,51 @@
+"""Methods that read regions, words or sentences, on encoders that are no BERT and no torchvision's.
+
+What a method promises besides is held for every profile by `test_every_method`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from distributed_pretrain.pretrain.settings import PretrainConfig
+from tests.distributed_pretrain.tiny_methods import random_batch, tiny_method, tiny_profile
+
+ENCODERS: dict[str, dict[str, dict[str, Any]]] = {
+    "modernbert": {"report_encoder": {"architecture": "modernbert"}},
+    "timm ResNet": {"image_encoder": {"backbone": "timm/test_resnet"}},
+    "timm ViT": {"image_encoder": {"backbone": "timm/test_vit"}},
+}
+PLAIN = {"width": 1.0, "last_stride": 2, "weights": None}
+
+
+def profile_with(encoder: str, method: str) -> PretrainConfig:
+    config = tiny_profile(f"{method}_a100")
+    values = config.method.model_dump()
+    for part, changes in ENCODERS[encoder].items():
+        values[part] |= (PLAIN if part == "image_encoder" else {}) | changes
+    if "upsample_px" in values:
+        values["upsample_px"] = None
+    return PretrainConfig.model_validate(config.model_dump() | {"method": values})
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("method", ["lovt", "gloria", "limitr", "mgca"])
+def test_twenty_steps_lower_the_loss_and_reach_every_parameter(method: str, encoder: str) -> None:
+    config = profile_with(encoder, method)
+    model, batch = tiny_method(config).train(), random_batch(config, 6)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-3)
+    totals = []
+    for step in range(20):
+        torch.manual_seed(0)
+        model.start_step(epoch=step // 2)
+        total = model.loss(model(batch))["total"]
+        optimizer.zero_grad()
+        total.backward()
+        assert [n for n, p in trained.items() if p.grad is None] == []
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < totals[0] - 0.05 * abs(totals[0])
