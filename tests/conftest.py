@@ -22,4 +22,4 @@ install_import_hook(
 )
 
 # After the hook: it imports the packages that are to be checked.
-pytest_plugins = ["tests.tiny_run"]
+pytest_plugins = ["tests.tiny.run"]

@@ -12,11 +12,13 @@ from torch import Tensor
 from distributed_pretrain import ranks as collectives
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.lovt.method import Lovt
-from distributed_pretrain.pretrain.build import build_optimizer
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
-from tests.distributed_pretrain.tiny_lovt import tiny_batch, tiny_lovt
+from tests.tiny.batches import pairs_of_sentences
+from tests.tiny.methods import tiny_lovt
+from tests.tiny.sizes import IMAGE_ENCODER
 
 GLOBAL_BATCH = 12
 SENTENCES = (3, 1, 2, 3, 1, 2, 1, 1, 3, 3, 2, 1)
@@ -43,13 +45,7 @@ class Case:
 
 
 GROUP_NORMS: dict[str, Any] = {
-    "image_encoder": {
-        "backbone": "resnet18",
-        "weights": None,
-        "width": 0.125,
-        "last_stride": 1,
-        "norm": "group",
-    },
+    "image_encoder": IMAGE_ENCODER | {"last_stride": 1, "norm": "group"},
     "projection_norm": "group",
 }
 SYNC_NORMS: dict[str, Any] = {
@@ -131,7 +127,7 @@ def full_gradients(method: Lovt) -> dict[str, Tensor]:
 
 def global_batch(step: int, *, float64: bool) -> Batch:
     """Twelve pairs with one to three sentences; other images each step."""
-    batch = tiny_batch(SENTENCES)
+    batch = pairs_of_sentences(*SENTENCES)
     generator = torch.Generator().manual_seed(step)
     images = torch.randn(GLOBAL_BATCH, 1, 64, 64, generator=generator, dtype=torch.float64)
     return replace(batch, images=images if float64 else images.float())

@@ -10,16 +10,12 @@ from torch import Tensor
 
 from distributed_pretrain import ranks as collectives
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.pretrain.build import build_optimizer
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
-from tests.distributed_pretrain.tiny_methods import (
-    as_double,
-    random_batch,
-    tiny_method,
-    tiny_profile,
-)
+from tests.tiny.batches import as_double, random_batch
+from tests.tiny.methods import tiny_method, tiny_profile
 
 GLOBAL_BATCH = 12
 STEPS = 3
@@ -61,7 +57,7 @@ def run_method_case(case: MethodCase) -> Result:
         share = GLOBAL_BATCH // engine.world_size
         rows = slice(engine.rank * share, (engine.rank + 1) * share)
         batch = as_double(random_batch(config, GLOBAL_BATCH, seed=step)).rows(rows)
-        engine.method.start_step(epoch=step)
+        engine.objective.start_step(epoch=step)
         found = accumulate_gradients(
             engine, batch.split(case.micro_batches), exact=True, seed=step, measure_norms=False
         )
@@ -72,10 +68,10 @@ def run_method_case(case: MethodCase) -> Result:
             }
             results[f"gradients {step}"] = {
                 name: parameter.grad.clone()
-                for name, parameter in engine.method.named_parameters()
+                for name, parameter in engine.objective.named_parameters()
                 if parameter.grad is not None
             }
         engine.update(1e-4, clip_norm=None, norm=norm)
-        engine.method.after_update(progress=step / STEPS)
+        engine.objective.after_update(progress=step / STEPS)
     results["weights"] = {n: t.detach().clone() for n, t in engine.model_state().items()}
     return results

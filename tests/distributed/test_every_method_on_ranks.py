@@ -12,7 +12,7 @@ from tests.distributed.methods_on_ranks import (
     run_method_cases,
 )
 from tests.distributed.ranks import start_ranks
-from tests.distributed_pretrain.tiny_methods import PROFILES
+from tests.tiny.methods import PROFILES
 
 pytestmark = pytest.mark.xdist_group("methods_on_ranks")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distributed_pretrain.run_folder.metrics_log import is_timing, read_metrics
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics_log import is_timing
 from tests.distributed.ranks import start_command
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -38,7 +38,7 @@ def train(profile: Path, folder: Path, *overrides: str, **faults: Any) -> tuple[
 
 
 def decided(folder: Path, split: str = "train") -> list[dict[str, Any]]:
-    lines = read_metrics(folder / "run" / "metrics.jsonl")
+    lines = RunFolder(folder / "run").read_metrics()
     kept = [line for line in lines if line["split"] == split]
     return [{k: v for k, v in line.items() if not is_timing(k)} for line in kept]
 
@@ -58,7 +58,7 @@ def test_after_three_bad_batches_training_goes_back_and_on_with_the_next_samples
     # Step 5 is trained with the ninth batch: the fifth is left out with the bad ones.
     assert [line["skipped_steps"] for line in steps] == [0] * 4 + [3] * 10
     assert steps[4]["epoch"] == pytest.approx(9 * BATCH / 56)
-    skipped = map(json.loads, (tmp_path / "run" / "skipped.jsonl").read_text().splitlines())
+    skipped = RunFolder(tmp_path / "run").skipped.read()
     assert [line["samples_consumed"] for line in skipped] == bad
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
@@ -123,7 +123,7 @@ def test_steps_tell_their_gradients_by_term_and_how_busy_the_device_was(
 ) -> None:
     status, said = train(tiny_profile, tmp_path)
     assert status == 0, said
-    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    lines = RunFolder(tmp_path / "run").read_metrics()
     steps = {line["step"]: line for line in lines if line["split"] == "train"}
     terms = {f"gradient_norm_{name}" for name in ("global", "local_image", "local_report")}
     assert [step for step in steps if terms <= steps[step].keys()] == [5, 10]
@@ -132,5 +132,5 @@ def test_steps_tell_their_gradients_by_term_and_how_busy_the_device_was(
     busy = steps[5]["model_flops_per_second"]
     assert steps[5]["mfu"] == pytest.approx(busy / 0.1e12)
     assert steps[5]["slowest_data_wait_seconds"] >= 0
-    starts = map(json.loads, (tmp_path / "run" / "starts.jsonl").read_text().splitlines())
+    starts = RunFolder(tmp_path / "run").starts.read()
     assert [(start["step"], start["world_size"]) for start in starts] == [(0, 1)]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from distributed_pretrain.run_folder.metrics_log import is_timing, read_metrics
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics_log import is_timing
 from tests.distributed.ranks import Ranks, start_command
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -69,8 +70,20 @@ def recorded(folder: Path) -> dict[int, set[str]]:
 
 
 def decided(folder: Path) -> list[dict[str, Any]]:
-    lines = read_metrics(folder / "run" / "metrics.jsonl")
+    lines = RunFolder(folder / "run").read_metrics()
     return [{k: v for k, v in line.items() if not is_timing(k)} for line in lines]
+
+
+def assert_close(ours: Path, expected: Path) -> None:
+    for line, wanted in zip(decided(ours), decided(expected), strict=True):
+        assert line.keys() == wanted.keys()
+        for name, value in wanted.items():
+            if isinstance(value, str):
+                assert line[name] == value
+                continue
+            # A norm over all weights gathers the rounding that each CPU does in its own way.
+            relative = 3e-2 if name.startswith("gradient_norm") else 1e-3
+            assert line[name] == pytest.approx(value, rel=relative, abs=1e-4), (name, line)
 
 
 def test_a_run_goes_on_with_any_number_of_ranks(
@@ -85,9 +98,7 @@ def test_a_run_goes_on_with_any_number_of_ranks(
     start(tiny_profile, tmp_path, world_size=1).complete()
     assert recorded(tmp_path) == recorded(one_rank)
     assert len(recorded(tmp_path)) == STEPS
-    for ours, expected in zip(decided(tmp_path), decided(one_rank), strict=True):
-        assert ours.pop("split") == expected.pop("split")
-        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert_close(tmp_path, one_rank)
 
 
 def test_plain_accumulation_groups_the_same_samples_on_any_number_of_ranks(
@@ -98,9 +109,7 @@ def test_plain_accumulation_groups_the_same_samples_on_any_number_of_ranks(
         folder = tmp_path / str(world_size)
         run = start(tiny_profile, folder, *overrides, "training.max_steps=3", world_size=world_size)
         run.complete()
-    for ours, expected in zip(decided(tmp_path / "2"), decided(tmp_path / "1"), strict=True):
-        assert ours.pop("split") == expected.pop("split")
-        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert_close(tmp_path / "2", tmp_path / "1")
 
 
 def test_a_run_goes_on_with_another_accumulation(tiny_profile: Path, tmp_path: Path) -> None:
@@ -117,11 +126,7 @@ def test_a_run_goes_on_with_another_accumulation(tiny_profile: Path, tmp_path: P
         tiny_profile, tmp_path / "parts", "training.max_steps=6", parts, chunks, world_size=1
     )
     run.complete()
-    for ours, expected in zip(
-        decided(tmp_path / "parts"), decided(tmp_path / "whole"), strict=True
-    ):
-        assert ours.pop("split") == expected.pop("split")
-        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert_close(tmp_path / "parts", tmp_path / "whole")
 
 
 def test_a_non_finite_sample_on_one_rank_makes_all_skip_the_step(
@@ -130,7 +135,7 @@ def test_a_non_finite_sample_on_one_rank_makes_all_skip_the_step(
     second_batch = (one_rank / "keys" / "rank0.jsonl").read_text().splitlines()[1]
     bad = json.loads(second_batch)["keys"][20]
     start(tiny_profile, tmp_path, world_size=2, bad_samples=[bad]).complete()
-    first, *_ = map(json.loads, (tmp_path / "run" / "skipped.jsonl").read_text().splitlines())
+    first = min(RunFolder(tmp_path / "run").skipped.read(), key=lambda line: line["step"])
     assert (first["step"], first["rank"], first["keys"]) == (2, 1, [bad])
     assert "global" in first["not_finite"]
     steps = [line for line in decided(tmp_path) if line["split"] == "train"]

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 if TYPE_CHECKING:
-    from tests.tiny_run import Command
+    from tests.tiny.run import Command
 
 pytestmark = pytest.mark.xdist_group("ranks")
 

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.lovt.method import Lovt
-from distributed_pretrain.pretrain.build import build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.distributed.deepspeed_on_cpu import allow_cpu_ranks
-from tests.distributed_pretrain.tiny_lovt import tiny_batch, tiny_lovt
+from tests.tiny.batches import pairs_of_sentences
+from tests.tiny.methods import tiny_lovt
+from tests.tiny.sizes import IMAGE_ENCODER
 
 SENTENCES = (3, 1, 2, 3, 1, 2, 1, 3)
 LEARNING_RATE = 1e-3
@@ -25,7 +27,7 @@ CLIP_NORM = 0.5
 # but for rounding (those of biases before a norm).
 OPTIMIZER = OptimizerConfig(weight_decay=0.01, epsilon=1e-4)
 NORMS_BY_SAMPLE: dict[str, Any] = {
-    "image_encoder": {"backbone": "resnet18", "weights": None, "width": 0.125, "norm": "group"},
+    "image_encoder": IMAGE_ENCODER | {"norm": "group"},
     "projection_norm": "group",
 }
 
@@ -42,7 +44,7 @@ def global_batch(number: int) -> Batch:
     """Eight pairs; other images for each number."""
     generator = torch.Generator().manual_seed(number)
     images = torch.randn(len(SENTENCES), 1, 96, 96, generator=generator)
-    return replace(tiny_batch(SENTENCES), images=images)
+    return replace(pairs_of_sentences(*SENTENCES), images=images)
 
 
 class OneProcess:
@@ -94,7 +96,7 @@ def run_stage(stage: int, begun: dict[str, Any]) -> dict[str, Any]:
 
     rank.accumulate(2, measure_norms=stage < 3)
     seen["norm"] = engine.gradient_norm()
-    named = [(n, p) for n, p in engine.method.named_parameters() if p.requires_grad]
+    named = [(n, p) for n, p in engine.objective.named_parameters() if p.requires_grad]
     seen["gradients"] = {n: safe_get_full_grad(p).clone() for n, p in named}
     rank.update()
     rank.accumulate(7)
@@ -122,7 +124,7 @@ def run_stage(stage: int, begun: dict[str, Any]) -> dict[str, Any]:
 
     low = Rank(stage, precision="bf16")
     low.accumulate(0)
-    weight = low.engine.method.get_parameter("image_projection.expand.weight")
+    weight = low.engine.objective.get_parameter("image_projection.expand.weight")
     seen["bf16 gradient"] = safe_get_full_grad(weight).clone()
     seen["bf16 weights"] = {tensor.dtype for tensor in low.engine.model_state().values()}
     return seen
@@ -171,7 +173,7 @@ class Rank:
         """Gradients of a micro-batch that is not the last."""
         with self.engine.micro_batch(last=False):
             outputs = self.engine.forward(self.share(number))
-            self.engine.backward(self.engine.method.loss(outputs)["total"])
+            self.engine.backward(self.engine.objective.loss(outputs)["total"])
 
     def share(self, number: int) -> Batch:
         return global_batch(number).split(self.engine.world_size)[self.engine.rank]

@@ -1,6 +1,6 @@
 """Tiny runs of every method, recorded: what a change of the house must leave as it was.
 
-    python tests/golden/runs/record.py OUTPUT.json      # in the checkout whose code is to run
+    python tests/golden/record.py OUTPUT.json      # in the checkout whose code is to run
 
 It speaks to the project by its commands alone, so that it runs in an older checkout too: two
 recordings of one machine are equal to the last bit, but for timings.

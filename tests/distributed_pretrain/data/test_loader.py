@@ -12,12 +12,13 @@ from torch import Tensor
 from torchvision.io import decode_image
 
 from data_shards.errors import InputError
+from data_shards.files.json_lines import JsonLines
 from data_shards.records.manifest import read_shard_index
 from data_shards.synthetic_shards import write_synthetic_shards
-from distributed_pretrain.data.host_batch import HostBatch
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.quarantine import Quarantine
-from distributed_pretrain.data.sample import load_evaluation_sample
+from distributed_pretrain.data.sample import load_evaluation_sample, load_training_sample
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
@@ -66,7 +67,7 @@ def train(
     consumed: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> list[HostBatch]:
+) -> list[Batch]:
     split = opened(data)
     loader = TrainingLoader(split, tokenizer, data, seed=7, rank=rank, world_size=world_size)
     batches = loader.batches(consumed)
@@ -75,20 +76,15 @@ def train(
     return taken
 
 
-def assert_same(ours: Sequence[HostBatch], theirs: Sequence[HostBatch]) -> None:
+def assert_same(ours: Sequence[Batch], theirs: Sequence[Batch]) -> None:
     for one, other in zip(ours, theirs, strict=True):
         assert (one.keys, one.epoch, one.samples_consumed) == (
             other.keys,
             other.epoch,
             other.samples_consumed,
         )
-        ours_images, their_images = one.frontal, other.frontal
-        assert torch.equal(ours_images.pixels, their_images.pixels)
+        assert torch.equal(one.images, other.images)
         assert torch.equal(one.report.token_ids, other.report.token_ids)
-        assert ours_images.augmentation is not None
-        assert their_images.augmentation is not None
-        for name, values in vars(ours_images.augmentation).items():
-            assert torch.equal(values, getattr(their_images.augmentation, name)), name
 
 
 def damage(data: DataConfig, *positions: int, member: str = "image1.jpg") -> set[str]:
@@ -137,40 +133,36 @@ def test_the_shares_of_two_ranks_join_to_the_batch_of_one(
     shares = [train(data, tokenizer, steps=6, rank=r, world_size=2) for r in range(2)]
     for batch, first, second in zip(whole, *shares, strict=True):
         assert first.keys + second.keys == batch.keys
-        assert batch.frontal.augmentation is not None
-        parts = [share.frontal.augmentation for share in (first, second)]
-        angles = torch.cat([part.rotation_degrees for part in parts if part is not None])
-        assert torch.equal(angles, batch.frontal.augmentation.rotation_degrees)
+        # Sums of pixels in another order: a share is resized with other neighbours.
+        joined = torch.cat([first.images, second.images])
+        torch.testing.assert_close(joined, batch.images, atol=1e-5, rtol=0)
 
 
 def test_views_and_augmentation_change_from_epoch_to_epoch(
     data: DataConfig, tokenizer: SentenceTokenizer
 ) -> None:
-    seen: dict[str, set[tuple[float, int]]] = {}
+    seen: dict[str, list[Tensor]] = {}
     for batch in train(data, tokenizer, steps=15):
-        augmentation = batch.frontal.augmentation
-        assert augmentation is not None
-        for key, angle in zip(batch.keys, augmentation.rotation_degrees, strict=True):
-            seen.setdefault(key, set()).add((float(angle), batch.epoch))
-    assert all(len({angle for angle, _ in each}) == len(each) for each in seen.values())
+        for key, image in zip(batch.keys, batch.images, strict=True):
+            seen.setdefault(key, []).append(image)
+    assert max(map(len, seen.values())) == 3
+    for images in seen.values():
+        for number, image in enumerate(images):
+            assert not any(torch.equal(image, other) for other in images[:number])
 
 
-def test_training_draws_among_the_frontal_images_only(
-    data: DataConfig, tokenizer: SentenceTokenizer
-) -> None:
+def test_training_draws_among_the_frontal_images_only(data: DataConfig) -> None:
     plain = data.model_copy(update={"augmentation": AugmentationConfig(enabled=False)})
-    pictures: dict[str, set[int]] = {}
-    for batch in train(plain, tokenizer, steps=30):
-        assert batch.frontal.augmentation is None
-        totals = batch.frontal.pixels.sum((1, 2, 3)).tolist()
-        for key, total in zip(batch.keys, totals, strict=True):
-            pictures.setdefault(key, set()).add(total)
     split = opened(plain)
     for position in range(STUDIES):
         study = split.read(position)
         frontal = {int(_decoded(study.image_bytes(i)).sum()) for i in (1, 2)}
-        assert pictures[study.record.key] <= frontal
-    assert max(map(len, pictures.values())) == 2
+        drawn = set()
+        for epoch in range(8):
+            sample = load_training_sample(split, plain, seed=7, epoch=epoch, position=position)
+            assert sample.frontal.draw is None
+            drawn.add(int(sample.frontal.pixels.sum()))
+        assert drawn == frontal
 
 
 def _decoded(payload: bytes) -> Tensor:
@@ -186,7 +178,7 @@ def test_bad_samples_are_replaced_counted_and_named_once(
     path = tmp_path / "run" / "quarantine.jsonl"
 
     def quarantine() -> Quarantine:
-        return Quarantine(path, split="train", samples=STUDIES, max_bad_fraction=0.2)
+        return Quarantine(JsonLines(path), split="train", samples=STUDIES, max_bad_fraction=0.2)
 
     loader = TrainingLoader(opened(data), tokenizer, data, seed=7, quarantine=quarantine())
     stream = loader.batches()
@@ -248,11 +240,11 @@ def test_evaluation_sees_every_sample_once_in_file_order(
         EvaluationLoader(opened(data), tokenizer, data, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
+    assert load_evaluation_sample(opened(data), data, position=0).frontal.draw is None
     seen: list[str] = []
     for shares in zip(*(loader.batches() for loader in loaders), strict=True):
         assert len({len(share.keys) for share in shares}) == 1
         for share in shares:
-            assert share.frontal.augmentation is None
             rows = zip(share.keys, share.sample_mask.tolist(), strict=True)
             seen += [key for key, real in rows if real]
     assert seen == [f"train{i:06d}" for i in range(STUDIES)]

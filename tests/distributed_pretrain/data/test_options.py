@@ -18,7 +18,6 @@ from distributed_pretrain.data.tokenization import SentenceTokenizer
 from tests.distributed_pretrain.phantom_batches import (
     configured,
     evaluate,
-    on_device,
     opened,
     train,
 )
@@ -30,12 +29,11 @@ def test_labels_come_in_the_order_asked_for_with_nan_where_the_report_is_silent(
     phantom_shards: Path, small_tokenizer: SentenceTokenizer
 ) -> None:
     data = configured(phantom_shards, labels=LABELS)
-    hosts = train(data, small_tokenizer, steps=3)
     values = set()
-    for host, batch in zip(hosts, on_device(data, hosts, train=True), strict=True):
+    for batch in train(data, small_tokenizer, steps=3):
         assert batch.labels is not None
         assert batch.labels.dtype == torch.float32
-        for record, row in zip(host.records, batch.labels.tolist(), strict=True):
+        for record, row in zip(batch.records, batch.labels.tolist(), strict=True):
             stored = [record.labels[name] for name in LABELS]
             assert [None if math.isnan(value) else value for value in row] == stored
             values |= set(stored)
@@ -82,19 +80,17 @@ def test_one_sentence_is_any_of_the_report_and_evaluation_reads_all(
         assert counts.keys() == set(report)
         assert min(counts.values()) > 15
         assert load_evaluation_sample(split, data, position=position).sentences == report
-    for host in train(data, small_tokenizer, steps=2):
-        assert host.report.sentence_mask.shape[1] == 1
+    for batch in train(data, small_tokenizer, steps=2):
+        assert batch.report.sentence_mask.shape[1] == 1
 
 
 def test_half_normalisation_needs_no_statistics(
     phantom_shards: Path, small_tokenizer: SentenceTokenizer
 ) -> None:
     plain, half = configured(phantom_shards), configured(phantom_shards, normalisation="half")
-    hosts = evaluate(plain, small_tokenizer)
     manifest = opened(plain).manifest
-    for one, other in zip(
-        on_device(plain, hosts, train=False), on_device(half, hosts, train=False), strict=True
-    ):
+    ours, theirs = (evaluate(data, small_tokenizer) for data in (plain, half))
+    for one, other in zip(ours, theirs, strict=True):
         pixels = one.images * manifest.pixel_std + manifest.pixel_mean
         torch.testing.assert_close(other.images, (pixels - 0.5) / 0.5, atol=1e-5, rtol=0)
         assert other.images.min() == -1  # black

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from distributed_pretrain.run_folder.metrics_log import read_metrics
+from distributed_pretrain.run_folder.folder import RunFolder
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from tests.tiny_run import Command
+    from tests.tiny.run import Command
 
 PAIRS = ROOT.parent / "shared" / "data" / "covid_pairs"
 
@@ -44,7 +44,7 @@ def test_real_pairs_go_from_a_table_to_retrieval(command: Command, tmp_path: Pat
             *("training.max_steps=30", "training.validate_every_steps=15"),
         )
     )
-    lines = read_metrics(run / "metrics.jsonl")
+    lines = RunFolder(run).read_metrics()
     losses = [line["total"] for line in lines if line["split"] == "train"]
     assert sum(losses[-6:]) < 0.95 * sum(losses[:6])
     command.complete(command("evaluate", run, "checkpoint=last"))

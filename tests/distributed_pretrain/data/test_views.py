@@ -18,7 +18,6 @@ from tests.distributed_pretrain.phantom_batches import (
     assert_same,
     configured,
     evaluate,
-    on_device,
     opened,
     tensors,
     train,
@@ -37,12 +36,12 @@ def test_threads_and_resuming_change_no_field(
     phantom_shards: Path, small_tokenizer: SentenceTokenizer, asked: dict[str, object]
 ) -> None:
     data = configured(phantom_shards, **asked)
-    whole = on_device(data, train(data, small_tokenizer, steps=7), train=True)
+    whole = train(data, small_tokenizer, steps=7)
     slow = data.model_copy(update={"decode_threads": 1, "prefetch_batches": 1})
-    assert_same(on_device(data, train(slow, small_tokenizer, steps=7), train=True), whole)
+    assert_same(train(slow, small_tokenizer, steps=7), whole)
     for done in (1, 3, 5):
         rest = train(data, small_tokenizer, steps=7 - done, consumed=8 * done)
-        assert_same(on_device(data, rest, train=True), whole[done:])
+        assert_same(rest, whole[done:])
 
 
 @pytest.mark.parametrize("asked", [WITH_LATERALS, TWICE], ids=["laterals", "two augmentations"])
@@ -50,15 +49,12 @@ def test_the_shares_of_two_ranks_join_in_every_field(
     phantom_shards: Path, small_tokenizer: SentenceTokenizer, asked: dict[str, object]
 ) -> None:
     data = configured(phantom_shards, **asked)
-    whole = on_device(data, train(data, small_tokenizer, steps=4), train=True)
-    shares = [
-        on_device(data, train(data, small_tokenizer, steps=4, rank=r, world_size=2), train=True)
-        for r in range(2)
-    ]
+    whole = train(data, small_tokenizer, steps=4)
+    shares = [train(data, small_tokenizer, steps=4, rank=r, world_size=2) for r in range(2)]
     for batch, *parts in zip(whole, *shares, strict=True):
         pieces = [tensors(part) for part in parts]
         for name, value in tensors(batch).items():
-            if name not in vars(batch.report):  # padded to the longest report of a share
+            if not name.startswith("report."):  # padded to the longest report of a share
                 joined = torch.cat([piece[name] for piece in pieces])
                 # Sums of pixels in another order: a share is resized with other neighbours.
                 torch.testing.assert_close(joined, value, atol=1e-5, rtol=0, equal_nan=True)
@@ -71,19 +67,13 @@ def test_asking_for_more_leaves_the_frontal_images_as_they_were(
     plain, more = configured(phantom_shards), configured(phantom_shards, **asked)
     for training in (True, False):
         ours, theirs = (
-            on_device(
-                data,
-                train(data, small_tokenizer, steps=4)
-                if training
-                else evaluate(data, small_tokenizer),
-                train=training,
-            )
+            train(data, small_tokenizer, steps=4) if training else evaluate(data, small_tokenizer)
             for data in (plain, more)
         )
         for one, other in zip(ours, theirs, strict=True):
             assert one.keys == other.keys
             assert torch.equal(one.images, other.images)
-            assert one.lateral is one.second_view is one.view_to_image is one.labels is None
+            assert (one.lateral, one.second_view, one.labels) == (None, None, None)
 
 
 @pytest.mark.parametrize("asked", [WITH_LATERALS, TWICE], ids=["laterals", "two augmentations"])
@@ -96,9 +86,9 @@ def test_evaluation_on_five_ranks_shows_every_study_once_in_every_field(
     def studies(world_size: int) -> dict[str, dict[str, Tensor]]:
         found: dict[str, dict[str, Tensor]] = {}
         for rank in range(world_size):
-            hosts = evaluate(data, small_tokenizer, rank=rank, world_size=world_size)
-            for batch in on_device(data, hosts, train=False):
-                values = {k: v for k, v in tensors(batch).items() if k not in vars(batch.report)}
+            for batch in evaluate(data, small_tokenizer, rank=rank, world_size=world_size):
+                every = tensors(batch).items()
+                values = {name: each for name, each in every if not name.startswith("report.")}
                 for row, key in enumerate(batch.keys):
                     if batch.sample_mask[row]:
                         assert key not in found
@@ -122,15 +112,13 @@ def test_phantom_studies_have_laterals_but_not_all(
     split = opened(data)
     counts = [len(split.read(i).record.lateral_images()) for i in range(len(split))]
     assert Counter(counts).keys() == {0, 1}
-    hosts = train(data, small_tokenizer, steps=3)
-    for host, batch in zip(hosts, on_device(data, hosts, train=True), strict=True):
+    for batch in train(data, small_tokenizer, steps=3):
         assert batch.lateral is not None
-        assert batch.lateral_mask is not None
-        stored = [bool(record.lateral_images()) for record in host.records]
-        assert batch.lateral_mask.tolist() == stored
-        assert batch.lateral.shape == batch.images.shape
-        assert not batch.lateral[~batch.lateral_mask].any()
-        assert (batch.lateral[batch.lateral_mask].flatten(1).std(dim=1) > 0.05).all()
+        laterals, mask = batch.lateral.images, batch.lateral.mask
+        assert mask.tolist() == [bool(record.lateral_images()) for record in batch.records]
+        assert laterals.shape == batch.images.shape
+        assert not laterals[~mask].any()
+        assert (laterals[mask].flatten(1).std(dim=1) > 0.05).all()
 
 
 def test_evaluation_shows_the_lateral_as_it_is_stored(
@@ -138,9 +126,9 @@ def test_evaluation_shows_the_lateral_as_it_is_stored(
 ) -> None:
     data = configured(phantom_shards, views="frontal_lateral")
     split, row = opened(data), 0
-    for batch in on_device(data, evaluate(data, small_tokenizer), train=False):
+    for batch in evaluate(data, small_tokenizer):
         assert batch.lateral is not None
-        for lateral in batch.lateral:
+        for lateral in batch.lateral.images:
             sample = load_evaluation_sample(split, data, position=row)
             if sample.lateral is None:
                 assert not lateral.any()
@@ -165,29 +153,28 @@ def test_a_batch_without_any_lateral_is_all_masked(
         tmp_path, studies={"train": 8}, studies_a_shard=4, longest_side_px=40, views=("PA",)
     )
     data = configured(tmp_path, views="frontal_lateral")
-    (batch,) = on_device(data, train(data, small_tokenizer, steps=1), train=True)
+    (batch,) = train(data, small_tokenizer, steps=1)
     assert batch.lateral is not None
-    assert batch.lateral_mask is not None
-    assert not batch.lateral_mask.any()
-    assert batch.lateral.shape == batch.images.shape
-    assert not batch.lateral.any()
+    assert not batch.lateral.mask.any()
+    assert batch.lateral.images.shape == batch.images.shape
+    assert not batch.lateral.images.any()
 
 
 def test_a_lateral_is_flipped_with_its_frontal_and_otherwise_drawn_by_itself(
-    phantom_shards: Path, small_tokenizer: SentenceTokenizer
+    phantom_shards: Path,
 ) -> None:
-    flips = set()
-    for host in train(
-        configured(phantom_shards, views="frontal_lateral"), small_tokenizer, steps=3
-    ):
-        assert host.lateral is not None
-        frontal, lateral = host.frontal.augmentation, host.lateral.augmentation
+    data, flips = configured(phantom_shards, views="frontal_lateral"), set()
+    split = opened(data)
+    for position in range(len(split)):
+        sample = load_training_sample(split, data, seed=7, epoch=0, position=position)
+        if sample.lateral is None:
+            continue
+        frontal, lateral = sample.frontal.draw, sample.lateral.draw
         assert frontal is not None
         assert lateral is not None
-        assert torch.equal(lateral.flip, frontal.flip[host.lateral_mask])
-        flips |= set(lateral.flip.tolist())
-        turned = frontal.rotation_degrees[host.lateral_mask]
-        assert not (lateral.rotation_degrees == turned).any()
+        assert lateral.flip == frontal.flip
+        assert lateral.rotation_degrees != frontal.rotation_degrees
+        flips.add(lateral.flip)
     assert flips == {True, False}
 
 
@@ -203,9 +190,9 @@ def test_a_damaged_lateral_matters_only_where_laterals_are_read(
         file.write(b"\x13\x37")
     for views, replaced in (("frontal", 0), ("frontal_lateral", 1)):
         data = configured(tmp_path, views=views, max_bad_fraction=0.2)
-        (host,) = train(data, small_tokenizer, steps=1)
-        assert host.replaced == replaced
-        assert (entry.key in host.keys) == (not replaced)
+        (batch,) = train(data, small_tokenizer, steps=1)
+        assert batch.replaced == replaced
+        assert (entry.key in batch.keys) == (not replaced)
 
 
 def test_two_views_differ_and_change_from_epoch_to_epoch(
@@ -213,9 +200,9 @@ def test_two_views_differ_and_change_from_epoch_to_epoch(
 ) -> None:
     data = configured(phantom_shards, views="two_augmentations")
     seen: dict[str, list[Tensor]] = {}
-    for batch in on_device(data, train(data, small_tokenizer, steps=6), train=True):
+    for batch in train(data, small_tokenizer, steps=6):
         assert batch.second_view is not None
-        for key, *pair in zip(batch.keys, batch.images, batch.second_view, strict=True):
+        for key, *pair in zip(batch.keys, batch.images, batch.second_view.images, strict=True):
             seen.setdefault(key, []).extend(pair)
     assert {len(views) for views in seen.values()} == {4}
     for views in seen.values():
@@ -241,13 +228,13 @@ def test_evaluation_augments_the_second_view_only_and_always_alike(
     phantom_shards: Path, small_tokenizer: SentenceTokenizer
 ) -> None:
     data = configured(phantom_shards, views="two_augmentations")
-    first = on_device(data, evaluate(data, small_tokenizer), train=False)
-    assert_same(first, on_device(data, evaluate(data, small_tokenizer), train=False))
+    first = evaluate(data, small_tokenizer)
+    assert_same(first, evaluate(data, small_tokenizer))
     for batch in first:
-        assert batch.second_view is not None
-        assert batch.view_to_image is not None
-        assert ((batch.images - batch.second_view).abs().mean(dim=(1, 2, 3)) > 0.02).all()
-        assert torch.equal(batch.view_to_image[:, 0], torch.eye(2, 3).expand(8, 2, 3))
+        second = batch.second_view
+        assert second is not None
+        assert ((batch.images - second.images).abs().mean(dim=(1, 2, 3)) > 0.02).all()
+        assert torch.equal(second.view_to_image[:, 0], torch.eye(2, 3).expand(8, 2, 3))
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
@@ -262,11 +249,12 @@ def test_the_maps_of_two_views_lead_to_the_same_pixels(
     line = (torch.arange(64) + 0.5) / 64
     y, x = torch.meshgrid(line, line, indexing="ij")
     positions = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
-    hosts = train(data, small_tokenizer, steps=3) if training else evaluate(data, small_tokenizer)
-    for batch in on_device(data, hosts, train=training):
-        assert batch.second_view is not None
-        assert batch.view_to_image is not None
-        one, two = batch.view_to_image.unbind(1)
+    for batch in (
+        train(data, small_tokenizer, steps=3) if training else evaluate(data, small_tokenizer)
+    ):
+        second = batch.second_view
+        assert second is not None
+        one, two = second.view_to_image.unbind(1)
         in_image = two @ positions
         in_first = torch.linalg.solve(one[:, :, :2], in_image - one[:, :, 2:])
         sampled = torch.nn.functional.grid_sample(
@@ -275,6 +263,6 @@ def test_the_maps_of_two_views_lead_to_the_same_pixels(
         visible = ((in_first - 0.5).abs() < 0.45).all(1) & ((in_image - 0.5).abs() < 0.4).all(1)
         visible = visible.unflatten(1, (64, 64))[:, None]
         assert visible.float().mean() > 0.3
-        mapped = (sampled - batch.second_view)[visible].abs().mean()
-        unmapped = (batch.images - batch.second_view)[visible].abs().mean()
+        mapped = (sampled - second.images)[visible].abs().mean()
+        unmapped = (batch.images - second.images)[visible].abs().mean()
         assert mapped < 0.25 * unmapped

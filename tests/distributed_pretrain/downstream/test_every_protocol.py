@@ -22,13 +22,9 @@ from distributed_pretrain.methods.objective import Method, Objective
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
-from tests.distributed_pretrain.tiny_methods import (
-    random_batch,
-    tiny_method,
-    tiny_profile,
-    with_padded_samples,
-)
 from tests.paths import CONFIGS
+from tests.tiny.batches import random_batch, with_padded_samples
+from tests.tiny.methods import tiny_method, tiny_profile
 
 PROFILES = {path.stem: path for path in sorted((CONFIGS / "downstream").glob("*.yaml"))}
 LABELS = ("Atelectasis", "Edema")

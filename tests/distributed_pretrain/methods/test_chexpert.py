@@ -11,15 +11,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.methods.chexpert.method import Chexpert, ChexpertConfig, build_chexpert
-from distributed_pretrain.methods.objective import Contrasted, LabelOutputs
+from distributed_pretrain.methods.chexpert.method import Chexpert
+from distributed_pretrain.methods.chexpert.settings import ChexpertConfig
+from distributed_pretrain.methods.labels import LabelOutputs
+from distributed_pretrain.methods.objective import Contrasted
+from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from tests.distributed_pretrain.tiny_methods import (
-    PROFILES,
-    random_batch,
-    tiny_method,
-    tiny_profile,
-)
+from tests.tiny.batches import random_batch
+from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 PROFILE = tiny_profile("phantom_chexpert", norm="group")
 NAN = torch.nan
@@ -104,4 +103,4 @@ def test_a_label_that_is_not_mentioned_is_not_an_output_gone_wrong() -> None:
 
 def test_without_labels_it_is_refused_in_one_line() -> None:
     with pytest.raises(InputError, match=r"data\.labels=\[\]: method\.name=chexpert .*name them"):
-        build_chexpert(ChexpertConfig(), classes=0)
+        ChexpertConfig().build(Sizes(vocabulary=0, classes=0))

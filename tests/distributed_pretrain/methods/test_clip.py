@@ -3,17 +3,13 @@ from __future__ import annotations
 import torch
 
 from data_shards.profiles import load_profile
-from distributed_pretrain.methods.clip.method import ClipConfig
-from distributed_pretrain.methods.global_contrast import GlobalContrast
-from distributed_pretrain.methods.lovt.method import LovtConfig
+from distributed_pretrain.methods.clip.settings import ClipConfig
+from distributed_pretrain.methods.global_contrast.base import GlobalContrast
+from distributed_pretrain.methods.lovt.settings import LovtConfig
 from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from tests.distributed_pretrain.tiny_methods import (
-    PROFILES,
-    random_batch,
-    tiny_method,
-    tiny_profile,
-)
+from tests.tiny.batches import random_batch
+from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 BATCH = random_batch(tiny_profile("phantom_clip"), 5)
 

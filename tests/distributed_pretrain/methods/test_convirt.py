@@ -6,17 +6,13 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from data_shards.profiles import load_profile
-from distributed_pretrain.methods.convirt.method import ConvirtConfig
+from distributed_pretrain.methods.convirt.settings import ConvirtConfig
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
-from distributed_pretrain.methods.global_contrast import GlobalContrast
+from distributed_pretrain.methods.global_contrast.base import GlobalContrast
 from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from tests.distributed_pretrain.tiny_methods import (
-    PROFILES,
-    random_batch,
-    tiny_method,
-    tiny_profile,
-)
+from tests.tiny.batches import random_batch
+from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 
 def tiny_convirt() -> GlobalContrast:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,12 +9,24 @@ from torch.nn.functional import normalize
 
 from data_shards.profiles import load_profile
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
-from distributed_pretrain.methods.gloria.method import GloriaConfig
+from distributed_pretrain.methods.gloria.method import Gloria
+from distributed_pretrain.methods.gloria.settings import GloriaConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from tests.distributed_pretrain.tiny_pairs import batch_of, gradients_in_pieces, tiny_gloria
-from tests.paths import CONFIGS
+from tests.tiny.batches import pairs_of_words
+from tests.tiny.methods import PROFILES, SIZES, gradients_in_pieces, tiny_settings
+from tests.tiny.sizes import IMAGE_ENCODER
 
-PROFILES = CONFIGS / "pretrain"
+# Running statistics would tell micro-batches from the whole.
+SMALL: dict[str, Any] = {
+    "image_encoder": IMAGE_ENCODER | {"norm": "group"},
+    "upsample_px": None,
+    "last_layers": 2,
+}
+
+
+def tiny_gloria(**changes: Any) -> Gloria:
+    torch.manual_seed(0)
+    return tiny_settings(GloriaConfig, **SMALL | changes).build(SIZES).double()
 
 
 def seen_by_words(regions: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,7 +51,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 def test_the_profile_is_the_authors() -> None:
-    profile = load_profile(PretrainConfig, PROFILES / "gloria_a100.yaml")
+    profile = load_profile(PretrainConfig, PROFILES["gloria_a100"])
     assert profile.method == GloriaConfig()
     assert profile.data.sentences == "one"
     assert (profile.data.text_policy, profile.data.max_tokens) == ("gloria", 97)
@@ -47,7 +61,7 @@ def test_the_profile_is_the_authors() -> None:
 
 def test_the_terms_are_the_equations() -> None:
     model = tiny_gloria(global_weight=0.5, local_weight=2).eval()
-    outputs = model(batch_of(4))
+    outputs = model(pairs_of_words(4))
     terms = model.loss(outputs)
     images, reports = outputs.images, outputs.reports
     cosine = normalize(images.image, dim=1) @ normalize(reports.report, dim=1).T
@@ -66,7 +80,7 @@ def test_the_terms_are_the_equations() -> None:
 
 def test_retrieval_takes_the_word_that_fits_best() -> None:
     """As the authors' get_similarities: the mean of the cosine and 5 max_j cos(m_j, t_j)."""
-    model, batch = tiny_gloria().eval(), batch_of(5)
+    model, batch = tiny_gloria().eval(), pairs_of_words(5)
     images = model.embed_images(batch).rows(slice(0, 3))
     reports = model.embed_reports(batch.report)
     found = model.similarity(images, reports)
@@ -82,7 +96,7 @@ def test_retrieval_takes_the_word_that_fits_best() -> None:
 
 
 def test_a_phrase_s_heat_is_the_attention_of_its_words() -> None:
-    model, batch = tiny_gloria().eval(), batch_of(3)
+    model, batch = tiny_gloria().eval(), pairs_of_words(3)
     images, phrases = model.embed_images(batch), model.embed_reports(batch.report)
     heat = model.grounding_map(phrases, images)
     for i in range(3):
@@ -94,7 +108,7 @@ def test_a_phrase_s_heat_is_the_attention_of_its_words() -> None:
 
 @pytest.mark.parametrize("negatives", ["local", "global"])
 def test_micro_batches_do_not_change_the_loss_whichever_negatives_it_takes(negatives: str) -> None:
-    batch = batch_of(6)
+    batch = pairs_of_words(6)
     expected, found = (
         gradients_in_pieces(tiny_gloria(external_negatives=negatives), batch, pieces)
         for pieces in (1, 3)
@@ -106,6 +120,6 @@ def test_micro_batches_do_not_change_the_loss_whichever_negatives_it_takes(negat
 
 def test_a_single_pair_has_nothing_to_contrast() -> None:
     model = tiny_gloria()
-    terms = model.loss(model(batch_of(1)))
+    terms = model.loss(model(pairs_of_words(1)))
     assert terms["global"].item() == pytest.approx(0, abs=1e-9)
     assert terms["local"].item() == pytest.approx(0, abs=1e-9)

@@ -2,35 +2,41 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from distributed_pretrain.models.global_and_local import TwoLevelHeads, upsampled
-from distributed_pretrain.models.image_tokens import encode_image_tokens
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.batch import Batch
+from distributed_pretrain.batch import Batch, Lateral
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
 from distributed_pretrain.losses.internal import internal_loss
-from distributed_pretrain.methods.limitr.method import Limitr, LimitrConfig, LimitrOutputs
-from distributed_pretrain.methods.objective import ImageEmbeddings
-from distributed_pretrain.models.image_encoder import make_image_encoder
+from distributed_pretrain.methods.image_text import ImageEmbeddings
+from distributed_pretrain.methods.limitr.method import Limitr, LimitrOutputs
+from distributed_pretrain.methods.limitr.settings import LimitrConfig
+from distributed_pretrain.models.heads import TwoLevelHeads
+from distributed_pretrain.models.image_encoder import make_image_encoder, upsampled
 from distributed_pretrain.models.positions import grid_positions
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from tests.distributed_pretrain.tiny_pairs import (
-    DIM,
-    TINY,
-    batch_of,
-    gradients_in_pieces,
-    tiny_limitr,
-)
-from tests.paths import CONFIGS
+from tests.tiny.batches import pairs_of_words, with_padded_reports
+from tests.tiny.methods import PROFILES, SIZES, gradients_in_pieces, tiny_settings
+from tests.tiny.sizes import IMAGE_ENCODER, REPORT_ENCODER
 
-PROFILES = CONFIGS / "pretrain"
-SYNC = TINY["image_encoder"] | {"norm": "sync"}
+DIM = REPORT_ENCODER["hidden_size"]
+# Running statistics would tell micro-batches from the whole.
+SMALL: dict[str, Any] = {
+    "image_encoder": IMAGE_ENCODER | {"norm": "group"},
+    "upsample_px": None,
+    "last_layers": 2,
+}
+
+
+def tiny_limitr(**changes: Any) -> Limitr:
+    torch.manual_seed(0)
+    return tiny_settings(LimitrConfig, **SMALL | changes).build(SIZES).double()
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -50,7 +56,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 def test_the_profiles_are_the_papers_and_the_authors() -> None:
     paper, authors, cluster = (
-        load_profile(PretrainConfig, PROFILES / f"limitr_{name}.yaml")
+        load_profile(PretrainConfig, PROFILES[f"limitr_{name}"])
         for name in ("a100", "a100_authors", "2x8")
     )
     assert paper.method == LimitrConfig()
@@ -68,9 +74,7 @@ def test_the_paper_sees_361_regions_of_768_dimensions_in_each_view() -> None:
     with torch.device("meta"):
         encoder = make_image_encoder("resnet50")
         heads = TwoLevelHeads(encoder, 768)
-        image, regions = heads(
-            encode_image_tokens(encoder, upsampled(torch.zeros(2, 1, 224, 224), 299))
-        )
+        image, regions = heads(encoder.tokens(upsampled(torch.zeros(2, 1, 224, 224), 299)))
     assert image.shape == (2, 768)
     assert regions.shape == (2, 19, 19, 768)
     assert heads.region.weight.numel() == 1024 * 768
@@ -84,7 +88,7 @@ def test_the_terms_are_the_equations(variant: str, weights: str) -> None:
     changes = {"variant": variant, "internal_weights": weights, "internal_reduction": "sum"}
     factors = {"global_weight": 0.5, "external_weight": 2, "internal_weight": 3}
     model = tiny_limitr(**changes, **factors).eval()
-    outputs = model(batch_of(4, laterals=(True,) * 4))
+    outputs = model(pairs_of_words(4, laterals=(True,) * 4))
     terms = model.loss(outputs)
     images, reports = outputs.images, outputs.reports
     cosine = normalize(images.image, dim=1) @ normalize(reports.report, dim=1).T
@@ -116,14 +120,12 @@ def test_the_terms_are_the_equations(variant: str, weights: str) -> None:
 
 
 def test_an_image_is_the_mean_of_its_views() -> None:
-    model, batch = tiny_limitr().eval(), batch_of(3, laterals=(True, False, True))
+    model, batch = tiny_limitr().eval(), pairs_of_words(3, laterals=(True, False, True))
     images = model.embed_images(batch)
-    frontal, _ = model.heads(encode_image_tokens(model.image_encoder, batch.images))
+    frontal, _ = model.heads(model.image_encoder.tokens(batch.images))
     assert model.lateral_encoder is not None
     assert batch.lateral is not None
-    lateral, regions = model.lateral_heads(
-        encode_image_tokens(model.lateral_encoder, batch.lateral)
-    )
+    lateral, regions = model.lateral_heads(model.lateral_encoder.tokens(batch.lateral.images))
     torch.testing.assert_close(images.image[::2], (frontal + lateral)[::2] / 2)
     torch.testing.assert_close(images.image[1], frontal[1])
     expected = regions + grid_positions(3, 3, DIM)
@@ -150,15 +152,15 @@ def state_after(model: Limitr, batch: Batch) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("variant", ["paper", "authors"])
 def test_what_stands_where_a_lateral_is_missing_means_nothing(variant: str) -> None:
-    batch = batch_of(4, laterals=(True, False, True, False))
+    batch = pairs_of_words(4, laterals=(True, False, True, False))
     assert batch.lateral is not None
-    assert batch.lateral_mask is not None
-    nothing = torch.where(batch.lateral_mask[:, None, None, None], batch.lateral, math.nan)
+    images, mask = batch.lateral.images, batch.lateral.mask
+    nothing = torch.where(mask[:, None, None, None], images, math.nan)
     states = []
-    for lateral in (batch.lateral, nothing):
-        model = tiny_limitr(variant=variant, image_encoder=SYNC)
+    for pixels in (images, nothing):
+        model = tiny_limitr(variant=variant, image_encoder=IMAGE_ENCODER | {"norm": "sync"})
         torch.manual_seed(0)
-        states.append(state_after(model, replace(batch, lateral=lateral)))
+        states.append(state_after(model, replace(batch, lateral=Lateral(pixels, mask))))
     for name, expected in states[0].items():
         assert torch.equal(states[1][name], expected), name
 
@@ -169,9 +171,9 @@ def test_what_stands_where_a_lateral_is_missing_means_nothing(variant: str) -> N
 def test_without_any_lateral_its_tower_gets_zeros_and_keeps_its_statistics(
     variant: str, rows: int, norm: str
 ) -> None:
-    model = tiny_limitr(variant=variant, image_encoder=TINY["image_encoder"] | {"norm": norm})
+    model = tiny_limitr(variant=variant, image_encoder=IMAGE_ENCODER | {"norm": norm})
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    state = state_after(model.train(), batch_of(rows, laterals=(False,) * rows))
+    state = state_after(model.train(), pairs_of_words(rows, laterals=(False,) * rows))
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     for name in trained:
         gradient = state[f"gradient {name}"]
@@ -191,7 +193,7 @@ def test_without_any_lateral_its_tower_gets_zeros_and_keeps_its_statistics(
 
 def test_a_missing_lateral_is_masked_out_in_the_paper_and_dilutes_with_the_authors() -> None:
     """Without laterals the paper's model is the one for frontal views."""
-    batch = batch_of(4, laterals=(False,) * 4)
+    batch = pairs_of_words(4, laterals=(False,) * 4)
     for variant in ("paper", "authors"):
         both = tiny_limitr(variant=variant).eval()
         frontal = tiny_limitr(variant=variant, lateral=False).eval()
@@ -204,7 +206,7 @@ def test_a_missing_lateral_is_masked_out_in_the_paper_and_dilutes_with_the_autho
 
 
 def test_words_are_cls_and_the_sums_of_pieces_and_a_report_their_mean() -> None:
-    model, batch = tiny_limitr().eval(), batch_of(4)
+    model, batch = tiny_limitr().eval(), pairs_of_words(4)
     report = batch.report
     found = model.embed_reports(report)
     states = model.report_encoder.bert(
@@ -222,22 +224,8 @@ def test_words_are_cls_and_the_sums_of_pieces_and_a_report_their_mean() -> None:
 
 
 def test_padding_of_reports_changes_nothing() -> None:
-    batch = batch_of(4, laterals=(True, False, True, True))
-    report = batch.report
-
-    def padded(values: Tensor, filler: int) -> Tensor:
-        return torch.nn.functional.pad(values, (0, 3), value=filler)
-
-    longer = replace(
-        batch,
-        report=replace(
-            report,
-            token_ids=padded(report.token_ids, 7),
-            token_mask=padded(report.token_mask, False),
-            sentence_index=padded(report.sentence_index, -1),
-            word_index=padded(report.word_index, -1),
-        ),
-    )
+    batch = pairs_of_words(4, laterals=(True, False, True, True))
+    longer = with_padded_reports(batch, tokens=3)
     states = [state_after(tiny_limitr(), each) for each in (batch, longer)]
     for name, expected in states[0].items():
         torch.testing.assert_close(states[1][name], expected, rtol=1e-9, atol=1e-11, msg=name)
@@ -254,7 +242,10 @@ def regions_of(images: ImageEmbeddings, row: int) -> Tensor:
 
 
 def test_retrieval_takes_the_mean_of_the_global_cosine_and_both_sides() -> None:
-    model, batch = tiny_limitr().eval(), batch_of(5, laterals=(True, False, True, True, False))
+    model, batch = (
+        tiny_limitr().eval(),
+        pairs_of_words(5, laterals=(True, False, True, True, False)),
+    )
     images = model.embed_images(batch).rows(slice(0, 3))
     reports = model.embed_reports(batch.report)
     found = model.similarity(images, reports)
@@ -273,7 +264,7 @@ def test_retrieval_takes_the_mean_of_the_global_cosine_and_both_sides() -> None:
 
 
 def test_a_phrase_s_heat_is_the_attention_of_its_words_over_the_frontal_regions() -> None:
-    model, batch = tiny_limitr().eval(), batch_of(3, laterals=(True, False, True))
+    model, batch = tiny_limitr().eval(), pairs_of_words(3, laterals=(True, False, True))
     images, phrases = model.embed_images(batch), model.embed_reports(batch.report)
     heat = model.grounding_map(phrases, images)
     assert heat.shape == (3, 3, 3)
@@ -286,7 +277,7 @@ def test_a_phrase_s_heat_is_the_attention_of_its_words_over_the_frontal_regions(
 
 
 def test_words_carry_the_weights_that_the_aggregation_gives_them() -> None:
-    model, batch = tiny_limitr().eval(), batch_of(3, laterals=(True, False, True))
+    model, batch = tiny_limitr().eval(), pairs_of_words(3, laterals=(True, False, True))
     outputs: LimitrOutputs = model(batch)
     weights = outputs.reports.local_weights
     assert weights is not None
@@ -297,7 +288,7 @@ def test_words_carry_the_weights_that_the_aggregation_gives_them() -> None:
 @pytest.mark.parametrize("negatives", ["local", "global"])
 def test_micro_batches_do_not_change_the_loss_whichever_negatives_it_takes(negatives: str) -> None:
     """In one process "local" are all samples of the batch, whatever the accumulation."""
-    batch = batch_of(6, laterals=(True, False, False, False, True, True))
+    batch = pairs_of_words(6, laterals=(True, False, False, False, True, True))
     expected, found = (
         gradients_in_pieces(tiny_limitr(external_negatives=negatives), batch, pieces)
         for pieces in (1, 3)
@@ -309,7 +300,7 @@ def test_micro_batches_do_not_change_the_loss_whichever_negatives_it_takes(negat
 
 
 def test_positions_can_be_left_out_and_upsampling_makes_more_regions() -> None:
-    batch = batch_of(2, laterals=(True, True))
+    batch = pairs_of_words(2, laterals=(True, True))
     placed, plain = (tiny_limitr(position=switch).eval() for switch in (True, False))
     difference = placed.embed_images(batch).regions - plain.embed_images(batch).regions
     torch.testing.assert_close(difference, grid_positions(3, 3, DIM).expand(2, 3, 3, DIM))
@@ -330,7 +321,7 @@ def test_encoders_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="choose one of resnet18"):
         tiny_limitr(image_encoder=densenet, lateral=False)
     with pytest.raises(InputError, match="the report encoder has 2 layers: sum from 1 to 2"):
-        tiny_limitr(last_layers=4, lateral=False)(batch_of(2))
+        tiny_limitr(last_layers=4, lateral=False)(pairs_of_words(2))
     transformer = {"backbone": "vit_b_32", "weights": None, "norm": "sync"}
     with pytest.raises(InputError, match=r"method.upsample_px=299: .* 32 px: use 288, or null"):
         tiny_limitr(image_encoder=transformer, upsample_px=299, lateral=False)

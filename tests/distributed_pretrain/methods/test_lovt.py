@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,53 +11,20 @@ from transformers import BertConfig, BertModel
 
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.batch import Batch, ReportTokens
-from distributed_pretrain.methods.catalog import build_method
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
-from distributed_pretrain.methods.lovt.method import Lovt, LovtConfig
-from distributed_pretrain.methods.objective import ImageEmbeddings, ReportEmbeddings
-from tests.distributed_pretrain.tiny_lovt import (
-    VOCABULARY_SIZE,
-    tiny_batch,
-    tiny_config,
-    tiny_lovt,
-)
+from distributed_pretrain.methods.image_text import ImageEmbeddings, ReportEmbeddings
+from distributed_pretrain.methods.lovt.method import Lovt
+from distributed_pretrain.methods.lovt.settings import LovtConfig
+from distributed_pretrain.methods.settings import Sizes
+from tests.tiny.batches import pairs_of_sentences, with_padded_reports, with_padded_samples
+from tests.tiny.methods import tiny_lovt, tiny_settings
+from tests.tiny.sizes import VOCABULARY_SIZE
 
 
-def with_padded_samples(batch: Batch, rows: int) -> Batch:
-    """`batch` after `rows` samples that are not there: NaN images, reports without a token."""
-
-    def extend(values: Tensor, filler: float) -> Tensor:
-        return torch.cat([values.new_full((rows, *values.shape[1:]), filler), values])
-
-    report = batch.report
-    return Batch(
-        keys=("",) * rows + batch.keys,
-        images=extend(batch.images, math.nan),
-        report=ReportTokens(
-            token_ids=extend(report.token_ids, 0),
-            token_mask=extend(report.token_mask, False),
-            sentence_index=extend(report.sentence_index, -1),
-            sentence_mask=extend(report.sentence_mask, False),
-            word_index=extend(report.word_index, -1),
-        ),
-        sample_mask=extend(batch.sample_mask, False),
-    )
-
-
-def with_padded_sentences(batch: Batch, sentences: int, tokens: int) -> Batch:
-    pad = torch.nn.functional.pad
-    report = batch.report
-    return replace(
-        batch,
-        report=ReportTokens(
-            token_ids=pad(report.token_ids, (0, tokens), value=5),
-            token_mask=pad(report.token_mask, (0, tokens), value=False),
-            sentence_index=pad(report.sentence_index, (0, tokens), value=-1),
-            sentence_mask=pad(report.sentence_mask, (0, sentences), value=False),
-            word_index=pad(report.word_index, (0, tokens), value=-1),
-        ),
-    )
+def tiny_batch(sentence_counts: tuple[int, ...] = (3, 1, 2, 3, 1, 2)) -> Batch:
+    """Images of 3 x 3 regions."""
+    return pairs_of_sentences(*sentence_counts, image_size_px=96)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +86,7 @@ def state_after_one_step(model: Lovt, batch: Batch) -> dict[str, Tensor]:
 )
 def test_padded_samples_and_sentences_change_nothing(changes: dict[str, Any]) -> None:
     batch = tiny_batch()
-    padded = with_padded_samples(with_padded_sentences(batch, sentences=2, tokens=4), rows=3)
+    padded = with_padded_samples(with_padded_reports(batch, sentences=2, tokens=4), rows=3)
     states = [state_after_one_step(tiny_lovt(**changes).double(), each) for each in (batch, padded)]
     for name, expected in states[0].items():
         torch.testing.assert_close(states[1][name], expected, rtol=1e-8, atol=1e-10, msg=name)
@@ -133,13 +99,10 @@ def test_reports_of_one_sentence_have_no_local_report_loss() -> None:
     assert terms["total"].isfinite()
 
 
-def test_outputs_hold_what_the_pictures_need() -> None:
+def test_outputs_hold_regions_and_weights_that_sum_to_one() -> None:
     model, batch = tiny_lovt(), tiny_batch()
     outputs = model(batch)
     assert outputs.images.regions.shape == (6, 3, 3, 16)
-    assert outputs.sentence_to_region.shape == (6, 3, 3, 3)
-    mask = batch.report.sentence_mask
-    torch.testing.assert_close(outputs.sentence_to_region.sum(dim=(2, 3)), mask.float())
     torch.testing.assert_close(outputs.images.region_weights.sum(dim=(1, 2)), torch.ones(6))
     torch.testing.assert_close(outputs.reports.local_weights.sum(dim=1), torch.ones(6))
 
@@ -227,9 +190,11 @@ def test_frozen_layers_of_a_pretrained_bert_get_no_gradient(tmp_path: Path) -> N
 
 
 def test_a_tokenizer_of_more_tokens_than_the_bert_knows_is_refused(tmp_path: Path) -> None:
-    config = tiny_config(report_encoder={"name": "pretrained", "model": saved_bert(tmp_path)})
+    config = tiny_settings(
+        LovtConfig, report_encoder={"name": "pretrained", "model": saved_bert(tmp_path)}
+    )
     with pytest.raises(InputError, match="knows 40 tokens, the tokenizer 41"):
-        build_method(config, vocabulary_size=41)
+        config.build(Sizes(vocabulary=41))
 
 
 def test_the_defaults_are_the_papers() -> None:

@@ -12,8 +12,9 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.lovt.method import Lovt
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from tests.distributed_pretrain.tiny_methods import PROFILES, random_batch, tiny_method
 from tests.paths import DOCS
+from tests.tiny.batches import random_batch
+from tests.tiny.methods import PROFILES, tiny_method
 
 # As docs/methods.md lists them.
 ABLATIONS = {

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from tests.distributed_pretrain.tiny_methods import random_batch, tiny_method, tiny_profile
+from tests.tiny.batches import random_batch
+from tests.tiny.methods import tiny_method, tiny_profile
 
 ENCODERS: dict[str, dict[str, dict[str, Any]]] = {
     "modernbert": {"report_encoder": {"architecture": "modernbert"}},

@@ -9,22 +9,19 @@ import torch
 from torch import Tensor
 
 from data_shards.profiles import load_profile
-from distributed_pretrain.batch import Batch
+from distributed_pretrain.batch import Batch, SecondView
 from distributed_pretrain.methods.encoders import ImageEncoderConfig
 from distributed_pretrain.methods.objective import Method
-from distributed_pretrain.methods.pixelpro.method import Pixelpro, PixelproConfig, build_pixelpro
-from distributed_pretrain.pretrain.build import build_optimizer
+from distributed_pretrain.methods.pixelpro.method import Pixelpro
+from distributed_pretrain.methods.pixelpro.settings import PixelproConfig
+from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
-from tests.distributed_pretrain.tiny_methods import (
-    PROFILES,
-    as_double,
-    random_batch,
-    tiny_method,
-    tiny_profile,
-)
+from tests.tiny.batches import as_double, random_batch
+from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 PROFILE = tiny_profile("phantom_pixelpro", norm="group")
 
@@ -38,12 +35,12 @@ def tiny_pixelpro() -> Pixelpro:
 def batch_with_views_apart(*apart: int, rows: int = 4) -> Batch:
     """A batch of which the views of the images `apart` show opposite corners."""
     batch = as_double(random_batch(PROFILE, rows))
-    assert batch.view_to_image is not None
-    maps = batch.view_to_image.clone()
+    assert batch.second_view is not None
+    maps = batch.second_view.view_to_image.clone()
     for image in apart:
         maps[image, 0] = torch.tensor([[0.3, 0.0, 0.0], [0.0, 0.3, 0.0]])
         maps[image, 1] = torch.tensor([[0.3, 0.0, 0.7], [0.0, 0.3, 0.7]])
-    return replace(batch, view_to_image=maps)
+    return replace(batch, second_view=replace(batch.second_view, view_to_image=maps))
 
 
 def gradients_of(method: Method) -> dict[str, Tensor]:
@@ -51,7 +48,9 @@ def gradients_of(method: Method) -> dict[str, Tensor]:
 
 
 def test_the_defaults_are_those_of_the_comparison_and_of_the_paper() -> None:
-    method = build_pixelpro(PixelproConfig(image_encoder=ImageEncoderConfig(weights=None)))
+    method = PixelproConfig(image_encoder=ImageEncoderConfig(weights=None)).build(
+        Sizes(vocabulary=0)
+    )
     count = sum(each.numel() for each in method.region_projection.parameters())
     assert count == (2048 + 1) * 2048 + 2 * 2048 + (2048 + 1) * 512
     config = method.config
@@ -71,7 +70,7 @@ def test_the_profile_has_the_settings_of_the_comparison() -> None:
 def test_views_of_the_same_place_compare_each_cell_with_itself() -> None:
     method, batch = tiny_pixelpro(), as_double(random_batch(PROFILE, 3))
     identity = torch.eye(2, 3, dtype=torch.float64).expand(3, 2, 2, 3)
-    outputs = method(replace(batch, view_to_image=identity, second_view=batch.images))
+    outputs = method(replace(batch, second_view=SecondView(batch.images, identity)))
     regions = outputs.matches.shape[1]
     assert torch.equal(outputs.matches, torch.eye(regions).bool().expand(3, -1, -1))
     cosine = torch.cosine_similarity(outputs.first_propagated, outputs.first_target, dim=-1)

@@ -18,7 +18,7 @@ from distributed_pretrain.__main__ import main
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from tests.tiny_run import Command
+    from tests.tiny.run import Command
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:

@@ -15,10 +15,11 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distributed_pretrain.run_folder.metrics_log import is_timing, read_metrics
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics_log import is_timing
 
 if TYPE_CHECKING:
-    from tests.tiny_run import Command
+    from tests.tiny.run import Command
 
 STEPS = 40
 # One worker runs these: they share the uninterrupted run.
@@ -37,7 +38,7 @@ def finished_run(
 
 def decided(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without the fields that time decides."""
-    lines = read_metrics(folder / "metrics.jsonl")
+    lines = RunFolder(folder).read_metrics()
     return [{k: v for k, v in line.items() if not is_timing(k)} for line in lines]
 
 
@@ -60,7 +61,7 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
 
 
 def test_a_run_leaves_metrics_checkpoints_and_its_config(finished_run: Path) -> None:
-    lines = read_metrics(finished_run / "metrics.jsonl")
+    lines = RunFolder(finished_run).read_metrics()
     steps = [line["step"] for line in lines if line["split"] == "train"]
     assert steps == list(range(1, STEPS + 1))
     validations = [line for line in lines if line["split"] == "validate"]
@@ -90,7 +91,7 @@ def test_tensorboard_has_the_same_numbers_and_the_pictures(finished_run: Path) -
     assert set(events.Tags()["images"]) == {
         "pictures/similarity_matrix",
         "pictures/region_weights",
-        "pictures/sentence_attention",
+        "pictures/sentence_maps",
     }
 
 

@@ -17,7 +17,6 @@ from distributed_pretrain.run_folder.checkpoint import (
     DamagedCheckpointError,
     TrainingState,
     find_latest_intact,
-    first_difference,
     load_checkpoint,
     save_checkpoint,
 )
@@ -222,11 +221,3 @@ def test_what_json_cannot_hold_is_refused_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"state\.0\.device: a device has no place"):
         save_checkpoint(tmp_path, replace(checkpoint(1), optimizer=state), keep=1, is_best=False)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_first_difference_of_two_configs_is_named() -> None:
-    old = {"a": {"b": 1, "c": [1, 2]}, "d": 0}
-    assert first_difference(old, {"a": {"b": 1, "c": [1, 2]}, "d": 0}) is None
-    assert first_difference(old, {"a": {"b": 1, "c": [1, 3]}, "d": 0}) == (
-        "a.c ([1, 2] then, [1, 3] now)"
-    )

@@ -1,47 +1,40 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from data_shards.profiles import validate
-from distributed_pretrain.methods.lovt.method import Lovt, LovtConfig, build_lovt
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.report_encoder import new_report_encoder
+from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.training.flops import (
     Arithmetic,
     StepFlops,
-    full_batch,
     model_flops_utilisation,
     peak_flops_per_second,
     training_flops,
 )
+from tests.tiny.methods import tiny_lovt
+from tests.tiny.sizes import HEADS, REPORT_ENCODER
 
 # torchvision's figure for ResNet-50 at 224 px, less its classifier.
 RESNET50_MULTIPLY_ADDS = 4_089_184_256 - 2048 * 1000
 FIRST_CONVOLUTION_MULTIPLY_ADDS = 112 * 112 * 64 * 3 * 7 * 7
 HIDDEN, TOKENS = 96, 24
+probe = partial(full_batch, torch.device("cpu"), image_size_px=64)
 
 
-def small_lovt(**changes: object) -> Method:
-    torch.manual_seed(0)
-    encoder = {"name": "new", "hidden_size": 32, "layers": 2, "heads": 2, "intermediate_size": 128}
-    values = {
-        "image_encoder": {"backbone": "resnet18", "weights": None, "width": 0.125},
-        "report_encoder": encoder | {"max_tokens": 64},
-        "embedding_dim": 24,
-        "projection_hidden_dim": 40,
-        "pooling_heads": 4,
-        **changes,
-    }
-    return build_lovt(validate(LovtConfig, values, where="test"), vocabulary_size=50)
+def flops_of(method: Method) -> StepFlops:
+    return StepFlops.of(method, probe, max_tokens=method.max_tokens)
 
 
-def counted_step(method: Method, *, rows: int, sentences: int, image_size_px: int = 64) -> int:
-    batch = full_batch(method, rows=rows, image_size_px=image_size_px, tokens=16 * sentences)
+def counted_step(method: Method, *, rows: int, sentences: int) -> int:
+    batch = probe(rows=rows, tokens=16 * sentences)
     return training_flops(lambda: method.loss(method(batch))["total"])
 
 
@@ -107,22 +100,23 @@ def test_products_in_place_and_into_a_buffer_are_counted() -> None:
 
 @pytest.mark.parametrize(("rows", "sentences"), [(5, 1), (2, 4), (7, 3)])
 def test_the_polynomial_is_exact_where_it_was_not_fitted(rows: int, sentences: int) -> None:
-    method = small_lovt()
-    flops = StepFlops.of(method, image_size_px=64)
+    method = tiny_lovt()
+    flops = flops_of(method)
     counted = counted_step(method, rows=rows, sentences=sentences)
     assert flops.per_step(rows=rows, tokens=16 * sentences) == pytest.approx(counted, rel=1e-12)
 
 
 def test_heads_alignment_and_losses_cost_what_the_documentation_says() -> None:
-    method = small_lovt()
-    assert isinstance(method, Lovt)
+    method = tiny_lovt()
     rows, sentences, regions = 3, 4, 4
-    batch = full_batch(method, rows=rows, image_size_px=64, tokens=16 * sentences)
+    batch = probe(rows=rows, tokens=16 * sentences)
     report = batch.report
     encoders = training_flops(lambda: method.image_encoder(batch.images).sum()) + training_flops(
         lambda: method.report_encoder.embed_tokens(report.token_ids, report.token_mask).sum()
     )
-    d, hidden, heads = 24, 40, 4
+    d, hidden, heads = (
+        HEADS[name] for name in ("embedding_dim", "projection_hidden_dim", "pooling_heads")
+    )
     forward = 6 * d**2 * (regions + sentences) + 6 * sentences * regions * d
     forward += 2 * d * (regions**2 + sentences**2)
     for dim, parts in ((method.image_encoder.channels, regions), (32, sentences)):
@@ -134,19 +128,19 @@ def test_heads_alignment_and_losses_cost_what_the_documentation_says() -> None:
 
 
 def test_all_pairs_cost_the_similarities_of_the_global_loss_and_their_two_gradients() -> None:
-    flops = StepFlops.of(small_lovt(), image_size_px=64)
-    assert flops.per_pair == pytest.approx((3 * 2 * 24, 0), abs=1e-4)
+    flops = flops_of(tiny_lovt())
+    assert flops.per_pair == pytest.approx((3 * 2 * HEADS["embedding_dim"], 0), abs=1e-4)
 
 
 def test_counting_leaves_no_trace() -> None:
-    method = small_lovt().eval()
-    batch = full_batch(method, rows=2, image_size_px=64, tokens=16)
+    method = tiny_lovt().eval()
+    batch = probe(rows=2, tokens=16)
     method.loss(method(batch))["total"].backward()
     before = {name: each.clone() for name, each in method.state_dict().items()}
     gradients = {name: each.grad for name, each in method.named_parameters()}
     copies = {name: None if each is None else each.clone() for name, each in gradients.items()}
     random_state = torch.random.get_rng_state()
-    StepFlops.of(method, image_size_px=64)
+    flops_of(method)
     assert not method.training
     assert torch.equal(random_state, torch.random.get_rng_state())
     torch.testing.assert_close(dict(method.state_dict()), before, rtol=0, atol=0)
@@ -156,39 +150,23 @@ def test_counting_leaves_no_trace() -> None:
 
 
 def test_a_report_encoder_of_few_tokens_is_counted_too() -> None:
-    encoder = {"name": "new", "hidden_size": 32, "layers": 1, "heads": 2, "intermediate_size": 64}
-    flops = StepFlops.of(small_lovt(report_encoder=encoder | {"max_tokens": 12}), image_size_px=64)
+    flops = flops_of(tiny_lovt(report_encoder=REPORT_ENCODER | {"max_tokens": 12}))
     assert flops.tokens_a_sentence == 4
     assert flops.per_step(rows=2, tokens=12) > flops.per_step(rows=2, tokens=8) > 0
 
 
 def test_the_counted_batch_is_one_that_real_attention_accepts() -> None:
-    method = small_lovt()
-    batch = full_batch(method, rows=2, image_size_px=64, tokens=50)
+    method = tiny_lovt()
+    batch = probe(rows=2, tokens=50)
     assert torch.isfinite(method.loss(method(batch))["total"])
     assert F.one_hot(batch.report.sentence_index[0] + 1).sum(0).tolist() == [2, 15, 16, 17]
 
 
-def test_the_counted_batch_has_the_views_and_labels_of_a_real_one() -> None:
-    method = small_lovt()
-    plain = full_batch(method, rows=2, image_size_px=64, tokens=16)
-    assert plain.report.word_index[0].tolist() == [-1, *range(14), -1]
-    assert plain.lateral is plain.second_view is plain.labels is None
-    both = full_batch(method, rows=2, image_size_px=64, tokens=16, views="frontal_lateral")
-    assert both.lateral is not None
-    assert both.lateral_mask is not None
-    assert both.lateral_mask.all()
-    twice = full_batch(
-        method, rows=2, image_size_px=64, tokens=16, views="two_augmentations", classes=3
-    )
-    assert twice.second_view is not None
-    assert twice.view_to_image is not None
-    assert twice.view_to_image.shape == (2, 2, 2, 3)
-    assert twice.labels is not None
-    assert twice.labels.shape == (2, 3)
-    assert StepFlops.of(method, image_size_px=64, views="frontal_lateral", classes=3).per_step(
-        rows=2, tokens=16
-    ) == StepFlops.of(method, image_size_px=64).per_step(rows=2, tokens=16)
+def test_what_a_method_does_not_read_costs_nothing() -> None:
+    method = tiny_lovt()
+    more = partial(probe, views="frontal_lateral", classes=3)
+    ours = StepFlops.of(method, more, max_tokens=method.max_tokens)
+    assert ours.per_step(rows=2, tokens=16) == flops_of(method).per_step(rows=2, tokens=16)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-
 from distributed_pretrain.downstream.protocols.mlp import MlpConfig
-from tests.distributed_pretrain.tiny_methods import tiny_method, tiny_profile
+
+from tests.tiny.methods import tiny_method, tiny_profile
 
 
 def test_the_hidden_layer_has_the_size_asked_for() -> None:

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from distributed_pretrain.measures.pair_distance import PairDistance
 
 from distributed_pretrain.measures.base import Context
-from distributed_pretrain.measures.pair_distance import PairDistance
-from tests.distributed_pretrain.tiny_methods import random_batch, tiny_method, tiny_profile
+from tests.tiny.batches import random_batch
+from tests.tiny.methods import tiny_method, tiny_profile
 
 PROFILE = tiny_profile("phantom_clip")
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from distributed_pretrain.methods.objective import Contrasted
-from tests.distributed_pretrain.tiny_methods import random_batch, tiny_method, tiny_profile
+from tests.tiny.batches import random_batch
+from tests.tiny.methods import tiny_method, tiny_profile
 
 PROFILE = tiny_profile("phantom_barlow_twins", norm="group")
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from distributed_pretrain.measures.linear_segmentation import (
+from torch import Tensor
+
+from distributed_pretrain.measures.linear_dice import (
     SegmentationSet,
     dice_loss,
     linear_dice,
     pooled_dice,
 )
-from torch import Tensor
-
-from distributed_pretrain.measures import linear_segmentation
 
 GRID, SIZE_PX, CHANNELS = 8, 32, 6
 
@@ -104,7 +103,7 @@ def test_the_learning_rate_is_the_one_that_does_best_on_held_out_samples(
     training, test = (_shapes(60, seed=seed, contrast=6) for seed in (1, 2))
 
     def measured(*rates: float) -> Tensor:
-        monkeypatch.setattr(linear_segmentation, "LEARNING_RATES", rates)
+        monkeypatch.setattr("distributed_pretrain.measures.linear_dice.LEARNING_RATES", rates)
         return linear_dice(training, test, seed=0, steps=20)
 
     useful, useless = measured(1e-1), measured(1e-9)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import InputError
-from distributed_pretrain.experiments.points import LONGEST_NAME, read_points, read_rows
+from distributed_pretrain.experiments.grid.points import LONGEST_NAME, read_points, read_rows
 
 
 def names(*words: str, parts: int | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""AUROC and the linear protocol of classification."""
+"""The linear protocol of classification."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from distributed_pretrain.measures.classification import (
-    ClassificationSet,
-    area_under_roc,
-    auroc_metrics,
-    label_matrix,
-    linear_auroc,
-)
 from torch import Tensor
 
 from data_shards.records.study import Report, StudyRecord
+from distributed_pretrain.measures.linear_auroc import (
+    ClassificationSet,
+    label_matrix,
+    linear_auroc,
+)
 
 NAN = math.nan
 
@@ -29,38 +27,6 @@ def drawn(*, samples: int, seed: int, contrast: float = 2.0) -> ClassificationSe
     features[:, 1] += contrast * labels[:, 0]
     features[:, 3] -= contrast * labels[:, 1]
     return ClassificationSet(features, labels)
-
-
-def test_the_area_is_the_share_of_pairs_in_the_right_order_ties_counting_half() -> None:
-    generator = torch.Generator().manual_seed(0)
-    # Few distinct scores, so that there are many ties.
-    scores = torch.randint(0, 5, (40, 2), generator=generator).double()
-    labels = torch.randint(0, 2, (40, 2), generator=generator).double()
-    labels[::7, 0] = NAN
-    labels[3, 1] = -1
-    areas = area_under_roc(scores, labels)
-    for klass in range(2):
-        positive = scores[labels[:, klass] == 1, klass].tolist()
-        negative = scores[labels[:, klass] == 0, klass].tolist()
-        wins = [(p > n) + (p == n) / 2 for p in positive for n in negative]
-        assert areas[klass].item() == pytest.approx(sum(wins) / len(wins), abs=1e-12)
-
-
-def test_right_order_is_1_wrong_order_0_and_no_order_one_half() -> None:
-    labels = torch.tensor([[0.0], [0.0], [1.0], [1.0]]).expand(4, 3)
-    scores = torch.tensor([[1.0, 4.0, 2.0], [2.0, 3.0, 2.0], [3.0, 2.0, 2.0], [4.0, 1.0, 2.0]])
-    assert area_under_roc(scores, labels).tolist() == [1, 0, 0.5]
-
-
-def test_a_class_without_both_kinds_has_no_area_and_leaves_the_mean() -> None:
-    labels = torch.tensor([[1.0, 1.0], [1.0, 0.0], [NAN, 0.0]])
-    areas = area_under_roc(torch.tensor([[1.0, 1.0], [2.0, 0.0], [3.0, 2.0]]), labels)
-    assert math.isnan(areas[0])
-    assert auroc_metrics(areas, ("Edema", "Lung Opacity")) == {
-        "auroc": 0.5,
-        "auroc_lung_opacity": 0.5,
-    }
-    assert auroc_metrics(areas[:1], ("Edema",)) == {}
 
 
 def test_the_linear_head_finds_what_the_features_show() -> None:
@@ -110,7 +76,7 @@ def test_the_penalty_is_the_one_that_does_best_on_held_out_samples(
     training, test = drawn(samples=200, seed=1, contrast=1), drawn(samples=200, seed=2, contrast=1)
 
     def measured(*penalties: float) -> Tensor:
-        monkeypatch.setattr("distributed_pretrain.measures.classification.PENALTIES", penalties)
+        monkeypatch.setattr("distributed_pretrain.measures.linear_auroc.PENALTIES", penalties)
         return linear_auroc(training, test)
 
     # So strong a penalty leaves only the bias: 0.5 would be scored up to rounding.

@@ -12,24 +12,18 @@ import pytest
 import yaml
 
 from data_shards.synthetic_shards import write_synthetic_shards
+from distributed_pretrain.methods.lovt.settings import LovtConfig
 from tests.paths import ROOT
+from tests.tiny.sizes import HEADS, IMAGE_ENCODER, IMAGE_SIZE_PX, REPORT_ENCODER
 
 TINY_RUN: dict[str, Any] = {
     "vocabulary_size": 100,
-    "data": {"image_size_px": 64, "global_batch": 8},
+    "data": {"image_size_px": IMAGE_SIZE_PX, "global_batch": 8},
     "method": {
         "name": "lovt",
-        "image_encoder": {"backbone": "resnet18", "weights": None, "width": 0.125},
-        "report_encoder": {
-            "name": "new",
-            "hidden_size": 32,
-            "layers": 2,
-            "heads": 2,
-            "intermediate_size": 64,
-        },
-        "embedding_dim": 16,
-        "projection_hidden_dim": 32,
-        "pooling_heads": 4,
+        "image_encoder": IMAGE_ENCODER,
+        "report_encoder": REPORT_ENCODER,
+        **{name: size for name, size in HEADS.items() if name in LovtConfig.model_fields},
     },
     "optimizer": {"learning_rate": 3e-3},
     "training": {

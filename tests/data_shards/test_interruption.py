@@ -9,7 +9,7 @@ import pytest
 
 from data_shards.command_line import exit_status_of
 from data_shards.errors import InputError
-from distributed_pretrain.training.faults.interruption import InterruptionFlag
+from data_shards.processes import InterruptionFlag
 from distributed_pretrain.training.faults.peers import RankFailedError
 
 

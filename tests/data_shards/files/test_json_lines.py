@@ -1,0 +1,76 @@
+"""JSON lines that several processes write, and that a kill may cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_shards.errors import InputError
+from data_shards.files.json_lines import JsonLines, rank_writer, read_lines
+
+
+def test_lines_read_back_in_the_order_they_were_written(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "new" / "skipped.jsonl")
+    assert lines.read() == []
+    for step in (3, 1, 2):
+        lines.append({"step": step})
+    assert [line["step"] for line in lines.read()] == [3, 1, 2]
+
+
+def test_a_half_written_line_is_not_there_yet(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "skipped.jsonl")
+    lines.append({"step": 1})
+    with lines.path.open("a") as file:
+        file.write('{"step": 2, "ke')
+    assert lines.read() == [{"step": 1}]
+
+
+def test_two_writers_have_a_file_each_and_are_read_together(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "skipped.jsonl")
+    for step in (1, 2):
+        for rank in (1, 0):
+            lines.append({"step": step, "rank": rank}, writer=rank_writer(rank))
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        "skipped-rank1.jsonl",
+        "skipped.jsonl",
+    ]
+    assert lines.read() == [{"step": step, "rank": rank} for rank in (0, 1) for step in (1, 2)]
+
+
+def test_what_is_kept_is_kept_of_every_writer_and_half_lines_of_none(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "skipped.jsonl")
+    for rank in (0, 1):
+        for step in (1, 2, 3):
+            lines.append({"step": step, "rank": rank}, writer=rank_writer(rank))
+    with lines.path.open("a") as file:
+        file.write('{"step": 1')
+    lines.keep(lambda line: line["step"] != 2)
+    assert [(line["rank"], line["step"]) for line in lines.read()] == [
+        *((0, 1), (0, 3)),
+        *((1, 1), (1, 3)),
+    ]
+    assert lines.path.read_text().endswith("}\n")
+
+
+def test_files_of_another_name_are_nobody_elses_lines(tmp_path: Path) -> None:
+    JsonLines(tmp_path / "starts.jsonl").append({"step": 1})
+    assert JsonLines(tmp_path / "skipped.jsonl").read() == []
+
+
+def test_the_end_of_a_file_begins_with_its_first_whole_line(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    for step in range(100):
+        lines.append({"step": step})
+    read = read_lines(lines.path, last_bytes=50)
+    assert [line["step"] for line in read] == list(range(100 - len(read), 100))
+    assert 1 < len(read) < 6
+    assert read_lines(lines.path, last_bytes=10**6) == lines.read()
+
+
+@pytest.mark.parametrize("line", ["{not json}", "[1, 2]", "7"])
+def test_what_is_no_json_object_is_refused_with_its_file(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "skipped.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
+    with pytest.raises(InputError, match=r"skipped\.jsonl: not a line of JSON: .*remove that line"):
+        JsonLines(path).read()
