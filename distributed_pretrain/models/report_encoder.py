@@ -204,5 +204,5 @@ def new_report_encoder(
     vocabulary_size: int, *, architecture: str = "bert", **size: Unpack[TextSize]
 ) -> ReportEncoder:
     """An untrained encoder of the given kind ("bert", "modernbert") and size."""
-    trunk = _TRUNKS[architecture]
-    return ReportEncoder(trunk(trunk.untrained(vocabulary_size, **size)))
+    kind = _TRUNKS[architecture]
+    return ReportEncoder(kind(kind.untrained(vocabulary_size, **size)))

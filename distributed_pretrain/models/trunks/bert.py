@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel
 
 from distributed_pretrain.models.pooling import attention_of_first_token
@@ -15,6 +15,8 @@ from distributed_pretrain.models.trunks.text import ATTENTION, TextSize, TextTru
 
 class BertTrunk(TextTrunk):
     """Embeddings, and a stack of layers in `encoder`."""
+
+    layers_path: ClassVar[str] = "encoder.layer"
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
@@ -47,17 +49,6 @@ class BertTrunk(TextTrunk):
             attn_implementation=ATTENTION,
         )
         return BertModel(config, add_pooling_layer=False)
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """Its layers, first to last."""
-        layers: nn.ModuleList = self.model.encoder.layer
-        return layers
-
-    def keep_layers(self, layers: int) -> None:
-        """Drop all but the first `layers` layers, in the model's config too: exports need both."""
-        self.model.encoder.layer = self.layers[:layers]
-        self.model.config.num_hidden_layers = layers
 
     @torch.no_grad()
     def first_token_attention(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
@@ -19,6 +19,8 @@ class ModernBertTrunk(TextTrunk):
 
     Hidden states are those between layers, but the last is normed, as Hugging Face gives them.
     """
+
+    layers_path: ClassVar[str] = "layers"
 
     @staticmethod
     def untrained(vocabulary_size: int, **size: Unpack[TextSize]) -> PreTrainedModel:
@@ -44,16 +46,9 @@ class ModernBertTrunk(TextTrunk):
         )
         return ModernBertModel(config)
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        """Its layers, first to last."""
-        layers: nn.ModuleList = self.model.layers
-        return layers
-
     def keep_layers(self, layers: int) -> None:
-        """Drop all but the first `layers` layers, in the model's config too: exports need both."""
-        self.model.layers = self.layers[:layers]
-        self.model.config.num_hidden_layers = layers
+        """Drop all but the first `layers` layers, in the config too: exports rebuild from that."""
+        super().keep_layers(layers)
         self.model.config.layer_types = self.model.config.layer_types[:layers]
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NotRequired, TypedDict, Unpack
+from typing import ClassVar, NotRequired, TypedDict, Unpack
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ class TextTrunk(ABC):
     """
 
     max_tokens: int
+    # The module within the model that is the list of its layers.
+    layers_path: ClassVar[str]
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -49,13 +51,16 @@ class TextTrunk(ABC):
         return embeddings
 
     @property
-    @abstractmethod
     def layers(self) -> nn.ModuleList:
         """Its layers, first to last."""
+        layers: nn.ModuleList = self.model.get_submodule(self.layers_path)
+        return layers
 
-    @abstractmethod
     def keep_layers(self, layers: int) -> None:
-        """Drop all but the first `layers` layers, in the model's config too: exports need both."""
+        """Drop all but the first `layers` layers, in the config too: exports rebuild from that."""
+        parent, _, name = self.layers_path.rpartition(".")
+        setattr(self.model.get_submodule(parent), name, self.layers[:layers])
+        self.model.config.num_hidden_layers = layers
 
     @abstractmethod
     def first_token_attention(
