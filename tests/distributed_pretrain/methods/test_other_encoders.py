@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from data_shards.errors import InputError
+from data_shards.profiles import validate
+from distributed_pretrain.methods.encoders import NewReportEncoderConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.tiny.batches import random_batch
 from tests.tiny.methods import tiny_method, tiny_profile
@@ -50,3 +53,26 @@ def test_twenty_steps_lower_the_loss_and_reach_every_parameter(method: str, enco
         optimizer.step()
         totals.append(total.item())
     assert totals[-1] < totals[0] - 0.05 * abs(totals[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": 3}, "heads=3 does not divide hidden_size=16: choose"),
+        ({"heads": 16}, None),
+        ({"architecture": "modernbert", "heads": 8}, None),
+        ({"architecture": "modernbert", "heads": 16}, "hidden_size=16 into parts of even size"),
+    ],
+)
+def test_heads_that_do_not_fit_the_architecture_are_refused(
+    changes: dict[str, Any], message: str | None
+) -> None:
+    values = {"name": "new", "hidden_size": 16, "layers": 1, "intermediate_size": 16} | changes
+    config = validate(NewReportEncoderConfig, values, where="test")
+    if message is None:
+        tokens = torch.randint(1, 40, (2, 5))
+        hidden = config.build(40).embed_tokens(tokens, tokens > 0)
+        assert hidden.shape == (2, 5, 16)
+    else:
+        with pytest.raises(InputError, match=message):
+            config.build(40)
