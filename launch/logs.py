@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from data_shards.errors import InputError
-from launch.records import JobFolder, JobRecord, newest_job
+from launch.records import JobRecord, newest_job
 from launch.slurm import EXECUTORS
 from launch.states import Job, read_jobs
 
@@ -44,13 +44,19 @@ def show_logs(results: Path, *, rank: int | None, follow: bool) -> Job | None:
         if not follow:
             raise InputError(f"{logs[0].path}: not there yet: the job is {now.state}")
         print(f"{now.state} {now.line}".rstrip(), file=sys.stderr, flush=True)
-    last_state = _last_state(job)
+    asked = -math.inf
     while True:
-        last = last_state() if follow else None
+        ended = None
+        # The scheduler is asked only from time to time.
+        said_last = {each.event for each in job.events()[-1:]} & {"finished", "failed"}
+        if follow and (said_last or time.monotonic() - asked >= SECONDS_BETWEEN_STATES):
+            asked = time.monotonic()
+            [now] = read_jobs([job])
+            ended = None if now.is_live else now
         for log in logs:
             log.print_new()
-        if last is not None or not follow:
-            return last
+        if ended is not None or not follow:
+            return ended
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
@@ -83,23 +89,3 @@ class _Log:
             text = start + re.sub(r"\n(?!\Z)", "\n" + self._prefix, text)
         sys.stdout.write(text)
         sys.stdout.flush()
-
-
-def _last_state(job: JobFolder) -> Callable[[], Job | None]:
-    """The job once it has ended; asks the scheduler only from time to time."""
-    asked: list[float] = []
-
-    def ended() -> Job | None:
-        now = time.monotonic()
-        if asked and now - asked[-1] < SECONDS_BETWEEN_STATES and not _said_last(job):
-            return None
-        asked[:] = [now]
-        [found] = read_jobs([job])
-        return None if found.is_live else found
-
-    return ended
-
-
-def _said_last(job: JobFolder) -> bool:
-    events = job.events()
-    return bool(events) and events[-1].event in ("finished", "failed")

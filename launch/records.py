@@ -27,13 +27,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.json_lines import JsonLines
+from launch.settings import ExecutorName
 
 JOBS = "jobs"
 # What keeps an event one short write.
 LONGEST_LINE = 1000
 _NUMBERED = re.compile(r"(\d{3,})-[a-z_]+")
 EventName: TypeAlias = Literal["started", "requeued", "finished", "failed", "cancelled"]
-ExecutorName: TypeAlias = Literal["slurm", "local", "debug"]
 State: TypeAlias = Literal["queued", "running", "finished", "failed", "cancelled", "unknown"]
 LIVE: frozenset[State] = frozenset({"queued", "running"})
 
@@ -186,9 +186,14 @@ def new_job_folder(results: Path, verb: str) -> JobFolder:
     """
     jobs = results / JOBS
     jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _make_private(jobs)
-    taken = [int(match[1]) for each in jobs.iterdir() if (match := _NUMBERED.fullmatch(each.name))]
-    path = jobs / f"{max(taken, default=0) + 1:03}-{verb}"
+    found = jobs.stat()
+    if found.st_uid != os.getuid():
+        raise InputError(f"{jobs}: belongs to another user: choose another folder for the results")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        jobs.chmod(0o700)
+    earlier = jobs_of(results)
+    number = int(earlier[-1].path.name.partition("-")[0]) + 1 if earlier else 1
+    path = jobs / f"{number:03}-{verb}"
     path.mkdir(mode=0o700)
     return JobFolder(path)
 
@@ -205,13 +210,3 @@ def jobs_of(results: Path) -> list[JobFolder]:
         return []
     named = [(int(m[1]), each) for each in jobs.iterdir() if (m := _NUMBERED.fullmatch(each.name))]
     return [JobFolder(path) for _, path in sorted(named)]
-
-
-def _make_private(folder: Path) -> None:
-    found = folder.stat()
-    if found.st_uid != os.getuid():
-        raise InputError(
-            f"{folder}: belongs to another user: choose another folder for the results"
-        )
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        folder.chmod(0o700)

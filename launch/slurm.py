@@ -29,10 +29,10 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from data_shards.errors import InputError
 from launch.rank import Place, RankTask
-from launch.records import Answer, ExecutorName, JobFolder, Written
+from launch.records import Answer, JobFolder, Written
 from launch.scheduler import cancel_jobs, ended_jobs, queued_jobs, refuse_unknown_partition
 from launch.script import CODE, REQUEUE_WISH, job_variables, python_command, slurm_parameters
-from launch.settings import ClusterConfig
+from launch.settings import ClusterConfig, ExecutorName
 
 _OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 

@@ -14,7 +14,7 @@ from grimp import ImportGraph
 import data_shards
 import distributed_pretrain
 import launch
-from data_shards.sources.catalog import SourceConfig
+from data_shards.sources.catalog import AnySourceConfig
 from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
 from distributed_pretrain.measures.catalog import EVALUATION, VALIDATION
 from distributed_pretrain.methods.catalog import AnyMethodConfig
@@ -73,6 +73,6 @@ def _modules_of(union: Any) -> list[str]:
 LISTED = {
     "methods": _modules_of(AnyMethodConfig),
     "measures": [kind.__module__ for kind in (*VALIDATION, *EVALUATION)],
-    "sources": _modules_of(SourceConfig),
+    "sources": _modules_of(AnySourceConfig),
     "protocols": _modules_of(AnyProtocolConfig),
 }

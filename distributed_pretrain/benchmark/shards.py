@@ -27,7 +27,7 @@ from data_shards.profiles import Config
 from distributed_pretrain.benchmark import harness
 
 TARGET_RATIO = 0.85
-# The builder's: see data_shards.images.convert.
+# The builder's: see data_shards.images.resize.
 OVERSAMPLING = 2
 ASPECT = 1.2
 # Of MIMIC-CXR-JPG: with this noise and quality a file of 2,000 x 2,400 px has its 1.4 MB.

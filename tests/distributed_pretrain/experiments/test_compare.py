@@ -29,7 +29,7 @@ def _profile(folder: Path) -> Path:
     """LoVT, its ablation with a view it cannot use, and a random start."""
     (folder / "shards.yaml").write_text(
         f"extends: {ROOT / 'configs/shards/phantom_quickstart.yaml'}\n"
-        f"source: {{archive: {folder / 'archive'}, image_size_px: 64, train_studies: 32,"
+        f"phantom: {{archive: {folder / 'archive'}, image_size_px: 64, train_studies: 32,"
         " validate_studies: 8, test_studies: 12}\n"
         "longest_side_px: 64\n"
     )

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from data_shards.errors import InputError
+from data_shards.images.decode import BadImageError, open_image, to_grey
 from data_shards.records.manifest import PixelSums
-
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 
 # libjpeg decodes at 1/2, 1/4 or 1/8 in the DCT domain. Keeping at least twice the target's
 # pixels leaves the low-pass to the resize filter, so that the result is free of aliasing.
 OVERSAMPLING = 2
-
-
-class BadImageError(InputError):
-    """An image that cannot be stored: where it is, and why in few words that can be counted."""
-
-    def __init__(self, path: Path, reason: str, remedy: str) -> None:
-        # All three reach Exception.args, so that the error survives the way out of a worker.
-        super().__init__(path, reason, remedy)
-        self.path = path
-        self.reason = reason
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}: {self.remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +41,12 @@ def convert_image(path: Path, *, longest_side_px: int, jpeg_quality: int) -> Sto
     Colour becomes luma and transparency is ignored. 16-bit samples span 0 to 65,535, as PNG
     defines them. Raises BadImageError for a file that is missing, foreign or damaged.
     """
-    with _opened(path, otherwise=", or pass bad_images=drop") as image:
+    with open_image(path, otherwise=", or pass bad_images=drop") as image:
         original_width, original_height = image.size
         size = fitted_size(original_width, original_height, longest_side_px)
         # Other formats ignore the wish.
         image.draft("L", (OVERSAMPLING * size[0], OVERSAMPLING * size[1]))
-        grey = _to_grey(image)
+        grey = to_grey(image)
     if grey.size != size:
         grey = grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=OVERSAMPLING)
     encoded = io.BytesIO()
@@ -79,7 +61,7 @@ def convert_mask(path: Path, *, original: tuple[int, int], stored: tuple[int, in
     Sizes are (width, height). Non-zero in any colour channel is inside. Raises BadImageError
     when the file cannot be read or does not have the size of its image.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         if image.size != original:
             raise BadImageError(
                 path,
@@ -106,41 +88,3 @@ def pixel_sums(jpeg: bytes) -> PixelSums:
         total=sum(value * count for value, count in enumerate(histogram)),
         total_of_squares=sum(value * value * count for value, count in enumerate(histogram)),
     )
-
-
-@contextmanager
-def _opened(path: Path, *, otherwise: str = "") -> Iterator[Image.Image]:
-    """The image at `path`; whatever goes wrong while it is decoded becomes a BadImageError.
-
-    `otherwise` ends the remedy. A mask has none: without it the study would say something else.
-    """
-    restore = f"restore the file{otherwise}"
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            yield image
-    except BadImageError:
-        raise
-    except FileNotFoundError as error:
-        raise BadImageError(path, "missing image", restore) from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise BadImageError(path, "image that cannot be opened", restore) from error
-    except UnidentifiedImageError as error:
-        kinds = "not a JPEG, PNG, TIFF or BMP image"
-        raise BadImageError(path, kinds, f"convert it{otherwise}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow's own words (bytes missing, checksum of a PNG chunk) are in the cause.
-        raise BadImageError(path, "truncated or damaged image", restore) from error
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255.
-        wide = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
-    if image.mode in {"I", "F"}:
-        raise BadImageError(
-            Path(getattr(image, "filename", "")),
-            "an image of 32-bit samples",
-            "convert it to 8 or 16 bits, or pass bad_images=drop",
-        )
-    return image.convert("L")

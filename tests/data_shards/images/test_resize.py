@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.images.convert import BadImageError, convert_image, convert_mask, fitted_size
+from data_shards.images.decode import BadImageError
+from data_shards.images.resize import convert_image, convert_mask, fitted_size
 
 Pixels = NDArray[np.uint8]
 
