@@ -22,9 +22,7 @@ from data_shards.errors import InputError
 from distributed_pretrain.models.report_encoder import (
     ReportEncoder,
     new_report_encoder,
-    pool_sentences,
     pretrained_report_encoder,
-    sum_word_pieces,
 )
 from distributed_pretrain.models.trunks.modernbert import ModernBertTrunk
 
@@ -53,31 +51,6 @@ def reports() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     token_ids = torch.randint(1, 40, (2, 7)) * token_mask
     sentence_mask = torch.tensor([[True, True], [True, False]])
     return token_ids, token_mask, sentence_index, sentence_mask
-
-
-def test_a_sentence_is_the_maximum_over_its_tokens() -> None:
-    torch.manual_seed(0)
-    tokens = torch.randn(2, 7, 5, dtype=torch.float64)
-    _, _, index, mask = reports()
-    pooled = pool_sentences(tokens, index, mask)
-    for i, j in [(0, 0), (0, 1), (1, 0)]:
-        assert torch.equal(pooled[i, j], tokens[i, index[i] == j].amax(dim=0))
-    assert not pooled[1, 1].any()
-
-
-def test_the_gradient_of_the_maximum_is_that_of_a_loop_and_repeatable() -> None:
-    _, _, index, mask = reports()
-    # Few distinct values, so that there are ties.
-    tokens = torch.randint(3, (2, 7, 50)).double().requires_grad_()
-    weights = torch.randn(2, 2, 50, dtype=torch.float64)
-    loop = torch.stack([tokens[i, index[i] == j].amax(dim=0) for i, j in [(0, 0), (0, 1), (1, 0)]])
-    (expected,) = torch.autograd.grad((loop * weights[mask]).sum(), tokens)
-    runs = [
-        torch.autograd.grad((pool_sentences(tokens, index, mask) * weights).sum(), tokens)[0]
-        for _ in range(2)
-    ]
-    torch.testing.assert_close(runs[0], expected)
-    assert torch.equal(*runs)
 
 
 @every_kind
@@ -277,31 +250,3 @@ def test_the_attention_of_cls_is_that_of_the_last_layer(
     assert hidden.requires_grad
     assert not attention.requires_grad
     assert not attention[~token_mask].any()
-
-
-def test_words_are_the_sums_of_their_pieces() -> None:
-    torch.manual_seed(0)
-    tokens = torch.randn(2, 7, 5, dtype=torch.float64)
-    index = torch.tensor([[-1, 0, 1, 1, 1, 2, -1], [-1, 0, 0, -1, -1, -1, -1]])
-    tokens[1, 3:] = float("nan")
-    tokens.requires_grad_()
-    words, mask = sum_word_pieces(tokens, index)
-    assert mask.tolist() == [[True, True, True], [True, False, False]]
-    for row, word in mask.nonzero().tolist():
-        expected = torch.zeros(5, dtype=torch.float64)
-        for token in range(7):
-            if index[row, token] == word:
-                expected = expected + tokens[row, token]
-        torch.testing.assert_close(words[row, word], expected)
-    assert not words[~mask].any()
-    words.sum().backward()
-    assert tokens.grad is not None
-    assert torch.equal(tokens.grad, (index >= 0).double().unsqueeze(-1).expand(-1, -1, 5))
-
-
-def test_further_columns_of_words_are_padding() -> None:
-    tokens, index = torch.randn(1, 3, 4), torch.tensor([[-1, 0, -1]])
-    words, mask = sum_word_pieces(tokens, index, words=3)
-    assert mask.tolist() == [[True, False, False]]
-    assert torch.equal(words[0, 0], tokens[0, 1])
-    assert not words[0, 1:].any()
