@@ -13,16 +13,16 @@ from distributed_pretrain.data.tokenization import NoReports, ReportTokenizer, S
 
 
 def build_tokenizer(
-    folder: Path, training: ShardSplit, make: Callable[[Path, Iterable[str]], None]
+    folder: Path, training: ShardSplit, make: Callable[[Iterable[str], Path], None]
 ) -> None:
-    """Have `make` put a tokenizer into a folder, from the sentences of the training split.
+    """Have `make` put a tokenizer of the sentences of the training split into a folder.
 
     Those are read as it asks for them. `folder` appears whole or not at all.
     """
     partial = folder.with_suffix(".partial")
     for remains in (partial, folder):
         shutil.rmtree(remains, ignore_errors=True)
-    make(partial, _sentences(training))
+    make(_sentences(training), partial)
     partial.rename(folder)
 
 

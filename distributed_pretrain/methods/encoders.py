@@ -56,7 +56,7 @@ class PretrainedReportEncoderConfig(Config):
     model: str = "emilyalsentzer/Bio_ClinicalBERT"
     frozen_layers: NonNegativeInt | None = 6
 
-    def make_tokenizer(self, folder: Path, texts: Iterable[str], *, vocabulary_size: int) -> None:
+    def make_tokenizer(self, texts: Iterable[str], folder: Path, *, vocabulary_size: int) -> None:
         """Put the tokenizer that belongs to the encoder into `folder`; no text is read."""
         from distributed_pretrain.data.tokenization import SentenceTokenizer
 
@@ -96,7 +96,7 @@ class NewReportEncoderConfig(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     frozen_layers: NonNegativeInt | None = None
 
-    def make_tokenizer(self, folder: Path, texts: Iterable[str], *, vocabulary_size: int) -> None:
+    def make_tokenizer(self, texts: Iterable[str], folder: Path, *, vocabulary_size: int) -> None:
         """Train one on `texts`, in `folder`: WordPiece for a BERT, else byte-level BPE."""
         from distributed_pretrain.data import tokenizer_training
 
