@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,20 +20,14 @@ PAIRS = ROOT.parent / "shared" / "data" / "covid_pairs"
 
 @pytest.mark.skipif(not PAIRS.is_dir(), reason=f"no real pairs at ../shared/data/{PAIRS.name}")
 def test_real_pairs_go_from_a_table_to_retrieval(command: Command, tmp_path: Path) -> None:
-    build = subprocess.run(
-        [
-            *(sys.executable, "-m", "data_shards", "build", "configs/shards/csv_pairs.yaml"),
-            f"source.table={PAIRS / 'pairs.csv'}",
-            f"source.image_root={PAIRS / 'images'}",
+    command.complete(
+        command(
+            *("build", "configs/shards/csv_pairs.yaml", f"output={tmp_path / 'shards'}"),
+            *(f"source.table={PAIRS / 'pairs.csv'}", f"source.image_root={PAIRS / 'images'}"),
             "source.columns.report=clinical_notes",
-            f"output={tmp_path / 'shards'}",
-        ],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
+            package="data_shards",
+        )
     )
-    assert build.returncode == 0, build.stderr
     run = tmp_path / "run"
     command.complete(
         command(
@@ -47,7 +40,8 @@ def test_real_pairs_go_from_a_table_to_retrieval(command: Command, tmp_path: Pat
     lines = RunFolder(run).read_metrics()
     losses = [line["total"] for line in lines if line["split"] == "train"]
     assert sum(losses[-6:]) < 0.95 * sum(losses[:6])
-    command.complete(command("evaluate", run, "checkpoint=last"))
+    evaluated = command("evaluate", run, "checkpoint=last", launcher=(sys.executable,))
+    command.complete(evaluated)
     metrics = json.loads((run / "evaluation_test_last.json").read_text())
     assert metrics["samples"] == 32
     assert 0 < metrics["recall_at_10"] <= 1
