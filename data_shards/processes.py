@@ -23,7 +23,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
 from tqdm import tqdm
@@ -41,6 +41,28 @@ SECONDS_BETWEEN_LINES = 5.0
 # Ctrl-C; the end of an allocation, and torchrun to the ranks beside a dead one; Slurm's warning
 # before the time limit or a preemption, as submitit asks for it.
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+
+
+class InterruptionFlag:
+    """Within it, the ending signals are remembered: whoever works looks at `raised` now and then.
+
+    A handler that did more could deadlock: other ranks may be inside a collective.
+    """
+
+    def __init__(self) -> None:
+        self.raised = False
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._set) for number in ENDING_SIGNALS}
+        return self
+
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.raised = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
 
 def available_cores() -> int:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
-import tarfile
-import zlib
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from data_shards.building.shard_writer import write_studies
+from data_shards.building.study_conversion import ConvertedStudy, image_record, packed
+from data_shards.building.summary import summarise
 from data_shards.files.atomic import write_text_atomically
-from data_shards.records.manifest import (
-    MANIFEST_NAME,
-    IndexedSample,
-    Manifest,
-    Member,
-    PixelSums,
-    ShardEntry,
-    ShardIndex,
-)
-from data_shards.records.policies import TEXT_POLICIES, select_sentences, word_count
-from data_shards.records.study import ImageRecord, Report, Split, StudyRecord, View
+from data_shards.images.resize import StoredImage, pixel_sums
+from data_shards.records.manifest import MANIFEST_NAME
+from data_shards.records.study import Report, SourceImage, Split, StudyRecord, View
 
 _FINDINGS = (
     "The lungs are clear.",
@@ -63,34 +54,27 @@ def write_synthetic_shards(
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
-    entries = [
-        _write_shard(
-            folder,
-            f"{split}-{number:06d}",
-            [
+    indices = [
+        write_studies(
+            folder / f"{split}-{number:06d}.tar",
+            (
                 _study(f"{split}{i:06d}", split, views, random, longest_side_px, labels)
                 for i in range(start, min(start + studies_a_shard, count))
-            ],
+            ),
+            split=split,
+            plan_sha256="",
+            workplace=folder,
         )
         for split, count in studies.items()
         for number, start in enumerate(range(0, count, studies_a_shard))
     ]
-    manifest = Manifest(
+    manifest = summarise(
+        folder,
+        indices,
         source="synthetic",
         licence="none",
         seed=seed,
         longest_side_px=longest_side_px,
-        pixel_mean=0.5,
-        pixel_std=0.22,
-        samples_by_split=dict(studies),
-        patients_by_split=dict(studies),
-        images_by_split_and_view={
-            split: {str(view): count * views.count(view) for view in views}
-            for split, count in studies.items()
-        },
-        shards=tuple(entries),
-        dropped=(),
-        dropped_by_reason={},
     )
     write_text_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1))
 
@@ -102,14 +86,13 @@ def _study(
     random: np.random.Generator,
     longest_side_px: int,
     labels: Sequence[str],
-) -> tuple[StudyRecord, dict[str, bytes]]:
-    images, members = [], {}
-    for number, view in enumerate(views):
+) -> ConvertedStudy:
+    images: list[StoredImage] = []
+    for _ in views:
         sides = (longest_side_px, int(longest_side_px * random.uniform(0.8, 1)))
         width, height = sides if random.random() < 0.5 else sides[::-1]
-        member = f"image{number}.jpg"
-        members[member] = synthetic_jpeg(random, width=width, height=height)
-        images.append(ImageRecord(f"{key}-{number}", view, member, width, height, width, height))
+        jpeg = synthetic_jpeg(random, width=width, height=height)
+        images.append(StoredImage(jpeg, width, height, width, height, pixel_sums(jpeg)))
     findings = tuple(random.permutation(_FINDINGS)[: random.integers(1, len(_FINDINGS))].tolist())
     impression = (str(random.choice(_IMPRESSIONS)),)
     sentences = {"findings": findings, "impression": impression}
@@ -121,72 +104,18 @@ def _study(
         split=split,
         source="synthetic",
         licence="none",
-        images=tuple(images),
+        images=tuple(
+            image_record(SourceImage(f"{key}-{number}", Path(), view), number, image)
+            for number, (view, image) in enumerate(zip(views, images, strict=True))
+        ),
         report=Report(raw=" ".join(sections.values()), sections=sections, sentences=sentences),
         labels=_labels(labels, random),
         boxes=(),
         masks=(),
     )
-    members["json"] = json.dumps(record.to_json()).encode()
-    return record, members
+    return packed(record, images)
 
 
 def _labels(names: Sequence[str], random: np.random.Generator) -> dict[str, float | None]:
     values = (1.0, 0.0, -1.0, None)
     return {name: values[random.integers(len(values))] for name in names}
-
-
-def _write_shard(
-    folder: Path, name: str, studies: Sequence[tuple[StudyRecord, dict[str, bytes]]]
-) -> ShardEntry:
-    tar = folder / f"{name}.tar"
-    with tarfile.open(tar, "w") as archive:
-        for record, members in studies:
-            for member, payload in members.items():
-                header = tarfile.TarInfo(f"{record.key}.{member}")
-                header.size = len(payload)
-                archive.addfile(header, io.BytesIO(payload))
-    with tarfile.open(tar) as archive:
-        offsets = {header.name: header.offset_data for header in archive}
-    index = ShardIndex(
-        plan_sha256="",
-        tar_name=tar.name,
-        tar_bytes=tar.stat().st_size,
-        tar_sha256=sha256(tar.read_bytes()).hexdigest(),
-        split=studies[0][0].split,
-        samples=tuple(_indexed(record, members, offsets) for record, members in studies),
-        dropped=(),
-        pixels=PixelSums(),
-    )
-    path = folder / f"{name}.index.json"
-    write_text_atomically(path, index.model_dump_json(indent=1))
-    return ShardEntry(
-        tar_name=tar.name,
-        index_name=path.name,
-        split=index.split,
-        samples=len(studies),
-        bytes=index.tar_bytes,
-        sha256=index.tar_sha256,
-        index_sha256=sha256(path.read_bytes()).hexdigest(),
-    )
-
-
-def _indexed(
-    record: StudyRecord, members: dict[str, bytes], offsets: dict[str, int]
-) -> IndexedSample:
-    return IndexedSample(
-        key=record.key,
-        patient_id=record.patient_id,
-        views=tuple(image.view for image in record.images),
-        members={
-            member: Member(
-                offset=offsets[f"{record.key}.{member}"],
-                size=len(payload),
-                crc32=zlib.crc32(payload),
-            )
-            for member, payload in members.items()
-        },
-        words={
-            policy: word_count(select_sentences(record.report, policy)) for policy in TEXT_POLICIES
-        },
-    )

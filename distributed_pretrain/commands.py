@@ -55,9 +55,25 @@ def _compare(profile: Path, overrides: Sequence[str]) -> int:
 
 
 def _benchmark(overrides: Sequence[str], *, what: str) -> int:
-    from importlib import import_module
+    from distributed_pretrain.benchmark import (
+        checkpoint,
+        loader,
+        loss,
+        pairs,
+        scaling,
+        shards,
+        step,
+    )
 
-    import_module(f"distributed_pretrain.benchmark.{what}").run(overrides)
+    {
+        "shards": shards.run,
+        "loader": loader.run,
+        "step": step.run,
+        "loss": loss.run,
+        "pairs": pairs.run,
+        "checkpoint": checkpoint.run,
+        "scaling": scaling.run,
+    }[what](overrides)
     return DONE
 
 

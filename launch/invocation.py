@@ -17,6 +17,7 @@ PACKAGES: dict[str, tuple[Command, ...]] = {
     "distributed_pretrain": distributed_pretrain.commands.COMMANDS,
     "data_shards": data_shards.commands.COMMANDS,
 }
+_SUBJECTS: dict[str | None, str] = {"profile": "PROFILE.yaml", "run_folder": "RUN_FOLDER"}
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ def find_command(words: Sequence[str]) -> tuple[str, Command, list[str]]:
     package, rest = next(iter(PACKAGES)), list(words)
     if rest[:1] and rest[0] in PACKAGES:
         package = rest.pop(0)
-    for command in PACKAGES[package]:
-        if rest[:1] == [command.name] and _is_for_jobs(command):
+    for command in _for_jobs(package):
+        if rest[:1] == [command.name]:
             return package, command, rest[1:]
-    said = " ".join([package, *rest[:1]]) if rest else "no command"
-    raise InputError(f"{said}: not a command for a cluster: write {_known()} after the --")
+    said = f"{package} {rest[0]}: not a command for a cluster" if rest else "no command"
+    raise InputError(f"{said}: write {_known()} after the --")
 
 
 def read_invocation(words: Sequence[str], *, frozen: Path | None = None) -> Invocation:
@@ -102,18 +103,25 @@ def read_invocation(words: Sequence[str], *, frozen: Path | None = None) -> Invo
     return Invocation(package, command, subject, overrides, settings, folder)
 
 
-def _is_for_jobs(command: Command) -> bool:
-    """Those that leave results in a folder of their subject."""
-    return command.subject is not None and command.settings is not None
+def said_commands() -> list[tuple[str, str]]:
+    """What may stand after the --, and what it does; the first package's name is left out."""
+    first = next(iter(PACKAGES))
+    return [
+        (
+            f"{'' if package == first else package + ' '}{each.name} {_SUBJECTS[each.subject]}",
+            each.help,
+        )
+        for package in PACKAGES
+        for each in _for_jobs(package)
+    ]
+
+
+def _for_jobs(package: str) -> list[Command]:
+    """Those that leave results in a folder of their subject, and take overrides alone."""
+    every = PACKAGES[package]
+    return [each for each in every if each.subject and each.settings and not each.add_arguments]
 
 
 def _known() -> str:
-    first = next(iter(PACKAGES))
-    subjects = {"profile": "PROFILE.yaml", "run_folder": "RUN_FOLDER"}
-    shown = [
-        f"{'' if package == first else package + ' '}{command.name} {subjects[command.subject]}"
-        for package, commands in PACKAGES.items()
-        for command in commands
-        if _is_for_jobs(command) and command.subject is not None
-    ]
-    return f"{', '.join(shown[:-1])} or {shown[-1]}"
+    *others, last = [said for said, _ in said_commands()]
+    return f"{', '.join(others)} or {last}"

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from data_shards.errors import InputError
-from launch.records import JobFolder, JobRecord, newest_job
-from launch.states import LIVE, JobState, states_of
+from launch.records import JobRecord, newest_job
+from launch.slurm import EXECUTORS
+from launch.states import Job, read_jobs
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_STATES = 10.0
 
 
-def show_logs(results: Path, *, rank: int | None, follow: bool) -> JobState | None:
+def show_logs(results: Path, *, rank: int | None, follow: bool) -> Job | None:
     """Print the log of one rank (None: of all, each line with its rank), then what comes.
 
     Following ends with the job, whose last state is returned (None without `follow`); a requeued
@@ -31,23 +32,31 @@ def show_logs(results: Path, *, rank: int | None, follow: bool) -> JobState | No
     if rank is not None and rank >= record.ranks:
         there_are = "rank 0 alone" if record.ranks == 1 else f"ranks 0 to {record.ranks - 1}"
         raise InputError(f"--rank {rank}: the job has {there_are}")
-    if record.executor == "debug":
-        raise InputError(f"{results}: executor=debug keeps no log: it wrote to its terminal")
+    if not EXECUTORS[record.executor].in_background:
+        raise InputError(
+            f"{results}: executor={record.executor} keeps no log: it wrote to its terminal"
+        )
     ranks = range(record.ranks) if rank is None else [rank]
     prefixed = len(ranks) > 1
     logs = [_Log(log_of(record, each), f"[{each}] " if prefixed else "") for each in ranks]
-    if not follow and not any(log.path.exists() for log in logs):
-        raise InputError(f"{logs[0].path}: not there yet: the job is {states_of([job])[0].state}")
-    if follow and not any(log.path.exists() for log in logs):
-        state = states_of([job])[0]
-        print(f"{state.state} {state.line}".rstrip(), file=sys.stderr, flush=True)
-    last_state = _last_state(job)
+    if not any(log.path.exists() for log in logs):
+        [now] = read_jobs([job])
+        if not follow:
+            raise InputError(f"{logs[0].path}: not there yet: the job is {now.state}")
+        print(f"{now.state} {now.line}".rstrip(), file=sys.stderr, flush=True)
+    asked = -math.inf
     while True:
-        last = last_state() if follow else None
+        ended = None
+        # The scheduler is asked only from time to time.
+        said_last = {each.event for each in job.events()[-1:]} & {"finished", "failed"}
+        if follow and (said_last or time.monotonic() - asked >= SECONDS_BETWEEN_STATES):
+            asked = time.monotonic()
+            [now] = read_jobs([job])
+            ended = None if now.is_live else now
         for log in logs:
             log.print_new()
-        if last is not None or not follow:
-            return last
+        if ended is not None or not follow:
+            return ended
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
@@ -80,23 +89,3 @@ class _Log:
             text = start + re.sub(r"\n(?!\Z)", "\n" + self._prefix, text)
         sys.stdout.write(text)
         sys.stdout.flush()
-
-
-def _last_state(job: JobFolder) -> Callable[[], JobState | None]:
-    """The state of a job that has ended; asks the scheduler only from time to time."""
-    asked: list[float] = []
-
-    def ended() -> JobState | None:
-        now = time.monotonic()
-        if asked and now - asked[-1] < SECONDS_BETWEEN_STATES and not _said_last(job):
-            return None
-        asked[:] = [now]
-        state = states_of([job])[0]
-        return None if state.state in LIVE else state
-
-    return ended
-
-
-def _said_last(job: JobFolder) -> bool:
-    events = job.events()
-    return bool(events) and events[-1].event in ("finished", "failed")

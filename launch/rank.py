@@ -16,15 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, Self
+from typing import Literal, NoReturn, Self
 
 from data_shards.command_line import BAD_INPUT, GOES_ON, INTERRUPTED
 from data_shards.errors import InputError
 from data_shards.processes import ENDING_SIGNALS
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.progress import saved_step
-from launch.invocation import find_command
-from launch.records import JobFolder
+from launch.records import JobFolder, since_start, starts_of
 from launch.rendezvous import ToldToEndError, meeting_place
 
 # Ended by one of these, a command was told to end.
@@ -48,10 +47,11 @@ class Place:
 
 @dataclass(frozen=True)
 class RankTask:
-    """What every rank of a job does."""
+    """What every rank of a job does; `goes_on_by` is what a second start finds (see `Command`)."""
 
     job: Path
     words: tuple[str, ...]
+    goes_on_by: Literal["steps", "tasks", "nothing"]
     requeues: int
     cpus: int
     master_port: int | None
@@ -110,9 +110,8 @@ class _Rank:
 
     def _may_go_on(self) -> bool:
         events = self.job.events()
-        starts = [number for number, each in enumerate(events) if each.event == "started"]
-        since = {each.event for each in events[starts[-1] :]}
-        if "failed" in since:
+        starts = starts_of(events)
+        if any(each.event == "failed" for each in since_start(events)):
             # Another rank's own failure ended this one.
             sys.exit(1)
         # Also from before the start: the signal may have come on its first line.
@@ -125,7 +124,7 @@ class _Rank:
                 "again to go on, or raise requeues",
                 status=GOES_ON,
             )
-        before = [events[number].step for number in starts[-STARTS_WITHOUT_PROGRESS:]]
+        before = [each.step for each in starts[-STARTS_WITHOUT_PROGRESS:]]
         if step is not None and len(before) == STARTS_WITHOUT_PROGRESS and set(before) == {step}:
             self._fail(
                 f"ended {STARTS_WITHOUT_PROGRESS} times without a step beyond {step}: not "
@@ -137,11 +136,11 @@ class _Rank:
 
     def _saved_step(self) -> int | None:
         """The step that a start goes on from; None where it goes on by other things than steps."""
-        _, command, _ = find_command(self.task.words)
-        if command.goes_on_by == "tasks":
+        if self.task.goes_on_by == "tasks":
             return None
         # What goes on by nothing begins anew each time.
-        return saved_step(RunFolder(self.job.results)) if command.goes_on_by == "steps" else 0
+        by_steps = self.task.goes_on_by == "steps"
+        return saved_step(RunFolder(self.job.results)) if by_steps else 0
 
     def _how_it_ended(self, status: int) -> str:
         if status < 0:

@@ -16,21 +16,36 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.json_lines import JsonLines
+from launch.settings import ExecutorName
 
 JOBS = "jobs"
 # What keeps an event one short write.
 LONGEST_LINE = 1000
 _NUMBERED = re.compile(r"(\d{3,})-[a-z_]+")
-EventName = Literal["started", "requeued", "finished", "failed", "cancelled"]
+EventName: TypeAlias = Literal["started", "requeued", "finished", "failed", "cancelled"]
+State: TypeAlias = Literal["queued", "running", "finished", "failed", "cancelled", "unknown"]
+LIVE: frozenset[State] = frozenset({"queued", "running"})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a job is, as far as whoever runs it knows; `line` is why. Others may know better."""
+
+    state: State
+    nodes: str = ""
+    line: str = ""
+    may_live: bool = False
 
 
 class JobRecord(BaseModel):
@@ -38,7 +53,7 @@ class JobRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    executor: Literal["slurm", "local", "debug"]
+    executor: ExecutorName
     job_id: str
     command: tuple[str, ...]
     submission: Path
@@ -127,6 +142,42 @@ class JobFolder:
             ) from error
         return sorted(found, key=lambda each: each.time)
 
+    def read(self) -> Written:
+        """What is written down of it. Raises InputError as `record` and `events` do."""
+        return Written(self, self.record(), self.events())
+
+
+@dataclass(frozen=True)
+class Written:
+    """All that is written down of a job."""
+
+    folder: JobFolder
+    record: JobRecord
+    events: Sequence[Event]
+
+    @property
+    def last_word(self) -> Event | None:
+        """The event that ended the job, if one did; a failure counts before its echo.
+
+        A job that was cancelled stays so, unless its last step was its last anyway.
+        """
+        since = since_start(self.events)
+        finished = [each for each in since if each.event == "finished"]
+        cancelled = [each for each in self.events if each.event == "cancelled"]
+        failed = [each for each in since if each.event == "failed"]
+        return next(iter([*finished, *cancelled, *failed]), None)
+
+
+def starts_of(events: Sequence[Event]) -> list[Event]:
+    """Its starts, oldest first."""
+    return [each for each in events if each.event == "started"]
+
+
+def since_start(events: Sequence[Event]) -> Sequence[Event]:
+    """The events of its newest start; all where it has not started."""
+    first = max((n for n, each in enumerate(events) if each.event == "started"), default=0)
+    return events[first:]
+
 
 def new_job_folder(results: Path, verb: str) -> JobFolder:
     """The next numbered folder for a submission about `results`, for the user alone.
@@ -135,17 +186,21 @@ def new_job_folder(results: Path, verb: str) -> JobFolder:
     """
     jobs = results / JOBS
     jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _make_private(jobs)
-    taken = [int(match[1]) for each in jobs.iterdir() if (match := _NUMBERED.fullmatch(each.name))]
-    path = jobs / f"{max(taken, default=0) + 1:03}-{verb}"
+    found = jobs.stat()
+    if found.st_uid != os.getuid():
+        raise InputError(f"{jobs}: belongs to another user: choose another folder for the results")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        jobs.chmod(0o700)
+    earlier = jobs_of(results)
+    number = int(earlier[-1].path.name.partition("-")[0]) + 1 if earlier else 1
+    path = jobs / f"{number:03}-{verb}"
     path.mkdir(mode=0o700)
     return JobFolder(path)
 
 
 def newest_job(results: Path) -> JobFolder | None:
     """The newest submission about `results` that the scheduler took; None if there is none."""
-    jobs = [each for each in jobs_of(results) if each.record_file.exists()]
-    return jobs[-1] if jobs else None
+    return next((job for job in reversed(jobs_of(results)) if job.record_file.exists()), None)
 
 
 def jobs_of(results: Path) -> list[JobFolder]:
@@ -155,13 +210,3 @@ def jobs_of(results: Path) -> list[JobFolder]:
         return []
     named = [(int(m[1]), each) for each in jobs.iterdir() if (m := _NUMBERED.fullmatch(each.name))]
     return [JobFolder(path) for _, path in sorted(named)]
-
-
-def _make_private(folder: Path) -> None:
-    found = folder.stat()
-    if found.st_uid != os.getuid():
-        raise InputError(
-            f"{folder}: belongs to another user: choose another folder for the results"
-        )
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        folder.chmod(0o700)

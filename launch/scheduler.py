@@ -5,21 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from data_shards.errors import InputError
+from launch.records import Answer
 
 # Slurm answers within its own message timeout (10 s) or not at all.
 PATIENCE_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class SchedulerState:
-    """A job as Slurm sees it now. `word` is Slurm's, such as PENDING or NODE_FAIL."""
-
-    word: str
-    nodes: str = ""
-    reason: str = ""
+_RUNNING_WORDS = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED"}
 
 
 def refuse_unknown_partition(partition: str) -> None:
@@ -32,37 +24,36 @@ def refuse_unknown_partition(partition: str) -> None:
         )
 
 
-def queued_states(job_ids: Sequence[str]) -> dict[str, SchedulerState]:
+def queued_jobs(job_ids: Sequence[str]) -> dict[str, Answer]:
     """Those of the jobs that wait or run, by number (array tasks as `12_3`)."""
-    wanted = sorted({each.partition("_")[0] for each in job_ids})
-    if not wanted:
-        return {}
-    states = {}
+    found: dict[str, Answer] = {}
+    if not job_ids:
+        return found
     form = "--format=%i|%T|%N|%r"
-    done = _run("squeue", "--noheader", "--array", f"--jobs={','.join(wanted)}", form)
+    done = _run("squeue", "--noheader", "--array", f"--jobs={_whole(job_ids)}", form)
     if done.returncode and "Invalid job id" not in done.stderr:
         raise InputError(f"squeue: {done.stderr.strip()}: is this a machine of that cluster?")
     for line in _lines(done.stdout):
         job_id, word, nodes, reason = line.split("|", 3)
-        states[job_id] = SchedulerState(word, nodes, "" if reason == "None" else reason)
-    return {each: states[each] for each in job_ids if each in states}
+        waits = Answer("queued", nodes, "" if reason == "None" else reason)
+        found[job_id] = Answer("running", nodes) if word in _RUNNING_WORDS else waits
+    return found
 
 
-def ended_states(job_ids: Sequence[str]) -> dict[str, SchedulerState]:
+def ended_jobs(job_ids: Sequence[str]) -> dict[str, Answer]:
     """Those of the jobs that the accounting remembers; nothing where there is no accounting."""
-    wanted = sorted({each.partition("_")[0] for each in job_ids})
-    if not wanted or shutil.which("sacct") is None:
-        return {}
+    found: dict[str, Answer] = {}
+    if not job_ids or shutil.which("sacct") is None:
+        return found
     form = ["--parsable2", "--noheader", "--format=JobID,State,NodeList"]
-    done = _run("sacct", "--allocations", f"--jobs={','.join(wanted)}", *form)
-    if done.returncode:
-        return {}
-    states = {}
-    for line in _lines(done.stdout):
+    done = _run("sacct", "--allocations", f"--jobs={_whole(job_ids)}", *form)
+    for line in _lines(done.stdout) if not done.returncode else ():
         job_id, word, nodes = line.split("|")
         # "CANCELLED by 1000"
-        states[job_id] = SchedulerState(word.split()[0], nodes)
-    return {each: states[each] for each in job_ids if each in states}
+        word = word.split()[0]
+        failed = Answer("failed", nodes, f"Slurm says {word}")
+        found[job_id] = Answer("cancelled", nodes) if word == "CANCELLED" else failed
+    return found
 
 
 def cancel_jobs(job_ids: Sequence[str]) -> None:
@@ -70,6 +61,11 @@ def cancel_jobs(job_ids: Sequence[str]) -> None:
     done = _run("scancel", *job_ids)
     if done.returncode:
         raise InputError(done.stderr.strip() or "scancel failed")
+
+
+def _whole(job_ids: Sequence[str]) -> str:
+    """The jobs, of array tasks their arrays, as Slurm takes them."""
+    return ",".join(sorted({each.partition("_")[0] for each in job_ids}))
 
 
 def _ask(*command: str) -> list[str]:

@@ -56,6 +56,7 @@ def _as_text(value: object) -> object:
     return str(value) if is_number else value
 
 
+ExecutorName: TypeAlias = Literal["slurm", "local", "debug"]
 Variable = Annotated[str, BeforeValidator(_as_text)]
 
 
@@ -91,22 +92,22 @@ class EnvironmentConfig(Config):
         return self
 
 
-class PyxisConfig(Config):
+class _ImageConfig(Config):
+    image: str
+    mounts: tuple[str, ...] = Field((), description="SRC:DST, besides the submitting folder")
+    python: str = "python"
+
+
+class PyxisConfig(_ImageConfig):
     """An image run by srun itself (NVIDIA's pyxis and enroot)."""
 
     name: Literal["pyxis"] = "pyxis"
-    image: str
-    mounts: tuple[str, ...] = Field((), description="SRC:DST, besides the submitting folder")
-    python: str = "python"
 
 
-class ApptainerConfig(Config):
+class ApptainerConfig(_ImageConfig):
     """An image run by Apptainer (or Singularity) on each node."""
 
     name: Literal["apptainer"] = "apptainer"
-    image: str
-    mounts: tuple[str, ...] = Field((), description="SRC:DST, besides the submitting folder")
-    python: str = "python"
 
 
 ContainerConfig: TypeAlias = Annotated[PyxisConfig | ApptainerConfig, Field(discriminator="name")]
@@ -124,14 +125,13 @@ class NcclConfig(Config):
     @property
     def variables(self) -> dict[str, str]:
         """As NCCL reads them."""
+        switched_off = {None: None, True: "0", False: "1"}
         wanted = {
             "NCCL_DEBUG": self.debug,
             "NCCL_SOCKET_IFNAME": self.socket_interface,
             "NCCL_IB_HCA": self.infiniband_devices,
-            "NCCL_IB_DISABLE": None if self.infiniband is None else str(int(not self.infiniband)),
-            "NCCL_P2P_DISABLE": None
-            if self.peer_to_peer is None
-            else str(int(not self.peer_to_peer)),
+            "NCCL_IB_DISABLE": switched_off[self.infiniband],
+            "NCCL_P2P_DISABLE": switched_off[self.peer_to_peer],
         }
         # Gloo connects the ranks too, for heartbeats and on CPUs.
         if self.socket_interface is not None and not self.socket_interface.startswith("^"):
@@ -147,7 +147,7 @@ class ClusterConfig(Config):
     more than a step and a save take. A job is requeued at most `requeues` times.
     """
 
-    executor: Literal["slurm", "local", "debug"] = "slurm"
+    executor: ExecutorName = "slurm"
     nodes: PositiveInt = 1
     gpus_per_node: NonNegativeInt = 0
     ranks_per_node: PositiveInt | None = Field(

@@ -1,4 +1,4 @@
-"""`submit`: one command of the project as one job."""
+"""`submit` and `cancel`: one command of the project as one job, and the end of jobs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import shlex
 import shutil
 import signal
 import socket
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,33 +17,60 @@ from data_shards.files.lock import locked
 from launch.invocation import Invocation
 from launch.rank import Place, RankTask, rank_variables
 from launch.records import JOBS, JobFolder, JobRecord, new_job_folder, newest_job
-from launch.scheduler import refuse_unknown_partition
+from launch.script import CODE, python_command
 from launch.settings import ClusterConfig
-from launch.slurm import CODE, LOCAL_REQUEUES, python_command, sbatch_script, submit_tasks
+from launch.slurm import EXECUTORS, sbatch_script
 from launch.snapshot import revision, take_snapshot
-from launch.states import LIVE, states_of
+from launch.states import jobs_within, read_jobs
 
 
 def submit(cluster: ClusterConfig, invocation: Invocation) -> str:
-    """The number of the job that runs `command`; with `debug` it has run when this returns.
+    """The number of the job that runs the command; with `debug` it has run when this returns.
 
     Raises InputError, with nothing queued and nothing left behind, for what cannot run.
     """
     check(cluster, [invocation])
-    check_queue(cluster)
+    EXECUTORS[cluster.executor].check_queue(cluster)
     with submitting(invocation.folder):
-        refuse_running(invocation.folder)
-        with (
-            job_folder_for(invocation.folder, invocation.command.name) as job,
-            undisturbed(cluster),
-        ):
-            take_snapshot(job.path / CODE)
-            task = prepared_task(cluster, invocation, job)
-            [number] = submit_tasks(
-                cluster, [task], name=invocation.folder.name, submission=job.path
-            )
-            job.write_record(record_of(cluster, invocation, number, submission=job.path))
-    return number
+        _refuse_running(invocation.folder)
+        return queue(cluster, [invocation])[0]
+
+
+def queue(
+    cluster: ClusterConfig, invocations: Sequence[Invocation], *, at: Path | None = None
+) -> list[str]:
+    """The numbers of the jobs that run the commands, each with a folder and a record.
+
+    `at` has the snapshot, and gets start files and logs; of a single job its own folder may do.
+    """
+    executor = EXECUTORS[cluster.executor]
+    with ExitStack() as folders:
+        jobs = [
+            folders.enter_context(new_job(each.folder, each.command.name)) for each in invocations
+        ]
+        if at is None:
+            at = jobs[0].path
+            take_snapshot(at / CODE)
+        for job, invocation in zip(jobs, invocations, strict=True):
+            if invocation.resolved_profile is not None:
+                write_text_atomically(job.profile, invocation.resolved_profile)
+        tasks = [rank_task(cluster, *each) for each in zip(invocations, jobs, strict=True)]
+        with _undisturbed() if executor.in_background else nullcontext():
+            numbers = executor.submit(cluster, tasks, at)
+            for job, invocation, number in zip(jobs, invocations, numbers, strict=True):
+                job.write_record(_record(cluster, invocation, number, at))
+    return numbers
+
+
+def cancel(folders: Sequence[Path]) -> list[str]:
+    """The numbers of the jobs that were told to end: those at or below `folders` that go on.
+
+    Raises InputError for a folder without any job.
+    """
+    live = [job for job in jobs_within(folders, must_know=True) if job.is_live]
+    for name, executor in EXECUTORS.items():
+        executor.cancel([job.written for job in live if job.record.executor == name])
+    return [job.record.job_id for job in live]
 
 
 @contextmanager
@@ -59,7 +85,7 @@ def submitting(results: Path) -> Iterator[None]:
 
 
 @contextmanager
-def job_folder_for(results: Path, verb: str) -> Iterator[JobFolder]:
+def new_job(results: Path, verb: str) -> Iterator[JobFolder]:
     """A new job folder, which goes again when submitting failed."""
     job = new_job_folder(results, verb)
     try:
@@ -71,18 +97,9 @@ def job_folder_for(results: Path, verb: str) -> Iterator[JobFolder]:
         raise
 
 
-def _remove_if_empty(results: Path) -> None:
-    with suppress(OSError):  # not empty: the usual case
-        (results / JOBS).rmdir()
-        results.rmdir()
-
-
 @contextmanager
-def undisturbed(cluster: ClusterConfig) -> Iterator[None]:
+def _undisturbed() -> Iterator[None]:
     """Ctrl-C waits: between a job's start and its record it would make a job nobody knows of."""
-    if cluster.executor == "debug":
-        yield
-        return
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -90,18 +107,24 @@ def undisturbed(cluster: ClusterConfig) -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
+def _remove_if_empty(results: Path) -> None:
+    with suppress(OSError):  # not empty: the usual case
+        (results / JOBS).rmdir()
+        results.rmdir()
+
+
 def dry_run(cluster: ClusterConfig, invocation: Invocation) -> str:
     """The script that `submit` would give to Slurm, and what each rank would run."""
     check(cluster, [invocation])
-    submission = invocation.folder / "jobs" / f"NNN-{invocation.command.name}"
-    task = _task(cluster, invocation, JobFolder(submission))
+    submission = invocation.folder / JOBS / f"NNN-{invocation.command.name}"
+    task = rank_task(cluster, invocation, JobFolder(submission))
     place = Place("", 0, cluster.ranks, 0, cluster.ranks_on_node, 0, Path())
     variables = {"OMP_NUM_THREADS": str(cluster.cpus_per_rank)}
     if cluster.ranks > 1:
         variables |= rank_variables(place, "<rank 0's host>", "<a port free there>")
         variables |= {"RANK": f"<0..{cluster.ranks - 1}>"}
         variables |= {"LOCAL_RANK": f"<0..{cluster.ranks_on_node - 1}>"}
-    script = sbatch_script(cluster, name=invocation.folder.name, submission=submission)
+    script = sbatch_script(cluster, submission=submission)
     shown = " ".join(f"{name}={value}" for name, value in variables.items())
     python = python_command(cluster, submission)
     command_line = f"{shown} \\\n  {python} -P -m {shlex.join(task.words)}"
@@ -110,72 +133,50 @@ def dry_run(cluster: ClusterConfig, invocation: Invocation) -> str:
 
 def check(cluster: ClusterConfig, invocations: Sequence[Invocation]) -> None:
     """Raise InputError for a command that cannot run, or not on this cluster."""
-    if cluster.executor == "debug" and cluster.ranks > 1:
+    most = EXECUTORS[cluster.executor].most_ranks
+    if most is not None and cluster.ranks > most:
         raise InputError(
-            f"executor=debug runs one rank in this process, not {cluster.ranks}: pass nodes=1 "
-            "gpus_per_node=1 (0 without a GPU) ranks_per_node=null"
+            f"executor={cluster.executor} runs one rank in this process, not {cluster.ranks}: pass "
+            "nodes=1 gpus_per_node=1 (0 without a GPU) ranks_per_node=null"
         )
     for invocation in invocations:
         invocation.check(ranks=cluster.ranks)
 
 
-def check_queue(cluster: ClusterConfig) -> None:
-    """Raise InputError for a queue that is not there."""
-    if cluster.executor == "slurm" and cluster.partition is not None:
-        refuse_unknown_partition(cluster.partition)
-    nodes = cluster.environment
-    if cluster.executor != "slurm" and (nodes.modules or nodes.setup):
-        print(
-            f"executor={cluster.executor}: environment.modules and setup are for nodes, and left "
-            "out here",
-            file=sys.stderr,
-        )
-
-
-def refuse_running(results: Path) -> None:
+def _refuse_running(results: Path) -> None:
     """Raise InputError when a job about these results waits or runs."""
-    job = newest_job(results)
-    if job is None:
+    newest = newest_job(results)
+    if newest is None:
         return
-    record, state = job.record(), states_of([job], must_know=True)[0]
-    elsewhere = record.executor == "local" and record.host != socket.gethostname()
-    if state.state in LIVE or (elsewhere and state.state == "unknown"):
-        where = f" on {record.host}" if elsewhere else ""
+    [job] = read_jobs([newest], must_know=True)
+    if job.is_live or job.may_live:
+        where = f" on {job.record.host}" if job.may_live else ""
         raise InputError(
-            f"{results}: job {record.job_id}{where} is about it and has not ended: see "
+            f"{results}: job {job.record.job_id}{where} is about it and has not ended: see "
             f"`python -m launch status {results}`, or cancel it first"
         )
 
 
-def prepared_task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) -> RankTask:
-    """What each rank does, with the resolved profile written into the job's folder."""
-    if invocation.resolved_profile is not None:
-        write_text_atomically(job.profile, invocation.resolved_profile)
-    return _task(cluster, invocation, job)
-
-
-def _task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) -> RankTask:
+def rank_task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) -> RankTask:
+    """What each rank of a job of the command does."""
     keeps = invocation.resolved_profile is not None
+    most = EXECUTORS[cluster.executor].most_requeues
     return RankTask(
         job=job.path,
         words=invocation.words_with(job.profile) if keeps else invocation.words,
-        requeues=min(cluster.requeues, LOCAL_REQUEUES)
-        if cluster.executor == "local"
-        else cluster.requeues,
+        goes_on_by=invocation.command.goes_on_by,
+        requeues=cluster.requeues if most is None else min(cluster.requeues, most),
         cpus=cluster.cpus_per_rank,
         master_port=cluster.master_port,
     )
 
 
-def record_of(
-    cluster: ClusterConfig, invocation: Invocation, number: str, *, submission: Path
-) -> JobRecord:
-    """What is kept of a submission."""
+def _record(cluster: ClusterConfig, invocation: Invocation, number: str, at: Path) -> JobRecord:
     return JobRecord(
         executor=cluster.executor,
         job_id=number,
         command=invocation.words,
-        submission=submission,
+        submission=at,
         nodes=cluster.nodes,
         ranks=cluster.ranks,
         requeues=cluster.requeues,

@@ -1,113 +1,90 @@
-"""`sweep`: many tasks as one Slurm array, of which only what is missing is ever submitted."""
+"""`sweep` and `results`: many tasks, of which only what is missing is ever submitted."""
 
 from __future__ import annotations
 
 import json
 import shlex
-import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal, TypeAlias
 
+from data_shards.command_line import DONE, FAILED
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import available_cores
-from distributed_pretrain.experiments.points import Point
-from launch.cancel import cancel
+from distributed_pretrain.experiments.grid.points import Point
+from distributed_pretrain.experiments.grid.pool import run_all
+from distributed_pretrain.experiments.tables import Row
 from launch.invocation import Invocation, find_command, read_invocation
-from launch.records import JOBS, JobFolder, newest_job
+from launch.records import JOBS, LIVE, JobFolder, State, newest_job
+from launch.script import CODE
 from launch.settings import ClusterConfig
-from launch.slurm import CODE, sbatch_script, submit_tasks
+from launch.slurm import EXECUTORS, sbatch_script
 from launch.snapshot import take_snapshot
-from launch.states import LIVE, State, states_of
-from launch.submit import (
-    check,
-    check_queue,
-    job_folder_for,
-    prepared_task,
-    record_of,
-    submitting,
-    undisturbed,
-)
+from launch.states import Job, read_jobs
+from launch.submit import cancel, check, new_job, queue, submitting
 
 SWEEP_FILE = "sweep.json"
 # Slurm's default MaxArraySize is 1001.
 TASKS_A_JOB = 1000
-SECONDS_BETWEEN_LOOKS = 0.5
+TaskState: TypeAlias = State | Literal["not submitted"]
 
 
-@dataclass(frozen=True)
-class SweepTask:
-    """One point of a sweep, with the folder that its job and results are in."""
-
-    point: Point
-    invocation: Invocation
-    folder: Path
-
-
-def sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> list[str]:
-    """Submit those points that have not finished and do not go on; their jobs' numbers.
+def sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> int:
+    """How many of the points were submitted: those that have not finished and do not go on.
 
     Raises InputError, before anything is queued, for what cannot run, and for a folder that holds
     a task of the same name with another command.
     """
     folder = folder.absolute()
     with submitting(folder):
-        tasks = _missing_tasks(cluster, points, folder)
-        check_queue(cluster)
+        tasks = _missing(cluster, points, folder)
+        executor = EXECUTORS[cluster.executor]
+        executor.check_queue(cluster)
         if not tasks:
-            return []
-        with job_folder_for(folder, "sweep") as submission:
+            return 0
+        with new_job(folder, "sweep") as submission:
             take_snapshot(submission.path / CODE)
-            if cluster.executor == "slurm":
-                return _submit_arrays(cluster, tasks, points, submission)
+            if executor.has_queue:
+                return _queue_arrays(cluster, tasks, points, submission)
             remember(folder, points)
-            return _run_here(cluster, tasks, submission)
-
-
-def _missing_tasks(
-    cluster: ClusterConfig, points: Sequence[Point], folder: Path
-) -> list[SweepTask]:
-    _refuse_others(folder, points)
-    states = states_of_points(folder, points, must_know=True)
-    tasks = [_task(point, folder / point.name) for point, state in states if state not in _KEPT]
-    check(cluster, [task.invocation for task in tasks])
-    return tasks
-
-
-def states_of_points(
-    folder: Path, points: Sequence[Point], *, must_know: bool = False
-) -> list[tuple[Point, State | None]]:
-    """Each point with the state of its newest job; None where it has had none.
-
-    `must_know`: raises InputError when Slurm does not answer.
-    """
-    jobs = [newest_job(folder / point.name) for point in points]
-    submitted = [job for job in jobs if job is not None]
-    states = iter(states_of(submitted, must_know=must_know))
-    return [
-        (point, next(states).state if job is not None else None)
-        for point, job in zip(points, jobs, strict=True)
-    ]
+            runs = [_JobRun(cluster, task, submission.path) for task in tasks]
+            if executor.in_background:
+                _run_here(cluster, runs)
+            else:
+                for run in runs:
+                    run.start()
+            return len(runs)
 
 
 def dry_run_sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> str:
     """The script of the array that `sweep` would submit now, and the command of each task."""
     folder = folder.absolute()
-    tasks = _missing_tasks(cluster, points, folder)
+    tasks = _missing(cluster, points, folder)
     submission = folder / JOBS / "NNN-sweep"
     count = min(len(tasks), TASKS_A_JOB)
-    script = sbatch_script(cluster, name=folder.name, submission=submission, tasks=count)
-    lines = [f"{task.point.name}: {shlex.join(task.invocation.words)}" for task in tasks]
+    script = sbatch_script(cluster, submission=submission, tasks=count)
+    lines = [f"{task.folder.name}: {shlex.join(task.words)}" for task in tasks]
     return "\n".join([script, f"# {len(tasks)} of {len(points)} tasks", *lines])
+
+
+def states_of_points(
+    folder: Path, points: Sequence[Point], *, must_know: bool = False
+) -> list[TaskState]:
+    """The state of the newest job of each point, or that it has had none.
+
+    `must_know`: raises InputError when Slurm does not answer.
+    """
+    jobs = [newest_job(folder / point.name) for point in points]
+    states = iter(read_jobs([job for job in jobs if job is not None], must_know=must_know))
+    return ["not submitted" if job is None else next(states).state for job in jobs]
 
 
 def describe(folder: Path, points: Sequence[Point]) -> str:
     """How many tasks are how, in a line."""
-    counts = Counter(state or "not submitted" for _, state in states_of_points(folder, points))
+    counts = Counter(states_of_points(folder, points))
     return f"{len(points)} tasks: " + ", ".join(f"{n} {state}" for state, n in counts.items())
 
 
@@ -127,94 +104,41 @@ def read_sweep(folder: Path) -> list[Point]:
         ) from error
 
 
-# A task in one of these states is let be.
-_KEPT: frozenset[State | None] = frozenset({"finished", *LIVE})
+def remember(folder: Path, points: Sequence[Point]) -> None:
+    """Keep the points; those of earlier calls with other values stay in the sweep."""
+    folder.mkdir(parents=True, exist_ok=True)
+    earlier = read_sweep(folder) if (folder / SWEEP_FILE).exists() else []
+    every = {point.name: point for point in [*earlier, *points]}
+    tasks = [{"name": n, "words": p.words, "values": p.values} for n, p in every.items()]
+    write_text_atomically(folder / SWEEP_FILE, json.dumps({"tasks": tasks}, indent=1) + "\n")
 
 
-def _task(point: Point, folder: Path) -> SweepTask:
-    words = list(point.words)
-    _, command, _ = find_command(words)
-    # What goes on by the steps of a run folder has one of its own.
-    if command.goes_on_by == "steps":
-        if any(word.startswith(f"{command.folder}=") for word in words):
-            raise InputError(f"{command.folder}: a sweep gives each task its own, below --folder")
-        words.append(f"{command.folder}={folder}")
-    return SweepTask(point, replace(read_invocation(words), folder=folder), folder)
+def collect(folder: Path) -> list[Row]:
+    """A row a task: `task`, `state`, what it was told apart by, and its figures.
+
+    Of a pre-training these are the validation's at its best step; of an evaluation all.
+    """
+    points = read_sweep(folder)
+    rows: list[dict[str, str | float | None]] = []
+    for point, state in zip(points, states_of_points(folder, points), strict=True):
+        rows.append({"task": point.name, "state": state})
+        rows[-1] |= {**point.values, **_figures(folder / point.name)}
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key) for key in columns} for row in rows]
 
 
-def _submit_arrays(
-    cluster: ClusterConfig,
-    tasks: Sequence[SweepTask],
-    points: Sequence[Point],
-    submission: JobFolder,
-) -> list[str]:
-    numbers: list[str] = []
-    folder = submission.results
-    for first in range(0, len(tasks), TASKS_A_JOB):
-        batch = tasks[first : first + TASKS_A_JOB]
-        if numbers:
-            # One after the other: `running_at_most` is of all of them.
-            earlier = {"dependency": f"afterany:{numbers[-1].partition('_')[0]}"}
-            cluster = cluster.model_copy(update={"sbatch": cluster.sbatch | earlier})
-        with ExitStack() as folders, undisturbed(cluster):
-            jobs = [
-                folders.enter_context(job_folder_for(task.folder, task.invocation.command.name))
-                for task in batch
-            ]
-            starts = [
-                prepared_task(cluster, task.invocation, job)
-                for task, job in zip(batch, jobs, strict=True)
-            ]
-            given = submit_tasks(cluster, starts, name=folder.name, submission=submission.path)
-            remember(folder, points)
-            for task, job, number in zip(batch, jobs, given, strict=True):
-                record = record_of(cluster, task.invocation, number, submission=submission.path)
-                job.write_record(record)
-        numbers += given
-    return numbers
-
-
-def _run_here(
-    cluster: ClusterConfig, tasks: Sequence[SweepTask], submission: JobFolder
-) -> list[str]:
-    """All tasks on this machine, as many at a time as it has cores for; returns when they ended."""
-    cores = available_cores()
-    at_once = min(cluster.running_at_most, max(1, cores // (cluster.ranks * cluster.cpus_per_rank)))
-    numbers: list[str] = []
-    running: list[JobFolder] = []
-    try:
-        for task in tasks:
-            running = _wait_for_room(running, at_once - 1)
-            with (
-                job_folder_for(task.folder, task.invocation.command.name) as job,
-                undisturbed(cluster),
-            ):
-                start = prepared_task(cluster, task.invocation, job)
-                [number] = submit_tasks(
-                    cluster, [start], name=task.point.name, submission=submission.path
-                )
-                record = record_of(cluster, task.invocation, number, submission=submission.path)
-                job.write_record(record)
-            numbers.append(number)
-            running.append(job)
-            print(f"{task.point.name}: {len(numbers)} of {len(tasks)} started", file=sys.stderr)
-        _wait_for_room(running, 0)
-    except KeyboardInterrupt:
-        cancel([job.results for job in running])
-        print("interrupted: waiting for what ran to save", file=sys.stderr, flush=True)
-        _wait_for_room(running, 0)
-        print("the same command goes on", file=sys.stderr)
-        raise
-    return numbers
-
-
-def _wait_for_room(running: list[JobFolder], room_for: int) -> list[JobFolder]:
-    while True:
-        states = states_of(running)
-        running = [job for job, each in zip(running, states, strict=True) if each.state in LIVE]
-        if len(running) <= room_for:
-            return running
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+def _missing(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> list[Invocation]:
+    """Those whose jobs have neither finished nor go on, read and checked."""
+    _refuse_others(folder, points)
+    states = states_of_points(folder, points, must_know=True)
+    kept = {"finished", *LIVE}
+    tasks = [
+        _task(point, folder / point.name)
+        for point, state in zip(points, states, strict=True)
+        if state not in kept
+    ]
+    check(cluster, tasks)
+    return tasks
 
 
 def _refuse_others(folder: Path, points: Sequence[Point]) -> None:
@@ -230,10 +154,71 @@ def _refuse_others(folder: Path, points: Sequence[Point]) -> None:
             )
 
 
-def remember(folder: Path, points: Sequence[Point]) -> None:
-    """Keep the points; those of earlier calls with other values stay in the sweep."""
-    folder.mkdir(parents=True, exist_ok=True)
-    earlier = read_sweep(folder) if (folder / SWEEP_FILE).exists() else []
-    every = {point.name: point for point in [*earlier, *points]}
-    tasks = [{"name": n, "words": p.words, "values": p.values} for n, p in every.items()]
-    write_text_atomically(folder / SWEEP_FILE, json.dumps({"tasks": tasks}, indent=1) + "\n")
+def _task(point: Point, folder: Path) -> Invocation:
+    """The command of a point, whose job lies in `folder`."""
+    words = list(point.words)
+    _, command, _ = find_command(words)
+    # What goes on by the steps of a run folder has one of its own.
+    if command.goes_on_by == "steps":
+        if any(word.startswith(f"{command.folder}=") for word in words):
+            raise InputError(f"{command.folder}: a sweep gives each task its own, below --folder")
+        words.append(f"{command.folder}={folder}")
+    return replace(read_invocation(words), folder=folder)
+
+
+def _queue_arrays(
+    cluster: ClusterConfig,
+    tasks: Sequence[Invocation],
+    points: Sequence[Point],
+    submission: JobFolder,
+) -> int:
+    folder = submission.results
+    numbers: list[str] = []
+    for first in range(0, len(tasks), TASKS_A_JOB):
+        if numbers:
+            # One after the other: `running_at_most` is of all of them.
+            earlier = {"dependency": f"afterany:{numbers[-1].partition('_')[0]}"}
+            cluster = cluster.model_copy(update={"sbatch": cluster.sbatch | earlier})
+        batch = tasks[first : first + TASKS_A_JOB]
+        numbers += queue(cluster, batch, at=submission.path)
+        remember(folder, points)
+    return len(numbers)
+
+
+class _JobRun:
+    """A task of a sweep as one of a pool's runs."""
+
+    def __init__(self, cluster: ClusterConfig, task: Invocation, submission: Path) -> None:
+        self.name, self.folder = task.folder.name, task.folder
+        self._cluster, self._task, self._submission = cluster, task, submission
+
+    def start(self) -> None:
+        queue(self._cluster, [self._task], at=self._submission)
+
+    def status(self) -> int | None:
+        job = self._job()
+        return None if job.is_live else DONE if job.state == "finished" else FAILED
+
+    def end(self) -> None:
+        cancel([self.folder])
+
+    def last_word(self) -> str:
+        job = self._job()
+        return f"{job.state} {job.line}".rstrip()
+
+    def _job(self) -> Job:
+        newest = newest_job(self.folder)
+        assert newest is not None, self.folder
+        return read_jobs([newest])[0]
+
+
+def _run_here(cluster: ClusterConfig, runs: Sequence[_JobRun]) -> None:
+    """All on this machine, as many at a time as it has cores for, until they have ended."""
+    fitting = max(1, available_cores() // (cluster.ranks * cluster.cpus_per_rank))
+    if run_all(runs, at_once=min(cluster.running_at_most, fitting)).interrupted:
+        raise KeyboardInterrupt
+
+
+def _figures(folder: Path) -> dict[str, float]:
+    job = newest_job(folder)
+    return {} if job is None else read_invocation(job.record().command, frozen=job.profile).figures

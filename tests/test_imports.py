@@ -1,14 +1,23 @@
-"""What a launcher and `--help` import: no module that takes seconds."""
+"""Imports: what the launcher and `--help` do without, and what does not know each other."""
 
 from __future__ import annotations
 
 import pkgutil
 import subprocess
 import sys
+from typing import Any, get_args
+
+import grimp
+import pytest
+from grimp import ImportGraph
 
 import data_shards
 import distributed_pretrain
 import launch
+from data_shards.sources.catalog import AnySourceConfig
+from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
+from distributed_pretrain.measures.catalog import EVALUATION, VALIDATION
+from distributed_pretrain.methods.catalog import AnyMethodConfig
 from tests.paths import ROOT
 
 
@@ -34,3 +43,36 @@ def test_settings_and_commands_import_no_torch() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("kind", ["methods", "measures", "sources", "protocols"])
+def test_those_of_a_kind_do_not_know_each_other(kind: str, imports: ImportGraph) -> None:
+    """Read from the catalogues, so that a new one is held to it without being listed here."""
+    listed = {module.removesuffix(".settings") for module in LISTED[kind]}
+    assert len(listed) > 1
+    for one in listed:
+        own = {one, *imports.find_descendants(one)}
+        for module in own:
+            known = imports.find_modules_directly_imported_by(module) - own
+            others = {
+                each for each in known for other in listed if f"{each}.".startswith(f"{other}.")
+            }
+            assert not others, f"{module} imports {others}: what they share belongs in a base"
+
+
+@pytest.fixture(scope="module")
+def imports() -> ImportGraph:
+    return grimp.build_graph("data_shards", "distributed_pretrain")
+
+
+def _modules_of(union: Any) -> list[str]:
+    """Where the settings of a discriminated union are defined."""
+    return [settings.__module__ for settings in get_args(get_args(union)[0])]
+
+
+LISTED = {
+    "methods": _modules_of(AnyMethodConfig),
+    "measures": [kind.__module__ for kind in (*VALIDATION, *EVALUATION)],
+    "sources": _modules_of(AnySourceConfig),
+    "protocols": _modules_of(AnyProtocolConfig),
+}

@@ -7,8 +7,6 @@ plan each, and whichever is the last to be done sums up.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +20,7 @@ from data_shards.building.output_folder import (
 from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
-from data_shards.building.splits import refuse_empty_splits
-from data_shards.building.study_conversion import ImagePolicy
+from data_shards.building.summary import summarise
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.disk_space import refuse_full_disk
@@ -31,15 +28,11 @@ from data_shards.processes import Progress, map_in_processes, start_server
 from data_shards.records.manifest import (
     MANIFEST_NAME,
     Manifest,
-    PixelSums,
-    ShardEntry,
-    ShardIndex,
     read_manifest,
     read_shard_index,
 )
-from data_shards.records.study import SPLITS, Split
+from data_shards.records.study import SPLITS
 from data_shards.sources.base import Source
-from data_shards.sources.catalog import open_source
 
 # Importing webdataset brings in torch: seconds, spent once for all workers while the
 # studies are being listed.
@@ -121,9 +114,14 @@ def build_part(config: ShardsConfig) -> BuiltPart:
 def _open_and_plan(config: ShardsConfig) -> tuple[Source, BuildPlan]:
     if config.worker_count > 1:
         start_server(preload=WORKER_MODULES)
-    source = open_source(config.source, workers=config.worker_count)
+    drawn = ""
+    if config.phantom is not None:
+        from data_shards.phantom.archive import draw_if_absent
+
+        drawn = draw_if_absent(config.phantom, workers=config.worker_count)
+    source = config.source.open()
     studies = source.list_studies()
-    return source, plan_build(studies, config, fingerprint=source.fingerprint())
+    return source, plan_build(studies, config, fingerprint=source.fingerprint() + drawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +139,7 @@ class _Build:
         todo = [shard for shard in shards if not _is_done(config.output, shard)]
         if todo:
             (config.output / MANIFEST_NAME).unlink(missing_ok=True)
-        policy = ImagePolicy(config.longest_side_px, config.jpeg_quality, config.bad_images)
-        context = ShardContext(self.source, config.output, self.workplace, self.plan.sha256, policy)
+        context = ShardContext(config, self.source, self.plan.sha256, self.workplace)
         studies = sum(len(shard.studies) for shard in todo)
         with Progress("build", total=studies, unit="studies") as progress:
             map_in_processes(
@@ -152,10 +149,19 @@ class _Build:
 
     def sum_up(self) -> Manifest:
         """Write the side reports and, last, the manifest of the finished shards."""
-        manifest = _summarise(self.plan, self.source, self.config)
+        folder = self.config.output
+        manifest = summarise(
+            folder,
+            [read_shard_index(folder / shard.index_name) for shard in self.plan.shards],
+            source=self.config.source_name,
+            licence=self.config.source.licence,
+            seed=self.config.seed,
+            longest_side_px=self.config.longest_side_px,
+            dropped_images=self.source.list_dropped_images(),
+        )
         texts = {**self.source.side_reports(), MANIFEST_NAME: manifest.model_dump_json(indent=1)}
         for name, text in texts.items():
-            write_text_atomically(self.config.output / name, text, workplace=self.workplace)
+            write_text_atomically(folder / name, text, workplace=self.workplace)
         return manifest
 
 
@@ -184,63 +190,6 @@ def _refuse_other_plans(folder: Path, plan: BuildPlan) -> None:
                 "an edited table or another release counts as another: pass another output=..., "
                 "or delete that folder"
             )
-
-
-def _summarise(plan: BuildPlan, source: Source, config: ShardsConfig) -> Manifest:
-    """The manifest of finished shards, all read from their indices."""
-    indices = [read_shard_index(config.output / shard.index_name) for shard in plan.shards]
-    dropped = [*source.list_dropped_images(), *(each for i in indices for each in i.dropped)]
-    dropped.sort(key=lambda each: (each.key, each.reason))
-    reasons = Counter(each.reason for each in dropped)
-    filled = [index.split for index in indices if index.samples]
-    why = ", ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items()))
-    refuse_empty_splits(
-        {shard.split for shard in plan.shards}, filled, of=f"samples left (dropped: {why})"
-    )
-    pixels = sum((index.pixels for index in indices if index.split == "train"), PixelSums())
-    mean, std = pixels.mean_and_std()
-    return Manifest(
-        source=source.name,
-        licence=source.licence,
-        seed=config.seed,
-        longest_side_px=config.longest_side_px,
-        pixel_mean=mean,
-        pixel_std=std,
-        samples_by_split={s: sum(len(i.samples) for i in _of(s, indices)) for s in SPLITS},
-        patients_by_split={
-            s: len({sample.patient_id for i in _of(s, indices) for sample in i.samples})
-            for s in SPLITS
-        },
-        images_by_split_and_view={s: _count_views(_of(s, indices)) for s in SPLITS},
-        # A shard whose studies were all dropped is nothing to train on.
-        shards=tuple(_entry(config.output, index) for index in indices if index.samples),
-        dropped=tuple(dropped),
-        dropped_by_reason=dict(sorted(reasons.items())),
-    )
-
-
-def _of(split: Split, indices: Sequence[ShardIndex]) -> list[ShardIndex]:
-    return [index for index in indices if index.split == split]
-
-
-def _count_views(indices: Sequence[ShardIndex]) -> dict[str, int]:
-    views = Counter(
-        view or "unknown" for index in indices for sample in index.samples for view in sample.views
-    )
-    return dict(sorted(views.items()))
-
-
-def _entry(folder: Path, index: ShardIndex) -> ShardEntry:
-    index_name = index.tar_name.removesuffix(".tar") + ".index.json"
-    return ShardEntry(
-        tar_name=index.tar_name,
-        index_name=index_name,
-        split=index.split,
-        samples=len(index.samples),
-        bytes=index.tar_bytes,
-        sha256=index.tar_sha256,
-        index_sha256=hashlib.sha256((folder / index_name).read_bytes()).hexdigest(),
-    )
 
 
 def _described(manifest: Manifest, folder: Path) -> str:

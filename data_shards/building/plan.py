@@ -14,7 +14,7 @@ from typing import Any
 from data_shards.building.settings import Part, ShardsConfig
 from data_shards.building.splits import split_patients
 from data_shards.errors import InputError
-from data_shards.records.manifest import SCHEMA_VERSION
+from data_shards.records.manifest import INDEX_VERSION, index_name
 from data_shards.records.study import SPLITS, Split
 from data_shards.sources.base import StudyRef
 
@@ -37,7 +37,7 @@ class ShardPlan:
     @property
     def index_name(self) -> str:
         """File name of the index beside the tar."""
-        return f"{self.name}.index.json"
+        return index_name(self.tar_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _shuffled(seed: int, key: str) -> bytes:
 def _digest(shards: Sequence[ShardPlan], config: ShardsConfig, fingerprint: str) -> str:
     """SHA-256 of all that decides the bytes of the shards, the images' content aside."""
     described = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": INDEX_VERSION,
         # Another release may split sentences or resize images in another way.
         "release": version("radalign"),
         "source": fingerprint,

@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
+from data_shards.phantom.settings import PhantomConfig, source_of_phantom
 from data_shards.processes import available_cores
 from data_shards.profiles import Config
-from data_shards.sources.catalog import SourceConfig
+from data_shards.sources.catalog import AnySourceConfig
 
 
 class Part(NamedTuple):
@@ -26,13 +27,16 @@ class Part(NamedTuple):
 class ShardsConfig(Config):
     """What `python -m data_shards build | verify | preview PROFILE.yaml` reads.
 
-    Everything but `output`, `workers` and `part` decides the bytes of the shards. The two
-    fractions apply to patients whose source gives no split. `bad_images`: stop at the first image
-    that cannot be read, or leave such images out and count them in the manifest. `part`: with
-    `3/16`, build the third of 16 parts of the shards, beside the others and into one folder.
+    With `phantom`, an archive is drawn first, if it is not there; the importer of its layout finds
+    it without being told where. Everything but `output`, `workers` and `part` decides the bytes of
+    the shards. The two fractions apply to patients whose source gives no split. `bad_images`: stop
+    at the first image that cannot be read, or leave such images out and count them in the
+    manifest. `part`: with `3/16`, build the third of 16 parts of the shards, beside the others and
+    into one folder.
     """
 
-    source: SourceConfig
+    phantom: PhantomConfig | None = None
+    source: AnySourceConfig
     output: Path
     seed: int = 0
     longest_side_px: int = Field(default=320, ge=16)
@@ -43,6 +47,11 @@ class ShardsConfig(Config):
     bad_images: Literal["stop", "drop"] = "stop"
     workers: int | None = Field(default=None, ge=1)
     part: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_the_phantom(cls, values: Any) -> Any:
+        return source_of_phantom(values) if isinstance(values, dict) else values
 
     @field_validator("part", mode="before")
     @classmethod
@@ -62,6 +71,11 @@ class ShardsConfig(Config):
                 f"{self.test_fraction} leave no patient for training: make their sum less than 1"
             )
         return self
+
+    @property
+    def source_name(self) -> str:
+        """Whose the studies are: what was drawn is the phantom's, whoever reads it."""
+        return self.source.name if self.phantom is None else "phantom"
 
     @property
     def which_part(self) -> Part | None:

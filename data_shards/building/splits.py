@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from data_shards.errors import InputError
 from data_shards.records.study import SPLITS, Split
-from data_shards.sources.base import StudyRef
+from data_shards.sources.base import StudyRef, refuse_patients_in_two_splits
 
 
 def split_patients(
@@ -20,7 +20,8 @@ def split_patients(
     added. Raises InputError for a patient whom the source puts in two splits, and for a split
     that was asked for and got nobody.
     """
-    splits = _official_splits(studies)
+    refuse_patients_in_two_splits(studies, where="the source")
+    splits = {each.patient_id: each.split for each in studies if each.split is not None}
     drawn = {each.patient_id for each in studies} - splits.keys()
     for patient in drawn:
         position = _position(seed, patient)
@@ -49,20 +50,6 @@ def refuse_empty_splits(wanted: Iterable[Split], found: Iterable[Split], *, of: 
             "test": "raise test_fraction, set it to 0, or take another seed",
         }
         raise InputError(f"split {empty[0]!r} has no {of}: {remedies[empty[0]]}")
-
-
-def _official_splits(studies: Sequence[StudyRef]) -> dict[str, Split]:
-    splits: dict[str, Split] = {}
-    for study in studies:
-        if study.split is None:
-            continue
-        first = splits.setdefault(study.patient_id, study.split)
-        if first != study.split:
-            raise InputError(
-                f"patient {study.patient_id}: in split {first!r} and, by study "
-                f"{study.study_id}, in {study.split!r}: give all studies of a patient one split"
-            )
-    return splits
 
 
 def _position(seed: int, patient_id: str) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from data_shards.errors import InputError
-from data_shards.images.convert import BadImageError, StoredImage, convert_image, convert_mask
+from data_shards.images.decode import BadImageError
+from data_shards.images.resize import StoredImage, convert_image, convert_mask
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import (
     Box,
@@ -65,15 +66,7 @@ def convert_study(
         source=source,
         licence=licence,
         images=tuple(
-            ImageRecord(
-                id=sample.images[original].id,
-                view=sample.images[original].view,
-                member=f"image{position}.jpg",
-                width=images[position].width,
-                height=images[position].height,
-                original_width=images[position].original_width,
-                original_height=images[position].original_height,
-            )
+            image_record(sample.images[original], position, images[position])
             for original, position in position_of.items()
         ),
         report=sample.report,
@@ -85,10 +78,36 @@ def convert_study(
         ),
         masks=masks,
     )
-    members = {f"image{position}.jpg": image.jpeg for position, image in enumerate(images)}
+    return packed(record, images, masks=mask_members, dropped_images=dropped)
+
+
+def image_record(image: SourceImage, position: int, stored: StoredImage) -> ImageRecord:
+    """The record of a study's image number `position`."""
+    return ImageRecord(
+        id=image.id,
+        view=image.view,
+        member=f"image{position}.jpg",
+        width=stored.width,
+        height=stored.height,
+        original_width=stored.original_width,
+        original_height=stored.original_height,
+    )
+
+
+def packed(
+    record: StudyRecord,
+    images: Sequence[StoredImage],
+    *,
+    masks: Mapping[str, bytes] | None = None,
+    dropped_images: tuple[DroppedSample, ...] = (),
+) -> ConvertedStudy:
+    """A record with its images, in its order, and its masks by member, as files of a tar."""
     described = json.dumps(record.to_json(), ensure_ascii=False, sort_keys=True)
-    members |= mask_members | {"json": described.encode()}
-    return ConvertedStudy(record, members, images, dropped)
+    members = {
+        stored.member: image.jpeg for stored, image in zip(record.images, images, strict=True)
+    }
+    members |= {**(masks or {}), "json": described.encode()}
+    return ConvertedStudy(record, members, tuple(images), dropped_images)
 
 
 def _refuse_strays(sample: Sample, key: str) -> None:

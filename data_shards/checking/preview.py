@@ -6,48 +6,45 @@ import io
 import json
 import textwrap
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_bytes_atomically
 from data_shards.records.manifest import IndexedSample, read_manifest, read_shard_index
-from data_shards.records.study import ImageRecord, Split, StudyRecord
+from data_shards.records.study import Split, StudyRecord
 
-IMAGE_HEIGHT_PX = 256
-IMAGES_PER_STUDY = 2
 COLUMNS = 3
-MARGIN_PX = 12
-LINE_PX = 15
-DESCENT_PX = 6
-TEXT_LINES = 6
+IMAGES_PER_STUDY = 2
 PHRASE_LINES = 4
-FONT_PX = 12
-BACKGROUND = (24, 26, 30)
-TEXT = (214, 218, 224)
-HEADING = (140, 200, 255)
-# Told apart on grey, by readers with colour-blindness as well (Okabe and Ito).
-COLOURS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (213, 94, 0),
-    (204, 121, 167),
-)
-Colour: TypeAlias = tuple[int, int, int]
+LINES = 10
+LINE_CHARACTERS = 78
+CELL_INCHES = (4.9, 4.2)
+DOTS_PER_INCH = 100
 SECTIONS_FIRST = ("findings", "impression", "last_paragraph")
+BACKGROUND, TEXT, HEADING = "#181a1e", "#d6dae0", "#8cc8ff"
+# Told apart on grey, by readers with colour-blindness as well (Okabe and Ito).
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 
 
 @dataclass(frozen=True, slots=True)
 class _Study:
     record: StudyRecord
     members: dict[str, bytes]
+
+    def pixels(self, member: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        """The decoded grey levels of a jpg or png."""
+        with Image.open(io.BytesIO(self.members[member]), formats=("JPEG", "PNG")) as image:
+            return np.asarray(image)
 
 
 def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
@@ -58,15 +55,26 @@ def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
     unfinished folder, an empty split or a damaged tar.
     """
     studies = _read_studies(folder, split, samples)
-    categories = sorted(
-        {box.category for study in studies for box in study.record.boxes}
-        | {mask.category for study in studies for mask in study.record.masks}
+    categories = {box.category for study in studies for box in study.record.boxes}
+    categories |= {mask.category for study in studies for mask in study.record.masks}
+    colour_of = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(sorted(categories))}
+    columns = min(COLUMNS, len(studies))
+    rows = -(-len(studies) // columns)
+    figure = Figure(
+        figsize=(columns * CELL_INCHES[0], rows * CELL_INCHES[1]),
+        dpi=DOTS_PER_INCH,
+        facecolor=BACKGROUND,
     )
-    colour_of = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(categories)}
-    cells = [_draw_study(study, colour_of) for study in studies]
+    grid = figure.subplots(rows, columns, squeeze=False)
+    # The lower part of each cell is for its text.
+    figure.subplots_adjust(0.01, 0.42 / rows, 0.99, 1 - 0.07 / rows, wspace=0.03, hspace=0.9)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, study in zip(grid.flat, studies, strict=False):
+        _draw_study(axes, study, colour_of)
     path = folder / f"preview_{split}.png"
     encoded = io.BytesIO()
-    _lay_out(cells).save(encoded, "PNG")
+    figure.savefig(encoded, format="png")
     write_bytes_atomically(path, encoded.getvalue())
     return path
 
@@ -109,130 +117,80 @@ def _read_study(tar: Path, sample: IndexedSample) -> _Study:
         ) from error
 
 
-def _draw_study(study: _Study, colour_of: dict[str, Colour]) -> Image.Image:
+def _draw_study(axes: Axes, study: _Study, colour_of: Mapping[str, str]) -> None:
     record = study.record
     order = [*record.frontal_images(), *record.lateral_images()]
     order += [position for position in range(len(record.images)) if position not in order]
-    drawn = [_draw_image(study, position, colour_of) for position in order[:IMAGES_PER_STUDY]]
-    gap = MARGIN_PX // 2
-    across = sum(image.width for image in drawn) + gap * (len(drawn) - 1)
-    width = max(across, IMAGE_HEIGHT_PX)
-    lines = _lines(record, colour_of, characters=width * 2 // FONT_PX)
-    cell = Image.new(
-        "RGB", (width, IMAGE_HEIGHT_PX + LINE_PX * (len(lines) + 1) + DESCENT_PX), BACKGROUND
-    )
-    left = 0
-    for image in drawn:
-        cell.paste(image, (left, 0))
-        left += image.width + gap
-    pen = ImageDraw.Draw(cell)
-    font = ImageFont.load_default(FONT_PX)
+    right = 0.0
+    for position in order[:IMAGES_PER_STUDY]:
+        # Images are of height 1, side by side.
+        right = _draw_image(axes, study, position, colour_of, left=right) + 0.03
+    axes.set(xlim=(0, max(right, 2)), ylim=(1, 0))
+    axes.set_anchor("NW")
     views = " + ".join(record.images[i].view or "view unknown" for i in order[:IMAGES_PER_STUDY])
     hidden = len(order) - IMAGES_PER_STUDY
     more = f" and {hidden} more" if hidden > 0 else ""
-    pen.text((0, IMAGE_HEIGHT_PX + 2), f"{record.key}   {views}{more}", HEADING, font)
-    for number, (line, colour) in enumerate(lines, start=1):
-        pen.text((0, IMAGE_HEIGHT_PX + 2 + number * LINE_PX), line, colour, font)
-    return cell
-
-
-def _draw_image(study: _Study, position: int, colour_of: dict[str, Colour]) -> Image.Image:
-    record = study.record
-    stored = record.images[position]
-    image = _decode(study, stored.member).convert("RGB")
-    for mask in record.masks:
-        if mask.image == position:
-            inside = np.asarray(_decode(study, mask.member)) > 0
-            image = _tinted(image, inside, colour_of[mask.category])
-    scale = IMAGE_HEIGHT_PX / stored.height
-    size = (max(1, round(stored.width * scale)), IMAGE_HEIGHT_PX)
-    image = image.resize(size, Image.Resampling.BICUBIC)
-    _draw_boxes(image, record, position, stored, colour_of)
-    return image
-
-
-def _decode(study: _Study, member: str) -> Image.Image:
-    with Image.open(io.BytesIO(study.members[member]), formats=("JPEG", "PNG")) as image:
-        image.load()
-        return image
-
-
-def _tinted(
-    image: Image.Image,
-    inside: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-    colour: Colour,
-) -> Image.Image:
-    pixels = np.array(image, dtype=np.float32)
-    pixels[inside] = 0.7 * pixels[inside] + 0.3 * np.array(colour, dtype=np.float32)
-    return Image.fromarray(pixels.astype(np.uint8))
-
-
-def _draw_boxes(
-    image: Image.Image,
-    record: StudyRecord,
-    position: int,
-    stored: ImageRecord,
-    colour_of: dict[str, Colour],
-) -> None:
-    pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default(FONT_PX - 1)
-    scale = image.height / stored.height
-    for box in record.boxes:
-        if box.image != position:
-            continue
-        left, top = box.x * scale, box.y * scale
-        colour = colour_of[box.category]
-        corner = (left + box.width * scale, top + box.height * scale)
-        pen.rectangle(((left, top), corner), outline=colour, width=2)
-        # Within the image, above the box where there is room.
-        x = max(0.0, min(left, image.width - pen.textlength(box.category, font)))
-        y = top - LINE_PX if top >= LINE_PX else top + 2
-        pen.text((x, y), box.category, colour, font, stroke_width=1, stroke_fill=(0, 0, 0))
-
-
-def _lines(
-    record: StudyRecord, colour_of: dict[str, Colour], *, characters: int
-) -> list[tuple[str, Colour]]:
-    """Lines of text with their colours: phrases of the boxes, then the report's sentences."""
-    phrases = dict.fromkeys((box.category, box.phrase) for box in record.boxes if box.phrase)
-    lines = [
-        (
-            textwrap.shorten(f"{category}: {phrase}", characters, placeholder=" ..."),
-            colour_of[category],
+    axes.set_title(f"{record.key}   {views}{more}", loc="left", color=HEADING, fontsize=9)
+    lines = _phrases(record, colour_of)
+    lines += [(text, TEXT) for text in _sentences(record, most=LINES - len(lines))]
+    for number, (line, colour) in enumerate(lines):
+        axes.annotate(
+            line,
+            (0, 0),
+            (2, -6 - 11 * number),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=colour,
+            fontsize=8,
+            va="top",
+            parse_math=False,
         )
-        for category, phrase in list(phrases)[:PHRASE_LINES]
+
+
+def _draw_image(
+    axes: Axes, study: _Study, position: int, colour_of: Mapping[str, str], *, left: float
+) -> float:
+    """Draw one image from `left` on; where it ends."""
+    stored = study.record.images[position]
+    scale = 1 / stored.height
+    place = (left, left + stored.width * scale, 1, 0)
+    pixels = study.pixels(stored.member)
+    axes.imshow(pixels, "gray", vmin=0, vmax=255, extent=place, interpolation="bicubic")
+    for mask in study.record.masks:
+        if mask.image == position:
+            inside = study.pixels(mask.member)[..., None] > 0
+            axes.imshow(inside * (*to_rgb(colour_of[mask.category]), 0.3), extent=place)
+    for box in study.record.boxes:
+        if box.image == position:
+            x, y, colour = left + box.x * scale, box.y * scale, colour_of[box.category]
+            size = (box.width * scale, box.height * scale)
+            axes.add_patch(Rectangle((x, y), *size, fill=False, edgecolor=colour, linewidth=1.5))
+            # Above the box, where there is room.
+            name = axes.text(x, max(y - 0.01, 0.05), box.category, color=colour, fontsize=7)
+            name.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
+    return place[1]
+
+
+def _phrases(record: StudyRecord, colour_of: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The boxes' phrases, each with its colour."""
+    phrases = dict.fromkeys((box.category, box.phrase) for box in record.boxes if box.phrase)
+    return [
+        (
+            textwrap.shorten(f"{name}: {phrase}", LINE_CHARACTERS, placeholder=" ..."),
+            colour_of[name],
+        )
+        for name, phrase in list(phrases)[:PHRASE_LINES]
     ]
+
+
+def _sentences(record: StudyRecord, *, most: int) -> list[str]:
+    """The report in lines, findings first."""
     sentences = record.report.sentences
     sections = [name for name in SECTIONS_FIRST if sentences.get(name)]
     sections += [name for name in sentences if name not in sections]
-    text: list[str] = []
+    lines: list[str] = []
     for name in sections:
         for number, sentence in enumerate(sentences[name]):
             heading = f"{name}: " if number == 0 else ""
-            text += textwrap.wrap(heading + sentence, width=characters)
-    if len(text) > TEXT_LINES:
-        text = [*text[: TEXT_LINES - 1], "..."]
-    return lines + [(line, TEXT) for line in text]
-
-
-def _lay_out(cells: Sequence[Image.Image]) -> Image.Image:
-    columns = min(COLUMNS, len(cells))
-    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    widths = [max(row[i].width for row in rows if i < len(row)) for i in range(columns)]
-    heights = [max(cell.height for cell in row) for row in rows]
-    sheet = Image.new(
-        "RGB",
-        (
-            sum(widths) + MARGIN_PX * (columns + 1),
-            sum(heights) + MARGIN_PX * (len(rows) + 1),
-        ),
-        BACKGROUND,
-    )
-    top = MARGIN_PX
-    for row, height in zip(rows, heights, strict=True):
-        left = MARGIN_PX
-        for cell, width in zip(row, widths, strict=False):
-            sheet.paste(cell, (left, top))
-            left += width + MARGIN_PX
-        top += height + MARGIN_PX
-    return sheet
+            lines += textwrap.wrap(heading + sentence, LINE_CHARACTERS)
+    return lines if len(lines) <= most else [*lines[: most - 1], "..."]

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from data_shards.errors import InputError
-from data_shards.images.convert import pixel_sums
+from data_shards.images.resize import pixel_sums
 from data_shards.processes import Progress, Tick, map_in_processes, start_server
 from data_shards.records.manifest import (
     IndexedSample,
@@ -48,11 +48,8 @@ class Verification:
         lines = [f"{counts} in {folder}"]
         lines += [f"warning: {each}" for each in self.warnings]
         lines += [f"problem: {each}" for each in self.problems]
-        if self.problems:
-            end = f"{len(self.problems)} problems: delete what is damaged, build again"
-        else:
-            end = "everything is as the manifest says"
-        return "\n".join([*lines, end])
+        many = f"{len(self.problems)} problems: delete what is damaged, build again"
+        return "\n".join([*lines, many if self.problems else "everything is as the manifest says"])
 
 
 @dataclass(slots=True)
@@ -80,7 +77,11 @@ def verify_shards(folder: Path, *, workers: int) -> Verification:
         inspections = map_in_processes(
             _inspect_shard, folder, manifest.shards, workers=workers, progress=progress
         )
-    problems = [problem for each in inspections for problem in _shortened(each)]
+    problems = [
+        f"{each.entry.tar_name}: {problem}"
+        for each in inspections
+        for problem in _first(each.problems, SHOWN_PER_SHARD, what="")
+    ]
     problems += _problems_across(inspections)
     if not problems:
         problems += _wrong_sums(manifest, inspections)
@@ -200,23 +201,16 @@ def _contradictions(
             yield f"{sample.key}.{member}: {sizes[member]} px, the record says {wanted[member]}"
 
 
-def _shortened(inspection: _Inspection) -> Iterator[str]:
-    name = inspection.entry.tar_name
-    for problem in inspection.problems[:SHOWN_PER_SHARD]:
-        yield f"{name}: {problem}"
-    if len(inspection.problems) > SHOWN_PER_SHARD:
-        yield f"{name}: and {len(inspection.problems) - SHOWN_PER_SHARD} more"
-
-
 def _problems_across(inspections: Sequence[_Inspection]) -> Iterator[str]:
-    keys = Counter(key for each in inspections for key, _ in each.patient_of_key)
+    keys: Counter[str] = Counter()
+    splits: defaultdict[str, set[Split]] = defaultdict(set)
+    for each in inspections:
+        for key, patient in each.patient_of_key:
+            keys[key] += 1
+            splits[patient].add(each.entry.split)
     for key, count in sorted(keys.items()):
         if count > 1:
             yield f"{key}: this key is there {count} times"
-    splits: defaultdict[str, set[Split]] = defaultdict(set)
-    for each in inspections:
-        for _, patient in each.patient_of_key:
-            splits[patient].add(each.entry.split)
     for patient, names in sorted(splits.items()):
         if len(names) > 1:
             yield f"patient {patient}: in splits {', '.join(sorted(names))}"
@@ -225,11 +219,9 @@ def _problems_across(inspections: Sequence[_Inspection]) -> Iterator[str]:
 def _wrong_sums(manifest: Manifest, inspections: Sequence[_Inspection]) -> Iterator[str]:
     """Counts and statistics of the manifest that sound shards contradict."""
     for each in inspections:
-        if len(each.patient_of_key) != each.entry.samples:
-            yield (
-                f"{each.entry.tar_name}: {len(each.patient_of_key)} samples, but the manifest "
-                f"says {each.entry.samples}"
-            )
+        here, said = len(each.patient_of_key), each.entry.samples
+        if here != said:
+            yield f"{each.entry.tar_name}: {here} samples, but the manifest says {said}"
     for split, said in manifest.samples_by_split.items():
         there = sum(len(e.patient_of_key) for e in inspections if e.entry.split == split)
         if there != said:
@@ -239,7 +231,7 @@ def _wrong_sums(manifest: Manifest, inspections: Sequence[_Inspection]) -> Itera
         yield "manifest.json: pixel_mean and pixel_std are not those of the training images"
 
 
-def _repeated_images(inspections: Sequence[_Inspection]) -> Iterator[str]:
+def _repeated_images(inspections: Sequence[_Inspection]) -> list[str]:
     places: defaultdict[bytes, list[tuple[str, Split]]] = defaultdict(list)
     for each in inspections:
         for member, digest in each.images:
@@ -247,10 +239,15 @@ def _repeated_images(inspections: Sequence[_Inspection]) -> Iterator[str]:
     repeated = [found for found in places.values() if len(found) > 1]
     # Those that leak from one split to another first.
     repeated.sort(key=lambda found: (-len({split for _, split in found}), found))
-    for found in repeated[:SHOWN_DUPLICATES]:
+    lines = []
+    for found in repeated:
         splits = sorted({split for _, split in found})
         across = f" across {' and '.join(splits)}" if len(splits) > 1 else ""
         names = ", ".join(member for member, _ in found[:3]) + (", ..." if len(found) > 3 else "")
-        yield f"the same image {len(found)} times{across}: {names}"
-    if len(repeated) > SHOWN_DUPLICATES:
-        yield f"and {len(repeated) - SHOWN_DUPLICATES} more images that repeat"
+        lines.append(f"the same image {len(found)} times{across}: {names}")
+    return _first(lines, SHOWN_DUPLICATES, what=" images that repeat")
+
+
+def _first(lines: Sequence[str], most: int, *, what: str) -> list[str]:
+    hidden = len(lines) - most
+    return [*lines[:most], *([f"and {hidden} more{what}"] if hidden > 0 else [])]

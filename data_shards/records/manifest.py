@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_shards.errors import InputError
+from data_shards.records.policies import TextPolicy, selected_words
 from data_shards.records.study import Split, View
 
-SCHEMA_VERSION: Literal[1] = 1
+INDEX_VERSION: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
 
 
@@ -34,13 +35,25 @@ class Member(_Document):
 
 
 class IndexedSample(_Document):
-    """One sample of a shard. `words` counts the word tokens each text policy would keep."""
+    """One sample of a shard.
+
+    `words` are those of each sentence, by section. Up to schema 1 they were those that a text
+    policy keeps, by the policies of that release.
+    """
 
     key: str
     patient_id: str
     views: tuple[View | None, ...]
     members: dict[str, Member]
-    words: dict[str, int]
+    words: dict[str, tuple[int, ...]] | dict[str, int]
+
+    def words_under(self, policy: TextPolicy) -> int | None:
+        """The words that `policy` keeps; None where only the sample's record can tell."""
+        by_section = {name: n for name, n in self.words.items() if isinstance(n, tuple)}
+        if by_section:
+            return selected_words(by_section, policy)
+        known = self.words.get(policy)
+        return known if isinstance(known, int) else None
 
 
 class DroppedSample(_Document):
@@ -75,7 +88,7 @@ class PixelSums(_Document):
 class ShardIndex(_Document):
     """`<shard>.index.json`: written after its tar is complete, so it marks the shard done."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = INDEX_VERSION
     plan_sha256: str
     tar_name: str
     tar_bytes: int
@@ -101,7 +114,7 @@ class ShardEntry(_Document):
 class Manifest(_Document):
     """`manifest.json`. `pixel_mean` and `pixel_std` are of the training split, in [0, 1]."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     source: str
     licence: str
     seed: int
@@ -114,6 +127,11 @@ class Manifest(_Document):
     shards: tuple[ShardEntry, ...]
     dropped: tuple[DroppedSample, ...]
     dropped_by_reason: dict[str, int]
+
+
+def index_name(tar_name: str) -> str:
+    """The file name of the index beside a tar."""
+    return tar_name.removesuffix(".tar") + ".index.json"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -142,19 +160,24 @@ DocumentT = TypeVar("DocumentT", bound=_Document)
 
 
 def _parse(kind: type[DocumentT], path: Path) -> DocumentT:
+    payload = path.read_bytes()
     try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}): build the shards again") from error
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: schema version {version!r}, but this release reads {SCHEMA_VERSION}: "
-            "build the shards again with this release"
-        )
-    try:
-        return kind.model_validate(value)
+        return kind.model_validate_json(payload)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where}: {first['msg']}: build the shards again") from error
+        wrong = _what_is_wrong(kind, payload, error)
+        raise InputError(f"{path}: {wrong}: build the shards again") from error
+
+
+def _what_is_wrong(kind: type[_Document], payload: bytes, error: ValidationError) -> str:
+    try:
+        value = json.loads(payload)
+    except ValueError as not_json:
+        return f"not valid JSON ({not_json})"
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    readable = get_args(kind.model_fields["schema_version"].annotation)
+    if version not in readable:
+        return (
+            f"schema version {version!r}, but this release reads {' and '.join(map(str, readable))}"
+        )
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

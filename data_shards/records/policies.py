@@ -1,19 +1,19 @@
-"""Which of a report's sentences a method sees.
+"""Which of a report's sentences a method sees, and how many words these have.
 
-Shards keep every section, so a policy is chosen when they are read.
+Shards keep every section, and their indices the words of each sentence, so a policy is chosen when
+they are read: one more in `POLICIES` reads shards that are already built.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, TypeAlias
+
+from pydantic import AfterValidator
 
 from data_shards.records.study import Report
-
-TextPolicy = Literal["lovt", "limitr", "impression", "gloria", "mgca"]
-TEXT_POLICIES: tuple[TextPolicy, ...] = get_args(TextPolicy)
 
 # The section of a report that is not a radiology report with headers (a case description, a
 # caption). MIMIC-CXR's own header-less reports are "full report" and stay out, as in the
@@ -24,47 +24,71 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
-class _Rules:
+class Policy:
+    """The sentences of `sections`, in this order, with `minimum_words_per_sentence` or more.
+
+    Studies where these hold fewer than `minimum_words` are left out. A report with none of the
+    sections falls back to `FREE_TEXT`, where there is one.
+    """
+
     sections: tuple[str, ...]
-    minimum_words: int
+    minimum_words: int = 1
     minimum_words_per_sentence: int = 1
 
+    def sections_of(self, available: Iterable[str]) -> tuple[str, ...]:
+        """Those of the `available` sections that count, in order."""
+        names = tuple(available)
+        wanted = tuple(name for name in self.sections if name in names)
+        return wanted or tuple(name for name in names if name == FREE_TEXT)
 
-_RULES: dict[TextPolicy, _Rules] = {
-    "lovt": _Rules(("findings", "impression"), minimum_words=3),
-    "limitr": _Rules(("findings", "impression"), minimum_words=1),
+
+# By the papers they are from; each is what its sections say, and any method may read any.
+POLICIES: dict[str, Policy] = {
+    "lovt": Policy(("findings", "impression"), minimum_words=3),
+    "limitr": Policy(("findings", "impression")),
     # LIMITR's model for phrase grounding.
-    "impression": _Rules(("impression",), minimum_words=1),
+    "impression": Policy(("impression",)),
     # Trained on CheXpert, whose reports it knows by their impression; one-word sentences go.
-    "gloria": _Rules(("impression",), minimum_words=1, minimum_words_per_sentence=2),
-    "mgca": _Rules(
-        ("impression", "findings"),
-        minimum_words=3,
-        minimum_words_per_sentence=2,
-    ),
+    "gloria": Policy(("impression",), minimum_words_per_sentence=2),
+    "mgca": Policy(("impression", "findings"), minimum_words=3, minimum_words_per_sentence=2),
 }
 
 
-def select_sentences(report: Report, policy: TextPolicy) -> tuple[str, ...]:
-    """The sentences `policy` takes from `report`, in its order of sections; may be empty.
+def _known(name: str) -> str:
+    if name not in POLICIES:
+        raise ValueError(f"no text policy of this name: choose one of {', '.join(POLICIES)}")
+    return name
 
-    A report without a section the policy wants falls back to `FREE_TEXT`, where there is one.
-    """
-    rules = _RULES[policy]
-    wanted = [name for name in rules.sections if name in report.sentences] or [FREE_TEXT]
+
+TextPolicy: TypeAlias = Annotated[str, AfterValidator(_known)]
+
+
+def select_sentences(report: Report, policy: TextPolicy) -> tuple[str, ...]:
+    """The sentences `policy` takes from `report`; may be empty."""
+    rules = POLICIES[policy]
     return tuple(
         sentence
-        for name in wanted
-        for sentence in report.sentences.get(name, ())
+        for name in rules.sections_of(report.sentences)
+        for sentence in report.sentences[name]
         if word_count([sentence]) >= rules.minimum_words_per_sentence
     )
+
+
+def words_of_sentences(report: Report) -> dict[str, tuple[int, ...]]:
+    """The words of each sentence by section: enough to count under any policy."""
+    return {
+        name: tuple(word_count([sentence]) for sentence in sentences)
+        for name, sentences in report.sentences.items()
+    }
+
+
+def selected_words(words: Mapping[str, Sequence[int]], policy: TextPolicy) -> int:
+    """The words of `select_sentences`, out of `words_of_sentences`."""
+    rules = POLICIES[policy]
+    counts = (count for name in rules.sections_of(words) for count in words[name])
+    return sum(count for count in counts if count >= rules.minimum_words_per_sentence)
 
 
 def word_count(sentences: Iterable[str]) -> int:
     """Runs of letters and digits; punctuation and removed names (`___`) are no words."""
     return sum(len(_WORD.findall(sentence)) for sentence in sentences)
-
-
-def minimum_words(policy: TextPolicy) -> int:
-    """Studies whose selected sentences hold fewer words than this are left out."""
-    return _RULES[policy].minimum_words

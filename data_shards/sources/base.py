@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from data_shards.errors import InputError
+from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Sample, Split
 
@@ -20,15 +22,36 @@ class StudyRef:
     split: Split | None = None
 
 
-class Source(ABC):
-    """One data set.
+class SourceConfig(Config):
+    """Base of the settings of a data set; each gives `name` the value that profiles choose it by.
 
-    A source pickles small enough to be sent to worker processes, and keeps open files out of
-    its pickle: archives are opened in the process that reads them.
+    Name and `licence` are stored with every sample. `unknown_views`: an image whose view is none of
+    the known stops the build, or is left out and counted. `bad_reports`: so for a study whose
+    report is absent, empty or cannot be read.
     """
 
     name: str
     licence: str
+    unknown_views: Literal["stop", "drop"] = "stop"
+    bad_reports: Literal["stop", "drop"] = "stop"
+
+    @abstractmethod
+    def open(self) -> Source:
+        """The data set."""
+
+
+class Source(ABC):
+    """One data set.
+
+    A pickle holds the settings only: tables and archives are opened in the process that reads
+    them.
+    """
+
+    def __init__(self, config: SourceConfig) -> None:
+        self.config = config
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config}
 
     @abstractmethod
     def list_studies(self) -> Sequence[StudyRef]:
@@ -39,15 +62,16 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def load_study(self, ref: StudyRef) -> Sample | DroppedSample:
-        """The study with its report parsed and its images listed (not decoded), or why not.
+    def load_study(self, ref: StudyRef) -> Sample | str:
+        """The study with its report parsed and its images listed (not decoded), or the reason why
+        it is left out; reasons are counted, so they name no id.
 
         Raises InputError for bad input that the policy is to stop at.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 of the texts and tables the studies come from: others give other shards.
+        """A digest of the texts and tables the studies come from: others give other shards.
 
         Content decides, neither names of folders nor file times. Each source says what is too
         much to read for it. Asked after `list_studies`, which refuses what is absent.
@@ -66,16 +90,13 @@ class Source(ABC):
         return {}
 
 
-def drop_study(ref: StudyRef, reason: str) -> DroppedSample:
-    """`ref` left out: reasons are counted, so they name no id."""
-    return DroppedSample(key=f"{ref.patient_id}_{ref.study_id}", reason=reason)
-
-
 def refuse_patients_in_two_splits(refs: Sequence[StudyRef], *, where: str) -> None:
     """Raise InputError naming the first patient whose studies lie in different splits."""
-    split_of_patient: dict[str, StudyRef] = {}
+    placed: dict[str, StudyRef] = {}
     for ref in refs:
-        first = split_of_patient.setdefault(ref.patient_id, ref)
+        if ref.split is None:
+            continue
+        first = placed.setdefault(ref.patient_id, ref)
         if first.split != ref.split:
             raise InputError(
                 f"{where}: patient {ref.patient_id} is in two splits (study {first.study_id} in "

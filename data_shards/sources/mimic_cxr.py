@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from data_shards.errors import InputError
-from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import (
     FRONTAL_VIEWS,
@@ -25,29 +24,27 @@ from data_shards.records.study import (
     View,
 )
 from data_shards.report_text.report import parse_report, report_of_sections
-from data_shards.sources.base import Source, StudyRef, drop_study, refuse_patients_in_two_splits
+from data_shards.sources.base import SourceConfig, StudyRef
 from data_shards.sources.formats.report_archive import BadReportError, ReportArchive, find_reports
-from data_shards.sources.formats.tables import table_sha256
 from data_shards.sources.mimic_cxr_exceptions import (
     EXCEPTIONS,
     WITHOUT_FINDINGS,
     conclusion_by_hand,
 )
 from data_shards.sources.mimic_cxr_tables import (
-    VIEW_OF_POSITION,
     Labels,
-    ListedImage,
-    ListedStudy,
+    image_rows,
     read_labels,
-    read_studies,
+    study_path,
     table_paths,
 )
 from data_shards.sources.ms_cxr import PhraseBox, annotation_file, ms_cxr_overlap, read_ms_cxr
+from data_shards.sources.table_source import ImageRow, TableSource
 
-LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
+VIEW_OF_POSITION: dict[str, View] = {"PA": "PA", "AP": "AP", "LATERAL": "L", "LL": "L"}
 
 
-class MimicCxrConfig(Config):
+class MimicCxrConfig(SourceConfig):
     """Where MIMIC-CXR-JPG lies and what of it to keep.
 
     `root` holds `files/` and the metadata, split and (optional) chexpert tables; `reports` is
@@ -60,13 +57,13 @@ class MimicCxrConfig(Config):
     """
 
     name: Literal["mimic_cxr"] = "mimic_cxr"
+    licence: str = "PhysioNet Credentialed Health Data License 1.5.0"
     root: Path
     reports: Path | None = None
     views: tuple[View, ...] = Field(default=("PA", "AP", "L"), min_length=1)
-    unknown_views: Literal["drop", "stop"] = "drop"
+    unknown_views: Literal["stop", "drop"] = "drop"
     require_frontal: bool = True
     exceptions: Literal["drop", "sections", "keep"] = "drop"
-    bad_reports: Literal["stop", "drop"] = "stop"
     ms_cxr: Path | None = None
     exclude_ms_cxr: Literal["none", "images", "patients"] = "none"
     masks: Path | None = None
@@ -79,69 +76,65 @@ class MimicCxrConfig(Config):
             raise ValueError("views has no frontal (PA, AP): add one or set require_frontal=false")
         return self
 
+    def open(self) -> MimicCxrSource:
+        """The studies of the archive."""
+        return MimicCxrSource(self)
 
-class MimicCxrSource(Source):
+
+class MimicCxrSource(TableSource):
     """The studies of an archive in MIMIC-CXR-JPG's layout, in its official split.
 
-    Tables are read once by each process that asks for them; a pickle holds the config only.
-    `edition` tells archives apart that differ in their images alone.
+    A report stands in a file of its study's name, so that a study has one or none.
     """
 
-    def __init__(
-        self,
-        config: MimicCxrConfig,
-        *,
-        name: str = "mimic_cxr",
-        licence: str = LICENCE,
-        edition: str = "",
-    ) -> None:
-        self.config = config
-        self.name = name
-        self.licence = licence
-        self.edition = edition
+    config: MimicCxrConfig
+    views = VIEW_OF_POSITION
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            "config": self.config,
-            "name": self.name,
-            "licence": self.licence,
-            "edition": self.edition,
-        }
+    @property
+    def image_root(self) -> Path:
+        """The archive's root."""
+        return self.config.root
+
+    def tables(self) -> Sequence[Path]:
+        """Metadata, splits, labels and MS-CXR's boxes, those that there are."""
+        boxes = self.config.ms_cxr
+        return (*table_paths(self.config.root), *([annotation_file(boxes)] if boxes else ()))
+
+    def rows(self) -> Iterator[ImageRow]:
+        """The images of the metadata."""
+        return image_rows(self.config.root)
 
     def list_studies(self) -> Sequence[StudyRef]:
-        """Every study of the metadata, sorted. Errors: see `Source` and `read_studies`."""
-        self._refuse_unknown_views()
+        """Every study of the metadata, sorted. Errors: see `TableSource` and `image_rows`."""
         # Found missing here rather than by the first worker.
         _ = self._reports, self._masks, self._phrase_boxes
-        refs = sorted(
-            StudyRef(study.patient_id, study.study_id, study.split)
-            for study in self._studies.values()
-        )
-        refuse_patients_in_two_splits(refs, where=str(self.config.root))
-        return refs
+        return super().list_studies()
 
-    def load_study(self, ref: StudyRef) -> Sample | DroppedSample:
+    def load_study(self, ref: StudyRef) -> Sample | str:
         """The study with report, labels, boxes and masks, or the reason it is left out."""
-        study = self._studies[ref.study_id]
-        if self.config.exceptions == "drop" and study.study_id in EXCEPTIONS:
-            return drop_study(ref, "one of the 54 reports with hand-written rules")
-        if self.config.exclude_ms_cxr == "patients" and study.patient_id in self._held_out:
-            return drop_study(ref, "patient of MS-CXR")
-        images = tuple(self._kept_images(study))
+        if self.config.exceptions == "drop" and ref.study_id in EXCEPTIONS:
+            return "one of the 54 reports with hand-written rules"
+        if self.config.exclude_ms_cxr == "patients" and ref.patient_id in self._patients_of_ms_cxr:
+            return "patient of MS-CXR"
+        images = tuple(
+            image
+            for image in self.known_images(ref)
+            if image.view in self.config.views and image.id not in self._held_out_images
+        )
         if not images:
-            return drop_study(ref, "no image of a wanted view")
+            return "no image of a wanted view"
         if self.config.require_frontal and not any(i.view in FRONTAL_VIEWS for i in images):
-            return drop_study(ref, "no frontal image")
-        report = self._report(study)
+            return "no frontal image"
+        report = self._report(ref)
         if not isinstance(report, Report):
-            return drop_study(ref, report)
+            return report
         return Sample(
-            patient_id=study.patient_id,
-            study_id=study.study_id,
+            patient_id=ref.patient_id,
+            study_id=ref.study_id,
             images=images,
             report=report,
-            split=study.split,
-            labels=self._labels.of(study),
+            split=ref.split,
+            labels=self._labels.of(ref),
             boxes=self._boxes(images),
             masks=tuple(
                 SourceMask(number, category, path)
@@ -151,75 +144,41 @@ class MimicCxrSource(Source):
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 over the tables, MS-CXR's boxes, the report zip's directory and the edition.
+        """SHA-256 over the tables, MS-CXR's boxes and the report zip's directory.
 
         Images, masks and reports in an unpacked folder are not read: those edited in place go
         unnoticed.
         """
-        tables = [*table_paths(self.config.root)]
-        if self.config.ms_cxr is not None:
-            tables.append(annotation_file(self.config.ms_cxr))
-        described = {
-            "tables": {path.name: table_sha256(path) for path in tables},
-            "reports": self._reports.fingerprint(),
-            "edition": self.edition,
-        }
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        described = json.dumps([super().fingerprint(), self._reports.fingerprint()])
+        return hashlib.sha256(described.encode()).hexdigest()
 
     def list_dropped_images(self) -> Sequence[DroppedSample]:
         """Images of an unknown view, and MS-CXR's where those are held out."""
-        reasons = {
-            image.dicom_id: reason
-            for study in self._studies.values()
-            for image in study.images
-            if (reason := self._reason_to_drop(image)) is not None
-        }
-        return tuple(
-            DroppedSample(key=image, reason=reason) for image, reason in sorted(reasons.items())
+        unknown = super().list_dropped_images()
+        held_out = self._held_out_images - {image.key for image in unknown}
+        listed = {image.image_id for images in self.studies.values() for image in images}
+        dropped = (
+            DroppedSample(key=image, reason="image of MS-CXR") for image in held_out & listed
         )
+        return tuple(sorted((*unknown, *dropped), key=lambda image: image.key))
 
     def side_reports(self) -> Mapping[str, str]:
         """`ms_cxr_overlap.json`: how many of MS-CXR's images and patients each split holds."""
         if self.config.ms_cxr is None:
             return {}
         place = {
-            image.dicom_id: (study.patient_id, study.split)
-            for study in self._studies.values()
-            for image in study.images
+            image.image_id: (ref.patient_id, ref.split)
+            for ref, images in self.studies.items()
+            for image in images
+            if ref.split is not None
         }
-        return {"ms_cxr_overlap.json": ms_cxr_overlap(self._phrase_boxes, place).to_json()}
+        overlap = ms_cxr_overlap(self._phrase_boxes, place)
+        return {"ms_cxr_overlap.json": json.dumps(overlap, indent=2) + "\n"}
 
-    def _refuse_unknown_views(self) -> None:
-        if self.config.unknown_views == "drop":
-            return
-        for study in self._studies.values():
-            for image in study.images:
-                if image.view is None:
-                    raise InputError(
-                        f"{self.config.root}: image {image.dicom_id}: unknown view "
-                        f"{image.position!r} (known: {', '.join(VIEW_OF_POSITION)}): correct the "
-                        "metadata or set source.unknown_views=drop"
-                    )
-
-    def _reason_to_drop(self, image: ListedImage) -> str | None:
-        if image.view is None:
-            return "unknown view"
-        if self.config.exclude_ms_cxr == "images" and image.dicom_id in self._phrase_boxes:
-            return "image of MS-CXR"
-        return None
-
-    def _kept_images(self, study: ListedStudy) -> Sequence[SourceImage]:
-        folder = self.config.root / study.folder
-        return [
-            SourceImage(image.dicom_id, folder / f"{image.dicom_id}.jpg", image.view)
-            for image in study.images
-            if self._reason_to_drop(image) is None and image.view in self.config.views
-        ]
-
-    def _report(self, study: ListedStudy) -> Report | str:
+    def _report(self, ref: StudyRef) -> Report | str:
         """The parsed report, or the reason to leave its study out."""
-        member = study.folder.with_suffix(".txt")
-        without_findings = study.study_id in WITHOUT_FINDINGS
+        member = PurePosixPath(f"{study_path(ref.patient_id, ref.study_id)}.txt")
+        without_findings = ref.study_id in WITHOUT_FINDINGS
         if without_findings and self.config.exceptions == "sections":
             return "nothing about the images in the report"
         try:
@@ -232,9 +191,9 @@ class MimicCxrSource(Source):
                 "source.bad_reports=drop"
             ) from error
         report = parse_report(raw)
-        if self.config.exceptions == "keep" or study.study_id not in EXCEPTIONS:
+        if self.config.exceptions == "keep" or ref.study_id not in EXCEPTIONS:
             return report
-        conclusion = conclusion_by_hand(study.study_id, raw, report.sections)
+        conclusion = conclusion_by_hand(ref.study_id, raw, report.sections)
         if not conclusion:
             return "no conclusion where the published rule says"
         return report_of_sections(raw, {**report.sections, "impression": conclusion})
@@ -245,10 +204,6 @@ class MimicCxrSource(Source):
             for number, image in enumerate(images)
             for box in self._phrase_boxes.get(image.id, ())
         )
-
-    @cached_property
-    def _studies(self) -> dict[str, ListedStudy]:
-        return read_studies(self.config.root)
 
     @cached_property
     def _labels(self) -> Labels:
@@ -263,11 +218,15 @@ class MimicCxrSource(Source):
         return {} if self.config.ms_cxr is None else read_ms_cxr(self.config.ms_cxr)
 
     @cached_property
-    def _held_out(self) -> frozenset[str]:
+    def _held_out_images(self) -> frozenset[str]:
+        return frozenset(self._phrase_boxes if self.config.exclude_ms_cxr == "images" else ())
+
+    @cached_property
+    def _patients_of_ms_cxr(self) -> frozenset[str]:
         return frozenset(
-            study.patient_id
-            for study in self._studies.values()
-            if any(image.dicom_id in self._phrase_boxes for image in study.images)
+            ref.patient_id
+            for ref, images in self.studies.items()
+            if any(image.image_id in self._phrase_boxes for image in images)
         )
 
     @cached_property

@@ -9,30 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 # The conclusion stands under a wrong header.
+_STUDIES_OF_SECTION: dict[str, tuple[str, ...]] = {
+    "recommendations": (
+        "50913680",
+        "59768032",
+        "59067458",
+        "59087630",
+        "58157373",
+        "56482935",
+        "58375018",
+    ),
+    "examination": ("59363654", "53356173", "50743547", "59215320", "55157853"),
+    "technique": ("59279892", "53202765", "50808053"),
+    "indication": ("57936451", "50058765", "51966317", "55124749", "54365831", "54654948"),
+    "note": ("56451190",),
+    "history": ("51491012",),
+}
 SECTION_OF_STUDY: dict[str, str] = {
-    "50913680": "recommendations",
-    "59363654": "examination",
-    "59279892": "technique",
-    "59768032": "recommendations",
-    "57936451": "indication",
-    "50058765": "indication",
-    "53356173": "examination",
-    "53202765": "technique",
-    "50808053": "technique",
-    "51966317": "indication",
-    "50743547": "examination",
-    "56451190": "note",
-    "59067458": "recommendations",
-    "59215320": "examination",
-    "55124749": "indication",
-    "54365831": "indication",
-    "59087630": "recommendations",
-    "58157373": "recommendations",
-    "56482935": "recommendations",
-    "58375018": "recommendations",
-    "54654948": "indication",
-    "55157853": "examination",
-    "51491012": "history",
+    study: section for section, studies in _STUDIES_OF_SECTION.items() for study in studies
 }
 
 # The conclusion stands under no header: its first and last character + 1 in the file.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,20 +31,6 @@ class PhraseBox:
     height: float
 
 
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """How many of MS-CXR's images and patients each split of MIMIC-CXR holds."""
-
-    images_by_split: dict[Split, int]
-    patients_by_split: dict[Split, int]
-    images_absent: int
-    """Images of MS-CXR that the archive does not list."""
-
-    def to_json(self) -> str:
-        """Indented JSON with the field names as keys."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
-
 def read_ms_cxr(path: Path) -> dict[str, tuple[PhraseBox, ...]]:
     """Boxes by DICOM id, from the CSV or the COCO JSON, or the folder that holds one.
 
@@ -60,15 +46,20 @@ def read_ms_cxr(path: Path) -> dict[str, tuple[PhraseBox, ...]]:
 
 def ms_cxr_overlap(
     ms_cxr_images: Iterable[str], patient_and_split_of_image: Mapping[str, tuple[str, Split]]
-) -> Overlap:
-    """The overlap of MS-CXR's images with an archive's, by split."""
+) -> dict[str, Any]:
+    """How many of MS-CXR's images and patients each split of an archive holds.
+
+    `images_absent` are those that the archive does not list.
+    """
     found = {image: patient_and_split_of_image.get(image) for image in dict.fromkeys(ms_cxr_images)}
     present = [each for each in found.values() if each is not None]
-    return Overlap(
-        images_by_split={split: sum(s == split for _, s in present) for split in SPLITS},
-        patients_by_split={split: len({p for p, s in present if s == split}) for split in SPLITS},
-        images_absent=len(found) - len(present),
-    )
+    return {
+        "images_by_split": {split: sum(s == split for _, s in present) for split in SPLITS},
+        "patients_by_split": {
+            split: len({p for p, s in present if s == split}) for split in SPLITS
+        },
+        "images_absent": len(found) - len(present),
+    }
 
 
 def annotation_file(path: Path) -> Path:
@@ -85,11 +76,11 @@ def annotation_file(path: Path) -> Path:
 
 def _from_csv(file: Path) -> Iterator[tuple[str, PhraseBox]]:
     columns = ("dicom_id", "category_name", "label_text", *_BOX_COLUMNS)
-    for line, row in read_rows(file, columns):
+    for row in read_rows(file, columns):
         box = [row[column] for column in _BOX_COLUMNS]
         yield (
             row["dicom_id"],
-            _phrase_box(f"{file}: line {line}", row["category_name"], row["label_text"], box),
+            _phrase_box(row.where, row["category_name"], row["label_text"], box),
         )
 
 

@@ -1,22 +1,21 @@
 """How much quicker the input pipeline is than torchvision's per-sample one, in one run.
 
-Ours is the whole training loader (shards, checksums, records, tokens, decoding) and the batched
-augmentation, the next batches decoded meanwhile. Torchvision's is what
-users write: PIL images, `transforms.v2`, a DataLoader with one worker process a core; it gets its
-JPEGs from memory and no reports. Both end in normalised float images on the CPU.
+Ours is the whole training loader (shards, checksums, records, tokens, decoding, the batched
+augmentation), the next batches decoded meanwhile. Torchvision's is what users write: PIL images,
+`transforms.v2`, a DataLoader with one worker process a core; it gets its JPEGs from memory and no
+reports. Both end in normalised float images on the CPU.
 """
 
 from __future__ import annotations
 
 import io
-import itertools
-import json
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import count, cycle, islice, repeat
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -27,17 +26,33 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from data_shards.processes import available_cores
-from data_shards.profiles import Config, parse_overrides, validate
+from data_shards.profiles import Config
 from data_shards.synthetic_shards import write_synthetic_shards
+from distributed_pretrain.benchmark import harness
 from distributed_pretrain.data.augmentation import DeviceTransform
+from distributed_pretrain.data.collate import Collate
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import TrainingLoader
+from distributed_pretrain.data.prefetch import prefetch_in_order
+from distributed_pretrain.data.run_tokenizer import build_tokenizer
+from distributed_pretrain.data.sample import LoadedRow, load_training_sample
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
+from distributed_pretrain.data.tokenization import SentenceTokenizer
 
 TARGET_RATIO = 8
 AIM_RATIO = 12
+WARMUP_BATCHES = 2
+_NOTHING = dict.fromkeys(
+    ("horizontal_flip", "affine", "brightness_contrast", "gaussian_blur"), False
+)
+AUGMENTATIONS = {
+    "augmentation, whole": AugmentationConfig(),
+    "  crop and normalise only": AugmentationConfig(**_NOTHING),
+    "  crop + affine": AugmentationConfig(**_NOTHING | {"affine": True}),
+    "  crop + brightness, contrast": AugmentationConfig(**_NOTHING | {"brightness_contrast": True}),
+    "  crop + blur": AugmentationConfig(**_NOTHING | {"gaussian_blur": True}),
+}
 
 
 class LoaderBenchmarkConfig(Config):
@@ -54,46 +69,28 @@ class LoaderBenchmarkConfig(Config):
 
 
 def run(overrides: Sequence[str]) -> None:
-    """Measure and print a table, then one line of JSON. Raises InputError for a bad override."""
-    config = validate(LoaderBenchmarkConfig, parse_overrides(overrides), where="benchmark loader")
-    with tempfile.TemporaryDirectory() as folder:
-        rates = measure(config, Path(folder))
-    ratio = rates["pipeline"] / rates["torchvision pipeline"]
+    """Measure and print. Raises InputError for a bad override."""
+    config = harness.read_settings(LoaderBenchmarkConfig, overrides, verb="loader")
     print(f"images/s on {config.cores} cores, {config.longest_side_px} px stored", end=" ")
     print(f"-> {config.image_size_px} px, batches of {config.batch}")
-    for name, rate in rates.items():
-        print(f"  {name:32s} {rate:9.0f}")
-    verdict = "reached" if ratio >= TARGET_RATIO else "MISSED"
-    print(f"  ratio {ratio:.1f} (target {TARGET_RATIO}: {verdict}; aim {AIM_RATIO})")
-    print(json.dumps({"images_per_second": rates, "ratio": ratio, "target": TARGET_RATIO}))
+    with tempfile.TemporaryDirectory() as folder:
+        rates = measure(config, Path(folder))
+    table = harness.Table({"stage": "<32", "images/s": ">9.0f"})
+    for rate in rates.items():
+        table.row(*rate)
+    ratio = rates["pipeline"] / rates["torchvision pipeline"]
+    harness.conclude(
+        [
+            harness.Target(
+                f"pipeline / torchvision's (aim {AIM_RATIO})", ratio, TARGET_RATIO, at_least=True
+            )
+        ],
+        {"images_per_second": rates, "ratio": ratio, "target": TARGET_RATIO},
+    )
 
 
 def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
-    """Images a second by stage. Pipelines are measured in turns, and the best round counts."""
-    loader = _training_loader(config, folder)
-    torchvision_loader = _torchvision_loader(config, folder)
-    transform = _device_transform(config, AugmentationConfig())
-    device = torch.device("cpu")
-    ours, theirs = [], []
-    for _ in range(config.rounds):
-        theirs.append(_rate(iter(torchvision_loader), config.torchvision_images, lambda _: None))
-        stream = loader.batches()
-        ours.append(_rate(stream, config.images, lambda host: transform(host, device, train=True)))
-        stream.close()
-    stream = loader.batches()
-    decode = _rate(stream, config.images, lambda _: None)
-    host = next(stream)
-    stream.close()
-    return {
-        "bare JPEG decode, one thread": _decode_rate(config, folder),
-        "loader without augmentation": decode,
-        **_augmentation_rates(config, host),
-        "pipeline": max(ours),
-        "torchvision pipeline": max(theirs),
-    }
-
-
-def _training_loader(config: LoaderBenchmarkConfig, folder: Path) -> TrainingLoader:
+    """Images a second by stage. The pipelines take turns, and the best round counts."""
     write_synthetic_shards(
         folder / "shards",
         studies={"train": config.distinct_images},
@@ -107,66 +104,84 @@ def _training_loader(config: LoaderBenchmarkConfig, folder: Path) -> TrainingLoa
         decode_threads=config.cores,
     )
     split = ShardSplit.open(data.shards, "train", data.text_policy)
-    reports = [split.read(i).record.report.raw for i in range(len(split))]
-    train_wordpiece(reports, folder / "tokenizer", vocabulary_size=400)
-    return TrainingLoader(split, SentenceTokenizer.load(folder / "tokenizer"), data, seed=0)
+    build_tokenizer(folder / "tokenizer", split, source=None, vocabulary_size=400)
+    tokenizer = SentenceTokenizer.load(folder / "tokenizer")
+    jpegs = [split.read(position).image_bytes(0) for position in range(len(split))]
 
+    loader = TrainingLoader(split, tokenizer, data, seed=0)
+    theirs = _torchvision_loader(config, jpegs)
+    rate = partial(_rate, images=config.images, batch=config.batch)
 
-def _device_transform(config: LoaderBenchmarkConfig, ops: AugmentationConfig) -> DeviceTransform:
-    return DeviceTransform(ops, image_size_px=config.image_size_px, pixel_mean=0.5, pixel_std=0.22)
+    def rate_of_pipeline() -> float:
+        with closing(loader.batches()) as stream:
+            return rate(stream)
 
+    def rate_of_torchvision() -> float:
+        return _rate(iter(theirs), images=config.torchvision_images, batch=config.batch)
 
-def _rate(batches: Iterator[Any], images: int, consume: Callable[[Any], object]) -> float:
-    """Images a second after a warm-up of two batches (threads, workers and caches are ready)."""
-    for batch in islice(batches, 2):
-        consume(batch)
-    started, done = time.perf_counter(), 0
-    for batch in batches:
-        consume(batch)
-        done += len(batch.keys) if isinstance(batch, HostBatch) else len(batch)
-        if done >= images:
-            break
-    return done / (time.perf_counter() - started)
-
-
-def _decode_rate(config: LoaderBenchmarkConfig, folder: Path) -> float:
-    images = [
-        torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in _jpegs(folder / "shards")
-    ]
-    started = time.perf_counter()
-    for number in range(config.images):
-        decode_image(images[number % len(images)], ImageReadMode.GRAY)
-    return config.images / (time.perf_counter() - started)
-
-
-def _augmentation_rates(config: LoaderBenchmarkConfig, host: HostBatch) -> dict[str, float]:
-    """The batched augmentation alone: whole, only resizing, and resizing with one more step."""
-    nothing = dict.fromkeys(
-        ("horizontal_flip", "affine", "brightness_contrast", "gaussian_blur"), False
+    rounds = harness.take_turns(
+        {"pipeline": rate_of_pipeline, "torchvision pipeline": rate_of_torchvision},
+        turns=config.rounds,
+        warmup=0,
     )
-    variants = {
-        "augmentation, whole": {},
-        "  crop and normalise only": nothing,
-        "  crop + affine": nothing | {"affine": True},
-        "  crop + brightness, contrast": nothing | {"brightness_contrast": True},
-        "  crop + blur": nothing | {"gaussian_blur": True},
-    }
+    with closing(_host_batches(split, tokenizer, data)) as stream:
+        without_augmentation = rate(stream)
+        host = next(stream)
     return {
-        name: _augmentation_rate(config, host, AugmentationConfig(**switches))
-        for name, switches in variants.items()
+        "bare JPEG decode, one thread": _rate(_decoded(jpegs), images=config.images, batch=1),
+        "loader without augmentation": without_augmentation,
+        **{name: rate(_augmented(config, ops, host)) for name, ops in AUGMENTATIONS.items()},
+        **{name: max(rates) for name, rates in rounds.items()},
     }
 
 
-def _augmentation_rate(
-    config: LoaderBenchmarkConfig, host: HostBatch, ops: AugmentationConfig
-) -> float:
-    transform, cpu = _device_transform(config, ops), torch.device("cpu")
-    batches = itertools.repeat(host, 2 + config.images // config.batch)
-    return _rate(batches, config.images, lambda each: transform(each, cpu, train=True))
+def _rate(stream: Iterator[object], *, images: int, batch: int) -> float:
+    """Images a second after a warm-up of two batches (threads, workers and caches are ready)."""
+    batches = -(-images // batch)
+    _exhaust(islice(stream, WARMUP_BATCHES))
+    return batches * batch / harness.seconds_of(lambda: _exhaust(islice(stream, batches)))
+
+
+def _exhaust(stream: Iterator[object]) -> None:
+    deque(stream, maxlen=0)
+
+
+def _host_batches(
+    split: ShardSplit, tokenizer: SentenceTokenizer, data: DataConfig
+) -> Generator[HostBatch]:
+    """The loader's batches as they are before the augmentation."""
+
+    def load(position: int) -> LoadedRow:
+        sample = load_training_sample(split, data, seed=0, epoch=0, position=position)
+        return LoadedRow(sample, real=True, replaced=False)
+
+    positions = cycle(range(len(split)))
+    collate = partial(Collate(tokenizer, data, pin_memory=False), 0, 0)
+    return prefetch_in_order(
+        ((list(islice(positions, data.global_batch)), collate) for _ in count()),
+        load,
+        threads=data.decode_threads or 1,
+        prefetch_batches=data.prefetch_batches,
+    )
+
+
+def _augmented(
+    config: LoaderBenchmarkConfig, ops: AugmentationConfig, host: HostBatch
+) -> Iterator[object]:
+    """One batch over and over."""
+    transform = DeviceTransform(
+        ops, image_size_px=config.image_size_px, pixel_mean=0.5, pixel_std=0.22
+    )
+    return (transform(each, harness.CPU, train=True) for each in repeat(host))
+
+
+def _decoded(jpegs: Sequence[bytes]) -> Iterator[Tensor]:
+    images = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
+    return (decode_image(image, ImageReadMode.GRAY) for image in cycle(images))
 
 
 class _JpegsInMemory(Dataset[Tensor]):
-    def __init__(self, jpegs: list[bytes], images: int, side_px: int) -> None:
+    def __init__(self, jpegs: Sequence[bytes], images: int, side_px: int) -> None:
         self._jpegs = jpegs
         self._images = images
         ours = AugmentationConfig()
@@ -195,14 +210,9 @@ class _JpegsInMemory(Dataset[Tensor]):
         return augmented
 
 
-def _torchvision_loader(config: LoaderBenchmarkConfig, folder: Path) -> DataLoader[Tensor]:
-    warm_up = 2 * config.batch
-    dataset = _JpegsInMemory(
-        _jpegs(folder / "shards"), config.torchvision_images + warm_up, config.image_size_px
-    )
+def _torchvision_loader(
+    config: LoaderBenchmarkConfig, jpegs: Sequence[bytes]
+) -> DataLoader[Tensor]:
+    batches = WARMUP_BATCHES + -(-config.torchvision_images // config.batch)
+    dataset = _JpegsInMemory(jpegs, batches * config.batch, config.image_size_px)
     return DataLoader(dataset, config.batch, num_workers=config.cores)
-
-
-def _jpegs(folder: Path) -> list[bytes]:
-    split = ShardSplit.open(folder, "train", "lovt")
-    return [split.read(position).image_bytes(0) for position in range(len(split))]

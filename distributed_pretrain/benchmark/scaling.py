@@ -1,29 +1,35 @@
-"""What a step costs on many ranks: on paper for a cluster, and predicted against measured here.
+"""A step on several ranks as `scaling_model` predicts it, and as real runs over gloo measure it.
 
-The tables need no measurement. The check does: steps in one process, the same
-side by side, and collectives of two ranks give a prediction for 1, 2 and 4 ranks on this machine,
-which real runs over gloo then meet. Measurements of a round follow each other, so that a slow
-minute of the machine hits all of them.
+Steps in one process, the same in two that send nothing, and collectives of two ranks give the
+prediction. Each round takes all measurements.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from data_shards.processes import available_cores
-from data_shards.profiles import Config, parse_overrides, validate
-from distributed_pretrain.benchmark.scaling_cluster import ClusterConfig, paper_setting
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.benchmark import harness
+from distributed_pretrain.benchmark.bare_training import (
+    LovtSizes,
+    bare_step,
+    build_lovt,
+    noise_batch,
+    prepare,
+)
 from distributed_pretrain.benchmark.scaling_model import (
     BACKWARD_SHARE,
+    FLOAT32_BYTES,
+    STEP_NUMBERS,
     Collective,
     Link,
     StepTime,
@@ -32,35 +38,33 @@ from distributed_pretrain.benchmark.scaling_model import (
     predict_step,
     step_messages,
 )
-from distributed_pretrain.benchmark.scaling_runs import (
-    RankJob,
-    RankTimes,
-    Size,
-    build_small_lovt,
-    exchange_of,
-    time_processes,
-)
-from distributed_pretrain.benchmark.scaling_tables import cluster_report, draw_efficiency
+from distributed_pretrain.methods.lovt.method import Lovt
+from distributed_pretrain.ranks import gather_rows, sum_over_ranks, wait_for_all
+from distributed_pretrain.training.engine.ddp import Engine
 
 # Collectives are measured between two ranks, and so is what a busy second core costs.
 PAIR = 2
+COLLECTIVE_BYTES = (2**12, 2**15, 2**18, 2**20, 2**22, 2**24)
+COLLECTIVE_REPEATS = 7
+VOCABULARY_SIZE, TOKENS = 1024, 64
 
 
-class ScalingBenchmarkConfig(Config):
+class ScalingBenchmarkConfig(LovtSizes):
     """`batch` pairs a rank (`weak`) or in all (`strong`), on each number of `ranks` in turn.
 
-    `check` false prints the tables alone, `tables` false measures alone. `size` tiny is for a
-    quick look at whether everything runs. `picture` is where efficiency against ranks is drawn.
+    The sizes are those of a small LoVT, about that of configs/pretrain/lovt_small.yaml.
     """
 
-    tables: bool = True
-    check: bool = True
-    picture: Path | None = None
-    cluster: ClusterConfig = ClusterConfig()
+    batch: PositiveInt = 16
+    image_size_px: PositiveInt = 128
+    backbone: str = "resnet18"
+    width: PositiveFloat = 0.5
+    hidden_size: PositiveInt = 128
+    layers: PositiveInt = 2
+    embedding_dim: PositiveInt = 128
+    projection_hidden_dim: PositiveInt = 256
     mode: Literal["weak", "strong"] = "weak"
     ranks: tuple[PositiveInt, ...] = (1, 2, 4)
-    batch: PositiveInt = 16
-    size: Size = "small"
     steps: PositiveInt = 5
     warmup_steps: PositiveInt = 2
     rounds: PositiveInt = 5
@@ -85,142 +89,164 @@ class ScalingBenchmarkConfig(Config):
 class Measurements:
     """Medians over the rounds.
 
-    `alone` and `side_by_side` are seconds of a step by pairs a process, in one process and in two
-    that do not communicate; `collectives` those of two ranks by size in bytes; `together` seconds
-    of a real step by number of ranks.
+    `alone` are seconds of a step by pairs, in one process, `contention` how many times longer two
+    take side by side that do not communicate; `links` are those of two ranks; `together` are
+    seconds of a real step by number of ranks.
     """
 
     alone: dict[int, float]
-    side_by_side: float
-    collectives: dict[Collective, dict[int, float]]
+    contention: float
+    links: dict[Collective, Link]
     together: dict[int, float]
-
-    def links(self) -> dict[Collective, Link]:
-        """The link of each kind of collective."""
-        return {
-            kind: fit_link(kind, list(times), list(times.values()), ranks=PAIR)
-            for kind, times in self.collectives.items()
-        }
 
 
 def run(overrides: Sequence[str]) -> None:
-    """Print the tables and the check, then one line of JSON. Raises InputError for bad input."""
-    config = validate(ScalingBenchmarkConfig, parse_overrides(overrides), where="benchmark scaling")
-    if config.tables or config.picture is not None:
-        cluster, workloads = paper_setting(config.cluster)
-        print(cluster_report(cluster, workloads))
-        if config.picture is not None:
-            draw_efficiency(cluster, workloads, config.picture)
-    if config.check:
-        measured = measure(config)
-        predicted = predict(config, measured)
-        print(_check_report(config, measured, predicted))
-        print(
-            json.dumps(
-                {
-                    "predicted_step_seconds": {n: step.seconds for n, step in predicted.items()},
-                    "measured_step_seconds": measured.together,
-                    "links": {kind: asdict(link) for kind, link in measured.links().items()},
-                }
-            )
+    """Measure, predict and print both. Raises InputError for a bad override."""
+    config = harness.read_settings(ScalingBenchmarkConfig, overrides, verb="scaling")
+    measured = measure(config)
+    print(
+        f"Predicted and measured: a small LoVT, gloo, {config.cores} cores, one thread a rank, "
+        f"{config.mode} scaling of {config.batch} pairs, load {os.getloadavg()[0]:.1f} at the end\n"
+        f"  two processes that do not communicate take {measured.contention:.2f} times as long"
+    )
+    for kind, link in measured.links.items():
+        microseconds, megabytes = 1e6 * link.latency_seconds, link.bytes_per_second / 1e6
+        print(f"  {kind:15s} latency {microseconds:7.0f} us, {megabytes:7.0f} MB/s sent by a rank")
+    table = harness.Table(
+        {"ranks": ">5", "rows": ">5"}
+        | dict.fromkeys(("compute s", "waiting s", "predicted s", "measured s"), ">11.3f")
+        | dict.fromkeys(("error", "efficiency", "(measured)"), ">10.1%")
+    )
+    predicted = predict(config, measured)
+    first = min(config.ranks)
+    for ranks, step in predicted.items():
+        seconds, work = measured.together[ranks], config.rows(ranks) / config.rows(first)
+        table.row(
+            ranks,
+            config.rows(ranks),
+            step.compute_seconds,
+            step.waiting_seconds,
+            step.seconds,
+            seconds,
+            step.seconds / seconds - 1,
+            work * predicted[first].seconds / step.seconds,
+            work * measured.together[first] / seconds,
         )
+    print("  efficiency: pairs a second and rank against the first line's")
+    if 1 in config.ranks:
+        print("  1 rank is measured twice: its error is the noise of this machine")
+    harness.conclude([], {"rows": table.rows, "links": measured.links})
 
 
 def measure(config: ScalingBenchmarkConfig) -> Measurements:
     """Steps alone, side by side and together, and collectives, in `rounds` rounds."""
-    rows = tuple(sorted({config.rows(ranks) for ranks in config.ranks}))
-    job = RankJob(config.size, rows, config.steps, config.warmup_steps)
-    alone, together = defaultdict[int, list[float]](list), defaultdict[int, list[float]](list)
-    pairs: list[float] = []
-    collectives: list[RankTimes] = []
-    for _ in range(config.rounds):
-        for size, seconds in time_processes(job, processes=1)[0].step_seconds.items():
-            alone[size].append(seconds)
-        for times in time_processes(job, processes=PAIR, as_ranks=False):
-            pairs.append(times.step_seconds[rows[-1]])
-        only_collectives = RankJob(config.size, (), 0, 0, collectives=True)
-        collectives.append(time_processes(only_collectives, processes=PAIR)[0])
-        for ranks in config.ranks:
-            own = RankJob(config.size, (config.rows(ranks),), config.steps, config.warmup_steps)
-            times = time_processes(own, processes=ranks)[0]
-            together[ranks].append(times.step_seconds[config.rows(ranks)])
+    all_rows = tuple(sorted({config.rows(ranks) for ranks in config.ranks}))
+    start = partial(harness.in_fresh_processes, _time_steps)
+    measures: dict[Any, Callable[[], Any]] = {
+        "alone": partial(start, [(config, all_rows)]),
+        "side by side": partial(start, [(config, all_rows[-1:])] * PAIR),
+        "collectives": partial(
+            harness.in_fresh_processes, _time_collectives, [()] * PAIR, as_ranks=True
+        ),
+    }
+    for ranks in config.ranks:
+        measures[ranks] = partial(start, [(config, (config.rows(ranks),))] * ranks, as_ranks=True)
+    rounds = harness.take_turns(measures, turns=config.rounds, warmup=0)
+
+    def medians(measured: object) -> dict[Any, float]:
+        """Over rounds and processes."""
+        processes = [process for each in rounds[measured] for process in each]
+        return {key: statistics.median(each[key] for each in processes) for key in processes[0]}
+
+    alone, collectives = medians("alone"), medians("collectives")
+    (pair,) = medians("side by side").values()
+    kinds: tuple[Collective, ...] = ("all_reduce", "all_gather", "reduce_scatter")
     return Measurements(
-        alone={size: statistics.median(seconds) for size, seconds in alone.items()},
-        side_by_side=statistics.median(pairs),
-        collectives={
-            kind: {
-                size: statistics.median(each.collective_seconds[kind][size] for each in collectives)
-                for size in sizes
-            }
-            for kind, sizes in collectives[0].collective_seconds.items()
+        alone=alone,
+        contention=pair / alone[all_rows[-1]],
+        links={
+            kind: fit_link(
+                kind, {size: collectives[kind, size] for size in COLLECTIVE_BYTES}, ranks=PAIR
+            )
+            for kind in kinds
         },
-        together={ranks: statistics.median(seconds) for ranks, seconds in together.items()},
+        together={ranks: medians(ranks)[config.rows(ranks)] for ranks in config.ranks},
     )
 
 
 def predict(config: ScalingBenchmarkConfig, measured: Measurements) -> dict[int, StepTime]:
-    """A step on each number of ranks, from everything but the steps of several ranks.
+    """A step by number of ranks, from everything but the steps of several ranks.
 
     One-threaded ranks beyond the number of cores wait for each other, computing and sending; a
-    second busy core slows the first (`side_by_side` over `alone`). Sending takes a core too, so
-    that it runs beside backward only where cores are left.
+    second busy core slows the first. Sending takes a core too, so that it runs beside backward
+    only where cores are left.
     """
-    exchange = exchange_of(build_small_lovt(config.size))
-    links = measured.links()
-    contention = measured.side_by_side / measured.alone[max(measured.alone)]
+    method = small_lovt(config)
     steps = {}
     for ranks in config.ranks:
-        rows = config.rows(ranks)
-        slowdown = core_share_slowdown(ranks, config.cores) * (contention if ranks > 1 else 1.0)
+        rows, share = config.rows(ranks), core_share_slowdown(ranks, config.cores)
         steps[ranks] = predict_step(
-            measured.alone[rows] * slowdown,
-            step_messages(exchange, rows=rows, ranks=ranks),
+            measured.alone[rows] * share * (measured.contention if ranks > 1 else 1.0),
+            step_messages(method, rows=rows, ranks=ranks),
             ranks=ranks,
-            links=links,
+            links=measured.links,
             overlap_share=BACKWARD_SHARE if ranks < config.cores else 0.0,
-            crowding=core_share_slowdown(ranks, config.cores)
-            / core_share_slowdown(PAIR, config.cores),
+            crowding=share / core_share_slowdown(PAIR, config.cores),
         )
     return steps
 
 
-def _check_report(
-    config: ScalingBenchmarkConfig, measured: Measurements, predicted: dict[int, StepTime]
-) -> str:
-    load = os.getloadavg()[0]
-    lines = [
-        "",
-        f"Predicted and measured: {config.size} LoVT, gloo, {config.cores} cores, one thread a "
-        f"rank, {config.mode} scaling of {config.batch} pairs, load {load:.1f} at the end",
-        f"  two processes that do not communicate take {_contention(measured):.2f} times as long",
-    ]
-    for kind, link in measured.links().items():
-        lines.append(
-            f"  {kind:15s} latency {1e6 * link.latency_seconds:7.0f} us, "
-            f"{link.bytes_per_second / 1e6:7.0f} MB/s sent by a rank"
-        )
-    lines.append("  ranks  rows  compute s  waiting s  predicted s  measured s   error  efficiency")
-    first = min(config.ranks)
-    for ranks, step in predicted.items():
-        seconds = measured.together[ranks]
-        lines.append(
-            f"  {ranks:5d} {config.rows(ranks):5d} {step.compute_seconds:10.3f} "
-            f"{step.exposed_seconds:10.3f} {step.seconds:12.3f} {seconds:11.3f} "
-            f"{step.seconds / seconds - 1:+7.1%} "
-            f"{_efficiency(config, first, predicted[first].seconds, ranks, step.seconds):6.1%} "
-            f"({_efficiency(config, first, measured.together[first], ranks, seconds):.1%})"
-        )
-    lines.append("  efficiency: pairs a second and rank against the first line's; (measured)")
-    if 1 in config.ranks:
-        lines.append("  1 rank is measured twice: its error is the noise of this machine")
-    return "\n".join(lines)
+def small_lovt(config: ScalingBenchmarkConfig) -> Lovt:
+    """The method that is trained.
+
+    The trunk's norm is local: in one process a synchronised one is another, fused kernel, and the
+    comparison would be of kernels.
+    """
+    return build_lovt(config.method(norm="local"), vocabulary_size=VOCABULARY_SIZE)
 
 
-def _contention(measured: Measurements) -> float:
-    return measured.side_by_side / measured.alone[max(measured.alone)]
+def training_step(engine: Engine, batch: Batch) -> None:
+    """The trainer's step without its loader: a bare one, and one gather of numbers."""
+    gather_rows(torch.zeros(1, STEP_NUMBERS, dtype=torch.float64))
+    bare_step(engine, batch)
 
 
-def _efficiency(
-    config: ScalingBenchmarkConfig, first: int, first_seconds: float, ranks: int, seconds: float
-) -> float:
-    return config.rows(ranks) / seconds / (config.rows(first) / first_seconds)
+def _time_steps(config: ScalingBenchmarkConfig, all_rows: Sequence[int]) -> dict[int, float]:
+    """Median seconds of a step by pairs a process; of all ranks together where there are some."""
+    with harness.joined() as engine:
+        prepare(engine, small_lovt(config))
+        harness.wait_for_neighbours()
+        steps = {}
+        for rows in all_rows:
+            batch = noise_batch(config, engine.device, tokens=TOKENS, rows=rows)
+            steps[rows] = partial(training_step, engine, batch)
+        return _median_seconds(steps, turns=config.steps, warmup=config.warmup_steps)
+
+
+def _time_collectives() -> dict[tuple[Collective, int], float]:
+    """Median seconds by the size of the message, as `Message` counts it."""
+    actions: dict[tuple[Collective, int], Callable[[], object]] = {}
+    with harness.joined() as engine:
+        for size_bytes in COLLECTIVE_BYTES:
+            tensor = torch.ones(size_bytes // FLOAT32_BYTES)
+            own = tensor[: len(tensor) // engine.world_size].clone().requires_grad_()
+            actions["all_reduce", size_bytes] = partial(sum_over_ranks, tensor)
+            actions["all_gather", size_bytes] = partial(gather_rows, own)
+            actions["reduce_scatter", size_bytes] = partial(
+                torch.autograd.grad, gather_rows(own), own, tensor, retain_graph=True
+            )
+        return _median_seconds(actions, turns=COLLECTIVE_REPEATS, warmup=1)
+
+
+def _median_seconds(
+    actions: Mapping[harness.KeyT, Callable[[], object]], *, turns: int, warmup: int
+) -> dict[harness.KeyT, float]:
+    """Of each of the actions, which every rank begins together."""
+
+    def seconds(action: Callable[[], object]) -> float:
+        wait_for_all()
+        return harness.seconds_of(action)
+
+    measures = {key: partial(seconds, action) for key, action in actions.items()}
+    results = harness.take_turns(measures, turns=turns, warmup=warmup)
+    return {key: statistics.median(each) for key, each in results.items()}

@@ -1,7 +1,8 @@
 """How close the shard builder comes to the bare work on its images.
 
 The ceiling is a loop that only decodes, resizes and encodes, with the calls of Pillow that the
-builder makes. Both run over the same files, on the same number of cores, in one run.
+builder makes. Both run over the same files, on the same number of cores, in one run: half of the
+bare loop before the build and half after it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,8 @@ import io
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +23,11 @@ from pydantic import Field
 
 from data_shards.errors import InputError
 from data_shards.processes import available_cores
-from data_shards.profiles import Config, parse_overrides, validate
+from data_shards.profiles import Config
+from distributed_pretrain.benchmark import harness
 
 TARGET_RATIO = 0.85
-# The builder's: see data_shards.images.convert.
+# The builder's: see data_shards.images.resize.
 OVERSAMPLING = 2
 ASPECT = 1.2
 # Of MIMIC-CXR-JPG: with this noise and quality a file of 2,000 x 2,400 px has its 1.4 MB.
@@ -53,61 +51,39 @@ class ShardsBenchmarkConfig(Config):
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ShardsBenchmark:
-    """Seconds for `images` images on `workers` cores."""
-
-    images: int
-    workers: int
-    bare_seconds: float
-    build_seconds: float
-
-    @property
-    def ceiling_per_core(self) -> float:
-        """Images per second and core of the bare loop."""
-        return self.images / self.bare_seconds / self.workers
-
-    @property
-    def build_per_core(self) -> float:
-        """Images per second and core of the whole build command, its start included."""
-        return self.images / self.build_seconds / self.workers
-
-    @property
-    def ratio(self) -> float:
-        """Build over ceiling."""
-        return self.build_per_core / self.ceiling_per_core
-
-
 def run(overrides: Sequence[str]) -> None:
-    """Measure and print. Raises InputError for an override that does not fit."""
-    values = parse_overrides(overrides)
-    config = validate(ShardsBenchmarkConfig, values, where="benchmark shards")
-    measured = benchmark_shards(config)
-    verdict = "reached" if measured.ratio >= TARGET_RATIO else "missed"
+    """Measure and print. Raises InputError for a bad override."""
+    config = harness.read_settings(ShardsBenchmarkConfig, overrides, verb="shards")
     print(
         f"{config.images:,} JPEGs {config.width_px:,} px wide to {config.longest_side_px} px on "
-        f"{config.workers} cores\n"
-        f"{'':<36}{'images/s':>10}{'per core':>10}\n"
-        f"{'bare decode + resize + encode':<36}"
-        f"{config.images / measured.bare_seconds:>10.1f}{measured.ceiling_per_core:>10.1f}\n"
-        f"{'python -m data_shards build':<36}"
-        f"{config.images / measured.build_seconds:>10.1f}{measured.build_per_core:>10.1f}\n"
-        f"ratio {measured.ratio:.3f} (target {TARGET_RATIO}: {verdict}; ceiling 1)"
+        f"{config.workers} cores"
+    )
+    seconds = measure(config)
+    table = harness.Table({"": "<36", "images/s": ">10.1f", "per core": ">10.1f"})
+    for name, each in seconds.items():
+        table.row(name, config.images / each, config.images / each / config.workers)
+    bare, build = seconds.values()
+    harness.conclude(
+        [
+            harness.Target(
+                "build / bare loop (ceiling 1)", bare / build, TARGET_RATIO, at_least=True
+            )
+        ],
+        {"config": config.model_dump(), "seconds": seconds, "ratio": bare / build},
     )
 
 
-def benchmark_shards(config: ShardsBenchmarkConfig) -> ShardsBenchmark:
-    """Both times. Half of the bare loop runs before the build and half after it, so that a
-    machine that others use slows both alike.
-    """
+def measure(config: ShardsBenchmarkConfig) -> dict[str, float]:
+    """Seconds for all images: of the bare loop, and of the whole build command with its start."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = _draw_images(folder / "images", config)
         half = len(paths) // 2
         bare = _time_bare_loop(paths[:half], config)
-        build = _time_build(folder, paths, config)
+        profile = _write_profile(folder, paths, config)
+        build = harness.seconds_of(partial(_build, profile))
         bare += _time_bare_loop(paths[half:], config)
-    return ShardsBenchmark(config.images, config.workers, bare, build)
+    return {"bare decode + resize + encode": bare, "python -m data_shards build": build}
 
 
 def _draw_images(folder: Path, config: ShardsBenchmarkConfig) -> list[Path]:
@@ -130,15 +106,17 @@ def _draw_images(folder: Path, config: ShardsBenchmarkConfig) -> list[Path]:
 
 def _time_bare_loop(paths: Sequence[Path], config: ShardsBenchmarkConfig) -> float:
     """Seconds for all `paths`, shared out evenly; the start of the processes is not counted."""
+    shares = [(paths[worker :: config.workers], config) for worker in range(config.workers)]
+    return max(harness.in_fresh_processes(_time_share, shares))
+
+
+def _time_share(paths: Sequence[Path], config: ShardsBenchmarkConfig) -> float:
     convert = partial(
         convert_bare, longest_side_px=config.longest_side_px, jpeg_quality=config.jpeg_quality
     )
-    shares = [paths[worker :: config.workers] for worker in range(config.workers)]
-    with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(convert, [share[:WARM_UP_IMAGES] for share in shares]))
-        started = time.perf_counter()
-        list(pool.map(convert, shares))
-        return time.perf_counter() - started
+    convert(paths[:WARM_UP_IMAGES])
+    harness.wait_for_neighbours()
+    return harness.seconds_of(partial(convert, paths))
 
 
 def convert_bare(paths: Sequence[Path], *, longest_side_px: int, jpeg_quality: int) -> int:
@@ -157,23 +135,20 @@ def convert_bare(paths: Sequence[Path], *, longest_side_px: int, jpeg_quality: i
     return total
 
 
-def _time_build(folder: Path, paths: Sequence[Path], config: ShardsBenchmarkConfig) -> float:
-    """Seconds of the whole command, from its start to its manifest."""
+def _write_profile(folder: Path, paths: Sequence[Path], config: ShardsBenchmarkConfig) -> Path:
     table = folder / "pairs.csv"
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("image", "patient_id", "report"))
         writer.writerows((path.name, path.stem, "No acute finding.") for path in paths)
-    profile = folder / "profile.yaml"
-    source = {
-        "name": "csv_pairs",
-        "table": str(table),
-        "image_root": str(paths[0].parent),
-        "columns": {"report": "report"},
-        "default_view": "PA",
-    }
     values = {
-        "source": source,
+        "source": {
+            "name": "csv_pairs",
+            "table": str(table),
+            "image_root": str(paths[0].parent),
+            "columns": {"report": "report"},
+            "default_view": "PA",
+        },
         "output": str(folder / "shards"),
         "longest_side_px": config.longest_side_px,
         "jpeg_quality": config.jpeg_quality,
@@ -183,11 +158,13 @@ def _time_build(folder: Path, paths: Sequence[Path], config: ShardsBenchmarkConf
         "test_fraction": 0,
         "workers": config.workers,
     }
+    profile = folder / "profile.yaml"
     profile.write_text(yaml.safe_dump(values))
+    return profile
+
+
+def _build(profile: Path) -> None:
     command = [sys.executable, "-m", "data_shards", "build", str(profile)]
-    started = time.perf_counter()
     finished = subprocess.run(command, capture_output=True, text=True)
-    seconds = time.perf_counter() - started
     if finished.returncode != 0:
         raise InputError(f"the build of the benchmark failed: {finished.stderr.strip()}")
-    return seconds

@@ -22,7 +22,7 @@ from data_shards.records.manifest import (
     read_manifest,
     read_shard_index,
 )
-from data_shards.records.policies import TextPolicy, minimum_words
+from data_shards.records.policies import POLICIES, TextPolicy, select_sentences, word_count
 from data_shards.records.study import FRONTAL_VIEWS, Split, StudyRecord
 
 # Pickles and the like would run code: nothing else is ever read.
@@ -82,7 +82,9 @@ class ShardSplit:
     def open(
         cls, folder: Path, split: Split, policy: TextPolicy, *, patient_fraction: float = 1.0
     ) -> Self:
-        """The split as the manifest and the indexes describe it; no tar is read.
+        """The split as the manifest and the indexes describe it.
+
+        Tars are read only where they were built before the indexes could tell of this policy.
 
         With a `patient_fraction` below 1 it holds all studies of so many of the split's patients
         (rounded, at least one). Which ones is a function of their ids alone, the same for every
@@ -95,10 +97,15 @@ class ShardSplit:
         entries = [entry for entry in manifest.shards if entry.split == split]
         indexes = [_checked_index(folder, entry) for entry in entries]
         chosen = _chosen_patients(indexes, patient_fraction)
+        tars = _MappedTars(folder)
         shards = tuple(
             (
                 index.tar_name,
-                tuple(s for s in index.samples if s.patient_id in chosen and _usable(s, policy)),
+                tuple(
+                    sample
+                    for sample in index.samples
+                    if sample.patient_id in chosen and _usable(sample, policy, tars, index.tar_name)
+                ),
             )
             for index in indexes
         )
@@ -106,8 +113,9 @@ class ShardSplit:
             stored = sum(entry.samples for entry in entries)
             raise InputError(
                 f"{folder}: split {split!r} has no usable sample ({stored} stored; usable are those"
-                f" with a frontal image and {minimum_words(policy)} words under text policy "
-                f"{policy!r}): choose another split or policy, or build shards with more studies"
+                f" with a frontal image and {POLICIES[policy].minimum_words} words under text "
+                f"policy {policy!r}): choose another split or policy, or build shards with more "
+                "studies"
             )
         return cls(folder, split, policy, manifest, shards)
 
@@ -175,9 +183,19 @@ class _MappedTars:
             return self._maps[tar]
 
 
-def _usable(sample: IndexedSample, policy: TextPolicy) -> bool:
-    frontal = any(view in FRONTAL_VIEWS for view in sample.views)
-    return frontal and sample.words.get(policy, 0) >= minimum_words(policy)
+def _usable(sample: IndexedSample, policy: TextPolicy, tars: _MappedTars, tar: str) -> bool:
+    if not any(view in FRONTAL_VIEWS for view in sample.views):
+        return False
+    words = sample.words_under(policy)
+    if words is None:
+        member = sample.members["json"]
+        payload = tars.read(tar, member.offset, member.size)
+        if zlib.crc32(payload) != member.crc32:
+            # For whoever reads it to name.
+            return True
+        report = StudyRecord.from_json(json.loads(payload)).report
+        words = word_count(select_sentences(report, policy))
+    return words >= POLICIES[policy].minimum_words
 
 
 def _chosen_patients(indexes: Sequence[ShardIndex], fraction: float) -> frozenset[str]:

@@ -14,13 +14,14 @@ import torch
 
 from data_shards.command_line import DONE, GOES_ON, guarded
 from data_shards.files.atomic import write_text_atomically
-from distributed_pretrain.evaluation.evaluate import Evaluation, evaluate_run
+from distributed_pretrain.evaluation.evaluate import evaluate_run
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.experiments.results import RunResult, fingerprint
 from distributed_pretrain.experiments.settings import RunJob
 from distributed_pretrain.measures.region_similarity import RegionSimilarity
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.progress import read_progress
 
 
 def main(path: Path) -> int:
@@ -43,34 +44,23 @@ def _run(job: RunJob) -> int:
         ),
         more=(RegionSimilarity,),
     )
-    evaluate_cpu_seconds = time.process_time() - pretrain_cpu_seconds
-    result = _result_of(job, evaluation, pretrain_cpu_seconds, evaluate_cpu_seconds)
-    write_text_atomically(job.result, result.model_dump_json(indent=1) + "\n")
-    return DONE
-
-
-def _result_of(
-    job: RunJob,
-    evaluation: Evaluation,
-    pretrain_cpu_seconds: float,
-    evaluate_cpu_seconds: float,
-) -> RunResult:
-    lines = RunFolder(job.folder).read_metrics()
-    return RunResult(
+    trained = read_progress(RunFolder(job.folder))
+    gpu = torch.cuda.is_available()
+    result = RunResult(
         job=fingerprint(job),
         method=job.method,
         seed=job.seed,
         metrics=evaluation.metrics,
         region_similarity=evaluation.of(RegionSimilarity).by_distance,
-        steps=max((int(line["step"]) for line in lines), default=0),
+        steps=trained.step if trained is not None else 0,
         global_batch=job.pretrain.data.global_batch,
         image_size_px=job.pretrain.data.image_size_px,
         pretrain_cpu_seconds=pretrain_cpu_seconds,
-        evaluate_cpu_seconds=evaluate_cpu_seconds,
-        machine=torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"CPU ({platform.machine()})",
+        evaluate_cpu_seconds=time.process_time() - pretrain_cpu_seconds,
+        machine=torch.cuda.get_device_name() if gpu else f"CPU ({platform.machine()})",
     )
+    write_text_atomically(job.result, result.model_dump_json(indent=1) + "\n")
+    return DONE
 
 
 if __name__ == "__main__":

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
 
-from data_shards.command_line import GOES_ON, split_dotted
+from data_shards.command_line import DONE, GOES_ON, split_dotted
 from data_shards.files.atomic import write_text_atomically
+from data_shards.files.json_lines import Line
+from data_shards.processes import available_cores
 from data_shards.profiles import load_profile, parse_overrides, validate
 from distributed_pretrain.evaluation.evaluate import Evaluation, evaluate_run
 from distributed_pretrain.evaluation.settings import EvaluateConfig
+from distributed_pretrain.experiments.grid.pool import build_shards
+from distributed_pretrain.experiments.pages.charts import Chart, Curve
 from distributed_pretrain.experiments.pages.quickstart import (
-    Curve,
+    MEANINGS,
     Grounding,
     QuickstartPage,
     Retrieval,
@@ -28,15 +32,16 @@ from distributed_pretrain.experiments.pages.quickstart import (
     write_page,
 )
 from distributed_pretrain.experiments.settings import QuickstartConfig
-from distributed_pretrain.experiments.shards_command import build_shards
 from distributed_pretrain.measures.grounding import Grounding as GroundingMeasure
+from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5, RECALL_AT_10
 from distributed_pretrain.measures.retrieval import Retrieval as RetrievalMeasure
 from distributed_pretrain.measures.study_images import StudyImages
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 
-SUMMARY = ("recall_at_1", "recall_at_5", "grounding_cnr", "linear_dice")
+LOSS_TERMS = ("total", "global", "local_image", "local_report")
 SHOWN_STUDIES = 4
 SHOWN_PHRASES = 6
 RETRIEVED = 3
@@ -48,11 +53,11 @@ def run_quickstart(overrides: Sequence[str]) -> int:
     Dotted overrides (`training.max_steps=50`) are the pre-training profile's. Every part goes on
     where an interrupted quickstart stopped.
     """
-    own, training_overrides = split_dotted(overrides)
+    own, of_run = split_dotted(overrides)
     config = validate(QuickstartConfig, parse_overrides(own), where="quickstart")
     started = time.monotonic()
-    run = load_profile(PretrainConfig, config.profile, training_overrides)
-    run = run.model_copy(update={"run_folder": config.output / "lovt"})
+    of_run = [*of_run, f"run_folder={config.output / 'lovt'}"]
+    run = load_profile(PretrainConfig, config.profile, of_run)
     _say("1/3 phantom studies -> shards")
     build_shards(config.shards_profile, run.data.shards)
     _say("2/3 pre-training LoVT")
@@ -64,65 +69,70 @@ def run_quickstart(overrides: Sequence[str]) -> int:
         for checkpoint in ("untrained", "best")
     )
     minutes = (time.monotonic() - started) / 60
-    _write_results(config.output, run, untrained, trained, minutes)
-    return 0
+    page = _page(run, untrained, trained, minutes)
+    summary = {"untrained": page.untrained, "trained": page.trained}
+    write_text_atomically(config.output / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_page(config.output / "index.html", page)
+    print(format_table(page.untrained, page.trained))
+    print(f"\n{minutes:.1f} minutes. Open {config.output / 'index.html'}")
+    print(f"Curves: {page.tensorboard_command}")
+    return DONE
 
 
 def _say(line: str) -> None:
     print(f"\n== {line}", file=sys.stderr, flush=True)
 
 
-def _write_results(
-    output: Path, run: PretrainConfig, untrained: Evaluation, trained: Evaluation, minutes: float
-) -> None:
-    figures = [{name: each.metrics[name] for name in SUMMARY} for each in (untrained, trained)]
-    summary = dict(zip(("untrained", "trained"), figures, strict=True))
-    write_text_atomically(output / "summary.json", json.dumps(summary, indent=1) + "\n")
-    lines = RunFolder(run.run_folder).read_metrics()
-    tensorboard = f"tensorboard --logdir {RunFolder(run.run_folder).tensorboard}"
-    page = QuickstartPage(
-        untrained=figures[0],
-        trained=figures[1],
-        loss_curves=_curves(lines, ("total", "global", "local_image", "local_report")),
-        recall_curves=tuple(
-            _curve(lines, "validate", f"recall_at_{k}", f"R@{k}") for k in (1, 5, 10)
-        ),
+def _page(
+    run: PretrainConfig, untrained: Evaluation, trained: Evaluation, minutes: float
+) -> QuickstartPage:
+    folder = RunFolder(run.run_folder)
+    lines = folder.read_metrics()
+    before, after = (
+        {metric.name: each.metrics[metric.name] for metric in MEANINGS}
+        for each in (untrained, trained)
+    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return QuickstartPage(
+        untrained=before,
+        trained=after,
+        charts=_charts(lines),
         retrievals=_retrievals(trained),
         groundings=_groundings(untrained, trained),
         facts={
             "command": "make quickstart",
-            "hardware": f"{_device()}, {os.cpu_count()} CPU cores, {platform.machine()}",
+            "hardware": f"{device}, {available_cores()} CPU cores, {platform.machine()}",
             "time": f"{minutes:.1f} minutes",
             "training": f"{lines[-1]['step']} steps of {run.data.global_batch} pairs, "
             f"seed {run.seed}",
             "held out": f"{trained.samples} studies of patients never trained on",
         },
-        run_folder=str(run.run_folder),
-        tensorboard_command=tensorboard,
-    )
-    write_page(output / "index.html", page)
-    print(format_table(*figures))
-    print(f"\n{minutes:.1f} minutes. Open {output / 'index.html'}\nCurves: {tensorboard}")
-
-
-def _curves(lines: Sequence[dict[str, float | str]], names: Sequence[str]) -> tuple[Curve, ...]:
-    return tuple(
-        _curve(lines, split, name, f"{name} ({split})")
-        for name in names
-        for split in ("train", "validate")
+        run_folder=str(folder.path),
+        tensorboard_command=f"tensorboard --logdir {folder.tensorboard}",
     )
 
 
-def _curve(lines: Sequence[dict[str, float | str]], split: str, metric: str, name: str) -> Curve:
+def _charts(lines: Sequence[Line]) -> list[Chart]:
+    """One chart a loss term, and one of all recalls."""
+    losses = [
+        Chart(
+            term.replace("_", " "),
+            Metric(term, term, unit="number", better="low"),
+            tuple(_curve(lines, split, term, split) for split in ("train", "validate")),
+        )
+        for term in LOSS_TERMS
+    ]
+    recalls = (RECALL_AT_1, RECALL_AT_5, RECALL_AT_10)
+    curves = tuple(_curve(lines, "validate", each.name, each.title) for each in recalls)
+    return [*losses, Chart("recall", RECALL_AT_5, curves)]
+
+
+def _curve(lines: Sequence[Line], split: str, name: str, label: str) -> Curve:
     points = [line for line in lines if line["split"] == split]
-    return Curve(
-        name=name,
-        steps=[int(line["step"]) for line in points],
-        values=[float(line[metric]) for line in points],
-    )
+    return Curve(label, [line["step"] for line in points], [line[name] for line in points])
 
 
-def _retrievals(trained: Evaluation) -> tuple[Retrieval, ...]:
+def _retrievals(trained: Evaluation) -> list[Retrieval]:
     """The first studies, each with the distinct reports nearest to its image."""
     measure, pixels = trained.of(RetrievalMeasure), trained.of(StudyImages).pixels
     shown = []
@@ -130,27 +140,22 @@ def _retrievals(trained: Evaluation) -> tuple[Retrieval, ...]:
         ranked = measure.similarity[sample].argsort(descending=True, stable=True).tolist()
         distinct = list(dict.fromkeys(measure.reports[other] for other in ranked))[:RETRIEVED]
         own = measure.reports[sample]
-        shown.append(
-            Retrieval(
-                image=_grey(pixels[sample]),
-                own_report=" ".join(own),
-                retrieved=tuple((" ".join(each), each == own) for each in distinct),
-            )
-        )
-    return tuple(shown)
+        found = tuple((" ".join(each), each == own) for each in distinct)
+        shown.append(Retrieval(_stretched(pixels[sample]), " ".join(own), found))
+    return shown
 
 
-def _groundings(untrained: Evaluation, trained: Evaluation) -> tuple[Grounding, ...]:
+def _groundings(untrained: Evaluation, trained: Evaluation) -> list[Grounding]:
     """Phrases spread evenly over the held-out ones, so that none are picked for their looks."""
     before, after = (each.of(GroundingMeasure).grounded for each in (untrained, trained))
     if before is None or after is None:
-        return ()
+        return []
     pixels = trained.of(StudyImages).pixels
     count = min(SHOWN_PHRASES, len(after.phrases))
     chosen = np.linspace(0, len(after.phrases) - 1, count).round().astype(int).tolist()
-    return tuple(
+    return [
         Grounding(
-            image=_grey(pixels[after.samples[i]]),
+            image=_stretched(pixels[after.samples[i]]),
             boxes=after.model_boxes[i],
             phrase=after.phrases[i],
             untrained_heat=before.heat[i].numpy(),
@@ -159,15 +164,10 @@ def _groundings(untrained: Evaluation, trained: Evaluation) -> tuple[Grounding, 
             trained_cnr=after.contrast[i].item(),
         )
         for i in chosen
-    )
+    ]
 
 
-def _grey(pixels: torch.Tensor) -> NDArray[np.uint8]:
+def _stretched(pixels: Float[Tensor, "size size"]) -> Float[ndarray, "size size"]:
+    """Normalised pixels on [0, 1], from the darkest to the brightest."""
     low, high = pixels.min(), pixels.max()
-    stretched = (pixels - low) / (high - low).clamp_min(1e-6)
-    grey: NDArray[np.uint8] = (255 * stretched).round().byte().numpy()
-    return grey
-
-
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return ((pixels - low) / (high - low).clamp_min(1e-6)).numpy()

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.profiles import Config
 from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob
+from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.region_similarity import SimilarityAtDistance
 
 
@@ -41,7 +42,7 @@ Results: TypeAlias = dict[str, tuple[RunResult, ...]]
 
 class _ResultsFile(Config):
     title: str
-    methods: dict[str, tuple[RunResult, ...]]
+    methods: Results
 
 
 def fingerprint(job: RunJob) -> str:
@@ -76,10 +77,7 @@ def write_results(path: Path, title: str, results: Results) -> None:
     write_text_atomically(path, text + "\n")
 
 
-def values_of(results: Sequence[RunResult], metric: str) -> dict[int, float]:
+def values_of(results: Sequence[RunResult], metric: Metric) -> dict[int, float]:
     """A metric by seed, of the runs that have it."""
-    return {
-        each.seed: each.metrics[metric]
-        for each in results
-        if math.isfinite(each.metrics.get(metric, math.nan))
-    }
+    found = {each.seed: each.metrics.get(metric.name, math.nan) for each in results}
+    return {seed: value for seed, value in found.items() if math.isfinite(value)}

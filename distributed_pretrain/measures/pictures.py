@@ -10,19 +10,22 @@ import math
 import textwrap
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
+from PIL import Image
 
 DOTS_PER_INCH = 110
 PANEL_INCHES = 2.2
 # Regions below the strongest fade out, so that the X-ray stays readable under the heat.
-STRONGEST_OPACITY = 0.65
+STRONGEST_OPACITY = 0.7
 HEAT_COLOURS = "inferno"
 # Weights that are all zero have no scale of their own.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -61,11 +64,11 @@ def region_weights_picture(
     assert len(images) == len(weights) > 0, (images.shape, weights.shape)
     columns = min(4, len(images))
     figure, panels = _panels(len(images), columns, captions_inches=0.1)
-    heats = [
-        _draw_heat(axes, image, weight, strongest=float(weights.max()))
-        for axes, image, weight in zip(panels, images, weights, strict=True)
-    ]
-    bar = figure.colorbar(heats[0], ax=panels, label="region weight", fraction=0.04, aspect=30)
+    strongest = max(float(weights.max()), SMALLEST_SCALE)
+    for axes, image, each in zip(panels, images, weights, strict=True):
+        axes.imshow(heat_over(image, each, strongest=strongest))
+    scale = ScalarMappable(Normalize(0, strongest), HEAT_COLOURS)
+    bar = figure.colorbar(scale, ax=panels, label="region weight", fraction=0.04, aspect=30)
     bar.outline.set_visible(False)
     return _pixels(figure)
 
@@ -92,11 +95,30 @@ def sentence_maps_picture(
     figure, panels = _panels(len(captions), columns, captions_inches=LINE_INCHES * sum(tallest))
     _draw_image(panels[0], image)
     for axes, each in zip(panels[1:], maps, strict=True):
-        _draw_heat(axes, image, each - each.min(), strongest=float(np.ptp(each)))
+        axes.imshow(heat_over(image, each - each.min(), strongest=float(np.ptp(each))))
     for axes, caption in zip(panels, captions, strict=True):
         # Reports may hold dollar signs, which matplotlib would read as formulas.
         axes.set_title(caption, fontsize=7, loc="left", parse_math=False)
     return _pixels(figure)
+
+
+def heat_over(
+    image: Float[ndarray, "height width"],
+    cells: Float[ndarray, "rows columns"],
+    *,
+    strongest: float,
+) -> UInt8[ndarray, "height width 3"]:
+    """An X-ray, in [0, 1], under the heat of `cells`, which are stretched over the whole image.
+
+    Heat goes from 0, which shows the X-ray alone, to `strongest`.
+    """
+    size = (image.shape[1], image.shape[0])
+    stretched = Image.fromarray(cells.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    strength = np.clip(np.asarray(stretched) / max(strongest, SMALLEST_SCALE), 0, 1)
+    colours = matplotlib.colormaps[HEAT_COLOURS](strength)[..., :3]
+    opacity = STRONGEST_OPACITY * strength[..., None]
+    blended = (1 - opacity) * np.clip(image, 0, 1)[..., None] + opacity * colours
+    return np.asarray((255 * blended).round(), np.uint8)
 
 
 def _panels(count: int, columns: int, captions_inches: float) -> tuple[Figure, list[Axes]]:
@@ -113,27 +135,6 @@ def _panels(count: int, columns: int, captions_inches: float) -> tuple[Figure, l
 
 def _draw_image(axes: Axes, image: Float[ndarray, "height width"]) -> None:
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-
-
-def _draw_heat(
-    axes: Axes,
-    image: Float[ndarray, "height width"],
-    cells: Float[ndarray, "rows columns"],
-    strongest: float,
-) -> AxesImage:
-    """`cells`, from 0 to `strongest`, stretched over the whole image."""
-    height, width = image.shape
-    strongest = max(strongest, SMALLEST_SCALE)
-    _draw_image(axes, image)
-    return axes.imshow(
-        cells,
-        cmap=HEAT_COLOURS,
-        vmin=0,
-        vmax=strongest,
-        alpha=STRONGEST_OPACITY * np.clip(cells / strongest, 0, 1),
-        interpolation="bilinear",
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-    )
 
 
 def _wrapped(sentence: str) -> str:

@@ -1,47 +1,59 @@
-"""Image encoders: one grey channel in, the last feature map of a torchvision backbone out."""
+"""Image encoders: one grey channel in, the last feature map of a trunk or its tokens out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Literal
 
-import torch
-import torchvision
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
+from torch.nn import functional as F
 
 from data_shards.errors import InputError
 from distributed_pretrain.models.norms.choice import exchange_batch_norms
 from distributed_pretrain.models.norms.kinds import Norm
+from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
 from distributed_pretrain.models.trunks.resnet import RESNETS, ResNetTrunk
+from distributed_pretrain.models.trunks.timm import PREFIX as TIMM_PREFIX
+from distributed_pretrain.models.trunks.timm import timm_trunk
+from distributed_pretrain.models.trunks.torchvision import (
+    TORCHVISION_FAMILIES,
+    TORCHVISION_MODELS,
+    TorchvisionTrunk,
+)
 from distributed_pretrain.models.trunks.vision_transformer import (
     VISION_TRANSFORMERS,
     VisionTransformerTrunk,
 )
-from distributed_pretrain.models.trunks.weights import load_backbone_weights
+from distributed_pretrain.ranks import sum_over_ranks
 
-# Where each family's last feature map (batch, channels, rows, columns) leaves its graph.
-_LAST_MAP_OF_FAMILY = {
-    "convnext": "features",
-    "densenet": "relu",
-    "efficientnet": "features",
-    "mobilenet": "features",
-    "regnet": "trunk_output",
-    "resnext": "layer4",
-    "swin": "permute",
-    "wide_resnet": "layer4",
+# Which trunk each backbone is; `timm/...` besides, of which the library knows the names.
+_TRUNKS: dict[str, Callable[..., Trunk]] = {
+    **dict.fromkeys(RESNETS, ResNetTrunk),
+    **dict.fromkeys(VISION_TRANSFORMERS, VisionTransformerTrunk),
+    **dict.fromkeys(TORCHVISION_MODELS, TorchvisionTrunk),
 }
-_MAP = "last_map"
 
 
 class ImageEncoder(nn.Module):
-    """A backbone that sees a grey image as three equal channels; `channels` is its map's depth."""
+    """A trunk that sees a grey image as three equal channels; `channels` is its map's depth."""
 
-    def __init__(self, backbone: nn.Module, channels: int) -> None:
+    def __init__(self, backbone: Trunk) -> None:
         super().__init__()
         self.backbone = backbone
-        self.channels = channels
+        self.channels = backbone.channels
+
+    @property
+    def region_channels(self) -> int:
+        """The channels of the regions of `tokens`; InputError for a trunk without regions."""
+        if self.backbone.region_channels is None:
+            raise InputError(
+                "image_encoder.backbone: regions are the third stage of a ResNet or the patches of "
+                "a vision transformer: choose one of "
+                f"{', '.join(RESNETS + VISION_TRANSFORMERS)}, or of timm"
+            )
+        return self.backbone.region_channels
 
     def forward(
         self,
@@ -54,33 +66,43 @@ class ImageEncoder(nn.Module):
         and get a map of zeros. In training mode at least one image must be real, of this rank, or
         of all ranks together where the norms are synchronised.
         """
-        (last_map,) = encode_real(self._encode, images, sample_mask)
-        return last_map
+        pixels, in_batch = _real(images, sample_mask)
+        return in_batch(self.backbone(pixels))
 
-    def _encode(self, pixels: Tensor) -> tuple[Tensor]:
-        maps = self.backbone(pixels)
-        last_map: Tensor = maps[_MAP] if isinstance(maps, dict) else maps
-        return (last_map,)
+    def tokens(
+        self,
+        images: Float[Tensor, "batch 1 height width"],
+        sample_mask: Bool[Tensor, " batch"] | None = None,
+    ) -> ImageTokens:
+        """The images as vectors, and their regions; as in `forward` where `sample_mask` is False.
 
+        Of a transformer the class token and the patches. Of a ResNet the mean of the last map, and
+        the map of the third stage, which has twice the rows and columns (as many with
+        `last_stride` 1).
+        """
+        pixels, in_batch = _real(images, sample_mask)
+        image_map, region_map, attention = self.backbone.tokens(pixels)
+        return ImageTokens(
+            in_batch(image_map),
+            in_batch(region_map),
+            None if attention is None else in_batch(attention),
+        )
 
-def encode_real(
-    encode: Callable[[Tensor], tuple[Tensor, ...]],
-    images: Float[Tensor, "batch 1 height width"],
-    sample_mask: Bool[Tensor, " batch"] | None,
-) -> tuple[Shaped[Tensor, "batch ..."], ...]:
-    """What `encode` makes of the real images, as three equal channels; zeros for the others.
+    def present_tokens(
+        self,
+        images: Float[Tensor, "batch 1 height width"],
+        present: Bool[Tensor, " batch"],
+    ) -> ImageTokens:
+        """`tokens` of images that may all be absent, in training too.
 
-    Images whose `sample_mask` is False are not encoded.
-    """
-    # Left out rather than masked, since the backbone's batch norms know nothing of masks; that
-    # the host reads the mask costs a wait for the device at the beginning of a step.
-    if sample_mask is None or bool(sample_mask.all()):
-        return encode(images.expand(-1, 3, -1, -1))
-    rows = (sample_mask.nonzero().squeeze(1),)
-    return tuple(
-        encoded.new_zeros(len(images), *encoded.shape[1:]).index_put(rows, encoded)
-        for encoded in encode(images[sample_mask].expand(-1, 3, -1, -1))
-    )
+        Where no rank has one, all tokens are zeros, every parameter gets a gradient of zeros, and
+        the norms' statistics stay as they are. All ranks must call this together.
+        """
+        # A rank without any still joins the exchanges of synchronised norms, if others have some.
+        # If nobody has, torch's own synchronised norm would divide by the number of images.
+        anywhere = bool(sum_over_ranks(present.sum().float()) > 0)
+        with contextlib.nullcontext() if anywhere else _evaluating(self):
+            return self.tokens(images, present)
 
 
 def make_image_encoder(
@@ -91,50 +113,87 @@ def make_image_encoder(
     last_stride: Literal[1, 2] = 2,
     norm: Norm = "sync",
 ) -> ImageEncoder:
-    """An image encoder by torchvision's name of its backbone.
+    """An image encoder by the name of its backbone, torchvision's or `timm/` and timm's.
 
     ResNets (18, 34, 50, 101, 152) take every option (see `ResNetTrunk`); ConvNeXt, DenseNet,
     EfficientNet, MobileNet, RegNet, ResNeXt, Swin, ViT and wide ResNets are torchvision's own,
-    without `width` and `last_stride`. ConvNeXt, Swin and ViT normalise each position by itself:
-    what "sync" and "group" promise holds as they are, and "local" and "frozen" are refused.
-    `weights` are a name ("IMAGENET1K_V1") or a file; None starts at random. Raises InputError for
-    an unknown backbone, an option it does not have, or bad weights.
+    and those of timm its own, without `width` and `last_stride`. ConvNeXt, Swin and ViT normalise
+    each position by itself: what "sync" and "group" promise holds as they are, and "local" and
+    "frozen" are refused. `weights` are a name ("IMAGENET1K_V1", timm's "a1_in1k") or a file; None
+    starts at random. Raises InputError for an unknown backbone, an option it does not have, or bad
+    weights.
     """
-    if backbone in RESNETS:
-        trunk = ResNetTrunk(backbone, width=width, last_stride=last_stride, norm=norm)
-        encoder = ImageEncoder(trunk, trunk.channels)
-    else:
-        if (width, last_stride) != (1.0, 2):
-            raise InputError(
-                f"backbone={backbone}: width and last_stride are options of the ResNets: "
-                f"leave them out or choose one of {', '.join(RESNETS)}"
-            )
-        if backbone in VISION_TRANSFORMERS:
-            transformer = VisionTransformerTrunk(backbone)
-            encoder = ImageEncoder(transformer, transformer.channels)
-        else:
-            encoder = _torchvision_encoder(backbone)
-        # After the tracing, which would look into layers that are not torch's own.
-        exchanged = exchange_batch_norms(encoder.backbone, norm)
-        if not exchanged and norm in ("local", "frozen"):
-            raise InputError(
-                f"backbone={backbone}: has no batch norm for norm={norm} to change: leave it out"
-            )
-    if weights is not None:
-        load_backbone_weights(encoder.backbone, backbone, weights)
-    return encoder
-
-
-def _torchvision_encoder(backbone: str) -> ImageEncoder:
-    nodes = [n for family, n in _LAST_MAP_OF_FAMILY.items() if backbone.startswith(family)]
-    if not nodes or backbone not in torchvision.models.list_models(module=torchvision.models):
+    of_timm = backbone.startswith(TIMM_PREFIX)
+    if not of_timm and backbone not in _TRUNKS:
         raise InputError(
             f"backbone={backbone!r}: not a torchvision model with a feature map: choose one of "
-            f"{', '.join(RESNETS + VISION_TRANSFORMERS)} or a member of "
-            f"{', '.join(_LAST_MAP_OF_FAMILY)}"
+            f"{', '.join(RESNETS + VISION_TRANSFORMERS)}, a member of "
+            f"{', '.join(TORCHVISION_FAMILIES)}, or {TIMM_PREFIX} and a model of timm"
         )
-    model = torchvision.models.get_model(backbone, weights=None)
-    extractor = create_feature_extractor(model, {nodes[0]: _MAP}).eval()
-    with torch.no_grad():
-        channels = extractor(torch.zeros(1, 3, 64, 64))[_MAP].shape[1]
-    return ImageEncoder(extractor.train(), channels)
+    if backbone in RESNETS:
+        trunk: Trunk = ResNetTrunk(backbone, width=width, last_stride=last_stride)
+    elif (width, last_stride) != (1.0, 2):
+        raise InputError(
+            f"backbone={backbone}: width and last_stride are options of the ResNets: "
+            f"leave them out or choose one of {', '.join(RESNETS)}"
+        )
+    else:
+        trunk = timm_trunk(backbone) if of_timm else _TRUNKS[backbone](backbone)
+    if not exchange_batch_norms(trunk, norm) and norm in ("local", "frozen"):
+        raise InputError(
+            f"backbone={backbone}: has no batch norm for norm={norm} to change: leave it out"
+        )
+    if weights is not None:
+        trunk.load_weights(backbone, weights)
+    return ImageEncoder(trunk)
+
+
+def check_upsampling(image_encoder: ImageEncoder, size_px: int | None) -> None:
+    """Raise InputError where a vision transformer cannot cut `size_px` into whole patches."""
+    patch_size = image_encoder.backbone.patch_size
+    if size_px is None or patch_size is None or size_px % patch_size == 0:
+        return
+    fitting = round(size_px / patch_size) * patch_size
+    raise InputError(
+        f"method.upsample_px={size_px}: not cut into whole patches of {patch_size} px: "
+        f"use {fitting}, or null"
+    )
+
+
+def upsampled(
+    images: Float[Tensor, "batch 1 height width"], size_px: int | None
+) -> Float[Tensor, "batch 1 new_height new_width"]:
+    """The images stretched to `size_px` x `size_px`, bilinear; None leaves them as they are.
+
+    More pixels make a finer grid of regions. The authors align the centres of the corner pixels;
+    here the corners themselves are aligned, so that a region lies where it is looked for later.
+    """
+    if size_px is None:
+        return images
+    return F.interpolate(images, size=(size_px, size_px), mode="bilinear", align_corners=False)
+
+
+def _real(
+    images: Float[Tensor, "batch 1 height width"], sample_mask: Bool[Tensor, " batch"] | None
+) -> tuple[Float[Tensor, "real 3 height width"], Callable[[Tensor], Tensor]]:
+    """The real images, as three equal channels, and what puts theirs among zeros for the others."""
+    # Left out rather than masked, since the trunk's batch norms know nothing of masks; that the
+    # host reads the mask costs a wait for the device at the beginning of a step.
+    if sample_mask is None or bool(sample_mask.all()):
+        return images.expand(-1, 3, -1, -1), lambda encoded: encoded
+    rows = (sample_mask.nonzero().squeeze(1),)
+
+    def in_batch(encoded: Tensor) -> Tensor:
+        return encoded.new_zeros(len(images), *encoded.shape[1:]).index_put(rows, encoded)
+
+    return images[sample_mask].expand(-1, 3, -1, -1), in_batch
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)

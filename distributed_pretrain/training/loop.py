@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NoReturn, Protocol
 
+from data_shards.processes import InterruptionFlag
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.ranks import copy_from_main, from_main, wait_for_all
@@ -22,7 +23,6 @@ from distributed_pretrain.run_folder.checkpoint import (
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.folder import RunFolder, step_folder
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.faults.interruption import InterruptionFlag
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.faults.skips import NonFiniteError
 from distributed_pretrain.training.flops import StepFlops, device_peak, model_flops_utilisation

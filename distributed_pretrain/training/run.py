@@ -15,6 +15,7 @@ import torch
 import torch._functorch.config
 
 from data_shards.errors import InputError
+from data_shards.processes import InterruptionFlag
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.ranks import from_main, wait_for_all
 from distributed_pretrain.run_folder.checkpoint import (
@@ -27,7 +28,6 @@ from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.folder import RunFolder, step_folder
 from distributed_pretrain.training.engine.choice import make_engine
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.faults.interruption import InterruptionFlag
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.faults.skips import forget_skipped_after
 from distributed_pretrain.training.flops import StepFlops

@@ -19,7 +19,7 @@ from distributed_pretrain.losses.prototypes import prototype_loss, sinkhorn
 from distributed_pretrain.losses.self_supervised import byol_loss, nt_xent_loss
 from distributed_pretrain.losses.token_alignment import token_alignment_loss
 from distributed_pretrain.models.ema import EmaTeacher
-from distributed_pretrain.models.projection import Projection
+from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.ranks import mean_over_samples, sum_over_ranks, world_size
 from tests.distributed.ranks import start_ranks
 

@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.local import local_image_loss, local_report_loss
-from distributed_pretrain.models.projection import Projection
+from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.ranks import gather_rows, sum_over_ranks, world_size
 from tests.distributed.ranks import start_ranks
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 
+from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.sync_batch_norm import SyncBatchNorm2d
-from distributed_pretrain.models.projection import Projection
 from distributed_pretrain.ranks import sum_over_ranks
 from tests.distributed.ranks import start_ranks
 

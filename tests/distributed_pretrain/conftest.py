@@ -17,9 +17,10 @@ from tests.distributed_pretrain.phantom_batches import STUDIES
 def phantom_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training split of `STUDIES` studies, with labels and most with a lateral."""
     folder = tmp_path_factory.mktemp("phantom")
-    source = {"name": "phantom", "archive": folder / "archive", "train_studies": STUDIES}
+    counts = {"train_studies": STUDIES, "validate_studies": 2, "test_studies": 2}
     values = {
-        "source": {**source, "validate_studies": 2, "test_studies": 2, "image_size_px": 64},
+        "phantom": {"archive": folder / "archive", "image_size_px": 64, **counts},
+        "source": {"name": "mimic_cxr"},
         "output": folder / "shards",
         "longest_side_px": 64,
         "samples_per_shard": 8,

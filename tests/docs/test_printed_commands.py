@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
-from launch.commands import read_command
 
+import data_shards.__main__
+from data_shards.command_line import DONE, Command, run_command
 from data_shards.profiles import load_profile
-from distributed_pretrain.experiments.points import read_points
-from launch.__main__ import EXAMPLES, parsed
+from distributed_pretrain.experiments.grid.points import read_points
+from launch.__main__ import epilog, parsed
+from launch.invocation import PACKAGES, read_invocation
 from launch.settings import ClusterConfig
 from tests.paths import ROOT
-
-if TYPE_CHECKING:
-    from tests.tiny.run import Command
+from tests.tiny import run as tiny_run
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
@@ -32,14 +34,38 @@ def printed_commands(text: str, start: str) -> Iterator[list[str]]:
             yield shlex.split(line.lstrip("# "), comments=True)
 
 
-def launch_commands() -> list[list[str]]:
+def everywhere(start: str) -> list[list[str]]:
+    """What pages, profiles and helps print."""
     texts = [page.read_text() for page in PAGES]
-    texts += [EXAMPLES, *(each.read_text() for each in (ROOT / "configs").rglob("*.yaml"))]
-    return [words for text in texts for words in printed_commands(text, "python -m launch ")]
+    texts += [each.read_text() for each in (ROOT / "configs").rglob("*.yaml")]
+    texts += [epilog(), data_shards.__main__.EXAMPLES]
+    return [words for text in texts for words in printed_commands(text, start)]
 
 
-def test_the_pages_print_commands_of_the_launcher() -> None:
+def launch_commands() -> list[list[str]]:
+    return everywhere("python -m launch ")
+
+
+def project_commands() -> list[list[str]]:
+    """Package and words of each printed command of the two packages, `a|b` as one of each."""
+    found = []
+    for start in ("python -m ", "accelerate launch ", "torchrun "):
+        for printed in everywhere(start):
+            words = printed[printed.index("-m") + 1 :]
+            if words[0] not in PACKAGES:
+                continue
+            # Brackets mark what may be left out, and what is said of it.
+            words = list(itertools.takewhile(lambda word: word[0] not in "[(", words))
+            found += [list(each) for each in itertools.product(*(w.split("|") for w in words))]
+    return found
+
+
+def test_the_pages_print_commands() -> None:
     assert len(launch_commands()) > 10
+    assert len(project_commands()) > 30
+    printed = {tuple(words[:2]) for words in project_commands()}
+    every = {(package, each.name) for package, table in PACKAGES.items() for each in table}
+    assert every - printed == {("distributed_pretrain", "quickstart")}  # `make quickstart`
 
 
 @pytest.mark.parametrize("words", launch_commands(), ids=" ".join)
@@ -47,6 +73,11 @@ def test_a_printed_command_of_the_launcher_is_understood(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    if "|" in words[3]:
+        for verb in words[3].split("|"):
+            with pytest.raises(SystemExit, match="0"):
+                parsed([verb, "--help"])
+        return
     # Brackets mark what may be left out, dots what goes on.
     options = parsed([word.strip("[]") for word in words[3:] if "..." not in word])
     if options.command not in ("submit", "sweep"):
@@ -57,7 +88,34 @@ def test_a_printed_command_of_the_launcher_is_understood(
     if "PROFILE.yaml" in options.words or "evaluate" in options.words:
         return
     for point in read_points(options.words, parts=getattr(options, "parts", None)):
-        read_command(point.words)
+        read_invocation(point.words)
+
+
+@pytest.mark.parametrize("words", project_commands(), ids=" ".join)
+def test_a_printed_command_is_understood(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    package, *arguments = words
+    read: list[Command] = []
+
+    def understood(command: Command) -> Command:
+        def run(*about: Any, **_: object) -> int:
+            subject, overrides = about if len(about) == 2 else (None, *about)
+            read.append(command)
+            # Some profiles are the reader's own.
+            if command.settings is not None and (subject is None or subject.name != "PROFILE.yaml"):
+                command.read(subject, overrides)
+            return DONE
+
+        return replace(command, run=run)
+
+    table = [understood(command) for command in PACKAGES[package]]
+    status = run_command(
+        # Dots stand for what a reader has.
+        *(package, table, [word.replace("...", "THERE") for word in arguments]),
+        description="",
+    )
+    assert status == DONE
+    assert [command.name for command in read] == arguments[:1]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -67,7 +125,7 @@ def test_profiles_that_a_page_names_are_there(page: Path) -> None:
 
 
 def test_accelerate_launch_works_as_the_readme_prints_it(
-    tiny_profile: Path, command: Command, tmp_path: Path
+    tiny_profile: Path, command: tiny_run.Command, tmp_path: Path
 ) -> None:
     [words] = printed_commands((ROOT / "README.md").read_text(), "accelerate launch")
     config = words[words.index("--config_file") + 1]

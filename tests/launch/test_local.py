@@ -14,11 +14,11 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from distributed_pretrain.run_folder.metrics_log import read_metrics
+from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.progress import read_progress
 from launch.__main__ import main
 from launch.records import newest_job
-from launch.states import JobState, states_of
+from launch.states import Job, read_jobs
 from tests.paths import ROOT
 
 CPU = str(ROOT / "configs" / "cluster" / "slurm_cpu.yaml")
@@ -48,17 +48,17 @@ def launch(*words: str | Path, status: int = 0) -> str:
     return said
 
 
-def state_of(results: Path) -> JobState:
+def state_of(results: Path) -> Job:
     job = newest_job(results)
     assert job is not None
-    [state] = states_of([job])
+    [state] = read_jobs([job])
     return state
 
 
 def train_to_step(results: Path, step: int) -> None:
     """Return when the run is that far."""
     deadline = time.monotonic() + SECONDS_UNTIL_HANGING
-    while (progress := read_progress(results)) is None or progress.step < step:
+    while (progress := read_progress(RunFolder(results))) is None or progress.step < step:
         assert time.monotonic() < deadline, f"{results} never reached step {step}"
         time.sleep(0.1)
 
@@ -139,7 +139,7 @@ def test_an_interrupted_sweep_goes_on_by_the_same_command_and_shows_its_figures(
     assert min(saved_steps(first)) >= 2
     assert newest_job(last) is None
     assert "3 tasks: 3 finished\n" in launch(*command)
-    lines = read_metrics(first / "metrics.jsonl")
+    lines = RunFolder(first).read_metrics()
     assert [line["step"] for line in lines if line["split"] == "train"] == [*range(1, 21)]
     assert here(*command).startswith("0 submitted; ")
     # The two that differ in their seed alone are one line.

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -35,12 +36,19 @@ class Job:
         self.log.touch()
 
     def run(
-        self, module: str, *, rank: int = 0, requeues: int = 5, words: tuple[str, ...] = ("a.yaml",)
+        self,
+        module: str,
+        *,
+        rank: int = 0,
+        requeues: int = 5,
+        words: tuple[str, ...] = ("a.yaml",),
+        goes_on_by: Literal["steps", "tasks", "nothing"] = "steps",
     ) -> bool:
         (self.modules / "tiny_command.py").write_text(module)
         task = RankTask(
             job=self.folder.path,
             words=("tiny_command", "pretrain", *words),
+            goes_on_by=goes_on_by,
             requeues=requeues,
             cpus=3,
             master_port=None,
@@ -223,6 +231,22 @@ def test_a_job_that_gets_nowhere_twice_is_not_requeued(job: Job) -> None:
     with pytest.raises(SystemExit):
         job.run("raise SystemExit(75)")
     assert "without a step beyond 4" in job.events[-1].line
+
+
+def test_what_goes_on_by_tasks_is_requeued_though_it_saves_no_step(job: Job) -> None:
+    for _ in range(4):
+        assert job.run("raise SystemExit(75)", goes_on_by="tasks") is True
+    assert job.said == ["started", "requeued"] * 4
+
+
+def test_what_goes_on_by_nothing_is_not_begun_anew_for_ever(job: Job) -> None:
+    # Of checkpoints that others left there it knows nothing.
+    job.save_step(4)
+    assert job.run("raise SystemExit(75)", goes_on_by="nothing") is True
+    job.save_step(8)
+    with pytest.raises(SystemExit):
+        job.run("raise SystemExit(75)", goes_on_by="nothing")
+    assert "ended 2 times without a step beyond 0" in job.events[-1].line
 
 
 def test_a_last_line_leaves_out_what_the_scheduler_adds(tmp_path: Path) -> None:

@@ -78,15 +78,15 @@ def test_a_malformed_record_is_one_clear_line(tmp_path: Path, text: str) -> None
 
 def test_a_malformed_event_is_one_clear_line(tmp_path: Path) -> None:
     job = submitted(tmp_path)
-    job.events_file("rank0").write_text('{"event": "exploded"}\n')
-    with pytest.raises(InputError, match=r"events-rank0.jsonl: not a job's events .*: delete"):
+    (job.path / "events-rank0.jsonl").write_text('{"event": "exploded"}\n')
+    with pytest.raises(InputError, match=r"events.jsonl: not a job's events .*: delete"):
         job.events()
 
 
 def test_an_event_still_being_written_is_not_read(tmp_path: Path) -> None:
     job = submitted(tmp_path)
     job.add("started", step=4)
-    with job.events_file("rank0").open("a") as file:
+    with (job.path / "events-rank0.jsonl").open("a") as file:
         file.write('{"event": "fini')
     [event] = job.events()
     assert (event.event, event.step, event.rank) == ("started", 4, 0)

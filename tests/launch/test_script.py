@@ -64,7 +64,7 @@ CLUSTERS = {
 
 def script_of(name: str, submission: Path = SUBMISSION) -> str:
     tasks = 6 if "array" in name else 1
-    return sbatch_script(CLUSTERS[name], name="lovt", submission=submission, tasks=tasks)
+    return sbatch_script(CLUSTERS[name], submission=submission, tasks=tasks)
 
 
 @pytest.fixture(autouse=True)

@@ -56,7 +56,7 @@ def test_there_are_profiles() -> None:
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_every_profile_makes_a_script(path: Path, tmp_path: Path) -> None:
     cluster = load_profile(ClusterConfig, path)
-    script = sbatch_script(cluster, name="run", submission=tmp_path)
+    script = sbatch_script(cluster, submission=tmp_path)
     assert f"#SBATCH --nodes={cluster.nodes}\n" in script
     assert f"#SBATCH --ntasks-per-node={cluster.ranks_on_node}\n" in script
     assert f"#SBATCH --signal=USR2@{cluster.signal_seconds}\n" in script

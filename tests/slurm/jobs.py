@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 import psutil
 
-from distributed_pretrain.run_folder.metrics_log import is_timing, read_metrics
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics_log import is_timing
 from launch.__main__ import main
 from launch.records import JobFolder, newest_job
 from tests.paths import ROOT
@@ -166,7 +167,7 @@ class Job:
 
 def decided(run_folder: Path) -> list[dict[str, Any]]:
     """All metrics but the times."""
-    lines = read_metrics(run_folder / "metrics.jsonl")
+    lines = RunFolder(run_folder).read_metrics()
     return [{k: v for k, v in line.items() if not is_timing(k)} for line in lines]
 
 

@@ -151,10 +151,10 @@ def test_a_job_folder_is_private_and_tells_no_report_and_no_secret(
     cluster = load_profile(
         ClusterConfig, ROOT / CLUSTER, ("nodes=2", "cpus_per_rank=1", "time_minutes=30")
     )
-    assert script == sbatch_script(cluster, name="whole", submission=job.folder.path)
+    assert script == sbatch_script(cluster, submission=job.folder.path)
     said = "".join(path.read_text() for path in job.folder.path.glob("*_log.out"))
     assert f"step {STEPS}/{STEPS}" in said
-    records = (job.folder.record_file, job.folder.events_file("rank0"), job.folder.profile)
+    records = (job.folder.record_file, job.folder.path / "events-rank0.jsonl", job.folder.profile)
     written = script + said + "".join(path.read_text() for path in records)
     assert SECRET not in written
     for sentence in report_sentences(tiny_profile):

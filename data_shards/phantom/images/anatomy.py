@@ -23,6 +23,9 @@ LungVolume = Literal["low", "normal", "high"]
 # Sign of x on each side: the patient's left is the viewer's right.
 OUTWARD: dict[Lung, float] = {"left": 1.0, "right": -1.0}
 
+# Height (y) of the widest level of the rib cage.
+CAVITY_MIDDLE_CM = 2.0
+# How far the breath moves the diaphragm, down.
 _DOME_SHIFT_CM: dict[LungVolume, float] = {"low": -3.0, "normal": 0.0, "high": 1.8}
 
 
@@ -44,6 +47,11 @@ class Anatomy:
     raised_dome: Lung | None
     spine_bend: float
     vessel_seed: int
+
+    @property
+    def is_tortuous(self) -> bool:
+        """Whether the aortic knob is large enough for a report to mention it."""
+        return self.aortic_knob > 2.2
 
 
 def draw_anatomy(rng: Generator) -> Anatomy:
@@ -69,11 +77,6 @@ def draw_anatomy(rng: Generator) -> Anatomy:
     )
 
 
-def is_tortuous(anatomy: Anatomy) -> bool:
-    """Whether the aortic knob is large enough for a report to mention it."""
-    return anatomy.aortic_knob > 2.2
-
-
 @dataclass(frozen=True, eq=False)
 class Chest:
     """The solids of a patient at one visit: the measures, the heart's size and the breath taken."""
@@ -81,11 +84,6 @@ class Chest:
     anatomy: Anatomy
     cardiothoracic_ratio: float
     lung_volume: LungVolume
-
-    @property
-    def cavity_middle(self) -> float:
-        """Height (y) of the widest level of the rib cage."""
-        return 2.0
 
     @cached_property
     def torso(self) -> Ellipsoid:
@@ -124,15 +122,12 @@ class Chest:
     def cavity(self) -> Ellipsoid:
         """The inside of the rib cage."""
         a = self.anatomy
-        return ellipsoid((0, self.cavity_middle, 0), (a.half_width, a.half_height, a.half_depth))
+        return ellipsoid((0, CAVITY_MIDDLE_CM, 0), (a.half_width, a.half_height, a.half_depth))
 
     @cached_property
     def rib_cage(self) -> Ellipsoid:
         """The outside of the rib cage."""
-        a = self.anatomy
-        thickness = 0.75
-        semi_axes = (a.half_width + thickness, a.half_height + thickness, a.half_depth + thickness)
-        return ellipsoid((0, self.cavity_middle, 0), semi_axes)
+        return ellipsoid((0, CAVITY_MIDDLE_CM, 0), self.cavity.semi_axes + 0.75)
 
     @cached_property
     def ribs(self) -> tuple[Slab, ...]:
@@ -140,7 +135,7 @@ class Chest:
         a = self.anatomy
         slope = np.deg2rad(a.rib_slope_degrees)
         normal = np.array([0.0, np.cos(slope), -np.sin(slope)])
-        heights = self.cavity_middle + a.half_height * np.linspace(-0.80, 0.86, 10)
+        heights = CAVITY_MIDDLE_CM + a.half_height * np.linspace(-0.80, 0.86, 10)
         return tuple(Slab(np.array([0.0, height, 0.0]), normal, 0.42) for height in heights)
 
     @property
@@ -165,23 +160,21 @@ class Chest:
     def domes(self) -> dict[Lung, Ellipsoid]:
         """The halves of the diaphragm, with what lies below them."""
         a = self.anatomy
-        domes: dict[Lung, Ellipsoid] = {}
-        for lung in LUNGS:
-            semi_axes = (0.60 * a.half_width, 11.0, 0.98 * a.half_depth)
-            middle = (OUTWARD[lung] * 0.50 * a.half_width, self.dome_top(lung) + 11.0, 0.6)
-            domes[lung] = ellipsoid(middle, semi_axes, pitch_degrees=-8)
-        return domes
+        return {
+            lung: ellipsoid(
+                (OUTWARD[lung] * 0.50 * a.half_width, self.dome_top(lung) + 11.0, 0.6),
+                (0.60 * a.half_width, 11.0, 0.98 * a.half_depth),
+                pitch_degrees=-8,
+            )
+            for lung in LUNGS
+        }
 
     def dome_top(self, lung: Lung) -> float:
         """Height (y) of the diaphragm's top; the right half stands higher."""
         raised = -3.2 if self.anatomy.raised_dome == lung else 0.0
         lower_left = 0.9 if lung == "left" else 0.0
-        return self.anatomy.dome_top + self.lung_shift + lower_left + raised
-
-    @property
-    def lung_shift(self) -> float:
-        """How far the breath moves the diaphragm, in cm down."""
-        return _DOME_SHIFT_CM[self.lung_volume]
+        shift = _DOME_SHIFT_CM[self.lung_volume]
+        return self.anatomy.dome_top + shift + lower_left + raised
 
     @cached_property
     def heart(self) -> Ellipsoid:
@@ -192,7 +185,7 @@ class Chest:
         # The shadow of an ellipse of semi-axes l, 0.78 l, turned by the tilt, is half_width wide.
         long = half_width / float(np.hypot(np.cos(tilt), 0.78 * np.sin(tilt)))
         # It rests on the diaphragm and, when large, sinks into it more than it rises.
-        rest = a.dome_top + (self.lung_shift if self.lung_volume == "low" else 0.0)
+        rest = a.dome_top + min(_DOME_SHIFT_CM[self.lung_volume], 0.0)
         middle = (0.30 * half_width, rest + 1.2 - 0.48 * long, 0.28 * a.half_depth)
         return ellipsoid(
             middle, (long, 0.78 * long, 0.70 * long), tilt_degrees=a.heart_tilt_degrees
@@ -243,18 +236,13 @@ class Chest:
     def flat_bones(self) -> tuple[Ellipsoid, ...]:
         """Sternum, clavicles and shoulder blades."""
         a = self.anatomy
-        sternum = ellipsoid((0, -1.5, a.half_depth + 0.1), (1.7, 8.0, 0.6), pitch_degrees=-6)
-        bones = [sternum]
+        bones = [ellipsoid((0, -1.5, a.half_depth + 0.1), (1.7, 8.0, 0.6), pitch_degrees=-6)]
         for lung in LUNGS:
             out = OUTWARD[lung]
             inner = np.array([out * 1.8, -10.2, 0.5 * a.half_depth])
-            outer = np.array([out * 15.5, -14.8, 0.0])
-            bones.append(rod(inner, outer, 0.75))
-            bones.append(
-                ellipsoid(
-                    (out * 15.2, -7.0, -0.8 * a.half_depth), (2.6, 6.5, 0.5), tilt_degrees=out * 14
-                )
-            )
+            bones.append(rod(inner, np.array([out * 15.5, -14.8, 0.0]), 0.75))
+            scapula = (out * 15.2, -7.0, -0.8 * a.half_depth)
+            bones.append(ellipsoid(scapula, (2.6, 6.5, 0.5), tilt_degrees=out * 14))
         return tuple(bones)
 
     @cached_property
@@ -295,9 +283,9 @@ class Chest:
         mediastinum) to 1 (rib cage), `forward` from -1 to 1 in half depths of the rib cage.
         """
         a = self.anatomy
-        apex = self.cavity_middle - a.half_height + 1.2
+        apex = CAVITY_MIDDLE_CM - a.half_height + 1.2
         height = apex + down * (self.dome_top(lung) - apex)
-        level = np.sqrt(max(1 - ((height - self.cavity_middle) / a.half_height) ** 2, 0.05))
+        level = np.sqrt(max(1 - ((height - CAVITY_MIDDLE_CM) / a.half_height) ** 2, 0.05))
         wall = 0.96 * a.half_width * level * np.sqrt(1 - forward**2)
         inner = max(3.2, OUTWARD[lung] * self._heart_edge(lung, height) - 0.5)
         inner = min(inner, wall - 1.0)

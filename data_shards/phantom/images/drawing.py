@@ -46,6 +46,7 @@ Mask = Bool[ndarray, "height width"]
 BONE = 0.24
 VERTEBRA = 0.13
 METAL = 2.5
+PLEURA_CM = 0.12
 # A disease shows where it changes the line integral by this much or more.
 VISIBLE_CHANGE = 0.05
 
@@ -154,13 +155,17 @@ def _add_lung(
             lobe, length = above, length_above
     for index, finding in here:
         if finding.category == "Pneumothorax":
-            collapsed = ellipsoid_interval(lung_under_pneumothorax(chest, lung, finding), rays)
+            shrunk = lung_under_pneumothorax(chest, lung, finding)
+            collapsed = ellipsoid_interval(shrunk, rays)
             aerated = intersection(lobe, collapsed)
             length_aerated = length_outside(aerated, solids)
             gas = length - length_aerated
             total -= np.float32(SOFT_TISSUE) * gas
             yield index, np.float32(AERATED_LUNG) * gas >= VISIBLE_CHANGE
-            _add_pleural_line(total, chest, lung, finding, lobe, collapsed, solids, rays)
+            # The visceral pleura: a thin shell, bright where rays graze it.
+            shell = Ellipsoid(shrunk.center, shrunk.semi_axes + PLEURA_CM, shrunk.axes)
+            pleura = intersection(lobe, ellipsoid_interval(shell, rays))
+            total += np.float32(SOFT_TISSUE) * length_outside(pleura, [*solids, collapsed])
             lobe, length = aerated, length_aerated
     total -= np.float32(SOFT_TISSUE - AERATED_LUNG) * length
     for vessel in (chest.hila[lung], *chest.vessels[lung]):
@@ -173,25 +178,6 @@ def _add_lung(
             _add(change, rays, deposit.solid, deposit.attenuation, within=lobe, outside=solids)
         total += change
         yield index, change >= VISIBLE_CHANGE
-
-
-def _add_pleural_line(
-    total: Plane,
-    chest: Chest,
-    lung: Lung,
-    finding: Finding,
-    lobe: Interval,
-    collapsed: Interval,
-    solids: list[Interval],
-    rays: Rays,
-) -> None:
-    """The visceral pleura: a thin shell around a collapsed lung, bright where rays graze it."""
-    inner = lung_under_pneumothorax(chest, lung, finding)
-    thickness = 0.12
-    shell = Ellipsoid(inner.center, inner.semi_axes + thickness, inner.axes)
-    outer = intersection(lobe, ellipsoid_interval(shell, rays))
-    path = length_outside(outer, [*solids, collapsed])
-    total += np.float32(SOFT_TISSUE) * path
 
 
 def _add_bones(total: Plane, chest: Chest, cavity: Interval, rays: Rays) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -24,7 +24,6 @@ Category = Literal[
     "Pneumonia",
     "Pneumothorax",
 ]
-CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 Side = Literal["right", "left", "bilateral"]
 Zone = Literal["upper", "mid", "lower"]

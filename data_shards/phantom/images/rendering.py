@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import UInt8
@@ -68,7 +68,8 @@ def render_study(study: Study, *, seed: int, height_px: int, noise: float) -> Re
         rays = rays_of("lateral", height_px, study.lateral_pose)
         through = draw_absorption(chest, study.findings, rays, metal).line_integrals
         # A lateral passes through twice the tissue and is taken at a higher dose.
-        lateral = expose(through, pixel_cm, _with_dose(exposure, 12.0), rng)
+        dose = replace(exposure, photons_per_cm2=12.0 * exposure.photons_per_cm2)
+        lateral = expose(through, pixel_cm, dose, rng)
     return RenderedStudy(
         frontal, lateral, masks_by_category(study.findings, absorption), _boxes(absorption)
     )
@@ -99,12 +100,3 @@ def tight_box(finding: int, mask: Mask) -> FindingBox:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x, y = int(columns[0]), int(rows[0])
     return FindingBox(finding, x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y)
-
-
-def _with_dose(exposure: Exposure, factor: float) -> Exposure:
-    return Exposure(
-        exposure.photons_per_cm2 * factor,
-        exposure.scatter,
-        exposure.equalised,
-        exposure.collimation_px,
-    )

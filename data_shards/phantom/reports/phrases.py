@@ -17,6 +17,60 @@ _ENLARGED = {
     2: ("moderately enlarged",),
     3: ("severely enlarged", "markedly enlarged"),
 }
+_SIDED = {
+    "Pleural Effusion": (
+        "{size} {side} pleural effusion",
+        "{size} {side}-sided pleural effusion",
+        "{size} pleural effusion on the {side}",
+    ),
+    "Pneumothorax": (
+        "{size} {side} pneumothorax",
+        "{size} {side} apical pneumothorax",
+        "{size} {side}-sided pneumothorax",
+    ),
+}
+_IN_A_ZONE = {
+    "Consolidation": (
+        "{size} consolidation in the {where}",
+        "{size} {where} consolidation",
+        "{size} airspace consolidation in the {where}",
+    ),
+    "Lung Opacity": (
+        "{size} hazy opacity in the {where}",
+        "{size} ill-defined opacity projecting over the {where}",
+        "{size} {where} ground-glass opacity",
+    ),
+    "Lung Lesion": (
+        "{measure} {name} in the {where}",
+        "{measure} {where} {name}",
+        "rounded {name} in the {where} measuring {measure}",
+    ),
+}
+_CHANGED: dict[Change, tuple[str, ...]] = {
+    "first seen": (
+        "there {verb} {with_article}",
+        "{with_article} {verb} present",
+        "{with_article} {verb} seen",
+        "{full} {verb} noted",
+        "{full}",
+    ),
+    "new": (
+        "new {full}",
+        "there {verb} {article}new {full}",
+        "interval development of {with_article}",
+    ),
+    "larger": (
+        "{full}, increased since the prior study",
+        "{full} {verb} larger than on ___",
+        "now {full}, worse than before",
+    ),
+    "smaller": (
+        "{full}, decreased since the prior study",
+        "{full} {verb} smaller than on ___",
+        "now {full}, improved",
+    ),
+    "unchanged": ("unchanged {full}", "{full} {verb} stable", "{full} again noted"),
+}
 _PLACE: dict[Zone, tuple[str, ...]] = {
     "upper": ("upper lung", "upper zone", "upper lobe"),
     "mid": ("mid lung", "mid zone", "mid lung field"),
@@ -38,11 +92,6 @@ class NounPhrase:
             return self.text
         return f"{'an' if self.text[0] in 'aeiou' else 'a'} {self.text}"
 
-    @property
-    def verb(self) -> str:
-        """The form of "to be" that agrees."""
-        return "are" if self.plural else "is"
-
 
 def pick(rng: Generator, choices: tuple[str, ...]) -> str:
     """One of several phrasings."""
@@ -52,14 +101,6 @@ def pick(rng: Generator, choices: tuple[str, ...]) -> str:
 def capitalised(text: str) -> str:
     """The text with an upper-case first letter, the rest as it is."""
     return text[:1].upper() + text[1:]
-
-
-def place(rng: Generator, side: str, zone: Zone) -> str:
-    """A zone of a lung: "right lung base", "left upper lobe"."""
-    choices = _PLACE[zone]
-    if zone == "mid":
-        choices = (*choices, "middle lobe" if side == "right" else "lingula")
-    return f"{side} {pick(rng, choices)}"
 
 
 def is_hedged(finding: Finding) -> bool:
@@ -72,36 +113,16 @@ def noun_phrase(finding: Finding, rng: Generator) -> NounPhrase:
     size, degree = pick(rng, _SIZE[finding.grade]), pick(rng, _DEGREE[finding.grade])
     match finding.category:
         case "Cardiomegaly":
-            if rng.random() < 0.5:
-                return NounPhrase(f"{degree} cardiomegaly", article=False)
-            return NounPhrase(f"{degree} enlargement of the cardiac silhouette", article=False)
-        case "Pleural Effusion":
-            if finding.side == "bilateral":
-                return NounPhrase(f"{size} bilateral pleural effusions", article=False, plural=True)
-            return NounPhrase(
-                pick(
-                    rng,
-                    (
-                        f"{size} {finding.side} pleural effusion",
-                        f"{size} {finding.side}-sided pleural effusion",
-                        f"{size} pleural effusion on the {finding.side}",
-                    ),
-                )
-            )
-        case "Pneumothorax":
-            return NounPhrase(
-                pick(
-                    rng,
-                    (
-                        f"{size} {finding.side} pneumothorax",
-                        f"{size} {finding.side} apical pneumothorax",
-                        f"{size} {finding.side}-sided pneumothorax",
-                    ),
-                )
-            )
+            kind = "cardiomegaly" if rng.random() < 0.5 else "enlargement of the cardiac silhouette"
+            return NounPhrase(f"{degree} {kind}", article=False)
         case "Edema":
             kind = pick(rng, ("pulmonary edema", "perihilar edema", "bilateral pulmonary edema"))
             return NounPhrase(f"{degree} {kind}", article=False)
+        case "Pleural Effusion" | "Pneumothorax":
+            if finding.side == "bilateral":
+                return NounPhrase(f"{size} bilateral pleural effusions", article=False, plural=True)
+            choice = pick(rng, _SIDED[finding.category])
+            return NounPhrase(choice.format(size=size, side=finding.side))
         case _:
             return _focal_phrase(finding, rng)
 
@@ -113,57 +134,22 @@ def sentence(finding: Finding, change: Change, rng: Generator) -> str:
         verb = "remains" if change == "unchanged" else "is"
         return f"The {silhouette} {verb} {pick(rng, _ENLARGED[finding.grade])}."
     phrase = noun_phrase(finding, rng)
-    full, verb = phrase.text, phrase.verb
-    choices: tuple[str, ...]
-    match change:
-        case "first seen":
-            choices = (
-                f"there {verb} {phrase.with_article()}",
-                f"{phrase.with_article()} {verb} present",
-                f"{phrase.with_article()} {verb} seen",
-                f"{full} {verb} noted",
-                full,
-            )
-        case "new":
-            choices = (
-                f"new {full}",
-                f"there {verb} {'a ' if phrase.article else ''}new {full}",
-                f"interval development of {phrase.with_article()}",
-            )
-        case "larger":
-            choices = (
-                f"{full}, increased since the prior study",
-                f"{full} {verb} larger than on ___",
-                f"now {full}, worse than before",
-            )
-        case "smaller":
-            choices = (
-                f"{full}, decreased since the prior study",
-                f"{full} {verb} smaller than on ___",
-                f"now {full}, improved",
-            )
-        case "unchanged":
-            choices = (f"unchanged {full}", f"{full} {verb} stable", f"{full} again noted")
-    return capitalised(pick(rng, choices)) + "."
+    text = pick(rng, _CHANGED[change]).format(
+        full=phrase.text,
+        with_article=phrase.with_article(),
+        article="a " if phrase.article else "",
+        verb="are" if phrase.plural else "is",
+    )
+    return f"{capitalised(text)}."
 
 
 def resolved_sentence(finding: Finding, rng: Generator) -> str:
     """That a finding of the last study is gone."""
-    names = {
-        "Pleural Effusion": "pleural effusion",
-        "Pneumothorax": "pneumothorax",
-        "Edema": "pulmonary edema",
-        "Lung Opacity": "opacity",
-    }
-    name = names.get(finding.category, finding.category.lower())
+    special = {"Edema": "pulmonary edema", "Lung Opacity": "opacity"}
+    name = special.get(finding.category, finding.category.lower())
     where = "" if finding.side in (None, "bilateral") else f"{finding.side} "
-    return pick(
-        rng,
-        (
-            f"Previously seen {where}{name} has resolved.",
-            f"Interval resolution of the {where}{name}.",
-        ),
-    )
+    seen = f"Previously seen {where}{name} has resolved."
+    return pick(rng, (seen, f"Interval resolution of the {where}{name}."))
 
 
 def clear_lung_sentence(lung: Lung | None, rng: Generator) -> str:
@@ -176,31 +162,9 @@ def clear_lung_sentence(lung: Lung | None, rng: Generator) -> str:
 def _focal_phrase(finding: Finding, rng: Generator) -> NounPhrase:
     assert finding.zone is not None
     assert finding.side is not None
-    where = place(rng, finding.side, finding.zone)
-    size = pick(rng, _SIZE[finding.grade])
+    where = _place(rng, finding.side, finding.zone)
+    facts = {"where": where, "size": pick(rng, _SIZE[finding.grade])}
     match finding.category:
-        case "Consolidation":
-            return NounPhrase(
-                pick(
-                    rng,
-                    (
-                        f"{size} consolidation in the {where}",
-                        f"{size} {where} consolidation",
-                        f"{size} airspace consolidation in the {where}",
-                    ),
-                )
-            )
-        case "Lung Opacity":
-            return NounPhrase(
-                pick(
-                    rng,
-                    (
-                        f"{size} hazy opacity in the {where}",
-                        f"{size} ill-defined opacity projecting over the {where}",
-                        f"{size} {where} ground-glass opacity",
-                    ),
-                )
-            )
         case "Pneumonia":
             extent = {1: "small patchy", 2: "patchy", 3: "extensive patchy"}[finding.grade]
             certain = ("consistent with pneumonia", "compatible with pneumonia")
@@ -212,18 +176,17 @@ def _focal_phrase(finding: Finding, rng: Generator) -> NounPhrase:
             kind = pick(rng, ("linear", "bandlike", "plate-like", "subsegmental"))
             extent = {1: "mild ", 2: "", 3: "extensive "}[finding.grade]
             return NounPhrase(f"{extent}{kind} atelectasis in the {where}", article=False)
-        case _:
+        case "Lung Lesion":
             assert finding.diameter_cm is not None
-            name = "mass" if finding.grade == 3 else "nodule"
             measures = (f"{finding.diameter_cm} cm", f"{round(10 * finding.diameter_cm)} mm")
-            measure = pick(rng, measures)
-            return NounPhrase(
-                pick(
-                    rng,
-                    (
-                        f"{measure} {name} in the {where}",
-                        f"{measure} {where} {name}",
-                        f"rounded {name} in the {where} measuring {measure}",
-                    ),
-                )
-            )
+            name = "mass" if finding.grade == 3 else "nodule"
+            facts |= {"measure": pick(rng, measures), "name": name}
+    return NounPhrase(pick(rng, _IN_A_ZONE[finding.category]).format(**facts))
+
+
+def _place(rng: Generator, side: str, zone: Zone) -> str:
+    """A zone of a lung: "right lung base", "left upper lobe"."""
+    choices = _PLACE[zone]
+    if zone == "mid":
+        choices = (*choices, "middle lobe" if side == "right" else "lingula")
+    return f"{side} {pick(rng, choices)}"

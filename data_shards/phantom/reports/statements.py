@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from numpy.random import Generator
 
-from data_shards.phantom.images.anatomy import LUNGS, is_tortuous
+from data_shards.phantom.images.anatomy import LUNGS, LungVolume
 from data_shards.phantom.images.devices import Device
 from data_shards.phantom.reports.phrases import (
     capitalised,
@@ -49,6 +49,33 @@ _DEVICE_SENTENCES: dict[Device, tuple[str, ...]] = {
         "A left IJ line terminates in the SVC.",
     ),
 }
+_NORMAL_SILHOUETTE = (
+    "The cardiomediastinal silhouette is normal.",
+    "Cardiomediastinal contours are within normal limits.",
+)
+_NORMAL_HEART = (
+    "The heart size is normal.",
+    "Heart size is within normal limits.",
+    "The cardiac silhouette is normal in size.",
+    "The heart is not enlarged.",
+)
+_VOLUMES: dict[LungVolume, tuple[str, ...]] = {
+    "low": ("Lung volumes are low.", "Low lung volumes.", "The inspiration is shallow."),
+    "normal": ("The lungs are well expanded.", "Normal lung volumes."),
+    "high": ("The lungs are hyperinflated.", "Hyperexpanded lungs with flat diaphragms."),
+}
+_DISTRACTORS = (
+    "Degenerative changes are noted in the thoracic spine.",
+    "Mild degenerative changes of the spine, e.g. small osteophytes.",
+    "The upper abdomen is unremarkable.",
+    "Imaged osseous structures are intact.",
+)
+_NOTHING = (
+    "No acute cardiopulmonary process.",
+    "No acute cardiopulmonary abnormality.",
+    "No acute intrathoracic process.",
+    "No evidence of acute cardiopulmonary disease.",
+)
 
 
 @dataclass(frozen=True)
@@ -115,14 +142,9 @@ def background(study: Study, rng: Generator) -> list[Statement]:
     statements: list[Statement] = []
     if all(finding.category != "Cardiomegaly" for finding in study.findings):
         statements.append(_normal_heart(rng))
-    volume = {
-        "low": ("Lung volumes are low.", "Low lung volumes.", "The inspiration is shallow."),
-        "normal": ("The lungs are well expanded.", "Normal lung volumes."),
-        "high": ("The lungs are hyperinflated.", "Hyperexpanded lungs with flat diaphragms."),
-    }[study.lung_volume]
     if study.lung_volume != "normal" or rng.random() < 0.25:
-        statements.append(Statement(pick(rng, volume)))
-    if is_tortuous(study.anatomy):
+        statements.append(Statement(pick(rng, _VOLUMES[study.lung_volume])))
+    if study.anatomy.is_tortuous:
         text = pick(rng, ("The aorta is tortuous.", "Prominent aortic knob.", "Tortuous aorta."))
         statements.append(Statement(text))
     if study.anatomy.raised_dome and rng.random() < 0.8:
@@ -137,49 +159,17 @@ def background(study: Study, rng: Generator) -> list[Statement]:
     return statements
 
 
-_DISTRACTORS = (
-    "Degenerative changes are noted in the thoracic spine.",
-    "Mild degenerative changes of the spine, e.g. small osteophytes.",
-    "The upper abdomen is unremarkable.",
-    "Imaged osseous structures are intact.",
-)
-
-
 def _normal_heart(rng: Generator) -> Statement:
     if rng.random() < 0.3:
-        text = pick(
-            rng,
-            (
-                "The cardiomediastinal silhouette is normal.",
-                "Cardiomediastinal contours are within normal limits.",
-            ),
-        )
-        return Statement(text, {"Enlarged Cardiomediastinum": 0, "Cardiomegaly": 0})
-    text = pick(
-        rng,
-        (
-            "The heart size is normal.",
-            "Heart size is within normal limits.",
-            "The cardiac silhouette is normal in size.",
-            "The heart is not enlarged.",
-        ),
-    )
-    return Statement(text, {"Cardiomegaly": 0})
+        labels = {"Enlarged Cardiomediastinum": 0, "Cardiomegaly": 0}
+        return Statement(pick(rng, _NORMAL_SILHOUETTE), labels)
+    return Statement(pick(rng, _NORMAL_HEART), {"Cardiomegaly": 0})
 
 
 def impression(study: Study, rng: Generator) -> list[Statement]:
     """The findings once more as noun phrases, or that there are none."""
     if not study.findings:
-        text = pick(
-            rng,
-            (
-                "No acute cardiopulmonary process.",
-                "No acute cardiopulmonary abnormality.",
-                "No acute intrathoracic process.",
-                "No evidence of acute cardiopulmonary disease.",
-            ),
-        )
-        return [Statement(text)]
+        return [Statement(pick(rng, _NOTHING))]
     statements = [
         Statement(
             capitalised(noun_phrase(finding, rng).text) + ".", _labels_asserted(study, index), index

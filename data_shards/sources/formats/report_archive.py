@@ -7,6 +7,7 @@ import json
 import os
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from data_shards.errors import InputError
@@ -70,11 +71,18 @@ class ReportArchive:
     def _zip_file(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():
             try:
-                self._opened = (os.getpid(), zipfile.ZipFile(self.path))
+                opened = zipfile.ZipFile(self.path)
             except zipfile.BadZipFile as error:
                 raise InputError(
                     f"{self.path}: not a readable zip file ({error}): fetch it again"
                 ) from error
+            names = opened.namelist()
+            if len(set(names)) < len(names):
+                twice = next(name for name, count in Counter(names).items() if count > 1)
+                raise InputError(
+                    f"{self.path}: holds {twice} more than once: keep one report of each study"
+                )
+            self._opened = (os.getpid(), opened)
         return self._opened[1]
 
 

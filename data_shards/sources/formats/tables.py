@@ -8,14 +8,41 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from data_shards.errors import InputError
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(Line number, row) for each row of a table that must have `columns`.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table `path`, its cells by column."""
+
+    path: Path
+    line: int
+    cells: dict[str, str]
+
+    @property
+    def where(self) -> str:
+        """File and line, for messages."""
+        return f"{self.path}: line {self.line}"
+
+    def __getitem__(self, column: str) -> str:
+        return self.cells[column].strip()
+
+    def filled(self, column: str) -> str:
+        """A cell that must not be empty: raises InputError."""
+        value = self[column]
+        if not value:
+            raise InputError(
+                f"{self.where}: column {column!r} is empty: fill it in or remove the row"
+            )
+        return value
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a table that must have `columns`.
 
     Every value is text; a cell that is missing or null is empty. The name decides the format:
     `.tsv`, `.jsonl`, otherwise comma-separated; `.gz` after it is unpacked on the way. Raises
@@ -52,9 +79,7 @@ def _open_text(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _delimited(
-    path: Path, file: IO[str], columns: Sequence[str], delimiter: str
-) -> Iterator[tuple[int, dict[str, str]]]:
+def _delimited(path: Path, file: IO[str], columns: Sequence[str], delimiter: str) -> Iterator[Row]:
     reader = csv.DictReader(file, delimiter=delimiter, restval="", strict=True)
     _require_columns(path, columns, reader.fieldnames or ())
     for row in reader:
@@ -63,12 +88,10 @@ def _delimited(
                 f"{path}: line {reader.line_num}: more cells than the header has columns: "
                 "quote texts that hold the delimiter"
             )
-        yield reader.line_num, row
+        yield Row(path, reader.line_num, row)
 
 
-def _json_lines(
-    path: Path, file: IO[str], columns: Sequence[str]
-) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[Row]:
     checked = False
     for line_number, line in enumerate(file, start=1):
         if not line.strip():
@@ -83,7 +106,7 @@ def _json_lines(
         if not checked:
             _require_columns(path, columns, tuple(row))
             checked = True
-        yield line_number, dict.fromkeys(columns, "") | row
+        yield Row(path, line_number, dict.fromkeys(columns, "") | row)
 
 
 def _require_columns(path: Path, columns: Sequence[str], found: Sequence[str]) -> None:

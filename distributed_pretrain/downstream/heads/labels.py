@@ -31,7 +31,7 @@ class LabelHead(Objective):
         self.frozen = frozen
         # What the method hands on, and no more: the rest would be parameters without gradient.
         self.image_encoder = method.image_encoder.requires_grad_(not frozen)
-        self.classifier = nn.Linear(method.image_encoder.channels, classes)
+        self.classifier: nn.Module = nn.Linear(method.image_encoder.channels, classes)
         self.term_weights = {"multi_label": 1.0}
 
     def train(self, mode: bool = True) -> Self:

@@ -9,4 +9,7 @@ from pydantic import Field
 from distributed_pretrain.downstream.protocols.finetune import FinetuneConfig
 from distributed_pretrain.downstream.protocols.linear import LinearConfig
 
-AnyProtocolConfig: TypeAlias = Annotated[LinearConfig | FinetuneConfig, Field(discriminator="name")]
+AnyProtocolConfig: TypeAlias = Annotated[
+    LinearConfig | FinetuneConfig,
+    Field(discriminator="name"),
+]

@@ -7,20 +7,18 @@ from statistics import fmean
 
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.expectations import Check, check_expectations
-from distributed_pretrain.experiments.measures import TABLE, Measure
 from distributed_pretrain.experiments.pages.comparison_charts import draw_comparison
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
-from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig, Supervision
-from distributed_pretrain.experiments.statistics import estimate
+from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
+from distributed_pretrain.experiments.tables import markdown_table, show_values
+from distributed_pretrain.measures.grounding import GROUNDING_CNR
+from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
+from distributed_pretrain.measures.linear_dice import LINEAR_DICE
 from distributed_pretrain.measures.region_similarity import STUDIES
+from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
 NOT_YET_RUN = "not yet run"
-LEARNS_FROM: dict[Supervision, str] = {
-    "reports": "reports",
-    "images": "images",
-    "labels": "labels",
-    "none": "nothing",
-}
+TABLE = (RECALL_AT_1, RECALL_AT_5, GROUNDING_CNR, LINEAR_DICE, LINEAR_AUROC)
 
 
 def write_page(config: ComparisonConfig, results: Results, *, command: str) -> str:
@@ -55,8 +53,9 @@ def _introduction(config: ComparisonConfig, results: Results, command: str) -> s
     ]
     if runs:
         seconds = sum(run.pretrain_cpu_seconds + run.evaluate_cpu_seconds for run in runs)
+        machines = ", ".join(sorted({run.machine for run in runs}))
         lines.append(
-            f"{_machines(runs)}; {seconds / 3600:.1f} core-hours in all. Small encoders from "
+            f"{machines}; {seconds / 3600:.1f} core-hours in all. Small encoders from "
             f"scratch, {_range([run.image_size_px for run in runs])} px, "
             f"{_range([run.steps for run in runs if run.steps])} steps of "
             f"{_range([run.global_batch for run in runs])} studies, on the synthetic chests of "
@@ -64,10 +63,6 @@ def _introduction(config: ComparisonConfig, results: Results, command: str) -> s
             "papers', figures cannot."
         )
     return " ".join(lines)
-
-
-def _machines(runs: Sequence[RunResult]) -> str:
-    return ", ".join(sorted({run.machine for run in runs}))
 
 
 def _range(values: Sequence[int]) -> str:
@@ -78,32 +73,23 @@ def _range(values: Sequence[int]) -> str:
 
 
 def _table(config: ComparisonConfig, results: Results) -> str:
-    head = ["", "learns from", *(measure.title for measure in TABLE), "runs", "CPU s a run"]
+    head = ["", "learns from", *(metric.title for metric in TABLE), "runs", "CPU s a run"]
     rows = [_row(method, results.get(method.name, ())) for method in config.methods]
-    return _markdown([head, ["---"] * len(head), *rows])
+    return markdown_table([head, *rows])
 
 
 def _row(method: ComparedMethod, runs: Sequence[RunResult]) -> list[str]:
+    learns_from = "nothing" if method.supervision == "none" else method.supervision
     if not runs:
-        figures = [NOT_YET_RUN] * len(TABLE) + ["0", ""]
-    else:
-        seconds = fmean(run.pretrain_cpu_seconds + run.evaluate_cpu_seconds for run in runs)
-        figures = [*(_cell(runs, measure) for measure in TABLE), str(len(runs)), f"{seconds:.0f}"]
-    return [method.title, LEARNS_FROM[method.supervision], *figures]
-
-
-def _cell(runs: Sequence[RunResult], measure: Measure) -> str:
-    values = values_of(runs, measure.key)
-    return measure.show_estimate(estimate(list(values.values()))) if values else "-"
+        return [method.title, learns_from, *[NOT_YET_RUN] * len(TABLE), "0", ""]
+    figures = [show_values(list(values_of(runs, metric).values()), metric) for metric in TABLE]
+    seconds = fmean(run.pretrain_cpu_seconds + run.evaluate_cpu_seconds for run in runs)
+    return [method.title, learns_from, *figures, str(len(runs)), f"{seconds:.0f}"]
 
 
 def _checks(checks: Sequence[Check]) -> str:
     rows = [[check.expectation, f"**{check.verdict}**", check.figures] for check in checks]
-    return _markdown([["expected", "", "figures"], ["---"] * 3, *rows])
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table([["expected", "", "figures"], *rows])
 
 
 def _definitions(config: ComparisonConfig, results: Results) -> str:

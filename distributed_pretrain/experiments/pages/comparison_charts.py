@@ -9,37 +9,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distributed_pretrain.experiments.expectations import LOVT, WITHOUT_LOCAL_LOSSES
-from distributed_pretrain.experiments.measures import (
-    GROUNDING_CNR,
-    LINEAR_AUROC,
-    LINEAR_DICE,
-    RECALL_AT_5,
-    Measure,
-)
+from distributed_pretrain.experiments.pages.charts import plain_axes
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
 from distributed_pretrain.experiments.settings import ComparedMethod, Supervision
 from distributed_pretrain.experiments.statistics import estimate
-from distributed_pretrain.measures.region_similarity import SimilarityAtDistance
+from distributed_pretrain.measures.grounding import GROUNDING_CNR
+from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
+from distributed_pretrain.measures.linear_dice import LINEAR_DICE
+from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.measures.retrieval import RECALL_AT_5
 
 SHOWN = (RECALL_AT_5, GROUNDING_CNR, LINEAR_DICE, LINEAR_AUROC)
-COLOURS: dict[Supervision, str] = {
-    "reports": "#1f6fb4",
-    "images": "#d9822b",
-    "labels": "#4c9a5b",
-    "none": "#777777",
-}
-LEGEND: dict[Supervision, str] = {
-    "reports": "learns from reports",
-    "images": "from images",
-    "labels": "from labels",
-    "none": "from nothing",
+# Colour and legend.
+KINDS: dict[Supervision, tuple[str, str]] = {
+    "reports": ("#1f6fb4", "learns from reports"),
+    "images": ("#d9822b", "from images"),
+    "labels": ("#4c9a5b", "from labels"),
+    "none": ("#777777", "from nothing"),
 }
 # Of the distance between two violins; the one with the most pairs is that wide.
 WIDEST_VIOLIN = 0.09
 
 
 def draw_comparison(path: Path, methods: Sequence[ComparedMethod], results: Results) -> None:
-    """Write the picture: a column of dots for each measure, and violins by distance beneath.
+    """Write the picture: a column of dots for each metric, and violins by distance beneath.
 
     A dot is a run, a bar the 95% confidence interval of the mean. Methods without runs keep an
     empty line.
@@ -48,19 +41,15 @@ def draw_comparison(path: Path, methods: Sequence[ComparedMethod], results: Resu
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2 + 0.28 * len(methods), 3.0))
     above, below = parts[:, 0]
     panels = above.subplots(1, len(SHOWN), sharey=True)
-    for axes, measure in zip(panels, SHOWN, strict=True):
-        _draw_measure(axes, measure, methods, results)
+    for axes, metric in zip(panels, SHOWN, strict=True):
+        _draw_runs(axes, metric, methods, results)
     panels[0].set_yticks(range(len(methods)), [method.title for method in methods])
     panels[0].invert_yaxis()
-    kinds = list(dict.fromkeys(method.supervision for method in methods))
-    handles = [panels[0].plot([], [], "o", color=COLOURS[kind])[0] for kind in kinds]
-    above.legend(
-        handles,
-        [LEGEND[kind] for kind in kinds],
-        loc="outside upper center",
-        ncols=len(kinds),
-        frameon=False,
-    )
+    shown_kinds = [KINDS[kind] for kind in dict.fromkeys(each.supervision for each in methods)]
+    handles = [panels[0].plot([], [], "o", color=colour)[0] for colour, _ in shown_kinds]
+    legends = [legend for _, legend in shown_kinds]
+    place = "outside upper center"
+    above.legend(handles, legends, loc=place, ncols=len(legends), frameon=False)
     titles = {method.name: method.title for method in methods}
     shown = [name for name in (LOVT, WITHOUT_LOCAL_LOSSES) if results.get(name)]
     if shown:
@@ -72,28 +61,29 @@ def draw_comparison(path: Path, methods: Sequence[ComparedMethod], results: Resu
     figure.savefig(path)
 
 
-def _draw_measure(
-    axes: Axes, measure: Measure, methods: Sequence[ComparedMethod], results: Results
+def _draw_runs(
+    axes: Axes, metric: Metric, methods: Sequence[ComparedMethod], results: Results
 ) -> None:
-    scale = 100 if measure.is_fraction else 1
     for row, method in enumerate(methods):
-        values = [
-            scale * value for value in values_of(results.get(method.name, ()), measure.key).values()
-        ]
+        found = values_of(results.get(method.name, ()), metric).values()
+        values = [metric.scale * value for value in found]
         if not values:
             continue
-        colour = COLOURS[method.supervision]
-        found = estimate(values)
-        axes.errorbar(found.mean, row, xerr=found.half_width, color=colour, capsize=3, marker="|")
+        colour, _ = KINDS[method.supervision]
+        mean = estimate(values)
+        axes.errorbar(mean.mean, row, xerr=mean.half_width, color=colour, capsize=3, marker="|")
         axes.plot(values, [row] * len(values), "o", color=colour, markersize=3.5, alpha=0.6)
-    axes.set_title(f"{measure.title}{', %' if measure.is_fraction else ''}", fontsize=10)
+    axes.set_title(f"{metric.title}{', %' if metric.unit == 'fraction' else ''}", fontsize=10)
     axes.grid(axis="x", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
 
 
 def _draw_violins(axes: Axes, run: RunResult) -> None:
     """Violins as wide as there are pairs, with dashed quartiles, of the stored percentiles."""
-    by_distance = [each for each in run.region_similarity if _has_width(each)]
+    # A density needs values that differ.
+    by_distance = [
+        each for each in run.region_similarity if each.percentiles[-1] > each.percentiles[0]
+    ]
     if by_distance:
         most = max(each.pairs for each in by_distance)
         parts = axes.violinplot(
@@ -107,9 +97,4 @@ def _draw_violins(axes: Axes, run: RunResult) -> None:
     axes.plot(*zip(*medians, strict=True), color="black", linewidth=0.8, alpha=0.6)
     axes.set_xlabel("distance / diagonal of the grid")
     axes.grid(axis="y", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _has_width(similarity: SimilarityAtDistance) -> bool:
-    """A density needs values that differ."""
-    return similarity.percentiles[-1] > similarity.percentiles[0]
+    plain_axes(axes)

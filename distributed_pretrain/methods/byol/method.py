@@ -12,8 +12,8 @@ from distributed_pretrain.losses.self_supervised import byol_loss
 from distributed_pretrain.methods.byol.settings import ByolConfig
 from distributed_pretrain.methods.objective import Method, Outputs
 from distributed_pretrain.models.ema import EmaTeacher, ema_momentum
+from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.projection import Projection
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distributed_pretrain.methods.convirt.settings import ConvirtConfig
-from distributed_pretrain.methods.global_contrast.method import GlobalContrast
+from distributed_pretrain.methods.global_contrast.base import GlobalContrast
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.report_encoder import ReportEncoder
 

@@ -20,13 +20,8 @@ from distributed_pretrain.methods.image_text import (
 )
 from distributed_pretrain.methods.objective import Contrasted
 from distributed_pretrain.methods.words import embed_report_words
-from distributed_pretrain.models.global_and_local import (
-    TwoLevelHeads,
-    check_upsampling,
-    upsampled,
-)
-from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.image_tokens import encode_image_tokens
+from distributed_pretrain.models.heads import TwoLevelHeads
+from distributed_pretrain.models.image_encoder import ImageEncoder, check_upsampling, upsampled
 from distributed_pretrain.models.report_encoder import ReportEncoder
 
 # log Σ_j e^{T c_j} / T is the largest c_j but for ln(W) / T: 0.005 for 97 words.
@@ -104,10 +99,8 @@ class Gloria(ImageTextMethod):
 
     def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """Images and their regions."""
-        tokens = encode_image_tokens(
-            self.image_encoder,
-            upsampled(batch.images, self.config.upsample_px),
-            batch.sample_mask,
+        tokens = self.image_encoder.tokens(
+            upsampled(batch.images, self.config.upsample_px), batch.sample_mask
         )
         image, regions = self.heads(tokens)
         return ImageEmbeddings(image=image, regions=as_factors(regions))

@@ -25,14 +25,8 @@ from distributed_pretrain.methods.image_text import (
 from distributed_pretrain.methods.limitr.settings import LimitrConfig
 from distributed_pretrain.methods.objective import Contrasted
 from distributed_pretrain.methods.words import embed_report_words
-from distributed_pretrain.models.global_and_local import (
-    TwoLevelHeads,
-    check_upsampling,
-    encode_present,
-    upsampled,
-)
-from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.image_tokens import ImageTokens, encode_image_tokens
+from distributed_pretrain.models.heads import TwoLevelHeads
+from distributed_pretrain.models.image_encoder import ImageEncoder, check_upsampling, upsampled
 from distributed_pretrain.models.positions import GridPositions
 from distributed_pretrain.models.report_encoder import ReportEncoder
 
@@ -192,17 +186,15 @@ class Limitr(ImageTextMethod):
 
     def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """The mean of the views, the regions of the frontal, and those of the lateral view."""
-        tokens = encode_image_tokens(
-            self.image_encoder, self._upsampled(batch.images), batch.sample_mask
-        )
+        tokens = self.image_encoder.tokens(self._upsampled(batch.images), batch.sample_mask)
         image, regions = self.heads(tokens)
         regions = self._placed(regions)
         if self.lateral_encoder is None:
             return ImageEmbeddings(image=image, regions=regions)
         assert batch.lateral is not None, "views: frontal_lateral"
         present = batch.lateral.mask & batch.sample_mask
-        lateral_tokens: ImageTokens = encode_present(
-            self.lateral_encoder, self._upsampled(batch.lateral.images), present
+        lateral_tokens = self.lateral_encoder.present_tokens(
+            self._upsampled(batch.lateral.images), present
         )
         lateral, lateral_regions = self.lateral_heads(lateral_tokens)
         views = 1 + present[:, None].to(image.dtype)

@@ -24,6 +24,7 @@ from distributed_pretrain.methods.image_text import (
 )
 from distributed_pretrain.methods.lovt.settings import LovtConfig
 from distributed_pretrain.methods.objective import Contrasted
+from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.pooling import (
     AttentionPooling,
@@ -31,7 +32,6 @@ from distributed_pretrain.models.pooling import (
     mean_of_tokens,
     uniform_weights,
 )
-from distributed_pretrain.models.projection import Projection
 from distributed_pretrain.models.report_encoder import ReportEncoder
 
 _LOWEST_TEMPERATURE = 0.01

@@ -23,9 +23,8 @@ from distributed_pretrain.methods.image_text import (
 )
 from distributed_pretrain.methods.mgca.settings import MgcaConfig
 from distributed_pretrain.methods.objective import Contrasted
+from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.image_tokens import encode_image_tokens, region_channels
-from distributed_pretrain.models.projection import Projection
 from distributed_pretrain.models.report_encoder import ReportEncoder, sum_word_pieces
 
 
@@ -63,7 +62,7 @@ class Mgca(ImageTextMethod):
         }
         self.prototypes_are_frozen = False
         self.image_projection = self._projection(image_encoder.channels)
-        self.region_projection = self._projection(region_channels(image_encoder))
+        self.region_projection = self._projection(image_encoder.region_channels)
         self.report_projection = self._projection(report_encoder.dim)
         self.word_projection = self._projection(report_encoder.dim)
         # Only directions count (see `prototype_loss`), but the longer, the slower they turn.
@@ -133,7 +132,7 @@ class Mgca(ImageTextMethod):
     def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """Projected images and regions."""
         sample_mask = batch.sample_mask
-        tokens = encode_image_tokens(self.image_encoder, batch.images, sample_mask)
+        tokens = self.image_encoder.tokens(batch.images, sample_mask)
         grid = tokens.regions.shape[1:3]
         region_mask = sample_mask[:, None].expand(-1, grid.numel())
         attention = tokens.class_attention

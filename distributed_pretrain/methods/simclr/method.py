@@ -12,8 +12,8 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.losses.self_supervised import nt_xent_loss
 from distributed_pretrain.methods.objective import Contrasted, Method, Outputs
 from distributed_pretrain.methods.simclr.settings import SimclrConfig
+from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.projection import Projection
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,7 @@ def exchange_batch_norms(backbone: nn.Module, norm: Norm) -> int:
 
 
 def _like(batch_norm: nn.BatchNorm2d, norm: Norm) -> nn.Module:
-    assert batch_norm.momentum is not None, "no torchvision model has a cumulative average"
+    assert batch_norm.momentum is not None, "no model has a cumulative average"
     new = map_norm(norm, batch_norm.num_features, eps=batch_norm.eps, momentum=batch_norm.momentum)
     kept = new.state_dict().keys() & batch_norm.state_dict().keys()
     new.load_state_dict({name: batch_norm.state_dict()[name] for name in kept})

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from distributed_pretrain.models.norms.choice import map_norm
-from distributed_pretrain.models.norms.kinds import Norm
+from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
 
 _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -23,37 +20,28 @@ _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int
 RESNETS = tuple(_BLOCKS)
 
 
-class ResNetTrunk(nn.Module):
-    """torchvision's ResNet up to its last feature map.
+class ResNetTrunk(Trunk):
+    """torchvision's ResNet up to its last feature map; regions are the cells of the third stage.
 
     Parameters have torchvision's names, and at width 1 and `last_stride` 2 the function is the
     same, so that weights go both ways. `width` scales the channels of every stage (rounded to a
-    multiple of 8); `last_stride` 1 doubles the last map's rows and columns; `norm` is the
-    choice of `Norm`.
+    multiple of 8); `last_stride` 1 doubles the last map's rows and columns.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        width: float = 1.0,
-        last_stride: Literal[1, 2] = 2,
-        norm: Norm = "sync",
-    ) -> None:
+    def __init__(self, name: str, *, width: float = 1.0, last_stride: Literal[1, 2] = 2) -> None:
         super().__init__()
         block, depths = _BLOCKS[name]
-        norm_layer = partial(map_norm, norm)
         planes = [max(8, 8 * round(width * base / 8)) for base in (64, 128, 256, 512)]
         self.conv1 = nn.Conv2d(3, planes[0], kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = norm_layer(planes[0])
+        self.bn1 = nn.BatchNorm2d(planes[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.channels = planes[0]
-        self.layer1 = self._stage(block, planes[0], depths[0], 1, norm_layer)
-        self.layer2 = self._stage(block, planes[1], depths[1], 2, norm_layer)
-        self.layer3 = self._stage(block, planes[2], depths[2], 2, norm_layer)
-        self.third_channels = self.channels
-        self.layer4 = self._stage(block, planes[3], depths[3], last_stride, norm_layer)
+        self.layer1 = self._stage(block, planes[0], depths[0], 1)
+        self.layer2 = self._stage(block, planes[1], depths[1], 2)
+        self.layer3 = self._stage(block, planes[2], depths[2], 2)
+        self.region_channels = self.channels
+        self.layer4 = self._stage(block, planes[3], depths[3], last_stride)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -62,37 +50,33 @@ class ResNetTrunk(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch channels rows columns"]:
         """The map of the last stage, at 1/32 of the images' size (1/16 with `last_stride` 1)."""
-        _, last = self.last_two_maps(images)
+        last: Tensor = self.layer4(self._third_stage(images))
         return last
 
-    def last_two_maps(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> tuple[
-        Float[Tensor, "batch channels3 rows3 columns3"],
-        Float[Tensor, "batch channels rows columns"],
-    ]:
-        """The map of the third stage, at 1/16 of the images' size, and that of the last."""
+    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
+        """The last map, and that of the third stage, at 1/16 of the images' size.
+
+        That is 19 x 19 regions for images of 299 px.
+        """
+        third = self._third_stage(images)
+        return ImageTokens(self.layer4(third), third)
+
+    def _third_stage(self, images: Tensor) -> Tensor:
         stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         third: Tensor = self.layer3(self.layer2(self.layer1(stem)))
-        last: Tensor = self.layer4(third)
-        return third, last
+        return third
 
     def _stage(
-        self,
-        block: type[BasicBlock | Bottleneck],
-        planes: int,
-        depth: int,
-        stride: int,
-        norm_layer: Callable[[int], nn.Module],
+        self, block: type[BasicBlock | Bottleneck], planes: int, depth: int, stride: int
     ) -> nn.Sequential:
         out_channels = planes * block.expansion
         shortcut = None
         if stride != 1 or self.channels != out_channels:
             shortcut = nn.Sequential(
                 nn.Conv2d(self.channels, out_channels, kernel_size=1, stride=stride, bias=False),
-                norm_layer(out_channels),
+                nn.BatchNorm2d(out_channels),
             )
-        first = block(self.channels, planes, stride, shortcut, norm_layer=norm_layer)
+        first = block(self.channels, planes, stride, shortcut)
         self.channels = out_channels
-        rest = (block(out_channels, planes, norm_layer=norm_layer) for _ in range(depth - 1))
+        rest = (block(out_channels, planes) for _ in range(depth - 1))
         return nn.Sequential(first, *rest)

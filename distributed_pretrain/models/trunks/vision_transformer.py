@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from torchvision.models.vision_transformer import EncoderBlock, VisionTransforme
 
 from data_shards.errors import InputError
 from distributed_pretrain.models.pooling import attention_of_first_token
+from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
 
 
 class _Size(NamedTuple):
@@ -35,26 +35,18 @@ VISION_TRANSFORMERS = tuple(_SIZES)
 _PRETRAINED_SIZE_PX = 224
 
 
-@dataclass(frozen=True)
-class PatchTokens:
-    """What a vision transformer makes of images, after its last norm.
-
-    `class_attention` is what the class token pays each patch (row-major) in the last layer, the
-    mean over heads; it sums to less than 1, as the class token also attends to itself, and has no
-    gradient.
-    """
-
-    class_token: Float[Tensor, "batch channels"]
-    patches: Float[Tensor, "batch channels rows columns"]
-    class_attention: Float[Tensor, "batch patches"]
-
-
-class VisionTransformerTrunk(VisionTransformer):
+class VisionTransformerTrunk(VisionTransformer, Trunk):
     """torchvision's vision transformer without its classifier, at any multiple of the patch size.
 
     Parameters have torchvision's names, and at 224 px the function is the same, so that weights go
     both ways. At other sizes the position embeddings are resized (bicubic) like an image.
     """
+
+    patch_size: int
+    image_size: int
+    class_token: nn.Parameter
+    conv_proj: nn.Module
+    encoder: Any
 
     def __init__(self, name: str, *, layers: int | None = None) -> None:
         size = _SIZES[name]
@@ -67,38 +59,28 @@ class VisionTransformerTrunk(VisionTransformer):
             mlp_dim=size.mlp_dim,
         )
         del self.heads
-        self.channels = size.dim
+        self.channels = self.region_channels = size.dim
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch channels rows columns"]:
-        """The map of patches, at 1/16 (or 1/14, 1/32) of the images' size.
-
-        Raises InputError when a side of the images is no multiple of the patch.
-        """
+        """The map of patches, at 1/16 (or 1/14, 1/32) of the images' size."""
         tokens, grid = self._embed(images)
-        encoded: Tensor = self.encoder.ln(self.encoder.layers(tokens))
-        return _as_map(encoded, grid)
+        return _as_map(self.encoder.ln(self.encoder.layers(tokens)), grid)
 
-    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> PatchTokens:
-        """The map of patches, the class token, and where this one looks; errors as in `forward`."""
+    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
+        """The class token, the patches, and where the first looks, after the last norm."""
         tokens, grid = self._embed(images)
         *first, last = self.encoder.layers
         for layer in first:
             tokens = layer(tokens)
         attention = _class_attention(last, tokens)
         encoded = self.encoder.ln(last(tokens))
-        return PatchTokens(encoded[:, 0], _as_map(encoded, grid), attention)
+        return ImageTokens(encoded[:, 0, :, None, None], _as_map(encoded, grid), attention)
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Class token and patches with their positions added, and the grid of the patches."""
-        height, width = images.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
-            fitting = max(1, round(height / self.patch_size)) * self.patch_size
-            raise InputError(
-                f"images of {width} x {height} px are not cut into whole patches of "
-                f"{self.patch_size} px: use data.image_size_px={fitting}"
-            )
+        check_whole_patches(images, self.patch_size)
         patches: Tensor = self.conv_proj(images)
         grid = (int(patches.shape[2]), int(patches.shape[3]))
         tokens = torch.cat(
@@ -120,6 +102,17 @@ class VisionTransformerTrunk(VisionTransformer):
 def _as_map(encoded: Tensor, grid: tuple[int, int]) -> Tensor:
     last_map: Tensor = encoded[:, 1:].mT.unflatten(2, grid)
     return last_map
+
+
+def check_whole_patches(images: Float[Tensor, "batch 3 height width"], patch_size: int) -> None:
+    """Raise InputError when a side of the images is no multiple of the patch."""
+    height, width = images.shape[-2:]
+    if height % patch_size or width % patch_size:
+        fitting = max(1, round(height / patch_size)) * patch_size
+        raise InputError(
+            f"images of {width} x {height} px are not cut into whole patches of {patch_size} px: "
+            f"use data.image_size_px={fitting}"
+        )
 
 
 @torch.no_grad()

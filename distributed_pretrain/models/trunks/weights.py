@@ -1,8 +1,9 @@
-"""Weights of an image backbone, by torchvision's name or from a file."""
+"""Weights of an image trunk, published ones by their name or from a file."""
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -13,29 +14,35 @@ from torch import Tensor, nn
 
 from data_shards.errors import InputError
 
-_WRAPPER = "backbone."
+_WRAPPERS = ("backbone.", "model.")
 
 
-def load_backbone_weights(backbone: nn.Module, name: str, weights: str) -> None:
-    """Load `weights` into `backbone`, a headless torchvision model called `name`.
+def load_weights(
+    trunk: nn.Module,
+    name: str,
+    weights: str,
+    *,
+    published: Collection[str],
+    download: Callable[[str], dict[str, Tensor]],
+) -> None:
+    """Load `weights` into `trunk`, the model called `name` without its classifier.
 
-    `weights` is one of torchvision's names for this model ("IMAGENET1K_V1"; downloaded once and
-    cached), or a .pt, .pth or .safetensors file with torchvision's keys, with or without the
-    classifier and with or without the prefix of an `ImageEncoder`. Raises InputError when
-    neither, when the download fails, or when a tensor is missing or of another shape.
+    `weights` is one of those `published`, which `download` fetches, or a .pt, .pth or .safetensors
+    file with the model's keys, with or without the classifier and with or without the prefix of an
+    `ImageEncoder`. Raises InputError when neither, or when a tensor is missing or of another shape.
     """
-    available = torchvision.models.get_model_weights(name).__members__
-    if weights in available:
-        state = _download(name, weights)
+    if weights in published:
+        state = download(weights)
     elif Path(weights).is_file():
         state = _read(Path(weights))
     else:
         raise InputError(
             f"weights={weights!r}: neither a file nor weights of {name}: give a .pt or "
-            f".safetensors file or one of {', '.join(available)}"
+            f".safetensors file or one of {', '.join(published)}"
         )
-    own = backbone.state_dict()
-    state = {key.removeprefix(_WRAPPER): value for key, value in state.items()}
+    for wrapper in _WRAPPERS:
+        state = {key.removeprefix(wrapper): value for key, value in state.items()}
+    own = trunk.state_dict()
     for key, value in own.items():
         # Norms with fixed statistics or by groups differ in counters only.
         if key.endswith("num_batches_tracked"):
@@ -47,20 +54,30 @@ def load_backbone_weights(backbone: nn.Module, name: str, weights: str) -> None:
                 f"weights={weights}: {key} has shape {tuple(state[key].shape)}, the model "
                 f"{tuple(value.shape)}: choose the backbone and width the weights were made for"
             )
-    backbone.load_state_dict({key: state[key] for key in own})
+    trunk.load_state_dict({key: state[key] for key in own})
 
 
-def _download(name: str, weights: str) -> dict[str, Tensor]:
-    chosen = torchvision.models.get_model_weights(name)[weights]
-    try:
-        state: dict[str, Tensor] = chosen.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        raise InputError(
-            f"weights={weights}: {chosen.url} could not be downloaded ({error}): fetch it "
-            f"elsewhere and put it into {cache}, or give the file's path as weights"
-        ) from error
-    return state
+def load_torchvision_weights(trunk: nn.Module, name: str, weights: str) -> None:
+    """Load torchvision's weights of its model `name` ("IMAGENET1K_V1"), or a file.
+
+    Those are downloaded once and cached. Raises InputError when that fails, and as `load_weights`.
+    """
+    available = torchvision.models.get_model_weights(name).__members__
+
+    def download(chosen: str) -> dict[str, Tensor]:
+        try:
+            state: dict[str, Tensor] = available[chosen].get_state_dict(
+                progress=False, check_hash=True
+            )
+        except OSError as error:
+            cache = Path(torch.hub.get_dir()) / "checkpoints"
+            raise InputError(
+                f"weights={chosen}: {available[chosen].url} could not be downloaded ({error}): "
+                f"fetch it elsewhere and put it into {cache}, or give the file's path as weights"
+            ) from error
+        return state
+
+    load_weights(trunk, name, weights, published=available, download=download)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -156,7 +156,7 @@ def test_the_index_gives_every_member_by_offset(make_config: MakeConfig) -> None
         tar = (config.output / index.tar_name).read_bytes()
         for sample in index.samples:
             assert sample.members.keys() >= {"json", "image0.jpg"}
-            assert sample.words["lovt"] == 9
+            assert sample.words_under("lovt") == 9
             described = sample.members["json"]
             record = json.loads(tar[described.offset : described.offset + described.size])
             assert record["key"] == sample.key
@@ -212,9 +212,13 @@ def test_two_builds_do_not_write_into_one_folder(make_config: MakeConfig) -> Non
 def test_a_disk_that_is_full_while_the_phantom_is_drawn_gives_one_line(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     profile = tmp_path / "phantom.yaml"
-    source = {"name": "phantom", "archive": str(archive), "image_size_px": 64}
     counts = {"train_studies": 2, "validate_studies": 1, "test_studies": 1}
-    values = {"source": source | counts, "output": str(tmp_path / "shards"), "workers": 1}
+    values = {
+        "phantom": {"archive": str(archive), "image_size_px": 64} | counts,
+        "source": {"name": "mimic_cxr"},
+        "output": str(tmp_path / "shards"),
+        "workers": 1,
+    }
     profile.write_text(yaml.safe_dump(values))
     # Enough for the settings, too little for an image.
     limit = 600
@@ -228,7 +232,7 @@ def test_a_disk_that_is_full_while_the_phantom_is_drawn_gives_one_line(tmp_path:
     assert "Traceback" not in finished.stderr
     line = finished.stderr.splitlines()[-1]
     assert line.startswith(f"error: {archive}: no space left to write the phantom (File too large)")
-    assert "another source.archive=..." in line
+    assert "another phantom.archive=..." in line
     files = [path.name for path in archive.rglob("*") if path.is_file()]
     assert files == ["phantom.json"]
     assert not (tmp_path / "shards").exists()

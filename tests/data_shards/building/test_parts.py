@@ -100,14 +100,19 @@ def test_of_more_parts_than_shards_some_have_nothing_to_do(
 
 
 def test_parts_that_find_no_phantom_draw_it_once(tmp_path: Path) -> None:
-    source = {"name": "phantom", "image_size_px": 64}
     counts = {"train_studies": 20, "validate_studies": 2, "test_studies": 2}
+    values = {
+        "phantom": {"image_size_px": 64} | counts,
+        "source": {"name": "mimic_cxr"},
+        "output": "unset",
+        "samples_per_shard": 4,
+        "workers": 1,
+    }
     profile = tmp_path / "phantom.yaml"
-    values = {"source": source | counts, "samples_per_shard": 4, "workers": 1}
-    profile.write_text(yaml.safe_dump(values | {"output": "unset"}))
+    profile.write_text(yaml.safe_dump(values))
 
     def of(name: str) -> tuple[str, str]:
-        return f"output={tmp_path / name}/shards", f"source.archive={tmp_path / name}/archive"
+        return f"output={tmp_path / name}/shards", f"phantom.archive={tmp_path / name}/archive"
 
     finish(start(profile, *of("whole")))
     running = [start(profile, *of("parts"), f"part={number}/3") for number in (1, 2, 3)]

@@ -28,4 +28,4 @@ def test_an_option_that_is_not_known_is_refused(
     with pytest.raises(SystemExit) as error:
         main(["preview", str(profile), "--rows", "3"])
     assert error.value.code == 2
-    assert "unknown option --rows" in capsys.readouterr().err
+    assert "unrecognized arguments: --rows 3" in capsys.readouterr().err

@@ -3,22 +3,29 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import json
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
+from data_shards.phantom import archive as phantom_archive
+from data_shards.phantom.archive import draw_if_absent
 from data_shards.phantom.layouts import mimic_cxr as mimic_layout
+from data_shards.phantom.layouts.base import Rows
+from data_shards.phantom.settings import PhantomConfig
 from data_shards.phantom.study import Study, draw_patient, plan_patients
-from data_shards.profiles import load_profile
+from data_shards.profiles import load_profile, validate
 from data_shards.records.study import Sample
-from data_shards.sources import phantom
-from data_shards.sources.phantom import PhantomConfig, open_phantom
+from data_shards.sources.base import Source
+from data_shards.sources.mimic_cxr import MimicCxrConfig
 from tests.paths import CONFIGS
 
 DICOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
@@ -32,8 +39,18 @@ def small_config(archive: Path, **changes: int) -> PhantomConfig:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> PhantomConfig:
     config = small_config(tmp_path_factory.mktemp("phantom") / "archive")
-    open_phantom(config, workers=1)
+    draw_if_absent(config, workers=1)
     return config
+
+
+def imported(config: PhantomConfig) -> Source:
+    """What the profile's importer makes of the archive."""
+    values = {
+        "phantom": config.model_dump(mode="json"),
+        "source": {"name": "mimic_cxr"},
+        "output": "unset",
+    }
+    return validate(ShardsConfig, values, where="test").source.open()
 
 
 def digests(archive: Path) -> dict[str, str]:
@@ -52,12 +69,12 @@ def table(archive: Path, kind: str) -> list[dict[str, str]]:
 def test_the_bytes_do_not_depend_on_the_number_of_workers(
     config: PhantomConfig, tmp_path: Path
 ) -> None:
-    open_phantom(small_config(tmp_path / "twice"), workers=2)
+    draw_if_absent(small_config(tmp_path / "twice"), workers=2)
     assert digests(tmp_path / "twice") == digests(config.archive)
 
 
 def test_another_seed_gives_other_studies(config: PhantomConfig, tmp_path: Path) -> None:
-    open_phantom(small_config(tmp_path / "other", seed=3), workers=1)
+    draw_if_absent(small_config(tmp_path / "other", seed=3), workers=1)
     shared = digests(tmp_path / "other").keys() & digests(config.archive).keys()
     assert not any(name.endswith(".jpg") for name in shared)
 
@@ -71,20 +88,21 @@ def test_a_stopped_drawing_goes_on_where_it_was(
 
     def write_study(
         archive: Path, study: Study, *, seed: int, height_px: int, noise: float
-    ) -> mimic_layout.ArchiveRows:
+    ) -> Rows:
         if study.number == dies_at:
             raise KeyboardInterrupt
         drawn.append(study.number)
-        return mimic_layout.write_study(archive, study, seed=seed, height_px=height_px, noise=noise)
+        return whole(archive, study, seed=seed, height_px=height_px, noise=noise)
 
-    monkeypatch.setattr(phantom, "write_study", write_study)
+    whole = mimic_layout.write_study
+    monkeypatch.setattr(mimic_layout, "write_study", write_study)
     with pytest.raises(KeyboardInterrupt):
-        open_phantom(stopped, workers=1)
+        draw_if_absent(stopped, workers=1)
     assert not (stopped.archive / "COMPLETE").exists()
     assert drawn == list(range(39))
     drawn.clear()
     dies_at = None
-    open_phantom(stopped, workers=1)
+    draw_if_absent(stopped, workers=1)
     assert 0 < len(drawn) < 39
     assert drawn[-1] == 39
     assert digests(stopped.archive) == digests(config.archive)
@@ -93,31 +111,32 @@ def test_a_stopped_drawing_goes_on_where_it_was(
 def test_a_finished_archive_is_not_drawn_again(
     config: PhantomConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(phantom, "draw_archive", None)
-    assert len(open_phantom(config, workers=1).list_studies()) == 40
+    monkeypatch.setattr(phantom_archive, "draw_archive", None)
+    draw_if_absent(config, workers=1)
+    assert len(imported(config).list_studies()) == 40
 
 
 def test_another_drawing_is_another_source_even_with_the_same_tables(
     config: PhantomConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = open_phantom(config, workers=1).fingerprint()
-    assert open_phantom(config, workers=1).fingerprint() == before
-    monkeypatch.setattr(phantom, "DRAWING_VERSION", phantom.DRAWING_VERSION + 1)
+    before = draw_if_absent(config, workers=1)
+    assert draw_if_absent(config, workers=1) == before
+    monkeypatch.setattr(phantom_archive, "DRAWING_VERSION", phantom_archive.DRAWING_VERSION + 1)
     # As if it had been drawn anew and only the pixels differed.
-    monkeypatch.setattr(phantom, "is_drawn", lambda _: True)
-    assert open_phantom(config, workers=1).fingerprint() != before
+    monkeypatch.setattr(phantom_archive, "is_drawn", lambda _: True)
+    assert draw_if_absent(config, workers=1) != before
 
 
 def test_an_archive_of_other_settings_is_refused_by_name(config: PhantomConfig) -> None:
     other = config.model_copy(update={"noise": 2.0})
-    with pytest.raises(InputError, match=r"other settings \(noise=1\.0\): set source\.archive"):
-        open_phantom(other, workers=1)
+    with pytest.raises(InputError, match=r"other settings \(noise=1\.0\): set phantom\.archive"):
+        draw_if_absent(other, workers=1)
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match=r"thesis\.tex.*not a phantom"):
-        open_phantom(small_config(tmp_path), workers=1)
+        draw_if_absent(small_config(tmp_path), workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -169,7 +188,7 @@ def test_ids_stay_unique_over_many_patients() -> None:
 def test_splits_have_exactly_the_studies_asked_for_and_no_patient_twice(
     config: PhantomConfig,
 ) -> None:
-    refs = open_phantom(config, workers=1).list_studies()
+    refs = imported(config).list_studies()
     split_of_patient = {(ref.patient_id, ref.split) for ref in refs}
     assert len(split_of_patient) == len({ref.patient_id for ref in refs})
     counts = {split: sum(ref.split == split for ref in refs) for split in ("validate", "test")}
@@ -177,7 +196,7 @@ def test_splits_have_exactly_the_studies_asked_for_and_no_patient_twice(
 
 
 def test_the_importer_reads_every_study_with_its_boxes_and_masks(config: PhantomConfig) -> None:
-    source = open_phantom(config, workers=1)
+    source = imported(config)
     categories = set()
     for ref in source.list_studies():
         sample = source.load_study(ref)
@@ -192,7 +211,6 @@ def test_the_importer_reads_every_study_with_its_boxes_and_masks(config: Phantom
                 assert pixels.shape == image.size[::-1]
             categories.add(mask.category)
     assert len(categories) >= 5
-    assert source.name == "phantom"
 
 
 def test_a_study_does_not_depend_on_how_many_others_there_are() -> None:
@@ -206,6 +224,48 @@ def test_a_study_does_not_depend_on_how_many_others_there_are() -> None:
 def test_the_profiles_describe_a_phantom(name: str) -> None:
     folder = CONFIGS / "shards"
     profile = load_profile(ShardsConfig, folder / f"{name}.yaml")
-    assert isinstance(profile.source, PhantomConfig)
-    assert profile.source.test_studies >= 200
-    assert profile.longest_side_px == profile.source.image_size_px
+    assert profile.phantom is not None
+    assert profile.phantom.test_studies >= 200
+    assert profile.longest_side_px == profile.phantom.image_size_px
+    assert (profile.source.name, profile.source_name) == ("mimic_cxr", "phantom")
+
+
+def test_the_importer_is_told_where_the_archive_lies_unless_the_profile_says() -> None:
+    overrides = ("phantom.archive=drawn", "source.masks=null", "source.exceptions=drop")
+    source = load_profile(ShardsConfig, CONFIGS / "shards" / "phantom.yaml", overrides).source
+    assert isinstance(source, MimicCxrConfig)
+    assert source.root == Path("drawn")
+    assert source.ms_cxr == Path("drawn") / mimic_layout.MS_CXR_NAME
+    assert (source.masks, source.exceptions) == (None, "drop")
+
+
+@pytest.mark.parametrize("extends", [False, True])
+def test_profiles_of_when_the_phantom_was_a_source_are_read(tmp_path: Path, extends: bool) -> None:
+    path = tmp_path / "shards.yaml"
+    source = {"archive": "drawn", "train_studies": 7}
+    values: dict[str, object] = {"source": source, "output": "shards"}
+    if extends:
+        values["extends"] = str(CONFIGS / "shards" / "phantom.yaml")
+    else:
+        source["name"] = "phantom"
+    path.write_text(yaml.safe_dump(values))
+    now = (f"phantom.{key}={value}" for key, value in (("archive", "drawn"), ("train_studies", 7)))
+    expected = load_profile(
+        ShardsConfig, CONFIGS / "shards" / "phantom.yaml", (*now, "phantom.image_size_px=256")
+    )
+    found = load_profile(ShardsConfig, path)
+    assert (found.phantom, found.source) == (expected.phantom, expected.source)
+    with pytest.raises(InputError, match=r"phantom\.train_studies: Input should be greater"):
+        load_profile(ShardsConfig, path, ("source.train_studies=0",))
+
+
+def test_an_archive_that_an_earlier_release_drew_is_not_drawn_again(
+    config: PhantomConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = config.model_copy(update={"archive": tmp_path / "older"})
+    shutil.copytree(config.archive, older.archive)
+    settings = json.loads((older.archive / "phantom.json").read_text())
+    del settings["layout"]
+    (older.archive / "phantom.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(phantom_archive, "draw_archive", None)
+    draw_if_absent(older, workers=1)

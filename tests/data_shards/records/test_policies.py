@@ -1,11 +1,13 @@
 import pytest
 
 from data_shards.records.policies import (
-    TEXT_POLICIES,
+    POLICIES,
+    Policy,
     TextPolicy,
-    minimum_words,
     select_sentences,
+    selected_words,
     word_count,
+    words_of_sentences,
 )
 from data_shards.records.study import Report
 from data_shards.report_text.report import parse_plain_report, parse_report
@@ -37,7 +39,7 @@ def test_each_policy_takes_its_sections_in_its_order(
     assert select_sentences(BOTH, policy) == sentences
 
 
-@pytest.mark.parametrize("policy", TEXT_POLICIES)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_finds_the_text_of_a_table_without_sections(policy: TextPolicy) -> None:
     report = parse_plain_report("A young man with fever. Opacities in both lungs.")
     assert select_sentences(report, policy) == (
@@ -46,7 +48,7 @@ def test_every_policy_finds_the_text_of_a_table_without_sections(policy: TextPol
     )
 
 
-@pytest.mark.parametrize("policy", TEXT_POLICIES)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_no_policy_takes_a_report_of_mimic_without_findings_and_impression(
     policy: TextPolicy,
 ) -> None:
@@ -58,8 +60,25 @@ def test_words_are_runs_of_letters_and_digits() -> None:
     assert word_count(("No effusion at ___.", "2.5 cm!")) == 6
 
 
+@pytest.mark.parametrize("policy", [*POLICIES, "of a later release"])
+@pytest.mark.parametrize("sections", [("impression", "findings", "history"), ("free text",), ()])
+def test_the_words_of_each_sentence_are_enough_to_count_under_any_policy(
+    policy: TextPolicy, sections: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = Policy(("history", "impression"), minimum_words_per_sentence=3)
+    monkeypatch.setitem(POLICIES, "of a later release", later)
+    sentences = ("Clear.", "No effusion at ___.", "Cough for 3 days.")
+    report = Report(
+        raw="",
+        sections=dict.fromkeys(sections, "..."),
+        sentences=dict.fromkeys(sections, sentences),
+    )
+    expected = word_count(select_sentences(report, policy))
+    assert selected_words(words_of_sentences(report), policy) == expected
+
+
 def test_limits_are_those_of_the_papers() -> None:
-    assert {policy: minimum_words(policy) for policy in TEXT_POLICIES} == {
+    assert {name: policy.minimum_words for name, policy in POLICIES.items()} == {
         "lovt": 3,
         "limitr": 1,
         "impression": 1,

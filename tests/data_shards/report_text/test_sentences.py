@@ -1,14 +1,10 @@
-import re
-import tarfile
+import textwrap
 import time
-import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 
 from data_shards.report_text.sentences import split_sentences
-from tests.paths import ROOT
-
-OPENI = ROOT.parent / "shared" / "data" / "openi" / "NLMCXR_reports.tgz"
 
 
 @pytest.mark.parametrize(
@@ -95,35 +91,47 @@ def test_sentences_of(section: str, sentences: tuple[str, ...]) -> None:
     assert split_sentences(section) == sentences
 
 
-@pytest.mark.skipif(not OPENI.is_file(), reason="the OpenI reports are not beside the checkout")
-def test_real_reports_are_split_at_once_and_lose_no_words() -> None:
-    sections = _openi_sections()
-    assert len(sections) > 10_000
-    started = time.perf_counter()
-    split = [split_sentences(section) for section in sections]
-    microseconds_per_report = (time.perf_counter() - started) / 3955 * 1e6
-    assert microseconds_per_report < 1000
-
-    inner_end = re.compile(r"(?<!\bDr)(?<!p\.m)(?<!a\.m)[a-z]{3}\. [A-Z][a-z]")
-    for section, sentences in zip(sections, split, strict=True):
-        kept = _words(" ".join(sentences))
-        # List numbers, and sentences of numbers alone, are all that may go.
-        assert [w for w in _words(section) if not w.isdigit()] == [
-            w for w in kept if not w.isdigit()
-        ]
-        for sentence in sentences:
-            assert not re.match(r"\d{1,2}\.\s", sentence)
-            assert inner_end.search(sentence) is None, sentence
+SENTENCES = (
+    "The heart is normal in size.",
+    "No pneumothorax or pleural effusion.",
+    "There is a 2.5 cm nodule in the right upper lobe.",
+    "XXXX XXXX are grossly clear, within the limits of a portable examination.",
+    "Findings were discussed with Dr. XXXX by telephone at 3:15 p.m. on XXXX.",
+    "Degenerative changes of the thoracic spine, e.g. small osteophytes at T8.",
+    "Calcified granuloma in the left lower lobe measures 0.4 x 1.2 cm.",
+    "Is there an infiltrate behind the heart?",
+    "Atelectasis vs. early pneumonia at the left base.",
+    "Old fractures of ribs 3 through 9.",
+    "The tube ends 4.5 cm. above the carina and is unchanged since 9 a.m. today.",
+    "Follow up is recommended (in 6 weeks).",
+)
 
 
-def _openi_sections() -> list[str]:
-    with tarfile.open(OPENI) as archive:
-        files = [archive.extractfile(each) for each in archive if each.name.endswith(".xml")]
-        documents = [ElementTree.fromstring(file.read()) for file in files if file is not None]
-    return [
-        each.text for document in documents for each in document.iter("AbstractText") if each.text
-    ]
+def reports() -> list[tuple[str, tuple[str, ...]]]:
+    """4,000 sections with their sentences, laid out in the ways of radiologists."""
+    random = np.random.default_rng(0)
+    made = []
+    for _ in range(4000):
+        chosen = tuple(random.choice(SENTENCES, random.integers(1, 9), replace=False).tolist())
+        numbered = [f"{number}. {sentence}" for number, sentence in enumerate(chosen, 1)]
+        layouts = (
+            " ".join(chosen),
+            "  ".join(chosen),
+            textwrap.fill(" ".join(chosen), 79),
+            "\n".join(chosen),
+            " ".join(numbered),
+            "\n".join(textwrap.fill(line, 40, break_on_hyphens=False) for line in numbered),
+            "\n\n".join(f" {textwrap.fill(line, 79)}" for line in chosen),
+        )
+        made.append((layouts[random.integers(len(layouts))], chosen))
+    return made
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text)
+def test_reports_of_any_layout_are_split_at_once_into_their_sentences() -> None:
+    sections = reports()
+    started = time.process_time()
+    split = [split_sentences(section) for section, _ in sections]
+    microseconds_a_report = (time.process_time() - started) / len(sections) * 1e6
+    assert split == [sentences for _, sentences in sections]
+    # Some 20 times what it takes: a pattern that tries all ways to match would take far more.
+    assert microseconds_a_report < 1000

@@ -1,6 +1,6 @@
+import csv
 import gzip
 import json
-import pickle
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,6 @@ from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Sample
 from data_shards.sources.base import StudyRef
 from data_shards.sources.csv_pairs import CsvPairsConfig, CsvPairsSource
-from tests.paths import ROOT
-
-COVID_PAIRS = ROOT.parent / "shared" / "data" / "covid_pairs"
 
 HEADER = ("image", "patient", "study", "view", "split", "text")
 ROWS = (
@@ -52,7 +49,10 @@ def _source(table: Path, *, without: tuple[str, ...] = (), **values: object) -> 
 
 
 def _sample(source: CsvPairsSource, patient_id: str, study_id: str) -> Sample:
-    loaded = source.load_study(StudyRef(patient_id, study_id))
+    (ref,) = (
+        r for r in source.list_studies() if (r.patient_id, r.study_id) == (patient_id, study_id)
+    )
+    loaded = source.load_study(ref)
     assert isinstance(loaded, Sample)
     return loaded
 
@@ -104,7 +104,7 @@ def test_where_keeps_rows_by_value(tmp_path: Path) -> None:
 def test_an_empty_view_takes_the_default(tmp_path: Path) -> None:
     table = _write(tmp_path / "t.csv", (("a.png", "p1", "s1", "", "train", "Clear."),))
     assert _sample(_source(table, default_view="AP"), "p1", "s1").images[0].view == "AP"
-    with pytest.raises(InputError, match="line 2: unknown view ''"):
+    with pytest.raises(InputError, match="line 2: image a: unknown view ''"):
         _source(table).list_studies()
 
 
@@ -112,7 +112,9 @@ def test_an_unknown_view_stops_or_drops_the_image(tmp_path: Path) -> None:
     table = _write(
         tmp_path / "t.csv", (*ROWS[1:], ("d.png", "p1", "s1", "OBLIQUE", "train", ROWS[0][5]))
     )
-    with pytest.raises(InputError, match=r"line \d: unknown view 'OBLIQUE'.*unknown_views=drop"):
+    with pytest.raises(
+        InputError, match=r"line \d: image d: unknown view 'OBLIQUE'.*unknown_views=drop"
+    ):
         _source(table).list_studies()
     source = _source(table, unknown_views="drop")
     assert [image.id for image in _sample(source, "p1", "s1").images] == ["b/1"]
@@ -127,8 +129,8 @@ def test_a_study_left_without_images_or_text_is_dropped(tmp_path: Path) -> None:
     source = _source(_write(tmp_path / "t.csv", rows), unknown_views="drop", bad_reports="drop")
     reasons = [source.load_study(ref) for ref in source.list_studies()]
     assert reasons == [
-        DroppedSample(key="p1_s1", reason="no image of a known view"),
-        DroppedSample(key="p2_s2", reason="the report is empty"),
+        "no image of a known view",
+        "the report is empty",
     ]
 
 
@@ -199,33 +201,38 @@ def test_the_fingerprint_is_of_the_tables_content_wherever_it_lies(tmp_path: Pat
     assert two.fingerprint() != before == one.fingerprint()
 
 
-def test_a_source_pickles_without_its_table(tmp_path: Path) -> None:
-    source = _source(_write(tmp_path / "t.csv", ROWS))
-    listed = source.list_studies()
-    pickled = pickle.dumps(source)
-    assert b"A patient, with fever" not in pickled
-    assert pickle.loads(pickled).list_studies() == listed
-
-
-@pytest.mark.skipif(not COVID_PAIRS.is_dir(), reason="the COVID pairs are not beside the checkout")
-def test_real_pairs_are_read_whole() -> None:
-    columns = {"report": "clinical_notes", "view": "view"}
-    source = CsvPairsSource(
-        validate(
-            CsvPairsConfig,
-            {
-                "table": COVID_PAIRS / "pairs.csv",
-                "image_root": COVID_PAIRS / "images",
-                "columns": columns,
-            },
-            where="profile",
-        )
+def test_a_table_of_case_notes_is_read_whole(tmp_path: Path) -> None:
+    """Of the shape that collections of published cases have: free text, columns nobody asks for."""
+    notes = (
+        'Day 3: fever, "dry cough"; bilateral opacities.',
+        "A man of 54, intubated.\nSevere ARDS, 2.5 cm nodule on the left.",
+        "CT (not shown) was normal. The radiograph, taken supine, is not.",
     )
+    rows = [
+        {
+            "image": f"case-{number}{'.JPG' if number % 2 else '-a.png'}",
+            "patient_id": str(number // 2),
+            "offset_days": "",
+            "view": ("PA", "AP", "AP Supine")[number % 3],
+            "license": "CC BY",
+            "clinical_notes": f"{notes[number % 3]} {number}",
+        }
+        for number in range(60)
+    ]
+    for row in rows:
+        (tmp_path / row["image"]).touch()
+    with (tmp_path / "pairs.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    columns = {"report": "clinical_notes", "view": "view"}
+    source = _source(tmp_path / "pairs.csv", columns=columns)
     refs = source.list_studies()
-    samples = [source.load_study(ref) for ref in refs]
-    assert len(refs) == 197
-    assert len({ref.patient_id for ref in refs}) == 115
-    for sample in samples:
-        assert isinstance(sample, Sample)
+    assert len(refs) == 60
+    assert len({ref.patient_id for ref in refs}) == 30
+    text_of = {row["image"]: row["clinical_notes"] for row in rows}
+    for ref in refs:
+        sample = _sample(source, ref.patient_id, ref.study_id)
         assert sample.images[0].path.is_file()
+        assert sample.report.raw == text_of[sample.images[0].path.name]
         assert any(sample.report.sentences.values())

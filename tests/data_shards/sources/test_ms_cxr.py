@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import InputError
-from data_shards.sources.ms_cxr import Overlap, PhraseBox, ms_cxr_overlap, read_ms_cxr
+from data_shards.sources.ms_cxr import PhraseBox, ms_cxr_overlap, read_ms_cxr
 
 EFFUSION = PhraseBox("Pleural Effusion", "small left effusion", 10.0, 20.0, 30.0, 40.0)
 SECOND = PhraseBox("Pleural Effusion", "small left effusion", 60.0, 20.0, 5.0, 5.0)
@@ -52,12 +52,11 @@ def test_the_overlap_counts_images_and_patients_of_each_split() -> None:
         ["a", "b", "c", "elsewhere", "a"],
         {"a": ("p1", "train"), "b": ("p1", "train"), "c": ("p2", "test"), "d": ("p3", "validate")},
     )
-    assert overlap == Overlap(
-        images_by_split={"train": 2, "validate": 0, "test": 1},
-        patients_by_split={"train": 1, "validate": 0, "test": 1},
-        images_absent=1,
-    )
-    assert json.loads(overlap.to_json())["images_absent"] == 1
+    assert overlap == {
+        "images_by_split": {"train": 2, "validate": 0, "test": 1},
+        "patients_by_split": {"train": 1, "validate": 0, "test": 1},
+        "images_absent": 1,
+    }
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -12,8 +13,10 @@ from PIL import Image
 
 from data_shards.errors import InputError
 from data_shards.records.manifest import read_shard_index
+from data_shards.records.policies import POLICIES, Policy, select_sentences, word_count
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
+from tests.golden.record import RECORDED
 
 
 @pytest.fixture
@@ -55,12 +58,43 @@ def test_studies_without_a_frontal_image_or_enough_words_are_left_out(shards: Pa
     path = shards / "train-000000.index.json"
     index = json.loads(path.read_text())
     index["samples"][0]["views"] = ["L", None]
-    index["samples"][1]["words"]["lovt"] = 2
+    index["samples"][1]["words"] = {"findings": [2], "impression": []}
     rewrite_index(shards, path, index)
     split = ShardSplit.open(shards, "train", "lovt")
     assert split.shard_sizes == (2, 4, 2)
     assert split.read(0).record.key == "train000002"
     assert ShardSplit.open(shards, "train", "limitr").shard_sizes == (3, 4, 2)
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["of today", "of an earlier release"])
+def test_shards_are_read_under_a_policy_of_a_later_release(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    folder = RECORDED / "shards" if recorded else shards
+    longest = Policy(("findings",), minimum_words=12, minimum_words_per_sentence=4)
+    monkeypatch.setitem(POLICIES, "long findings", longest)
+    every = ShardSplit.open(folder, "train", "limitr")
+    expected = [
+        every.key(position)
+        for position in range(len(every))
+        if word_count(select_sentences(every.read(position).record.report, "long findings")) >= 12
+    ]
+    split = ShardSplit.open(folder, "train", "long findings")
+    assert [split.key(position) for position in range(len(split))] == expected
+    assert 0 < len(expected) < len(every)
+
+
+def test_a_record_that_is_damaged_is_left_to_whoever_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an earlier release, whose index cannot tell of the policy."""
+    shutil.copytree(RECORDED / "shards", tmp_path / "shards")
+    key = flip_a_byte(tmp_path / "shards", "train-000000.tar", sample=1, member="json")
+    monkeypatch.setitem(POLICIES, "later", Policy(("findings", "impression")))
+    split = ShardSplit.open(tmp_path / "shards", "train", "later")
+    (position,) = (i for i in range(len(split)) if split.key(i) == key)
+    with pytest.raises(BadSampleError, match="'json' differs from its checksum"):
+        split.read(position)
 
 
 def test_a_fraction_of_the_patients_keeps_all_their_studies_and_grows_by_adding(

@@ -1,4 +1,4 @@
-"""`report` end to end, on a phantom of a few dozen studies and for a few steps."""
+"""`compare` end to end, on a phantom of a few dozen studies and for a few steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _profile(folder: Path) -> Path:
     """LoVT, its ablation with a view it cannot use, and a random start."""
     (folder / "shards.yaml").write_text(
         f"extends: {ROOT / 'configs/shards/phantom_quickstart.yaml'}\n"
-        f"source: {{archive: {folder / 'archive'}, image_size_px: 64, train_studies: 32,"
+        f"phantom: {{archive: {folder / 'archive'}, image_size_px: 64, train_studies: 32,"
         " validate_studies: 8, test_studies: 12}\n"
         "longest_side_px: 64\n"
     )
@@ -53,7 +53,7 @@ def _profile(folder: Path) -> Path:
                 "overrides": ["data.views=two_augmentations"],
             },
             {
-                "name": "initial",
+                "name": "untrained",
                 "title": "Random",
                 "supervision": "none",
                 "profile": str(ROOT / "configs/pretrain/phantom_untrained.yaml"),
@@ -66,12 +66,14 @@ def _profile(folder: Path) -> Path:
 
 
 def _command(profile: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "distributed_pretrain", "report", str(profile), *overrides]
+    return [sys.executable, "-m", "distributed_pretrain", "compare", str(profile), *overrides]
 
 
 @pytest.mark.timeout(600)  # three processes that each import everything
 @pytest.mark.xdist_group("comparison")
-def test_a_report_goes_from_nothing_to_a_page_and_goes_on_with_what_failed(tmp_path: Path) -> None:
+def test_a_comparison_makes_a_page_and_goes_on_with_what_failed(
+    tmp_path: Path,
+) -> None:
     profile = _profile(tmp_path)
     command = _command(profile, *TINY, "training.max_steps=6")
     first = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
@@ -88,7 +90,7 @@ def test_a_report_goes_from_nothing_to_a_page_and_goes_on_with_what_failed(tmp_p
     assert {name: len(runs) for name, runs in results.items()} == {
         "lovt": 1,
         "lovt_no_local": 0,
-        "initial": 1,
+        "untrained": 1,
     }
     run = results["lovt"][0]
     assert (run["steps"], run["seed"], run["metrics"]["samples"]) == (6, 3, 12.0)
@@ -96,7 +98,7 @@ def test_a_report_goes_from_nothing_to_a_page_and_goes_on_with_what_failed(tmp_p
     assert run["region_similarity"][0]["distance"] > 0
 
     second = subprocess.run(
-        [*command, "only=[lovt,initial]"], cwd=ROOT, check=False, capture_output=True, text=True
+        [*command, "only=[lovt,untrained]"], cwd=ROOT, check=False, capture_output=True, text=True
     )
     assert second.returncode == 0, second.stderr
     assert "runs to make" not in second.stderr
@@ -104,7 +106,7 @@ def test_a_report_goes_from_nothing_to_a_page_and_goes_on_with_what_failed(tmp_p
 
 
 @pytest.mark.slow
-def test_an_interrupted_report_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path: Path) -> None:
     command = _command(
         _profile(tmp_path), *TINY, "training.max_steps=200", "training.epochs=60", "only=[lovt]"
     )
@@ -136,4 +138,4 @@ def test_jobs_differ_by_settings_and_not_by_where_they_lie(tmp_path: Path) -> No
     for changed in (jobs("labelled_studies=13"), jobs(training=("training.max_steps=5",))):
         assert not set(changed) & set(usual)
     assert len(set(jobs("seeds=[3,4]"))) == 6
-    assert jobs("only=[initial]") == usual[2:]
+    assert jobs("only=[untrained]") == usual[2:]

@@ -18,7 +18,7 @@ def test_the_quickstart_goes_from_nothing_to_a_page_of_results(tmp_path: Path) -
     profile = tmp_path / "shards.yaml"
     profile.write_text(
         f"extends: {ROOT / 'configs/shards/phantom_quickstart.yaml'}\n"
-        f"source: {{archive: {tmp_path / 'archive'}, image_size_px: 64, train_studies: 32,"
+        f"phantom: {{archive: {tmp_path / 'archive'}, image_size_px: 64, train_studies: 32,"
         " validate_studies: 8, test_studies: 12}\n"
         "longest_side_px: 64\n"
     )

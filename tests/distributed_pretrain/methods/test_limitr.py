@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from distributed_pretrain.models.global_and_local import TwoLevelHeads, upsampled
+from distributed_pretrain.models.image_tokens import encode_image_tokens
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -17,9 +19,7 @@ from distributed_pretrain.losses.internal import internal_loss
 from distributed_pretrain.methods.image_text import ImageEmbeddings
 from distributed_pretrain.methods.limitr.method import Limitr, LimitrOutputs
 from distributed_pretrain.methods.limitr.settings import LimitrConfig
-from distributed_pretrain.models.global_and_local import TwoLevelHeads, upsampled
 from distributed_pretrain.models.image_encoder import make_image_encoder
-from distributed_pretrain.models.image_tokens import encode_image_tokens
 from distributed_pretrain.models.positions import grid_positions
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.tiny.batches import pairs_of_words, with_padded_reports

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from distributed_pretrain.models.image_tokens import encode_image_tokens, region_channels
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -16,7 +17,6 @@ from distributed_pretrain.methods.image_text import ImageEmbeddings, ReportEmbed
 from distributed_pretrain.methods.mgca.method import Mgca
 from distributed_pretrain.methods.mgca.settings import MgcaConfig
 from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.image_tokens import encode_image_tokens, region_channels
 from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
 from distributed_pretrain.models.report_encoder import new_report_encoder
 from distributed_pretrain.models.trunks.resnet import ResNetTrunk

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from distributed_pretrain.models.ema import EmaTeacher, ema_momentum
-from distributed_pretrain.models.projection import Projection
+from distributed_pretrain.models.heads import Projection
 
 
 def networks() -> tuple[nn.Module, EmaTeacher]:

@@ -8,7 +8,6 @@ import pytest
 from data_shards.phantom.images.anatomy import LUNGS, Lung, draw_anatomy
 from data_shards.phantom.images.drawing import VISIBLE_CHANGE, Absorption, draw_absorption, rays_of
 from data_shards.phantom.images.findings import (
-    CATEGORIES,
     FOCAL,
     GRADES,
     ZONES,
@@ -98,7 +97,7 @@ def test_cardiomegaly_makes_the_heart_wider_than_half_the_chest() -> None:
     assert 0.5 < widths[0] < widths[1] < widths[2] < 0.75
 
 
-@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("category", get_args(Category))
 def test_a_higher_grade_is_larger(category: Category) -> None:
     areas = []
     for grade in GRADES:

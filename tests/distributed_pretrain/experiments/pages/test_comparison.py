@@ -15,11 +15,8 @@ from distributed_pretrain.experiments.expectations import Check, check_expectati
 from distributed_pretrain.experiments.pages.comparison import write_page
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
 from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
-from distributed_pretrain.experiments.statistics import (
-    estimate,
-    paired_difference,
-    verdict_of,
-)
+from distributed_pretrain.experiments.statistics import estimate, paired_difference, verdict_of
+from distributed_pretrain.measures.grounding import GROUNDING_CNR
 from distributed_pretrain.measures.region_similarity import SimilarityAtDistance
 from tests.paths import ROOT
 
@@ -29,7 +26,7 @@ METHODS = (
     ComparedMethod(name="lovt_no_local", title="No local", supervision="reports", profile=PROFILE),
     ComparedMethod(name="simclr", title="SimCLR", supervision="images", profile=PROFILE),
     ComparedMethod(name="byol", title="BYOL", supervision="images", profile=PROFILE),
-    ComparedMethod(name="initial", title="Random", supervision="none", profile=PROFILE),
+    ComparedMethod(name="untrained", title="Random", supervision="none", profile=PROFILE),
 )
 
 
@@ -154,7 +151,7 @@ def test_figure_3_falls_at_every_step_or_not(
 
 def test_values_that_are_not_finite_are_not_averaged() -> None:
     runs = _runs("lovt", "grounding_cnr", 0.5, math.nan)
-    assert values_of(runs, "grounding_cnr") == {0: 0.5}
+    assert values_of(runs, GROUNDING_CNR) == {0: 0.5}
 
 
 def _config(tmp_path: Path, **settings: object) -> ComparisonConfig:

@@ -10,24 +10,25 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from distributed_pretrain.experiments.pages.charts import line_chart
+from distributed_pretrain.experiments.pages.charts import Chart, Curve
 from distributed_pretrain.experiments.pages.quickstart import (
-    Curve,
     Grounding,
     QuickstartPage,
     Retrieval,
     format_table,
     write_page,
 )
+from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.measures.retrieval import RECALL_AT_5
 
 VOID = {"meta", "br"}
 SIZE_PX = 48
+TERM = Metric("total", "total", unit="number", better="low")
 UNTRAINED = {
     "recall_at_1": 0.005,
     "recall_at_5": 0.0275,
@@ -67,19 +68,19 @@ class _Page(HTMLParser):
 
 def _example() -> QuickstartPage:
     generator = np.random.default_rng(0)
-    image = generator.integers(0, 255, (SIZE_PX, SIZE_PX)).astype(np.uint8)
+    image = generator.random((SIZE_PX, SIZE_PX), np.float32)
     heat = generator.standard_normal((SIZE_PX, SIZE_PX)).astype(np.float32)
     steps = range(0, 100, 10)
-    losses = tuple(
-        Curve(f"{term} ({split})", steps, [9 / (1 + step) for step in steps])
-        for term in ("total", "local_image")
-        for split in ("train", "validate")
-    )
+    falling = [9 / (1 + step) for step in steps]
+    both = tuple(Curve(split, steps, falling) for split in ("train", "validate"))
+    rising = Curve("R@5", steps, [step / 300 for step in steps])
     return QuickstartPage(
         untrained=UNTRAINED,
         trained=TRAINED,
-        loss_curves=losses,
-        recall_curves=(Curve("R@5", steps, [step / 300 for step in steps]),),
+        charts=(
+            *(Chart(term, TERM, both) for term in ("total", "local image")),
+            Chart("recall", RECALL_AT_5, (rising,)),
+        ),
         retrievals=(
             Retrieval(image, "Own <script>alert(1)</script> & more", (("Other", False),)),
             Retrieval(image, "Clear", (("Clear", True), ("Effusion " * 60, False))),
@@ -110,7 +111,8 @@ def _written(tmp_path: Path, page: QuickstartPage) -> tuple[str, _Page]:
 def test_the_page_fetches_nothing(tmp_path: Path) -> None:
     html, parser = _written(tmp_path, _example())
     assert parser.fetched
-    assert all(each.startswith("data:image/png;base64,") for each in parser.fetched)
+    # The markers of a chart's points refer to one that lies beside them.
+    assert all(each.startswith(("data:image/png;base64,", "#")) for each in parser.fetched)
     assert not re.search(r"https?:|url\(|@import", html)
     assert not {"script", "link", "iframe"} & set(parser.tags)
     assert list(tmp_path.iterdir()) == [tmp_path / "index.html"]
@@ -127,7 +129,8 @@ def test_every_figure_and_text_is_on_the_page(tmp_path: Path) -> None:
         assert phrase in text
     for name, value in page.facts.items():
         assert f"{name} {value}" in text
-    assert parser.tags.count("polyline") == 5
+    assert "validate 0.10" in text
+    assert "R@5 30.0 %" in text
     assert parser.tags.count("image") == 2 + 3 * 2
     # Two boxes, each on the X-ray and on both heat maps.
     assert parser.tags.count("rect") == 6
@@ -141,11 +144,11 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
 
 
 def test_each_heat_map_is_brightest_where_its_encoder_saw_the_phrase(tmp_path: Path) -> None:
-    black = np.zeros((SIZE_PX, SIZE_PX), np.uint8)
+    black = np.zeros((SIZE_PX, SIZE_PX), np.float32)
     untrained, trained = (np.zeros((SIZE_PX, SIZE_PX), np.float32) for _ in range(2))
     untrained[40, 5], trained[3, 30] = 0.01, 20
     grounding = Grounding(black, (), "nodule", untrained - 7, trained, 0.0, 1.0)
-    page = replace(_example(), retrievals=(), groundings=(grounding,))
+    page = replace(_example(), charts=(), retrievals=(), groundings=(grounding,))
     _, parser = _written(tmp_path, page)
     brightest = []
     for url in parser.fetched:
@@ -162,7 +165,7 @@ def test_only_a_report_that_equals_the_own_one_is_marked(tmp_path: Path) -> None
 
 
 def test_a_page_without_curves_and_examples_leaves_those_sections_out(tmp_path: Path) -> None:
-    bare = replace(_example(), loss_curves=(), recall_curves=(), retrievals=(), groundings=())
+    bare = replace(_example(), charts=(), retrievals=(), groundings=())
     _, parser = _written(tmp_path, bare)
     assert parser.tags.count("section") == 1
     assert "svg" not in parser.tags
@@ -177,42 +180,59 @@ def test_a_missing_figure_is_an_error_and_leaves_no_page(tmp_path: Path) -> None
 
 def test_the_table_for_a_terminal_is_aligned_and_in_per_cent() -> None:
     lines = format_table(UNTRAINED, TRAINED).splitlines()
-    assert len({len(line) for line in lines}) == 1
     assert lines[0].split() == ["untrained", "trained", "change"]
     assert lines[2].split() == ["R@5", "2.8", "%", "24.2", "%", "+21.5"]
     assert lines[3].split() == ["Grounding", "CNR", "-0.15", "0.71", "+0.87"]
+    assert lines[0].index("trained", 20) == lines[2].index("24.2") == lines[3].index("0.71")
 
 
-def _line(svg: str) -> list[tuple[float, float]]:
-    polyline = ElementTree.fromstring(svg).find("polyline")
-    assert polyline is not None
-    corners = polyline.attrib["points"].split()
-    return [(float(x), float(y)) for x, _, y in (corner.partition(",") for corner in corners)]
+@pytest.mark.parametrize(
+    ("metric", "shown"), [(RECALL_AT_5, ["0%", "20%", "40%"]), (TERM, ["0.0", "0.2", "0.4"])]
+)
+def test_an_axis_of_fractions_is_in_per_cent(metric: Metric, shown: list[str]) -> None:
+    svg = Chart("a", metric, (Curve("R@5", [0, 10, 20], [0.0, 0.1, 0.41]),)).svg()
+    labels = re.findall(r">([^<>\s]+)</text>", svg)
+    assert set(shown) <= set(labels)
+    assert {"0", "20", "step"} <= set(labels)
+
+
+def _points(svg: str) -> list[tuple[float, float]]:
+    """Where the markers of the only curve lie."""
+    uses = re.findall(r'<use href="#\w+" x="([\d.]+)" y="([\d.]+)"', svg)
+    return [(float(x), float(y)) for x, y in uses]
 
 
 def test_a_curve_that_rises_goes_up_and_to_the_right_inside_its_chart() -> None:
-    svg = line_chart([Curve("R@5", [0, 10, 20], [0.0, 0.1, 0.4])], label="recall", percent=True)
-    points = _line(svg)
+    svg = Chart("a", RECALL_AT_5, (Curve("R@5", [0, 10, 20], [0.0, 0.1, 0.4]),)).svg()
+    points = _points(svg)
+    assert len(points) == 3
     assert points == sorted(points)
     assert [y for _, y in points] == sorted((y for _, y in points), reverse=True)
-    *_, width, height = (
-        float(each) for each in ElementTree.fromstring(svg).attrib["viewBox"].split()
-    )
-    assert all(0 < x < width and 0 < y < height for x, y in points)
-    assert "<title>R@5, step 20: 40.0 %</title>" in svg
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert found is not None
+    assert all(0 < x < float(found[1]) and 0 < y < float(found[2]) for x, y in points)
 
 
 def test_values_that_are_not_finite_are_left_out() -> None:
-    curve = Curve("total (train)", [1, 2, 3], [2.0, float("nan"), 1.0])
-    svg = line_chart([curve], label="total")
-    assert len(_line(svg)) == 2
+    chart = Chart("a", TERM, (Curve("train", [1, 2, 3], [2.0, 1.0, float("nan")]),))
+    svg = chart.svg()
+    assert len(_points(svg)) == 2
     assert "nan" not in svg
+    assert chart.keys == [("train", "1.00")]
 
 
 @pytest.mark.parametrize("values", [[], [3.0], [3.0, 3.0], [0.0, 0.0], [-2.0, -2.0], [1e-9, 1e9]])
 def test_short_and_flat_curves_can_be_drawn(values: list[float]) -> None:
-    svg = line_chart([Curve("total", range(len(values)), values)], label="total")
-    assert all(np.isfinite(point).all() for point in _line(svg))
+    svg = Chart("a", TERM, (Curve("total", range(len(values)), values),)).svg()
+    assert len(_points(svg)) == len(values)
+    assert "nan" not in svg
+
+
+def test_a_chart_takes_the_colours_of_the_page() -> None:
+    svg = Chart("a", TERM, tuple(Curve(each, [1], [1.0]) for each in "xyz")).svg()
+    assert not re.search("#[0-9a-f]{6}", svg)
+    for colour in ("before", "accent", "third", "muted", "rule"):
+        assert f"var(--{colour})" in svg
 
 
 @pytest.mark.slow

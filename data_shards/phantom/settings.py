@@ -1,0 +1,64 @@
+"""The section `phantom` of a shards profile: what to draw before a source reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from data_shards.phantom.layouts.catalog import LAYOUTS
+from data_shards.profiles import Config
+from data_shards.records.study import Split
+
+
+class PhantomConfig(Config):
+    """What to draw, and the folder and layout of the raw archive.
+
+    Patients have one to four studies, all in one split. Images are `image_size_px` high;
+    frontals are square, laterals narrower. `noise` scales the usual quantum noise.
+    """
+
+    archive: Path = Path("runs/phantom/archive")
+    layout: Literal["mimic_cxr"] = "mimic_cxr"
+    train_studies: int = Field(default=1200, ge=1)
+    validate_studies: int = Field(default=100, ge=0)
+    test_studies: int = Field(default=200, ge=0)
+    image_size_px: int = Field(default=256, ge=64, le=2048)
+    noise: float = Field(default=1.0, ge=0.0, le=10.0)
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def studies_by_split(self) -> dict[Split, int]:
+        """How many studies each split gets, exactly."""
+        return {
+            "train": self.train_studies,
+            "validate": self.validate_studies,
+            "test": self.test_studies,
+        }
+
+
+def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a shards profile, whose `source` finds what its `phantom` section draws.
+
+    The importer of the layout's own name gets from the layout what the profile does not say. In
+    profiles of earlier releases the phantom was a source: its fields are moved.
+    """
+    source, drawn = values.get("source"), values.get("phantom")
+    if not isinstance(source, dict) or (drawn is None and source.get("name") != "phantom"):
+        return dict(values)
+    if source.get("name") == "phantom":
+        moved, source = {k: v for k, v in source.items() if k != "name"}, {"name": "mimic_cxr"}
+    else:
+        moved = {key: source[key] for key in source.keys() & PhantomConfig.model_fields.keys()}
+        source = {key: value for key, value in source.items() if key not in moved}
+    drawn = {**(drawn or {}), **moved}
+    try:
+        phantom = PhantomConfig.model_validate(drawn)
+    except ValidationError:
+        # For the profile's own validation to tell, which knows the whole path of the field.
+        return {**values, "phantom": drawn, "source": source}
+    if source.get("name") == phantom.layout:
+        source = {**LAYOUTS[phantom.layout].importer_settings(phantom.archive), **source}
+    return {**values, "phantom": drawn, "source": source}

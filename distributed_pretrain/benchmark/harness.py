@@ -1,0 +1,266 @@
+"""What every benchmark stands on: turns and ratios, fresh processes, peak memory, its report.
+
+Timings on a shared machine are noisy: what is compared takes turns in one run, and a ratio is one
+of neighbours in time, so that a slow minute of the machine hits both.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Barrier, BrokenBarrierError
+from typing import Any, Literal, TypeVar
+
+import torch
+from pydantic import Field, PositiveInt
+
+from data_shards.errors import InputError
+from data_shards.processes import ENDING_SIGNALS, available_cores, start_server
+from data_shards.profiles import Config, ConfigT, parse_overrides, validate
+from distributed_pretrain.ranks import is_communication_error
+from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.settings import TrainingConfig
+
+Clock = Literal["wall", "cpu"]
+Device = Literal["cpu", "cuda"]
+KeyT = TypeVar("KeyT")
+ResultT = TypeVar("ResultT")
+
+CPU = torch.device("cpu")
+_CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+_PROCESS = Path("/proc/self")
+# Written to clear_refs: the peak starts again from what is resident now (proc(5)).
+_RESET_PEAK = "5"
+_START_TIMEOUT_SECONDS = 300
+
+
+class TurnsConfig(Config):
+    """How forms of one computation are compared.
+
+    On a machine that others use too, `clock=cpu threads=1` counts the processor's seconds instead
+    of waiting ones (with more threads, those that wait for each other would count as well).
+    """
+
+    repeats: PositiveInt = 3
+    threads: PositiveInt = Field(default_factory=available_cores)
+    clock: Clock = "wall"
+
+
+def read_settings(kind: type[ConfigT], overrides: Sequence[str], *, verb: str) -> ConfigT:
+    """What `benchmark VERB key=value ...` asks for. Raises InputError for a bad override."""
+    return validate(kind, parse_overrides(overrides), where=f"benchmark {verb}")
+
+
+def seconds_of(
+    action: Callable[[], object], *, device: torch.device = CPU, clock: Clock = "wall"
+) -> float:
+    """Seconds of `action` and of what it starts on the device."""
+    now = _CLOCKS[clock]
+    started = now()
+    action()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return now() - started
+
+
+def take_turns(
+    measures: Mapping[KeyT, Callable[[], ResultT]], *, turns: int, warmup: int = 1
+) -> dict[KeyT, list[ResultT]]:
+    """What each of `measures` gave in every turn, one after the other; a warm-up is left out."""
+    results: dict[KeyT, list[ResultT]] = {key: [] for key in measures}
+    for _ in range(warmup + turns):
+        for key, measure in measures.items():
+            results[key].append(measure())
+    return {key: each[warmup:] for key, each in results.items()}
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Figures over those of their neighbours in time; the `median` counts."""
+
+    values: list[float]
+    median: float
+
+    @classmethod
+    def of(cls, own: Sequence[float], others: Sequence[float]) -> Ratios:
+        """Turn by turn."""
+        values = [each / other for each, other in zip(own, others, strict=True)]
+        return cls(values, statistics.median(values))
+
+    def __format__(self, spec: str) -> str:
+        spread = f"({min(self.values):.3f} to {max(self.values):.3f})"
+        return format(f"{self.median:6.3f} {spread}", spec)
+
+
+def peak_bytes_above_start(action: Callable[[], object], device: torch.device) -> int:
+    """Bytes in use at the worst moment of `action` beyond those in use before it.
+
+    On a GPU these are torch's allocations; on a CPU the resident memory of this process, which
+    should be a fresh one: memory that was freed earlier is taken up unseen. Whatever `action`
+    reads must be touched, and its libraries warmed up, beforehand. Raises InputError where there
+    is neither a GPU nor Linux's /proc.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        action()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    if not (_PROCESS / "clear_refs").exists():
+        raise InputError("peak memory of a CPU process: /proc/self is missing: measure on Linux")
+    (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
+    before = _status_bytes("VmRSS")
+    action()
+    return _status_bytes("VmHWM") - before
+
+
+def _status_bytes(field: str) -> int:
+    """A field of /proc/self/status, which counts in KiB."""
+    lines = (_PROCESS / "status").read_text().splitlines()
+    return int(dict(line.split(":", 1) for line in lines)[field].split()[0]) * 1024
+
+
+def in_fresh_processes(
+    function: Callable[..., ResultT],
+    arguments: Sequence[tuple[Any, ...]],
+    *,
+    threads: int = 1,
+    as_ranks: bool = False,
+    device: Device = "cpu",
+) -> list[ResultT]:
+    """The results of `function`, called side by side in a new process for each of `arguments`.
+
+    Each has `threads` threads. `as_ranks` they find each other in `joined`, in this order. The
+    function is a module's own, as it is pickled; its error is raised here. Raises InputError if a
+    process dies, which mostly is the system's answer to a lack of memory.
+    """
+    count = len(arguments)
+    variables = {
+        "ACCELERATE_USE_CPU": str(device == "cpu").lower(),
+        "OMP_NUM_THREADS": str(threads),
+    }
+    if as_ranks and count > 1:
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        variables |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(count))
+    # A server imports torch and the like once, and the processes start in milliseconds.
+    processes = start_server(preload=[__name__, function.__module__])
+    initial = (threads, variables, processes.Barrier(count))
+    with ProcessPoolExecutor(
+        count, processes, initializer=_start_process, initargs=initial
+    ) as pool:
+        futures = [pool.submit(_call, rank, function, each) for rank, each in enumerate(arguments)]
+        wait(futures)
+    errors = [error for error in (future.exception() for future in futures) if error is not None]
+    if any(isinstance(error, BrokenProcessPool) for error in errors):
+        raise InputError(
+            "a process of the benchmark was killed, probably for want of memory: "
+            "choose smaller sizes"
+        ) from errors[0]
+    if errors:
+        raise min(errors, key=_follows_from_another)
+    return [future.result() for future in futures]
+
+
+def wait_for_neighbours() -> None:
+    """Return when all processes that were started side by side have come here."""
+    _together.wait(_START_TIMEOUT_SECONDS)
+
+
+@contextmanager
+def joined() -> Iterator[Engine]:
+    """The engine of this process, one of the ranks that it was started as."""
+    engine = Engine(TrainingConfig(precision="float32"))
+    try:
+        yield engine
+    finally:
+        # A rank that fails must not leave the others waiting.
+        engine.close()
+
+
+_together: Barrier
+
+
+def _start_process(threads: int, variables: dict[str, str], together: Barrier) -> None:
+    global _together
+    _together = together
+    # The server ignores them, but there is nothing to keep here: Ctrl-C ends all at once.
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    os.environ |= variables
+    torch.set_num_threads(threads)
+
+
+def _call(rank: int, function: Callable[..., ResultT], arguments: tuple[Any, ...]) -> ResultT:
+    if "WORLD_SIZE" in os.environ:
+        os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+    try:
+        return function(*arguments)
+    except BaseException:
+        _together.abort()
+        raise
+
+
+def _follows_from_another(error: BaseException) -> bool:
+    return isinstance(error, BrokenBarrierError) or is_communication_error(error)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Table:
+    """Columns by title with the format of their cells; `rows` keeps these by title."""
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._columns = columns
+        widths = (each.partition(".")[0] for each in columns.values())
+        print("  " + " ".join(map(format, columns, widths)))
+
+    def row(self, *cells: Any) -> None:
+        """Add one, which is printed as soon as it is known."""
+        self.rows.append(dict(zip(self._columns, cells, strict=True)))
+        print("  " + " ".join(map(format, cells, self._columns.values())), flush=True)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure beside what is asked of it: at most `limit`, or `at_least` that."""
+
+    name: str
+    value: float
+    limit: float
+    at_least: bool = False
+
+    def __str__(self) -> str:
+        reached = self.value >= self.limit if self.at_least else self.value <= self.limit
+        bound = f"at {'least' if self.at_least else 'most'} {self.limit:.3g}"
+        return f"{self.name}: {self.value:.3g}, {bound}: {'reached' if reached else 'MISSED'}"
+
+
+def print_figures(figures: Mapping[str, float]) -> None:
+    """Print each on a line."""
+    for name, value in figures.items():
+        print(f"  {name:36s} {value:10.4f}")
+
+
+def conclude(targets: Sequence[Target], figures: Mapping[str, Any]) -> None:
+    """Print what was reached, and then everything as one line of JSON."""
+    for target in targets:
+        print(f"  {target}")
+    print(json.dumps({**figures, "targets": targets}, default=vars))

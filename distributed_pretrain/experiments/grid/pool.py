@@ -1,0 +1,196 @@
+"""Many runs on this machine: several at a time, told to end by signals, gone on with when repeated.
+
+The one place that starts runs and looks after them until they end: comparisons of methods and the
+launcher's sweeps without a cluster both come here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from data_shards.command_line import DONE, GOES_ON
+from data_shards.errors import InputError
+from data_shards.processes import InterruptionFlag
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.progress import read_progress
+
+CHECKOUT = Path(__file__).parents[3]
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_LINES = 20.0
+# What training is of a run's time; the rest is its evaluation.
+TRAINING_SHARE = 0.85
+
+
+class Run(Protocol):
+    """One of many; how far it is stands in its run folder, where it trains."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in lines about it."""
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+
+    def start(self) -> None:
+        """Start it, once."""
+
+    def status(self) -> int | None:
+        """The exit status it left with; None while it goes on."""
+
+    def end(self) -> None:
+        """Tell it to save and end."""
+
+    def last_word(self) -> str:
+        """What it said last, for one that failed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the runs ended: `failed` tells of each that did what it said last."""
+
+    failed: tuple[str, ...] = ()
+    interrupted: bool = False
+
+
+def run_all(runs: Sequence[Run], *, at_once: int) -> Outcome:
+    """Start all, `at_once` at a time, until they have ended; lines on stderr tell how far it is.
+
+    One that fails does not hold up the others. At SIGINT, SIGTERM or SIGUSR2, or when a run was
+    told to end by others, those that go on are told to, and no more are started.
+    """
+    waiting, running = deque(runs), list[Run]()
+    failed: list[str] = []
+    saved = False
+    progress = _Progress(total=len(runs))
+    with InterruptionFlag() as told:
+        while (waiting or running) and not told.raised:
+            while waiting and len(running) < at_once and not told.raised:
+                running.append(waiting.popleft())
+                running[-1].start()
+                progress.started(running[-1])
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            for run in list(running):
+                status = run.status()
+                if status is None:
+                    continue
+                running.remove(run)
+                if status == GOES_ON:
+                    told.raised = saved = True
+                elif status != DONE:
+                    failed.append(f"{run.name}: {run.last_word()}")
+                progress.ended(run, status)
+            progress.look(running)
+        _end(running)
+        return Outcome(tuple(failed), interrupted=saved or bool(waiting or running))
+
+
+def _end(running: Sequence[Run]) -> None:
+    if not running:
+        return
+    _say(f"interrupted: {len(running)} runs save and end")
+    for run in running:
+        run.end()
+    while any(run.status() is None for run in running):
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+class ModuleRun:
+    """`python -m WORDS` in a process of its own; what it says goes to `run.log` in its folder."""
+
+    def __init__(self, name: str, folder: Path, words: Sequence[str], *, threads: int) -> None:
+        self.name, self.folder = name, folder
+        self._words, self._threads = words, threads
+
+    @property
+    def log(self) -> Path:
+        """What it said, over all its starts."""
+        return self.folder / "run.log"
+
+    def start(self) -> None:
+        """Start the process; the folder is made."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *self._words],
+                env=_environment() | {"OMP_NUM_THREADS": str(self._threads)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def status(self) -> int | None:
+        """The exit status; None while it goes on."""
+        return self._process.poll()
+
+    def end(self) -> None:
+        """SIGTERM."""
+        self._process.terminate()
+
+    def last_word(self) -> str:
+        """The last line of the log."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line.strip()), "no word")
+
+
+def build_shards(profile: Path, output: Path) -> None:
+    """Run the builder, which skips what is done. Raises InputError if it fails."""
+    command = [sys.executable, "-m", "data_shards", "build", str(profile), f"output={output}"]
+    if subprocess.run(command, env=_environment(), check=False).returncode:
+        raise InputError("building the shards failed, see above: mend it and run this again")
+
+
+def _environment() -> dict[str, str]:
+    """Of this process, which may have been started from elsewhere than the checkout."""
+    return os.environ | {"PYTHONPATH": str(CHECKOUT)}
+
+
+class _Progress:
+    """Lines about runs that start and end, and from time to time about those under way."""
+
+    def __init__(self, *, total: int) -> None:
+        self._total = total
+        self._ended = 0
+        self._first = self._last_line = time.monotonic()
+        self._starts: dict[str, float] = {}
+
+    def started(self, run: Run) -> None:
+        self._starts[run.name] = time.monotonic()
+        _say(f"{run.name}: {len(self._starts)} of {self._total} started")
+
+    def ended(self, run: Run, status: int) -> None:
+        self._ended += 1
+        seconds = time.monotonic() - self._starts[run.name]
+        what = f"done in {seconds:.0f} s" if status == DONE else f"ended with status {status}"
+        _say(f"{run.name}: {what}; {self._ended} of {self._total} runs")
+
+    def look(self, running: Sequence[Run]) -> None:
+        now = time.monotonic()
+        if not running or now - self._last_line < SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        done, steps = float(self._ended), []
+        for run in running:
+            found = read_progress(RunFolder(run.folder))
+            step = found.step if found is not None else 0
+            steps.append(f"{run.name} step {step}")
+            if found is not None and found.total_steps:
+                done += TRAINING_SHARE * min(1.0, step / found.total_steps)
+        # The first steps of the first runs tell nothing yet.
+        if done >= 0.25:
+            left = (now - self._first) / done * (self._total - done)
+            steps.append(f"{timedelta(seconds=round(left))} left")
+        _say(f"{self._ended} of {self._total} runs; {', '.join(steps)}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,114 @@
+"""Tables of many runs: means with intervals in a metric's unit, for a terminal, a page, a file.
+
+Nothing here needs torch: the launcher shows sweeps by it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from data_shards.errors import InputError
+from data_shards.files.atomic import write_bytes_atomically, write_text_atomically
+from distributed_pretrain.experiments.statistics import Estimate, estimate
+from distributed_pretrain.measures.metric import Metric
+
+Row: TypeAlias = Mapping[str, str | float | None]
+NOTHING = "-"
+# More would not fit a line.
+MOST_FIGURES = 6
+
+
+def show_estimate(found: Estimate, metric: Metric | None = None) -> str:
+    """Mean ± half the interval, in the metric's unit (per cent without its sign).
+
+    Without a metric, as in files: the mean with four digits, the interval with two.
+    """
+    if metric is None:
+        numbers = [f"{found.mean:.4g}", f"{found.half_width or 0:.2g}"]
+    else:
+        both = (found.mean, found.half_width or 0.0)
+        numbers = [f"{metric.scale * each:.{metric.digits}f}" for each in both]
+    return numbers[0] if found.half_width is None else " ± ".join(numbers)
+
+
+def show_difference(found: Estimate, metric: Metric) -> str:
+    """The same with its sign, in percentage points for fractions."""
+    sign = "+" if found.mean >= 0 else ""
+    return f"{sign}{show_estimate(found, metric)}{' points' if metric.unit == 'fraction' else ''}"
+
+
+def show_values(values: Sequence[float], metric: Metric | None = None) -> str:
+    """The estimate of some runs' values; a dash where there are none."""
+    return show_estimate(estimate(values), metric) if values else NOTHING
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Lines for a terminal, the columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """The first row as the head."""
+    head, *others = rows
+    lines = [head, ["---"] * len(head), *others]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def runs_table(rows: Sequence[Row], *, values: Sequence[str]) -> str:
+    """Lines for reading: runs that differ in their seed alone are one line, mean ± interval.
+
+    `values` are the keys that tell the rows apart; of the others but `task` and `state`, the first
+    `MOST_FIGURES` that any row has are shown.
+    """
+    by = [key for key in values if key != "seed"]
+    figures = [
+        key
+        for key in (rows[0] if rows else {})
+        if key not in ("task", "state", *values) and any(row[key] is not None for row in rows)
+    ][:MOST_FIGURES]
+    groups: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(str(row[key]) for key in by)].append(row)
+    table = [[*by, "finished", *figures]]
+    for key, members in groups.items():
+        finished = sum(row["state"] == "finished" for row in members)
+        shown = [
+            show_values([each for row in members if isinstance(each := row[name], int | float)])
+            for name in figures
+        ]
+        table.append([*key, f"{finished} of {len(members)}", *shown])
+    return text_table(table)
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write a `.csv` or a `.parquet`. Raises InputError for another ending, or without pyarrow."""
+    if path.suffix == ".csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text_atomically(path, text.getvalue())
+    elif path.suffix == ".parquet":
+        write_bytes_atomically(path, _parquet(rows))
+    else:
+        raise InputError(f"{path}: results are written to a .csv or a .parquet")
+
+
+def _parquet(rows: Sequence[Row]) -> bytes:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError("Parquet needs pyarrow: `pip install pyarrow`, or write a .csv") from error
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), sink)
+    return sink.getvalue()

@@ -1,0 +1,111 @@
+"""What methods share that contrast whole images with whole reports (ConVIRT, CLIP*)."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from distributed_pretrain.batch import Batch, ReportTokens
+from distributed_pretrain.losses.contrastive import global_contrastive_loss
+from distributed_pretrain.methods.global_contrast.settings import GlobalContrastConfig
+from distributed_pretrain.methods.image_text import (
+    ImageEmbeddings,
+    ImageTextMethod,
+    ImageTextOutputs,
+    ReportEmbeddings,
+    whole_embeddings,
+)
+from distributed_pretrain.methods.objective import Contrasted
+from distributed_pretrain.models.heads import GlobalImageHead, Projection
+from distributed_pretrain.models.image_encoder import ImageEncoder
+from distributed_pretrain.models.norms.kinds import Norm
+from distributed_pretrain.models.pooling import max_of_tokens
+from distributed_pretrain.models.report_encoder import ReportEncoder
+
+
+class GlobalContrast(ImageTextMethod):
+    """The image's regions pooled, the report's highest tokens, each projected, and one loss.
+
+    Regions are averaged, or pooled by attention of `pooling_heads`; `norm` is that of the
+    projections, None for none.
+    """
+
+    def __init__(
+        self,
+        config: GlobalContrastConfig,
+        image_encoder: ImageEncoder,
+        report_encoder: ReportEncoder,
+        *,
+        norm: Norm | None,
+        pooling_heads: int | None = None,
+    ) -> None:
+        super().__init__(image_encoder, report_encoder)
+        self.config = config
+        self.term_weights = {"global": 1.0}
+        self.image_head = GlobalImageHead(
+            image_encoder.channels,
+            hidden_dim=config.projection_hidden_dim,
+            output_dim=config.embedding_dim,
+            norm=norm,
+            pooling_heads=pooling_heads,
+        )
+        self.report_projection = Projection(
+            report_encoder.dim,
+            hidden_dim=config.projection_hidden_dim,
+            output_dim=config.embedding_dim,
+            norm=norm,
+        )
+
+    def forward(self, batch: Batch) -> ImageTextOutputs:
+        """The embeddings; regions have no dimensions, since no loss reads them."""
+        last_map = self.image_encoder(batch.images, batch.sample_mask)
+        image, weights = self.image_head(last_map, batch.sample_mask)
+        return ImageTextOutputs(
+            images=ImageEmbeddings(
+                image=image,
+                regions=last_map.permute(0, 2, 3, 1)[..., :0],
+                region_weights=weights,
+            ),
+            reports=self.embed_reports(batch.report, batch.sample_mask),
+            sample_mask=batch.sample_mask,
+        )
+
+    def contrasted(self, outputs: ImageTextOutputs) -> Contrasted:
+        """The embeddings of images and reports."""
+        return whole_embeddings(outputs)
+
+    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
+        """`global`: LoVT's eqs 3-5 and ConVIRT's 2-4, with λ = `image_to_report_weight`."""
+        global_term = global_contrastive_loss(
+            contrasted.rows["image"],
+            contrasted.rows["report"],
+            temperature=self.config.temperature,
+            image_to_report_weight=self.config.image_to_report_weight,
+            chunk_size=self.config.chunk_size,
+            sample_mask=contrasted.rows["sample_mask"],
+        )
+        return {"global": global_term}
+
+    def embed_images(self, batch: Batch) -> ImageEmbeddings:
+        """Projected images, and each region as if it were the image."""
+        last_map = self.image_encoder(batch.images, batch.sample_mask)
+        image, weights = self.image_head(last_map, batch.sample_mask)
+        return ImageEmbeddings(
+            image=image,
+            regions=self.image_head.embed_regions(last_map),
+            region_weights=weights,
+        )
+
+    def embed_reports(
+        self, report: ReportTokens, sample_mask: Bool[Tensor, " batch"] | None = None
+    ) -> ReportEmbeddings:
+        """Projected reports; the report is its only local part."""
+        sentences, sentence_mask = self.encode_sentences(report, sample_mask)
+        # The maximum of the sentences' maxima is that of all tokens.
+        pooled = max_of_tokens(sentences, sentence_mask)
+        embedded = self.report_projection(pooled, sample_mask)
+        return ReportEmbeddings(
+            report=embedded,
+            local=embedded[:, None],
+            local_mask=sentence_mask.any(dim=1, keepdim=True),
+        )

@@ -1,0 +1,61 @@
+"""What image encoders ask of a trunk."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distributed_pretrain.models.trunks.weights import load_torchvision_weights
+
+
+class ImageTokens(NamedTuple):
+    """Images as one vector and a map of regions: what GLoRIA, LIMITR and MGCA compare with words.
+
+    The vector is the mean of `image_map`, a trunk's last map, or its class token as the only cell.
+    `class_attention` is what the class token pays each region (row-major) in the last layer, the
+    mean over heads, without gradient; it sums to less than 1, as the class token also attends to
+    itself. None where there is no class token.
+    """
+
+    image_map: Float[Tensor, "batch channels image_rows image_columns"]
+    region_map: Float[Tensor, "batch region_channels rows columns"]
+    class_attention: Float[Tensor, "batch regions"] | None = None
+
+    @property
+    def image(self) -> Float[Tensor, "batch channels"]:
+        """The mean of its map."""
+        return self.image_map.mean(dim=(2, 3))
+
+    @property
+    def regions(self) -> Float[Tensor, "batch rows columns region_channels"]:
+        """The map with its channels last."""
+        return self.region_map.permute(0, 2, 3, 1)
+
+
+class Trunk(nn.Module, ABC):
+    """A network from images to a map of `channels`; each kind is one file beside this.
+
+    `region_channels` are those of the regions of `tokens`, None for a trunk that has none.
+    `patch_size` is the side in pixels by which the images' must be divisible, None for any.
+    """
+
+    channels: int
+    region_channels: int | None = None
+    patch_size: int | None = None
+
+    @abstractmethod
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        """The last feature map. Raises InputError for images that are not whole patches."""
+
+    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
+        """The images and their regions; errors as in `forward`."""
+        raise NotImplementedError("region_channels is None")
+
+    def load_weights(self, name: str, weights: str) -> None:
+        """Load published weights of the model `name`, or a file; InputError for bad ones."""
+        load_torchvision_weights(self, name, weights)

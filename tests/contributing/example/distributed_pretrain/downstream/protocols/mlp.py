@@ -1,0 +1,25 @@
+"""Classification by a small perceptron on frozen features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveInt
+
+from distributed_pretrain.downstream.protocols.base import ProtocolConfig
+
+if TYPE_CHECKING:
+    from distributed_pretrain.methods.objective import Method, Objective
+
+
+class MlpConfig(ProtocolConfig):
+    """One hidden layer; `data.labels` names what is told."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden_dim: PositiveInt = 256
+
+    def build(self, encoder: Method, *, classes: int) -> Objective:
+        """The head."""
+        from distributed_pretrain.downstream.heads.mlp import MlpHead
+
+        return MlpHead(encoder, classes, hidden_dim=self.hidden_dim)

@@ -1,0 +1,160 @@
+"""Every benchmark starts, measures at tiny sizes and concludes. Never a time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from distributed_pretrain.__main__ import main
+from distributed_pretrain.alignment.pairwise import products
+from distributed_pretrain.benchmark import pairs
+from distributed_pretrain.benchmark.pair_forms import FORMS
+from distributed_pretrain.commands import BENCHMARKS
+
+Start = Callable[..., dict[str, Any]]
+
+SIZES = (
+    *("batch=2", "image_size_px=32", "backbone=resnet18", "width=0.125", "hidden_size=32"),
+    *("layers=1", "embedding_dim=16", "projection_hidden_dim=32"),
+)
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc")
+# One worker: processes are started from it.
+pytestmark = pytest.mark.xdist_group("benchmark")
+
+
+@pytest.fixture
+def start(capsys: pytest.CaptureFixture[str]) -> Iterator[Start]:
+    """`benchmark VERB key=value ...`: its line of JSON, and what stands above it as `printed`."""
+
+    def start(*arguments: str) -> dict[str, Any]:
+        assert main(["benchmark", *arguments]) == 0
+        *printed, last = capsys.readouterr().out.splitlines()
+        report: dict[str, Any] = json.loads(last)
+        for target in report["targets"]:
+            assert any(f"{target['name']}: " in line for line in printed)
+        return report | {"printed": "\n".join(printed)}
+
+    threads = torch.get_num_threads()
+    yield start
+    torch.set_num_threads(threads)
+
+
+def target_names(report: dict[str, Any]) -> list[str]:
+    return [target["name"] for target in report["targets"]]
+
+
+def test_shards(start: Start) -> None:
+    report = start("shards", "images=6", "distinct_images=2", "width_px=64", "workers=1")
+    bare, build = report["seconds"].values()
+    assert 0 < bare < build
+    assert report["ratio"] == bare / build
+    assert target_names(report) == ["build / bare loop (ceiling 1)"]
+
+
+def test_loader(start: Start) -> None:
+    images = ("images=64", "torchvision_images=64", "distinct_images=64", "batch=32")
+    report = start(
+        "loader", *images, "longest_side_px=64", "image_size_px=32", "cores=1", "rounds=1"
+    )
+    rates = report["images_per_second"]
+    assert all(rate > 0 for rate in rates.values())
+    assert report["ratio"] == rates["pipeline"] / rates["torchvision pipeline"]
+    assert target_names(report) == ["pipeline / torchvision's (aim 12)"]
+
+
+def test_step(start: Start) -> None:
+    report = start("step", *SIZES, "frozen_layers=1", "steps=2", "warmup_steps=1")
+    both = report["trainer_step_seconds"], report["bare_step_seconds"]
+    assert all(seconds > 0 for seconds in both)
+    assert report["trainer_to_bare_ratio"] == both[0] / both[1]
+    assert 0 <= report["data_wait_share"] < 1
+    assert 0 < report["augmentation_share"] < 1
+    assert target_names(report) == ["trainer / bare loop", "data wait of a step"]
+
+
+@on_linux
+def test_loss_has_a_row_for_every_form_in_one_process_and_on_ranks(start: Start) -> None:
+    sizes = ("batch_sizes=[32]", "big_batch=64", "dim=8", "chunk_size=8")
+    report = start("loss", *sizes, "repeats=1", "threads=2")
+    alone, gathered = ["plain", "chunked", "open_clip"], ["open_clip, local loss"]
+    expected = [*product([1], alone), *product([2], alone + gathered)]
+    assert [(row["ranks"], row["form"]) for row in report["rows"]] == expected
+    assert all(row["seconds"] > 0 for row in report["rows"])
+    assert target_names(report) == ["GiB of chunked at batch 64"]
+    assert "GiB of chunked at batch 64: " in report["printed"]
+
+
+@on_linux
+@pytest.mark.parametrize("method", ["limitr", "gloria"])
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_pairs_has_a_row_and_verdicts_for_every_form_that_this_cpu_can_run(
+    start: Start, monkeypatch: pytest.MonkeyPatch, method: str, has_bfloat16: bool
+) -> None:
+    for module in (pairs, products):
+        monkeypatch.setattr(module, "cpu_multiplies_bfloat16", lambda: has_bfloat16)
+    # A product of that size takes seconds without the instructions.
+    monkeypatch.setattr(pairs, "RATE_MATRIX", 64)
+    sizes = ("batch_size=3", "big_batch=4", "regions=9", "words=5", "shortest_report=2", "dim=8")
+    report = start("pairs", f"method={method}", *sizes, "repeats=1", "threads=1")
+    forms = [form for form in FORMS[method] if has_bfloat16 or form.precision == "float32"]
+    assert [row["form"] for row in report["rows"]] == [form.title for form in forms]
+    assert all(row["seconds"] > 0 for row in report["rows"])
+    names = target_names(report)
+    asked = [form for form in forms if form.target_time_ratio is not None]
+    for what in ("time to loop", "memory to loop", "GiB at batch 4"):
+        assert sum(name.endswith(what) for name in names) == len(asked)
+    in_bfloat16 = [form for form in FORMS[method] if form.precision == "bfloat16"]
+    errors = [each["value"] for each in report["targets"] if "gradient off" in each["name"]]
+    # Rounded, and so neither equal nor far off.
+    assert len(errors) == len(in_bfloat16)
+    assert all(0 < error < 0.1 for error in errors)
+    assert ("only the roundings are measured" in report["printed"]) != has_bfloat16
+
+
+def test_checkpoint(start: Start) -> None:
+    report = start("checkpoint", *SIZES, "rounds=1", "usual_steps=1", "warmup_steps=0")
+    for name in ("usual_step_seconds", "snapshot_seconds", "background_ratio", "at_once_ratio"):
+        assert report[name] > 0
+        assert name in report["printed"]
+    assert target_names(report) == ["steps with a save under way / usual"]
+
+
+def test_scaling_predicts_and_measures_every_number_of_ranks(start: Start) -> None:
+    report = start("scaling", *SIZES, "ranks=[1,2]", "steps=1", "warmup_steps=1", "rounds=1")
+    assert [row["ranks"] for row in report["rows"]] == [1, 2]
+    assert all(row["predicted s"] > 0 and row["measured s"] > 0 for row in report["rows"])
+    assert report["links"].keys() == {"all_reduce", "all_gather", "reduce_scatter"}
+
+
+def test_an_unknown_setting_is_refused_by_every_one_and_the_nearest_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mistyped = {
+        "shards": "image",
+        "loader": "image",
+        "step": "step",
+        "loss": "chunks",
+        "pairs": "region",
+        "checkpoint": "round",
+        "scaling": "rank",
+    }
+    nearest = {"loss": "chunk_size"}
+    assert mistyped.keys() == set(BENCHMARKS)
+    for verb, name in mistyped.items():
+        required = ["method=limitr"] if verb == "pairs" else []
+        assert main(["benchmark", verb, *required, f"{name}=3"]) == 2
+        said = capsys.readouterr().err
+        assert f"benchmark {verb}: unknown key" in said
+        assert f"did you mean {nearest.get(verb, name + 's')!r}" in said
+
+
+def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["benchmark", "pairs", "--method", "gloria"])
+    assert "unrecognized arguments" in capsys.readouterr().err
