@@ -29,6 +29,14 @@ def allow_cpu_ranks() -> None:
 
     PartialState._prepare_backend = prepare_backend
     PartialState.set_device = set_device
+    _compile_nothing()
+
+
+def _compile_nothing() -> None:
+    """Ranks of one CPU could share memory by a kernel that is compiled first; no GPU uses it."""
+    from deepspeed.ops import __compatible_ops__ as may_compile
+
+    may_compile["deepspeed_shm_comm"] = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

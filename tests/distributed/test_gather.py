@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, distributed, nn
-from torch.multiprocessing.spawn import spawn
 
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.local import local_image_loss, local_report_loss
 from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.ranks import gather_rows, sum_over_ranks, world_size
+from tests.distributed.ranks import start_ranks
 
-# One worker: the ranks are started once for the whole file.
-pytestmark = pytest.mark.xdist_group("gather")
+# One worker: its fork server imports the product once.
+pytestmark = pytest.mark.xdist_group("ranks")
 
 RANKS = 2
 BATCH = 8
@@ -94,11 +94,9 @@ def loss_gradients_and_statistics(
     return {name: sum_over_ranks(each.double()) / world_size() for name, each in results.items()}
 
 
-def run_rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS
-    )
+def run_rank(folder: Path) -> None:
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
     rows = slice(rank * BATCH // RANKS, (rank + 1) * BATCH // RANKS)
     results: dict[str, dict[str, Tensor]] = {
         f"{real}, {chunk_size}": loss_gradients_and_statistics(rows, real, chunk_size=chunk_size)
@@ -121,7 +119,7 @@ def run_rank(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    spawn(run_rank, (folder,), nprocs=RANKS)
+    start_ranks(run_rank, folder, world_size=RANKS, folder=folder).complete()
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(RANKS)]
 
 

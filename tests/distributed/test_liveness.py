@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
@@ -55,12 +54,12 @@ def end_of(scenario: Scenario, folder: Path, *, agent_store: bool = False) -> En
     victim = ranks.processes[scenario.victim]
     for process in ranks.processes:
         if process is not victim or scenario.fate not in ("stopped", "hangs"):
-            process.join(max(0.0, deadline - time.monotonic()))
+            process.wait(max(0.0, deadline - time.monotonic()))
     seconds = time.monotonic() - started
     if scenario.fate == "stopped" and agent_store:
-        os.kill(victim.pid or 0, signal.SIGCONT)
-        victim.join(MARGIN_SECONDS)
-    statuses = [process.exitcode for process in ranks.processes]
+        victim.send_signal(signal.SIGCONT)
+        victim.wait(MARGIN_SECONDS)
+    statuses = [process.poll() for process in ranks.processes]
     ranks.kill()
     del agent
     said = [own_lines(ranks.said(rank)) for rank in range(scenario.ranks)]

@@ -8,16 +8,16 @@ from typing import TypeAlias, get_args
 import pytest
 import torch
 from torch import Tensor, distributed, nn
-from torch.multiprocessing.spawn import spawn
 
 from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.sync_batch_norm import SyncBatchNorm2d
 from distributed_pretrain.ranks import sum_over_ranks
+from tests.distributed.ranks import start_ranks
 
-# One worker: the ranks are started once for the whole file.
-pytestmark = pytest.mark.xdist_group("sync_norm")
+# One worker: its fork server imports the product once.
+pytestmark = pytest.mark.xdist_group("ranks")
 
 Results: TypeAlias = dict[str, Tensor]
 
@@ -76,11 +76,9 @@ def outputs_gradients_and_statistics(
     return by_row, shared
 
 
-def run_rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS
-    )
+def run_rank(folder: Path) -> None:
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
     results = {
         (part, norm, split): outputs_gradients_and_statistics(part, norm, split, rank)
         for part in PARTS
@@ -109,7 +107,7 @@ RankResults: TypeAlias = tuple[dict[tuple[str, str, str], tuple[Results, Results
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[RankResults]:
     folder = tmp_path_factory.mktemp("ranks")
-    spawn(run_rank, (folder,), nprocs=RANKS)
+    start_ranks(run_rank, folder, world_size=RANKS, folder=folder).complete()
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(RANKS)]
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from distributed_pretrain.__main__ import main
 from tests.golden.record import METHODS, RECORDED, metrics_of, record_run
+
+if TYPE_CHECKING:
+    from tests.tiny.run import Command
 
 # A step's rounding grows from step to step.
 RELATIVE, ABSOLUTE = 2e-3, 2e-3
@@ -79,8 +83,8 @@ def test_a_run_folder_of_the_earlier_release_is_gone_on_from(old_run: Path) -> N
         assert_close(line, {k: v for k, v in json.loads(wanted).items() if k in names})
 
 
-def test_a_checkpoint_of_the_earlier_release_is_evaluated(old_run: Path) -> None:
-    shards = RECORDED / "shards"
-    assert main(["evaluate", str(old_run), f"shards={shards}", "labelled_studies=16"]) == 0
+def test_a_checkpoint_of_the_earlier_release_is_evaluated(old_run: Path, command: Command) -> None:
+    arguments = ("evaluate", old_run, f"shards={RECORDED / 'shards'}", "labelled_studies=16")
+    command.complete(command(*arguments, launcher=(sys.executable,)))
     figures = json.loads((old_run / "evaluation_test_best.json").read_text())
     assert figures["samples"] == 16

@@ -26,8 +26,8 @@ PROFILES_FOLDER = CONFIGS / "pretrain"
 PROFILES = {path.stem: path for path in sorted(PROFILES_FOLDER.glob("*.yaml"))}
 SIZES = Sizes(VOCABULARY_SIZE)
 
-# The smallest that torchvision has.
-_TRANSFORMER = {"backbone": "vit_b_32", "weights": None}
+# The smallest that torchvision has would be two hundred times as large.
+_TRANSFORMER = {"backbone": "timm/test_vit", "weights": None}
 
 Settings = TypeVar("Settings", bound=MethodConfig)
 
@@ -49,9 +49,9 @@ def tiny_lovt(**changes: Any) -> Lovt:
 
 
 def tiny_profile(name: str, *, norm: Norm = "sync", across_ranks: bool = False) -> PretrainConfig:
-    """The profile with small encoders; everything else is as in the file.
+    """The profile with small encoders and heads; everything else is as in the file.
 
-    `norm` is that of the encoder and of the heads. With `across_ranks` terms that a method may also
+    `norm` is that of both. With `across_ranks` terms that a method may also
     compare within a rank are compared over all of them.
     """
     config = load_profile(PretrainConfig, PROFILES[name])
@@ -62,7 +62,7 @@ def tiny_profile(name: str, *, norm: Norm = "sync", across_ranks: bool = False) 
     if method["report_encoder"] is not None:
         # Six layers: LIMITR sums four of them, MGCA keeps six.
         method["report_encoder"] = REPORT_ENCODER | {"layers": 6, "dropout": 0.0}
-    changes: dict[str, Any] = {"projection_norm": norm}
+    changes: dict[str, Any] = HEADS | {"projection_norm": norm}
     if across_ranks:
         changes |= {"external_negatives": "global"}
     method |= {key: value for key, value in changes.items() if key in method}

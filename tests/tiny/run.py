@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import yaml
 
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.methods.lovt.settings import LovtConfig
+from tests.forks import Started, fork
 from tests.paths import ROOT
 from tests.tiny.sizes import HEADS, IMAGE_ENCODER, IMAGE_SIZE_PX, REPORT_ENCODER
 
@@ -36,31 +39,49 @@ TINY_RUN: dict[str, Any] = {
 
 
 class Command:
-    """Starts the project's commands as a user does, one thread each."""
+    """Starts the project's commands, one thread each, in forks that have imported the product."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = count()
 
     def __call__(
-        self, *arguments: str | Path, launcher: tuple[str, ...] = (sys.executable,)
-    ) -> subprocess.Popen[str]:
-        """The process of `LAUNCHER -m distributed_pretrain ARGUMENTS`."""
-        return subprocess.Popen(
-            [*launcher, "-m", "distributed_pretrain", *map(str, arguments)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self,
+        *arguments: str | Path,
+        package: str = "distributed_pretrain",
+        launcher: tuple[str, ...] | None = None,
+    ) -> Started:
+        """`python -m PACKAGE ARGUMENTS` under way; with a launcher as a user starts it."""
+        files = self._folder / str(next(self._numbers))
+        words = [str(each) for each in arguments]
+        if launcher is None:
+            return fork(_run_command, package, words, files=files)
+        output, errors = files.with_suffix(".out"), files.with_suffix(".err")
+        with output.open("w") as out, errors.open("w") as err:
+            process = subprocess.Popen(
+                [*launcher, "-m", package, *words],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                stdout=out,
+                stderr=err,
+            )
+        return Started(process, output, errors)
 
-    def complete(self, process: subprocess.Popen[str], status: int = 0) -> str:
+    def complete(self, process: Started, status: int = 0) -> str:
         """Wait for the end, check the exit status, and return what it said on stderr."""
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == status, errors
-        return errors
+        ended = process.wait()
+        process.kill()
+        assert ended == status, process.said
+        return process.said
+
+
+def _run_command(package: str, arguments: list[str]) -> None:
+    sys.exit(import_module(f"{package}.__main__").main(arguments))
 
 
 @pytest.fixture(scope="session")
-def command() -> Command:
-    return Command()
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    return Command(tmp_path_factory.mktemp("commands"))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ REPORT_ENCODER: dict[str, Any] = {
 # Fields that only some methods have.
 HEADS: dict[str, Any] = {
     "embedding_dim": 16,
+    "projection_dim": 16,
     "projection_hidden_dim": 32,
     "pooling_heads": 4,
     "prototypes": 5,

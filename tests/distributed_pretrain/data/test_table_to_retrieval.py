@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,6 @@ import pytest
 from PIL import Image
 
 from distributed_pretrain.run_folder.folder import RunFolder
-from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from tests.tiny.run import Command
@@ -51,20 +48,14 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def test_pairs_go_from_a_table_to_retrieval(command: Command, pairs: Path, tmp_path: Path) -> None:
-    build = subprocess.run(
-        [
-            *(sys.executable, "-m", "data_shards", "build", "configs/shards/csv_pairs.yaml"),
-            f"source.table={pairs / 'pairs.csv'}",
-            f"source.image_root={pairs / 'images'}",
-            "source.columns.report=clinical_notes",
-            *(f"output={tmp_path / 'shards'}", "test_fraction=0.2"),
-        ],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
+    command.complete(
+        command(
+            *("build", "configs/shards/csv_pairs.yaml", f"output={tmp_path / 'shards'}"),
+            *(f"source.table={pairs / 'pairs.csv'}", f"source.image_root={pairs / 'images'}"),
+            *("source.columns.report=clinical_notes", "test_fraction=0.2"),
+            package="data_shards",
+        )
     )
-    assert build.returncode == 0, build.stderr
     manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text())
     assert sum(manifest["samples_by_split"].values()) == PATIENTS * IMAGES_A_PATIENT
     run = tmp_path / "run"

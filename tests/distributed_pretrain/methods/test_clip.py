@@ -10,6 +10,7 @@ from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.tiny.batches import random_batch
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
+from tests.tiny.sizes import HEADS
 
 BATCH = random_batch(tiny_profile("phantom_clip"), 5)
 
@@ -38,7 +39,7 @@ def test_phrases_are_compared_with_regions_as_reports_with_images() -> None:
     image, _ = method.image_head(last_map)
     torch.testing.assert_close(method.image_head.embed_regions(last_map)[:, 0, 0], image)
     images = method.embed_images(BATCH)
-    assert images.regions.shape == (5, 4, 4, 128)
+    assert images.regions.shape == (5, 4, 4, HEADS["embedding_dim"])
     assert method.grounding_map(method.embed_reports(BATCH.report), images).shape == (5, 4, 4)
 
 

@@ -13,6 +13,7 @@ from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.tiny.batches import random_batch
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
+from tests.tiny.sizes import HEADS
 
 
 def tiny_convirt() -> GlobalContrast:
@@ -64,7 +65,7 @@ def test_training_projects_no_regions_and_grounding_each() -> None:
     method = tiny_convirt()
     assert method(BATCH).images.regions.shape == (5, 4, 4, 0)
     images = method.eval().embed_images(BATCH)
-    assert images.regions.shape == (5, 4, 4, 128)
+    assert images.regions.shape == (5, 4, 4, HEADS["embedding_dim"])
     heat = method.grounding_map(method.embed_reports(BATCH.report), images)
     assert heat.shape == (5, 4, 4)
 

@@ -14,9 +14,10 @@ from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.catalog import AnyMethodConfig
 from distributed_pretrain.methods.objective import Method
-from distributed_pretrain.pretrain.build import pretrain
+from distributed_pretrain.pretrain import build
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.training.flops import StepFlops
 from tests.tiny.batches import as_double, random_batch, with_padded_samples
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
@@ -47,10 +48,16 @@ def test_every_method_has_a_profile_for_the_phantom() -> None:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_trains_one_real_step_with_small_encoders(
-    name: str, shards: Path, tmp_path: Path
+    name: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything else is as in the file: method, optimizer, schedule, precision, augmentation."""
+    """Everything else is as in the file: method, optimizer, schedule, precision, augmentation.
+
+    Operations are counted and pictures are drawn once a method, with its phantom's profile.
+    """
     profile = tiny_profile(name)
+    is_first = name in PHANTOM_PROFILES
+    if not is_first:
+        monkeypatch.setattr(build, "flops_of", lambda *_: StepFlops.unknown())
     values = profile.model_dump()
     pieces = min(2, profile.training.accumulation_steps)
     values["run_folder"] = tmp_path / "run"
@@ -67,9 +74,10 @@ def test_a_profile_trains_one_real_step_with_small_encoders(
         "max_steps": 1,
         "validate_every_steps": 1,
         "distributed": {"name": "ddp"},
+        "pictures": is_first,
     }
     config = PretrainConfig.model_validate(values)
-    assert pretrain(config)
+    assert build.pretrain(config)
     lines = RunFolder(config.run_folder).read_metrics()
     if config.method.name != "untrained":
         assert [(line["step"], line["split"]) for line in lines] == [(1, "train"), (1, "validate")]

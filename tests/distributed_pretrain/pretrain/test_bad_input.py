@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ import yaml
 
 from data_shards.records.manifest import read_shard_index
 from distributed_pretrain.__main__ import main
-from tests.paths import ROOT
+from tests.forks import fork
 
 if TYPE_CHECKING:
     from tests.tiny.run import Command
@@ -181,25 +180,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(
     assert [(line["step"], len(line["keys"])) for line in lines] == [(2, 8), (3, 8), (4, 8)]
 
 
+def pretrain_on_a_full_disk(arguments: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+    sys.exit(main(arguments))
+
+
 @pytest.mark.xdist_group("pretrain")
 def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(
     tiny_profile: Path, tmp_path: Path
 ) -> None:
     """The limit on file sizes stands in for the disk: the kernel refuses the write alike."""
     run = tmp_path / "run"
-    process = subprocess.run(
-        [
-            *(sys.executable, "-m", "distributed_pretrain", "pretrain", tiny_profile),
-            f"run_folder={run}",
-        ],
-        cwd=ROOT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 2
-    last = process.stderr.splitlines()[-1]
+    arguments = ["pretrain", str(tiny_profile), f"run_folder={run}"]
+    process = fork(pretrain_on_a_full_disk, arguments, files=tmp_path / "said")
+    assert process.wait() == 2
+    last = process.said.splitlines()[-1]
     assert last.startswith("error: ")
     assert "step_00000004: not written (File too large): free some space" in last
     assert list((run / "checkpoints").iterdir()) == []

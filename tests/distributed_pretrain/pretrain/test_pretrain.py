@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.metrics_log import is_timing
 
 if TYPE_CHECKING:
+    from tests.forks import Started
     from tests.tiny.run import Command
 
 STEPS = 40
@@ -30,9 +30,10 @@ pytestmark = pytest.mark.xdist_group("pretrain")
 def finished_run(
     tiny_profile: Path, command: Command, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The run folder of an uninterrupted run."""
+    """The run folder of an uninterrupted run, begun as a user begins it."""
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    command.complete(command("pretrain", tiny_profile, f"run_folder={folder}"))
+    arguments = ("pretrain", tiny_profile, f"run_folder={folder}")
+    command.complete(command(*arguments, launcher=(sys.executable,)))
     return folder
 
 
@@ -50,7 +51,7 @@ def assert_same_outcome(folder: Path, expected: Path) -> None:
     assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
 
 
-def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(folder: Path, step: int, process: Started) -> None:
     """Return as soon as metrics.jsonl holds `step`."""
     metrics = folder / "metrics.jsonl"
     deadline = time.monotonic() + 120
@@ -103,7 +104,6 @@ def test_a_run_killed_twice_ends_as_if_nothing_had_happened(
         process = command(*arguments)
         wait_for_step(tmp_path / "run", step, process)
         process.kill()
-        process.wait()
     assert "going on from step" in command.complete(command(*arguments))
     assert_same_outcome(tmp_path / "run", finished_run)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))

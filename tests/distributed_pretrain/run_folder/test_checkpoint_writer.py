@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import itertools
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from distributed_pretrain.run_folder.checkpoint import (
     load_checkpoint,
 )
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointSnapshot, CheckpointWriter
+from tests.forks import fork
 from tests.paths import ROOT
 
 
@@ -204,19 +208,11 @@ def test_the_writing_thread_gives_way_and_no_other_does(
     assert priority() == own
 
 
-def child(script: str, folder: Path) -> subprocess.Popen[str]:
-    """A process that runs `script` with this module as `t` and the folder as its argument."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "import test_checkpoint_writer as t\n" + script, str(folder)],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 ENDS_WITHOUT_CLOSING = """
 import sys
 from pathlib import Path
+
+import test_checkpoint_writer as t
 
 writer = t.CheckpointWriter(Path(sys.argv[1]), keep=2)
 writer.save(t.checkpoint(1, numbers=5_000_000), is_best=False)
@@ -224,21 +220,31 @@ writer.save(t.checkpoint(1, numbers=5_000_000), is_best=False)
 
 
 def test_a_program_that_ends_without_closing_still_writes_its_last_save(tmp_path: Path) -> None:
-    assert child(ENDS_WITHOUT_CLOSING, tmp_path).wait(120) == 0
+    places = {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
+    command = [sys.executable, "-c", ENDS_WITHOUT_CLOSING, str(tmp_path)]
+    subprocess.run(command, env=os.environ | places, check=True, timeout=120)
     assert numbers_in(load_checkpoint(tmp_path / "last")) == {1}
 
 
-KILLED_AT_EACH_CALL = """
-import os, signal, sys
-from pathlib import Path
+def killed_at_each_call(folder: Path) -> None:
+    """Print how many calls to the file system the third save makes; each is one process's last."""
+    calls, status = 0, -1
+    while status:
+        calls += 1
+        process = os.fork()
+        if process == 0:
+            save_and_die(folder / f"{calls:03d}", calls)
+        status = os.waitpid(process, 0)[1]
+    print(calls, flush=True)
 
-def save_and_die(folder, calls_left):
-    writer = t.CheckpointWriter(folder, keep=1)
+
+def save_and_die(folder: Path, calls_left: int) -> NoReturn:
+    writer = CheckpointWriter(folder, keep=1)
     for step in (1, 2):
-        writer.save(t.checkpoint(step), is_best=step == 1)
+        writer.save(checkpoint(step), is_best=step == 1)
         writer.wait()
 
-    def die(event, arguments):
+    def die(event: str, arguments: object) -> None:
         nonlocal calls_left
         if event.split(".")[0] in {"open", "os", "shutil"} and str(folder) in str(arguments):
             calls_left -= 1
@@ -246,26 +252,17 @@ def save_and_die(folder, calls_left):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(die)
-    writer.save(t.checkpoint(3), is_best=True)
+    writer.save(checkpoint(3), is_best=True)
     writer.wait()
     os._exit(0)
-
-calls, status = 0, -1
-while status:
-    calls += 1
-    process = os.fork()
-    if process == 0:
-        save_and_die(Path(sys.argv[1]) / f"{calls:03d}", calls)
-    status = os.waitpid(process, 0)[1]
-print(calls)
-"""
 
 
 def test_a_kill_at_any_call_to_the_file_system_leaves_whole_checkpoints(tmp_path: Path) -> None:
     """One process for each call that the third save makes, killed -9 right before it."""
-    output, _ = child(KILLED_AT_EACH_CALL, tmp_path).communicate(timeout=240)
-    folders = sorted(tmp_path.iterdir())
-    assert len(folders) == int(output)
+    process = fork(killed_at_each_call, tmp_path / "runs", files=tmp_path / "calls")
+    assert process.wait() == 0, process.said
+    folders = sorted((tmp_path / "runs").iterdir())
+    assert len(folders) == int(process.printed)
     found = []
     for folder in folders:
         path, damaged = find_latest_intact(folder)
@@ -284,37 +281,38 @@ def test_a_kill_at_any_call_to_the_file_system_leaves_whole_checkpoints(tmp_path
     assert found.count(3) > 5, "kills after it"
 
 
-SAVES_WITHOUT_END = """
-import itertools, sys
-from pathlib import Path
-
-writer = t.CheckpointWriter(Path(sys.argv[1]), keep=2)
-for step in itertools.count(1):
-    writer.save(t.checkpoint(step, numbers=8_000_000), is_best=False)
-    writer.wait()
-    print(step, flush=True)
-"""
+def save_without_end(folder: Path) -> None:
+    writer = CheckpointWriter(folder, keep=2)
+    for step in itertools.count(1):
+        writer.save(checkpoint(step, numbers=8_000_000), is_best=False)
+        writer.wait()
+        print(step, flush=True)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
 def test_a_kill_in_the_middle_of_a_file_leaves_the_earlier_checkpoint(
     tmp_path: Path, name: str
 ) -> None:
-    process = child(SAVES_WITHOUT_END, tmp_path)
-    assert process.stdout is not None
-    process.stdout.readline()
-    whole = (tmp_path / "step_00000001" / name).stat().st_size
+    folder = tmp_path / "checkpoints"
+    process = fork(save_without_end, folder, files=tmp_path / "steps")
     deadline = time.monotonic() + 120
-    while not any(0 < size < whole for size in sizes_of_partial(tmp_path, name)):
-        assert time.monotonic() < deadline, "no half-written file was ever seen"
+
+    def wait_until(reached: Callable[[], bool]) -> None:
+        while not reached():
+            assert time.monotonic() < deadline, process.said
+            assert process.poll() is None, process.said
+            time.sleep(0.001)
+
+    wait_until(lambda: bool(process.printed))
+    whole = (folder / "step_00000001" / name).stat().st_size
+    wait_until(lambda: any(0 < size < whole for size in sizes_of_partial(folder, name)))
     process.kill()
-    output, _ = process.communicate()
-    assert sizes_of_partial(tmp_path, name), "the kill came too late"
-    path, damaged = find_latest_intact(tmp_path)
+    assert sizes_of_partial(folder, name), "the kill came too late"
+    path, damaged = find_latest_intact(folder)
     assert path is not None
     assert not damaged
     loaded = load_checkpoint(path)
-    assert loaded.state.step >= max(map(int, output.split()), default=1)
+    assert loaded.state.step >= max(map(int, process.printed.split()))
     assert numbers_in(loaded) == {loaded.state.step}
 
 

@@ -26,6 +26,7 @@ from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.training.validation import Validation
 from tests.distributed_pretrain.phantom_batches import configured, opened
 from tests.tiny.methods import tiny_profile
+from tests.tiny.sizes import HEADS
 
 LABELS = ("Cardiomegaly", "Pleural Effusion")
 
@@ -79,7 +80,7 @@ def validation(phantom_shards: Path, small_tokenizer: SentenceTokenizer) -> Vali
     assert isinstance(embedding, ImageTextMethod)
     data = configured(phantom_shards, labels=LABELS, image_size_px=64)
     context = Context(
-        objective=ReportsAndLabels(embedding, dim=128),
+        objective=ReportsAndLabels(embedding, dim=HEADS["embedding_dim"]),
         device=torch.device("cpu"),
         labels=LABELS,
         encode=small_tokenizer.encode,
