@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data_shards.building.settings import Part, ShardsConfig
+from data_shards.building.settings import ShardsConfig
 from data_shards.building.splits import split_patients
 from data_shards.errors import InputError
 from data_shards.records.manifest import INDEX_VERSION, index_name
@@ -47,9 +47,10 @@ class BuildPlan:
     shards: tuple[ShardPlan, ...]
     sha256: str
 
-    def of_part(self, part: Part) -> tuple[ShardPlan, ...]:
-        """Every `part.total`-th shard, so that each part gets its share of every split."""
-        return self.shards[part.number - 1 :: part.total]
+    def of_part(self, part: str | None) -> tuple[ShardPlan, ...]:
+        """Of 3/16 each 16th shard from the third on: a part gets its share of every split."""
+        number, total = map(int, (part or "1/1").split("/"))
+        return self.shards[number - 1 :: total]
 
 
 def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint: str) -> BuildPlan:
