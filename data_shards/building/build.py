@@ -19,6 +19,7 @@ from data_shards.building.summary import summarise
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.disk_space import refuse_full_disk
+from data_shards.phantom.archive import draw_if_absent
 from data_shards.processes import Progress, map_in_processes, start_server
 from data_shards.records.manifest import (
     MANIFEST_NAME,
@@ -99,8 +100,6 @@ def _open_and_plan(config: ShardsConfig) -> tuple[Source, BuildPlan]:
         start_server(preload=WORKER_MODULES)
     drawn = ""
     if config.phantom is not None:
-        from data_shards.phantom.archive import draw_if_absent
-
         drawn = draw_if_absent(config.phantom, workers=config.worker_count)
     source = config.source.open()
     studies = source.list_studies()

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from data_shards.phantom.layouts.catalog import LAYOUTS
 from data_shards.profiles import Config
 from data_shards.records.study import Split
 
@@ -60,5 +59,8 @@ def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:
         # For the profile's own validation to tell, which knows the whole path of the field.
         return {**values, "phantom": drawn, "source": source}
     if source.get("name") == phantom.layout:
+        # Brings in what draws, which those who read no phantom's profile do without.
+        from data_shards.phantom.layouts.catalog import LAYOUTS
+
         source = {**LAYOUTS[phantom.layout].importer_settings(phantom.archive), **source}
     return {**values, "phantom": drawn, "source": source}
