@@ -31,10 +31,8 @@ def split_patients(
             splits[patient] = "validate"
         else:
             splits[patient] = "train"
-    wanted: set[Split] = {"train"}
-    if drawn:
-        wanted |= {"validate"} if validate_fraction > 0 else set()
-        wanted |= {"test"} if test_fraction > 0 else set()
+    asked: dict[Split, float] = {"validate": validate_fraction, "test": test_fraction}
+    wanted = {"train", *(split for split, fraction in asked.items() if drawn and fraction > 0)}
     refuse_empty_splits(wanted, splits.values(), of="patients")
     return splits
 
