@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data_shards.building.splits import refuse_empty_splits
+from data_shards.building.plan import refuse_empty_splits
 from data_shards.records.manifest import (
     DroppedSample,
     Manifest,

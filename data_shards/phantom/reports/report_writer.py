@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from data_shards.phantom.reports.phrases import pick, wording
 from data_shards.phantom.reports.statements import (
     Statement,
     background,
     finding_statements,
     impression,
     negations,
+    pick,
+    wording,
 )
 from data_shards.phantom.study import Study
 
