@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from data_shards.profiles import Config
-from data_shards.records.study import Split
+from data_shards.records.study import SPLITS, Split
 
 
 class PhantomConfig(Config):
@@ -31,11 +31,7 @@ class PhantomConfig(Config):
     @property
     def studies_by_split(self) -> dict[Split, int]:
         """How many studies each split gets, exactly."""
-        return {
-            "train": self.train_studies,
-            "validate": self.validate_studies,
-            "test": self.test_studies,
-        }
+        return {split: getattr(self, f"{split}_studies") for split in SPLITS}
 
 
 def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,9 +132,7 @@ def _findings_after(
             resolved.append(finding)
             continue
         step = 1 if 0.3 <= fate < 0.5 else -1 if 0.5 <= fate < 0.65 and not lasting else 0
-        changed = (
-            regrade(finding, GRADES[min(max(finding.grade + step, 1), 3) - 1]) if step else finding
-        )
+        changed = regrade(finding, GRADES[min(max(finding.grade + step, 1), 3) - 1])
         others = [*kept, *(other for other in previous if other != finding)]
         if any(slots_of(changed) & slots_of(other) for other in others):
             changed = finding

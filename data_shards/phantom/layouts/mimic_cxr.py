@@ -24,13 +24,9 @@ from numpy import ndarray
 from PIL import Image
 
 from data_shards.files.atomic import write_bytes_atomically
-from data_shards.phantom.images.rendering import RenderedStudy, render_study
+from data_shards.phantom.images.rendering import render_study
 from data_shards.phantom.layouts.base import Rows
-from data_shards.phantom.reports.report_writer import (
-    WrittenReport,
-    examination_title,
-    write_report,
-)
+from data_shards.phantom.reports.report_writer import examination_title, write_report
 from data_shards.phantom.study import Study
 
 REPORTS_NAME = "mimic-cxr-reports.zip"
@@ -102,7 +98,16 @@ def write_study(archive: Path, study: Study, *, seed: int, height_px: int, noise
     for category, mask in rendered.masks.items():
         path = archive / MASKS_NAME / f"{frontal_id}__{category}.png"
         _write_image(path, mask.astype(np.uint8) * 255, "PNG", compress_level=1)
-    rows["ms_cxr"] = _ms_cxr_rows(study, rendered, report, frontal_id, folder)
+    height, width = rendered.frontal.shape
+    split = "val" if study.split == "validate" else study.split
+    rows["ms_cxr"] = [
+        [
+            *(frontal_id, study.findings[box.finding].category, report.phrases[box.finding]),
+            *(f"{folder}/{frontal_id}.jpg", box.x, box.y, box.width, box.height),
+            *(width, height, split),
+        ]
+        for box in rendered.boxes
+    ]
     return rows
 
 
@@ -129,21 +134,6 @@ def _described(study: Study, view: str, image: ndarray) -> list[str | int]:
     date, time = study.when.strftime("%Y%m%d"), f"{hours:02}{minutes:02}00.0"
     posture = "Recumbent" if study.projection == "AP" else "Erect"
     return [title, view, *image.shape, date, time, title, _VIEW_MEANING[view], posture]
-
-
-def _ms_cxr_rows(
-    study: Study, rendered: RenderedStudy, report: WrittenReport, image_id: str, folder: str
-) -> list[list[Any]]:
-    height, width = rendered.frontal.shape
-    split = "val" if study.split == "validate" else study.split
-    return [
-        [
-            *(image_id, study.findings[box.finding].category, report.phrases[box.finding]),
-            *(f"{folder}/{image_id}.jpg", box.x, box.y, box.width, box.height),
-            *(width, height, split),
-        ]
-        for box in rendered.boxes
-    ]
 
 
 def _dicom_id(seed: int, study: int, view: str) -> str:
