@@ -43,7 +43,7 @@ class Config(BaseModel):
             return values
         renamed = {cls.former_names.get(name, name): value for name, value in values.items()}
         renamed.pop(None, None)
-        for key in map(str, renamed.keys() - cls.model_fields.keys()):
+        for key in (str(each) for each in renamed if each not in cls.model_fields):
             near = difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
             known = f"known keys: {', '.join(sorted(cls.model_fields))}"
             said = f"did you mean {near[0]!r}?" if near else known
