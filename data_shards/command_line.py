@@ -63,14 +63,10 @@ class Command:
     figures: Callable[[Any, Path], dict[str, float]] | None = None
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
 
-    def split_overrides(self, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-        """(those of the settings, those of the profiles that the settings name)."""
-        return (list(overrides), []) if self.own_overrides == "all" else split_dotted(overrides)
-
     def read(self, subject: Path | None, overrides: Sequence[str]) -> tuple[Config, Path]:
         """The settings that a command line describes, and the folder of results, absolute."""
         assert self.settings is not None, f"{self.name} has no settings"
-        own, _ = self.split_overrides(overrides)
+        own = overrides if self.own_overrides == "all" else split_dotted(overrides)[0]
         if self.subject == "profile" and subject is not None:
             settings = load_profile(self.settings, subject, own)
         else:

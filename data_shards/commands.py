@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from data_shards.building.settings import ShardsConfig
@@ -49,27 +50,23 @@ def _positive(text: str) -> int:
     return number
 
 
+_about_shards = partial(Command, settings=ShardsConfig, folder="output")
+
 COMMANDS = (
-    Command(
+    _about_shards(
         "build",
         help="convert the source of the profile into shards, on all cores",
-        settings=ShardsConfig,
-        folder="output",
         goes_on_by="tasks",
         run=_build,
     ),
-    Command(
+    _about_shards(
         "verify",
         help="check hashes, members, duplicates and splits of finished shards",
-        settings=ShardsConfig,
-        folder="output",
         run=_verify,
     ),
-    Command(
+    _about_shards(
         "preview",
         help="draw a contact sheet of finished shards",
-        settings=ShardsConfig,
-        folder="output",
         run=_preview,
         add_arguments=_add_preview_arguments,
     ),

@@ -14,16 +14,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
-from types import FrameType, TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
 from tqdm import tqdm
@@ -43,26 +42,34 @@ SECONDS_BETWEEN_LINES = 5.0
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
-class InterruptionFlag:
+@contextmanager
+def ending_signals_go_to(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
+    """Meanwhile `handler` gets the ending signals; nothing changes outside of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+class InterruptionFlag(ExitStack):
     """Within it, the ending signals are remembered: whoever works looks at `raised` now and then.
 
     A handler that did more could deadlock: other ranks may be inside a collective.
     """
 
-    def __init__(self) -> None:
-        self.raised = False
+    raised = False
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._set) for number in ENDING_SIGNALS}
-        return self
+        self.enter_context(ending_signals_go_to(self._raise))
+        return super().__enter__()
 
-    def _set(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+    def _raise(self, *_: object) -> None:
         self.raised = True
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
 
 def available_cores() -> int:
@@ -72,44 +79,29 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
 
 
-class Progress:
-    """Counts `unit` up to `total`, with rate and time left. Use as a context manager."""
+class Progress(AbstractContextManager["Progress"]):
+    """Counts `unit` up to `total`, with rate and time left: a bar, or lines without a terminal."""
 
     def __init__(self, what: str, *, total: int, unit: str) -> None:
-        self.what = what
-        self.total = total
-        self.unit = unit
         self.done = 0
-        self._started = time.monotonic()
-        self._last_line = self._started
-        terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, desc=what, unit=f" {unit}") if terminal else None
+        self._bar = tqdm(total=total, desc=what, unit=f" {unit}", disable=not sys.stderr.isatty())
+        self._format = partial(
+            tqdm.format_meter, total=total, ncols=0, prefix=what, unit=f" {unit}"
+        )
+        self._started = self._last_line = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
         """Note that `count` more are done."""
         self.done += count
-        if self._bar is not None:
-            self._bar.update(count)
-            return
+        self._bar.update(count)
         now = time.monotonic()
-        if self.done and now - self._last_line >= SECONDS_BETWEEN_LINES:
+        if self._bar.disable and now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
-            rate = self.done / (now - self._started)
-            left = timedelta(seconds=round((self.total - self.done) / rate))
-            counted = f"{self.done:,} of {self.total:,} {self.unit}"
-            print(f"{self.what}: {counted}, {rate:.1f}/s, {left} left", file=sys.stderr, flush=True)
+            line = self._format(self.done, elapsed=now - self._started)
+            print(line, file=sys.stderr, flush=True)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
 
 
 class StoppedError(Exception):
@@ -136,7 +128,8 @@ def map_in_processes(
     done: Synchronized[int] = processes.Value("q", 0)
     stop = processes.Event()
     with (
-        _deferred_interrupts() as raise_if_interrupted,
+        # Raised at once, an interrupt could hit the start of a worker and cut its message.
+        InterruptionFlag() as interruption,
         ProcessPoolExecutor(
             workers, processes, initializer=_start_worker, initargs=(task, context, done, stop)
         ) as pool,
@@ -149,10 +142,12 @@ def map_in_processes(
                 progress.advance(done.value - progress.done)
                 for future in finished:
                     future.result()
-                raise_if_interrupted()
+                if interruption.raised:
+                    raise KeyboardInterrupt
         except BrokenProcessPool as error:
             # Slurm's SIGTERM goes to the workers too.
-            raise_if_interrupted()
+            if interruption.raised:
+                raise KeyboardInterrupt from error
             raise InputError(
                 "a worker process was killed, as happens when memory runs out: what is finished "
                 f"is kept; run the same command again with fewer than workers={workers}"
@@ -176,43 +171,9 @@ def start_server(*, preload: Sequence[str] = ()) -> ForkServerContext:
         processes.set_forkserver_preload(list(preload))
     # Ctrl-C and Slurm's signals reach the whole process group; the caller alone decides what to
     # do about them, and a server that died meanwhile would break the start of a worker.
-    if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING_SIGNALS}
-        try:
-            forkserver.ensure_running()
-        finally:
-            _restore(handlers)
+    with ending_signals_go_to(signal.SIG_IGN):
+        forkserver.ensure_running()
     return processes
-
-
-@contextmanager
-def _deferred_interrupts() -> Iterator[Callable[[], None]]:
-    """A function that raises KeyboardInterrupt if one of ENDING_SIGNALS came in the meantime.
-
-    Raised at once, it could hit the start of a worker, which would get half of its message.
-    """
-    came: list[int] = []
-
-    def raise_if_interrupted() -> None:
-        if came:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield raise_if_interrupted
-        return
-    handlers = {
-        number: signal.signal(number, lambda number, _: came.append(number))
-        for number in ENDING_SIGNALS
-    }
-    try:
-        yield raise_if_interrupted
-    finally:
-        _restore(handlers)
-
-
-def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 _work: tuple[Callable[[Any, Any, Tick], Any], Any, Tick]

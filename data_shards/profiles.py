@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from data_shards.errors import InputError
 
@@ -23,6 +23,7 @@ class _Free:
 
 
 FREE = _Free()
+_UNKNOWN_KEY = "unknown_key"
 
 
 class Config(BaseModel):
@@ -37,11 +38,16 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _take_former_names(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or cls.former_names.keys().isdisjoint(values):
+    def _take_known_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
             return values
         renamed = {cls.former_names.get(name, name): value for name, value in values.items()}
         renamed.pop(None, None)
+        for key in (str(each) for each in renamed if each not in cls.model_fields):
+            near = difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
+            known = f"known keys: {', '.join(sorted(cls.model_fields))}"
+            said = f"did you mean {near[0]!r}?" if near else known
+            raise PydanticCustomError(_UNKNOWN_KEY, "{said}", {"said": said, "key": key})
         return renamed
 
     def deciding(self) -> dict[str, Any]:
@@ -74,7 +80,7 @@ def validate(kind: type[ConfigT], values: Mapping[str, Any], *, where: str) -> C
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{where}: {_describe(kind, error.errors()[0])}") from error
+        raise InputError(f"{where}: {_describe(error.errors()[0], values)}") from error
 
 
 def dump_profile(config: Config) -> str:
@@ -144,59 +150,21 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _describe(kind: type[BaseModel], error: ErrorDetails) -> str:
-    path = ".".join(_typed_parts(kind, [str(part) for part in error["loc"]])) or "profile"
-    if error["type"] == "extra_forbidden":
-        *parents, key = (str(part) for part in error["loc"])
-        near = difflib.get_close_matches(key, _fields_at(kind, parents), n=1, cutoff=0.5)
-        known = ", ".join(sorted(_fields_at(kind, parents)))
-        remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {known}"
-        return f"unknown key {path!r}: {remedy}"
+def _describe(error: ErrorDetails, values: Any) -> str:
+    """One line; the path is as a user types it, without pydantic's union tags."""
+    parts: list[str] = []
+    for part in error["loc"]:
+        inside = values if isinstance(values, dict) else {}
+        if part in inside or part != inside.get("name"):
+            parts.append(str(part))
+            values = inside.get(part)
+    if error["type"] == _UNKNOWN_KEY:
+        path = ".".join([*parts, error["ctx"]["key"]])
+        return f"unknown key {path!r}: {error['msg']}"
+    path = ".".join(parts) or "profile"
     if error["type"] == "missing":
         return f"{path}: required, but not set: add it to the profile or pass {path}=..."
     message = error["msg"].removeprefix("Value error, ")
     given = error.get("input")
     shown = "" if isinstance(given, (dict, BaseModel)) else f" (got {given!r})"
     return f"{path}: {message}{shown}"
-
-
-def _fields_at(kind: type[BaseModel], parents: Sequence[str]) -> set[str]:
-    """Field names of the config reached by `parents`."""
-    return {name for each in _kinds_at(kind, parents) for name in each.model_fields}
-
-
-def _kinds_at(kind: type[BaseModel], parents: Sequence[str]) -> list[type[BaseModel]]:
-    """The configs reached by `parents`; union tags in the path pick a member."""
-    kinds: list[type[BaseModel]] = [kind]
-    for part in parents:
-        tagged = [k for k in kinds if _tag(k) == part]
-        if tagged:
-            kinds = tagged
-            continue
-        fields = [k.model_fields[part].annotation for k in kinds if part in k.model_fields]
-        kinds = [each for annotation in fields for each in _models_in(annotation)]
-    return kinds
-
-
-def _typed_parts(kind: type[BaseModel], parts: Sequence[str]) -> list[str]:
-    """`parts` as a user types them: pydantic's union tags between them left out."""
-    return [
-        part
-        for number, part in enumerate(parts)
-        if number == 0 or part not in _tags_at(kind, parts[:number])
-    ]
-
-
-def _tags_at(kind: type[BaseModel], parents: Sequence[str]) -> set[Any]:
-    return {_tag(each) for each in _kinds_at(kind, parents)}
-
-
-def _tag(kind: type[BaseModel]) -> Any:
-    field = kind.model_fields.get("name")
-    return field.default if field is not None else None
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]

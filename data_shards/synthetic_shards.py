@@ -109,13 +109,8 @@ def _study(
             for number, (view, image) in enumerate(zip(views, images, strict=True))
         ),
         report=Report(raw=" ".join(sections.values()), sections=sections, sentences=sentences),
-        labels=_labels(labels, random),
+        labels={name: (1.0, 0.0, -1.0, None)[random.integers(4)] for name in labels},
         boxes=(),
         masks=(),
     )
     return packed(record, images)
-
-
-def _labels(names: Sequence[str], random: np.random.Generator) -> dict[str, float | None]:
-    values = (1.0, 0.0, -1.0, None)
-    return {name: values[random.integers(len(values))] for name in names}

@@ -7,16 +7,11 @@ plan each, and whichever is the last to be done sums up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_shards.building.output_folder import (
-    part_workplace,
-    remove_partial_files,
-    remove_parts,
-    whole_folder,
-)
+from data_shards.building.output_folder import workplace_in
 from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
@@ -24,10 +19,12 @@ from data_shards.building.summary import summarise
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.disk_space import refuse_full_disk
+from data_shards.phantom.archive import draw_if_absent
 from data_shards.processes import Progress, map_in_processes, start_server
 from data_shards.records.manifest import (
     MANIFEST_NAME,
     Manifest,
+    ShardIndex,
     read_manifest,
     read_shard_index,
 )
@@ -50,8 +47,6 @@ class BuiltPart:
 
 def build(config: ShardsConfig) -> str:
     """Build the whole or the part that `config` asks for; what came of it, in lines."""
-    if config.part is None:
-        return _described(build_shards(config), config.output)
     built = build_part(config)
     if built.manifest is None:
         return (
@@ -68,47 +63,36 @@ def build_shards(config: ShardsConfig) -> Manifest:
     on how often the build was stopped. Raises InputError for bad input; finished shards stay,
     half-written files do not.
     """
-    assert config.part is None, "a part is built by build_part"
-    source, plan = _open_and_plan(config)
-    folder = config.output
-    with whole_folder(folder):
-        _refuse_other_plans(folder, plan)
-        remove_partial_files(folder)
-        remove_parts(folder)
-        build = _Build(config, source, plan, workplace=folder)
-        try:
-            with refuse_full_disk(folder, what="shards", option="output"):
-                build.write(plan.shards)
-                return build.sum_up()
-        finally:
-            # Of workers that were killed.
-            remove_partial_files(folder)
+    manifest = build_part(config).manifest
+    assert manifest is not None, "a part is built by build_part"
+    return manifest
 
 
 def build_part(config: ShardsConfig) -> BuiltPart:
     """How the build into `config.output` stands once the shards of `config.part` are written.
 
     Parts run side by side on any machines that share the folder. Together they give the bytes
-    of a whole build; one that finds no shard missing writes the manifest.
+    of a whole build, which is a single part; one that finds no shard missing writes the manifest.
     """
-    part = config.which_part
-    assert part is not None, "a whole build is build_shards"
     source, plan = _open_and_plan(config)
     folder = config.output
-    with part_workplace(folder, part) as workplace:
+    with (
+        workplace_in(folder, config.part) as workplace,
+        refuse_full_disk(folder, what="shards", option="output"),
+    ):
         _refuse_other_plans(folder, plan)
-        remove_partial_files(folder)
-        build = _Build(config, source, plan, workplace)
-        with refuse_full_disk(folder, what="shards", option="output"):
-            wrote = build.write(plan.of_part(part))
-            missing = _missing(folder, plan)
-            if missing:
-                return BuiltPart(len(plan.shards), missing, manifest=None)
-            if not wrote and (folder / MANIFEST_NAME).is_file():
-                return BuiltPart(len(plan.shards), 0, read_manifest(folder))
+        context = ShardContext(config, source, plan.sha256, workplace)
+        wrote = _write(context, plan.of_part(config.part))
+        indices = [each for each in _written(folder, plan.shards) if each is not None]
+        missing = len(plan.shards) - len(indices)
+        manifest = None
+        if not missing and config.part and not wrote and (folder / MANIFEST_NAME).is_file():
+            manifest = read_manifest(folder)
+        elif not missing:
             # Parts that started together found an empty folder, whatever their settings.
             _refuse_other_plans(folder, plan)
-            return BuiltPart(len(plan.shards), 0, build.sum_up())
+            manifest = _sum_up(context, indices)
+        return BuiltPart(len(plan.shards), missing, manifest)
 
 
 def _open_and_plan(config: ShardsConfig) -> tuple[Source, BuildPlan]:
@@ -116,70 +100,55 @@ def _open_and_plan(config: ShardsConfig) -> tuple[Source, BuildPlan]:
         start_server(preload=WORKER_MODULES)
     drawn = ""
     if config.phantom is not None:
-        from data_shards.phantom.archive import draw_if_absent
-
         drawn = draw_if_absent(config.phantom, workers=config.worker_count)
     source = config.source.open()
     studies = source.list_studies()
     return source, plan_build(studies, config, fingerprint=source.fingerprint() + drawn)
 
 
-@dataclass(frozen=True, slots=True)
-class _Build:
-    """A plan being carried out, with unfinished files in `workplace`."""
-
-    config: ShardsConfig
-    source: Source
-    plan: BuildPlan
-    workplace: Path
-
-    def write(self, shards: Sequence[ShardPlan]) -> bool:
-        """Write those of `shards` that are not done; whether there were any."""
-        config = self.config
-        todo = [shard for shard in shards if not _is_done(config.output, shard)]
-        if todo:
-            (config.output / MANIFEST_NAME).unlink(missing_ok=True)
-        context = ShardContext(config, self.source, self.plan.sha256, self.workplace)
-        studies = sum(len(shard.studies) for shard in todo)
-        with Progress("build", total=studies, unit="studies") as progress:
-            map_in_processes(
-                write_shard, context, todo, workers=config.worker_count, progress=progress
-            )
-        return bool(todo)
-
-    def sum_up(self) -> Manifest:
-        """Write the side reports and, last, the manifest of the finished shards."""
-        folder = self.config.output
-        manifest = summarise(
-            folder,
-            [read_shard_index(folder / shard.index_name) for shard in self.plan.shards],
-            source=self.config.source_name,
-            licence=self.config.source.licence,
-            seed=self.config.seed,
-            longest_side_px=self.config.longest_side_px,
-            dropped_images=self.source.list_dropped_images(),
-        )
-        texts = {**self.source.side_reports(), MANIFEST_NAME: manifest.model_dump_json(indent=1)}
-        for name, text in texts.items():
-            write_text_atomically(folder / name, text, workplace=self.workplace)
-        return manifest
-
-
-def _missing(folder: Path, plan: BuildPlan) -> int:
-    """How many shards of `plan` are still to be written."""
+def _written(folder: Path, shards: Sequence[ShardPlan]) -> Iterator[ShardIndex | None]:
+    """The index of each shard, or None for those still to be written."""
     # One listing rather than a look at each name: it is cheap, and a network file system may
     # remember for a while that a name was not there.
     names = {path.name for path in folder.iterdir()}
-    absent = sum(not {each.tar_name, each.index_name} <= names for each in plan.shards)
-    return absent or sum(not _is_done(folder, shard) for shard in plan.shards)
+    for shard in shards:
+        index = None
+        if {shard.tar_name, shard.index_name} <= names:
+            index = read_shard_index(folder / shard.index_name)
+            if (folder / shard.tar_name).stat().st_size != index.tar_bytes:
+                index = None
+        yield index
 
 
-def _is_done(folder: Path, shard: ShardPlan) -> bool:
-    tar = folder / shard.tar_name
-    index = folder / shard.index_name
-    if not (tar.is_file() and index.is_file()):
-        return False
-    return tar.stat().st_size == read_shard_index(index).tar_bytes
+def _write(context: ShardContext, shards: Sequence[ShardPlan]) -> bool:
+    """Write those of `shards` that are not done; whether there were any."""
+    config = context.config
+    done = _written(config.output, shards)
+    todo = [shard for shard, index in zip(shards, done, strict=True) if index is None]
+    if todo:
+        (config.output / MANIFEST_NAME).unlink(missing_ok=True)
+    studies = sum(len(shard.studies) for shard in todo)
+    with Progress("build", total=studies, unit="studies") as progress:
+        map_in_processes(write_shard, context, todo, workers=config.worker_count, progress=progress)
+    return bool(todo)
+
+
+def _sum_up(context: ShardContext, indices: Sequence[ShardIndex]) -> Manifest:
+    """Write the side reports and, last, the manifest of the finished shards."""
+    config, source = context.config, context.source
+    manifest = summarise(
+        config.output,
+        indices,
+        source=config.source_name,
+        licence=config.source.licence,
+        seed=config.seed,
+        longest_side_px=config.longest_side_px,
+        dropped_images=source.list_dropped_images(),
+    )
+    texts = {**source.side_reports(), MANIFEST_NAME: manifest.model_dump_json(indent=1)}
+    for name, text in texts.items():
+        write_text_atomically(config.output / name, text, workplace=context.workplace)
+    return manifest
 
 
 def _refuse_other_plans(folder: Path, plan: BuildPlan) -> None:

@@ -1,22 +1,21 @@
-"""Which study goes into which shard: a pure function of the source and the config."""
+"""Which study goes into which split and shard: a pure function of the source and the config."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data_shards.building.settings import Part, ShardsConfig
-from data_shards.building.splits import split_patients
+from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.records.manifest import INDEX_VERSION, index_name
 from data_shards.records.study import SPLITS, Split
-from data_shards.sources.base import StudyRef
+from data_shards.sources.base import StudyRef, refuse_patients_in_two_splits
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -47,9 +46,10 @@ class BuildPlan:
     shards: tuple[ShardPlan, ...]
     sha256: str
 
-    def of_part(self, part: Part) -> tuple[ShardPlan, ...]:
-        """Every `part.total`-th shard, so that each part gets its share of every split."""
-        return self.shards[part.number - 1 :: part.total]
+    def of_part(self, part: str | None) -> tuple[ShardPlan, ...]:
+        """Of 3/16 each 16th shard from the third on: a part gets its share of every split."""
+        number, total = map(int, (part or "1/1").split("/"))
+        return self.shards[number - 1 :: total]
 
 
 def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint: str) -> BuildPlan:
@@ -76,6 +76,53 @@ def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint
             part = tuple(members[start : start + config.samples_per_shard])
             shards.append(ShardPlan(f"{split}-{number:06d}", split, part))
     return BuildPlan(tuple(shards), _digest(shards, config, fingerprint))
+
+
+def split_patients(
+    studies: Sequence[StudyRef], *, seed: int, validate_fraction: float, test_fraction: float
+) -> dict[str, Split]:
+    """The split of every patient.
+
+    A split that the source gives holds for all studies of that patient; the others are drawn
+    one by one from (seed, patient), so that a patient stays where it is when studies are
+    added. Raises InputError for a patient whom the source puts in two splits, and for a split
+    that was asked for and got nobody.
+    """
+    refuse_patients_in_two_splits(studies, where="the source")
+    splits = {each.patient_id: each.split for each in studies if each.split is not None}
+    drawn = {each.patient_id for each in studies} - splits.keys()
+    for patient in drawn:
+        position = _position(seed, patient)
+        if position < test_fraction:
+            splits[patient] = "test"
+        elif position < test_fraction + validate_fraction:
+            splits[patient] = "validate"
+        else:
+            splits[patient] = "train"
+    asked: dict[Split, float] = {"validate": validate_fraction, "test": test_fraction}
+    wanted = {"train", *(split for split, fraction in asked.items() if drawn and fraction > 0)}
+    refuse_empty_splits(wanted, splits.values(), of="patients")
+    return splits
+
+
+def refuse_empty_splits(wanted: Iterable[Split], found: Iterable[Split], *, of: str) -> None:
+    """Raise InputError naming the splits of `wanted` that are not in `found`."""
+    present = set(found)
+    empty = [split for split in SPLITS if split in set(wanted) - present]
+    if empty:
+        remedies = {
+            "train": "lower the other fractions or check the source's split column",
+            "validate": "raise validate_fraction, set it to 0, or take another seed",
+            "test": "raise test_fraction, set it to 0, or take another seed",
+        }
+        raise InputError(f"split {empty[0]!r} has no {of}: {remedies[empty[0]]}")
+
+
+def _position(seed: int, patient_id: str) -> float:
+    """A number in [0, 1) that depends on nothing but the seed and the patient."""
+    digest = hashlib.sha256(f"{seed}:{patient_id}".encode()).digest()
+    # 53 bits: all that a float holds, so that the quotient never rounds up to 1.
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 def sample_key(patient_id: str, study_id: str) -> str:

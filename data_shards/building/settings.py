@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,16 +12,6 @@ from data_shards.phantom.settings import PhantomConfig, source_of_phantom
 from data_shards.processes import available_cores
 from data_shards.profiles import Config
 from data_shards.sources.catalog import AnySourceConfig
-
-
-class Part(NamedTuple):
-    """One of `total` parts of a build, counted from 1."""
-
-    number: int
-    total: int
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.total}"
 
 
 class ShardsConfig(Config):
@@ -61,7 +51,7 @@ class ShardsConfig(Config):
         written = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(value))
         if written is None or not 1 <= int(written[1]) <= int(written[2]):
             raise ValueError("write i/n with 1 <= i <= n, such as part=3/16")
-        return str(Part(int(written[1]), int(written[2])))
+        return f"{int(written[1])}/{int(written[2])}"
 
     @model_validator(mode="after")
     def _leave_patients_for_training(self) -> ShardsConfig:
@@ -76,11 +66,6 @@ class ShardsConfig(Config):
     def source_name(self) -> str:
         """Whose the studies are: what was drawn is the phantom's, whoever reads it."""
         return self.source.name if self.phantom is None else "phantom"
-
-    @property
-    def which_part(self) -> Part | None:
-        """`part` as numbers; None for a whole build."""
-        return None if self.part is None else Part(*map(int, self.part.split("/")))
 
     @property
     def worker_count(self) -> int:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from data_shards.building.plan import ShardPlan
 from data_shards.building.settings import ShardsConfig
-from data_shards.building.study_conversion import ConvertedStudy, ImagePolicy, convert_study
+from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import Tick
 from data_shards.records.manifest import (
@@ -59,21 +59,12 @@ def write_shard(context: ShardContext, plan: ShardPlan, tick: Tick) -> None:
 def _converted(
     context: ShardContext, plan: ShardPlan, tick: Tick
 ) -> Iterator[ConvertedStudy | DroppedSample]:
-    config = context.config
-    policy = ImagePolicy(config.longest_side_px, config.jpeg_quality, config.bad_images)
     for key, ref in plan.studies:
         sample = context.source.load_study(ref)
         if isinstance(sample, str):
             yield DroppedSample(key=key, reason=sample)
         else:
-            yield convert_study(
-                sample,
-                policy,
-                key=key,
-                split=plan.split,
-                source=config.source_name,
-                licence=config.source.licence,
-            )
+            yield convert_study(sample, context.config, key=key, split=plan.split)
         tick()
 
 
@@ -144,20 +135,17 @@ def _indexed(
 ) -> tuple[IndexedSample, ...]:
     """The index entries; offsets are read back from the tar, so that they are what it says."""
     with tarfile.open(tar, "r:") as archive:
-        places = {entry.name: (entry.offset_data, entry.size) for entry in archive}
-    samples = []
-    for record, checksums in written:
-        members = {}
-        for name, crc32 in checksums.items():
-            offset, size = places[f"{record.key}.{name}"]
-            members[name] = Member(offset=offset, size=size, crc32=crc32)
-        samples.append(
-            IndexedSample(
-                key=record.key,
-                patient_id=record.patient_id,
-                views=tuple(image.view for image in record.images),
-                members=members,
-                words=words_of_sentences(record.report),
-            )
+        places = {each.name: {"offset": each.offset_data, "size": each.size} for each in archive}
+    return tuple(
+        IndexedSample(
+            key=record.key,
+            patient_id=record.patient_id,
+            views=tuple(image.view for image in record.images),
+            members={
+                name: Member(**places[f"{record.key}.{name}"], crc32=crc32)
+                for name, crc32 in checksums.items()
+            },
+            words=words_of_sentences(record.report),
         )
-    return tuple(samples)
+        for record, checksums in written
+    )

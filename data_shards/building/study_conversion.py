@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.images.decode import BadImageError
 from data_shards.images.resize import StoredImage, convert_image, convert_mask
@@ -24,15 +24,6 @@ from data_shards.records.study import (
 
 
 @dataclass(frozen=True, slots=True)
-class ImagePolicy:
-    """How images are stored, and whether one that cannot be read stops the build."""
-
-    longest_side_px: int
-    jpeg_quality: int
-    bad_images: Literal["stop", "drop"]
-
-
-@dataclass(frozen=True, slots=True)
 class ConvertedStudy:
     """A study ready to be written; `members` maps `json`, `image0.jpg` ... to bytes."""
 
@@ -43,16 +34,16 @@ class ConvertedStudy:
 
 
 def convert_study(
-    sample: Sample, policy: ImagePolicy, *, key: str, split: Split, source: str, licence: str
+    sample: Sample, config: ShardsConfig, *, key: str, split: Split
 ) -> ConvertedStudy | DroppedSample:
     """The stored form of `sample`, or why it is left out: no image of it can be read.
 
     Boxes and masks follow their image into its stored size, and go when it goes. Raises
-    BadImageError under the policy to stop, and InputError for boxes and masks that name an
+    BadImageError where `bad_images` is to stop, and InputError for boxes and masks that name an
     image the study does not have.
     """
     _refuse_strays(sample, key)
-    converted, dropped = _convert_images(sample.images, policy, key)
+    converted, dropped = _convert_images(sample.images, config, key)
     if not converted:
         return DroppedSample(key=key, reason="no readable image" if dropped else "no image")
     position_of = {original: position for position, original in enumerate(converted)}
@@ -63,8 +54,8 @@ def convert_study(
         patient_id=sample.patient_id,
         study_id=sample.study_id,
         split=split,
-        source=source,
-        licence=licence,
+        source=config.source_name,
+        licence=config.source.licence,
         images=tuple(
             image_record(sample.images[original], position, images[position])
             for original, position in position_of.items()
@@ -123,7 +114,7 @@ def _refuse_strays(sample: Sample, key: str) -> None:
 
 
 def _convert_images(
-    images: Sequence[SourceImage], policy: ImagePolicy, key: str
+    images: Sequence[SourceImage], config: ShardsConfig, key: str
 ) -> tuple[dict[int, StoredImage], tuple[DroppedSample, ...]]:
     converted: dict[int, StoredImage] = {}
     dropped: list[DroppedSample] = []
@@ -131,11 +122,11 @@ def _convert_images(
         try:
             converted[position] = convert_image(
                 image.path,
-                longest_side_px=policy.longest_side_px,
-                jpeg_quality=policy.jpeg_quality,
+                longest_side_px=config.longest_side_px,
+                jpeg_quality=config.jpeg_quality,
             )
         except BadImageError as error:
-            if policy.bad_images == "stop":
+            if config.bad_images == "stop":
                 raise
             dropped.append(DroppedSample(key=f"{key}/{image.id}", reason=error.reason))
     return converted, tuple(dropped)

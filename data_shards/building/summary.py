@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data_shards.building.splits import refuse_empty_splits
+from data_shards.building.plan import refuse_empty_splits
 from data_shards.records.manifest import (
     DroppedSample,
+    IndexedSample,
     Manifest,
     PixelSums,
     ShardEntry,
@@ -34,17 +35,21 @@ def summarise(
     `dropped_images` are those that no shard has met. Raises InputError for a split of which every
     study was dropped.
     """
-    of_split = {split: [each for each in indices if each.split == split] for split in SPLITS}
+    samples = {
+        split: [sample for each in indices if each.split == split for sample in each.samples]
+        for split in SPLITS
+    }
     dropped = [*dropped_images, *(each for index in indices for each in index.dropped)]
     dropped.sort(key=lambda each: (each.key, each.reason))
     reasons = dict(sorted(Counter(each.reason for each in dropped).items()))
     why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
     refuse_empty_splits(
         {index.split for index in indices},
-        {index.split for index in indices if index.samples},
+        {split for split, here in samples.items() if here},
         of=f"samples left (dropped: {why})",
     )
-    mean, std = sum((each.pixels for each in of_split["train"]), PixelSums()).mean_and_std()
+    train = (index.pixels for index in indices if index.split == "train")
+    mean, std = sum(train, PixelSums()).mean_and_std()
     return Manifest(
         source=source,
         licence=licence,
@@ -52,14 +57,11 @@ def summarise(
         longest_side_px=longest_side_px,
         pixel_mean=mean,
         pixel_std=std,
-        samples_by_split={
-            split: sum(len(index.samples) for index in here) for split, here in of_split.items()
-        },
+        samples_by_split={split: len(here) for split, here in samples.items()},
         patients_by_split={
-            split: len({sample.patient_id for index in here for sample in index.samples})
-            for split, here in of_split.items()
+            split: len({sample.patient_id for sample in here}) for split, here in samples.items()
         },
-        images_by_split_and_view={split: _views(here) for split, here in of_split.items()},
+        images_by_split_and_view={split: _views(here) for split, here in samples.items()},
         # A shard whose studies were all dropped is nothing to train on.
         shards=tuple(_entry(folder, index) for index in indices if index.samples),
         dropped=tuple(dropped),
@@ -67,9 +69,9 @@ def summarise(
     )
 
 
-def _views(indices: Iterable[ShardIndex]) -> dict[str, int]:
-    views = (view or "unknown" for i in indices for sample in i.samples for view in sample.views)
-    return dict(sorted(Counter(views).items()))
+def _views(samples: Iterable[IndexedSample]) -> dict[str, int]:
+    views = Counter(view or "unknown" for sample in samples for view in sample.views)
+    return dict(sorted(views.items()))
 
 
 def _entry(folder: Path, index: ShardIndex) -> ShardEntry:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_bytes_atomically
-from data_shards.records.manifest import IndexedSample, read_manifest, read_shard_index
+from data_shards.records.manifest import ShardEntry, read_manifest, read_shard_index
 from data_shards.records.study import Split, StudyRecord
 
 COLUMNS = 3
@@ -81,24 +81,17 @@ def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
 
 def _read_studies(folder: Path, split: Split, count: int) -> list[_Study]:
     shards = [entry for entry in read_manifest(folder).shards if entry.split == split]
-    total = sum(entry.samples for entry in shards)
-    if not total:
+    places = [(entry, position) for entry in shards for position in range(entry.samples)]
+    if not places:
         raise InputError(f"{folder}: split {split!r} is empty: pass --split with another")
-    count = min(count, total)
-    wanted = [number * total // count for number in range(count)]
-    studies: list[_Study] = []
-    first = 0
-    for entry in shards:
-        here = [number - first for number in wanted if first <= number < first + entry.samples]
-        first += entry.samples
-        if here:
-            index = read_shard_index(folder / entry.index_name)
-            tar = folder / entry.tar_name
-            studies += [_read_study(tar, index.samples[position]) for position in here]
-    return studies
+    count = min(count, len(places))
+    spread = [places[number * len(places) // count] for number in range(count)]
+    return [_read_study(folder, entry, position) for entry, position in spread]
 
 
-def _read_study(tar: Path, sample: IndexedSample) -> _Study:
+def _read_study(folder: Path, entry: ShardEntry, position: int) -> _Study:
+    tar = folder / entry.tar_name
+    sample = read_shard_index(folder / entry.index_name).samples[position]
     members: dict[str, bytes] = {}
     with tar.open("rb") as file:
         for name, member in sample.members.items():
@@ -111,7 +104,7 @@ def _read_study(tar: Path, sample: IndexedSample) -> _Study:
                 )
     try:
         return _Study(StudyRecord.from_json(json.loads(members["json"])), members)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError) as error:
         raise InputError(
             f"{tar}: the record of {sample.key} cannot be read: run `python -m data_shards verify`"
         ) from error

@@ -165,7 +165,7 @@ def _inspect_sample(
                 sizes[name] = _decoded_size(payload)
             else:
                 found.problems.append(f"{where}: neither json, jpg nor png")
-        except (OSError, SyntaxError, ValueError, KeyError, TypeError) as error:
+        except (OSError, SyntaxError, ValueError) as error:
             found.problems.append(f"{where}: cannot be decoded ({error})")
             continue
         if name.endswith(".jpg"):
@@ -188,10 +188,9 @@ def _contradictions(
 ) -> Iterator[str]:
     if (record.key, record.patient_id, record.split) != (sample.key, sample.patient_id, split):
         yield f"{sample.key}.json: key, patient or split differ from the index's"
-    wanted = {image.member: (image.width, image.height) for image in record.images}
-    for mask in record.masks:
-        image = record.images[mask.image]
-        wanted[mask.member] = (image.width, image.height)
+    image_of = {image.member: image for image in record.images}
+    image_of |= {mask.member: record.images[mask.image] for mask in record.masks}
+    wanted = {member: (image.width, image.height) for member, image in image_of.items()}
     for member in sorted(wanted.keys() | (sample.members.keys() - {"json"})):
         if member not in sample.members:
             yield f"{sample.key}.{member}: named by the record, but not there"
@@ -202,18 +201,15 @@ def _contradictions(
 
 
 def _problems_across(inspections: Sequence[_Inspection]) -> Iterator[str]:
-    keys: Counter[str] = Counter()
-    splits: defaultdict[str, set[Split]] = defaultdict(set)
-    for each in inspections:
-        for key, patient in each.patient_of_key:
-            keys[key] += 1
-            splits[patient].add(each.entry.split)
+    keys = Counter(key for each in inspections for key, _ in each.patient_of_key)
     for key, count in sorted(keys.items()):
         if count > 1:
             yield f"{key}: this key is there {count} times"
-    for patient, names in sorted(splits.items()):
-        if len(names) > 1:
-            yield f"patient {patient}: in splits {', '.join(sorted(names))}"
+    placed = {(p, each.entry.split) for each in inspections for _, p in each.patient_of_key}
+    for patient, count in sorted(Counter(patient for patient, _ in placed).items()):
+        if count > 1:
+            names = ", ".join(sorted(split for other, split in placed if other == patient))
+            yield f"patient {patient}: in splits {names}"
 
 
 def _wrong_sums(manifest: Manifest, inspections: Sequence[_Inspection]) -> Iterator[str]:

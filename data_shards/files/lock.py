@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_shards.errors import InputError
 
-_TRIES_TO_SHARE = 20
+_SECONDS_TO_SHARE = 1.0
 _SECONDS_BETWEEN_TRIES = 0.05
 _HOLDER = "{holder}"
 
@@ -67,29 +67,27 @@ def _open_locked(path: Path, operation: int, busy: str, wait: bool, patience_sec
 
 def _lock(descriptor: int, operation: int, busy: str, wait: bool, patience_seconds: float) -> None:
     # One that shares the lock has it alone for an instant when it ends.
-    tries = _TRIES_TO_SHARE if operation == fcntl.LOCK_SH else 1
-    tries = max(tries, round(patience_seconds / _SECONDS_BETWEEN_TRIES))
-    if any(_try_lock(descriptor, operation, pause=number > 0) for number in range(tries)):
-        return
-    holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
-    busy = busy.replace(_HOLDER, holder or "another process")
-    if not wait:
-        raise InputError(busy)
-    print(busy, file=sys.stderr, flush=True)
-    fcntl.flock(descriptor, operation)
+    least = _SECONDS_TO_SHARE if operation == fcntl.LOCK_SH else 0
+    deadline = time.monotonic() + max(least, patience_seconds)
+    while not _try_lock(descriptor, operation):
+        if time.monotonic() < deadline:
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+            continue
+        holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
+        busy = busy.replace(_HOLDER, holder or "another process")
+        if not wait:
+            raise InputError(busy)
+        print(busy, file=sys.stderr, flush=True)
+        fcntl.flock(descriptor, operation)
 
 
-def _try_lock(descriptor: int, operation: int, *, pause: bool = False) -> bool:
+def _try_lock(descriptor: int, operation: int) -> bool:
     """Whether nobody else holds a lock that excludes this one."""
-    if pause:
-        time.sleep(_SECONDS_BETWEEN_TRIES)
     try:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # A file system without locks: nobody is kept out.
-        return True
+    except OSError as error:
+        # A file system without locks keeps nobody out.
+        return not isinstance(error, BlockingIOError)
     return True
 
 

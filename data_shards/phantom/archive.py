@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +40,18 @@ def draw_if_absent(config: PhantomConfig, *, workers: int) -> str:
     Raises InputError when the folder holds something else or a phantom of other settings, and
     when the disk is full.
     """
+    archive = config.archive
     with (
-        refuse_full_disk(config.archive, what="the phantom", option="phantom.archive"),
-        _one_at_a_time(config.archive),
+        refuse_full_disk(archive, what="the phantom", option="phantom.archive"),
+        ExitStack() as held,
     ):
+        # Where nothing is to be drawn, or nowhere to, `is_drawn` says so.
+        if not (archive / _COMPLETE_NAME).is_file() and (archive.is_dir() or not archive.exists()):
+            busy = f"another process is drawing {archive}: waiting for it"
+            held.enter_context(locked(archive / _LOCK_NAME, busy=busy, wait=True))
         if not is_drawn(config):
             draw_archive(config, workers=workers)
     return _settings_text(config)
-
-
-@contextmanager
-def _one_at_a_time(archive: Path) -> Iterator[None]:
-    """Keep others from drawing into `archive`; wait for one that does."""
-    if (archive / _COMPLETE_NAME).is_file() or (archive.exists() and not archive.is_dir()):
-        # Nothing to draw, or nowhere to, which is for `is_drawn` to say.
-        yield
-        return
-    busy = f"another process is drawing {archive}: waiting for it"
-    with locked(archive / _LOCK_NAME, busy=busy, wait=True):
-        yield
 
 
 def is_drawn(config: PhantomConfig) -> bool:
@@ -88,35 +83,30 @@ def draw_archive(config: PhantomConfig, *, workers: int) -> None:
 def _draw_part(config: PhantomConfig, part: tuple[Path, Sequence[PatientPlan]], tick: Tick) -> None:
     """Draw some patients; their rows, written last, mark them as done."""
     path, plans = part
+    write = partial(
+        LAYOUTS[config.layout].write_study,
+        seed=config.seed,
+        height_px=config.image_size_px,
+        noise=config.noise,
+    )
     drawn: list[Rows] = []
-    for plan in plans:
-        for study in draw_patient(config.seed, plan):
-            rows = LAYOUTS[config.layout].write_study(
-                config.archive,
-                study,
-                seed=config.seed,
-                height_px=config.image_size_px,
-                noise=config.noise,
-            )
-            drawn.append(rows)
-            tick()
+    for study in chain.from_iterable(draw_patient(config.seed, plan) for plan in plans):
+        drawn.append(write(config.archive, study))
+        tick()
     write_text_atomically(path, json.dumps(_joined(drawn)))
 
 
 def _joined(parts: Iterable[Rows]) -> Rows:
     joined: defaultdict[str, list[list[Any]]] = defaultdict(list)
-    for rows in parts:
-        for table, more in rows.items():
-            joined[table] += more
+    for table, more in chain.from_iterable(rows.items() for rows in parts):
+        joined[table] += more
     return dict(joined)
 
 
 def _settings(config: PhantomConfig) -> dict[str, Any]:
     """What decides an archive's bytes."""
-    return {
-        "drawing_version": DRAWING_VERSION,
-        **config.model_dump(mode="json", exclude={"archive"}),
-    }
+    settings = config.model_dump(mode="json", exclude={"archive"})
+    return {"drawing_version": DRAWING_VERSION, **settings}
 
 
 def _settings_text(config: PhantomConfig) -> str:
@@ -125,27 +115,27 @@ def _settings_text(config: PhantomConfig) -> str:
 
 def _refuse_another_archive(config: PhantomConfig) -> None:
     """Never draw over files that this config did not make."""
+    archive, wanted = config.archive, _settings(config)
     remedy = "set phantom.archive to another folder, or remove this one"
-    if not config.archive.exists():
-        return
-    if not config.archive.is_dir():
-        raise InputError(f"{config.archive}: not a folder: {remedy}")
-    settings = config.archive / _SETTINGS_NAME
-    if not settings.is_file():
+    if archive.exists() and not archive.is_dir():
+        raise InputError(f"{archive}: not a folder: {remedy}")
+    try:
+        drawn = json.loads((archive / _SETTINGS_NAME).read_bytes())
+    except FileNotFoundError:
         # Made just before the settings are written.
         ours = {_LOCK_NAME, _PARTS_NAME, f"{_SETTINGS_NAME}.partial"}
-        strangers = sorted(path.name for path in config.archive.iterdir() if path.name not in ours)
+        strangers = sorted({path.name for path in archive.glob("*")} - ours)
         if strangers:
-            raise InputError(f"{config.archive}: holds {strangers[0]!r}, not a phantom: {remedy}")
+            raise InputError(
+                f"{archive}: holds {strangers[0]!r}, not a phantom: {remedy}"
+            ) from None
         return
-    try:
-        drawn = json.loads(settings.read_bytes())
     except ValueError as error:
-        raise InputError(f"{settings}: not valid JSON ({error}): {remedy}") from error
+        raise InputError(
+            f"{archive / _SETTINGS_NAME}: not valid JSON ({error}): {remedy}"
+        ) from error
     # Earlier releases drew one layout and did not say so.
     found = {"layout": "mimic_cxr", **(drawn if isinstance(drawn, dict) else {})}
-    wanted = _settings(config)
     if found != wanted:
-        differing = [key for key in wanted if found.get(key) != wanted[key]]
-        changes = ", ".join(f"{key}={found.get(key)!r}" for key in differing)
-        raise InputError(f"{config.archive}: drawn with other settings ({changes}): {remedy}")
+        changes = (f"{k}={found.get(k)!r}" for k in wanted if found.get(k) != wanted[k])
+        raise InputError(f"{archive}: drawn with other settings ({', '.join(changes)}): {remedy}")

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from data_shards.phantom.layouts.catalog import LAYOUTS
 from data_shards.profiles import Config
-from data_shards.records.study import Split
+from data_shards.records.study import SPLITS, Split
 
 
 class PhantomConfig(Config):
@@ -32,11 +31,7 @@ class PhantomConfig(Config):
     @property
     def studies_by_split(self) -> dict[Split, int]:
         """How many studies each split gets, exactly."""
-        return {
-            "train": self.train_studies,
-            "validate": self.validate_studies,
-            "test": self.test_studies,
-        }
+        return {split: getattr(self, f"{split}_studies") for split in SPLITS}
 
 
 def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,5 +55,8 @@ def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:
         # For the profile's own validation to tell, which knows the whole path of the field.
         return {**values, "phantom": drawn, "source": source}
     if source.get("name") == phantom.layout:
+        # Brings in what draws, which those who read no phantom's profile do without.
+        from data_shards.phantom.layouts.catalog import LAYOUTS
+
         source = {**LAYOUTS[phantom.layout].importer_settings(phantom.archive), **source}
     return {**values, "phantom": drawn, "source": source}

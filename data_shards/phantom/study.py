@@ -13,7 +13,7 @@ from numpy.random import Generator
 from data_shards.phantom.images.anatomy import Anatomy, LungVolume, draw_anatomy
 from data_shards.phantom.images.devices import Device
 from data_shards.phantom.images.drawing import Pose
-from data_shards.phantom.images.findings import Finding, Grade, draw_finding, regrade, slots_of
+from data_shards.phantom.images.findings import GRADES, Finding, draw_finding, regrade, slots_of
 from data_shards.records.study import SPLITS, Split
 
 Change = Literal["first seen", "new", "larger", "smaller", "unchanged"]
@@ -132,7 +132,7 @@ def _findings_after(
             resolved.append(finding)
             continue
         step = 1 if 0.3 <= fate < 0.5 else -1 if 0.5 <= fate < 0.65 and not lasting else 0
-        changed = regrade(finding, _grade(finding.grade + step)) if step else finding
+        changed = regrade(finding, GRADES[min(max(finding.grade + step, 1), 3) - 1])
         others = [*kept, *(other for other in previous if other != finding)]
         if any(slots_of(changed) & slots_of(other) for other in others):
             changed = finding
@@ -157,10 +157,6 @@ def _with_new_findings(
         new = new or draw_finding(rng, findings)
         findings = (*findings, new) if new else findings
     return findings
-
-
-def _grade(value: int) -> Grade:
-    return 1 if value <= 1 else 2 if value == 2 else 3
 
 
 def _bedside_devices(rng: Generator) -> tuple[Device, ...]:

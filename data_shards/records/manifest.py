@@ -7,10 +7,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -140,44 +139,31 @@ def read_manifest(folder: Path) -> Manifest:
     Raises InputError when there is none (unfinished build), when it is of another schema
     version, or when it is malformed.
     """
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no manifest, so this is not a finished shard folder: "
-            "run `python -m data_shards build PROFILE.yaml` (it goes on where it stopped)"
-        )
-    return _parse(Manifest, path)
+    absent = (
+        "no manifest, so this is not a finished shard folder: run `python -m data_shards build "
+        "PROFILE.yaml` (it goes on where it stopped)"
+    )
+    return _read(Manifest, folder / MANIFEST_NAME, absent)
 
 
 def read_shard_index(path: Path) -> ShardIndex:
     """The index beside one tar. Raises InputError when missing, foreign or malformed."""
-    if not path.is_file():
-        raise InputError(f"{path}: the index of a shard is missing: build the shards again")
-    return _parse(ShardIndex, path)
+    return _read(ShardIndex, path, "the index of a shard is missing: build the shards again")
 
 
 DocumentT = TypeVar("DocumentT", bound=_Document)
 
 
-def _parse(kind: type[DocumentT], path: Path) -> DocumentT:
-    payload = path.read_bytes()
+def _read(kind: type[DocumentT], path: Path, absent: str) -> DocumentT:
+    if not path.is_file():
+        raise InputError(f"{path}: {absent}")
     try:
-        return kind.model_validate_json(payload)
+        return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        wrong = _what_is_wrong(kind, payload, error)
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        wrong = f"{field}: {first['msg']}" if field else first["msg"]
+        if field == "schema_version":
+            wrong = f"schema version {first['input']!r}, but this release reads "
+            wrong += first["ctx"]["expected"]
         raise InputError(f"{path}: {wrong}: build the shards again") from error
-
-
-def _what_is_wrong(kind: type[_Document], payload: bytes, error: ValidationError) -> str:
-    try:
-        value = json.loads(payload)
-    except ValueError as not_json:
-        return f"not valid JSON ({not_json})"
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    readable = get_args(kind.model_fields["schema_version"].annotation)
-    if version not in readable:
-        return (
-            f"schema version {version!r}, but this release reads {' and '.join(map(str, readable))}"
-        )
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 Split = Literal["train", "validate", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validate", "test")
 
@@ -125,25 +127,8 @@ class StudyRecord:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> StudyRecord:
-        """The record of a parsed `<key>.json`. Raises KeyError or TypeError when malformed."""
-        report = value["report"]
-        return cls(
-            key=value["key"],
-            patient_id=value["patient_id"],
-            study_id=value["study_id"],
-            split=value["split"],
-            source=value["source"],
-            licence=value["licence"],
-            images=tuple(ImageRecord(**image) for image in value["images"]),
-            report=Report(
-                raw=report["raw"],
-                sections=report["sections"],
-                sentences={name: tuple(each) for name, each in report["sentences"].items()},
-            ),
-            labels=value["labels"],
-            boxes=tuple(Box(**box) for box in value["boxes"]),
-            masks=tuple(MaskRecord(**mask) for mask in value["masks"]),
-        )
+        """The record of a parsed `<key>.json`. Raises ValueError when malformed."""
+        return _RECORD.validate_python(value)
 
     def frontal_images(self) -> tuple[int, ...]:
         """Positions of the frontal (PA, AP) images, ordered by image id."""
@@ -156,3 +141,6 @@ class StudyRecord:
     def _positions(self, views: frozenset[str]) -> tuple[int, ...]:
         matching = (i for i, image in enumerate(self.images) if image.view in views)
         return tuple(sorted(matching, key=lambda i: self.images[i].id))
+
+
+_RECORD = TypeAdapter(StudyRecord)

@@ -1,12 +1,16 @@
 """The names that section headers of MIMIC-CXR's reports stand for.
 
-Spellings and rules are those of the parser published with the data set (MIT-LCP/mimic-cxr,
-`txt/section_parser.py`), so that our sections are those of the official sectioned table.
+Spellings (in the table beside this file) and rules are those of the parser published with the data
+set (MIT-LCP/mimic-cxr, `txt/section_parser.py`), so that our sections are those of the official
+sectioned table.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+import yaml
 
 # A header that holds one of these anywhere is that section; the first match wins.
 _MAIN_SECTIONS = ("impression", "findings", "history", "comparison", "addendum")
@@ -17,56 +21,7 @@ _VIEW_PHRASE = re.compile(
     r"|(?:frontal|pa|ap|lateral) view|bone window|frontal (?:semi-)?upright|ribs|pa and lat"
 )
 
-_SPELLINGS: dict[str, tuple[str, ...]] = {
-    "impression": (
-        "conclusion",
-        "findings and impression",
-        "findings/impression",
-        "findings/ impression",
-        "impresson",
-        "imprression",
-        "imoression",
-        "impressoin",
-        "imprssion",
-        "impresion",
-        "imperssion",
-        "mpression",
-        "impession",
-        # One report; surely an indication, but the official table says so.
-        "ndication",
-    ),
-    "findings": (
-        "chest, two views",
-        "reference findings",
-        "finding",
-        "findins",
-        "findindgs",
-        "findgings",
-        "findngs",
-        "findnings",
-        "finidngs",
-    ),
-    "comparison": (
-        "comparisons",
-        "comparison exam",
-        "comparison film",
-        "reference exam",
-        "comparision",
-        "comparsion",
-        "comparrison",
-        "comparisions",
-    ),
-    "indication": (
-        "reason for examination",
-        "reason for exam",
-        "clinical indication",
-        "idication",
-    ),
-    "history": ("clinical history", "clinical information", "patient history", "pfi"),
-    "examination": ("exam", "type of examination"),
-    "recommendations": ("recommendation(s)", "recommendation"),
-    "wet read": ("wetread",),
-}
+_SPELLINGS: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 _NAME_OF_SPELLING = {
     spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings
 }

@@ -12,7 +12,7 @@ from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.study import View
 from data_shards.sources.base import SourceConfig
-from data_shards.sources.formats.tables import Row, read_rows
+from data_shards.sources.formats.tables import read_rows
 from data_shards.sources.table_source import ImageRow, TableSource, split_in
 
 # A "frontal" of unknown direction counts as PA, the usual one: methods only tell frontal from
@@ -97,13 +97,18 @@ class CsvPairsSource(TableSource):
 
     def rows(self) -> Iterator[ImageRow]:
         """The rows that pass `where`; raises InputError when none does."""
-        columns = self.config.columns
+        config, columns = self.config, self.config.columns
         texts = {
             name: column
             for name in ("report", "findings", "impression")
             if (column := getattr(columns, name)) is not None
         }
-        for row in self._rows_that_pass():
+        count, passed = 0, 0
+        for row in read_rows(config.table, (*columns.used, *config.where)):
+            count += 1
+            if not all(row[column] in values for column, values in config.where.items()):
+                continue
+            passed += 1
             path = PurePosixPath(row.filled(columns.image))
             image_id = str(path.with_suffix(""))
             yield ImageRow(
@@ -112,21 +117,12 @@ class CsvPairsSource(TableSource):
                 str(path),
                 patient_id=row.filled(columns.patient_id),
                 study_id=row.filled(columns.study_id) if columns.study_id else image_id,
-                view=(row[columns.view] if columns.view else "") or self.config.default_view or "",
+                view=(row[columns.view] if columns.view else "") or config.default_view or "",
                 split=split_in(row, columns.split) if columns.split else None,
                 texts={name: row[column] for name, column in texts.items()},
             )
-
-    def _rows_that_pass(self) -> Iterator[Row]:
-        table, wanted = self.config.table, self.config.where
-        count, passed = 0, 0
-        for row in read_rows(table, (*self.config.columns.used, *wanted)):
-            count += 1
-            if all(row[column] in values for column, values in wanted.items()):
-                passed += 1
-                yield row
         if not passed:
             raise InputError(
-                f"{table}: none of {count} rows passes source.where={wanted}: check its columns "
-                "and values"
+                f"{config.table}: none of {count} rows passes source.where={config.where}: check "
+                "its columns and values"
             )

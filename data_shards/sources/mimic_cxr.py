@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -19,8 +20,8 @@ from data_shards.records.study import (
     Box,
     Report,
     Sample,
-    SourceImage,
     SourceMask,
+    Split,
     View,
 )
 from data_shards.report_text.report import parse_report, report_of_sections
@@ -38,7 +39,7 @@ from data_shards.sources.mimic_cxr_tables import (
     study_path,
     table_paths,
 )
-from data_shards.sources.ms_cxr import PhraseBox, annotation_file, ms_cxr_overlap, read_ms_cxr
+from data_shards.sources.ms_cxr import annotation_file, ms_cxr_overlap, read_ms_cxr
 from data_shards.sources.table_source import ImageRow, TableSource
 
 VIEW_OF_POSITION: dict[str, View] = {"PA": "PA", "AP": "AP", "LATERAL": "L", "LL": "L"}
@@ -135,7 +136,11 @@ class MimicCxrSource(TableSource):
             report=report,
             split=ref.split,
             labels=self._labels.of(ref),
-            boxes=self._boxes(images),
+            boxes=tuple(
+                replace(box, image=number)
+                for number, image in enumerate(images)
+                for box in self._phrase_boxes.get(image.id, ())
+            ),
             masks=tuple(
                 SourceMask(number, category, path)
                 for number, image in enumerate(images)
@@ -156,23 +161,15 @@ class MimicCxrSource(TableSource):
         """Images of an unknown view, and MS-CXR's where those are held out."""
         unknown = super().list_dropped_images()
         held_out = self._held_out_images - {image.key for image in unknown}
-        listed = {image.image_id for images in self.studies.values() for image in images}
-        dropped = (
-            DroppedSample(key=image, reason="image of MS-CXR") for image in held_out & listed
-        )
+        listed = held_out & self._place_of_image.keys()
+        dropped = (DroppedSample(key=image, reason="image of MS-CXR") for image in listed)
         return tuple(sorted((*unknown, *dropped), key=lambda image: image.key))
 
     def side_reports(self) -> Mapping[str, str]:
         """`ms_cxr_overlap.json`: how many of MS-CXR's images and patients each split holds."""
         if self.config.ms_cxr is None:
             return {}
-        place = {
-            image.image_id: (ref.patient_id, ref.split)
-            for ref, images in self.studies.items()
-            for image in images
-            if ref.split is not None
-        }
-        overlap = ms_cxr_overlap(self._phrase_boxes, place)
+        overlap = ms_cxr_overlap(self._phrase_boxes, self._place_of_image)
         return {"ms_cxr_overlap.json": json.dumps(overlap, indent=2) + "\n"}
 
     def _report(self, ref: StudyRef) -> Report | str:
@@ -198,13 +195,6 @@ class MimicCxrSource(TableSource):
             return "no conclusion where the published rule says"
         return report_of_sections(raw, {**report.sections, "impression": conclusion})
 
-    def _boxes(self, images: Sequence[SourceImage]) -> tuple[Box, ...]:
-        return tuple(
-            Box(number, box.x, box.y, box.width, box.height, box.category, box.phrase)
-            for number, image in enumerate(images)
-            for box in self._phrase_boxes.get(image.id, ())
-        )
-
     @cached_property
     def _labels(self) -> Labels:
         return read_labels(self.config.root)
@@ -214,7 +204,7 @@ class MimicCxrSource(TableSource):
         return find_reports(self.config.root, self.config.reports)
 
     @cached_property
-    def _phrase_boxes(self) -> dict[str, tuple[PhraseBox, ...]]:
+    def _phrase_boxes(self) -> dict[str, list[Box]]:
         return {} if self.config.ms_cxr is None else read_ms_cxr(self.config.ms_cxr)
 
     @cached_property
@@ -222,22 +212,27 @@ class MimicCxrSource(TableSource):
         return frozenset(self._phrase_boxes if self.config.exclude_ms_cxr == "images" else ())
 
     @cached_property
-    def _patients_of_ms_cxr(self) -> frozenset[str]:
-        return frozenset(
-            ref.patient_id
+    def _place_of_image(self) -> dict[str, tuple[str, Split]]:
+        """Patient and split."""
+        return {
+            image.image_id: (ref.patient_id, ref.split)
             for ref, images in self.studies.items()
-            if any(image.image_id in self._phrase_boxes for image in images)
-        )
+            for image in images
+            if ref.split is not None
+        }
+
+    @cached_property
+    def _patients_of_ms_cxr(self) -> frozenset[str]:
+        images = self._phrase_boxes.keys() & self._place_of_image.keys()
+        return frozenset(self._place_of_image[image][0] for image in images)
 
     @cached_property
     def _masks(self) -> dict[str, list[tuple[str, Path]]]:
-        folder = self.config.masks
         masks: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-        if folder is None:
-            return masks
-        if not folder.is_dir():
+        folder = self.config.masks
+        if folder is not None and not folder.is_dir():
             raise InputError(f"{folder}: no such folder: check source.masks")
-        for path in sorted(folder.glob("*__*.png")):
+        for path in sorted(folder.glob("*__*.png")) if folder else ():
             dicom_id, _, category = path.stem.partition("__")
             masks[dicom_id].append((category, path))
         return masks

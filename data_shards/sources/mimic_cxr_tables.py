@@ -31,11 +31,19 @@ class Labels:
 
 def table_paths(root: Path) -> tuple[Path, ...]:
     """The tables of metadata, splits and, if there, labels. Raises InputError for an absent one."""
-    return (
-        _find_table(root, "metadata"),
-        _find_table(root, "split"),
-        *_tables(root, "chexpert")[-1:],
-    )
+    paths = []
+    for kind in ("metadata", "split", "chexpert"):
+        # Of several releases the latest (their names hold 2.0.0 or 2.1.0).
+        name = f"mimic-cxr-[0-9]*-{kind}.csv"
+        tables = sorted([*root.glob(name), *root.glob(f"{name}.gz")])
+        if tables:
+            paths.append(tables[-1])
+        elif kind != "chexpert":
+            raise InputError(
+                f"{root}: no mimic-cxr-2.0.0-{kind}.csv.gz (nor of another release, nor unpacked): "
+                "set source.root to the folder of MIMIC-CXR-JPG that holds it and files/"
+            )
+    return tuple(paths)
 
 
 def study_path(patient_id: str, study_id: str) -> str:
@@ -75,7 +83,7 @@ def read_labels(root: Path) -> Labels:
     """
     names: tuple[str, ...] = ()
     values: dict[tuple[str, str], tuple[float | None, ...]] = {}
-    for path in _tables(root, "chexpert")[-1:]:
+    for path in table_paths(root)[2:]:
         for row in read_rows(path, ("subject_id", "study_id")):
             key = (row["subject_id"], row["study_id"])
             if key in values:
@@ -83,22 +91,3 @@ def read_labels(root: Path) -> Labels:
             names = tuple(each for each in row.cells if each not in ("subject_id", "study_id"))
             values[key] = tuple(label_in(row, name) for name in names)
     return Labels(names, values)
-
-
-def _tables(root: Path, kind: str) -> list[Path]:
-    """The tables of a kind, oldest release first (their names hold 2.0.0 or 2.1.0)."""
-    return sorted(
-        path
-        for suffix in (".csv", ".csv.gz")
-        for path in root.glob(f"mimic-cxr-[0-9]*-{kind}{suffix}")
-    )
-
-
-def _find_table(root: Path, kind: str) -> Path:
-    tables = _tables(root, kind)
-    if not tables:
-        raise InputError(
-            f"{root}: no mimic-cxr-2.0.0-{kind}.csv.gz (nor of another release, nor unpacked): "
-            "set source.root to the folder of MIMIC-CXR-JPG that holds it and files/"
-        )
-    return tables[-1]

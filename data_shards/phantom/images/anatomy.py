@@ -7,7 +7,6 @@ the middle of the chest, behind the sternum.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -25,6 +24,8 @@ OUTWARD: dict[Lung, float] = {"left": 1.0, "right": -1.0}
 
 # Height (y) of the widest level of the rib cage.
 CAVITY_MIDDLE_CM = 2.0
+# Height (y) of each hilum.
+_HILUM_HEIGHT_CM: dict[Lung, float] = {"left": -1.6, "right": -0.8}
 # How far the breath moves the diaphragm, down.
 _DOME_SHIFT_CM: dict[LungVolume, float] = {"low": -3.0, "normal": 0.0, "high": 1.8}
 
@@ -77,72 +78,64 @@ def draw_anatomy(rng: Generator) -> Anatomy:
     )
 
 
-@dataclass(frozen=True, eq=False)
 class Chest:
     """The solids of a patient at one visit: the measures, the heart's size and the breath taken."""
 
-    anatomy: Anatomy
-    cardiothoracic_ratio: float
-    lung_volume: LungVolume
+    def __init__(
+        self, anatomy: Anatomy, cardiothoracic_ratio: float, lung_volume: LungVolume
+    ) -> None:
+        self.anatomy = anatomy
+        self.cardiothoracic_ratio = cardiothoracic_ratio
+        self.lung_volume = lung_volume
+        self._add_soft_tissue()
+        self._add_lungs()
+        self._add_bones()
 
-    @cached_property
-    def torso(self) -> Ellipsoid:
-        """The trunk with its fat and muscle, reaching beyond the image below."""
+    def _add_soft_tissue(self) -> None:
         a = self.anatomy
+        # The trunk with its fat and muscle, reaching beyond the image below.
         wide, deep = a.half_width + 0.9 + a.soft_tissue, a.half_depth + 1.0 + 0.8 * a.soft_tissue
-        return ellipsoid((0, 9, -0.3), (wide, 34, deep))
-
-    @cached_property
-    def neck(self) -> Ellipsoid:
-        """The neck and the base of the skull."""
-        return ellipsoid((0, -22, -1.5), (6.4, 13, 6.2))
-
-    @cached_property
-    def shoulders(self) -> tuple[Ellipsoid, ...]:
-        """Muscle above and beside the lungs' apices; lifted out of a lateral view."""
-        return tuple(
+        self.torso = ellipsoid((0, 9, -0.3), (wide, 34, deep))
+        # The neck and the base of the skull.
+        self.neck = ellipsoid((0, -22, -1.5), (6.4, 13, 6.2))
+        # Muscle above and beside the lungs' apices; lifted out of a lateral view.
+        self.shoulders = tuple(
             ellipsoid((side * 14.5, -14.0, -1.5), (10.5, 6.0, 6.0), tilt_degrees=side * 24)
             for side in (-1.0, 1.0)
         )
-
-    @cached_property
-    def breasts(self) -> tuple[Ellipsoid, ...]:
-        """Soft tissue in front of the torso; empty for men."""
-        a = self.anatomy
-        if a.sex == "M":
-            return ()
-        size = 3.8 + 0.45 * a.soft_tissue
-        front = a.half_depth + 0.5 * a.soft_tissue
-        return tuple(
+        # In front of the torso; none for men.
+        size, front = 3.8 + 0.45 * a.soft_tissue, a.half_depth + 0.5 * a.soft_tissue
+        self.breasts = tuple(
             ellipsoid((side * 7.6, 6.5, front - 1.5), (size + 0.6, 1.15 * size, 0.8 * size))
-            for side in (-1.0, 1.0)
+            for side in ((-1.0, 1.0) if a.sex == "F" else ())
+        )
+        # The heart; its frontal width is the cardiothoracic ratio times the rib cage's. The shadow
+        # of an ellipse of semi-axes l, 0.78 l, turned by the tilt, is half_width wide.
+        tilt = np.deg2rad(a.heart_tilt_degrees)
+        half_width = self.cardiothoracic_ratio * a.half_width
+        long = half_width / float(np.hypot(np.cos(tilt), 0.78 * np.sin(tilt)))
+        # It rests on the diaphragm and, when large, sinks into it more than it rises.
+        rest = a.dome_top + min(_DOME_SHIFT_CM[self.lung_volume], 0.0)
+        self.heart = ellipsoid(
+            (0.30 * half_width, rest + 1.2 - 0.48 * long, 0.28 * a.half_depth),
+            (long, 0.78 * long, 0.70 * long),
+            tilt_degrees=a.heart_tilt_degrees,
+        )
+        # Great vessels and the aortic knob.
+        knob = (1.1 + a.aortic_knob, 1.0 + 0.8 * a.aortic_knob, 3.0)
+        self.mediastinum = (
+            ellipsoid((0.2, -3.0, -1.5), (2.7, 17.0, 0.62 * a.half_depth)),
+            ellipsoid((1.7, -5.6, -1.0), knob, tilt_degrees=-20),
         )
 
-    @cached_property
-    def cavity(self) -> Ellipsoid:
-        """The inside of the rib cage."""
+    def _add_lungs(self) -> None:
         a = self.anatomy
-        return ellipsoid((0, CAVITY_MIDDLE_CM, 0), (a.half_width, a.half_height, a.half_depth))
-
-    @cached_property
-    def rib_cage(self) -> Ellipsoid:
-        """The outside of the rib cage."""
-        return ellipsoid((0, CAVITY_MIDDLE_CM, 0), self.cavity.semi_axes + 0.75)
-
-    @cached_property
-    def ribs(self) -> tuple[Slab, ...]:
-        """The tilted slices of the rib cage's wall that are bone: high behind, low in front."""
-        a = self.anatomy
-        slope = np.deg2rad(a.rib_slope_degrees)
-        normal = np.array([0.0, np.cos(slope), -np.sin(slope)])
-        heights = CAVITY_MIDDLE_CM + a.half_height * np.linspace(-0.80, 0.86, 10)
-        return tuple(Slab(np.array([0.0, height, 0.0]), normal, 0.42) for height in heights)
-
-    @cached_property
-    def lobes(self) -> dict[Lung, Ellipsoid]:
-        """Each lung before the rib cage, the diaphragm and the heart cut into it."""
-        a = self.anatomy
-        return {
+        # The inside of the rib cage.
+        self.cavity = ellipsoid(
+            (0, CAVITY_MIDDLE_CM, 0), (a.half_width, a.half_height, a.half_depth)
+        )
+        # Each lung before the rib cage, the diaphragm and the heart cut into it.
+        self.lobes = {
             lung: ellipsoid(
                 (OUTWARD[lung] * 0.52 * a.half_width, 2.6, -0.2),
                 (0.52 * a.half_width, a.half_height + 0.2, a.half_depth + 0.6),
@@ -150,12 +143,8 @@ class Chest:
             )
             for lung in LUNGS
         }
-
-    @cached_property
-    def domes(self) -> dict[Lung, Ellipsoid]:
-        """The halves of the diaphragm, with what lies below them."""
-        a = self.anatomy
-        return {
+        # The halves of the diaphragm, with what lies below them.
+        self.domes = {
             lung: ellipsoid(
                 (OUTWARD[lung] * 0.50 * a.half_width, self.dome_top(lung) + 11.0, 0.6),
                 (0.60 * a.half_width, 11.0, 0.98 * a.half_depth),
@@ -163,6 +152,60 @@ class Chest:
             )
             for lung in LUNGS
         }
+        # The roots of the lungs, soft tissue within the lung's outline.
+        roots = {
+            lung: np.array([OUTWARD[lung] * 3.9, _HILUM_HEIGHT_CM[lung], -1.0]) for lung in LUNGS
+        }
+        self.hila = {
+            lung: ellipsoid(root, (1.1, 2.3, 1.6), tilt_degrees=OUTWARD[lung] * -22)
+            for lung, root in roots.items()
+        }
+        rng = np.random.default_rng(a.vessel_seed)
+        self.vessels = {lung: self._fan(root, OUTWARD[lung], rng) for lung, root in roots.items()}
+        # Trachea and main bronchi: air inside the mediastinum.
+        carina = np.array([-0.2, -4.0, -1.8])
+        ends = [np.array([OUTWARD[lung] * 3.6, _HILUM_HEIGHT_CM[lung], -1.4]) for lung in LUNGS]
+        trachea = ellipsoid((-0.2, -11.5, -1.6), (0.85, 9.0, 0.85))
+        self.airways = (trachea, *(rod(carina, end, 0.6) for end in ends))
+        # Air below the left half of the diaphragm.
+        rng = np.random.default_rng(a.vessel_seed + 1)
+        size = rng.uniform(1.2, 2.4)
+        middle = (rng.uniform(5.5, 7.5), self.dome_top("left") + 1.2 + size, 1.0)
+        self.stomach_bubble = ellipsoid(middle, (1.3 * size, 0.8 * size, size))
+
+    def _fan(self, root: Vector, out: float, rng: Generator) -> tuple[Ellipsoid, ...]:
+        """Arteries and veins fanning out from a hilum, thinner towards the wall."""
+        fan: list[Ellipsoid] = []
+        for angle in np.deg2rad(np.linspace(-78, 84, 9)) + rng.normal(0, 0.08, 9):
+            length = rng.uniform(5.5, 9.0)
+            forward = rng.uniform(-0.5, 0.5)
+            middle = root + 0.5 * length * _direction(angle, out, forward)
+            fan.append(rod(root, middle, rng.uniform(0.38, 0.5)))
+            for turn in np.array([-0.35, 0.35]) + rng.normal(0, 0.1, 2):
+                end = middle + 0.5 * length * _direction(angle + turn, out, forward)
+                fan.append(rod(middle, end, rng.uniform(0.2, 0.3)))
+        return tuple(v for v in fan if abs(v.center[2]) < 0.8 * self.anatomy.half_depth)
+
+    def _add_bones(self) -> None:
+        a = self.anatomy
+        # The outside of the rib cage.
+        self.rib_cage = ellipsoid((0, CAVITY_MIDDLE_CM, 0), self.cavity.semi_axes + 0.75)
+        # The tilted slices of the rib cage's wall that are bone: high behind, low in front.
+        slope = np.deg2rad(a.rib_slope_degrees)
+        normal = np.array([0.0, np.cos(slope), -np.sin(slope)])
+        heights = CAVITY_MIDDLE_CM + a.half_height * np.linspace(-0.80, 0.86, 10)
+        self.ribs = tuple(Slab(np.array([0.0, height, 0.0]), normal, 0.42) for height in heights)
+        # The column of vertebrae; `drawing` notches it at the discs.
+        behind = (0, 4, -0.86 * a.half_depth)
+        self.spine = ellipsoid(behind, (1.75, 42, 1.9), tilt_degrees=a.spine_bend)
+        # Sternum, clavicles and shoulder blades.
+        bones = [ellipsoid((0, -1.5, a.half_depth + 0.1), (1.7, 8.0, 0.6), pitch_degrees=-6)]
+        for out in (OUTWARD[lung] for lung in LUNGS):
+            inner = np.array([out * 1.8, -10.2, 0.5 * a.half_depth])
+            bones.append(rod(inner, np.array([out * 15.5, -14.8, 0.0]), 0.75))
+            scapula = (out * 15.2, -7.0, -0.8 * a.half_depth)
+            bones.append(ellipsoid(scapula, (2.6, 6.5, 0.5), tilt_degrees=out * 14))
+        self.flat_bones = tuple(bones)
 
     def dome_top(self, lung: Lung) -> float:
         """Height (y) of the diaphragm's top; the right half stands higher."""
@@ -170,106 +213,6 @@ class Chest:
         lower_left = 0.9 if lung == "left" else 0.0
         shift = _DOME_SHIFT_CM[self.lung_volume]
         return self.anatomy.dome_top + shift + lower_left + raised
-
-    @cached_property
-    def heart(self) -> Ellipsoid:
-        """The heart; its frontal width is the cardiothoracic ratio times the rib cage's."""
-        a = self.anatomy
-        tilt = np.deg2rad(a.heart_tilt_degrees)
-        half_width = self.cardiothoracic_ratio * a.half_width
-        # The shadow of an ellipse of semi-axes l, 0.78 l, turned by the tilt, is half_width wide.
-        long = half_width / float(np.hypot(np.cos(tilt), 0.78 * np.sin(tilt)))
-        # It rests on the diaphragm and, when large, sinks into it more than it rises.
-        rest = a.dome_top + min(_DOME_SHIFT_CM[self.lung_volume], 0.0)
-        middle = (0.30 * half_width, rest + 1.2 - 0.48 * long, 0.28 * a.half_depth)
-        return ellipsoid(
-            middle, (long, 0.78 * long, 0.70 * long), tilt_degrees=a.heart_tilt_degrees
-        )
-
-    @cached_property
-    def mediastinum(self) -> tuple[Ellipsoid, ...]:
-        """Great vessels and the aortic knob."""
-        knob = self.anatomy.aortic_knob
-        return (
-            ellipsoid((0.2, -3.0, -1.5), (2.7, 17.0, 0.62 * self.anatomy.half_depth)),
-            ellipsoid((1.7, -5.6, -1.0), (1.1 + knob, 1.0 + 0.8 * knob, 3.0), tilt_degrees=-20),
-        )
-
-    @cached_property
-    def hila(self) -> dict[Lung, Ellipsoid]:
-        """The roots of the lungs, soft tissue within the lung's outline."""
-        return {
-            lung: ellipsoid(
-                (OUTWARD[lung] * 3.9, self.hilum_height(lung), -1.0),
-                (1.1, 2.3, 1.6),
-                tilt_degrees=OUTWARD[lung] * -22,
-            )
-            for lung in LUNGS
-        }
-
-    def hilum_height(self, lung: Lung) -> float:
-        """Height (y) of a hilum; the left one stands higher."""
-        return -1.6 if lung == "left" else -0.8
-
-    @cached_property
-    def airways(self) -> tuple[Ellipsoid, ...]:
-        """Trachea and main bronchi: air inside the mediastinum."""
-        carina = np.array([-0.2, -4.0, -1.8])
-        bronchi = [
-            rod(carina, np.array([OUTWARD[lung] * 3.6, self.hilum_height(lung), -1.4]), 0.6)
-            for lung in LUNGS
-        ]
-        return (ellipsoid((-0.2, -11.5, -1.6), (0.85, 9.0, 0.85)), *bronchi)
-
-    @cached_property
-    def spine(self) -> Ellipsoid:
-        """The column of vertebrae; `drawing` notches it at the discs."""
-        a = self.anatomy
-        return ellipsoid((0, 4, -0.86 * a.half_depth), (1.75, 42, 1.9), tilt_degrees=a.spine_bend)
-
-    @cached_property
-    def flat_bones(self) -> tuple[Ellipsoid, ...]:
-        """Sternum, clavicles and shoulder blades."""
-        a = self.anatomy
-        bones = [ellipsoid((0, -1.5, a.half_depth + 0.1), (1.7, 8.0, 0.6), pitch_degrees=-6)]
-        for lung in LUNGS:
-            out = OUTWARD[lung]
-            inner = np.array([out * 1.8, -10.2, 0.5 * a.half_depth])
-            bones.append(rod(inner, np.array([out * 15.5, -14.8, 0.0]), 0.75))
-            scapula = (out * 15.2, -7.0, -0.8 * a.half_depth)
-            bones.append(ellipsoid(scapula, (2.6, 6.5, 0.5), tilt_degrees=out * 14))
-        return tuple(bones)
-
-    @cached_property
-    def stomach_bubble(self) -> Ellipsoid:
-        """Air below the left half of the diaphragm."""
-        rng = np.random.default_rng(self.anatomy.vessel_seed + 1)
-        size = rng.uniform(1.2, 2.4)
-        middle = (rng.uniform(5.5, 7.5), self.dome_top("left") + 1.2 + size, 1.0)
-        return ellipsoid(middle, (1.3 * size, 0.8 * size, size))
-
-    @cached_property
-    def vessels(self) -> dict[Lung, tuple[Ellipsoid, ...]]:
-        """Arteries and veins fanning out from each hilum, thinner towards the wall."""
-        rng = np.random.default_rng(self.anatomy.vessel_seed)
-        a = self.anatomy
-        fans: dict[Lung, tuple[Ellipsoid, ...]] = {}
-        for lung in LUNGS:
-            root = np.array([OUTWARD[lung] * 3.9, self.hilum_height(lung), -1.0])
-            fan: list[Ellipsoid] = []
-            for angle in np.deg2rad(np.linspace(-78, 84, 9)) + rng.normal(0, 0.08, 9):
-                length = rng.uniform(5.5, 9.0)
-                ahead = np.array([OUTWARD[lung] * np.cos(angle), np.sin(angle), 0.0])
-                ahead[2] = rng.uniform(-0.5, 0.5)
-                middle = root + 0.5 * length * ahead
-                fan.append(rod(root, middle, rng.uniform(0.38, 0.5)))
-                for turn in np.array([-0.35, 0.35]) + rng.normal(0, 0.1, 2):
-                    branch = np.array(
-                        [OUTWARD[lung] * np.cos(angle + turn), np.sin(angle + turn), ahead[2]]
-                    )
-                    fan.append(rod(middle, middle + 0.5 * length * branch, rng.uniform(0.2, 0.3)))
-            fans[lung] = tuple(v for v in fan if abs(v.center[2]) < 0.8 * a.half_depth)
-        return fans
 
     def lung_point(self, lung: Lung, down: float, out: float, forward: float) -> Vector:
         """A point of the lung.
@@ -296,3 +239,7 @@ class Chest:
         half_width = self.cardiothoracic_ratio * self.anatomy.half_width
         edge = OUTWARD[lung] * half_width * np.sqrt(1 - offset**2)
         return float(self.heart.center[0] + edge)
+
+
+def _direction(angle: float, out: float, forward: float) -> Vector:
+    return np.array([out * np.cos(angle), np.sin(angle), forward])

@@ -96,16 +96,12 @@ def rays_of(
     )
 
 
-def is_frontal(rays: Rays) -> bool:
-    """Whether the beam runs from back to front rather than from side to side."""
-    return bool(abs(rays.beam[2]) > abs(rays.beam[0]))
-
-
 def draw_absorption(
     chest: Chest, findings: Sequence[Finding], rays: Rays, metal: Iterable[Ellipsoid] = ()
 ) -> Absorption:
     """Line integrals of a chest with its findings, and where each finding changes them."""
-    body = (chest.torso, chest.neck, *chest.shoulders) if is_frontal(rays) else (chest.torso,)
+    is_frontal = abs(rays.beam[2]) > abs(rays.beam[0])
+    body = (chest.torso, chest.neck, *chest.shoulders) if is_frontal else (chest.torso,)
     shapes = [ellipsoid_interval(solid, rays) for solid in body]
     total = np.float32(SOFT_TISSUE) * union_length(shapes)
     for breast in chest.breasts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -100,17 +101,14 @@ class Deposit:
 
 def slots_of(finding: Finding) -> frozenset[Slot]:
     """The zones a disease fills, where no other disease is drawn, so that each stays visible."""
+    zones: tuple[Zone, ...] = (finding.zone,) if finding.zone else ()
     if finding.category == "Edema":
-        return frozenset((lung, zone) for lung in finding.lungs for zone in ("upper", "mid"))
-    if finding.category == "Pleural Effusion":
+        zones = ZONES[:2]
+    elif finding.category == "Pleural Effusion":
         zones = ZONES[2 if finding.grade == 1 else 1 :]
-        return frozenset((lung, zone) for lung in finding.lungs for zone in zones)
-    if finding.category == "Pneumothorax":
+    elif finding.category == "Pneumothorax":
         zones = ZONES[: 1 if finding.grade == 1 else 2]
-        return frozenset((lung, zone) for lung in finding.lungs for zone in zones)
-    if finding.zone is None:
-        return frozenset()
-    return frozenset((lung, finding.zone) for lung in finding.lungs)
+    return frozenset(product(finding.lungs, zones))
 
 
 def draw_finding(rng: Generator, others: Iterable[Finding]) -> Finding | None:
@@ -120,16 +118,12 @@ def draw_finding(rng: Generator, others: Iterable[Finding]) -> Finding | None:
     category = names[rng.choice(len(names), p=np.fromiter(_FREQUENCY.values(), float))]
     grade = GRADES[rng.choice(3, p=(0.36, 0.36, 0.28))]
     shape_seed = int(rng.integers(2**32))
-    lesions = sum(other.category == "Lung Lesion" for other in others)
-    if category == "Lung Lesion" and lesions < 2:
-        pass
-    elif any(other.category == category for other in others):
+    alike = sum(other.category == category for other in others)
+    if alike >= (2 if category == "Lung Lesion" else 1):
         return None
     taken = frozenset().union(*(slots_of(other) for other in others))
-    for candidate in _places(category, grade, shape_seed, rng):
-        if not slots_of(candidate) & taken:
-            return candidate
-    return None
+    places = _places(category, grade, shape_seed, rng)
+    return next((each for each in places if not slots_of(each) & taken), None)
 
 
 def regrade(finding: Finding, grade: Grade) -> Finding:
@@ -246,17 +240,16 @@ def _edema(chest: Chest, lung: Lung, finding: Finding, rng: Generator) -> tuple[
 
 def _places(category: Category, grade: Grade, shape_seed: int, rng: Generator) -> Iterable[Finding]:
     """The places a disease may take, in random order."""
+    sides: list[Side | None] = ["right", "left"]
     if category == "Cardiomegaly":
-        return (Finding(category, None, None, grade, shape_seed),)
-    if category == "Edema":
-        return (Finding(category, "bilateral", None, grade, shape_seed),)
-    sides: list[Side] = ["right", "left"]
-    rng.shuffle(sides)
-    if category == "Pneumothorax":
-        return tuple(Finding(category, side, None, grade, shape_seed) for side in sides)
-    if category == "Pleural Effusion":
-        if rng.random() < 0.22:
-            sides.insert(0, "bilateral")
+        sides = [None]
+    elif category == "Edema":
+        sides = ["bilateral"]
+    else:
+        rng.shuffle(sides)
+    if category == "Pleural Effusion" and rng.random() < 0.22:
+        sides.insert(0, "bilateral")
+    if category not in FOCAL:
         return tuple(Finding(category, side, None, grade, shape_seed) for side in sides)
     diameter = _lesion_diameter(grade, shape_seed) if category == "Lung Lesion" else None
     places = [

@@ -55,11 +55,10 @@ def expose(
 
 def _blur(plane: Plane) -> Plane:
     """A focal spot's blur: the binomial kernel (1, 6, 1) / 8 along both axes."""
-    for axis in (0, 1):
-        padded = np.pad(plane, [(1, 1) if each == axis else (0, 0) for each in (0, 1)], "edge")
-        before = padded[:-2] if axis == 0 else padded[:, :-2]
-        after = padded[2:] if axis == 0 else padded[:, 2:]
-        plane = np.float32(0.75) * plane + np.float32(0.125) * (before + after)
+    for _ in range(2):
+        padded = np.pad(plane, ((1, 1), (0, 0)), "edge")
+        blurred = np.float32(0.75) * plane + np.float32(0.125) * (padded[:-2] + padded[2:])
+        plane = blurred.T
     return plane
 
 

@@ -70,9 +70,13 @@ def render_study(study: Study, *, seed: int, height_px: int, noise: float) -> Re
         # A lateral passes through twice the tissue and is taken at a higher dose.
         dose = replace(exposure, photons_per_cm2=12.0 * exposure.photons_per_cm2)
         lateral = expose(through, pixel_cm, dose, rng)
-    return RenderedStudy(
-        frontal, lateral, masks_by_category(study.findings, absorption), _boxes(absorption)
+    boxes = tuple(
+        tight_box(index, mask)
+        for index, regions in enumerate(absorption.regions)
+        for _, mask in regions
+        if mask.any()
     )
+    return RenderedStudy(frontal, lateral, masks_by_category(study.findings, absorption), boxes)
 
 
 def masks_by_category(findings: Sequence[Finding], drawn: Absorption) -> dict[Category, Mask]:
@@ -81,18 +85,8 @@ def masks_by_category(findings: Sequence[Finding], drawn: Absorption) -> dict[Ca
     for finding, regions in zip(findings, drawn.regions, strict=True):
         for _, mask in regions:
             if mask.any():
-                earlier = masks.get(finding.category)
-                masks[finding.category] = mask if earlier is None else earlier | mask
+                masks[finding.category] = masks.get(finding.category, False) | mask
     return masks
-
-
-def _boxes(absorption: Absorption) -> tuple[FindingBox, ...]:
-    return tuple(
-        tight_box(index, mask)
-        for index, regions in enumerate(absorption.regions)
-        for _, mask in regions
-        if mask.any()
-    )
 
 
 def tight_box(finding: int, mask: Mask) -> FindingBox:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    from data_shards.phantom.study import Study
+from data_shards.phantom.study import Study
 
 # Rows by table: plain lists, which are kept as JSON while an archive is being drawn.
 Rows: TypeAlias = dict[str, list[list[Any]]]
 
 
 class Layout(Protocol):
-    """A module of this folder. It imports what draws inside its functions: profiles are read by
-    those who draw nothing.
-    """
+    """A module of this folder."""
 
     def importer_settings(self, archive: Path) -> dict[str, Any]:
         """What the importer of this layout is told in `source`, where the profile does not say."""

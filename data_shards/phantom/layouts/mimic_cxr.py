@@ -16,29 +16,34 @@ import io
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image
 
 from data_shards.files.atomic import write_bytes_atomically
+from data_shards.phantom.images.rendering import render_study
 from data_shards.phantom.layouts.base import Rows
-
-if TYPE_CHECKING:
-    from jaxtyping import UInt8
-    from numpy import ndarray
-
-    from data_shards.phantom.images.rendering import RenderedStudy
-    from data_shards.phantom.reports.report_writer import WrittenReport
-    from data_shards.phantom.study import Study
+from data_shards.phantom.reports.report_writer import examination_title, write_report
+from data_shards.phantom.study import Study
 
 REPORTS_NAME = "mimic-cxr-reports.zip"
 MS_CXR_NAME = "MS_CXR_Local_Alignment_v1.1.0.csv"
 MASKS_NAME = "masks"
 
-_METADATA_HEADER = (
-    "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,"
-    "StudyDate,StudyTime,ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,"
-    "PatientOrientationCodeSequence_CodeMeaning"
-)
-_SPLIT_HEADER = "dicom_id,study_id,subject_id,split"
+# Of the gzipped tables, by kind.
+_HEADERS = {
+    "metadata": "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,"
+    "Columns,StudyDate,StudyTime,ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,"
+    "PatientOrientationCodeSequence_CodeMeaning",
+    "split": "dicom_id,study_id,subject_id,split",
+    "chexpert": "subject_id,study_id,Atelectasis,Cardiomegaly,Consolidation,Edema,"
+    "Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,No Finding,Pleural Effusion,"
+    "Pleural Other,Pneumonia,Pneumothorax,Support Devices",
+}
+CHEXPERT_LABELS = _HEADERS["chexpert"].split(",")[2:]
 _MS_CXR_HEADER = "dicom_id,category_name,label_text,path,x,y,w,h,image_width,image_height,split"
 _VIEW_MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral"}
 # The largest prime below 10^7: multiplying by a number below it permutes the ids.
@@ -67,11 +72,6 @@ def subject_id(seed: int, patient: int) -> str:
 
 def write_study(archive: Path, study: Study, *, seed: int, height_px: int, noise: float) -> Rows:
     """Draw a study, write its images and masks, and return what the tables say of it."""
-    import numpy as np
-
-    from data_shards.phantom.images.rendering import render_study
-    from data_shards.phantom.reports.report_writer import CHEXPERT_LABELS, write_report
-
     rendered = render_study(study, seed=seed, height_px=height_px, noise=noise)
     report = write_report(study, np.random.default_rng([seed, study.number, 2]))
     subject = subject_id(seed, study.patient)
@@ -82,11 +82,11 @@ def write_study(archive: Path, study: Study, *, seed: int, height_px: int, noise
     views: list[tuple[str, ndarray]] = [(study.projection, rendered.frontal)]
     if rendered.lateral is not None:
         views.append(("LATERAL", rendered.lateral))
-    labels = [_label(report.labels.get(label)) for label in CHEXPERT_LABELS]
+    labels = [report.labels.get(label) for label in CHEXPERT_LABELS]
     rows: Rows = {
         "metadata": [],
         "split": [],
-        "chexpert": [[subject, name, *labels]],
+        "chexpert": [[subject, name, *("" if each is None else f"{each}.0" for each in labels)]],
         "reports": [[f"{folder}.txt", report.text]],
     }
     for view, image in views:
@@ -98,7 +98,16 @@ def write_study(archive: Path, study: Study, *, seed: int, height_px: int, noise
     for category, mask in rendered.masks.items():
         path = archive / MASKS_NAME / f"{frontal_id}__{category}.png"
         _write_image(path, mask.astype(np.uint8) * 255, "PNG", compress_level=1)
-    rows["ms_cxr"] = _ms_cxr_rows(study, rendered, report, frontal_id, folder)
+    height, width = rendered.frontal.shape
+    split = "val" if study.split == "validate" else study.split
+    rows["ms_cxr"] = [
+        [
+            *(frontal_id, study.findings[box.finding].category, report.phrases[box.finding]),
+            *(f"{folder}/{frontal_id}.jpg", box.x, box.y, box.width, box.height),
+            *(width, height, split),
+        ]
+        for box in rendered.boxes
+    ]
     return rows
 
 
@@ -107,14 +116,7 @@ def write_tables(archive: Path, rows: Rows) -> None:
 
     The same rows give the same bytes: times in the gzip and zip files are fixed.
     """
-    from data_shards.phantom.reports.report_writer import CHEXPERT_LABELS
-
-    headers = {
-        "metadata": _METADATA_HEADER,
-        "split": _SPLIT_HEADER,
-        "chexpert": ",".join(("subject_id", "study_id", *CHEXPERT_LABELS)),
-    }
-    for kind, header in headers.items():
+    for kind, header in _HEADERS.items():
         compressed = gzip.compress(_csv_bytes(header, rows[kind]), mtime=0)
         write_bytes_atomically(archive / f"mimic-cxr-2.0.0-{kind}.csv.gz", compressed)
     write_bytes_atomically(archive / MS_CXR_NAME, _csv_bytes(_MS_CXR_HEADER, rows["ms_cxr"]))
@@ -127,8 +129,6 @@ def write_tables(archive: Path, rows: Rows) -> None:
 
 def _described(study: Study, view: str, image: ndarray) -> list[str | int]:
     """The metadata's columns from `PerformedProcedureStepDescription` on."""
-    from data_shards.phantom.reports.report_writer import examination_title
-
     title = examination_title(study)
     hours, minutes = divmod(study.minute_of_day, 60)
     date, time = study.when.strftime("%Y%m%d"), f"{hours:02}{minutes:02}00.0"
@@ -136,29 +136,10 @@ def _described(study: Study, view: str, image: ndarray) -> list[str | int]:
     return [title, view, *image.shape, date, time, title, _VIEW_MEANING[view], posture]
 
 
-def _ms_cxr_rows(
-    study: Study, rendered: RenderedStudy, report: WrittenReport, image_id: str, folder: str
-) -> list[list[Any]]:
-    height, width = rendered.frontal.shape
-    split = "val" if study.split == "validate" else study.split
-    return [
-        [
-            *(image_id, study.findings[box.finding].category, report.phrases[box.finding]),
-            *(f"{folder}/{image_id}.jpg", box.x, box.y, box.width, box.height),
-            *(width, height, split),
-        ]
-        for box in rendered.boxes
-    ]
-
-
 def _dicom_id(seed: int, study: int, view: str) -> str:
     """Five hyphenated groups of eight hexadecimal digits."""
     digits = hashlib.blake2b(f"{seed}/{study}/{view}".encode(), digest_size=20).hexdigest()
     return "-".join(digits[i : i + 8] for i in range(0, 40, 8))
-
-
-def _label(value: int | None) -> str:
-    return "" if value is None else f"{value}.0"
 
 
 def _permuted(seed: int, number: int, kind: str) -> int:
@@ -171,8 +152,6 @@ def _permuted(seed: int, number: int, kind: str) -> int:
 def _write_image(
     path: Path, image: UInt8[ndarray, "height width"], file_format: str, **options: int
 ) -> None:
-    from PIL import Image
-
     encoded = io.BytesIO()
     Image.fromarray(image).save(encoded, file_format, **options)
     # Thousands of files: a sync of each would take longer than drawing it.

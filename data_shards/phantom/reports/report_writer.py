@@ -12,32 +12,17 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from data_shards.phantom.reports.phrases import pick
 from data_shards.phantom.reports.statements import (
     Statement,
     background,
     finding_statements,
     impression,
     negations,
+    pick,
+    wording,
 )
 from data_shards.phantom.study import Study
 
-CHEXPERT_LABELS: tuple[str, ...] = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
-)
 _COLUMNS = 79
 
 
@@ -103,17 +88,14 @@ def examination_title(study: Study) -> str:
 def _preliminaries(study: Study, rng: Generator) -> list[tuple[str, str]]:
     portable = study.projection == "AP"
     person = "man" if study.anatomy.sex == "M" else "woman"
-    complaint = pick(rng, ("cough", "dyspnea", "fever", "chest pain", "a fall", "weakness"))
-    question = pick(
-        rng, ("pneumonia?", "acute process", "eval for interval change", "volume status")
-    )
+    complaint, question = wording(rng, "complaint"), wording(rng, "question")
     upright = "Chest PA and lateral" if study.has_lateral else "Single PA view of the chest"
     technique = "Portable AP view of the chest" if portable else upright
     lines = [
         ("EXAMINATION", examination_title(study)),
         ("INDICATION", f"___ year old {person} with {complaint}  // {question}"),
         ("TECHNIQUE", f"{technique}."),
-        ("COMPARISON", "None." if study.is_first else pick(rng, ("___.", "Chest radiograph ___."))),
+        ("COMPARISON", "None." if study.is_first else wording(rng, "comparison")),
     ]
     kept = [line for line in lines if rng.random() < 0.85]
     return kept or lines[:1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from collections import Counter
@@ -20,25 +19,32 @@ class BadReportError(Exception):
 class ReportArchive:
     """Report texts by path below the archive (`files/p10/p10000032/s50414267.txt`).
 
-    The zip file is opened by the process that reads, once: neither a pickle nor a fork shares
-    its file position.
+    Opened by the process that reads. Raises InputError for a zip file that is broken or holds a
+    report twice.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._opened: tuple[int, zipfile.ZipFile] | None = None
-
-    def __getstate__(self) -> Path:
-        return self.path
-
-    def __setstate__(self, path: Path) -> None:
-        self.path = path
-        self._opened = None
+        self._zip: zipfile.ZipFile | None = None
+        if path.is_dir():
+            return
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise InputError(
+                f"{path}: not a readable zip file ({error}): fetch it again"
+            ) from error
+        [(name, count)] = Counter(self._zip.namelist()).most_common(1) or [("", 0)]
+        if count > 1:
+            raise InputError(f"{path}: holds {name} more than once: keep one report of each study")
 
     def read(self, member: PurePosixPath) -> str:
-        """The text of one report. Raises BadReportError, or InputError for a broken zip."""
+        """The text of one report. Raises BadReportError."""
         try:
-            payload = self._read_bytes(member)
+            if self._zip is None:
+                payload = (self.path / member).read_bytes()
+            else:
+                payload = self._zip.read(str(member))
         except (KeyError, FileNotFoundError) as error:
             raise BadReportError("no report in the archive") from error
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
@@ -57,33 +63,11 @@ class ReportArchive:
         Empty for an unpacked folder: to read MIMIC-CXR's 227,835 files takes minutes, and file
         times lie. Reports edited there go unnoticed.
         """
-        if self.path.is_dir():
+        if self._zip is None:
             return ""
-        members = self._zip_file().infolist()
+        members = self._zip.infolist()
         listed = sorted((member.filename, member.file_size, member.CRC) for member in members)
         return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-
-    def _read_bytes(self, member: PurePosixPath) -> bytes:
-        if self.path.is_dir():
-            return (self.path / member).read_bytes()
-        return self._zip_file().read(str(member))
-
-    def _zip_file(self) -> zipfile.ZipFile:
-        if self._opened is None or self._opened[0] != os.getpid():
-            try:
-                opened = zipfile.ZipFile(self.path)
-            except zipfile.BadZipFile as error:
-                raise InputError(
-                    f"{self.path}: not a readable zip file ({error}): fetch it again"
-                ) from error
-            names = opened.namelist()
-            if len(set(names)) < len(names):
-                twice = next(name for name, count in Counter(names).items() if count > 1)
-                raise InputError(
-                    f"{self.path}: holds {twice} more than once: keep one report of each study"
-                )
-            self._opened = (os.getpid(), opened)
-        return self._opened[1]
 
 
 def find_reports(root: Path, reports: Path | None) -> ReportArchive:
@@ -91,14 +75,9 @@ def find_reports(root: Path, reports: Path | None) -> ReportArchive:
 
     Raises InputError that lists the places when there is none.
     """
-    if reports is not None:
-        places = [reports]
-    else:
-        places = [
-            folder / name
-            for folder in (root, root.parent)
-            for name in ("mimic-cxr-reports.zip", "mimic-cxr-reports")
-        ]
+    names = ("mimic-cxr-reports.zip", "mimic-cxr-reports")
+    beside = [folder / name for folder in (root, root.parent) for name in names]
+    places = beside if reports is None else [reports]
     for place in places:
         if place.is_file() or (place / "files").is_dir():
             return ReportArchive(place)

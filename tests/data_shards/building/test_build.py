@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from data_shards.building.build import build_shards
-from data_shards.building.output_folder import whole_folder
+from data_shards.building.output_folder import workplace_in
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.records.manifest import read_manifest, read_shard_index
@@ -203,7 +203,7 @@ def test_shards_of_a_table_edited_since_are_refused_and_never_taken_for_new(
 def test_two_builds_do_not_write_into_one_folder(make_config: MakeConfig) -> None:
     folder = make_config().output
     with (
-        whole_folder(folder),
+        workplace_in(folder, part=None),
         pytest.raises(InputError, match="another build is writing here"),
     ):
         build_shards(make_config())

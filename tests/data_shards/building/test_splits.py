@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from data_shards.building.splits import split_patients
+from data_shards.building.plan import split_patients
 from data_shards.errors import InputError
 from data_shards.records.study import Split
 from data_shards.sources.base import StudyRef

@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_shards.building.study_conversion import ConvertedStudy, ImagePolicy, convert_study
+from data_shards.building.settings import ShardsConfig
+from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.errors import InputError
 from data_shards.images.decode import BadImageError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, Report, Sample, SourceImage, SourceMask, StudyRecord
 
-POLICY = ImagePolicy(longest_side_px=100, jpeg_quality=95, bad_images="stop")
+SOURCE = {"table": "t", "image_root": ".", "columns": {"report": "r"}, "default_view": "PA"}
+STOP = ShardsConfig.model_validate(
+    {"source": {"name": "csv_pairs", **SOURCE}, "output": "unset", "longest_side_px": 100}
+)
+DROP = STOP.model_copy(update={"bad_images": "drop"})
 
 
 @pytest.fixture
@@ -42,8 +47,8 @@ def sample(tmp_path: Path) -> Sample:
     )
 
 
-def convert(sample: Sample, policy: ImagePolicy = POLICY) -> ConvertedStudy:
-    study = convert_study(sample, policy, key="p_s", split="train", source="test", licence="none")
+def convert(sample: Sample, config: ShardsConfig = STOP) -> ConvertedStudy:
+    study = convert_study(sample, config, key="p_s", split="train")
     assert isinstance(study, ConvertedStudy)
     return study
 
@@ -86,7 +91,7 @@ def test_the_record_survives_its_json(sample: Sample) -> None:
 
 def test_a_dropped_image_takes_its_boxes_and_masks_with_it(sample: Sample) -> None:
     sample.images[0].path.write_bytes(b"")
-    study = convert(sample, replace(POLICY, bad_images="drop"))
+    study = convert(sample, DROP)
     assert [image.id for image in study.record.images] == ["b"]
     assert [(box.image, box.category) for box in study.record.boxes] == [(0, "Device")]
     assert [(mask.image, mask.member) for mask in study.record.masks] == [
@@ -99,8 +104,7 @@ def test_a_dropped_image_takes_its_boxes_and_masks_with_it(sample: Sample) -> No
 def test_a_study_without_a_readable_image_is_dropped_when_asked(sample: Sample) -> None:
     for image in sample.images:
         image.path.unlink()
-    policy = replace(POLICY, bad_images="drop")
-    study = convert_study(sample, policy, key="p_s", split="train", source="t", licence="none")
+    study = convert_study(sample, DROP, key="p_s", split="train")
     assert study == DroppedSample(key="p_s", reason="no readable image")
 
 
@@ -112,6 +116,5 @@ def test_annotations_of_an_image_the_study_does_not_have_are_refused(sample: Sam
 
 def test_a_damaged_mask_stops_whatever_the_policy(sample: Sample) -> None:
     sample.masks[0].path.write_bytes(b"")
-    policy = replace(POLICY, bad_images="drop")
     with pytest.raises(BadImageError, match=r"mask.png: not a JPEG.*: convert it$"):
-        convert_study(sample, policy, key="p_s", split="train", source="t", licence="none")
+        convert_study(sample, DROP, key="p_s", split="train")

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import InputError
-from data_shards.sources.ms_cxr import PhraseBox, ms_cxr_overlap, read_ms_cxr
+from data_shards.records.study import Box
+from data_shards.sources.ms_cxr import ms_cxr_overlap, read_ms_cxr
 
-EFFUSION = PhraseBox("Pleural Effusion", "small left effusion", 10.0, 20.0, 30.0, 40.0)
-SECOND = PhraseBox("Pleural Effusion", "small left effusion", 60.0, 20.0, 5.0, 5.0)
+EFFUSION = Box(0, 10.0, 20.0, 30.0, 40.0, "Pleural Effusion", "small left effusion")
+SECOND = Box(0, 60.0, 20.0, 5.0, 5.0, "Pleural Effusion", "small left effusion")
 PATH = "files/p10/p10000001/s50000001/image-1.jpg"
 
 
@@ -39,7 +40,7 @@ def _write_json(path: Path) -> Path:
 def test_both_layouts_hold_the_same_boxes(tmp_path: Path, with_split: bool) -> None:
     from_csv = read_ms_cxr(_write_csv(tmp_path / "boxes.csv", with_split=with_split))
     from_json = read_ms_cxr(_write_json(tmp_path / "boxes.json"))
-    assert from_csv == from_json == {"image-1": (EFFUSION, SECOND)}
+    assert from_csv == from_json == {"image-1": [EFFUSION, SECOND]}
 
 
 def test_a_folder_stands_for_the_file_in_it(tmp_path: Path) -> None:
