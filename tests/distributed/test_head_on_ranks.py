@@ -50,7 +50,7 @@ def overrides(tiny_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> t
         "optimizer.learning_rate=0.03",
         "schedule.name=constant",
         "training.checkpoint_every_steps=1",
-        "training.rank_timeout_seconds=10",
+        "training.rank_timeout_seconds=5",
     )
 
 
