@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from data_shards.errors import InputError
-from launch.records import JobRecord, newest_job
+from launch.records import Job, JobRecord, newest_job
 from launch.slurm import EXECUTORS
-from launch.states import Job, read_jobs
+from launch.states import read_jobs
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_STATES = 10.0

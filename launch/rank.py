@@ -7,7 +7,6 @@ rank 0's handler alone, while what saves here is the trainer, on all ranks at a 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -61,21 +60,21 @@ class RankTask:
 
         Leaves by SystemExit with the command's status where the job has failed.
         """
-        return _Rank(self, place, JobFolder(self.job)).run()
-
-
-class _Rank:
-    def __init__(self, task: RankTask, place: Place, job: JobFolder) -> None:
-        self.task, self.place, self.job = task, place, job
-
-    def run(self) -> bool:
         # To the very end: submitit's own handler would requeue a job that has finished.
         with _Told() as told:
-            return self._run(told)
+            return _Rank(self, place, JobFolder(self.job), told).run()
 
-    def _run(self, told: _Told) -> bool:
+
+@dataclass(frozen=True)
+class _Rank:
+    task: RankTask
+    place: Place
+    job: JobFolder
+    told: _Told
+
+    def run(self) -> bool:
         try:
-            status = self._command_status(told)
+            status = self._command_status()
         except InputError as error:
             self._fail(str(error), status=BAD_INPUT)
         if status == 0:
@@ -86,27 +85,26 @@ class _Rank:
             self._fail(self._how_it_ended(status), status=status if status > 0 else 128 - status)
         return self.place.rank == 0 and self._may_go_on()
 
-    def _command_status(self, told: _Told) -> int:
-        place = self.place
-        # What a killed start left would send the others to a port that is gone.
-        meeting = self.job.path / f"meeting-{place.job_id}-{place.restart}.json"
-        with contextlib.ExitStack() as ending:
-            if place.rank == 0:
-                self.job.add("started", step=self._saved_step())
-            environment = os.environ | {"OMP_NUM_THREADS": str(self.task.cpus)}
-            if place.ranks > 1:
-                here = meeting_place(
-                    meeting,
-                    rank=place.rank,
-                    master_port=self.task.master_port,
-                    told=lambda: told.number is not None,
-                )
-                try:
-                    host, port = ending.enter_context(here)
-                except ToldToEndError:
-                    return -(told.number or signal.SIGTERM)
-                environment |= rank_variables(place, host, port)
-            return told.run([sys.executable, "-P", "-m", *self.task.words], environment)
+    def _command_status(self) -> int:
+        place, told = self.place, self.told
+        if place.rank == 0:
+            self.job.add("started", step=self._saved_step())
+        words = [sys.executable, "-P", "-m", *self.task.words]
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.task.cpus)}
+        if place.ranks == 1:
+            return told.run(words, environment)
+        meeting = meeting_place(
+            # What a killed start left would send the others to a port that is gone.
+            self.job.path / f"meeting-{place.job_id}-{place.restart}.json",
+            rank=place.rank,
+            master_port=self.task.master_port,
+            told=lambda: told.number is not None,
+        )
+        try:
+            with meeting as (host, port):
+                return told.run(words, environment | rank_variables(place, host, port))
+        except ToldToEndError:
+            return -(told.number or signal.SIGTERM)
 
     def _may_go_on(self) -> bool:
         events = self.job.events()
@@ -203,11 +201,10 @@ def rank_variables(place: Place, host: str, port: int | str) -> dict[str, str]:
 
 def last_line(log: Path) -> str:
     """The last thing that a log says, without what the scheduler and submitit add to it."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 20_000))
-            lines = file.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
+    if not log.exists():
         return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 20_000))
+        lines = file.read().decode(errors="replace").splitlines()
     ours = [line.strip() for line in lines if not line.startswith(_NOT_OURS)]
     return next((line for line in reversed(ours) if line), "")

@@ -35,17 +35,6 @@ LONGEST_LINE = 1000
 _NUMBERED = re.compile(r"(\d{3,})-[a-z_]+")
 EventName: TypeAlias = Literal["started", "requeued", "finished", "failed", "cancelled"]
 State: TypeAlias = Literal["queued", "running", "finished", "failed", "cancelled", "unknown"]
-LIVE: frozenset[State] = frozenset({"queued", "running"})
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How a job is, as far as whoever runs it knows; `line` is why. Others may know better."""
-
-    state: State
-    nodes: str = ""
-    line: str = ""
-    may_live: bool = False
 
 
 class JobRecord(BaseModel):
@@ -142,18 +131,35 @@ class JobFolder:
             ) from error
         return sorted(found, key=lambda each: each.time)
 
-    def read(self) -> Written:
+    def read(self) -> Job:
         """What is written down of it. Raises InputError as `record` and `events` do."""
-        return Written(self, self.record(), self.events())
+        return Job(self, self.record(), self.events())
 
 
 @dataclass(frozen=True)
-class Written:
-    """All that is written down of a job."""
+class Job:
+    """One job: what is written down of it, and how it is.
+
+    `line` is the last error, or why it waits. `may_live`: only another machine can tell.
+    """
 
     folder: JobFolder
     record: JobRecord
     events: Sequence[Event]
+    state: State = "unknown"
+    nodes: str = ""
+    line: str = ""
+    may_live: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in ("queued", "running")
+
+    @property
+    def restarts(self) -> int:
+        """Its starts that were no submissions."""
+        return max(0, len(starts_of(self.events)) - 1)
 
     @property
     def last_word(self) -> Event | None:

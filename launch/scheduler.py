@@ -5,13 +5,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from data_shards.errors import InputError
-from launch.records import Answer
+from launch.records import State
 
 # Slurm answers within its own message timeout (10 s) or not at all.
 PATIENCE_SECONDS = 60.0
 _RUNNING_WORDS = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED"}
+
+
+class Answer(NamedTuple):
+    """What Slurm says of a job; `line` is why."""
+
+    state: State
+    nodes: str = ""
+    line: str = ""
 
 
 def refuse_unknown_partition(partition: str) -> None:

@@ -20,11 +20,9 @@ from data_shards.profiles import Config
 
 # Options that other fields or the launcher set: a second value would decide by its place.
 _TAKEN_SBATCH_OPTIONS = {
-    "account": "account",
+    **{each: each for each in ("account", "constraint", "exclude", "nodes", "partition", "qos")},
     "array": "running_at_most",
-    "constraint": "constraint",
     "cpus-per-task": "cpus_per_rank",
-    "exclude": "exclude",
     "gpus": "gpus_per_node",
     "gpus-per-node": "gpus_per_node",
     "gpus-per-task": "gpus_per_node",
@@ -32,11 +30,8 @@ _TAKEN_SBATCH_OPTIONS = {
     "mem": "memory_gb_per_node",
     "mem-per-cpu": "memory_gb_per_node",
     "mem-per-gpu": "memory_gb_per_node",
-    "nodes": "nodes",
     "ntasks": "ranks_per_node",
     "ntasks-per-node": "ranks_per_node",
-    "partition": "partition",
-    "qos": "qos",
     "signal": "signal_seconds",
     "time": "time_minutes",
     **dict.fromkeys(("error", "job-name", "open-mode", "output", "requeue", "no-requeue"), None),

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,14 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from data_shards.errors import InputError
 from launch.rank import Place, RankTask
-from launch.records import Answer, JobFolder, Written
-from launch.scheduler import cancel_jobs, ended_jobs, queued_jobs, refuse_unknown_partition
+from launch.records import Job, JobFolder
+from launch.scheduler import (
+    Answer,
+    cancel_jobs,
+    ended_jobs,
+    queued_jobs,
+    refuse_unknown_partition,
+)
 from launch.script import CODE, REQUEUE_WISH, job_variables, python_command, slurm_parameters
 from launch.settings import ClusterConfig, ExecutorName
 
@@ -61,11 +67,11 @@ class Executor(ABC):
         """The numbers of the jobs that run `tasks`; start files and logs go to the folder `at`."""
 
     @abstractmethod
-    def answers(self, jobs: Sequence[Written], *, must_know: bool) -> list[Answer]:
-        """How its jobs are. `must_know`: InputError where nobody answers, not `unknown`."""
+    def look(self, jobs: Sequence[Job], *, must_know: bool) -> list[Job]:
+        """Its jobs as they are. `must_know`: InputError where nobody answers, not `unknown`."""
 
     @abstractmethod
-    def cancel(self, jobs: Sequence[Written]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """Tell jobs to save and end, and write down that they were told."""
 
 
@@ -107,7 +113,7 @@ class Slurm(Executor):
                 f"Slurm would not take this job: {said}: change the cluster profile"
             ) from error
 
-    def answers(self, jobs: Sequence[Written], *, must_know: bool) -> list[Answer]:
+    def look(self, jobs: Sequence[Job], *, must_know: bool) -> list[Job]:
         """What the queue says, and of the others the accounting; one question each for all."""
         unknown = Answer("unknown", line="Slurm no longer knows it")
         found: dict[str, Answer] = {}
@@ -119,9 +125,10 @@ class Slurm(Executor):
             if must_know:
                 raise
             unknown = Answer("unknown", line=str(error))
-        return [found.get(job.record.job_id, unknown) for job in jobs]
+        answers = [found.get(job.record.job_id, unknown) for job in jobs]
+        return [replace(job, **each._asdict()) for job, each in zip(jobs, answers, strict=True)]
 
-    def cancel(self, jobs: Sequence[Written]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """`scancel`, before it is written down: what Slurm refuses to end goes on."""
         if jobs:
             cancel_jobs([job.record.job_id for job in jobs])
@@ -149,21 +156,20 @@ class Local(Executor):
         with environment_variables(**variables), _no_terminal():
             return [str(executor.submit(_LocalStart(task)).job_id) for task in tasks]
 
-    def answers(self, jobs: Sequence[Written], *, must_know: bool) -> list[Answer]:
+    def look(self, jobs: Sequence[Job], *, must_know: bool) -> list[Job]:
         """Whether these processes are there."""
         del must_know
-        return [self._answer(job) for job in jobs]
+        return [self._look(job) for job in jobs]
 
-    def _answer(self, job: Written) -> Answer:
+    def _look(self, job: Job) -> Job:
         host = job.record.host
         if host != socket.gethostname():
-            why = f"ask on {host}, where it runs"
-            return Answer("unknown", line=why, may_live=True)
+            return replace(job, line=f"ask on {host}, where it runs", may_live=True)
         if not _is_caretaker(job.record.job_id):
-            return Answer("unknown", line="it ended without a word")
-        return Answer("running" if job.events else "queued", host)
+            return replace(job, line="it ended without a word")
+        return replace(job, state="running" if job.events else "queued", nodes=host)
 
-    def cancel(self, jobs: Sequence[Written]) -> None:
+    def cancel(self, jobs: Sequence[Job]) -> None:
         """SIGTERM to whoever looks after each."""
         for job in jobs:
             job.folder.add("cancelled")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,14 +14,11 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.progress import RunProgress, read_progress
 from launch.records import (
     JOBS,
-    LIVE,
-    Answer,
     Event,
     EventName,
+    Job,
     JobFolder,
-    JobRecord,
     State,
-    Written,
     newest_job,
     starts_of,
 )
@@ -35,41 +32,17 @@ _LAST_WORDS: dict[EventName, State] = {
 _HEADER = ("folder", "state", "step", "pairs/s", "loss", "left", "restarts", "job", "node")
 
 
-@dataclass(frozen=True)
-class Job:
-    """One job now. `line` is the last error, or why it waits; `restarts` were no submissions."""
-
-    written: Written
-    state: State
-    nodes: str
-    restarts: int
-    line: str
-    # Whether only another machine can tell.
-    may_live: bool = False
-
-    @property
-    def record(self) -> JobRecord:
-        """What was submitted."""
-        return self.written.record
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it waits or runs."""
-        return self.state in LIVE
-
-
 def read_jobs(folders: Sequence[JobFolder], *, must_know: bool = False) -> list[Job]:
     """Jobs that have a record as they are now, with one question to a scheduler for all of them.
 
     When Slurm does not answer, what the ranks wrote down has to do; with `must_know`, InputError.
     """
     every = [folder.read() for folder in folders]
-    answers: dict[Path, Answer] = {}
+    seen: dict[Path, Job] = {}
     for name, executor in EXECUTORS.items():
-        of_it = [each for each in every if each.record.executor == name]
-        for each, answer in zip(of_it, executor.answers(of_it, must_know=must_know), strict=True):
-            answers[each.folder.path] = answer
-    return [_job(each, answers[each.folder.path]) for each in every]
+        of_it = [job for job in every if job.record.executor == name]
+        seen |= {job.folder.path: job for job in executor.look(of_it, must_know=must_know)}
+    return [_with_last_word(seen[job.folder.path]) for job in every]
 
 
 def jobs_within(folders: Sequence[Path], *, must_know: bool = False) -> list[Job]:
@@ -102,24 +75,22 @@ def status(folders: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
-def _job(written: Written, answer: Answer) -> Job:
-    starts = starts_of(written.events)
-    restarts = max(0, len(starts) - 1)
-    host = starts[-1].host if starts else ""
-    said = written.last_word
-    if answer.state == "running" and said is not None:
+def _with_last_word(job: Job) -> Job:
+    """A job of which those who run it have told, with what its ranks wrote down."""
+    said = job.last_word
+    if job.state == "running" and said is not None:
         # Whoever started it again while its ranks end would write into the same folder.
-        ending = f"it ends: {said.event} {_line_of(said)}".rstrip()
-        return Job(written, "running", answer.nodes, restarts, ending)
-    if answer.state in LIVE:
-        return Job(written, answer.state, answer.nodes, restarts, answer.line)
+        return replace(job, line=f"it ends: {said.event} {_line_of(said)}".rstrip())
+    if job.is_live:
+        return job
+    starts = starts_of(job.events)
+    host = starts[-1].host if starts else ""
     if said is not None:
-        return Job(written, _LAST_WORDS[said.event], host, restarts, _line_of(said))
-    line = answer.line
-    if answer.state == "failed" and written.events and written.events[-1].event == "requeued":
+        return replace(job, state=_LAST_WORDS[said.event], nodes=host, line=_line_of(said))
+    line = job.line
+    if job.state == "failed" and job.events and job.events[-1].event == "requeued":
         line += ": it saved, but was not requeued; submit it again"
-    nodes = answer.nodes or host
-    return Job(written, answer.state, nodes, restarts, line, answer.may_live)
+    return replace(job, nodes=job.nodes or host, line=line)
 
 
 def _line_of(event: Event) -> str:
@@ -137,7 +108,7 @@ def _result_folders(folder: Path) -> Iterator[Path]:
 
 
 def _row(job: Job) -> tuple[str, ...]:
-    results, here = job.written.folder.results, Path.cwd()
+    results, here = job.folder.results, Path.cwd()
     shown = results.relative_to(here) if results.is_relative_to(here) else results
     progress = read_progress(RunFolder(results))
     figures = _figures(job, progress) if progress is not None else ("-",) * 4

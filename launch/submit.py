@@ -69,7 +69,7 @@ def cancel(folders: Sequence[Path]) -> list[str]:
     """
     live = [job for job in jobs_within(folders, must_know=True) if job.is_live]
     for name, executor in EXECUTORS.items():
-        executor.cancel([job.written for job in live if job.record.executor == name])
+        executor.cancel([job for job in live if job.record.executor == name])
     return [job.record.job_id for job in live]
 
 

@@ -18,12 +18,12 @@ from distributed_pretrain.experiments.grid.points import Point
 from distributed_pretrain.experiments.grid.pool import run_all
 from distributed_pretrain.experiments.tables import Row
 from launch.invocation import Invocation, find_command, read_invocation
-from launch.records import JOBS, LIVE, JobFolder, State, newest_job
+from launch.records import JOBS, Job, JobFolder, State, newest_job
 from launch.script import CODE
 from launch.settings import ClusterConfig
 from launch.slurm import EXECUTORS, sbatch_script
 from launch.snapshot import take_snapshot
-from launch.states import Job, read_jobs
+from launch.states import read_jobs
 from launch.submit import cancel, check, new_job, queue, submitting
 
 SWEEP_FILE = "sweep.json"
@@ -131,7 +131,7 @@ def _missing(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> l
     """Those whose jobs have neither finished nor go on, read and checked."""
     _refuse_others(folder, points)
     states = states_of_points(folder, points, must_know=True)
-    kept = {"finished", *LIVE}
+    kept = ("finished", "queued", "running")
     tasks = [
         _task(point, folder / point.name)
         for point, state in zip(points, states, strict=True)

@@ -9,4 +9,7 @@ from pydantic import Field
 from data_shards.sources.csv_pairs import CsvPairsConfig
 from data_shards.sources.mimic_cxr import MimicCxrConfig
 
-AnySourceConfig: TypeAlias = Annotated[MimicCxrConfig | CsvPairsConfig, Field(discriminator="name")]
+AnySourceConfig: TypeAlias = Annotated[
+    MimicCxrConfig | CsvPairsConfig,
+    Field(discriminator="name"),
+]

@@ -39,6 +39,7 @@ from distributed_pretrain.data.sample import LoadedRow, load_training_sample
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
+from distributed_pretrain.data.tokenizer_training import train_wordpiece
 
 TARGET_RATIO = 8
 AIM_RATIO = 12
@@ -104,7 +105,7 @@ def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
         decode_threads=config.cores,
     )
     split = ShardSplit.open(data.shards, "train", data.text_policy)
-    build_tokenizer(folder / "tokenizer", split, source=None, vocabulary_size=400)
+    build_tokenizer(folder / "tokenizer", split, partial(train_wordpiece, vocabulary_size=400))
     tokenizer = SentenceTokenizer.load(folder / "tokenizer")
     jpegs = [split.read(position).image_bytes(0) for position in range(len(split))]
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from distributed_pretrain.data.host_batch import HostBatch, HostImages
 from distributed_pretrain.data.labels import label_values
-from distributed_pretrain.data.report_tokenizer import ReportTokenizer
 from distributed_pretrain.data.sample import LoadedRow, LoadedView
 from distributed_pretrain.data.settings import DataConfig
+from distributed_pretrain.data.tokenization import ReportTokenizer
 
 
 class Collate:

@@ -28,7 +28,6 @@ from distributed_pretrain.data.labels import check_labels
 from distributed_pretrain.data.order import GlobalOrder, check_world_size, rank_slice
 from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.quarantine import Quarantine, replacement_position
-from distributed_pretrain.data.report_tokenizer import ReportTokenizer
 from distributed_pretrain.data.sample import (
     LoadedRow,
     LoadedSample,
@@ -37,6 +36,7 @@ from distributed_pretrain.data.sample import (
 )
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
+from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
 _HOST = torch.device("cpu")

@@ -1,23 +1,17 @@
-"""Reports as token sequences that remember their sentences."""
+"""Reports as token sequences that remember their sentences and words."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_shards.errors import InputError
@@ -25,15 +19,46 @@ from distributed_pretrain.batch import ReportTokens
 
 # Sequence lengths are padded to a multiple of this: tensor cores like it, and few shapes occur.
 _TOKEN_MULTIPLE = 8
-_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_NORMALIZER = normalizers.BertNormalizer(lowercase=True)
-_PRE_TOKENIZER = pre_tokenizers.BertPreTokenizer()
+# What a byte-level tokenizer writes for a space.
+_SPACE = "Ġ"
+_KNOWN = "use that of a BERT, a RoBERTa or a ModernBERT"
+
+
+class ReportTokenizer(Protocol):
+    """Turns the sentences of reports into tokens; called from several threads."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens known, special ones included."""
+
+    def encode(self, reports: Sequence[Sequence[str]]) -> ReportTokens:
+        """The sentences of each report, padded to the longest report."""
+
+
+class NoReports:
+    """Every report without a token: for methods that learn from images only."""
+
+    vocabulary_size = 0
+
+    def encode(self, reports: Sequence[Sequence[str]]) -> ReportTokens:
+        """As many empty reports."""
+        index = torch.zeros(len(reports), 0, dtype=torch.long)
+        return ReportTokens(
+            token_ids=index,
+            token_mask=index.bool(),
+            sentence_index=index,
+            sentence_mask=index.bool(),
+            word_index=index,
+        )
 
 
 class SentenceTokenizer:
     """Encodes reports as `[CLS] s1 s2 ... [SEP]` with at most `max_tokens` tokens.
 
-    Thread-safe: the underlying Rust tokenizer is never reconfigured after construction.
+    `<s>` and `</s>` where those are the tokenizer's marks. Words are what the tokenizer splits
+    into pieces: it is a WordPiece, or a byte-level BPE, to which a report is its sentences with
+    single spaces between all words. Thread-safe: the underlying Rust tokenizer is never
+    reconfigured after construction.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, *, max_tokens: int) -> None:
@@ -43,15 +68,16 @@ class SentenceTokenizer:
         self._backend.no_padding()
         self._continues_word = _continuing_pieces(self._backend)
         self._max_tokens = max_tokens
-        self._cls_id = _required(tokenizer.cls_token_id, "CLS")
-        self._sep_id = _required(tokenizer.sep_token_id, "SEP")
-        self.pad_token_id = _required(tokenizer.pad_token_id, "PAD")
+        self._cls_id = _required("CLS", tokenizer.cls_token_id, tokenizer.bos_token_id)
+        self._sep_id = _required("SEP", tokenizer.sep_token_id, tokenizer.eos_token_id)
+        self.pad_token_id = _required("PAD", tokenizer.pad_token_id)
 
     @classmethod
     def load(cls, name_or_folder: str | Path, *, max_tokens: int = 512) -> Self:
         """The tokenizer of a hub model (cached or downloaded) or of a local folder.
 
-        Raises InputError when neither is there, it has no fast (Rust) form or is no WordPiece.
+        Raises InputError when neither is there, it has no fast (Rust) form, or is neither a
+        WordPiece nor a byte-level BPE.
         """
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(name_or_folder), use_fast=True)
@@ -82,97 +108,98 @@ class SentenceTokenizer:
         embedding. Sentences without a single token are left out. Raises ValueError for a report
         without any token.
         """
-        flat = [sentence for sentences in reports for sentence in sentences]
-        encoded = iter(self._backend.encode_batch_fast(flat, add_special_tokens=False))
-        kept = [self._fitting([next(encoded).ids for _ in report]) for report in reports]
-        if not all(kept):
-            empty = reports[kept.index([])]
-            raise ValueError(f"a report without tokens: {list(empty)!r}")
+        ids, begins_word, lengths = self._pieces(reports)
+        start = first = 0
+        starts: list[int] = []
+        kept: list[list[int]] = []
+        for report in reports:
+            own = [length for length in lengths[first : first + len(report)] if length]
+            if not own:
+                raise ValueError(f"a report without tokens: {list(report)!r}")
+            starts.append(start)
+            kept.append(self._fitting(own))
+            start, first = start + sum(own), first + len(report)
 
-        lengths = [2 + sum(map(len, sentences)) for sentences in kept]
-        width = -(-max(lengths) // _TOKEN_MULTIPLE) * _TOKEN_MULTIPLE
+        tokens = [2 + sum(sentences) for sentences in kept]
+        width = -(-max(tokens) // _TOKEN_MULTIPLE) * _TOKEN_MULTIPLE
         width = min(width, self._max_tokens)
         token_ids = np.full((len(kept), width), self.pad_token_id, dtype=np.int64)
         sentence_index = np.full((len(kept), width), -1, dtype=np.int64)
-        for row, (sentences, length) in enumerate(zip(kept, lengths, strict=True)):
-            inner = slice(1, length - 1)
+        word_starts = np.zeros((len(kept), width), dtype=np.bool_)
+        for row, (sentences, length, start) in enumerate(zip(kept, tokens, starts, strict=True)):
+            inner, source = slice(1, length - 1), slice(start, start + length - 2)
             token_ids[row, 0], token_ids[row, length - 1] = self._cls_id, self._sep_id
-            token_ids[row, inner] = np.concatenate(sentences)
-            numbers = np.arange(len(sentences))
-            sentence_index[row, inner] = np.repeat(numbers, [len(ids) for ids in sentences])
-        in_sentence = sentence_index >= 0
-        begins_word = in_sentence & ~self._continues_word[token_ids]
+            token_ids[row, inner], word_starts[row, inner] = ids[source], begins_word[source]
+            sentence_index[row, inner] = np.repeat(np.arange(len(sentences)), sentences)
         return ReportTokens(
             token_ids=torch.from_numpy(token_ids),
-            token_mask=torch.from_numpy(_prefix_mask(lengths, width)),
+            token_mask=torch.from_numpy(_prefix_mask(tokens, width)),
             sentence_index=torch.from_numpy(sentence_index),
             sentence_mask=torch.from_numpy(_prefix_mask([len(s) for s in kept])),
             word_index=torch.from_numpy(
-                np.where(in_sentence, np.cumsum(begins_word, axis=1) - 1, -1)
+                np.where(sentence_index >= 0, np.cumsum(word_starts, axis=1) - 1, -1)
             ),
         )
 
-    def _fitting(self, sentences: list[list[int]]) -> list[list[int]]:
-        sentences = [ids for ids in sentences if ids]
+    def _pieces(
+        self, reports: Sequence[Sequence[str]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], list[int]]:
+        """The token ids of all sentences, which of them begin a word, and how many each has."""
+        if self._continues_word is not None:
+            flat = list(chain.from_iterable(reports))
+            encoded = self._backend.encode_batch_fast(flat, add_special_tokens=False)
+            ids = _joined(each.ids for each in encoded)
+            return ids, ~self._continues_word[ids], [len(each) for each in encoded]
+        flat = []
+        for report in reports:
+            for number, sentence in enumerate(report):
+                # White space would be tokens, but for that before a word: a part of its piece.
+                text = single_spaced(sentence)
+                flat.append(f" {text}" if number and text else text)
+        encoded = self._backend.encode_batch(flat, add_special_tokens=False)
+        begins_word = _joined(_word_starts(each.word_ids) for each in encoded).astype(np.bool_)
+        return _joined(each.ids for each in encoded), begins_word, [len(each) for each in encoded]
+
+    def _fitting(self, sentences: list[int]) -> list[int]:
+        """Of the sentences' lengths those that are kept; that of a first one too long is cut."""
         room = self._max_tokens - 2
-        ends = np.cumsum([len(ids) for ids in sentences])
-        fitting = int(np.searchsorted(ends, room, side="right"))
-        return sentences[:fitting] or [ids[:room] for ids in sentences[:1]]
+        fitting = bisect_right(list(accumulate(sentences)), room)
+        return sentences[:fitting] or [min(sentences[0], room)]
 
 
-def train_wordpiece(texts: Iterable[str], folder: Path, *, vocabulary_size: int) -> None:
-    """Train a lower-casing BERT WordPiece tokenizer and save it where `load` finds it.
+def _continuing_pieces(backend: Tokenizer) -> NDArray[np.bool_] | None:
+    """Of a WordPiece True for the tokens ("##ing") that go on with the word of the one before.
 
-    The same texts give the same files.
+    The tokenizer's own account of words needs the slower of its two encodings. A byte-level BPE
+    has no other: None. Raises InputError for a tokenizer of another kind.
     """
-    texts = list(texts)
-    draft = _wordpiece(vocabulary=None)
-    # The trainer numbers the pieces "##c" in the order of a randomly seeded hash map and breaks
-    # ties by number. Naming them beforehand, in order, makes training deterministic.
-    words = (
-        word
-        for text in texts
-        for word, _ in _PRE_TOKENIZER.pre_tokenize_str(_NORMALIZER.normalize_str(text))
-    )
-    inner_characters = sorted({character for word in words for character in word[1:]})
-    pieces = [f"##{character}" for character in inner_characters]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary_size, special_tokens=[*_SPECIAL_TOKENS, *pieces], show_progress=False
-    )
-    draft.train_from_iterator(texts, trainer)
-    # A tokenizer of its own, for in the draft those pieces count as special tokens.
-    tokenizer = _wordpiece(vocabulary=draft.get_vocab())
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
-    )
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, **dict(zip(names, _SPECIAL_TOKENS, strict=True))
-    ).save_pretrained(str(folder))
+    if isinstance(backend.model, models.WordPiece):
+        prefix = backend.model.continuing_subword_prefix
+        pieces = backend.get_vocab()
+        continues = np.zeros(1 + max(pieces.values()), dtype=np.bool_)
+        continues[[number for piece, number in pieces.items() if piece.startswith(prefix)]] = True
+        return continues
+    splitter = backend.pre_tokenizer
+    if isinstance(backend.model, models.BPE) and splitter is not None:
+        words = [word for word, _ in splitter.pre_tokenize_str("a b")]
+        if words[-1].startswith(_SPACE):
+            return None
+    raise InputError(f"the tokenizer is neither a WordPiece nor a byte-level BPE: {_KNOWN}")
 
 
-def _wordpiece(vocabulary: dict[str, int] | None) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = _NORMALIZER
-    tokenizer.pre_tokenizer = _PRE_TOKENIZER
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer
+def single_spaced(text: str) -> str:
+    """The text with one space between words, and none around them."""
+    return " ".join(text.split())
 
 
-def _continuing_pieces(backend: Tokenizer) -> NDArray[np.bool_]:
-    """True for the tokens ("##ing") that go on with the word of the token before them.
+def _word_starts(words: Sequence[int | None]) -> list[bool]:
+    """Which tokens begin a word, by each one's word; None, for a special token, is one itself."""
+    before = chain([None], words)
+    return [word is None or word != last for last, word in zip(before, words, strict=False)]
 
-    The tokenizer's own account of words needs the slower of its two encodings.
-    """
-    if not isinstance(backend.model, models.WordPiece):
-        raise InputError("the tokenizer does not split words as BERT does: use that of a BERT")
-    prefix = backend.model.continuing_subword_prefix
-    pieces = backend.get_vocab()
-    continues = np.zeros(1 + max(pieces.values()), dtype=np.bool_)
-    continues[[number for piece, number in pieces.items() if piece.startswith(prefix)]] = True
-    return continues
+
+def _joined(numbers: Iterable[Iterable[int]]) -> NDArray[np.int64]:
+    return np.fromiter(chain.from_iterable(numbers), dtype=np.int64)
 
 
 def _prefix_mask(lengths: Sequence[int], width: int | None = None) -> NDArray[np.bool_]:
@@ -181,7 +208,9 @@ def _prefix_mask(lengths: Sequence[int], width: int | None = None) -> NDArray[np
     return mask
 
 
-def _required(token_id: int | None, name: str) -> int:
-    if token_id is None:
-        raise InputError(f"the tokenizer has no {name} token: use the tokenizer of a BERT model")
-    return token_id
+def _required(name: str, *token_ids: int | None) -> int:
+    """The first there is."""
+    for token_id in token_ids:
+        if token_id is not None:
+            return token_id
+    raise InputError(f"the tokenizer has no {name} token: {_KNOWN}")

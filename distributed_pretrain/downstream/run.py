@@ -18,8 +18,8 @@ from data_shards.records.manifest import MANIFEST_NAME
 from data_shards.records.study import Split
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.quarantine import Quarantine
-from distributed_pretrain.data.report_tokenizer import NoReports
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.tokenization import NoReports
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.measures.auroc import Auroc
 from distributed_pretrain.measures.base import Context

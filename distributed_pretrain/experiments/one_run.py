@@ -15,7 +15,6 @@ import torch
 from data_shards.command_line import DONE, GOES_ON, guarded
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.evaluation.evaluate import evaluate_run
-from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.experiments.results import RunResult, fingerprint
 from distributed_pretrain.experiments.settings import RunJob
 from distributed_pretrain.measures.region_similarity import RegionSimilarity
@@ -33,17 +32,7 @@ def _run(job: RunJob) -> int:
     if not pretrain(job.pretrain):
         return GOES_ON
     pretrain_cpu_seconds = time.process_time()
-    evaluation = evaluate_run(
-        job.folder,
-        # The last one: after the same number of steps for all, whatever they call their best.
-        EvaluateConfig(
-            checkpoint="last",
-            labelled_studies=job.labelled_studies,
-            labelled_subsets=job.labelled_subsets,
-            labels=job.labels,
-        ),
-        more=(RegionSimilarity,),
-    )
+    evaluation = evaluate_run(job.folder, job.evaluate, more=(RegionSimilarity,))
     trained = read_progress(RunFolder(job.folder))
     gpu = torch.cuda.is_available()
     result = RunResult(

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from data_shards.profiles import Config, load_profile
+from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -80,9 +81,7 @@ class RunJob(Config):
     method: str
     seed: NonNegativeInt
     pretrain: PretrainConfig
-    labelled_studies: PositiveInt
-    labelled_subsets: PositiveInt
-    labels: tuple[str, ...]
+    evaluate: EvaluateConfig
 
     @property
     def folder(self) -> Path:
@@ -101,26 +100,22 @@ def jobs_of(config: ComparisonConfig, overrides: tuple[str, ...] = ()) -> tuple[
     `overrides` come after each method's own. Raises InputError for a profile that is not there or
     not valid.
     """
-    return tuple(
-        RunJob(
-            method=method.name,
-            seed=seed,
-            pretrain=_pretrain_config(config, method, seed, overrides),
-            labelled_studies=config.labelled_studies,
-            labelled_subsets=config.labelled_subsets,
-            labels=config.labels,
-        )
-        for seed in config.seeds
-        for method in config.wanted
+    evaluate = EvaluateConfig(
+        # The last one: after the same number of steps for all, whatever they call their best.
+        checkpoint="last",
+        labelled_studies=config.labelled_studies,
+        labelled_subsets=config.labelled_subsets,
+        labels=config.labels,
     )
-
-
-def _pretrain_config(
-    config: ComparisonConfig, method: ComparedMethod, seed: int, overrides: tuple[str, ...]
-) -> PretrainConfig:
-    fixed = (
-        f"run_folder={config.output / method.name / f'seed_{seed}'}",
-        f"seed={seed}",
-        f"data.shards={config.shards}",
-    )
-    return load_profile(PretrainConfig, method.profile, (*method.overrides, *overrides, *fixed))
+    jobs = []
+    for seed in config.seeds:
+        for method in config.wanted:
+            fixed = (
+                f"run_folder={config.output / method.name / f'seed_{seed}'}",
+                f"seed={seed}",
+                f"data.shards={config.shards}",
+            )
+            changes = (*method.overrides, *overrides, *fixed)
+            pretrain = load_profile(PretrainConfig, method.profile, changes)
+            jobs.append(RunJob(method=method.name, seed=seed, pretrain=pretrain, evaluate=evaluate))
+    return tuple(jobs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -17,11 +19,11 @@ if TYPE_CHECKING:
 
 # Imports stand inside `build`: a profile is read without torch.
 class ImageEncoderConfig(Config):
-    """A torchvision backbone (see `make_image_encoder`).
+    """A torchvision backbone, or `timm/` and timm's name of one (see `make_image_encoder`).
 
-    `weights` is torchvision's name, a .pt or .safetensors file, or null for a random start;
-    `width` and `last_stride` are for ResNets. `norm` decides what a run on several ranks computes
-    (see `Norm`).
+    `weights` is torchvision's name or timm's tag, a .pt or .safetensors file, or null for a random
+    start; `width` and `last_stride` are for torchvision's ResNets. `norm` decides what a run on
+    several ranks computes (see `Norm`).
     """
 
     backbone: str = "resnet50"
@@ -44,8 +46,9 @@ class ImageEncoderConfig(Config):
 
 
 class PretrainedReportEncoderConfig(Config):
-    """A BERT from the Hugging Face hub (a name) or a local folder, with its own tokenizer.
+    """A model of the Hugging Face hub (a name) or a local folder, with its own tokenizer.
 
+    A BERT, a RoBERTa or what else is laid out like one, or a ModernBERT.
     The embeddings and the first `frozen_layers` layers are not trained; null trains everything.
     """
 
@@ -53,10 +56,11 @@ class PretrainedReportEncoderConfig(Config):
     model: str = "emilyalsentzer/Bio_ClinicalBERT"
     frozen_layers: NonNegativeInt | None = 6
 
-    @property
-    def tokenizer(self) -> str | None:
-        """The hub name or folder of the tokenizer that belongs to the encoder."""
-        return self.model
+    def make_tokenizer(self, texts: Iterable[str], folder: Path, *, vocabulary_size: int) -> None:
+        """Put the tokenizer that belongs to the encoder into `folder`; no text is read."""
+        from distributed_pretrain.data.tokenization import SentenceTokenizer
+
+        SentenceTokenizer.load(self.model).save(folder)
 
     def build(self, vocabulary_size: int) -> ReportEncoder:
         """The encoder, for a tokenizer of `vocabulary_size` tokens.
@@ -77,12 +81,13 @@ class PretrainedReportEncoderConfig(Config):
 
 
 class NewReportEncoderConfig(Config):
-    """An untrained BERT, for a tokenizer trained on the reports themselves.
+    """An untrained BERT or ModernBERT, for a tokenizer trained on the reports themselves.
 
     Freezing the first layers of one only makes sense to time a step of that shape.
     """
 
     name: Literal["new"] = "new"
+    architecture: Literal["bert", "modernbert"] = "bert"
     hidden_size: PositiveInt = 128
     layers: PositiveInt = 2
     heads: PositiveInt = 4
@@ -91,22 +96,31 @@ class NewReportEncoderConfig(Config):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     frozen_layers: NonNegativeInt | None = None
 
-    @property
-    def tokenizer(self) -> str | None:
-        """None: one is trained on the reports."""
-        return None
+    def make_tokenizer(self, texts: Iterable[str], folder: Path, *, vocabulary_size: int) -> None:
+        """Train one on `texts`, in `folder`: WordPiece for a BERT, else byte-level BPE."""
+        from distributed_pretrain.data import tokenizer_training
+
+        if self.architecture == "bert":
+            tokenizer_training.train_wordpiece(texts, folder, vocabulary_size=vocabulary_size)
+        else:
+            tokenizer_training.train_byte_level_bpe(texts, folder, vocabulary_size=vocabulary_size)
 
     def build(self, vocabulary_size: int) -> ReportEncoder:
         """The encoder, for a tokenizer of `vocabulary_size` tokens; InputError for odd sizes."""
         from distributed_pretrain.models.report_encoder import new_report_encoder
 
-        if self.hidden_size % self.heads:
+        # Rotary positions turn pairs of a head's dimensions.
+        parts, odd = self.heads, ""
+        if self.architecture == "modernbert":
+            parts, odd = 2 * self.heads, " into parts of even size"
+        if self.hidden_size % parts:
             raise InputError(
                 f"report_encoder.heads={self.heads} does not divide hidden_size="
-                f"{self.hidden_size}: choose a number of heads that does"
+                f"{self.hidden_size}{odd}: choose a number of heads that does"
             )
         encoder = new_report_encoder(
             vocabulary_size,
+            architecture=self.architecture,
             hidden_size=self.hidden_size,
             layers=self.layers,
             heads=self.heads,

@@ -9,8 +9,8 @@ from torch import Tensor
 from distributed_pretrain.alignment.pairwise.products import as_factors
 from distributed_pretrain.batch import ReportTokens
 from distributed_pretrain.methods.image_text import ReportEmbeddings, of_real_samples
-from distributed_pretrain.models.pooling import mean_of_tokens
-from distributed_pretrain.models.report_encoder import ReportEncoder, sum_word_pieces
+from distributed_pretrain.models.pooling import mean_of_tokens, sum_word_pieces
+from distributed_pretrain.models.report_encoder import ReportEncoder
 
 
 def embed_report_words(

@@ -1,9 +1,9 @@
-"""Attention pooling: one vector per sample from its regions or sentences, and their weights."""
+"""One vector from many: of a sample from its regions or sentences, of those from their tokens."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -140,3 +140,48 @@ def uniform_weights(
     """Equal weights that sum to 1 over each sample's real tokens, 0 on padding."""
     weights_BT = token_mask.to(dtype)
     return weights_BT / weights_BT.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def pool_sentences(
+    tokens: Float[Tensor, "batch tokens dim"],
+    sentence_index: Int[Tensor, "batch tokens"],
+    sentence_mask: Bool[Tensor, "batch sentences"],
+) -> Float[Tensor, "batch sentences dim"]:
+    """The maximum over each sentence's tokens; zeros where `sentence_mask` is False.
+
+    `sentence_index` is -1 for tokens outside every sentence; every real sentence has a token.
+    Tokens with the same maximum share the gradient.
+    """
+    batch, _, dim = tokens.shape
+    outside = sentence_mask.shape[1]
+    slot = torch.where(sentence_index < 0, outside, sentence_index)
+    # Slots start below every value: one that equals the maximum would take a share of the
+    # gradient, even with `include_self=False`.
+    lowest = torch.finfo(tokens.dtype).min
+    pooled = tokens.new_full((batch, outside + 1, dim), lowest).scatter_reduce(
+        1, slot.long().unsqueeze(-1).expand(-1, -1, dim), tokens, reduce="amax"
+    )
+    return zero_where_padded(pooled[:, :outside], sentence_mask)
+
+
+def sum_word_pieces(
+    tokens: Float[Tensor, "batch tokens dim"],
+    word_index: Int[Tensor, "batch tokens"],
+    *,
+    words: int | None = None,
+) -> tuple[Float[Tensor, "batch words dim"], Bool[Tensor, "batch words"]]:
+    """Each word as the sum of its pieces, and a mask of the words a report has.
+
+    `word_index` numbers each report's words from 0 and is -1 for tokens outside every word. `words`
+    is the number of columns to give, at least that of the longest report; left out, it is read from
+    the index, for which the host waits for the device. Words a report has not are zeros. In the
+    dtype of `tokens`.
+    """
+    if words is None:
+        words = int(word_index.max()) + 1
+    belongs_BWT = word_index.unsqueeze(1) == torch.arange(words, device=tokens.device)[:, None]
+    # A product with a matrix of zeros and ones: unlike adding by index it gives the same sum each
+    # time on a GPU, and it costs nothing beside the encoder.
+    with full_precision(tokens):
+        pieces_BTD = zero_where_padded(tokens, word_index >= 0)
+        return belongs_BWT.to(tokens.dtype) @ pieces_BTD, belongs_BWT.any(dim=2)

@@ -1,38 +1,41 @@
-"""Report encoders: a BERT over the whole report; embeddings of its tokens, words or sentences."""
+"""Report encoders: a transformer over the whole report; embeddings of its tokens or sentences."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoModel, BertConfig, BertModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from data_shards.errors import InputError
-from distributed_pretrain.losses.precision import full_precision, zero_where_padded
-from distributed_pretrain.models.pooling import attention_of_first_token
+from distributed_pretrain.models.pooling import pool_sentences
+from distributed_pretrain.models.trunks.bert import BertTrunk
+from distributed_pretrain.models.trunks.modernbert import ModernBertTrunk
+from distributed_pretrain.models.trunks.text import ATTENTION, TextSize, TextTrunk
 
-_ATTENTION = "sdpa"
+# By the `model_type` of a config; others are tried as a BERT.
+_TRUNKS: dict[str, type[TextTrunk]] = {"bert": BertTrunk, "modernbert": ModernBertTrunk}
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
 
 class ReportEncoder(nn.Module):
-    """A Hugging Face BERT whose sentence embeddings are maxima over the sentences' tokens.
+    """A Hugging Face model whose sentence embeddings are maxima over the sentences' tokens.
 
     `dim` is its hidden size, `max_tokens` the longest report it can read, `vocabulary_size` the
     number of its token embeddings.
     """
 
-    def __init__(self, bert: PreTrainedModel) -> None:
+    def __init__(self, trunk: TextTrunk) -> None:
         super().__init__()
-        # The pooler of CLS would be a trained layer without gradient.
-        if getattr(bert, "pooler", None) is not None:
-            bert.pooler = None
-        self.bert: PreTrainedModel = bert
-        self.dim: int = bert.config.hidden_size
-        self.max_tokens: int = bert.config.max_position_embeddings
-        self.vocabulary_size: int = bert.config.vocab_size
+        self.trunk = trunk
+        # The name that checkpoints have it by, whatever its kind.
+        self.bert: PreTrainedModel = trunk.model
+        self.dim: int = trunk.model.config.hidden_size
+        self.max_tokens = trunk.max_tokens
+        self.vocabulary_size: int = trunk.model.config.vocab_size
 
     def forward(
         self,
@@ -59,7 +62,7 @@ class ReportEncoder(nn.Module):
         """
         if last_layers == 1:
             return self._encode(token_ids, token_mask, every_layer=False)[-1]
-        layers = len(self.bert.encoder.layer)
+        layers = len(self.trunk.layers)
         if not 1 <= last_layers <= layers:
             raise InputError(
                 f"method.last_layers={last_layers}: the report encoder has {layers} layers: "
@@ -77,27 +80,17 @@ class ReportEncoder(nn.Module):
         and SEP among them), is 0 on padding and has no gradient.
         """
         *_, before_last, last = self._encode(token_ids, token_mask, every_layer=True)
-        layer = self.bert.encoder.layer[-1].attention.self
-        with torch.no_grad():
-            attention = attention_of_first_token(
-                layer.query(before_last[:, 0]),
-                layer.key(before_last),
-                heads=layer.num_attention_heads,
-                token_mask=token_mask,
-            )
-        return last, attention
+        return last, self.trunk.first_token_attention(before_last, token_mask)
 
     def keep_layers(self, layers: int) -> None:
         """Drop all but the first `layers` layers (MGCA keeps 6); InputError if there are fewer."""
-        own_layers = self.bert.encoder.layer
-        if not 1 <= layers <= len(own_layers):
+        own_layers = len(self.trunk.layers)
+        if not 1 <= layers <= own_layers:
             raise InputError(
-                f"method.report_layers={layers}: the report encoder has {len(own_layers)} layers: "
-                f"keep from 1 to {len(own_layers)}"
+                f"method.report_layers={layers}: the report encoder has {own_layers} layers: "
+                f"keep from 1 to {own_layers}"
             )
-        self.bert.encoder.layer = own_layers[:layers]
-        # Exports rebuild the model from its config.
-        self.bert.config.num_hidden_layers = layers
+        self.trunk.keep_layers(layers)
 
     def freeze(self, layers: int) -> None:
         """Exclude the embeddings and the first `layers` layers from training.
@@ -105,13 +98,13 @@ class ReportEncoder(nn.Module):
         Their dropout stays active in training mode, as in the authors' code. Raises InputError
         when there are fewer layers.
         """
-        own_layers = self.bert.encoder.layer
+        own_layers = self.trunk.layers
         if layers > len(own_layers):
             raise InputError(
                 f"frozen_layers={layers}: the report encoder has {len(own_layers)} layers: "
                 f"freeze at most these"
             )
-        self.bert.embeddings.requires_grad_(False)
+        self.trunk.embeddings.requires_grad_(False)
         for layer in own_layers[:layers]:
             layer.requires_grad_(False)
 
@@ -131,56 +124,11 @@ class ReportEncoder(nn.Module):
         return states
 
 
-def pool_sentences(
-    tokens: Float[Tensor, "batch tokens dim"],
-    sentence_index: Int[Tensor, "batch tokens"],
-    sentence_mask: Bool[Tensor, "batch sentences"],
-) -> Float[Tensor, "batch sentences dim"]:
-    """The maximum over each sentence's tokens; zeros where `sentence_mask` is False.
-
-    `sentence_index` is -1 for tokens outside every sentence; every real sentence has a token.
-    Tokens with the same maximum share the gradient.
-    """
-    batch, _, dim = tokens.shape
-    outside = sentence_mask.shape[1]
-    slot = torch.where(sentence_index < 0, outside, sentence_index)
-    # Slots start below every value: one that equals the maximum would take a share of the
-    # gradient, even with `include_self=False`.
-    lowest = torch.finfo(tokens.dtype).min
-    pooled = tokens.new_full((batch, outside + 1, dim), lowest).scatter_reduce(
-        1, slot.long().unsqueeze(-1).expand(-1, -1, dim), tokens, reduce="amax"
-    )
-    return zero_where_padded(pooled[:, :outside], sentence_mask)
-
-
-def sum_word_pieces(
-    tokens: Float[Tensor, "batch tokens dim"],
-    word_index: Int[Tensor, "batch tokens"],
-    *,
-    words: int | None = None,
-) -> tuple[Float[Tensor, "batch words dim"], Bool[Tensor, "batch words"]]:
-    """Each word as the sum of its pieces, and a mask of the words a report has.
-
-    `word_index` numbers each report's words from 0 and is -1 for tokens outside every word. `words`
-    is the number of columns to give, at least that of the longest report; left out, it is read from
-    the index, for which the host waits for the device. Words a report has not are zeros. In the
-    dtype of `tokens`.
-    """
-    if words is None:
-        words = int(word_index.max()) + 1
-    belongs_BWT = word_index.unsqueeze(1) == torch.arange(words, device=tokens.device)[:, None]
-    # A product with a matrix of zeros and ones: unlike adding by index it gives the same sum each
-    # time on a GPU, and it costs nothing beside the encoder.
-    with full_precision(tokens):
-        pieces_BTD = zero_where_padded(tokens, word_index >= 0)
-        return belongs_BWT.to(tokens.dtype) @ pieces_BTD, belongs_BWT.any(dim=2)
-
-
 def pretrained_report_encoder(model: str) -> ReportEncoder:
-    """The encoder of a BERT on the Hugging Face hub or in a local folder.
+    """The encoder of a model on the Hugging Face hub or in a local folder.
 
     Raises InputError when the folder holds no weights, the hub cannot be reached, or the model
-    is not laid out like a BERT (embeddings and a stack of layers).
+    is of no kind that is known here.
     """
     folder = Path(model)
     if folder.is_dir() and not any(file for kind in _WEIGHT_FILES for file in folder.glob(kind)):
@@ -189,38 +137,27 @@ def pretrained_report_encoder(model: str) -> ReportEncoder:
             "give a folder written by save_pretrained or `hf download NAME --local-dir FOLDER`"
         )
     try:
-        bert = AutoModel.from_pretrained(model, attn_implementation=_ATTENTION, dtype=torch.float32)
+        loaded = AutoModel.from_pretrained(
+            model, attn_implementation=ATTENTION, dtype=torch.float32
+        )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{model}: no text encoder could be loaded ({reason}): where there is a network, "
             f"run `hf download {model} --local-dir FOLDER`, and give FOLDER instead of the name"
         ) from error
-    if not hasattr(bert, "embeddings") or not hasattr(getattr(bert, "encoder", None), "layer"):
-        raise InputError(f"{model}: a {type(bert).__name__} is not laid out like a BERT: use one")
-    return ReportEncoder(bert)
+    kind = _TRUNKS.get(loaded.config.model_type, BertTrunk)
+    if kind is BertTrunk and not BertTrunk.fits(loaded):
+        raise InputError(
+            f"{model}: a {type(loaded).__name__} is not laid out like a BERT: use one, "
+            "a RoBERTa or a ModernBERT"
+        )
+    return ReportEncoder(kind(loaded))
 
 
 def new_report_encoder(
-    vocabulary_size: int,
-    *,
-    hidden_size: int,
-    layers: int,
-    heads: int,
-    intermediate_size: int,
-    max_tokens: int = 512,
-    dropout: float = 0.1,
+    vocabulary_size: int, *, architecture: str = "bert", **size: Unpack[TextSize]
 ) -> ReportEncoder:
-    """An untrained BERT of the given size; `dropout` applies to hidden states and attention."""
-    config = BertConfig(
-        vocab_size=vocabulary_size,
-        hidden_size=hidden_size,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=intermediate_size,
-        max_position_embeddings=max_tokens,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        attn_implementation=_ATTENTION,
-    )
-    return ReportEncoder(BertModel(config, add_pooling_layer=False))
+    """An untrained encoder of the given kind ("bert", "modernbert") and size."""
+    kind = _TRUNKS[architecture]
+    return ReportEncoder(kind(kind.untrained(vocabulary_size, **size)))

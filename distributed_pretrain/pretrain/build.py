@@ -16,9 +16,9 @@ from data_shards.records.manifest import MANIFEST_NAME
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.quarantine import Quarantine
-from distributed_pretrain.data.report_tokenizer import ReportTokenizer
 from distributed_pretrain.data.run_tokenizer import build_tokenizer, load_tokenizer
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.tokenization import ReportTokenizer
 from distributed_pretrain.measures.base import Context
 from distributed_pretrain.measures.catalog import VALIDATION
 from distributed_pretrain.methods.objective import Method
@@ -56,8 +56,7 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
         build_tokenizer(
             run.tokenizer,
             training_split,
-            source=encoder.tokenizer,
-            vocabulary_size=config.vocabulary_size,
+            partial(encoder.make_tokenizer, vocabulary_size=config.vocabulary_size),
         )
     wait_for_all()
     tokenizer = tokenizer_of(config, run)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from distributed_pretrain.data.report_tokenizer import ReportTokenizer
+from distributed_pretrain.data.tokenization import ReportTokenizer
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.pretrain.build import build_method, tokenizer_of
 from distributed_pretrain.pretrain.settings import PretrainConfig

@@ -9,7 +9,8 @@ import pytest
 from data_shards.building.build import build_shards
 from data_shards.building.settings import ShardsConfig
 from data_shards.profiles import validate
-from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
+from distributed_pretrain.data.tokenization import SentenceTokenizer
+from distributed_pretrain.data.tokenizer_training import train_wordpiece
 from tests.distributed_pretrain.phantom_batches import STUDIES
 
 

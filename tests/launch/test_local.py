@@ -17,8 +17,8 @@ import pytest
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.progress import read_progress
 from launch.__main__ import main
-from launch.records import newest_job
-from launch.states import Job, read_jobs
+from launch.records import Job, newest_job
+from launch.states import read_jobs
 from tests.paths import ROOT
 
 CPU = str(ROOT / "configs" / "cluster" / "slurm_cpu.yaml")

@@ -15,8 +15,8 @@ from data_shards.errors import InputError
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.progress import TAIL_BYTES, read_progress
 from launch.logs import log_of, show_logs
-from launch.records import EventName, State
-from launch.states import Job, read_jobs, status
+from launch.records import EventName, Job, State
+from launch.states import read_jobs, status
 from launch.submit import cancel
 from tests.launch.jobs import submitted
 

@@ -138,11 +138,6 @@ class Chest:
         heights = CAVITY_MIDDLE_CM + a.half_height * np.linspace(-0.80, 0.86, 10)
         return tuple(Slab(np.array([0.0, height, 0.0]), normal, 0.42) for height in heights)
 
-    @property
-    def cartilage_depth(self) -> float:
-        """In front of this z ribs are cartilage, which hardly shows."""
-        return 0.55 * self.anatomy.half_depth
-
     @cached_property
     def lobes(self) -> dict[Lung, Ellipsoid]:
         """Each lung before the rib cage, the diaphragm and the heart cut into it."""

@@ -182,7 +182,8 @@ def _add_lung(
 
 def _add_bones(total: Plane, chest: Chest, cavity: Interval, rays: Rays) -> None:
     cage = ellipsoid_interval(chest.rib_cage, rays)
-    middle_depth = chest.cartilage_depth - 500.0
+    # Farther in front ribs are cartilage, which hardly shows.
+    middle_depth = 0.55 * chest.anatomy.half_depth - 500.0
     bony = Slab(np.array([0.0, 0.0, middle_depth]), np.array([0.0, 0.0, 1.0]), 500.0)
     for rib in chest.ribs:
         reach = chest.rib_cage.semi_axes[2] * np.tan(np.arccos(rib.normal[1])) + rib.half_thickness

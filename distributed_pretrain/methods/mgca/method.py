@@ -25,7 +25,8 @@ from distributed_pretrain.methods.mgca.settings import MgcaConfig
 from distributed_pretrain.methods.objective import Contrasted
 from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.report_encoder import ReportEncoder, sum_word_pieces
+from distributed_pretrain.models.pooling import sum_word_pieces
+from distributed_pretrain.models.report_encoder import ReportEncoder
 
 
 @dataclass(frozen=True, kw_only=True)

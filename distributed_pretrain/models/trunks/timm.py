@@ -93,8 +93,7 @@ class TimmTransformer(_TimmTrunk):
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch channels rows columns"]:
         """The map of patches, after the last norm."""
-        encoded = self.model.forward_features(self._checked(images))
-        return self._map(images, encoded)
+        return self._map(images, self.model.forward_features(self._checked(images)))
 
     def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
         """The class token, the patches and where the first looks; without one, their mean."""
@@ -145,13 +144,12 @@ def timm_trunk(backbone: str) -> Trunk:
             f"backbone={backbone}: timm has no such model: "
             + (f"did you mean {', '.join(close)}?" if close else "see timm.list_models()")
         )
-    is_transformer = timm.models.is_model_in_modules(name, _TRANSFORMER_MODULES)
     try:
-        trunk = TimmTransformer(name) if is_transformer else TimmMaps(name)
+        if timm.models.is_model_in_modules(name, _TRANSFORMER_MODULES):
+            return TimmTransformer(name)
+        trunk = TimmMaps(name)
     except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
         raise _refused(backbone, "timm does not take its classifier off") from error
-    if is_transformer:
-        return trunk
     if type(trunk.model) is not timm.models.FeatureListNet or trunk.model.output_fmt != "NCHW":
         raise _refused(backbone, "is neither convolutional nor a plain vision transformer")
     norms = {type(each) for each in trunk.modules() if isinstance(each, nn.BatchNorm2d)}
@@ -182,11 +180,10 @@ def _library() -> Any:
 def _class_attention(block: Any, tokens: Tensor) -> Tensor | None:
     """What the first token pays each in a block; None where that is not attention as in ViT."""
     timm = _library()
-    if type(block) is not timm.models.vision_transformer.Block:
+    known = (timm.models.vision_transformer.Block, timm.layers.Attention)
+    if (type(block), type(getattr(block, "attn", None))) != known:
         return None
     attention = block.attn
-    if type(attention) is not timm.layers.Attention:
-        return None
     query, key, _ = (
         attention.qkv(block.norm1(tokens)).unflatten(2, (3, attention.num_heads, -1)).unbind(2)
     )

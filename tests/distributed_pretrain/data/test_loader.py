@@ -21,7 +21,8 @@ from distributed_pretrain.data.quarantine import Quarantine
 from distributed_pretrain.data.sample import load_evaluation_sample, load_training_sample
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
-from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
+from distributed_pretrain.data.tokenization import SentenceTokenizer
+from distributed_pretrain.data.tokenizer_training import train_wordpiece
 
 STUDIES = 22
 

@@ -1,16 +1,19 @@
 """Sentences to tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_shards.errors import InputError
 from distributed_pretrain.batch import ReportTokens
-from distributed_pretrain.data.tokenization import SentenceTokenizer, train_wordpiece
+from distributed_pretrain.data.tokenization import SentenceTokenizer
+from distributed_pretrain.data.tokenizer_training import train_byte_level_bpe, train_wordpiece
 
 CORPUS = [
     "The lungs are clear.",
@@ -20,10 +23,41 @@ CORPUS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer")
-    train_wordpiece(CORPUS, path, vocabulary_size=120)
+def train_like_roberta(texts: Sequence[str], folder: Path) -> None:
+    """A byte-level BPE whose marks are <s> and </s>, and to which a first word has no space."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), add_prefix_space=False
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        cls_token="<s>",
+        bos_token="<s>",
+        sep_token="</s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    ).save_pretrained(str(folder))
+
+
+TRAINERS: dict[str, Callable[[Sequence[str], Path], None]] = {
+    "wordpiece": partial(train_wordpiece, vocabulary_size=120),
+    "byte_level": partial(train_byte_level_bpe, vocabulary_size=320),
+    "like_roberta": train_like_roberta,
+}
+
+
+@pytest.fixture(scope="module", params=TRAINERS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp(request.param)
+    TRAINERS[request.param]([*CORPUS, "Chest x-ray, unchanged."], path)
     return path
 
 
@@ -34,8 +68,6 @@ def ids_of(tokenizer: SentenceTokenizer, sentences: Sequence[str], sentence: int
 
 
 def test_a_report_is_cls_sentences_sep(folder: Path) -> None:
-    from transformers import AutoTokenizer
-
     tokens = SentenceTokenizer.load(folder).encode([CORPUS[:3]])
     reference = AutoTokenizer.from_pretrained(str(folder))(" ".join(CORPUS[:3]))["input_ids"]
     length = len(reference)
@@ -72,34 +104,70 @@ def words_of(tokens: ReportTokens, row: int = 0) -> list[list[int]]:
     return [tokens.token_ids[row][index == word].tolist() for word in range(int(index.max()) + 1)]
 
 
-def test_the_pieces_of_a_word_share_a_number(folder: Path) -> None:
+def texts_of(folder: Path, tokens: ReportTokens) -> list[str]:
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    pieces = ("".join(tokenizer.convert_ids_to_tokens(word)) for word in words_of(tokens))
+    return [word.replace("##", "").removeprefix("Ġ").lower() for word in pieces]
+
+
+def test_the_pieces_of_a_word_share_a_number_and_a_mark_is_a_word(folder: Path) -> None:
     tokenizer = SentenceTokenizer.load(folder)
     sentences = ["Effusions, x-ray unchanged.", "The lungs are clear."]
     words = ["effusions", ",", "x", "-", "ray", "unchanged", ".", "the", "lungs", "are", "clear"]
     words.append(".")
     tokens = tokenizer.encode([sentences, CORPUS[:1]])
-    assert words_of(tokens) == [ids_of(tokenizer, [word], 0) for word in words]
+    assert texts_of(folder, tokens) == words
     assert max(map(len, words_of(tokens))) > 1
     assert words_of(tokens, 1) == words_of(tokenizer.encode([CORPUS[:1]]))
     assert torch.equal(tokens.word_index < 0, tokens.sentence_index < 0)
 
 
 def test_words_are_those_that_the_tokenizer_counts(folder: Path) -> None:
-    from transformers import AutoTokenizer
-
     text = "Pleural-based (2.5 cm) opacity, ##odd unknownish ___ naïve ¶ effusions."
     reference = AutoTokenizer.from_pretrained(str(folder))(text, add_special_tokens=False)
     (words,) = SentenceTokenizer.load(folder).encode([[text]]).word_index
     assert words[words >= 0].tolist() == reference.word_ids()
 
 
-def test_a_tokenizer_that_is_no_wordpiece_is_refused() -> None:
-    backend = Tokenizer(models.BPE({"a": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3}, []))
+def test_white_space_is_neither_a_token_nor_a_word(folder: Path) -> None:
+    tokenizer = SentenceTokenizer.load(folder)
+    wrapped = tokenizer.encode([["The lungs\n are   clear. ", "\tNo effusion."]])
+    tokens = tokenizer.encode([["The lungs are clear.", "No effusion."]])
+    assert torch.equal(wrapped.token_ids, tokens.token_ids)
+    assert torch.equal(wrapped.word_index, tokens.word_index)
+
+
+def test_a_special_token_in_the_text_is_a_word(folder: Path) -> None:
+    pad = AutoTokenizer.from_pretrained(str(folder)).pad_token
+    tokens = SentenceTokenizer.load(folder).encode([[f"lungs {pad}{pad} clear"]])
+    assert [len(word) for word in words_of(tokens)][1:3] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("model", "splitter"),
+    [
+        (models.BPE({"a": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3}, []), None),
+        (models.BPE({"a": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3}, []), pre_tokenizers.Metaspace()),
+        (models.Unigram([("[PAD]", 0.0), ("[CLS]", 0.0), ("[SEP]", 0.0)]), None),
+    ],
+)
+def test_a_tokenizer_of_another_kind_is_refused(
+    model: models.Model, splitter: pre_tokenizers.PreTokenizer | None
+) -> None:
+    backend = Tokenizer(model)
+    if splitter is not None:
+        backend.pre_tokenizer = splitter
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
     )
-    with pytest.raises(InputError, match="use that of a BERT"):
+    with pytest.raises(InputError, match="use that of a BERT, a RoBERTa or a ModernBERT"):
         SentenceTokenizer(tokenizer, max_tokens=16)
+
+
+def test_a_tokenizer_without_marks_is_refused(folder: Path) -> None:
+    backend = AutoTokenizer.from_pretrained(str(folder)).backend_tokenizer
+    with pytest.raises(InputError, match="the tokenizer has no CLS token: use that of a BERT"):
+        SentenceTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend), max_tokens=16)
 
 
 def test_no_word_reaches_across_sentences(folder: Path) -> None:
@@ -124,11 +192,12 @@ def test_from_the_first_sentence_that_does_not_fit_the_rest_is_dropped(folder: P
     lengths = [len(ids_of(SentenceTokenizer.load(folder), CORPUS, i)) for i in range(4)]
     exactly_two = 2 + lengths[0] + lengths[1]
     # The third sentence does not fit; the fourth would be short enough, and is dropped too.
-    sentences = [CORPUS[0], CORPUS[1], CORPUS[2], "Clear."]
-    for room, kept in ((exactly_two, 2), (exactly_two - 1, 1), (exactly_two + 4, 2)):
-        tokens = SentenceTokenizer.load(folder, max_tokens=room).encode([sentences])
-        assert tokens.sentence_mask.tolist() == [[True] * kept]
-        assert int(tokens.token_mask.sum()) == 2 + sum(lengths[:kept])
+    sentences = [CORPUS[0], CORPUS[1], CORPUS[2], "Is."]
+    for room, kept in ((exactly_two, 2), (exactly_two - 1, 1), (exactly_two + 2, 2)):
+        tokens = SentenceTokenizer.load(folder, max_tokens=room).encode([sentences, CORPUS[:1]])
+        assert tokens.sentence_mask.sum(dim=1).tolist() == [kept, 1]
+        assert int(tokens.token_mask[0].sum()) == 2 + sum(lengths[:kept])
+        assert int(tokens.token_mask[1].sum()) == 2 + lengths[0]
 
 
 def test_a_first_sentence_too_long_by_itself_is_cut(folder: Path) -> None:
@@ -148,16 +217,46 @@ def test_a_report_without_tokens_is_refused(folder: Path) -> None:
         SentenceTokenizer.load(folder).encode([CORPUS, [" "]])
 
 
-def test_training_is_deterministic_and_saving_keeps_every_file(
-    folder: Path, tmp_path: Path
-) -> None:
-    train_wordpiece(CORPUS, tmp_path / "again", vocabulary_size=120)
-    SentenceTokenizer.load(folder).save(tmp_path / "saved")
-    expected = (folder / "tokenizer.json").read_bytes()
+def test_threads_encode_the_same_at_once(folder: Path) -> None:
+    tokenizer = SentenceTokenizer.load(folder)
+    expected = [tokenizer.encode([CORPUS[i:], CORPUS[:i]]) for i in range(1, 4)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            found = pool.map(lambda i: tokenizer.encode([CORPUS[i:], CORPUS[:i]]), range(1, 4))
+            for ours, wanted in zip(found, expected, strict=True):
+                assert torch.equal(ours.token_ids, wanted.token_ids)
+                assert torch.equal(ours.word_index, wanted.word_index)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_level"])
+def test_training_is_deterministic_and_saving_keeps_every_file(kind: str, tmp_path: Path) -> None:
+    for name in ("once", "again"):
+        TRAINERS[kind](CORPUS, tmp_path / name)
+    once = SentenceTokenizer.load(tmp_path / "once")
+    once.save(tmp_path / "saved")
+    expected = (tmp_path / "once" / "tokenizer.json").read_bytes()
     assert (tmp_path / "again" / "tokenizer.json").read_bytes() == expected
     saved = SentenceTokenizer.load(tmp_path / "saved")
-    assert saved.vocabulary_size == SentenceTokenizer.load(folder).vocabulary_size <= 120
-    assert ids_of(saved, CORPUS, 1) == ids_of(SentenceTokenizer.load(folder), CORPUS, 1)
+    assert saved.vocabulary_size == once.vocabulary_size <= 320
+    assert ids_of(saved, CORPUS, 1) == ids_of(once, CORPUS, 1)
+    assert once.pad_token_id == 0  # as new encoders take it to be
+
+
+def test_a_byte_level_vocabulary_has_room_for_the_bytes(tmp_path: Path) -> None:
+    train_byte_level_bpe(CORPUS, tmp_path, vocabulary_size=261)
+    assert SentenceTokenizer.load(tmp_path).vocabulary_size == 261
+    with pytest.raises(InputError, match=r"vocabulary_size=260: .* use 261 or more"):
+        train_byte_level_bpe(CORPUS, tmp_path, vocabulary_size=260)
+
+
+def test_a_new_byte_level_tokenizer_reads_a_word_the_same_wherever_it_stands(
+    tmp_path: Path,
+) -> None:
+    train_byte_level_bpe(CORPUS, tmp_path, vocabulary_size=320)
+    tokenizer = SentenceTokenizer.load(tmp_path)
+    words = words_of(tokenizer.encode([["Lungs lungs", "LUNGS"]]))
+    assert words == [words[0]] * 3
+    assert len(words_of(tokenizer.encode([["(2.5 cm)."]]))) == 7
 
 
 def test_unknown_words_are_split_into_known_pieces(folder: Path) -> None:

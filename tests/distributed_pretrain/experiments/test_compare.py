@@ -26,7 +26,7 @@ TINY = (
 
 
 def _profile(folder: Path) -> Path:
-    """LoVT, its ablation with a view it cannot use, and a random start."""
+    """LoVT, its ablation that is to stop by what nobody measures, and a random start."""
     (folder / "shards.yaml").write_text(
         f"extends: {ROOT / 'configs/shards/phantom_quickstart.yaml'}\n"
         f"phantom: {{archive: {folder / 'archive'}, image_size_px: 64, train_studies: 32,"
@@ -50,7 +50,7 @@ def _profile(folder: Path) -> Path:
                 "title": "Broken",
                 "supervision": "reports",
                 "profile": lovt,
-                "overrides": ["data.views=two_augmentations"],
+                "overrides": ["training.best_metric=beauty"],
             },
             {
                 "name": "untrained",
@@ -79,7 +79,7 @@ def test_a_comparison_makes_a_page_and_goes_on_with_what_failed(
     first = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert first.returncode == 1, first.stderr
     assert "3 runs to make (0 are there)" in first.stderr
-    assert "failed: lovt_no_local seed 3: error: data.views=two_augmentations" in first.stderr
+    assert "failed: lovt_no_local seed 3: error: training.best_metric='beauty' is" in first.stderr
     assert "Traceback" not in first.stderr
     page = (tmp_path / "page.md").read_text()
     assert "| LoVT | reports |" in page

@@ -13,7 +13,7 @@ from torch import Tensor
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from data_shards.synthetic_shards import write_synthetic_shards
-from distributed_pretrain.data.report_tokenizer import NoReports
+from distributed_pretrain.data.tokenization import NoReports
 from distributed_pretrain.methods.byol.method import Byol, ByolOutputs
 from distributed_pretrain.methods.byol.settings import ByolConfig
 from distributed_pretrain.methods.encoders import ImageEncoderConfig

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_pretrain.models.global_and_local import TwoLevelHeads, upsampled
-from distributed_pretrain.models.image_tokens import encode_image_tokens
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -19,7 +17,8 @@ from distributed_pretrain.losses.internal import internal_loss
 from distributed_pretrain.methods.image_text import ImageEmbeddings
 from distributed_pretrain.methods.limitr.method import Limitr, LimitrOutputs
 from distributed_pretrain.methods.limitr.settings import LimitrConfig
-from distributed_pretrain.models.image_encoder import make_image_encoder
+from distributed_pretrain.models.heads import TwoLevelHeads
+from distributed_pretrain.models.image_encoder import make_image_encoder, upsampled
 from distributed_pretrain.models.positions import grid_positions
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.tiny.batches import pairs_of_words, with_padded_reports
@@ -75,9 +74,7 @@ def test_the_paper_sees_361_regions_of_768_dimensions_in_each_view() -> None:
     with torch.device("meta"):
         encoder = make_image_encoder("resnet50")
         heads = TwoLevelHeads(encoder, 768)
-        image, regions = heads(
-            encode_image_tokens(encoder, upsampled(torch.zeros(2, 1, 224, 224), 299))
-        )
+        image, regions = heads(encoder.tokens(upsampled(torch.zeros(2, 1, 224, 224), 299)))
     assert image.shape == (2, 768)
     assert regions.shape == (2, 19, 19, 768)
     assert heads.region.weight.numel() == 1024 * 768
@@ -125,12 +122,10 @@ def test_the_terms_are_the_equations(variant: str, weights: str) -> None:
 def test_an_image_is_the_mean_of_its_views() -> None:
     model, batch = tiny_limitr().eval(), pairs_of_words(3, laterals=(True, False, True))
     images = model.embed_images(batch)
-    frontal, _ = model.heads(encode_image_tokens(model.image_encoder, batch.images))
+    frontal, _ = model.heads(model.image_encoder.tokens(batch.images))
     assert model.lateral_encoder is not None
     assert batch.lateral is not None
-    lateral, regions = model.lateral_heads(
-        encode_image_tokens(model.lateral_encoder, batch.lateral.images)
-    )
+    lateral, regions = model.lateral_heads(model.lateral_encoder.tokens(batch.lateral.images))
     torch.testing.assert_close(images.image[::2], (frontal + lateral)[::2] / 2)
     torch.testing.assert_close(images.image[1], frontal[1])
     expected = regions + grid_positions(3, 3, DIM)

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from distributed_pretrain.models.image_tokens import encode_image_tokens, region_channels
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from data_shards.errors import InputError
@@ -45,7 +44,7 @@ def mgca_with_vit() -> Mgca:
     reports = new_report_encoder(
         VOCABULARY_SIZE, hidden_size=32, layers=1, heads=2, intermediate_size=64, dropout=0.0
     )
-    return Mgca(tiny_config(), ImageEncoder(trunk, trunk.channels), reports)
+    return Mgca(tiny_config(), ImageEncoder(trunk), reports)
 
 
 def test_pairs_are_told_apart_with_temperature_007_in_both_directions_alike() -> None:
@@ -90,13 +89,13 @@ def test_the_regions_of_a_resnet_are_its_third_stage_and_count_alike() -> None:
 
 def test_the_last_stage_of_a_resnet_goes_on_from_its_regions() -> None:
     encoder = tiny_mgca().eval().image_encoder
-    tokens = encode_image_tokens(encoder, BATCH.images)
+    tokens = encoder.tokens(BATCH.images)
     trunk = encoder.backbone
     assert isinstance(trunk, ResNetTrunk)
     last_map = trunk.layer4(tokens.regions.permute(0, 3, 1, 2))
     torch.testing.assert_close(last_map, encoder(BATCH.images))
     torch.testing.assert_close(tokens.image, last_map.mean(dim=(2, 3)))
-    assert tokens.regions.shape[3] == region_channels(encoder)
+    assert tokens.regions.shape[3] == encoder.region_channels
 
 
 def test_the_patches_of_a_vit_count_by_what_the_class_token_pays_them() -> None:
@@ -107,10 +106,11 @@ def test_the_patches_of_a_vit_count_by_what_the_class_token_pays_them() -> None:
     tokens = trunk.tokens(BATCH.images.expand(-1, 3, -1, -1))
     assert images.regions.shape == (6, 2, 2, 16)
     everywhere = torch.ones(6, 4, dtype=torch.bool)
+    assert tokens.class_attention is not None
     weights = clipped_weights(tokens.class_attention, everywhere)
     torch.testing.assert_close(images.region_weights, weights.unflatten(1, (2, 2)))
     assert weights.std(dim=1).min() > 0
-    torch.testing.assert_close(images.image, model.image_projection(tokens.class_token))
+    torch.testing.assert_close(images.image, model.image_projection(tokens.image))
 
 
 def test_a_vit_trains_with_every_parameter() -> None:
@@ -125,10 +125,7 @@ def test_masked_images_reach_no_vit() -> None:
     encoder = mgca_with_vit().image_encoder
     mask = torch.tensor([True, False, True, True, False, True])
     images = BATCH.images.masked_fill(~mask[:, None, None, None], torch.nan)
-    tokens, expected = (
-        encode_image_tokens(encoder, images, mask),
-        encode_image_tokens(encoder, images[mask]),
-    )
+    tokens, expected = encoder.tokens(images, mask), encoder.tokens(images[mask])
     for ours, wanted in (
         (tokens.image, expected.image),
         (tokens.regions, expected.regions),
@@ -196,7 +193,7 @@ def test_the_report_encoder_is_cut_to_its_first_layers() -> None:
 
 def test_a_backbone_without_regions_of_its_own_is_refused() -> None:
     with pytest.raises(InputError, match="the third stage of a ResNet or the patches"):
-        region_channels(ImageEncoder(nn.Conv2d(3, 8, 3), 8))
+        tiny_mgca(image_encoder={"backbone": "mobilenet_v3_small", "weights": None})
 
 
 def test_a_phrase_lights_up_the_region_its_words_attend_to() -> None:

@@ -11,6 +11,8 @@ from distributed_pretrain.models.pooling import (
     AttentionPooling,
     max_of_tokens,
     mean_of_tokens,
+    pool_sentences,
+    sum_word_pieces,
     uniform_weights,
 )
 
@@ -107,3 +109,60 @@ def test_mean_and_maximum_are_those_of_real_tokens(tokens: Tensor, mask: Tensor)
 
 def test_uniform_weights_are_equal_on_real_tokens(mask: Tensor) -> None:
     assert uniform_weights(mask)[2].tolist() == [0.25, 0.25, 0.25, 0.25, 0, 0]
+
+
+def test_a_sentence_is_the_maximum_over_its_tokens() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randn(2, 7, 5, dtype=torch.float64)
+    # [CLS] s1 s1 s2 s2 s2 [SEP] and [CLS] s1 s1 s1 [SEP] with padding.
+    index = torch.tensor([[-1, 0, 0, 1, 1, 1, -1], [-1, 0, 0, 0, -1, -1, -1]])
+    mask = torch.tensor([[True, True], [True, False]])
+    pooled = pool_sentences(tokens, index, mask)
+    for i, j in [(0, 0), (0, 1), (1, 0)]:
+        assert torch.equal(pooled[i, j], tokens[i, index[i] == j].amax(dim=0))
+    assert not pooled[1, 1].any()
+
+
+def test_the_gradient_of_the_maximum_is_that_of_a_loop_and_repeatable() -> None:
+    # [CLS] s1 s1 s2 s2 s2 [SEP] and [CLS] s1 s1 s1 [SEP] with padding.
+    index = torch.tensor([[-1, 0, 0, 1, 1, 1, -1], [-1, 0, 0, 0, -1, -1, -1]])
+    mask = torch.tensor([[True, True], [True, False]])
+    # Few distinct values, so that there are ties.
+    tokens = torch.randint(3, (2, 7, 50)).double().requires_grad_()
+    weights = torch.randn(2, 2, 50, dtype=torch.float64)
+    loop = torch.stack([tokens[i, index[i] == j].amax(dim=0) for i, j in [(0, 0), (0, 1), (1, 0)]])
+    (expected,) = torch.autograd.grad((loop * weights[mask]).sum(), tokens)
+    runs = [
+        torch.autograd.grad((pool_sentences(tokens, index, mask) * weights).sum(), tokens)[0]
+        for _ in range(2)
+    ]
+    torch.testing.assert_close(runs[0], expected)
+    assert torch.equal(*runs)
+
+
+def test_words_are_the_sums_of_their_pieces() -> None:
+    torch.manual_seed(0)
+    tokens = torch.randn(2, 7, 5, dtype=torch.float64)
+    index = torch.tensor([[-1, 0, 1, 1, 1, 2, -1], [-1, 0, 0, -1, -1, -1, -1]])
+    tokens[1, 3:] = float("nan")
+    tokens.requires_grad_()
+    words, mask = sum_word_pieces(tokens, index)
+    assert mask.tolist() == [[True, True, True], [True, False, False]]
+    for row, word in mask.nonzero().tolist():
+        expected = torch.zeros(5, dtype=torch.float64)
+        for token in range(7):
+            if index[row, token] == word:
+                expected = expected + tokens[row, token]
+        torch.testing.assert_close(words[row, word], expected)
+    assert not words[~mask].any()
+    words.sum().backward()
+    assert tokens.grad is not None
+    assert torch.equal(tokens.grad, (index >= 0).double().unsqueeze(-1).expand(-1, -1, 5))
+
+
+def test_further_columns_of_words_are_padding() -> None:
+    tokens, index = torch.randn(1, 3, 4), torch.tensor([[-1, 0, -1]])
+    words, mask = sum_word_pieces(tokens, index, words=3)
+    assert mask.tolist() == [[True, False, False]]
+    assert torch.equal(words[0, 0], tokens[0, 1])
+    assert not words[0, 1:].any()

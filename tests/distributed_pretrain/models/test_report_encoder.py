@@ -1,26 +1,39 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from data_shards.errors import InputError
 from distributed_pretrain.models.report_encoder import (
     ReportEncoder,
     new_report_encoder,
-    pool_sentences,
     pretrained_report_encoder,
-    sum_word_pieces,
 )
+from distributed_pretrain.models.trunks.modernbert import ModernBertTrunk
+
+every_kind = pytest.mark.parametrize("kind", ["bert", "modernbert"])
 
 
-def small_encoder(dropout: float = 0.0) -> ReportEncoder:
+def small_encoder(kind: str = "bert", *, dropout: float = 0.0) -> ReportEncoder:
     torch.manual_seed(0)
     return new_report_encoder(
         40,
+        architecture=kind,
         hidden_size=16,
         layers=3,
         heads=2,
@@ -40,33 +53,9 @@ def reports() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return token_ids, token_mask, sentence_index, sentence_mask
 
 
-def test_a_sentence_is_the_maximum_over_its_tokens() -> None:
-    torch.manual_seed(0)
-    tokens = torch.randn(2, 7, 5, dtype=torch.float64)
-    _, _, index, mask = reports()
-    pooled = pool_sentences(tokens, index, mask)
-    for i, j in [(0, 0), (0, 1), (1, 0)]:
-        assert torch.equal(pooled[i, j], tokens[i, index[i] == j].amax(dim=0))
-    assert not pooled[1, 1].any()
-
-
-def test_the_gradient_of_the_maximum_is_that_of_a_loop_and_repeatable() -> None:
-    _, _, index, mask = reports()
-    # Few distinct values, so that there are ties.
-    tokens = torch.randint(3, (2, 7, 50)).double().requires_grad_()
-    weights = torch.randn(2, 2, 50, dtype=torch.float64)
-    loop = torch.stack([tokens[i, index[i] == j].amax(dim=0) for i, j in [(0, 0), (0, 1), (1, 0)]])
-    (expected,) = torch.autograd.grad((loop * weights[mask]).sum(), tokens)
-    runs = [
-        torch.autograd.grad((pool_sentences(tokens, index, mask) * weights).sum(), tokens)[0]
-        for _ in range(2)
-    ]
-    torch.testing.assert_close(runs[0], expected)
-    assert torch.equal(*runs)
-
-
-def test_longer_padding_changes_nothing() -> None:
-    encoder = small_encoder()
+@every_kind
+def test_longer_padding_changes_nothing(kind: str) -> None:
+    encoder = small_encoder(kind)
     token_ids, token_mask, index, mask = reports()
     wider = (
         torch.nn.functional.pad(token_ids, (0, 3), value=7),
@@ -79,8 +68,9 @@ def test_longer_padding_changes_nothing() -> None:
     assert not padded[:, 2:].any()
 
 
-def test_a_row_without_tokens_leaves_every_gradient_finite() -> None:
-    encoder = small_encoder()
+@every_kind
+def test_a_row_without_tokens_leaves_every_gradient_finite(kind: str) -> None:
+    encoder = small_encoder(kind)
     token_ids, token_mask, index, mask = reports()
     token_mask[1], index[1], mask[1] = False, -1, False
     embeddings = encoder(token_ids, token_mask, index, mask)
@@ -89,24 +79,34 @@ def test_a_row_without_tokens_leaves_every_gradient_finite() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
 
 
-def test_frozen_layers_are_the_embeddings_and_the_first_ones() -> None:
-    encoder = small_encoder()
+@pytest.mark.parametrize(
+    ("kind", "trained"),
+    [
+        ("bert", ("bert.encoder.layer.2.",)),
+        ("modernbert", ("bert.layers.2.", "bert.final_norm.")),
+    ],
+)
+def test_frozen_layers_are_the_embeddings_and_the_first_ones(
+    kind: str, trained: tuple[str, ...]
+) -> None:
+    encoder = small_encoder(kind)
     encoder.freeze(2)
-    trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
-    assert trained
-    assert all(name.startswith("bert.encoder.layer.2.") for name in trained)
+    for name, parameter in encoder.named_parameters():
+        assert parameter.requires_grad == name.startswith(trained), name
 
 
-def test_dropout_stays_active_in_frozen_layers() -> None:
-    encoder = small_encoder(dropout=0.5)
+@every_kind
+def test_dropout_stays_active_in_frozen_layers(kind: str) -> None:
+    encoder = small_encoder(kind, dropout=0.5)
     encoder.freeze(3)
     token_ids, token_mask, _, _ = reports()
     assert not torch.equal(*(encoder.embed_tokens(token_ids, token_mask) for _ in range(2)))
 
 
-def test_freezing_more_layers_than_there_are_is_refused() -> None:
+@every_kind
+def test_freezing_more_layers_than_there_are_is_refused(kind: str) -> None:
     with pytest.raises(InputError, match="frozen_layers=4: the report encoder has 3 layers"):
-        small_encoder().freeze(4)
+        small_encoder(kind).freeze(4)
 
 
 def test_a_saved_bert_loads_from_its_folder_without_its_pooler(tmp_path: Path) -> None:
@@ -127,6 +127,44 @@ def test_a_saved_bert_loads_from_its_folder_without_its_pooler(tmp_path: Path) -
         assert torch.equal(value, saved.state_dict()[name].float())
 
 
+def test_a_saved_modernbert_is_known_by_its_config(tmp_path: Path) -> None:
+    saved = small_encoder("modernbert")
+    saved.bert.save_pretrained(tmp_path)
+    encoder = pretrained_report_encoder(str(tmp_path))
+    assert (encoder.dim, encoder.max_tokens, encoder.vocabulary_size) == (16, 32, 40)
+    assert len(encoder.trunk.layers) == 3
+    for name, value in saved.state_dict().items():
+        assert torch.equal(encoder.state_dict()[name], value)
+
+
+def test_a_roberta_is_laid_out_like_a_bert_and_counts_positions_after_paddings(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=10,
+    )
+    RobertaModel(config).save_pretrained(tmp_path)
+    encoder = pretrained_report_encoder(str(tmp_path))
+    assert encoder.max_tokens == 8
+    token_ids = torch.randint(2, 40, (1, 8))
+    hidden, attention = encoder.embed_tokens_with_attention(token_ids, token_ids > 0)
+    assert hidden.isfinite().all()
+    torch.testing.assert_close(attention.sum(dim=1), torch.ones(1))
+
+
+def test_a_model_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    config = DistilBertConfig(vocab_size=40, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
+    DistilBertModel(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="a DistilBertModel is not laid out like a BERT"):
+        pretrained_report_encoder(str(tmp_path))
+
+
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="a folder without model weights"):
@@ -138,8 +176,9 @@ def test_a_hub_that_cannot_be_reached_says_how_to_fetch_the_model() -> None:
         pretrained_report_encoder("some-group/no-such-bert")
 
 
-def test_tokens_are_the_sum_of_the_last_layers() -> None:
-    encoder = small_encoder()
+@every_kind
+def test_tokens_are_the_sum_of_the_last_layers(kind: str) -> None:
+    encoder = small_encoder(kind)
     token_ids, token_mask, _, _ = reports()
     states = encoder.bert(
         token_ids, attention_mask=token_mask.long(), output_hidden_states=True
@@ -150,29 +189,56 @@ def test_tokens_are_the_sum_of_the_last_layers() -> None:
     assert torch.equal(encoder.embed_tokens(token_ids, token_mask), states[-1])
 
 
-def test_more_layers_than_there_are_cannot_be_summed_or_kept() -> None:
+@every_kind
+def test_more_layers_than_there_are_cannot_be_summed_or_kept(kind: str) -> None:
     token_ids, token_mask, _, _ = reports()
     with pytest.raises(InputError, match=r"method\.last_layers=4: the report encoder has 3 layers"):
-        small_encoder().embed_tokens(token_ids, token_mask, last_layers=4)
+        small_encoder(kind).embed_tokens(token_ids, token_mask, last_layers=4)
     with pytest.raises(InputError, match="layers=4: the report encoder has 3 layers"):
-        small_encoder().keep_layers(4)
+        small_encoder(kind).keep_layers(4)
 
 
-def test_a_cut_encoder_ends_after_its_first_layers(tmp_path: Path) -> None:
-    whole, cut = small_encoder(), small_encoder()
+@every_kind
+def test_a_cut_encoder_ends_after_its_first_layers(kind: str, tmp_path: Path) -> None:
+    whole, cut = small_encoder(kind), small_encoder(kind)
     token_ids, token_mask, _, _ = reports()
     cut.keep_layers(2)
     states = whole.bert(
         token_ids, attention_mask=token_mask.long(), output_hidden_states=True
     ).hidden_states
-    torch.testing.assert_close(cut.embed_tokens(token_ids, token_mask), states[2])
+    # A ModernBERT has a norm after its last layer, whichever that is.
+    expected = whole.bert.final_norm(states[2]) if kind == "modernbert" else states[2]
+    torch.testing.assert_close(cut.embed_tokens(token_ids, token_mask), expected)
     cut.bert.save_pretrained(tmp_path)
     loaded = pretrained_report_encoder(str(tmp_path))
-    torch.testing.assert_close(loaded.embed_tokens(token_ids, token_mask), states[2])
+    torch.testing.assert_close(loaded.embed_tokens(token_ids, token_mask), expected)
 
 
-def test_the_attention_of_cls_is_that_of_the_last_layer() -> None:
-    encoder = small_encoder()
+def with_a_narrow_window() -> ReportEncoder:
+    """A ModernBERT whose last layer sees two tokens to each side."""
+    torch.manual_seed(0)
+    config = ModernBertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        local_attention=4,
+        pad_token_id=0,
+    )
+    return ReportEncoder(ModernBertTrunk(ModernBertModel(config)))
+
+
+@pytest.mark.parametrize(
+    "make", [small_encoder, partial(small_encoder, "modernbert"), with_a_narrow_window]
+)
+def test_the_attention_of_cls_is_that_of_the_last_layer(
+    make: Callable[[], ReportEncoder],
+) -> None:
+    encoder = make()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.mul_(3)  # so that no attention is nearly uniform
     token_ids, token_mask, _, _ = reports()
     hidden, attention = encoder.embed_tokens_with_attention(token_ids, token_mask)
     encoder.bert.set_attn_implementation("eager")
@@ -184,31 +250,3 @@ def test_the_attention_of_cls_is_that_of_the_last_layer() -> None:
     assert hidden.requires_grad
     assert not attention.requires_grad
     assert not attention[~token_mask].any()
-
-
-def test_words_are_the_sums_of_their_pieces() -> None:
-    torch.manual_seed(0)
-    tokens = torch.randn(2, 7, 5, dtype=torch.float64)
-    index = torch.tensor([[-1, 0, 1, 1, 1, 2, -1], [-1, 0, 0, -1, -1, -1, -1]])
-    tokens[1, 3:] = float("nan")
-    tokens.requires_grad_()
-    words, mask = sum_word_pieces(tokens, index)
-    assert mask.tolist() == [[True, True, True], [True, False, False]]
-    for row, word in mask.nonzero().tolist():
-        expected = torch.zeros(5, dtype=torch.float64)
-        for token in range(7):
-            if index[row, token] == word:
-                expected = expected + tokens[row, token]
-        torch.testing.assert_close(words[row, word], expected)
-    assert not words[~mask].any()
-    words.sum().backward()
-    assert tokens.grad is not None
-    assert torch.equal(tokens.grad, (index >= 0).double().unsqueeze(-1).expand(-1, -1, 5))
-
-
-def test_further_columns_of_words_are_padding() -> None:
-    tokens, index = torch.randn(1, 3, 4), torch.tensor([[-1, 0, -1]])
-    words, mask = sum_word_pieces(tokens, index, words=3)
-    assert mask.tolist() == [[True, False, False]]
-    assert torch.equal(words[0, 0], tokens[0, 1])
-    assert not words[0, 1:].any()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distributed_pretrain.methods.barlow_twins.settings import BarlowTwinsConfig
 from jaxtyping import Float
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.losses.precision import at_least_float32, full_precision
+from distributed_pretrain.methods.barlow_twins.settings import BarlowTwinsConfig
 from distributed_pretrain.methods.objective import Contrasted, Method, Outputs
 from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import ImageEncoder

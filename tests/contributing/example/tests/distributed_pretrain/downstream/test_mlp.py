@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from distributed_pretrain.downstream.protocols.mlp import MlpConfig
 
+from distributed_pretrain.downstream.protocols.mlp import MlpConfig
 from tests.tiny.methods import tiny_method, tiny_profile
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from distributed_pretrain.measures.pair_distance import PairDistance
 
 from distributed_pretrain.measures.base import Context
+from distributed_pretrain.measures.pair_distance import PairDistance
 from tests.tiny.batches import random_batch
 from tests.tiny.methods import tiny_method, tiny_profile
 

@@ -1,0 +1,67 @@
+"""BERT as a report encoder's trunk, and models that are laid out like it (RoBERTa, ELECTRA)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Unpack
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import BertConfig, BertModel, PreTrainedModel
+
+from distributed_pretrain.models.pooling import attention_of_first_token
+from distributed_pretrain.models.trunks.text import ATTENTION, TextSize, TextTrunk
+
+
+class BertTrunk(TextTrunk):
+    """Embeddings, and a stack of layers in `encoder`."""
+
+    layers_path: ClassVar[str] = "encoder.layer"
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        # The pooler of CLS would be a trained layer without gradient.
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None
+        # A RoBERTa counts positions from the one after padding's.
+        padding_position = getattr(model.embeddings, "padding_idx", None)
+        if padding_position is not None:
+            self.max_tokens -= padding_position + 1
+
+    @staticmethod
+    def fits(model: PreTrainedModel) -> bool:
+        """Whether the model is laid out like a BERT."""
+        return hasattr(model, "embeddings") and hasattr(getattr(model, "encoder", None), "layer")
+
+    @staticmethod
+    def untrained(vocabulary_size: int, **size: Unpack[TextSize]) -> PreTrainedModel:
+        """A new BERT; the token of number 0 is padding."""
+        dropout = size.get("dropout", 0.1)
+        config = BertConfig(
+            vocab_size=vocabulary_size,
+            hidden_size=size["hidden_size"],
+            num_hidden_layers=size["layers"],
+            num_attention_heads=size["heads"],
+            intermediate_size=size["intermediate_size"],
+            max_position_embeddings=size.get("max_tokens", 512),
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            attn_implementation=ATTENTION,
+        )
+        return BertModel(config, add_pooling_layer=False)
+
+    @torch.no_grad()
+    def first_token_attention(
+        self,
+        states: Float[Tensor, "batch tokens dim"],
+        token_mask: Bool[Tensor, "batch tokens"],
+    ) -> Float[Tensor, "batch tokens"]:
+        """What the first token pays each in the last layer, whose input is `states`."""
+        last: Any = self.layers[-1]
+        attention = last.attention.self
+        return attention_of_first_token(
+            attention.query(states[:, 0]),
+            attention.key(states),
+            heads=attention.num_attention_heads,
+            token_mask=token_mask,
+        )

@@ -1,0 +1,73 @@
+"""ModernBERT as a report encoder's trunk (Warner et al., arXiv:2412.13663)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Unpack
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
+from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
+
+from distributed_pretrain.models.pooling import attention_of_first_token
+from distributed_pretrain.models.trunks.text import ATTENTION, TextSize, TextTrunk
+
+
+class ModernBertTrunk(TextTrunk):
+    """Layers with rotary positions, most of which see a window only, and a norm after the last.
+
+    Hidden states are those between layers, but the last is normed, as Hugging Face gives them.
+    """
+
+    layers_path: ClassVar[str] = "layers"
+
+    @staticmethod
+    def untrained(vocabulary_size: int, **size: Unpack[TextSize]) -> PreTrainedModel:
+        """A new ModernBERT; the token of number 0 is padding."""
+        dropout = size.get("dropout", 0.1)
+        config = ModernBertConfig(
+            vocab_size=vocabulary_size,
+            hidden_size=size["hidden_size"],
+            num_hidden_layers=size["layers"],
+            num_attention_heads=size["heads"],
+            intermediate_size=size["intermediate_size"],
+            max_position_embeddings=size.get("max_tokens", 512),
+            embedding_dropout=dropout,
+            attention_dropout=dropout,
+            mlp_dropout=dropout,
+            pad_token_id=0,
+            # Those of Hugging Face's own vocabulary, which this one need not reach.
+            bos_token_id=None,
+            eos_token_id=None,
+            cls_token_id=None,
+            sep_token_id=None,
+            attn_implementation=ATTENTION,
+        )
+        return ModernBertModel(config)
+
+    def keep_layers(self, layers: int) -> None:
+        """Drop all but the first `layers` layers, in the config too: exports rebuild from that."""
+        super().keep_layers(layers)
+        self.model.config.layer_types = self.model.config.layer_types[:layers]
+
+    @torch.no_grad()
+    def first_token_attention(
+        self,
+        states: Float[Tensor, "batch tokens dim"],
+        token_mask: Bool[Tensor, "batch tokens"],
+    ) -> Float[Tensor, "batch tokens"]:
+        """What the first token pays each in the last layer; 0 also outside of its window."""
+        layer: Any = self.layers[-1]
+        position = torch.arange(states.shape[1], device=states.device)
+        if layer.attn.sliding_window is not None:
+            token_mask = token_mask & (position < layer.attn.sliding_window)
+        heads = self.model.config.num_attention_heads
+        query, key, _ = (
+            layer.attn.Wqkv(layer.attn_norm(states)).unflatten(2, (3, heads, -1)).unbind(2)
+        )
+        cosine, sine = self.model.rotary_emb(states, position[None], layer.attention_type)
+        query, key = apply_rotary_pos_emb(query, key, cosine, sine, unsqueeze_dim=2)
+        return attention_of_first_token(
+            query[:, 0].flatten(1), key.flatten(2), heads=heads, token_mask=token_mask
+        )

@@ -1,0 +1,75 @@
+"""What report encoders ask of a trunk."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NotRequired, TypedDict, Unpack
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+# Fused kernels, which leave padding out.
+ATTENTION = "sdpa"
+
+
+class TextSize(TypedDict):
+    """How large a new model is; `dropout` (0.1) applies to hidden states and attention."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    max_tokens: NotRequired[int]
+    dropout: NotRequired[float]
+
+
+class TextTrunk(ABC):
+    """Where things lie in a kind of Hugging Face `model`; each kind is one file beside this.
+
+    No module itself: who holds the model gives it its name in the state dict. `max_tokens` is the
+    longest report that it can read.
+    """
+
+    max_tokens: int
+    # The module within the model that is the list of its layers.
+    layers_path: ClassVar[str]
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.max_tokens = model.config.max_position_embeddings
+
+    @staticmethod
+    @abstractmethod
+    def untrained(vocabulary_size: int, **size: Unpack[TextSize]) -> PreTrainedModel:
+        """A new model; the token of number 0 is padding."""
+
+    @property
+    def embeddings(self) -> nn.Module:
+        """What turns token ids into the input of the first layer."""
+        embeddings: nn.Module = self.model.embeddings
+        return embeddings
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """Its layers, first to last."""
+        layers: nn.ModuleList = self.model.get_submodule(self.layers_path)
+        return layers
+
+    def keep_layers(self, layers: int) -> None:
+        """Drop all but the first `layers` layers, in the config too: exports rebuild from that."""
+        parent, _, name = self.layers_path.rpartition(".")
+        setattr(self.model.get_submodule(parent), name, self.layers[:layers])
+        self.model.config.num_hidden_layers = layers
+
+    @abstractmethod
+    def first_token_attention(
+        self,
+        states: Float[Tensor, "batch tokens dim"],
+        token_mask: Bool[Tensor, "batch tokens"],
+    ) -> Float[Tensor, "batch tokens"]:
+        """What the first token pays each in the last layer, whose input is `states`.
+
+        The mean over heads without dropout; it sums to 1 over the real tokens, is 0 on padding and
+        has no gradient.
+        """
