@@ -75,18 +75,16 @@ class Executor(ABC):
         """Tell jobs to save and end, and write down that they were told."""
 
 
-class Slurm(Executor):
+class _Slurm(Executor):
     """A Slurm cluster; several tasks make one array."""
 
     has_queue = True
 
     def check_queue(self, cluster: ClusterConfig) -> None:
-        """Raise InputError for a partition that is not there."""
         if cluster.partition is not None:
             refuse_unknown_partition(cluster.partition)
 
     def submit(self, cluster: ClusterConfig, tasks: Sequence[RankTask], at: Path) -> list[str]:
-        """Queue the tasks. Raises InputError in Slurm's words."""
         executor = submitit.AutoExecutor(
             at,
             cluster="slurm",
@@ -114,7 +112,7 @@ class Slurm(Executor):
             ) from error
 
     def look(self, jobs: Sequence[Job], *, must_know: bool) -> list[Job]:
-        """What the queue says, and of the others the accounting; one question each for all."""
+        # One question to the queue and one to the accounting, for all of them.
         unknown = Answer("unknown", line="Slurm no longer knows it")
         found: dict[str, Answer] = {}
         try:
@@ -129,21 +127,20 @@ class Slurm(Executor):
         return [replace(job, **each._asdict()) for job, each in zip(jobs, answers, strict=True)]
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """`scancel`, before it is written down: what Slurm refuses to end goes on."""
+        # Before it is written down: what Slurm refuses to end goes on.
         if jobs:
             cancel_jobs([job.record.job_id for job in jobs])
         for job in jobs:
             job.folder.add("cancelled")
 
 
-class Local(Executor):
+class _Local(Executor):
     """The same ranks as processes of this machine."""
 
     # submitit's own limit.
     most_requeues = 5
 
     def submit(self, cluster: ClusterConfig, tasks: Sequence[RankTask], at: Path) -> list[str]:
-        """Start a process for each that looks after its ranks."""
         executor = submitit.LocalExecutor(at, python=python_command(cluster, at))
         executor.update_parameters(
             timeout_min=cluster.time_minutes,
@@ -157,7 +154,6 @@ class Local(Executor):
             return [str(executor.submit(_LocalStart(task)).job_id) for task in tasks]
 
     def look(self, jobs: Sequence[Job], *, must_know: bool) -> list[Job]:
-        """Whether these processes are there."""
         del must_know
         return [self._look(job) for job in jobs]
 
@@ -170,21 +166,19 @@ class Local(Executor):
         return replace(job, state="running" if job.events else "queued", nodes=host)
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """SIGTERM to whoever looks after each."""
         for job in jobs:
             job.folder.add("cancelled")
             with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
                 os.kill(int(job.record.job_id), signal.SIGTERM)
 
 
-class Debug(Local):
+class _Debug(_Local):
     """One rank in the process that submits; a debugger opens where it fails."""
 
     in_background = False
     most_ranks = 1
 
     def submit(self, cluster: ClusterConfig, tasks: Sequence[RankTask], at: Path) -> list[str]:
-        """Run them, one after the other, to the end."""
         del cluster
         executor = submitit.AutoExecutor(at, cluster="debug")
         names = []
@@ -195,7 +189,7 @@ class Debug(Local):
         return names
 
 
-EXECUTORS: dict[ExecutorName, Executor] = {"slurm": Slurm(), "local": Local(), "debug": Debug()}
+EXECUTORS: dict[ExecutorName, Executor] = {"slurm": _Slurm(), "local": _Local(), "debug": _Debug()}
 
 
 @dataclass(frozen=True)

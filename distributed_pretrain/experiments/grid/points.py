@@ -54,7 +54,7 @@ def read_points(
     same name, a pattern that nothing matches, and braces without `parts`.
     """
     axes = [_axis(word) for word in words]
-    axes.append([(dict(row), _overrides(row)) for row in rows or [{}]])
+    axes.append([(dict(row), tuple(map("=".join, row.items()))) for row in rows or [{}]])
     if any("{i}" in word for word in words) != (parts is not None):
         raise InputError("{i} and {n} in a command go with --parts N, and --parts with {i}/{n}")
     points: list[Point] = []
@@ -97,10 +97,6 @@ def _as_written(value: object) -> str:
     return (
         yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
     )
-
-
-def _overrides(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(f"{key}={value}" for key, value in row.items())
 
 
 def _axis(word: str) -> list[tuple[dict[str, str], tuple[str, ...]]]:

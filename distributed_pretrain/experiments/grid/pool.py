@@ -31,15 +31,10 @@ TRAINING_SHARE = 0.85
 
 
 class Run(Protocol):
-    """One of many; how far it is stands in its run folder, where it trains."""
+    """One of many, called `name` in lines about it; its run `folder` tells how far it is."""
 
-    @property
-    def name(self) -> str:
-        """What it is called in lines about it."""
-
-    @property
-    def folder(self) -> Path:
-        """Its run folder."""
+    name: str
+    folder: Path
 
     def start(self) -> None:
         """Start it, once."""

@@ -1,0 +1,40 @@
+"""What is told of many runs has one home each: intervals, tables, charts and heat on an X-ray."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.paths import ROOT
+
+PACKAGES = ("data_shards", "distributed_pretrain", "launch")
+EXPERIMENTS = "distributed_pretrain/experiments"
+
+
+@pytest.mark.parametrize(
+    ("sign", "home"),
+    [
+        (r"\b1\.96 \*", f"{EXPERIMENTS}/statistics.py"),
+        (r"csv\.DictWriter|pyarrow\.parquet\.write", f"{EXPERIMENTS}/tables.py"),
+        (r'format="svg"|<polyline|ElementTree', f"{EXPERIMENTS}/pages/charts.py"),
+        (r"matplotlib\.colormaps|inferno", "distributed_pretrain/measures/pictures.py"),
+    ],
+    ids=["intervals", "tables", "charts", "heat"],
+)
+def test_there_is_one(sign: str, home: str) -> None:
+    found = [
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if re.search(sign, path.read_text())
+    ]
+    assert found == [home]
+
+
+def test_a_metric_is_named_where_it_is_measured() -> None:
+    """Elsewhere it is imported: with its title, unit and direction."""
+    measured = re.compile(r'"(recall_at_\d+|grounding_cnr|linear_dice|linear_auroc)"')
+    told = [*(ROOT / EXPERIMENTS).rglob("*.py"), *(ROOT / "launch").glob("*.py")]
+    assert len(told) > 20
+    assert [path.name for path in told if measured.search(path.read_text())] == []
