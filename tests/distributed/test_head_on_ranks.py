@@ -23,7 +23,7 @@ from tests.paths import CONFIGS
 pytestmark = pytest.mark.xdist_group("ranks")
 
 LABELS = ("Atelectasis", "Edema")
-STEPS = 15
+STEPS = 30
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,10 @@ def overrides(tiny_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> t
         "data.global_batch=8",
         f"training.max_steps={STEPS}",
         "training.validate_every_steps=5",
-        "optimizer.learning_rate=0.1",
+        "optimizer.learning_rate=0.03",
         "schedule.name=constant",
         "training.checkpoint_every_steps=1",
-        "training.rank_timeout_seconds=10",
+        "training.rank_timeout_seconds=5",
     )
 
 

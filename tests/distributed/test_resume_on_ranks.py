@@ -31,7 +31,7 @@ EXACT_SPLIT = (
     # Adam makes whole steps of gradients that are nothing but rounding, unless epsilon is larger.
     "optimizer.learning_rate=1e-4",
     "optimizer.epsilon=1e-3",
-    "training.rank_timeout_seconds=10",
+    "training.rank_timeout_seconds=5",
 )
 
 

@@ -33,7 +33,7 @@ def test_a_killed_rank_is_named_before_torchrun_ends_the_other(
     folder = tmp_path / "run"
     arguments = (
         *("pretrain", tiny_profile, f"run_folder={folder}", "training.max_steps=400"),
-        *("training.checkpoint_every_steps=2", "training.rank_timeout_seconds=8"),
+        *("training.checkpoint_every_steps=2", "training.rank_timeout_seconds=5"),
     )
     process = command(*arguments, launcher=TORCHRUN)
     metrics = folder / "metrics.jsonl"

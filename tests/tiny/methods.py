@@ -9,6 +9,10 @@ from torch import Tensor
 
 from data_shards.profiles import load_profile, validate
 from distributed_pretrain.batch import Batch
+from distributed_pretrain.methods.gloria.method import Gloria
+from distributed_pretrain.methods.gloria.settings import GloriaConfig
+from distributed_pretrain.methods.limitr.method import Limitr
+from distributed_pretrain.methods.limitr.settings import LimitrConfig
 from distributed_pretrain.methods.lovt.method import Lovt
 from distributed_pretrain.methods.lovt.settings import LovtConfig
 from distributed_pretrain.methods.objective import Method
@@ -26,6 +30,12 @@ PROFILES_FOLDER = CONFIGS / "pretrain"
 PROFILES = {path.stem: path for path in sorted(PROFILES_FOLDER.glob("*.yaml"))}
 SIZES = Sizes(VOCABULARY_SIZE)
 
+# Running statistics would tell micro-batches from the whole.
+_PAIRWISE: dict[str, Any] = {
+    "image_encoder": IMAGE_ENCODER | {"norm": "group"},
+    "upsample_px": None,
+    "last_layers": 2,
+}
 # The smallest that torchvision has would be two hundred times as large.
 _TRANSFORMER = {"backbone": "timm/test_vit", "weights": None}
 
@@ -46,6 +56,18 @@ def tiny_lovt(**changes: Any) -> Lovt:
     """The same each time."""
     torch.manual_seed(0)
     return tiny_settings(LovtConfig, **changes).build(SIZES)
+
+
+def tiny_limitr(**changes: Any) -> Limitr:
+    """The same each time, in float64."""
+    torch.manual_seed(0)
+    return tiny_settings(LimitrConfig, **_PAIRWISE | changes).build(SIZES).double()
+
+
+def tiny_gloria(**changes: Any) -> Gloria:
+    """The same each time, in float64."""
+    torch.manual_seed(0)
+    return tiny_settings(GloriaConfig, **_PAIRWISE | changes).build(SIZES).double()
 
 
 def tiny_profile(name: str, *, norm: Norm = "sync", across_ranks: bool = False) -> PretrainConfig:
@@ -74,6 +96,24 @@ def tiny_method(config: PretrainConfig) -> Method:
     """The method of a tiny profile, the same each time."""
     torch.manual_seed(0)
     return config.method.build(Sizes(VOCABULARY_SIZE, classes=len(config.data.labels)))
+
+
+def state_after_step(method: Method, batch: Batch) -> dict[str, Tensor]:
+    """Loss terms, gradients and buffers after a forward and a backward."""
+    method.zero_grad()
+    method.start_step(epoch=1)
+    torch.manual_seed(0)
+    terms = method.loss(method(batch))
+    terms["total"].backward()
+    return (
+        {f"loss {name}": term.detach() for name, term in terms.items()}
+        | {
+            f"gradient {name}": parameter.grad.clone()
+            for name, parameter in method.named_parameters()
+            if parameter.grad is not None
+        }
+        | {f"buffer {name}": buffer.clone() for name, buffer in method.named_buffers()}
+    )
 
 
 def gradients_in_pieces(method: Method, batch: Batch, pieces: int) -> dict[str, Tensor]:

@@ -8,18 +8,15 @@ from typing import get_args
 
 import pytest
 import torch
-from torch import Tensor
 
 from data_shards.synthetic_shards import write_synthetic_shards
-from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.catalog import AnyMethodConfig
-from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.pretrain import build
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.flops import StepFlops
 from tests.tiny.batches import as_double, random_batch, with_padded_samples
-from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
+from tests.tiny.methods import PROFILES, state_after_step, tiny_method, tiny_profile
 
 LABELS = ("Atelectasis", "Edema")
 PHANTOM_PROFILES = [name for name in PROFILES if name.startswith("phantom_")]
@@ -107,26 +104,13 @@ def test_twenty_steps_lower_the_loss_and_reach_every_parameter(name: str) -> Non
     assert totals[-1] < totals[0] - 0.05 * abs(totals[0])
 
 
-def loss_and_gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
-    method.zero_grad()
-    method.start_step(epoch=1)
-    torch.manual_seed(0)
-    terms = method.loss(method(batch))
-    terms["total"].backward()
-    found = {f"loss {name}": term.detach() for name, term in terms.items()}
-    for name, parameter in method.named_parameters():
-        if parameter.grad is not None:
-            found[f"gradient {name}"] = parameter.grad.clone()
-    return found | {f"buffer {name}": buffer.clone() for name, buffer in method.named_buffers()}
-
-
 @pytest.mark.parametrize("name", TRAINED_PROFILES)
 def test_padded_samples_change_nothing(name: str) -> None:
     config = tiny_profile(name)
     batch = as_double(random_batch(config, 5))
-    expected = loss_and_gradients(tiny_method(config).double().train(), batch)
+    expected = state_after_step(tiny_method(config).double().train(), batch)
     padded = with_padded_samples(batch, 3)
-    found = loss_and_gradients(tiny_method(config).double().train(), padded)
+    found = state_after_step(tiny_method(config).double().train(), padded)
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-7, atol=1e-9, msg=key)
@@ -137,7 +121,7 @@ def test_a_single_study_has_a_loss(name: str) -> None:
     config = tiny_profile(name, norm="group")
     for row in range(2):  # the second has no lateral
         batch = random_batch(config, 2).rows(slice(row, row + 1))
-        terms = loss_and_gradients(tiny_method(config).train(), batch)
+        terms = state_after_step(tiny_method(config).train(), batch)
         assert all(bool(value.isfinite().all()) for value in terms.values())
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -9,24 +7,10 @@ from torch.nn.functional import normalize
 
 from data_shards.profiles import load_profile
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
-from distributed_pretrain.methods.gloria.method import Gloria
 from distributed_pretrain.methods.gloria.settings import GloriaConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.tiny.batches import pairs_of_words
-from tests.tiny.methods import PROFILES, SIZES, gradients_in_pieces, tiny_settings
-from tests.tiny.sizes import IMAGE_ENCODER
-
-# Running statistics would tell micro-batches from the whole.
-SMALL: dict[str, Any] = {
-    "image_encoder": IMAGE_ENCODER | {"norm": "group"},
-    "upsample_px": None,
-    "last_layers": 2,
-}
-
-
-def tiny_gloria(**changes: Any) -> Gloria:
-    torch.manual_seed(0)
-    return tiny_settings(GloriaConfig, **SMALL | changes).build(SIZES).double()
+from tests.tiny.methods import PROFILES, gradients_in_pieces, tiny_gloria
 
 
 def seen_by_words(regions: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -11,32 +9,20 @@ from torch.nn.functional import normalize
 
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.batch import Batch, Lateral
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
 from distributed_pretrain.losses.internal import internal_loss
 from distributed_pretrain.methods.image_text import ImageEmbeddings
-from distributed_pretrain.methods.limitr.method import Limitr, LimitrOutputs
+from distributed_pretrain.methods.limitr.method import LimitrOutputs
 from distributed_pretrain.methods.limitr.settings import LimitrConfig
 from distributed_pretrain.models.heads import TwoLevelHeads
 from distributed_pretrain.models.image_encoder import make_image_encoder, upsampled
 from distributed_pretrain.models.positions import grid_positions
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.tiny.batches import pairs_of_words, with_padded_reports
-from tests.tiny.methods import PROFILES, SIZES, gradients_in_pieces, tiny_settings
-from tests.tiny.sizes import IMAGE_ENCODER, REPORT_ENCODER
+from tests.tiny.methods import PROFILES, gradients_in_pieces, state_after_step, tiny_limitr
+from tests.tiny.sizes import REPORT_ENCODER
 
 DIM = REPORT_ENCODER["hidden_size"]
-# Running statistics would tell micro-batches from the whole.
-SMALL: dict[str, Any] = {
-    "image_encoder": IMAGE_ENCODER | {"norm": "group"},
-    "upsample_px": None,
-    "last_layers": 2,
-}
-
-
-def tiny_limitr(**changes: Any) -> Limitr:
-    torch.manual_seed(0)
-    return tiny_settings(LimitrConfig, **SMALL | changes).build(SIZES).double()
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -119,92 +105,6 @@ def test_the_terms_are_the_equations(variant: str, weights: str) -> None:
     torch.testing.assert_close(terms["total"], total)
 
 
-def test_an_image_is_the_mean_of_its_views() -> None:
-    model, batch = tiny_limitr().eval(), pairs_of_words(3, laterals=(True, False, True))
-    images = model.embed_images(batch)
-    frontal, _ = model.heads(model.image_encoder.tokens(batch.images))
-    assert model.lateral_encoder is not None
-    assert batch.lateral is not None
-    lateral, regions = model.lateral_heads(model.lateral_encoder.tokens(batch.lateral.images))
-    torch.testing.assert_close(images.image[::2], (frontal + lateral)[::2] / 2)
-    torch.testing.assert_close(images.image[1], frontal[1])
-    expected = regions + grid_positions(3, 3, DIM)
-    assert images.lateral_regions is not None
-    torch.testing.assert_close(images.lateral_regions[::2], expected[::2])
-    assert images.lateral_mask is not None
-    assert images.lateral_mask.tolist() == [True, False, True]
-
-
-def state_after(model: Limitr, batch: Batch) -> dict[str, Tensor]:
-    model.zero_grad()
-    terms = model.loss(model(batch))
-    terms["total"].backward()
-    return (
-        {f"loss {name}": term.detach() for name, term in terms.items()}
-        | {
-            f"gradient {n}": p.grad.clone()
-            for n, p in model.named_parameters()
-            if p.grad is not None
-        }
-        | {f"buffer {name}": buffer.clone() for name, buffer in model.named_buffers()}
-    )
-
-
-@pytest.mark.parametrize("variant", ["paper", "authors"])
-def test_what_stands_where_a_lateral_is_missing_means_nothing(variant: str) -> None:
-    batch = pairs_of_words(4, laterals=(True, False, True, False))
-    assert batch.lateral is not None
-    images, mask = batch.lateral.images, batch.lateral.mask
-    nothing = torch.where(mask[:, None, None, None], images, math.nan)
-    states = []
-    for pixels in (images, nothing):
-        model = tiny_limitr(variant=variant, image_encoder=IMAGE_ENCODER | {"norm": "sync"})
-        torch.manual_seed(0)
-        states.append(state_after(model, replace(batch, lateral=Lateral(pixels, mask))))
-    for name, expected in states[0].items():
-        assert torch.equal(states[1][name], expected), name
-
-
-@pytest.mark.parametrize("variant", ["paper", "authors"])
-@pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("norm", ["sync", "local", "group", "frozen"])
-def test_without_any_lateral_its_tower_gets_zeros_and_keeps_its_statistics(
-    variant: str, rows: int, norm: str
-) -> None:
-    model = tiny_limitr(variant=variant, image_encoder=IMAGE_ENCODER | {"norm": norm})
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    state = state_after(model.train(), pairs_of_words(rows, laterals=(False,) * rows))
-    trained = [name for name, p in model.named_parameters() if p.requires_grad]
-    for name in trained:
-        gradient = state[f"gradient {name}"]
-        assert gradient.isfinite().all(), name
-        if name.startswith("lateral_"):
-            assert not gradient.any(), name
-    assert any(name.startswith("lateral_encoder") for name in trained)
-    for name, buffer in before.items():
-        if name.startswith("lateral_"):
-            assert torch.equal(state[f"buffer {name}"], buffer), name
-    assert model.lateral_encoder is not None
-    assert model.lateral_encoder.training
-    if rows == 1:
-        for name in ("loss external", "loss global"):
-            assert state[name].item() == pytest.approx(0, abs=1e-9)
-
-
-def test_a_missing_lateral_is_masked_out_in_the_paper_and_dilutes_with_the_authors() -> None:
-    """Without laterals the paper's model is the one for frontal views."""
-    batch = pairs_of_words(4, laterals=(False,) * 4)
-    for variant in ("paper", "authors"):
-        both = tiny_limitr(variant=variant).eval()
-        frontal = tiny_limitr(variant=variant, lateral=False).eval()
-        frontal.load_state_dict(both.state_dict(), strict=False)
-        with_fillers, without = (
-            model.similarity(model.embed_images(batch), model.embed_reports(batch.report))
-            for model in (both, frontal)
-        )
-        assert torch.allclose(with_fillers, without, rtol=1e-9) == (variant == "paper")
-
-
 def test_words_are_cls_and_the_sums_of_pieces_and_a_report_their_mean() -> None:
     model, batch = tiny_limitr().eval(), pairs_of_words(4)
     report = batch.report
@@ -226,7 +126,7 @@ def test_words_are_cls_and_the_sums_of_pieces_and_a_report_their_mean() -> None:
 def test_padding_of_reports_changes_nothing() -> None:
     batch = pairs_of_words(4, laterals=(True, False, True, True))
     longer = with_padded_reports(batch, tokens=3)
-    states = [state_after(tiny_limitr(), each) for each in (batch, longer)]
+    states = [state_after_step(tiny_limitr(), each) for each in (batch, longer)]
     for name, expected in states[0].items():
         torch.testing.assert_close(states[1][name], expected, rtol=1e-9, atol=1e-11, msg=name)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from data_shards.errors import InputError
@@ -14,11 +13,15 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
 from distributed_pretrain.methods.image_text import ImageEmbeddings, ReportEmbeddings
-from distributed_pretrain.methods.lovt.method import Lovt
 from distributed_pretrain.methods.lovt.settings import LovtConfig
 from distributed_pretrain.methods.settings import Sizes
-from tests.tiny.batches import pairs_of_sentences, with_padded_reports, with_padded_samples
-from tests.tiny.methods import tiny_lovt, tiny_settings
+from tests.tiny.batches import (
+    as_double,
+    pairs_of_sentences,
+    with_padded_reports,
+    with_padded_samples,
+)
+from tests.tiny.methods import state_after_step, tiny_lovt, tiny_settings
 from tests.tiny.sizes import VOCABULARY_SIZE
 
 
@@ -63,19 +66,6 @@ def test_the_total_is_equation_13() -> None:
     assert terms["total"].item() == pytest.approx(expected, rel=1e-10)
 
 
-def state_after_one_step(model: Lovt, batch: Batch) -> dict[str, Tensor]:
-    """Loss terms, gradients and running statistics."""
-    model.zero_grad()
-    terms = model.loss(model(replace(batch, images=batch.images.double())))
-    terms["total"].backward()
-    state = {f"loss {name}": term.detach() for name, term in terms.items()}
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None
-        state[f"gradient {name}"] = parameter.grad.clone()
-    state |= {f"buffer {name}": buffer.clone() for name, buffer in model.named_buffers()}
-    return state
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -87,7 +77,9 @@ def state_after_one_step(model: Lovt, batch: Batch) -> dict[str, Tensor]:
 def test_padded_samples_and_sentences_change_nothing(changes: dict[str, Any]) -> None:
     batch = tiny_batch()
     padded = with_padded_samples(with_padded_reports(batch, sentences=2, tokens=4), rows=3)
-    states = [state_after_one_step(tiny_lovt(**changes).double(), each) for each in (batch, padded)]
+    states = [
+        state_after_step(tiny_lovt(**changes).double(), as_double(each)) for each in (batch, padded)
+    ]
     for name, expected in states[0].items():
         torch.testing.assert_close(states[1][name], expected, rtol=1e-8, atol=1e-10, msg=name)
 

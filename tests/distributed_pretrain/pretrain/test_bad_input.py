@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from data_shards.records.manifest import read_shard_index
 from distributed_pretrain.__main__ import main
 from tests.forks import fork
+from tests.full_disk import full_disk
 
 if TYPE_CHECKING:
     from tests.tiny.run import Command
@@ -126,7 +126,7 @@ def test_other_shards_than_a_run_was_trained_on_are_refused(
     arguments = ("pretrain", tiny_profile, f"run_folder={tmp_path / 'run'}", "training.max_steps=9")
     command.complete(command(*arguments))
     manifest = own_shards / "manifest.json"
-    manifest.write_text(manifest.read_text().replace("0.22", "0.23"))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"pixel_std": 0.3}))
     assert "not the shards" in refused(capsys, *arguments, f"data.shards={own_shards}")
 
 
@@ -181,15 +181,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(
 
 
 def pretrain_on_a_full_disk(arguments: list[str]) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-    sys.exit(main(arguments))
+    with full_disk(left_bytes=400_000):
+        sys.exit(main(arguments))
 
 
 @pytest.mark.xdist_group("pretrain")
 def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(
     tiny_profile: Path, tmp_path: Path
 ) -> None:
-    """The limit on file sizes stands in for the disk: the kernel refuses the write alike."""
     run = tmp_path / "run"
     arguments = ["pretrain", str(tiny_profile), f"run_folder={run}"]
     process = fork(pretrain_on_a_full_disk, arguments, files=tmp_path / "said")

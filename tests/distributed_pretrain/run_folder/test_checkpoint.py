@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from distributed_pretrain.run_folder.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from tests.full_disk import full_disk
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -86,15 +86,12 @@ def test_a_folder_without_marker_or_file_is_not_used(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_and_no_remains(tmp_path: Path) -> None:
-    """The limit on file sizes stands in for the disk: the kernel refuses the write alike."""
     save_checkpoint(tmp_path, checkpoint(1), keep=2, is_best=True)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        with pytest.raises(InputError, match=r"step_00000002: not written .File too large.*free"):
-            save_checkpoint(tmp_path, checkpoint(2), keep=2, is_best=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        full_disk(left_bytes=100),
+        pytest.raises(InputError, match=r"step_00000002: not written .File too large.*free"),
+    ):
+        save_checkpoint(tmp_path, checkpoint(2), keep=2, is_best=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last", "step_00000001"]
     assert load_checkpoint(tmp_path / "last").state.step == 1
 

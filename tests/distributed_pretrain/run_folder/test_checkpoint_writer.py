@@ -1,16 +1,10 @@
 from __future__ import annotations
 
-import itertools
 import os
-import resource
-import signal
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import torch
@@ -20,36 +14,11 @@ from data_shards.errors import InputError
 from distributed_pretrain.run_folder.checkpoint import (
     Checkpoint,
     TrainingState,
-    find_latest_intact,
     load_checkpoint,
 )
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointSnapshot, CheckpointWriter
-from tests.forks import fork
-from tests.paths import ROOT
-
-
-def checkpoint(step: int, *, numbers: int = 3) -> Checkpoint:
-    """Every number in it is `step`."""
-    weight = torch.full((numbers,), float(step))
-    return Checkpoint(
-        state=TrainingState(step=step),
-        config={"layers": [step]},
-        model={"weight": weight, "tied": weight, "half": weight.bfloat16()},
-        optimizer={
-            "state": {0: {"step": torch.tensor(float(step)), "exp_avg": weight.clone()}},
-            "param_groups": [{"betas": (0.9, float(step)), "params": [0]}],
-        },
-    )
-
-
-def numbers_in(saved: Checkpoint) -> set[float]:
-    """All of them, each once."""
-    moments = saved.optimizer["state"][0]
-    numbers = {float(saved.state.step), *saved.config["layers"]}
-    numbers.add(saved.optimizer["param_groups"][0]["betas"][1])
-    for tensor in (*saved.model.values(), *moments.values()):
-        numbers.update(tensor.float().unique().tolist())
-    return numbers
+from tests.distributed_pretrain.run_folder.checkpoints import checkpoint, numbers_in
+from tests.full_disk import full_disk
 
 
 @pytest.fixture
@@ -57,15 +26,6 @@ def writer(tmp_path: Path) -> Iterator[CheckpointWriter]:
     writer = CheckpointWriter(tmp_path, keep=2)
     yield writer
     writer.close()
-
-
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """The limit on file sizes stands in for it: the kernel refuses the write alike."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_changes_after_the_call_does_not_reach_the_checkpoint(
@@ -117,18 +77,18 @@ def test_training_waits_for_the_disk_only_before_the_next_save(
 
 
 @pytest.mark.parametrize("call", ["wait", "save", "close"])
-@pytest.mark.usefixtures("full_disk")
 def test_a_failure_comes_out_of_the_next_call_whichever_it_is(tmp_path: Path, call: str) -> None:
     writer = CheckpointWriter(tmp_path, keep=2)
-    writer.save(checkpoint(1), is_best=False)
     calls = {
         "wait": writer.wait,
         "close": writer.close,
         "save": lambda: writer.save(checkpoint(2), is_best=False),
     }
-    with pytest.raises(InputError, match=r"step_00000001: not written .File too large"):
-        calls[call]()
-    writer.close()  # told once
+    with full_disk():
+        writer.save(checkpoint(1), is_best=False)
+        with pytest.raises(InputError, match=r"step_00000001: not written .File too large"):
+            calls[call]()
+        writer.close()  # told once
     assert not list(tmp_path.iterdir())
 
 
@@ -206,122 +166,3 @@ def test_the_writing_thread_gives_way_and_no_other_does(
     writer.wait()
     assert set(seen) == {min(own + 10, 19)}
     assert priority() == own
-
-
-ENDS_WITHOUT_CLOSING = """
-import sys
-from pathlib import Path
-
-import test_checkpoint_writer as t
-
-writer = t.CheckpointWriter(Path(sys.argv[1]), keep=2)
-writer.save(t.checkpoint(1, numbers=5_000_000), is_best=False)
-"""
-
-
-def test_a_program_that_ends_without_closing_still_writes_its_last_save(tmp_path: Path) -> None:
-    places = {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
-    command = [sys.executable, "-c", ENDS_WITHOUT_CLOSING, str(tmp_path)]
-    subprocess.run(command, env=os.environ | places, check=True, timeout=120)
-    assert numbers_in(load_checkpoint(tmp_path / "last")) == {1}
-
-
-def killed_at_each_call(folder: Path) -> None:
-    """Print how many calls to the file system the third save makes; each is one process's last."""
-    calls, status = 0, -1
-    while status:
-        calls += 1
-        process = os.fork()
-        if process == 0:
-            save_and_die(folder / f"{calls:03d}", calls)
-        status = os.waitpid(process, 0)[1]
-    print(calls, flush=True)
-
-
-def save_and_die(folder: Path, calls_left: int) -> NoReturn:
-    writer = CheckpointWriter(folder, keep=1)
-    for step in (1, 2):
-        writer.save(checkpoint(step), is_best=step == 1)
-        writer.wait()
-
-    def die(event: str, arguments: object) -> None:
-        nonlocal calls_left
-        if event.split(".")[0] in {"open", "os", "shutil"} and str(folder) in str(arguments):
-            calls_left -= 1
-            if calls_left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(die)
-    writer.save(checkpoint(3), is_best=True)
-    writer.wait()
-    os._exit(0)
-
-
-def test_a_kill_at_any_call_to_the_file_system_leaves_whole_checkpoints(tmp_path: Path) -> None:
-    """One process for each call that the third save makes, killed -9 right before it."""
-    process = fork(killed_at_each_call, tmp_path / "runs", files=tmp_path / "calls")
-    assert process.wait() == 0, process.said
-    folders = sorted((tmp_path / "runs").iterdir())
-    assert len(folders) == int(process.printed)
-    found = []
-    for folder in folders:
-        path, damaged = find_latest_intact(folder)
-        assert path is not None, f"nothing left in {folder}"
-        assert not damaged
-        loaded = load_checkpoint(path)
-        assert numbers_in(loaded) == {loaded.state.step}
-        found.append(loaded.state.step)
-        assert load_checkpoint(folder / "best").state.step in {1, loaded.state.step}
-        writer = CheckpointWriter(folder, keep=1)
-        writer.save(checkpoint(4), is_best=True)
-        writer.close()
-        assert {path.name for path in folder.iterdir()} == {"best", "last", "step_00000004"}
-    assert found == sorted(found)
-    assert found.count(2) > 10, "kills before the checkpoint was whole"
-    assert found.count(3) > 5, "kills after it"
-
-
-def save_without_end(folder: Path) -> None:
-    writer = CheckpointWriter(folder, keep=2)
-    for step in itertools.count(1):
-        writer.save(checkpoint(step, numbers=8_000_000), is_best=False)
-        writer.wait()
-        print(step, flush=True)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors"])
-def test_a_kill_in_the_middle_of_a_file_leaves_the_earlier_checkpoint(
-    tmp_path: Path, name: str
-) -> None:
-    folder = tmp_path / "checkpoints"
-    process = fork(save_without_end, folder, files=tmp_path / "steps")
-    deadline = time.monotonic() + 120
-
-    def wait_until(reached: Callable[[], bool]) -> None:
-        while not reached():
-            assert time.monotonic() < deadline, process.said
-            assert process.poll() is None, process.said
-            time.sleep(0.001)
-
-    wait_until(lambda: bool(process.printed))
-    whole = (folder / "step_00000001" / name).stat().st_size
-    wait_until(lambda: any(0 < size < whole for size in sizes_of_partial(folder, name)))
-    process.kill()
-    assert sizes_of_partial(folder, name), "the kill came too late"
-    path, damaged = find_latest_intact(folder)
-    assert path is not None
-    assert not damaged
-    loaded = load_checkpoint(path)
-    assert loaded.state.step >= max(map(int, process.printed.split()))
-    assert numbers_in(loaded) == {loaded.state.step}
-
-
-def sizes_of_partial(folder: Path, name: str) -> list[int]:
-    """Bytes so far of a file that is being written."""
-    sizes = []
-    for path in folder.glob(f"step_*.partial/{name}"):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:  # whole and renamed since
-            continue
-    return sizes

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from data_shards.errors import InputError
 from data_shards.files.json_lines import read_lines
 from distributed_pretrain.run_folder.metrics_log import MetricsLog, is_timing
+from tests.full_disk import full_disk
 
 
 def test_resuming_cuts_later_and_half_written_lines(tmp_path: Path) -> None:
@@ -30,13 +30,10 @@ def test_timing_fields_are_the_named_ones() -> None:
 
 
 def test_metrics_that_a_full_disk_refuses_are_one_clear_line(tmp_path: Path) -> None:
-    """The limit on file sizes stands in for the disk: the kernel refuses the write alike."""
     log = MetricsLog(tmp_path / "metrics.jsonl", resume_step=0)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        with pytest.raises(InputError, match=r"metrics.jsonl: not written .*free some space"):
-            log.write(1, "train", {"total": 1.0})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        full_disk(),
+        pytest.raises(InputError, match=r"metrics.jsonl: not written .*free some space"),
+    ):
+        log.write(1, "train", {"total": 1.0})
     log.close()
