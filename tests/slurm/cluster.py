@@ -23,7 +23,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Collection
@@ -39,7 +38,16 @@ from tests.slurm.cluster_files import (
     slurmdbd_conf,
     stored_procedure_table,
 )
-from tests.slurm.daemons import Daemon, descendants, kill_all, living_processes, program, wait_until
+from tests.slurm.daemons import (
+    Daemon,
+    descendants,
+    free_ports,
+    kill_all,
+    listens,
+    living_processes,
+    program,
+    wait_until,
+)
 
 PROGRAMS = (
     *("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "slurmstepd", "setpriv"),
@@ -87,7 +95,7 @@ class SlurmCluster:
     def start(self) -> None:
         """Start all, and return when both nodes take jobs; nothing is left if a step fails."""
         folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-        ports = _free_ports(2 + len(NODES))
+        ports = free_ports(2 + len(NODES))
         self._place = Place(
             folder=folder,
             name=f"test{os.getpid()}",
@@ -162,7 +170,7 @@ class SlurmCluster:
 
     def _start_accounting(self) -> None:
         accounting = self._start("slurmdbd", "-D", "-v")
-        accounting.wait_until_ready(lambda: _listens(self.place.database_port))
+        accounting.wait_until_ready(lambda: listens(self.place.database_port))
         name = self.place.name
         self.run("sacctmgr", "-i", "add", "cluster", name)
         self.run("sacctmgr", "-i", "add", "account", "tests", f"cluster={name}")
@@ -298,21 +306,3 @@ class SlurmCluster:
 
 def _slurmd(node: str) -> str:
     return f"slurmd-{node}"
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
