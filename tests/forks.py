@@ -1,6 +1,6 @@
 """Processes that begin with the product imported: forks of a server that did so once.
 
-A new interpreter takes eight seconds of a core for that, a fork some milliseconds.
+A new interpreter takes seconds of a core for that, a fork some milliseconds.
 """
 
 from __future__ import annotations
