@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Collection
@@ -30,6 +31,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.slurm import daemons
 from tests.slurm.cluster_files import (
     NODES,
     SYSTEM_TABLES,
@@ -38,16 +40,7 @@ from tests.slurm.cluster_files import (
     slurmdbd_conf,
     stored_procedure_table,
 )
-from tests.slurm.daemons import (
-    Daemon,
-    descendants,
-    free_ports,
-    kill_all,
-    listens,
-    living_processes,
-    program,
-    wait_until,
-)
+from tests.slurm.daemons import Daemon, descendants, kill_all, program, wait_until
 
 PROGRAMS = (
     *("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "slurmstepd", "setpriv"),
@@ -95,7 +88,7 @@ class SlurmCluster:
     def start(self) -> None:
         """Start all, and return when both nodes take jobs; nothing is left if a step fails."""
         folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-        ports = free_ports(2 + len(NODES))
+        ports = daemons.free_ports(2 + len(NODES))
         self._place = Place(
             folder=folder,
             name=f"test{os.getpid()}",
@@ -170,7 +163,7 @@ class SlurmCluster:
 
     def _start_accounting(self) -> None:
         accounting = self._start("slurmdbd", "-D", "-v")
-        accounting.wait_until_ready(lambda: listens(self.place.database_port))
+        accounting.wait_until_ready(lambda: daemons.listens(self.place.database_port))
         name = self.place.name
         self.run("sacctmgr", "-i", "add", "cluster", name)
         self.run("sacctmgr", "-i", "add", "account", "tests", f"cluster={name}")
@@ -183,7 +176,7 @@ class SlurmCluster:
         controller.wait_until_ready(lambda: all(self.node_state(n) == "idle" for n in NODES))
 
     def _start_node(self, node: str) -> None:
-        self._start("slurmd", "-D", "-v", "-N", node, name=_slurmd(node))
+        self._start("slurmd", "-D", "-v", "-N", node, name=f"slurmd-{node}")
 
     def _start(self, *command: str, name: str | None = None) -> Daemon:
         name = name or command[0]
@@ -198,12 +191,14 @@ class SlurmCluster:
         """End every daemon, slurmstepd and task of this cluster, and remove its folder."""
         # Nodes first, so that no task is started any more.
         for node in NODES:
-            if _slurmd(node) in self._daemons:
+            if f"slurmd-{node}" in self._daemons:
                 self.kill_node(node)
         for name in reversed(list(self._daemons)):
             self._daemons.pop(name).stop()
         of_cluster = ("SLURM_CONF", str(self.place.slurm_conf))
-        kill_all(lambda: living_processes(lambda each: of_cluster in each.environ().items()))
+        kill_all(
+            lambda: daemons.living_processes(lambda each: of_cluster in each.environ().items())
+        )
         shutil.rmtree(self.place.folder, ignore_errors=True)
 
     def run(self, *command: str, check: bool = True) -> str:
@@ -216,20 +211,20 @@ class SlurmCluster:
 
     def kill_node(self, node: str) -> None:
         """SIGKILL a node's slurmd, its slurmstepd's and all their tasks, as if the power failed."""
-        self._daemons.pop(_slurmd(node)).kill()
+        self._daemons.pop(f"slurmd-{node}").kill()
         kill_all(lambda: self._processes_on(node))
 
     def revive_node(self, node: str, timeout_seconds: float = 60) -> None:
         """Start a killed node's slurmd, and wait until the node takes jobs."""
         self._start_node(node)
-        self._daemons[_slurmd(node)].wait_until_ready(
+        self._daemons[f"slurmd-{node}"].wait_until_ready(
             lambda: self.node_state(node) in {"idle", "mixed", "allocated"}, timeout_seconds
         )
 
     def _processes_on(self, node: str) -> list[psutil.Process]:
         """A slurmstepd stays in its slurmd's folder; it wipes its environment before it ends."""
-        folder = str(self.log_folder / _slurmd(node))
-        of_slurmd = living_processes(
+        folder = str(self.log_folder / f"slurmd-{node}")
+        of_slurmd = daemons.living_processes(
             lambda process: process.name() in {"slurmd", "slurmstepd"} and process.cwd() == folder
         )
         tasks = {"SLURM_CONF": str(self.place.slurm_conf), "SLURMD_NODENAME": node}
@@ -237,7 +232,7 @@ class SlurmCluster:
             *of_slurmd,
             *(child for process in of_slurmd for child in descendants(process)),
             # Their parent may be gone.
-            *living_processes(lambda process: tasks.items() <= process.environ().items()),
+            *daemons.living_processes(lambda process: tasks.items() <= process.environ().items()),
         ]
 
     def submit(self, *arguments: str) -> int:
@@ -302,7 +297,3 @@ class SlurmCluster:
     def node_state(self, node: str) -> str:
         """`sinfo`'s word for a node: idle, mixed, allocated, completing, down, down* ..."""
         return self.run("sinfo", "-h", "-N", "-p", "test", "-n", node, "-o", "%T", check=False)
-
-
-def _slurmd(node: str) -> str:
-    return f"slurmd-{node}"
