@@ -8,8 +8,9 @@ Everything is forward and backward, from raw embeddings to their gradients.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -71,37 +72,29 @@ def run(overrides: Sequence[str]) -> None:
     config = harness.read_settings(LossBenchmarkConfig, overrides, verb="loss")
     print(
         f"forward + backward in float32, dim {config.dim}, chunks of {config.chunk_size} rows, "
-        f"{config.threads} threads in all, {config.device}; median seconds of "
-        f"{config.repeats}; peaks are above the inputs, their gradients counted"
+        f"{config.threads} threads in all, {config.device}; median seconds of {config.repeats} "
+        "(the slowest rank's); peaks are above the inputs, their gradients counted"
     )
     columns = {"batch": ">6", "ranks": ">5", "form": "<22", "seconds": ">8.3f"}
     table = harness.Table(columns | {"to plain (spread)": "<24", "peak MiB": ">9.1f"})
     targets = []
-    for batch in config.batch_sizes:
-        for ranks in sorted({1, config.ranks}):
-            for form, seconds, to_plain in compare(config, batch, ranks):
-                peak = max(_on_ranks(_peak_bytes, config, batch, ranks, form)) / 2**20
-                table.row(batch, ranks, form, seconds, to_plain, peak)
-                if form == "chunked" and ranks == 1 and batch >= TARGET_TIME_FROM_BATCH:
-                    name = f"chunked / plain at batch {batch}"
-                    targets.append(harness.Target(name, to_plain.median, TARGET_TIME_RATIO))
+    for batch, ranks in product(config.batch_sizes, sorted({1, config.ranks})):
+        by_rank = _on_ranks(_seconds_by_form, config, batch, ranks)
+        slowest = {
+            form: [max(turn) for turn in zip(*(each[form] for each in by_rank), strict=True)]
+            for form in by_rank[0]
+        }
+        for form, seconds in slowest.items():
+            to_plain = harness.Ratios(seconds, slowest["plain"])
+            peak = max(_on_ranks(_peak_bytes, config, batch, ranks, form)) / 2**20
+            table.row(batch, ranks, form, statistics.median(seconds), to_plain, peak)
+            if form == "chunked" and ranks == 1 and batch >= TARGET_TIME_FROM_BATCH:
+                name = f"chunked / plain at batch {batch}"
+                targets.append(harness.Target(name, to_plain.median, TARGET_TIME_RATIO))
     (peak,) = _on_ranks(_peak_bytes, config, config.big_batch, 1, "chunked")
     name = f"GiB of chunked at batch {config.big_batch}"
     targets.append(harness.Target(name, peak / 2**30, TARGET_BIG_BATCH_GIB))
     harness.conclude(targets, {"config": config.model_dump(), "rows": table.rows})
-
-
-def compare(
-    config: LossBenchmarkConfig, batch: int, ranks: int
-) -> Iterator[tuple[str, float, harness.Ratios]]:
-    """Each form, the slowest rank's seconds, and their ratio to the plain form's."""
-    by_rank = _on_ranks(_seconds_by_form, config, batch, ranks)
-    slowest = {
-        form: [max(turn) for turn in zip(*(each[form] for each in by_rank), strict=True)]
-        for form in by_rank[0]
-    }
-    for form, seconds in slowest.items():
-        yield form, statistics.median(seconds), harness.Ratios(seconds, slowest["plain"])
 
 
 def loss_forms(chunk_size: int) -> dict[str, Loss]:
