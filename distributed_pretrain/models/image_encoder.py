@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 from jaxtyping import Bool, Float
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_shards.errors import InputError
-from distributed_pretrain.models.norms.choice import exchange_batch_norms
 from distributed_pretrain.models.norms.kinds import Norm
+from distributed_pretrain.models.norms.maps import exchange_batch_norms
 from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
 from distributed_pretrain.models.trunks.resnet import RESNETS, ResNetTrunk
 from distributed_pretrain.models.trunks.timm import PREFIX as TIMM_PREFIX
@@ -100,9 +99,13 @@ class ImageEncoder(nn.Module):
         """
         # A rank without any still joins the exchanges of synchronised norms, if others have some.
         # If nobody has, torch's own synchronised norm would divide by the number of images.
-        anywhere = bool(sum_over_ranks(present.sum().float()) > 0)
-        with contextlib.nullcontext() if anywhere else _evaluating(self):
+        if sum_over_ranks(present.sum().float()) > 0:
             return self.tokens(images, present)
+        training = self.training
+        try:
+            return self.eval().tokens(images, present)
+        finally:
+            self.train(training)
 
 
 def make_image_encoder(
@@ -187,13 +190,3 @@ def _real(
         return encoded.new_zeros(len(images), *encoded.shape[1:]).index_put(rows, encoded)
 
     return images[sample_mask].expand(-1, 3, -1, -1), in_batch
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from distributed_pretrain.losses.precision import zero_where_padded
 from distributed_pretrain.ranks import sum_over_ranks, world_size
 
 
-@dataclass(frozen=True)
-class BatchStatistics:
+class BatchStatistics(NamedTuple):
     """Mean and biased variance of each channel, and the number of rows they were taken over.
 
     Without any row mean and variance are 0.
@@ -21,7 +20,7 @@ class BatchStatistics:
 
     mean: Float[Tensor, " dim"]
     variance: Float[Tensor, " dim"]
-    count: Float[Tensor, ""]
+    rows: Float[Tensor, ""]
 
 
 def batch_statistics(
@@ -58,34 +57,38 @@ def batch_statistics(
     )
 
 
+def batch_norm(
+    layer: nn.BatchNorm1d | nn.BatchNorm2d,
+    rows: Float[Tensor, "*rows dim"],
+    mask: Bool[Tensor, "*rows"] | None = None,
+    *,
+    across_ranks: bool,
+) -> Float[Tensor, "*rows dim"]:
+    """The rows normalised as `batch_statistics` says, by `layer` in training mode.
+
+    Its running mean and (unbiased) variance move towards those of the batch, as torch's do. No row
+    anywhere says nothing about the distribution, and leaves them.
+    """
+    batch = batch_statistics(rows, mask, across_ranks=across_ranks)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    assert layer.num_batches_tracked is not None
+    assert layer.momentum is not None
+    with torch.no_grad():
+        unbiased = batch.variance * batch.rows / (batch.rows - 1).clamp(min=1)
+        step = (batch.rows > 0).to(layer.running_mean.dtype) * layer.momentum
+        layer.running_mean.lerp_(batch.mean.to(step.dtype), step)
+        layer.running_var.lerp_(unbiased.to(step.dtype), step)
+        layer.num_batches_tracked += 1
+    return normalise(layer, rows, batch.mean, batch.variance)
+
+
 def normalise(
+    layer: nn.BatchNorm1d | nn.BatchNorm2d,
     rows: Float[Tensor, "*rows dim"],
     mean: Float[Tensor, " dim"],
     variance: Float[Tensor, " dim"],
-    *,
-    weight: Float[Tensor, " dim"],
-    bias: Float[Tensor, " dim"],
-    eps: float,
 ) -> Float[Tensor, "*rows dim"]:
-    """weight * (rows - mean) / sqrt(variance + eps) + bias."""
-    scale = weight * torch.rsqrt(variance + eps)
-    return torch.addcmul(bias - mean * scale, rows, scale)
-
-
-@torch.no_grad()
-def update_running_statistics(
-    running_mean: Float[Tensor, " dim"],
-    running_var: Float[Tensor, " dim"],
-    statistics: BatchStatistics,
-    momentum: float,
-) -> None:
-    """Move the running mean and (unbiased) variance by `momentum` towards those of the batch.
-
-    In place, as torch's batch norms do. No row anywhere says nothing about the distribution, and
-    changes nothing.
-    """
-    count = statistics.count
-    unbiased = statistics.variance * count / (count - 1).clamp(min=1)
-    step = (count > 0).to(running_mean.dtype) * momentum
-    running_mean.lerp_(statistics.mean.to(step.dtype), step)
-    running_var.lerp_(unbiased.to(step.dtype), step)
+    """weight * (rows - mean) / sqrt(variance + eps) + bias, by `layer`'s weight, bias and eps."""
+    scale = layer.weight * torch.rsqrt(variance + layer.eps)
+    return torch.addcmul(layer.bias - mean * scale, rows, scale)

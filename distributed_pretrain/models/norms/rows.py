@@ -1,10 +1,9 @@
-"""Batch normalisation over real rows only."""
+"""Normalisation of rows of which some are padding: of batches, and of single rows."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -13,14 +12,15 @@ from distributed_pretrain.losses.precision import (
     full_precision,
     zero_where_padded,
 )
-from distributed_pretrain.models.norms.batch_statistics import (
-    batch_statistics,
-    normalise,
-    update_running_statistics,
-)
+from distributed_pretrain.models.norms.batch_norm import batch_norm, normalise
+from distributed_pretrain.models.norms.kinds import Norm
+
+# Wu and He (ECCV 2018): 32 groups, or 16 channels a group.
+_MOST_GROUPS = 32
+_FEWEST_CHANNELS_A_GROUP = 16
 
 
-class MaskedBatchNorm(nn.Module):
+class MaskedBatchNorm(nn.BatchNorm1d):
     """`nn.BatchNorm1d` for rows of which some are padding; equal to it when none is.
 
     Padding (mask False) reaches neither statistics nor gradients; its own output is finite and
@@ -36,22 +36,10 @@ class MaskedBatchNorm(nn.Module):
     num_batches_tracked: Tensor
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        statistics: Literal["sync", "local", "frozen"] = "sync",
+        self, dim: int, *, statistics: Literal["sync", "local", "frozen"] = "sync"
     ) -> None:
-        super().__init__()
-        self.eps = eps
-        self.momentum = momentum
+        super().__init__(dim)
         self.statistics = statistics
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
-        self.register_buffer("running_mean", torch.zeros(dim))
-        self.register_buffer("running_var", torch.ones(dim))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(
         self, values: Float[Tensor, "*rows dim"], mask: Bool[Tensor, "*rows"] | None = None
@@ -59,13 +47,37 @@ class MaskedBatchNorm(nn.Module):
         """The normalised rows, in the dtype of `values`."""
         with full_precision(values):
             rows = zero_where_padded(at_least_float32(values), mask)
-            mean, variance = self.running_mean, self.running_var
             if self.training and self.statistics != "frozen":
-                batch = batch_statistics(rows, mask, across_ranks=self.statistics == "sync")
-                update_running_statistics(mean, variance, batch, self.momentum)
-                self.num_batches_tracked += 1
-                mean, variance = batch.mean, batch.variance
-            normalised = normalise(
-                rows, mean, variance, weight=self.weight, bias=self.bias, eps=self.eps
-            )
+                normalised = batch_norm(self, rows, mask, across_ranks=self.statistics == "sync")
+            else:
+                normalised = normalise(self, rows, self.running_mean, self.running_var)
             return normalised.to(values.dtype)
+
+
+class RowGroupNorm(nn.GroupNorm):
+    """Each row normalised over groups of its own channels, so that no row sees another.
+
+    Up to 32 groups that divide `dim`, of at least 16 channels each: a row has no positions
+    besides, and a group of a single value would always become 0.
+    """
+
+    def __init__(self, dim: int) -> None:
+        most = min(_MOST_GROUPS, dim // _FEWEST_CHANNELS_A_GROUP)
+        super().__init__(max((g for g in range(1, most + 1) if dim % g == 0), default=1), dim)
+
+    def forward(
+        self, values: Float[Tensor, "*rows dim"], mask: Bool[Tensor, "*rows"] | None = None
+    ) -> Float[Tensor, "*rows dim"]:
+        """The normalised rows, in the dtype of `values`.
+
+        Rows whose mask is False come out finite, mean nothing and get no gradient.
+        """
+        with full_precision(values):
+            rows = zero_where_padded(at_least_float32(values), mask)
+            normalised = super().forward(rows.reshape(-1, self.num_channels))
+            return normalised.view(rows.shape).to(values.dtype)
+
+
+def row_norm(norm: Norm, dim: int) -> MaskedBatchNorm | RowGroupNorm:
+    """A layer that normalises rows (..., dim), called with the rows and the mask of real ones."""
+    return RowGroupNorm(dim) if norm == "group" else MaskedBatchNorm(dim, statistics=norm)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel
 
 from distributed_pretrain.models.pooling import attention_of_first_token
-from distributed_pretrain.models.trunks.text import ATTENTION, TextSize, TextTrunk
+from distributed_pretrain.models.trunks.text import TextSize, TextTrunk
 
 
 class BertTrunk(TextTrunk):
@@ -38,15 +38,9 @@ class BertTrunk(TextTrunk):
         """A new BERT; the token of number 0 is padding."""
         dropout = size.get("dropout", 0.1)
         config = BertConfig(
-            vocab_size=vocabulary_size,
-            hidden_size=size["hidden_size"],
-            num_hidden_layers=size["layers"],
-            num_attention_heads=size["heads"],
-            intermediate_size=size["intermediate_size"],
-            max_position_embeddings=size.get("max_tokens", 512),
+            **TextTrunk.config_of(vocabulary_size, size),
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
-            attn_implementation=ATTENTION,
         )
         return BertModel(config, add_pooling_layer=False)
 

@@ -11,7 +11,7 @@ from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
 from distributed_pretrain.models.pooling import attention_of_first_token
-from distributed_pretrain.models.trunks.text import ATTENTION, TextSize, TextTrunk
+from distributed_pretrain.models.trunks.text import TextSize, TextTrunk
 
 
 class ModernBertTrunk(TextTrunk):
@@ -27,22 +27,13 @@ class ModernBertTrunk(TextTrunk):
         """A new ModernBERT; the token of number 0 is padding."""
         dropout = size.get("dropout", 0.1)
         config = ModernBertConfig(
-            vocab_size=vocabulary_size,
-            hidden_size=size["hidden_size"],
-            num_hidden_layers=size["layers"],
-            num_attention_heads=size["heads"],
-            intermediate_size=size["intermediate_size"],
-            max_position_embeddings=size.get("max_tokens", 512),
+            **TextTrunk.config_of(vocabulary_size, size),
             embedding_dropout=dropout,
             attention_dropout=dropout,
             mlp_dropout=dropout,
             pad_token_id=0,
             # Those of Hugging Face's own vocabulary, which this one need not reach.
-            bos_token_id=None,
-            eos_token_id=None,
-            cls_token_id=None,
-            sep_token_id=None,
-            attn_implementation=ATTENTION,
+            **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
         )
         return ModernBertModel(config)
 

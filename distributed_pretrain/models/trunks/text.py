@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NotRequired, TypedDict, Unpack
+from typing import Any, ClassVar, NotRequired, TypedDict, Unpack
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -38,6 +38,19 @@ class TextTrunk(ABC):
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.max_tokens = model.config.max_position_embeddings
+
+    @staticmethod
+    def config_of(vocabulary_size: int, size: TextSize) -> dict[str, Any]:
+        """What the configs of all kinds call the sizes of a new model, without its dropout."""
+        return {
+            "vocab_size": vocabulary_size,
+            "hidden_size": size["hidden_size"],
+            "num_hidden_layers": size["layers"],
+            "num_attention_heads": size["heads"],
+            "intermediate_size": size["intermediate_size"],
+            "max_position_embeddings": size.get("max_tokens", 512),
+            "attn_implementation": ATTENTION,
+        }
 
     @staticmethod
     @abstractmethod
