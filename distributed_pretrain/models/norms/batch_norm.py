@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -12,28 +10,18 @@ from distributed_pretrain.losses.precision import zero_where_padded
 from distributed_pretrain.ranks import sum_over_ranks, world_size
 
 
-class BatchStatistics(NamedTuple):
-    """Mean and biased variance of each channel, and the number of rows they were taken over.
-
-    Without any row mean and variance are 0.
-    """
-
-    mean: Float[Tensor, " dim"]
-    variance: Float[Tensor, " dim"]
-    rows: Float[Tensor, ""]
-
-
 def batch_statistics(
     rows: Float[Tensor, "*rows dim"],
     mask: Bool[Tensor, "*rows"] | None = None,
     *,
     across_ranks: bool,
-) -> BatchStatistics:
-    """Statistics of the real rows (mask True), with gradient to the rows of every rank.
+) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"], Float[Tensor, ""]]:
+    """Mean, biased variance and number of the real rows (mask True); both 0 without any.
 
-    `rows` holds zeros where the mask is False. `across_ranks` takes the rows of all ranks, which
-    may hold different numbers of them, or none, at the price of one all-reduce of 2 x dim + 1
-    float64 numbers, and one more in backward; every rank must then call it.
+    With gradient to the rows of every rank. `rows` holds zeros where the mask is False.
+    `across_ranks` takes the rows of all ranks, which may hold different numbers of them, or none,
+    at the price of one all-reduce of 2 x dim + 1 float64 numbers, and one more in backward; every
+    rank must then call it.
     """
     row_dims = tuple(range(rows.dim() - 1))
     count = rows.new_tensor(rows[..., 0].numel()) if mask is None else mask.sum().to(rows.dtype)
@@ -41,7 +29,7 @@ def batch_statistics(
     # The squares are summed about the mean: E[x²] - E[x]² cancels when |mean| >> deviation.
     squares = zero_where_padded(rows - mean, mask).square().sum(dim=row_dims)
     if not across_ranks or world_size() == 1:
-        return BatchStatistics(mean, squares / count.clamp(min=1), count)
+        return mean, squares / count.clamp(min=1), count
 
     # The ranks' means differ, so their squares are added about 0. In float64 that cancellation
     # costs float32 rows nothing, and a second all-reduce, about the common mean, is saved.
@@ -52,9 +40,7 @@ def batch_statistics(
     divisor = total_count.clamp(min=1)
     common_mean = total / divisor
     variance = (total_squares / divisor - common_mean.square()).clamp(min=0)
-    return BatchStatistics(
-        common_mean.to(rows.dtype), variance.to(rows.dtype), total_count[0].to(rows.dtype)
-    )
+    return common_mean.to(rows.dtype), variance.to(rows.dtype), total_count[0].to(rows.dtype)
 
 
 def batch_norm(
@@ -69,18 +55,18 @@ def batch_norm(
     Its running mean and (unbiased) variance move towards those of the batch, as torch's do. No row
     anywhere says nothing about the distribution, and leaves them.
     """
-    batch = batch_statistics(rows, mask, across_ranks=across_ranks)
+    mean, variance, count = batch_statistics(rows, mask, across_ranks=across_ranks)
     assert layer.running_mean is not None
     assert layer.running_var is not None
     assert layer.num_batches_tracked is not None
     assert layer.momentum is not None
     with torch.no_grad():
-        unbiased = batch.variance * batch.rows / (batch.rows - 1).clamp(min=1)
-        step = (batch.rows > 0).to(layer.running_mean.dtype) * layer.momentum
-        layer.running_mean.lerp_(batch.mean.to(step.dtype), step)
+        unbiased = variance * count / (count - 1).clamp(min=1)
+        step = (count > 0).to(layer.running_mean.dtype) * layer.momentum
+        layer.running_mean.lerp_(mean.to(step.dtype), step)
         layer.running_var.lerp_(unbiased.to(step.dtype), step)
         layer.num_batches_tracked += 1
-    return normalise(layer, rows, batch.mean, batch.variance)
+    return normalise(layer, rows, mean, variance)
 
 
 def normalise(

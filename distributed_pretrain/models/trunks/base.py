@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torchvision
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from data_shards.errors import InputError
 from distributed_pretrain.models.trunks.weights import load_weights
+
+Images: TypeAlias = Float[Tensor, "batch 3 height width"]
+Maps: TypeAlias = Float[Tensor, "batch channels rows columns"]
 
 
 class ImageTokens(NamedTuple):
@@ -51,12 +54,10 @@ class Trunk(nn.Module, ABC):
     patch_size: int | None = None
 
     @abstractmethod
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, images: Images) -> Maps:
         """The last feature map. Raises InputError for images that are not whole patches."""
 
-    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
+    def tokens(self, images: Images) -> ImageTokens:
         """The images and their regions; errors as in `forward`."""
         raise NotImplementedError("region_channels is None")
 

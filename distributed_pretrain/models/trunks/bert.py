@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar, Unpack
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel
 
-from distributed_pretrain.models.pooling import attention_of_first_token
+from distributed_pretrain.models.pooling import (
+    TokenMask,
+    Tokens,
+    TokenWeights,
+    attention_of_first_token,
+)
 from distributed_pretrain.models.trunks.text import TextSize, TextTrunk
 
 
@@ -45,11 +48,7 @@ class BertTrunk(TextTrunk):
         return BertModel(config, add_pooling_layer=False)
 
     @torch.no_grad()
-    def first_token_attention(
-        self,
-        states: Float[Tensor, "batch tokens dim"],
-        token_mask: Bool[Tensor, "batch tokens"],
-    ) -> Float[Tensor, "batch tokens"]:
+    def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:
         """What the first token pays each in the last layer, whose input is `states`."""
         last: Any = self.layers[-1]
         attention = last.attention.self

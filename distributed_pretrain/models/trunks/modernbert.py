@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any, ClassVar, Unpack
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
-from distributed_pretrain.models.pooling import attention_of_first_token
+from distributed_pretrain.models.pooling import (
+    TokenMask,
+    Tokens,
+    TokenWeights,
+    attention_of_first_token,
+)
 from distributed_pretrain.models.trunks.text import TextSize, TextTrunk
 
 
@@ -43,11 +46,7 @@ class ModernBertTrunk(TextTrunk):
         self.model.config.layer_types = self.model.config.layer_types[:layers]
 
     @torch.no_grad()
-    def first_token_attention(
-        self,
-        states: Float[Tensor, "batch tokens dim"],
-        token_mask: Bool[Tensor, "batch tokens"],
-    ) -> Float[Tensor, "batch tokens"]:
+    def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:
         """What the first token pays each in the last layer; 0 also outside of its window."""
         layer: Any = self.layers[-1]
         position = torch.arange(states.shape[1], device=states.device)

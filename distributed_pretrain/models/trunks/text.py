@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NotRequired, TypedDict, Unpack
 
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
+
+from distributed_pretrain.models.pooling import TokenMask, Tokens, TokenWeights
 
 # Fused kernels, which leave padding out.
 ATTENTION = "sdpa"
@@ -76,11 +77,7 @@ class TextTrunk(ABC):
         self.model.config.num_hidden_layers = layers
 
     @abstractmethod
-    def first_token_attention(
-        self,
-        states: Float[Tensor, "batch tokens dim"],
-        token_mask: Bool[Tensor, "batch tokens"],
-    ) -> Float[Tensor, "batch tokens"]:
+    def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:
         """What the first token pays each in the last layer, whose input is `states`.
 
         The mean over heads without dropout; it sums to 1 over the real tokens, is 0 on padding and

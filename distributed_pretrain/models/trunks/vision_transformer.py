@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vision_transformer import EncoderBlock, VisionTransformer
 
 from data_shards.errors import InputError
 from distributed_pretrain.models.pooling import attention_of_first_token
-from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
+from distributed_pretrain.models.trunks.base import Images, ImageTokens, Maps, Trunk
 
 # Pixels of a patch's side, layers, heads, dim, dim of the layers' MLP.
 _SIZES = {
@@ -48,14 +47,12 @@ class VisionTransformerTrunk(VisionTransformer, Trunk):
         del self.heads
         self.channels = self.region_channels = dim
 
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, images: Images) -> Maps:
         """The map of patches, at 1/16 (or 1/14, 1/32) of the images' size."""
         tokens, grid = self._embed(images)
         return _as_map(self.encoder.ln(self.encoder.layers(tokens)), grid)
 
-    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
+    def tokens(self, images: Images) -> ImageTokens:
         """The class token, the patches, and where the first looks, after the last norm."""
         tokens, grid = self._embed(images)
         *first, last = self.encoder.layers
@@ -91,7 +88,7 @@ def _as_map(encoded: Tensor, grid: tuple[int, int]) -> Tensor:
     return last_map
 
 
-def check_whole_patches(images: Float[Tensor, "batch 3 height width"], patch_size: int) -> None:
+def check_whole_patches(images: Images, patch_size: int) -> None:
     """Raise InputError when a side of the images is no multiple of the patch."""
     height, width = images.shape[-2:]
     if height % patch_size or width % patch_size:
