@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distributed_pretrain.alignment.pairwise.blocks import (
-    BlockBytes,
     PairBlock,
     SortedRows,
     pair_blocks,
@@ -33,13 +32,17 @@ from distributed_pretrain.alignment.pairwise.products import (
     product_dtype,
     raw_scores,
 )
-from distributed_pretrain.losses.precision import full_precision, zero_where_padded
+from distributed_pretrain.losses.precision import (
+    at_least_float32,
+    full_precision,
+    zero_where_padded,
+)
 
 # B images, R regions of each, C reports, W words of each, D dim.
 
 # Scores, attention, G α and their gradients are all of one size: so many are there at a time.
 _TENSORS_OF_A_BLOCK = 8
-_BLOCK_BYTES = BlockBytes(cpu=2**24, gpu=2**28)
+_BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**28}
 
 
 def gloria_similarity(
@@ -69,17 +72,14 @@ def gloria_similarity(
         reports = sorted_by_length(word_mask)
         word_mask = reports.sort(word_mask)
         words = zero_where_padded(reports.sort(words), word_mask)
+        numbers = regions.shape[1] * words.shape[1]
         work = _Work(
             pair_blocks(
                 images,
                 reports,
                 chunk_size=chunk_size,
-                bytes_per_pair=_TENSORS_OF_A_BLOCK
-                * regions.shape[1]
-                * words.shape[1]
-                * dtype.itemsize,
-                block_bytes=_BLOCK_BYTES,
-                device=regions.device,
+                bytes_per_pair=_TENSORS_OF_A_BLOCK * numbers * dtype.itemsize,
+                block_bytes=_BLOCK_BYTES[regions.device.type],
             ),
             word_mask,
             dtype,
@@ -88,6 +88,27 @@ def gloria_similarity(
         )
         similarity: Tensor = _PairSimilarity.apply(regions, words, inverse_lengths(words), work)
     return reports.unsort(similarity, 1)
+
+
+def gloria_phrase_attention(
+    regions: Float[Tensor, "batch regions dim"],
+    words: Float[Tensor, "batch words dim"],
+    word_mask: Bool[Tensor, "batch words"],
+    *,
+    attention_temperature: float = 4.0,
+) -> Float[Tensor, "batch regions"]:
+    """The attention of phrase b's words over the regions of image b, averaged over its real words.
+
+    That of `gloria_similarity` for the matched pairs: it sums to 1 (to 0 for a phrase without
+    words). In at least float32.
+    """
+    with full_precision(regions):
+        words_BWD = zero_where_padded(at_least_float32(words), word_mask)
+        scores_BRW = at_least_float32(regions) @ words_BWD.mT
+        over_words_BRW = masked_softmax(scores_BRW, word_mask[:, None], 2)
+        attention_BRW = (attention_temperature * over_words_BRW).softmax(dim=1)
+        of_real_words_BRW = torch.where(word_mask[:, None], attention_BRW, 0.0)
+        return of_real_words_BRW.sum(dim=2) / word_mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from distributed_pretrain.losses.precision import without_columns, zero_where_padded
-from distributed_pretrain.models.norms.choice import row_norm
 from distributed_pretrain.models.norms.kinds import Norm
+from distributed_pretrain.models.norms.rows import row_norm
 
 # B batch, R regions, S sentences, D dim.
 

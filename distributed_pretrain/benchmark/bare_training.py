@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Literal
-
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from data_shards.profiles import Config, validate
+from data_shards.profiles import Config
 from distributed_pretrain.batch import Batch
+from distributed_pretrain.methods.encoders import ImageEncoderConfig, NewReportEncoderConfig
 from distributed_pretrain.methods.lovt.method import Lovt
 from distributed_pretrain.methods.lovt.settings import LovtConfig
 from distributed_pretrain.methods.settings import Sizes
+from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig
 
 LEARNING_RATE = 1e-5
+TOKENS = 64
 # Fewer than any vocabulary here has.
 _TOKEN_IDS = 1000
 
@@ -35,36 +35,27 @@ class LovtSizes(Config):
     embedding_dim: PositiveInt = 512
     projection_hidden_dim: PositiveInt = 2048
 
-    def method(
-        self, *, frozen_layers: int | None = None, norm: Literal["sync", "local"] = "sync"
-    ) -> dict[str, Any]:
-        """The method as a profile has it; `norm` is that of the trunk."""
-        return {
-            "name": "lovt",
-            "image_encoder": {
-                "backbone": self.backbone,
-                "width": self.width,
-                "weights": None,
-                "norm": norm,
-            },
-            "report_encoder": {
-                "name": "new",
-                "hidden_size": self.hidden_size,
-                "layers": self.layers,
-                "heads": max(1, self.hidden_size // 64),
-                "intermediate_size": 4 * self.hidden_size,
-                "frozen_layers": frozen_layers,
-            },
-            "embedding_dim": self.embedding_dim,
-            "projection_hidden_dim": self.projection_hidden_dim,
-        }
+    def method(self, *, frozen_layers: int | None = None, norm: Norm = "sync") -> LovtConfig:
+        """The method's settings; `norm` is that of the trunk."""
+        return LovtConfig(
+            image_encoder=ImageEncoderConfig(
+                backbone=self.backbone, width=self.width, weights=None, norm=norm
+            ),
+            report_encoder=NewReportEncoderConfig(
+                hidden_size=self.hidden_size,
+                layers=self.layers,
+                heads=max(1, self.hidden_size // 64),
+                intermediate_size=4 * self.hidden_size,
+                frozen_layers=frozen_layers,
+            ),
+            embedding_dim=self.embedding_dim,
+            projection_hidden_dim=self.projection_hidden_dim,
+        )
 
-
-def build_lovt(method: dict[str, Any], *, vocabulary_size: int) -> Lovt:
-    """LoVT in training mode, the same weights each time. Raises InputError for odd sizes."""
-    torch.manual_seed(0)
-    config = validate(LovtConfig, method, where="the benchmark's method")
-    return config.build(Sizes(vocabulary_size)).train()
+    def build(self, vocabulary_size: int, *, norm: Norm = "sync") -> Lovt:
+        """LoVT in training mode, the same weights each time. Raises InputError for odd sizes."""
+        torch.manual_seed(0)
+        return self.method(norm=norm).build(Sizes(vocabulary_size)).train()
 
 
 def prepare(engine: Engine, lovt: Lovt) -> None:
@@ -72,16 +63,13 @@ def prepare(engine: Engine, lovt: Lovt) -> None:
     engine.prepare(lovt.to(engine.device), build_optimizer(OptimizerConfig(), lovt))
 
 
-def noise_batch(
-    sizes: LovtSizes, device: torch.device, *, tokens: int, rows: int | None = None
-) -> Batch:
+def noise_batch(sizes: LovtSizes, device: torch.device) -> Batch:
     """Pairs without padding that show and say nothing, the same ones each time."""
-    generator, size = torch.Generator().manual_seed(0), sizes.image_size_px
-    batch = full_batch(device, rows=rows or sizes.batch, image_size_px=size, tokens=tokens)
-    images = torch.randn(batch.images.shape, generator=generator)
-    token_ids = torch.randint(1, _TOKEN_IDS, batch.report.token_ids.shape, generator=generator)
-    report = replace(batch.report, token_ids=token_ids.to(device))
-    return replace(batch, images=images.to(device), report=report)
+    torch.manual_seed(0)
+    batch = full_batch(device, rows=sizes.batch, image_size_px=sizes.image_size_px, tokens=TOKENS)
+    batch.images.normal_()
+    batch.report.token_ids.random_(1, _TOKEN_IDS)
+    return batch
 
 
 def bare_step(engine: Engine, batch: Batch) -> None:

@@ -8,32 +8,25 @@ own usual steps and the median round counts, so that a slow minute of the machin
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
+from statistics import median
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
-from distributed_pretrain.benchmark import harness
-from distributed_pretrain.benchmark.bare_training import (
-    LovtSizes,
-    bare_step,
-    build_lovt,
-    noise_batch,
-    prepare,
-)
+from distributed_pretrain.benchmark import bare_training, harness
+from distributed_pretrain.benchmark.bare_training import LovtSizes, noise_batch
 from distributed_pretrain.run_folder.checkpoint import Checkpoint, TrainingState, save_checkpoint
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.tensor_files import split_tensors
 
 TARGET_RATIO = 1.2
 VOCABULARY_SIZE = 28_996  # of the BERTs of the field
-TOKENS_A_SENTENCE = 16
+WARMUP_STEPS = 3  # the first makes the optimizer's moments
 
 
 class CheckpointBenchmarkConfig(LovtSizes):
@@ -45,59 +38,38 @@ class CheckpointBenchmarkConfig(LovtSizes):
 
     rounds: PositiveInt = 3
     usual_steps: PositiveInt = 3
-    warmup_steps: NonNegativeInt = 2
-    sentences: PositiveInt = 4
     folder: Path | None = None
 
 
-@dataclass(frozen=True)
-class Round:
-    """Seconds of usual steps before and after a background save, of that save, of one at once.
+def round_figures(
+    usual: Sequence[float],
+    snapshot: float,
+    beside: Sequence[float],
+    at_once: float,
+    *,
+    state_bytes: int,
+) -> dict[str, float]:
+    """What a round shows, from seconds: of usual steps and of saves.
 
-    `snapshot` is the `save` call in the background, `beside` every step until all was on the disk.
+    `snapshot` is the `save` call in the background, `beside` every step until all was on the disk,
+    `at_once` the save that training waits for. `background_ratio` is of all steps with a save
+    under way, and its snapshot, to as many usual ones.
     """
-
-    usual: list[float]
-    snapshot: float
-    beside: list[float]
-    at_once: float
-
-    @property
-    def usual_step(self) -> float:
-        """The median."""
-        return statistics.median(self.usual)
-
-    @property
-    def background_ratio(self) -> float:
-        """All steps with the save under way, and the snapshot, to as many usual steps."""
-        return (self.snapshot + sum(self.beside)) / (len(self.beside) * self.usual_step)
-
-    @property
-    def at_once_ratio(self) -> float:
-        """The same steps with a save that they wait for, to as many usual steps."""
-        return 1 + self.at_once / (len(self.beside) * self.usual_step)
-
-
-def figures_of(rounds: Sequence[Round], *, state_bytes: int) -> dict[str, float]:
-    """Medians over rounds (a slowest step is the median of the rounds' slowest)."""
-
-    def median(value: Callable[[Round], float]) -> float:
-        return statistics.median(map(value, rounds))
-
+    step, steps = median(usual), len(beside)
     return {
         "state_gb": state_bytes / 1e9,
-        "usual_step_seconds": median(lambda r: r.usual_step),
-        "slowest_usual_step_ratio": median(lambda r: max(r.usual) / r.usual_step),
-        "snapshot_seconds": median(lambda r: r.snapshot),
-        "snapshot_and_step_ratio": median(lambda r: (r.snapshot + r.beside[0]) / r.usual_step),
-        "median_step_ratio": median(lambda r: statistics.median(r.beside) / r.usual_step),
-        "slowest_step_ratio": median(lambda r: max(r.beside) / r.usual_step),
-        "steps_a_save": median(lambda r: len(r.beside)),
-        "background_mb_per_second": median(lambda r: state_bytes / 1e6 / sum(r.beside)),
-        "background_ratio": median(lambda r: r.background_ratio),
-        "at_once_seconds": median(lambda r: r.at_once),
-        "at_once_and_step_ratio": median(lambda r: 1 + r.at_once / r.usual_step),
-        "at_once_ratio": median(lambda r: r.at_once_ratio),
+        "usual_step_seconds": step,
+        "slowest_usual_step_ratio": max(usual) / step,
+        "snapshot_seconds": snapshot,
+        "snapshot_and_step_ratio": (snapshot + beside[0]) / step,
+        "median_step_ratio": median(beside) / step,
+        "slowest_step_ratio": max(beside) / step,
+        "steps_a_save": steps,
+        "background_mb_per_second": state_bytes / 1e6 / sum(beside),
+        "background_ratio": (snapshot + sum(beside)) / (steps * step),
+        "at_once_seconds": at_once,
+        "at_once_and_step_ratio": 1 + at_once / step,
+        "at_once_ratio": 1 + at_once / (steps * step),
     }
 
 
@@ -105,7 +77,8 @@ def run(overrides: Sequence[str]) -> None:
     """Measure and print. Raises InputError for a bad override."""
     config = harness.read_settings(CheckpointBenchmarkConfig, overrides, verb="checkpoint")
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
-        figures = measure(config, Path(folder))
+        rounds = measure(config, Path(folder))
+    figures = {name: median(each[name] for each in rounds) for name in rounds[0]}
     harness.print_figures(figures)
     ratio = figures["background_ratio"]
     harness.conclude(
@@ -113,22 +86,21 @@ def run(overrides: Sequence[str]) -> None:
     )
 
 
-def measure(config: CheckpointBenchmarkConfig, folder: Path) -> dict[str, float]:
-    """`figures_of` the rounds and the first snapshot, with checkpoints written under `folder`."""
-    steps = count(1)
+def measure(config: CheckpointBenchmarkConfig, folder: Path) -> list[dict[str, float]]:
+    """`round_figures` of every round, with checkpoints written under `folder`."""
+    numbers = count(1)
     with (
         harness.joined() as engine,
         closing(CheckpointWriter(folder / "background", keep=1)) as writer,
     ):
-        prepare(engine, build_lovt(config.method(), vocabulary_size=VOCABULARY_SIZE))
-        batch = noise_batch(config, engine.device, tokens=config.sentences * TOKENS_A_SENTENCE)
-        seconds = partial(harness.seconds_of, device=engine.device)
-        step = partial(seconds, partial(bare_step, engine, batch))
+        bare_training.prepare(engine, config.build(VOCABULARY_SIZE))
+        bare_step = partial(bare_training.bare_step, engine, noise_batch(config, engine.device))
+        step = partial(harness.seconds_of, bare_step)
 
         def checkpoint() -> Checkpoint:
             """As the trainer's: not copied."""
             return Checkpoint(
-                state=TrainingState(step=next(steps)),
+                state=TrainingState(step=next(numbers)),
                 config=config.model_dump(mode="json"),
                 model=engine.model_state(),
                 optimizer=engine.optimizer_state(),
@@ -140,21 +112,29 @@ def measure(config: CheckpointBenchmarkConfig, folder: Path) -> dict[str, float]
         def save_at_once() -> None:
             save_checkpoint(folder / "at_once", checkpoint(), keep=1, is_best=False)
 
-        for _ in range(1 + config.warmup_steps):  # the first makes the optimizer's moments
+        def usual() -> list[float]:
+            return [step() for _ in range(config.usual_steps)]
+
+        for _ in range(WARMUP_STEPS):
             step()
-        first_snapshot = seconds(save)
+        save()  # The first snapshot allocates its memory.
         writer.wait()
+        _, optimizer = split_tensors(engine.optimizer_state())
+        tensors = (*engine.model_state().values(), *optimizer.values())
+        state_bytes = sum(each.nbytes for each in tensors)
         rounds = []
         for _ in range(config.rounds):
-            usual = [step() for _ in range(config.usual_steps)]
-            snapshot = seconds(save)
-            beside = [step()]
+            before, snapshot, beside = usual(), harness.seconds_of(save), [step()]
             while writer.is_saving:
                 beside.append(step())
-            usual += [step() for _ in range(config.usual_steps)]
-            rounds.append(Round(usual, snapshot, beside, seconds(save_at_once)))
-        _, optimizer = split_tensors(engine.optimizer_state())
-        state_bytes = sum(
-            each.nbytes for each in (*engine.model_state().values(), *optimizer.values())
-        )
-    return figures_of(rounds, state_bytes=state_bytes) | {"first_snapshot_seconds": first_snapshot}
+            steps = before + usual()
+            rounds.append(
+                round_figures(
+                    steps,
+                    snapshot,
+                    beside,
+                    harness.seconds_of(save_at_once),
+                    state_bytes=state_bytes,
+                )
+            )
+    return rounds

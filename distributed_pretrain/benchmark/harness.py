@@ -13,48 +13,30 @@ import signal
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Barrier, BrokenBarrierError
 from typing import Any, Literal, TypeVar
 
 import torch
-from pydantic import Field, PositiveInt
 
 from data_shards.errors import InputError
-from data_shards.processes import ENDING_SIGNALS, available_cores, start_server
-from data_shards.profiles import Config, ConfigT, parse_overrides, validate
+from data_shards.processes import ENDING_SIGNALS, start_server
+from data_shards.profiles import ConfigT, parse_overrides, validate
 from distributed_pretrain.ranks import is_communication_error
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.settings import TrainingConfig
 
-Clock = Literal["wall", "cpu"]
 Device = Literal["cpu", "cuda"]
 KeyT = TypeVar("KeyT")
 ResultT = TypeVar("ResultT")
 
-CPU = torch.device("cpu")
-_CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 _PROCESS = Path("/proc/self")
 # Written to clear_refs: the peak starts again from what is resident now (proc(5)).
 _RESET_PEAK = "5"
-_START_TIMEOUT_SECONDS = 300
-
-
-class TurnsConfig(Config):
-    """How forms of one computation are compared.
-
-    On a machine that others use too, `clock=cpu threads=1` counts the processor's seconds instead
-    of waiting ones (with more threads, those that wait for each other would count as well).
-    """
-
-    repeats: PositiveInt = 3
-    threads: PositiveInt = Field(default_factory=available_cores)
-    clock: Clock = "wall"
 
 
 def read_settings(kind: type[ConfigT], overrides: Sequence[str], *, verb: str) -> ConfigT:
@@ -62,16 +44,13 @@ def read_settings(kind: type[ConfigT], overrides: Sequence[str], *, verb: str) -
     return validate(kind, parse_overrides(overrides), where=f"benchmark {verb}")
 
 
-def seconds_of(
-    action: Callable[[], object], *, device: torch.device = CPU, clock: Clock = "wall"
-) -> float:
-    """Seconds of `action` and of what it starts on the device."""
-    now = _CLOCKS[clock]
-    started = now()
+def seconds_of(action: Callable[[], object]) -> float:
+    """Seconds of `action` and of what it starts on the GPU, if this process uses one."""
+    started = time.perf_counter()
     action()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return now() - started
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def take_turns(
@@ -85,40 +64,31 @@ def take_turns(
     return {key: each[warmup:] for key, each in results.items()}
 
 
-@dataclass(frozen=True)
-class Ratios:
-    """Figures over those of their neighbours in time; the `median` counts."""
+class Ratios(list[float]):
+    """Figures over those of their neighbours in time, turn by turn; the `median` counts."""
 
-    values: list[float]
-    median: float
-
-    @classmethod
-    def of(cls, own: Sequence[float], others: Sequence[float]) -> Ratios:
-        """Turn by turn."""
-        values = [each / other for each, other in zip(own, others, strict=True)]
-        return cls(values, statistics.median(values))
+    def __init__(self, own: Sequence[float], others: Sequence[float]) -> None:
+        super().__init__(each / other for each, other in zip(own, others, strict=True))
+        self.median = statistics.median(self)
 
     def __format__(self, spec: str) -> str:
-        spread = f"({min(self.values):.3f} to {max(self.values):.3f})"
-        return format(f"{self.median:6.3f} {spread}", spec)
+        return format(f"{self.median:6.3f} ({min(self):.3f} to {max(self):.3f})", spec)
 
 
-def peak_bytes_above_start(action: Callable[[], object], device: torch.device) -> int:
+def peak_bytes_above_start(action: Callable[[], object]) -> int:
     """Bytes in use at the worst moment of `action` beyond those in use before it.
 
-    On a GPU these are torch's allocations; on a CPU the resident memory of this process, which
-    should be a fresh one: memory that was freed earlier is taken up unseen. Whatever `action`
-    reads must be touched, and its libraries warmed up, beforehand. Raises InputError where there
-    is neither a GPU nor Linux's /proc.
+    In a process that uses a GPU these are torch's allocations; else the resident memory of the
+    process, which should be a fresh one: memory that was freed earlier is taken up unseen. Whatever
+    `action` reads must be touched, and its libraries warmed up, beforehand. Raises InputError where
+    there is neither a GPU nor Linux's /proc.
     """
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         action()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        return torch.cuda.max_memory_allocated() - before
     if not (_PROCESS / "clear_refs").exists():
         raise InputError("peak memory of a CPU process: /proc/self is missing: measure on Linux")
     (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
@@ -148,79 +118,58 @@ def in_fresh_processes(
     process dies, which mostly is the system's answer to a lack of memory.
     """
     count = len(arguments)
-    variables = {
+    everywhere = {
         "ACCELERATE_USE_CPU": str(device == "cpu").lower(),
         "OMP_NUM_THREADS": str(threads),
     }
+    variables = [everywhere] * count
     if as_ranks and count > 1:
-        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-        variables |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(count))
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        everywhere |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        everywhere |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(count))
+        ranks = (dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)) for rank in range(count))
+        variables = [everywhere | own for own in ranks]
     # A server imports torch and the like once, and the processes start in milliseconds.
     processes = start_server(preload=[__name__, function.__module__])
-    initial = (threads, variables, processes.Barrier(count))
-    with ProcessPoolExecutor(
-        count, processes, initializer=_start_process, initargs=initial
-    ) as pool:
-        futures = [pool.submit(_call, rank, function, each) for rank, each in enumerate(arguments)]
-        wait(futures)
-    errors = [error for error in (future.exception() for future in futures) if error is not None]
-    if any(isinstance(error, BrokenProcessPool) for error in errors):
+    with ProcessPoolExecutor(count, processes) as pool:
+        futures = [
+            pool.submit(_call, function, each, threads, own)
+            for each, own in zip(arguments, variables, strict=True)
+        ]
+        errors = [error for each in futures if (error := each.exception()) is not None]
+    if not errors:
+        return [future.result() for future in futures]
+    # A rank fails too whose neighbour has failed.
+    cause = min(errors, key=is_communication_error)
+    if isinstance(cause, BrokenProcessPool):
         raise InputError(
             "a process of the benchmark was killed, probably for want of memory: "
             "choose smaller sizes"
-        ) from errors[0]
-    if errors:
-        raise min(errors, key=_follows_from_another)
-    return [future.result() for future in futures]
+        ) from cause
+    raise cause
 
 
-def wait_for_neighbours() -> None:
-    """Return when all processes that were started side by side have come here."""
-    _together.wait(_START_TIMEOUT_SECONDS)
-
-
-@contextmanager
-def joined() -> Iterator[Engine]:
-    """The engine of this process, one of the ranks that it was started as."""
-    engine = Engine(TrainingConfig(precision="float32"))
-    try:
-        yield engine
-    finally:
-        # A rank that fails must not leave the others waiting.
-        engine.close()
-
-
-_together: Barrier
-
-
-def _start_process(threads: int, variables: dict[str, str], together: Barrier) -> None:
-    global _together
-    _together = together
+def _call(
+    function: Callable[..., ResultT],
+    arguments: tuple[Any, ...],
+    threads: int,
+    variables: dict[str, str],
+) -> ResultT:
     # The server ignores them, but there is nothing to keep here: Ctrl-C ends all at once.
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     os.environ |= variables
     torch.set_num_threads(threads)
+    return function(*arguments)
 
 
-def _call(rank: int, function: Callable[..., ResultT], arguments: tuple[Any, ...]) -> ResultT:
-    if "WORLD_SIZE" in os.environ:
-        os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
-    try:
-        return function(*arguments)
-    except BaseException:
-        _together.abort()
-        raise
+def joined() -> closing[Engine]:
+    """The engine of this process, one of the ranks that it was started as.
 
-
-def _follows_from_another(error: BaseException) -> bool:
-    return isinstance(error, BrokenBarrierError) or is_communication_error(error)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    It is closed at the end of the context: a rank that fails must not leave the others waiting.
+    """
+    return closing(Engine(TrainingConfig(precision="float32")))
 
 
 class Table:

@@ -8,8 +8,9 @@ Everything is forward and backward, from raw embeddings to their gradients.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -17,9 +18,11 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_shards.processes import available_cores
+from data_shards.profiles import Config
 from distributed_pretrain.benchmark import harness
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
-from distributed_pretrain.ranks import gather_rows, wait_for_all
+from distributed_pretrain.ranks import gather_rows, own_rows, wait_for_all, world_size
 
 # Recomputing adds one matrix product to forward's one and backward's two: 4/3 is the floor.
 TARGET_TIME_RATIO = 1.5
@@ -33,15 +36,19 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 ResultT = TypeVar("ResultT")
 
 
-class LossBenchmarkConfig(harness.TurnsConfig):
-    """Batches over all ranks. Threads are shared out between ranks; `ranks=1` gathers nothing."""
+class LossBenchmarkConfig(Config):
+    """Batches over all ranks, the chunked form alone with the `big_batch`.
+
+    Threads are shared out between ranks; `ranks=1` gathers nothing.
+    """
 
     batch_sizes: tuple[PositiveInt, ...] = (1024, 2048, 4096, 8192, 16384)
-    big_batch: PositiveInt | None = Field(32768, description="the chunked form alone; null: none")
+    big_batch: PositiveInt = 32768
     dim: PositiveInt = 512
     chunk_size: PositiveInt = 512
     ranks: PositiveInt = 2
     repeats: PositiveInt = 5
+    threads: PositiveInt = Field(default_factory=available_cores)
     device: harness.Device = "cpu"
 
     @model_validator(mode="after")
@@ -57,8 +64,6 @@ class LossBenchmarkConfig(harness.TurnsConfig):
                 f"device=cuda: {self.ranks} ranks need as many GPUs, "
                 f"found {torch.cuda.device_count()}: set ranks, or device=cpu"
             )
-        if self.device == "cuda" and self.clock == "cpu":
-            raise ValueError("clock=cpu does not see the work of a GPU: use clock=wall")
         return self
 
 
@@ -67,52 +72,41 @@ def run(overrides: Sequence[str]) -> None:
     config = harness.read_settings(LossBenchmarkConfig, overrides, verb="loss")
     print(
         f"forward + backward in float32, dim {config.dim}, chunks of {config.chunk_size} rows, "
-        f"{config.threads} threads in all, {config.device}; median {config.clock} seconds of "
-        f"{config.repeats}; peaks are above the inputs, their gradients counted"
+        f"{config.threads} threads in all, {config.device}; median seconds of {config.repeats} "
+        "(the slowest rank's); peaks are above the inputs, their gradients counted"
     )
     columns = {"batch": ">6", "ranks": ">5", "form": "<22", "seconds": ">8.3f"}
     table = harness.Table(columns | {"to plain (spread)": "<24", "peak MiB": ">9.1f"})
     targets = []
-    for batch in config.batch_sizes:
-        for ranks in sorted({1, config.ranks}):
-            for form, seconds, to_plain in compare(config, batch, ranks):
-                peak = max(_on_ranks(_peak_bytes, config, batch, ranks, form)) / 2**20
-                table.row(batch, ranks, form, seconds, to_plain, peak)
-                if form == "chunked" and ranks == 1 and batch >= TARGET_TIME_FROM_BATCH:
-                    name = f"chunked / plain at batch {batch}"
-                    targets.append(harness.Target(name, to_plain.median, TARGET_TIME_RATIO))
-    if config.big_batch is not None:
-        (peak,) = _on_ranks(_peak_bytes, config, config.big_batch, 1, "chunked")
-        name = f"GiB of chunked at batch {config.big_batch}"
-        targets.append(harness.Target(name, peak / 2**30, TARGET_BIG_BATCH_GIB))
+    for batch, ranks in product(config.batch_sizes, sorted({1, config.ranks})):
+        by_rank = _on_ranks(_seconds_by_form, config, batch, ranks)
+        slowest = {
+            form: [max(turn) for turn in zip(*(each[form] for each in by_rank), strict=True)]
+            for form in by_rank[0]
+        }
+        for form, seconds in slowest.items():
+            to_plain = harness.Ratios(seconds, slowest["plain"])
+            peak = max(_on_ranks(_peak_bytes, config, batch, ranks, form)) / 2**20
+            table.row(batch, ranks, form, statistics.median(seconds), to_plain, peak)
+            if form == "chunked" and ranks == 1 and batch >= TARGET_TIME_FROM_BATCH:
+                name = f"chunked / plain at batch {batch}"
+                targets.append(harness.Target(name, to_plain.median, TARGET_TIME_RATIO))
+    (peak,) = _on_ranks(_peak_bytes, config, config.big_batch, 1, "chunked")
+    name = f"GiB of chunked at batch {config.big_batch}"
+    targets.append(harness.Target(name, peak / 2**30, TARGET_BIG_BATCH_GIB))
     harness.conclude(targets, {"config": config.model_dump(), "rows": table.rows})
 
 
-def compare(
-    config: LossBenchmarkConfig, batch: int, ranks: int
-) -> Iterator[tuple[str, float, harness.Ratios]]:
-    """Each form, the slowest rank's seconds, and their ratio to the plain form's."""
-    by_rank = _on_ranks(_seconds_by_form, config, batch, ranks)
-    slowest = {
-        form: [max(turn) for turn in zip(*(each[form] for each in by_rank), strict=True)]
-        for form in by_rank[0]
-    }
-    for form, seconds in slowest.items():
-        yield form, statistics.median(seconds), harness.Ratios.of(seconds, slowest["plain"])
-
-
-def loss_forms(config: LossBenchmarkConfig, *, rank: int, ranks: int) -> dict[str, Loss]:
+def loss_forms(chunk_size: int) -> dict[str, Loss]:
     """The forms that are compared, each from raw embeddings to a loss."""
     ours = partial(global_contrastive_loss, temperature=TEMPERATURE)
     forms: dict[str, Loss] = {
         "plain": ours,
-        "chunked": partial(ours, chunk_size=config.chunk_size),
+        "chunked": partial(ours, chunk_size=chunk_size),
         "open_clip": _open_clip_loss,
     }
     # In one process both of its forms are the same.
-    if ranks > 1:
-        forms["open_clip, local loss"] = partial(_open_clip_local_loss, rank=rank)
-    return forms
+    return forms if world_size() == 1 else forms | {"open_clip, local loss": open_clip_local_loss}
 
 
 def _open_clip_loss(image: Tensor, report: Tensor) -> Tensor:
@@ -124,12 +118,12 @@ def _open_clip_loss(image: Tensor, report: Tensor) -> Tensor:
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def _open_clip_local_loss(image: Tensor, report: Tensor, *, rank: int) -> Tensor:
+def open_clip_local_loss(image: Tensor, report: Tensor) -> Tensor:
     """As with local_loss=True, gather_with_grad=True: this rank's rows against all."""
     image, report = F.normalize(image, dim=-1), F.normalize(report, dim=-1)
     image_logits = image @ gather_rows(report).T / TEMPERATURE
     report_logits = report @ gather_rows(image).T / TEMPERATURE
-    labels = torch.arange(len(image), device=image.device) + rank * len(image)
+    labels = torch.arange(len(image), device=image.device) + own_rows(len(image)).start
     return (F.cross_entropy(image_logits, labels) + F.cross_entropy(report_logits, labels)) / 2
 
 
@@ -158,11 +152,9 @@ def _seconds_by_form(config: LossBenchmarkConfig, rows: int) -> dict[str, list[f
             # Gradients made anew: their allocation is part of a step.
             image.grad = report.grad = None
             wait_for_all()
-            return harness.seconds_of(
-                lambda: loss(image, report).backward(), device=engine.device, clock=config.clock
-            )
+            return harness.seconds_of(lambda: loss(image, report).backward())
 
-        forms = loss_forms(config, rank=engine.rank, ranks=engine.world_size)
+        forms = loss_forms(config.chunk_size)
         measures = {form: partial(seconds, loss) for form, loss in forms.items()}
         return harness.take_turns(measures, turns=config.repeats)
 
@@ -170,17 +162,16 @@ def _seconds_by_form(config: LossBenchmarkConfig, rows: int) -> dict[str, list[f
 def _peak_bytes(config: LossBenchmarkConfig, rows: int, form: str) -> int:
     """The peak of one form above its inputs."""
     with harness.joined() as engine:
-        loss = loss_forms(config, rank=engine.rank, ranks=engine.world_size)[form]
+        loss = loss_forms(config.chunk_size)[form]
         # The buffers of the libraries are not the loss's.
         loss(*_embeddings(WARM_UP_BATCH, config.dim, engine.rank, engine.device)).backward()
         image, report = _embeddings(rows, config.dim, engine.rank, engine.device)
         wait_for_all()
-        return harness.peak_bytes_above_start(lambda: loss(image, report).backward(), engine.device)
+        return harness.peak_bytes_above_start(lambda: loss(image, report).backward())
 
 
-def _embeddings(rows: int, dim: int, rank: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _embeddings(rows: int, dim: int, rank: int, device: torch.device) -> list[Tensor]:
     generator = torch.Generator().manual_seed(rank)
-    image, report = (
+    return [
         torch.randn(rows, dim, generator=generator).to(device).requires_grad_() for _ in range(2)
-    )
-    return image, report
+    ]

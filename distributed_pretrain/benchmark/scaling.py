@@ -8,35 +8,23 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveInt
 
 from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.benchmark import harness
-from distributed_pretrain.benchmark.bare_training import (
-    LovtSizes,
-    bare_step,
-    build_lovt,
-    noise_batch,
-    prepare,
-)
+from distributed_pretrain.benchmark import bare_training, harness
 from distributed_pretrain.benchmark.scaling_model import (
-    BACKWARD_SHARE,
     FLOAT32_BYTES,
     STEP_NUMBERS,
     Collective,
-    Link,
-    StepTime,
-    core_share_slowdown,
     fit_link,
     predict_step,
-    step_messages,
 )
 from distributed_pretrain.methods.lovt.method import Lovt
 from distributed_pretrain.ranks import gather_rows, sum_over_ranks, wait_for_all
@@ -44,13 +32,19 @@ from distributed_pretrain.training.engine.ddp import Engine
 
 # Collectives are measured between two ranks, and so is what a busy second core costs.
 PAIR = 2
+COLLECTIVES: tuple[Collective, ...] = ("all_reduce", "all_gather", "reduce_scatter")
 COLLECTIVE_BYTES = (2**12, 2**15, 2**18, 2**20, 2**22, 2**24)
 COLLECTIVE_REPEATS = 7
-VOCABULARY_SIZE, TOKENS = 1024, 64
+WARMUP_STEPS = 2
+VOCABULARY_SIZE = 1024
+
+# A step in one process "alone", in two "side by side" that do not communicate, or on a number of
+# ranks together; or a collective of two ranks by its size in bytes, as `Message` counts it.
+Measured = str | int | tuple[Collective, int]
 
 
-class ScalingBenchmarkConfig(LovtSizes):
-    """`batch` pairs a rank (`weak`) or in all (`strong`), on each number of `ranks` in turn.
+class ScalingBenchmarkConfig(bare_training.LovtSizes):
+    """`batch` pairs a rank, on each number of `ranks` in turn.
 
     The sizes are those of a small LoVT, about that of configs/pretrain/lovt_small.yaml.
     """
@@ -58,58 +52,30 @@ class ScalingBenchmarkConfig(LovtSizes):
     batch: PositiveInt = 16
     image_size_px: PositiveInt = 128
     backbone: str = "resnet18"
-    width: PositiveFloat = 0.5
+    width: float = 0.5
     hidden_size: PositiveInt = 128
     layers: PositiveInt = 2
     embedding_dim: PositiveInt = 128
     projection_hidden_dim: PositiveInt = 256
-    mode: Literal["weak", "strong"] = "weak"
     ranks: tuple[PositiveInt, ...] = (1, 2, 4)
     steps: PositiveInt = 5
-    warmup_steps: PositiveInt = 2
     rounds: PositiveInt = 5
-    cores: int = Field(default_factory=available_cores, ge=1)
-
-    @model_validator(mode="after")
-    def _ranks_share_the_batch(self) -> ScalingBenchmarkConfig:
-        for ranks in self.ranks:
-            if self.mode == "strong" and self.batch % ranks:
-                raise ValueError(
-                    f"batch={self.batch} cannot be shared by {ranks} ranks: use "
-                    f"{self.batch - self.batch % ranks or ranks} or another number of ranks"
-                )
-        return self
-
-    def rows(self, ranks: int) -> int:
-        """Pairs of one rank."""
-        return self.batch if self.mode == "weak" else self.batch // ranks
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """Medians over the rounds.
-
-    `alone` are seconds of a step by pairs, in one process, `contention` how many times longer two
-    take side by side that do not communicate; `links` are those of two ranks; `together` are
-    seconds of a real step by number of ranks.
-    """
-
-    alone: dict[int, float]
-    contention: float
-    links: dict[Collective, Link]
-    together: dict[int, float]
 
 
 def run(overrides: Sequence[str]) -> None:
     """Measure, predict and print both. Raises InputError for a bad override."""
     config = harness.read_settings(ScalingBenchmarkConfig, overrides, verb="scaling")
     measured = measure(config)
+    contention = measured["side by side"] / measured["alone"]
     print(
-        f"Predicted and measured: a small LoVT, gloo, {config.cores} cores, one thread a rank, "
-        f"{config.mode} scaling of {config.batch} pairs, load {os.getloadavg()[0]:.1f} at the end\n"
-        f"  two processes that do not communicate take {measured.contention:.2f} times as long"
+        f"Predicted and measured: a small LoVT, gloo, {available_cores()} cores, one thread a "
+        f"rank, {config.batch} pairs a rank, load {os.getloadavg()[0]:.1f} at the end\n"
+        f"  two processes that do not communicate take {contention:.2f} times as long"
     )
-    for kind, link in measured.links.items():
+    links = {}
+    for kind in COLLECTIVES:
+        seconds = {size: measured[kind, size] for size in COLLECTIVE_BYTES}
+        links[kind] = link = fit_link(kind, seconds, ranks=PAIR)
         microseconds, megabytes = 1e6 * link.latency_seconds, link.bytes_per_second / 1e6
         print(f"  {kind:15s} latency {microseconds:7.0f} us, {megabytes:7.0f} MB/s sent by a rank")
     table = harness.Table(
@@ -117,83 +83,41 @@ def run(overrides: Sequence[str]) -> None:
         | dict.fromkeys(("compute s", "waiting s", "predicted s", "measured s"), ">11.3f")
         | dict.fromkeys(("error", "efficiency", "(measured)"), ">10.1%")
     )
-    predicted = predict(config, measured)
+    predict = partial(
+        predict_step, small_lovt(config), measured["alone"], contention, links, rows=config.batch
+    )
     first = min(config.ranks)
-    for ranks, step in predicted.items():
-        seconds, work = measured.together[ranks], config.rows(ranks) / config.rows(first)
-        table.row(
-            ranks,
-            config.rows(ranks),
-            step.compute_seconds,
-            step.waiting_seconds,
-            step.seconds,
-            seconds,
-            step.seconds / seconds - 1,
-            work * predicted[first].seconds / step.seconds,
-            work * measured.together[first] / seconds,
-        )
+    steps = {ranks: predict(ranks=ranks, cores=available_cores()) for ranks in config.ranks}
+    for ranks, parts in steps.items():
+        predicted, together = sum(parts), measured[ranks]
+        efficiency = sum(steps[first]) / predicted, measured[first] / together
+        error = predicted / together - 1
+        table.row(ranks, config.batch, *parts, predicted, together, error, *efficiency)
     print("  efficiency: pairs a second and rank against the first line's")
     if 1 in config.ranks:
         print("  1 rank is measured twice: its error is the noise of this machine")
-    harness.conclude([], {"rows": table.rows, "links": measured.links})
+    by_kind = {kind: link._asdict() for kind, link in links.items()}
+    harness.conclude([], {"rows": table.rows, "links": by_kind})
 
 
-def measure(config: ScalingBenchmarkConfig) -> Measurements:
-    """Steps alone, side by side and together, and collectives, in `rounds` rounds."""
-    all_rows = tuple(sorted({config.rows(ranks) for ranks in config.ranks}))
-    start = partial(harness.in_fresh_processes, _time_steps)
-    measures: dict[Any, Callable[[], Any]] = {
-        "alone": partial(start, [(config, all_rows)]),
-        "side by side": partial(start, [(config, all_rows[-1:])] * PAIR),
-        "collectives": partial(
-            harness.in_fresh_processes, _time_collectives, [()] * PAIR, as_ranks=True
-        ),
+def measure(config: ScalingBenchmarkConfig) -> dict[Measured, float]:
+    """Median seconds over the rounds and their processes."""
+    start = harness.in_fresh_processes
+    measures: dict[str, Callable[[], list[dict[Measured, float]]]] = {
+        "alone": partial(start, _time_step, [(config, "alone")]),
+        "side by side": partial(start, _time_step, [(config, "side by side")] * PAIR),
+        "collectives": partial(start, _time_collectives, [()] * PAIR, as_ranks=True),
     }
     for ranks in config.ranks:
-        measures[ranks] = partial(start, [(config, (config.rows(ranks),))] * ranks, as_ranks=True)
-    rounds = harness.take_turns(measures, turns=config.rounds, warmup=0)
-
-    def medians(measured: object) -> dict[Any, float]:
-        """Over rounds and processes."""
-        processes = [process for each in rounds[measured] for process in each]
-        return {key: statistics.median(each[key] for each in processes) for key in processes[0]}
-
-    alone, collectives = medians("alone"), medians("collectives")
-    (pair,) = medians("side by side").values()
-    kinds: tuple[Collective, ...] = ("all_reduce", "all_gather", "reduce_scatter")
-    return Measurements(
-        alone=alone,
-        contention=pair / alone[all_rows[-1]],
-        links={
-            kind: fit_link(
-                kind, {size: collectives[kind, size] for size in COLLECTIVE_BYTES}, ranks=PAIR
-            )
-            for kind in kinds
-        },
-        together={ranks: medians(ranks)[config.rows(ranks)] for ranks in config.ranks},
-    )
-
-
-def predict(config: ScalingBenchmarkConfig, measured: Measurements) -> dict[int, StepTime]:
-    """A step by number of ranks, from everything but the steps of several ranks.
-
-    One-threaded ranks beyond the number of cores wait for each other, computing and sending; a
-    second busy core slows the first. Sending takes a core too, so that it runs beside backward
-    only where cores are left.
-    """
-    method = small_lovt(config)
-    steps = {}
-    for ranks in config.ranks:
-        rows, share = config.rows(ranks), core_share_slowdown(ranks, config.cores)
-        steps[ranks] = predict_step(
-            measured.alone[rows] * share * (measured.contention if ranks > 1 else 1.0),
-            step_messages(method, rows=rows, ranks=ranks),
-            ranks=ranks,
-            links=measured.links,
-            overlap_share=BACKWARD_SHARE if ranks < config.cores else 0.0,
-            crowding=share / core_share_slowdown(PAIR, config.cores),
+        measures[f"{ranks} ranks"] = partial(
+            start, _time_step, [(config, ranks)] * ranks, as_ranks=True
         )
-    return steps
+    found: defaultdict[Measured, list[float]] = defaultdict(list)
+    for rounds in harness.take_turns(measures, turns=config.rounds, warmup=0).values():
+        for process in (process for each in rounds for process in each):
+            for key, seconds in process.items():
+                found[key].append(seconds)
+    return {key: statistics.median(each) for key, each in found.items()}
 
 
 def small_lovt(config: ScalingBenchmarkConfig) -> Lovt:
@@ -202,30 +126,25 @@ def small_lovt(config: ScalingBenchmarkConfig) -> Lovt:
     The trunk's norm is local: in one process a synchronised one is another, fused kernel, and the
     comparison would be of kernels.
     """
-    return build_lovt(config.method(norm="local"), vocabulary_size=VOCABULARY_SIZE)
+    return config.build(VOCABULARY_SIZE, norm="local")
 
 
 def training_step(engine: Engine, batch: Batch) -> None:
     """The trainer's step without its loader: a bare one, and one gather of numbers."""
     gather_rows(torch.zeros(1, STEP_NUMBERS, dtype=torch.float64))
-    bare_step(engine, batch)
+    bare_training.bare_step(engine, batch)
 
 
-def _time_steps(config: ScalingBenchmarkConfig, all_rows: Sequence[int]) -> dict[int, float]:
-    """Median seconds of a step by pairs a process; of all ranks together where there are some."""
+def _time_step(config: ScalingBenchmarkConfig, name: Measured) -> dict[Measured, float]:
+    """Median seconds of a step, of all ranks together where there are some."""
     with harness.joined() as engine:
-        prepare(engine, small_lovt(config))
-        harness.wait_for_neighbours()
-        steps = {}
-        for rows in all_rows:
-            batch = noise_batch(config, engine.device, tokens=TOKENS, rows=rows)
-            steps[rows] = partial(training_step, engine, batch)
-        return _median_seconds(steps, turns=config.steps, warmup=config.warmup_steps)
+        bare_training.prepare(engine, small_lovt(config))
+        step = partial(training_step, engine, bare_training.noise_batch(config, engine.device))
+        return _median_seconds({name: step}, turns=config.steps, warmup=WARMUP_STEPS)
 
 
-def _time_collectives() -> dict[tuple[Collective, int], float]:
-    """Median seconds by the size of the message, as `Message` counts it."""
-    actions: dict[tuple[Collective, int], Callable[[], object]] = {}
+def _time_collectives() -> dict[Measured, float]:
+    actions: dict[Measured, Callable[[], object]] = {}
     with harness.joined() as engine:
         for size_bytes in COLLECTIVE_BYTES:
             tensor = torch.ones(size_bytes // FLOAT32_BYTES)
@@ -239,11 +158,11 @@ def _time_collectives() -> dict[tuple[Collective, int], float]:
 
 
 def _median_seconds(
-    actions: Mapping[harness.KeyT, Callable[[], object]], *, turns: int, warmup: int
-) -> dict[harness.KeyT, float]:
+    actions: Mapping[Measured, Callable[[], object]], *, turns: int, warmup: int
+) -> dict[Measured, float]:
     """Of each of the actions, which every rank begins together."""
 
-    def seconds(action: Callable[[], object]) -> float:
+    def seconds(action: Callable[[], Any]) -> float:
         wait_for_all()
         return harness.seconds_of(action)
 

@@ -7,8 +7,7 @@ sizes come in, seconds go out. docs/scaling.md has what these formulas say of a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,21 +24,19 @@ SAMPLE_COUNTS = 3
 STEP_NUMBERS = 12
 
 
-@dataclass(frozen=True)
-class Message:
-    """`count` collectives of `size_bytes` each: of the summed tensor, or of all ranks' rows.
+class Message(NamedTuple):
+    """`times` collectives of `size_bytes` each: of the summed tensor, or of all ranks' rows.
 
     One that `overlaps` runs beside the backward pass.
     """
 
     collective: Collective
     size_bytes: float
-    count: int = 1
+    times: int = 1
     overlaps: bool = False
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """What a rank's sending costs: `latency_seconds` a hop, then `bytes_per_second`."""
 
     latency_seconds: float
@@ -65,12 +62,8 @@ def fit_link(collective: Collective, seconds: Mapping[int, float], *, ranks: int
     Nearest in relative error. Negative latencies, which noise can give, become 0.
     """
     hops, measured = ring_hops(collective, ranks), np.array(list(seconds.values()))
-    design = np.array([(hops, hops * size / ranks) for size in seconds])
-    relative, ones = design / measured[:, None], np.ones(len(measured))
-    latency, seconds_a_byte = np.linalg.lstsq(relative, ones, rcond=None)[0]
-    if latency < 0:
-        latency, seconds_a_byte = 0.0, np.median(measured / design[:, 1])
-    return Link(float(latency), 1 / float(seconds_a_byte))
+    slope, offset = np.polyfit(list(seconds), measured, 1, w=1 / measured)
+    return Link(max(0.0, float(offset) / hops), hops / ranks / float(slope))
 
 
 def step_messages(method: Lovt, *, rows: int, ranks: int) -> list[Message]:
@@ -87,30 +80,17 @@ def step_messages(method: Lovt, *, rows: int, ranks: int) -> list[Message]:
     norm = FLOAT64_BYTES * (2 * method.config.projection_hidden_dim + 1)
     trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
     return [
-        Message("all_gather", embeddings, count=2),
-        Message("reduce_scatter", embeddings, count=2),
+        Message("all_gather", embeddings, times=2),
+        Message("reduce_scatter", embeddings, times=2),
         Message("all_gather", rows * ranks),
-        Message("all_reduce", FLOAT32_BYTES, count=SAMPLE_COUNTS),
-        Message("all_reduce", norm, count=4 * 2),
+        Message("all_reduce", FLOAT32_BYTES, times=SAMPLE_COUNTS),
+        Message("all_reduce", norm, times=4 * 2),
         Message("all_reduce", FLOAT32_BYTES * trained, overlaps=True),
         Message("all_gather", FLOAT64_BYTES * STEP_NUMBERS * ranks),
     ]
 
 
-@dataclass(frozen=True)
-class StepTime:
-    """Seconds of one step: computing, and waiting for what is sent."""
-
-    compute_seconds: float
-    waiting_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        """What the clock shows."""
-        return self.compute_seconds + self.waiting_seconds
-
-
-def predict_step(
+def waiting_seconds(
     compute_seconds: float,
     messages: Sequence[Message],
     *,
@@ -118,25 +98,50 @@ def predict_step(
     links: Mapping[Collective, Link],
     overlap_share: float = BACKWARD_SHARE,
     crowding: float = 1.0,
-) -> StepTime:
-    """A step that computes for `compute_seconds` and exchanges `messages`.
+) -> float:
+    """What exchanging `messages` adds to a step that computes for `compute_seconds`.
 
     Overlapping messages cost what remains beyond `overlap_share` of the computation, which is 0
     where nothing but the computing cores can move bytes. `crowding` is how much slower ranks send
     that have to share cores.
     """
-    waiting, overlapping = 0.0, 0.0
-    for message in messages:
-        kind, size = message.collective, message.size_bytes
-        seconds = message.count * collective_seconds(kind, size, ranks=ranks, link=links[kind])
-        if message.overlaps:
-            overlapping += crowding * seconds
-        else:
-            waiting += crowding * seconds
-    exposed = max(0.0, overlapping - overlap_share * compute_seconds)
-    return StepTime(compute_seconds, waiting + exposed)
+    seconds = {True: 0.0, False: 0.0}
+    for kind, size_bytes, times, overlaps in messages:
+        one = collective_seconds(kind, size_bytes, ranks=ranks, link=links[kind])
+        seconds[overlaps] += crowding * times * one
+    return seconds[False] + max(0.0, seconds[True] - overlap_share * compute_seconds)
 
 
 def core_share_slowdown(ranks: int, cores: int) -> float:
     """How many times longer one-threaded ranks take when they are more than the cores."""
     return max(1.0, ranks / cores)
+
+
+def predict_step(
+    method: Lovt,
+    alone_seconds: float,
+    contention: float,
+    links: Mapping[Collective, Link],
+    *,
+    rows: int,
+    ranks: int,
+    cores: int,
+) -> tuple[float, float]:
+    """Seconds of a step with `rows` pairs a rank that are spent computing, and waiting.
+
+    One process takes `alone_seconds`, and `contention` times as long beside another that sends
+    nothing; `links` are those of two ranks. One-threaded ranks beyond the number of cores wait for
+    each other, computing and sending. Sending takes a core too, so that it runs beside backward
+    only where cores are left.
+    """
+    share = core_share_slowdown(ranks, cores)
+    computing = alone_seconds * share * (contention if ranks > 1 else 1.0)
+    waiting = waiting_seconds(
+        computing,
+        step_messages(method, rows=rows, ranks=ranks),
+        ranks=ranks,
+        links=links,
+        overlap_share=BACKWARD_SHARE if ranks < cores else 0.0,
+        crowding=share / core_share_slowdown(2, cores),
+    )
+    return computing, waiting

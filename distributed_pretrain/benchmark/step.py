@@ -29,6 +29,7 @@ from distributed_pretrain.training.step import peak_memory_bytes
 
 TARGET_RATIO = 1.05
 TARGET_WAIT_SHARE = 0.03
+WARMUP_STEPS = 2
 AUGMENTED_BATCHES = 3
 
 
@@ -36,7 +37,6 @@ class StepBenchmarkConfig(LovtSizes):
     """The paper's sizes, its frozen layers too, unless told otherwise."""
 
     steps: PositiveInt = 8
-    warmup_steps: PositiveInt = 2
     frozen_layers: int = 6
     precision: str = "float32"
     channels_last: bool = True
@@ -49,13 +49,11 @@ def run(overrides: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(config, Path(folder))
     harness.print_figures(figures)
-    harness.conclude(
-        [
-            harness.Target("trainer / bare loop", figures["trainer_to_bare_ratio"], TARGET_RATIO),
-            harness.Target("data wait of a step", figures["data_wait_share"], TARGET_WAIT_SHARE),
-        ],
-        figures,
-    )
+    targets = [
+        harness.Target("trainer / bare loop", figures["trainer_to_bare_ratio"], TARGET_RATIO),
+        harness.Target("data wait of a step", figures["data_wait_share"], TARGET_WAIT_SHARE),
+    ]
+    harness.conclude(targets, figures)
 
 
 def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
@@ -66,21 +64,24 @@ def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
     run = RunFolder(run_config.run_folder)
     trainer = build_trainer(run_config, engine, run, alone, partial(build_parts, run_config))
     engine.objective.train()
-    seconds = partial(harness.seconds_of, device=engine.device)
     batches = trainer.loader.batches()
     in_memory = cycle([next(batches), next(batches)])
-    both = {
-        "bare": lambda: seconds(lambda: bare_step(engine, next(in_memory))),
-        "trainer": lambda: seconds(lambda: trainer.step(batches)),
-    }
-    harness.take_turns(both, turns=config.warmup_steps, warmup=0)
+    take_turns = partial(
+        harness.take_turns,
+        {
+            "bare": lambda: harness.seconds_of(lambda: bare_step(engine, next(in_memory))),
+            "trainer": lambda: harness.seconds_of(lambda: trainer.step(batches)),
+        },
+        warmup=0,
+    )
+    take_turns(turns=WARMUP_STEPS)
     waited = trainer.loader.wait_seconds
-    turns = harness.take_turns(both, turns=config.steps, warmup=0)
+    turns = take_turns(turns=config.steps)
     waited = trainer.loader.wait_seconds - waited
     augmentations = []
     for _ in range(AUGMENTED_BATCHES):
         waited_before = trainer.loader.wait_seconds
-        whole = seconds(lambda: next(batches))
+        whole = harness.seconds_of(lambda: next(batches))
         augmentations.append(whole - (trainer.loader.wait_seconds - waited_before))
     batches.close()
     trainer.close()
@@ -111,10 +112,6 @@ def _run_config(config: StepBenchmarkConfig, folder: Path) -> PretrainConfig:
             "image_size_px": config.image_size_px,
         },
         "method": config.method(frozen_layers=config.frozen_layers),
-        "training": {
-            "precision": config.precision,
-            "channels_last": config.channels_last,
-            "compile": config.compile,
-        },
+        "training": config.model_dump(include={"precision", "channels_last", "compile"}),
     }
     return validate(PretrainConfig, values, where="benchmark step")

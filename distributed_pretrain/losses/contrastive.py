@@ -33,13 +33,11 @@ def global_contrastive_loss(
     Eqs 3-5 with ℓ_i = -log( e^{cos(a_i, b_i)/τ} / Σ_j e^{cos(a_i, b_j)/τ} ), λ =
     `image_to_report_weight` and τ = `temperature`.
 
-    With several ranks the sums over j run over all of them, and the mean over this rank's
-    samples: the average of the ranks' losses, and of their gradients, is that of one process
-    with the whole batch. `gather=False` keeps the negatives of this rank only and communicates
-    nothing.
+    With several ranks the sums over j run over all of them, and the mean over this rank's samples.
+    `gather=False` keeps the negatives of this rank only and communicates nothing.
 
-    `sample_mask` (True = real) takes samples out of rows, columns and counts; ranks may hold
-    different numbers of real samples, but the same number of rows. Computed in at least float32.
+    `sample_mask` takes samples out of rows, columns and counts; ranks may hold different numbers of
+    real samples, but the same number of rows.
 
     Without `chunk_size` the matrix of all similarities is kept for backward: quickest, with
     memory O(batch x all samples). With it, `chunk_size` rows at a time are compared with all
@@ -89,15 +87,25 @@ def symmetric_cross_entropy(
 ) -> Float[Tensor, ""]:
     """Row plus column cross entropy of a square matrix whose diagonal holds the true pairs.
 
-    Rows are images, columns reports; each of the two is a mean over the real samples, which
-    `sample_mask` names (True = real). With `across_ranks` the ranks' matrices count by their real
-    samples (see `mean_over_samples`). Computed in at least float32.
+    Rows are images, columns reports; each of the two is a mean over the real samples. With
+    `across_ranks` the ranks' matrices count by their real samples (see `mean_over_samples`).
     """
     with full_precision(similarity):
         logits_BB = at_least_float32(similarity) / temperature
         if sample_mask is not None:
             logits_BB = torch.where(sample_mask[:, None] & sample_mask, logits_BB, 0.0)
-        rows_B = without_columns(logits_BB, sample_mask).logsumexp(dim=1)
-        columns_B = without_columns(logits_BB.T, sample_mask).logsumexp(dim=1)
-        loss_B = rows_B + columns_B - 2 * logits_BB.diagonal()
+        loss_B = cross_entropies_of_diagonal(logits_BB, sample_mask)
         return mean_over_samples(loss_B, sample_mask, across_ranks=across_ranks)
+
+
+def cross_entropies_of_diagonal(
+    logits: Float[Tensor, "*rows tokens tokens"], mask: Bool[Tensor, "*rows tokens"] | None
+) -> Float[Tensor, "*rows tokens"]:
+    """Row plus column cross entropy of each token with its own counterpart, on the diagonal.
+
+    Tokens whose mask is False are neither rows nor columns of the others; their own mean nothing.
+    """
+    columns = None if mask is None else mask.unsqueeze(-2)
+    over_columns = without_columns(logits, columns).logsumexp(dim=-1)
+    over_rows = without_columns(logits.mT, columns).logsumexp(dim=-1)
+    return over_columns + over_rows - 2 * logits.diagonal(dim1=-2, dim2=-1)

@@ -29,13 +29,12 @@ def external_loss(
 
     With several ranks `similarity` holds this rank's images against the reports of all ranks
     (see `gather_tokens`), so that every pair is compared once, by one rank. The columns' sums
-    over images are completed by exchanging their logarithms, N x A numbers. The average of the
-    ranks' losses, and of their gradients, is `symmetric_cross_entropy` of the whole matrix in one
-    process.
+    over images are completed by exchanging their logarithms, N x A numbers. In one process it is
+    `symmetric_cross_entropy`.
 
     `gather=False` is that of this rank's own square, and depends on how samples are spread over
-    ranks; its average over the ranks is still a mean over all samples. `sample_mask` (True = real)
-    takes this rank's samples out of rows, columns and counts. Computed in at least float32.
+    ranks; its average over the ranks is still a mean over all samples. `sample_mask` takes this
+    rank's samples out of rows, columns and counts.
     """
     if not gather:
         return symmetric_cross_entropy(

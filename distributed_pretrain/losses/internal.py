@@ -8,12 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from distributed_pretrain.losses.precision import (
-    at_least_float32,
-    full_precision,
-    unit_vectors,
-    without_columns,
-)
+from distributed_pretrain.losses.contrastive import cross_entropies_of_diagonal
+from distributed_pretrain.losses.precision import at_least_float32, full_precision, unit_vectors
 from distributed_pretrain.ranks import mean_over_samples
 
 # B batch, T regions or words of each sample, D dim.
@@ -37,9 +33,8 @@ def internal_loss(
 
     ω is 1/N for the N real tokens, or `weights`, which sum to 1 in each sample and get no
     gradient. `reduction="sum"` takes N times as much, which without weights is eq 6 to the
-    letter: some 4,250 for 361 untrained regions. Padded tokens (mask False) are neither rows nor
-    columns, so a sample with one token gives exactly 0. Samples whose `sample_mask` is False leave
-    the mean, over all ranks. Computed in at least float32.
+    letter: some 4,250 for 361 untrained regions. Padded tokens are neither rows nor columns, so a
+    sample with one token gives exactly 0.
     """
     if token_mask is None:
         token_mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
@@ -48,10 +43,7 @@ def internal_loss(
     with full_precision(tokens):
         logits_BTT = unit_vectors(tokens, token_mask) @ unit_vectors(attended, token_mask).mT
         logits_BTT = logits_BTT / temperature
-        columns_B1T = token_mask[:, None]
-        to_attended_BT = without_columns(logits_BTT, columns_B1T).logsumexp(dim=2)
-        to_tokens_BT = without_columns(logits_BTT.mT, columns_B1T).logsumexp(dim=2)
-        loss_BT = to_attended_BT + to_tokens_BT - 2 * logits_BTT.diagonal(dim1=1, dim2=2)
+        loss_BT = cross_entropies_of_diagonal(logits_BTT, token_mask)
         count_B1 = token_mask.sum(dim=1, keepdim=True).clamp(min=1).to(loss_BT.dtype)
         weights_BT = 1 / count_B1 if weights is None else at_least_float32(weights.detach())
         if reduction == "sum":

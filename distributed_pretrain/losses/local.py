@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from distributed_pretrain.losses.contrastive import cross_entropies_of_diagonal
 from distributed_pretrain.losses.precision import (
     at_least_float32,
     full_precision,
     unit_vectors,
-    without_columns,
     zero_where_padded,
 )
 from distributed_pretrain.ranks import mean_over_samples
@@ -56,8 +56,7 @@ def local_image_loss(
 
     ℓ_k is the cross entropy between `positiveness` p[k, :] and the softmax over l of
     cos(region k, attended l) / τ; ℓ'_k has the two sides exchanged. `attended` are the regions
-    as the report sees them. No gradient flows into `region_weights`. Samples whose
-    `sample_mask` is False leave the mean, over all ranks. Computed in at least float32.
+    as the report sees them. No gradient flows into `region_weights`.
     """
     with full_precision(regions):
         weights_BK = at_least_float32(region_weights.detach())
@@ -91,9 +90,8 @@ def local_report_loss(
 
     ℓ_m = -log softmax over m' of cos(sentence m, attended m') / τ, taken at m; ℓ'_m has the two
     sides exchanged. `attended` are the sentences as the image sees them. Padded sentences
-    (mask False) are neither rows nor columns, so a report of one sentence gives exactly 0. No
-    gradient flows into `sentence_weights`. Samples whose `sample_mask` is False leave the mean,
-    over all ranks. Computed in at least float32.
+    are neither rows nor columns, so a report of one sentence gives exactly 0. No gradient flows
+    into `sentence_weights`.
     """
     with full_precision(sentences):
         if sample_mask is not None:
@@ -101,10 +99,6 @@ def local_report_loss(
         sentences_BSD = unit_vectors(sentences, sentence_mask)
         attended_BSD = unit_vectors(attended, sentence_mask)
         logits_BSS = sentences_BSD @ attended_BSD.mT / temperature
-        columns_B1S = sentence_mask[:, None, :]
-        to_attended_BS = without_columns(logits_BSS, columns_B1S).logsumexp(dim=2)
-        to_sentences_BS = without_columns(logits_BSS.mT, columns_B1S).logsumexp(dim=2)
-        positive_BS = logits_BSS.diagonal(dim1=1, dim2=2)
+        both_BS = cross_entropies_of_diagonal(logits_BSS, sentence_mask)
         weights_BS = torch.where(sentence_mask, at_least_float32(sentence_weights.detach()), 0.0)
-        loss_BS = weights_BS * ((to_attended_BS + to_sentences_BS) / 2 - positive_BS)
-        return mean_over_samples(loss_BS.sum(dim=1), sample_mask)
+        return mean_over_samples((weights_BS * both_BS / 2).sum(dim=1), sample_mask)

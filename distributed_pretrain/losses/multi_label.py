@@ -23,7 +23,7 @@ def multi_label_loss(
     are not, nor are those of samples whose `sample_mask` is False: they get no gradient. Ranks
     know different numbers of labels, and a mean of the ranks' means would favour those that know
     few; the average of what this returns is the mean over the labels of all ranks. Without any it
-    is 0. Computed in at least float32.
+    is 0.
     """
     with full_precision(logits):
         known = labels >= 0  # NaN is not

@@ -63,8 +63,7 @@ def pixel_propagation_by_image(
 
     A pair (i, j) of `matches` yields -cos(y_i, x'_j) - cos(y'_j, x_i), where y, y' are the
     propagated regions of the first and second view and x, x' the teacher's; no gradient flows into
-    these targets. Images whose `sample_mask` is False give 0 and get no gradient. Computed in at
-    least float32.
+    these targets. Images whose `sample_mask` is False give 0 and get no gradient.
     """
     with full_precision(first_propagated):
         region_mask = None

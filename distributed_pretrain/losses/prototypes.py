@@ -65,8 +65,7 @@ def prototype_loss(
 
     Prototypes are compared by their direction, so their lengths never matter (the authors reset
     them to 1 before each step). `frozen`, for the first epoch, gives the prototypes a gradient of
-    zeros: DDP would wait in vain for none. Samples whose `sample_mask` is False leave assignments
-    and mean, over all ranks. Computed in at least float32.
+    zeros: DDP would wait in vain for none.
     """
     with full_precision(image):
         directions_KD = unit_vectors(prototypes)

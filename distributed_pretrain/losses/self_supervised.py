@@ -28,13 +28,10 @@ def nt_xent_loss(
     view of the same image, k runs over both views of every image and τ = `temperature`. With
     identical embeddings it is ln(2 images - 1).
 
-    With several ranks k runs over the views of all, with gradient, and the mean over this rank's:
-    the average of the ranks' losses, and of their gradients, is that of one process with the whole
-    batch. `gather=False` keeps to the views of this rank.
-
-    `sample_mask` (True = real) takes both views of an image out of rows, columns and counts.
-    `chunk_size` bounds the memory as in `global_contrastive_loss`, counted in views. Computed in
-    at least float32.
+    With several ranks k runs over the views of all, with gradient, and the mean over this rank's;
+    `gather=False` keeps to the views of this rank. `sample_mask` takes both views of an image out
+    of rows, columns and counts. `chunk_size` bounds the memory as in `global_contrastive_loss`,
+    counted in views.
     """
     with full_precision(first):
         first_BD, second_BD = unit_vectors(first, sample_mask), unit_vectors(second, sample_mask)
@@ -66,8 +63,7 @@ def byol_loss(
 
     The mean over images of |q_1 - z_2|² + |q_2 - z_1|² between unit vectors, which is
     4 - 2 cos(q_1, z_2) - 2 cos(q_2, z_1): each view's prediction q against the other view's target
-    z. No gradient flows into the targets, the teacher's projections. Images whose `sample_mask` is
-    False leave the mean, over all ranks. Computed in at least float32.
+    z. No gradient flows into the targets, the teacher's projections.
     """
     with full_precision(first_prediction):
         first_target, second_target = first_target.detach(), second_target.detach()

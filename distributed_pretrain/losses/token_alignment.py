@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -37,8 +39,7 @@ def token_alignment_loss(
     attend to words.
 
     The weights sum to 1 over a sample's tokens (see `clipped_weights`) and get no gradient. Padded
-    words (mask False) are attended to by nobody and are no negatives; samples whose `sample_mask`
-    is False leave the mean, over all ranks. Computed in at least float32.
+    words are attended to by nobody and are no negatives.
 
     The paper learns projections for this attention and averages the sides; the authors' code has
     the attention written here by default, and sums the sides, which doubles the loss.
@@ -55,22 +56,9 @@ def token_alignment_loss(
         to_words_BRW = without_columns(cosine_BWR.mT, word_mask[:, None]).softmax(dim=2)
         # Within a pair each token against its own counterpart: the same function as LoVT's eqs
         # 10-12, there for sentences.
-        report_side = local_report_loss(
-            words_BWD,
-            to_regions_BWR @ regions_BRD,
-            word_mask,
-            word_weights,
-            temperature=temperature,
-            sample_mask=sample_mask,
-        )
-        image_side = local_report_loss(
-            regions_BRD,
-            to_words_BRW @ words_BWD,
-            region_mask,
-            region_weights,
-            temperature=temperature,
-            sample_mask=sample_mask,
-        )
+        side = partial(local_report_loss, temperature=temperature, sample_mask=sample_mask)
+        report_side = side(words_BWD, to_regions_BWR @ regions_BRD, word_mask, word_weights)
+        image_side = side(regions_BRD, to_words_BRW @ words_BWD, region_mask, region_weights)
         return (image_side + report_side) / 2
 
 

@@ -1,14 +1,14 @@
-"""Heads: projections of two linear layers, and what embeds whole images and their regions."""
+"""Heads: projections of two linear layers, and what embeds or changes images and their regions."""
 
 from __future__ import annotations
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from distributed_pretrain.losses.precision import zero_where_padded
+from distributed_pretrain.losses.precision import full_precision, unit_vectors, zero_where_padded
 from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.norms.choice import row_norm
 from distributed_pretrain.models.norms.kinds import Norm
+from distributed_pretrain.models.norms.rows import row_norm
 from distributed_pretrain.models.pooling import AttentionPooling
 from distributed_pretrain.models.trunks.base import ImageTokens
 
@@ -75,9 +75,7 @@ class GlobalImageHead(nn.Module):
         pooling_heads: int | None = None,
     ) -> None:
         super().__init__()
-        self.pooling = None
-        if pooling_heads is not None:
-            self.pooling = AttentionPooling(channels, pooling_heads)
+        self.pooling = AttentionPooling(channels, pooling_heads) if pooling_heads else None
         self.projection = Projection(
             channels, hidden_dim=hidden_dim, output_dim=output_dim, norm=norm
         )
@@ -129,3 +127,28 @@ class TwoLevelHeads(nn.Module):
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch rows columns dim"]]:
         """The vectors of the images and of their regions, of any length."""
         return self.image(tokens.image), self.region(tokens.regions)
+
+
+class PixelPropagation(nn.Module):
+    """PixPro's module (Xie et al. 2021, eqs 4-5): each region as a sum over those of its image.
+
+    y_i = Σ_j max(cos(x_i, x_j), 0)^γ g(x_j), γ = `sharpness` (2 in the paper; at least 1) and g a
+    linear layer: regions that look alike are smoothed into each other. The weights are not
+    normalised, for the loss looks at directions only.
+    """
+
+    def __init__(self, dim: int, *, sharpness: float = 2.0) -> None:
+        super().__init__()
+        self.transform = nn.Linear(dim, dim)
+        self.sharpness = sharpness
+
+    def forward(
+        self, regions: Float[Tensor, "batch regions dim"]
+    ) -> Float[Tensor, "batch regions dim"]:
+        """The propagated regions; similarities are taken in at least float32."""
+        transformed = self.transform(regions)
+        with full_precision(regions):
+            directions = unit_vectors(regions)
+            similarity = (directions @ directions.mT).clamp(min=0).pow(self.sharpness)
+        propagated: Tensor = similarity.to(transformed.dtype) @ transformed
+        return propagated

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_shards.errors import InputError
-from distributed_pretrain.models.norms.choice import exchange_batch_norms
 from distributed_pretrain.models.norms.kinds import Norm
+from distributed_pretrain.models.norms.maps import exchange_batch_norms
 from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
 from distributed_pretrain.models.trunks.resnet import RESNETS, ResNetTrunk
 from distributed_pretrain.models.trunks.timm import PREFIX as TIMM_PREFIX
@@ -35,6 +34,9 @@ _TRUNKS: dict[str, Callable[..., Trunk]] = {
     **dict.fromkeys(TORCHVISION_MODELS, TorchvisionTrunk),
 }
 
+GreyImages: TypeAlias = Float[Tensor, "batch 1 height width"]
+SampleMask: TypeAlias = Bool[Tensor, " batch"]
+
 
 class ImageEncoder(nn.Module):
     """A trunk that sees a grey image as three equal channels; `channels` is its map's depth."""
@@ -56,9 +58,7 @@ class ImageEncoder(nn.Module):
         return self.backbone.region_channels
 
     def forward(
-        self,
-        images: Float[Tensor, "batch 1 height width"],
-        sample_mask: Bool[Tensor, " batch"] | None = None,
+        self, images: GreyImages, sample_mask: SampleMask | None = None
     ) -> Float[Tensor, "batch {self.channels} rows columns"]:
         """The last feature map; its cells are the image regions.
 
@@ -69,11 +69,7 @@ class ImageEncoder(nn.Module):
         pixels, in_batch = _real(images, sample_mask)
         return in_batch(self.backbone(pixels))
 
-    def tokens(
-        self,
-        images: Float[Tensor, "batch 1 height width"],
-        sample_mask: Bool[Tensor, " batch"] | None = None,
-    ) -> ImageTokens:
+    def tokens(self, images: GreyImages, sample_mask: SampleMask | None = None) -> ImageTokens:
         """The images as vectors, and their regions; as in `forward` where `sample_mask` is False.
 
         Of a transformer the class token and the patches. Of a ResNet the mean of the last map, and
@@ -88,11 +84,7 @@ class ImageEncoder(nn.Module):
             None if attention is None else in_batch(attention),
         )
 
-    def present_tokens(
-        self,
-        images: Float[Tensor, "batch 1 height width"],
-        present: Bool[Tensor, " batch"],
-    ) -> ImageTokens:
+    def present_tokens(self, images: GreyImages, present: SampleMask) -> ImageTokens:
         """`tokens` of images that may all be absent, in training too.
 
         Where no rank has one, all tokens are zeros, every parameter gets a gradient of zeros, and
@@ -100,9 +92,13 @@ class ImageEncoder(nn.Module):
         """
         # A rank without any still joins the exchanges of synchronised norms, if others have some.
         # If nobody has, torch's own synchronised norm would divide by the number of images.
-        anywhere = bool(sum_over_ranks(present.sum().float()) > 0)
-        with contextlib.nullcontext() if anywhere else _evaluating(self):
+        if sum_over_ranks(present.sum().float()) > 0:
             return self.tokens(images, present)
+        training = self.training
+        try:
+            return self.eval().tokens(images, present)
+        finally:
+            self.train(training)
 
 
 def make_image_encoder(
@@ -161,7 +157,7 @@ def check_upsampling(image_encoder: ImageEncoder, size_px: int | None) -> None:
 
 
 def upsampled(
-    images: Float[Tensor, "batch 1 height width"], size_px: int | None
+    images: GreyImages, size_px: int | None
 ) -> Float[Tensor, "batch 1 new_height new_width"]:
     """The images stretched to `size_px` x `size_px`, bilinear; None leaves them as they are.
 
@@ -174,7 +170,7 @@ def upsampled(
 
 
 def _real(
-    images: Float[Tensor, "batch 1 height width"], sample_mask: Bool[Tensor, " batch"] | None
+    images: GreyImages, sample_mask: SampleMask | None
 ) -> tuple[Float[Tensor, "real 3 height width"], Callable[[Tensor], Tensor]]:
     """The real images, as three equal channels, and what puts theirs among zeros for the others."""
     # Left out rather than masked, since the trunk's batch norms know nothing of masks; that the
@@ -187,13 +183,3 @@ def _real(
         return encoded.new_zeros(len(images), *encoded.shape[1:]).index_put(rows, encoded)
 
     return images[sample_mask].expand(-1, 3, -1, -1), in_batch
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -14,6 +16,11 @@ from distributed_pretrain.losses.precision import (
     without_columns,
     zero_where_padded,
 )
+
+Tokens: TypeAlias = Float[Tensor, "batch tokens dim"]
+TokenMask: TypeAlias = Bool[Tensor, "batch tokens"]
+TokenWeights: TypeAlias = Float[Tensor, "batch tokens"]
+Vectors: TypeAlias = Float[Tensor, "batch dim"]
 
 # B batch, T tokens (regions or sentences), H heads, D dim, E = D / H dim of a head.
 
@@ -43,10 +50,8 @@ class AttentionPooling(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(
-        self,
-        tokens: Float[Tensor, "batch tokens dim"],
-        token_mask: Bool[Tensor, "batch tokens"] | None = None,
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch tokens"]]:
+        self, tokens: Tokens, token_mask: TokenMask | None = None
+    ) -> tuple[Vectors, TokenWeights]:
         """The pooled vector, and the attention weights averaged over the heads.
 
         The weights sum to 1 over a sample's real tokens (mask True) and are 0 on padding; a
@@ -88,12 +93,12 @@ class AttentionPooling(nn.Module):
 
 @torch.no_grad()
 def attention_of_first_token(
-    query: Float[Tensor, "batch dim"],
-    keys: Float[Tensor, "batch tokens dim"],
+    query: Vectors,
+    keys: Tokens,
     *,
     heads: int,
-    token_mask: Bool[Tensor, "batch tokens"] | None = None,
-) -> Float[Tensor, "batch tokens"]:
+    token_mask: TokenMask | None = None,
+) -> TokenWeights:
     """What one token pays each token in a transformer's layer, the mean over heads.
 
     For its projected `query` and the projected `keys`: the fused kernels give the layer's output
@@ -111,9 +116,7 @@ def attention_of_first_token(
         return weights_BT if token_mask is None else torch.where(token_mask, weights_BT, 0.0)
 
 
-def mean_of_tokens(
-    tokens: Float[Tensor, "batch tokens dim"], token_mask: Bool[Tensor, "batch tokens"] | None
-) -> Float[Tensor, "batch dim"]:
+def mean_of_tokens(tokens: Tokens, token_mask: TokenMask | None) -> Vectors:
     """The mean over each sample's real tokens, 0 without any.
 
     Dividing by the padded length instead, as the authors' code does, would make the result
@@ -125,25 +128,21 @@ def mean_of_tokens(
     return zero_where_padded(tokens, token_mask).sum(dim=1) / count_B1
 
 
-def max_of_tokens(
-    tokens: Float[Tensor, "batch tokens dim"], token_mask: Bool[Tensor, "batch tokens"]
-) -> Float[Tensor, "batch dim"]:
+def max_of_tokens(tokens: Tokens, token_mask: TokenMask) -> Vectors:
     """The maximum over each sample's real tokens, 0 without any."""
     lowest = torch.finfo(tokens.dtype).min
     highest = torch.where(token_mask.unsqueeze(-1), tokens, lowest).amax(dim=1)
     return zero_where_padded(highest, token_mask.any(dim=1))
 
 
-def uniform_weights(
-    token_mask: Bool[Tensor, "batch tokens"], dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "batch tokens"]:
+def uniform_weights(token_mask: TokenMask, dtype: torch.dtype = torch.float32) -> TokenWeights:
     """Equal weights that sum to 1 over each sample's real tokens, 0 on padding."""
     weights_BT = token_mask.to(dtype)
     return weights_BT / weights_BT.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def pool_sentences(
-    tokens: Float[Tensor, "batch tokens dim"],
+    tokens: Tokens,
     sentence_index: Int[Tensor, "batch tokens"],
     sentence_mask: Bool[Tensor, "batch sentences"],
 ) -> Float[Tensor, "batch sentences dim"]:
@@ -165,7 +164,7 @@ def pool_sentences(
 
 
 def sum_word_pieces(
-    tokens: Float[Tensor, "batch tokens dim"],
+    tokens: Tokens,
     word_index: Int[Tensor, "batch tokens"],
     *,
     words: int | None = None,

@@ -62,12 +62,7 @@ class ReportEncoder(nn.Module):
         """
         if last_layers == 1:
             return self._encode(token_ids, token_mask, every_layer=False)[-1]
-        layers = len(self.trunk.layers)
-        if not 1 <= last_layers <= layers:
-            raise InputError(
-                f"method.last_layers={last_layers}: the report encoder has {layers} layers: "
-                f"sum from 1 to {layers}"
-            )
+        self._check_layers("method.last_layers", last_layers, "sum from 1 to")
         states = self._encode(token_ids, token_mask, every_layer=True)
         return torch.stack(states[-last_layers:]).sum(dim=0)
 
@@ -84,12 +79,7 @@ class ReportEncoder(nn.Module):
 
     def keep_layers(self, layers: int) -> None:
         """Drop all but the first `layers` layers (MGCA keeps 6); InputError if there are fewer."""
-        own_layers = len(self.trunk.layers)
-        if not 1 <= layers <= own_layers:
-            raise InputError(
-                f"method.report_layers={layers}: the report encoder has {own_layers} layers: "
-                f"keep from 1 to {own_layers}"
-            )
+        self._check_layers("method.report_layers", layers, "keep from 1 to")
         self.trunk.keep_layers(layers)
 
     def freeze(self, layers: int) -> None:
@@ -98,15 +88,16 @@ class ReportEncoder(nn.Module):
         Their dropout stays active in training mode, as in the authors' code. Raises InputError
         when there are fewer layers.
         """
-        own_layers = self.trunk.layers
-        if layers > len(own_layers):
-            raise InputError(
-                f"frozen_layers={layers}: the report encoder has {len(own_layers)} layers: "
-                f"freeze at most these"
-            )
+        self._check_layers("frozen_layers", layers, "freeze at most", least=0)
         self.trunk.embeddings.requires_grad_(False)
-        for layer in own_layers[:layers]:
-            layer.requires_grad_(False)
+        self.trunk.layers[:layers].requires_grad_(False)
+
+    def _check_layers(self, setting: str, layers: int, remedy: str, *, least: int = 1) -> None:
+        most = len(self.trunk.layers)
+        if not least <= layers <= most:
+            raise InputError(
+                f"{setting}={layers}: the report encoder has {most} layers: {remedy} {most}"
+            )
 
     def _encode(
         self, token_ids: Tensor, token_mask: Tensor, *, every_layer: bool

@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.models.norms.sync_batch_norm import SyncBatchNorm2d
+from distributed_pretrain.models.norms.maps import SyncBatchNorm2d
 from distributed_pretrain.ranks import sum_over_ranks
 from tests.distributed.ranks import start_ranks
 

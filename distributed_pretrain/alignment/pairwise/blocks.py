@@ -10,21 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-
-
-class BlockBytes(NamedTuple):
-    """What the large tensors of a block may take together.
-
-    On a CPU what its cache holds between the passes over them, on a GPU what keeps it busy.
-    """
-
-    cpu: int
-    gpu: int
 
 
 @dataclass(frozen=True)
@@ -106,16 +95,16 @@ def pair_blocks(
     *,
     chunk_size: int | None,
     bytes_per_pair: int,
-    block_bytes: BlockBytes,
-    device: torch.device,
+    block_bytes: int,
 ) -> list[PairBlock]:
     """Blocks of at most `chunk_size` pairs, by default as many as fill `block_bytes`.
 
-    `bytes_per_pair`: what the large tensors of a block hold of one pair, together.
+    That is what the large tensors of a block may take together (on a CPU what its cache holds
+    between the passes over them, on a GPU what keeps it busy), `bytes_per_pair` what they hold of
+    one pair.
     """
     if chunk_size is None:
-        most = block_bytes.cpu if device.type == "cpu" else block_bytes.gpu
-        chunk_size = max(1, most // max(1, bytes_per_pair))
+        chunk_size = max(1, block_bytes // max(1, bytes_per_pair))
     # As many reports as images: both sides of a matrix product should be long.
     reports_at_once = min(ceil(chunk_size**0.5), len(reports.lengths))
     images_at_once = min(chunk_size // reports_at_once, len(images.lengths))

@@ -16,7 +16,7 @@ from distributed_pretrain.alignment.pairwise.limitr_attention import (
     SHARPNESS,
     Direction,
 )
-from distributed_pretrain.alignment.pairwise.memory import KeptMemory, Scratch, memory_to_keep
+from distributed_pretrain.alignment.pairwise.memory import KeptMemory, Scratch
 from distributed_pretrain.alignment.pairwise.products import raw_scores
 from distributed_pretrain.alignment.variants import Variant
 
@@ -49,7 +49,7 @@ class PairWork:
             )
             for block in self.blocks
         )
-        return memory_to_keep(wanted_bytes, self.chunk_size, self.region_mask.device)
+        return KeptMemory(wanted_bytes, self.chunk_size, self.region_mask.device)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ fit into a fixed sum of bytes; backward computes the others again, block by bloc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,22 +47,14 @@ class _BlockResult:
 class _Gradients:
     """Totals that the blocks add to, in at least float32.
 
-    `along`: in `paper` how far the gradients of the cosines' vectors point along these, regions
-    and words. No length matters to a cosine, so that `project_` takes it away in the end.
+    `along`: in `paper` how far the gradients of the cosines' vectors, regions and words, point
+    along these. No length matters to a cosine, so that it is taken away in the end.
     """
 
     regions: Tensor
     words: Tensor
     weights: list[Tensor]
     along: list[Tensor]
-
-    def project_(self, regions: Tensor, words: Tensor, scales: Sequence[Tensor]) -> None:
-        """Take from the gradients what points along the vectors."""
-        totals = self.regions, self.words
-        for total, vectors, along, scale in zip(
-            totals, (regions, words), self.along, scales, strict=True
-        ):
-            total.addcmul_(vectors, (along * -scale.square())[..., None])
 
 
 def pair_logits(
@@ -142,8 +133,10 @@ class _PairLogits(torch.autograd.Function):
             for block, result in zip(ctx.work.blocks, ctx.results, strict=True):
                 d_logits = [each[block.images, block.reports] for each in d_logits_BA]
                 _block_backward(block, tensors, aggregation, result, d_logits, gradients, scratch)
-            if scales:
-                gradients.project_(regions, words, scales)
+            # In `authors` there are no cosines, and no scales.
+            totals = (d_regions, regions), (d_words, words)
+            for (total, vectors), far, scale in zip(totals, along, scales, strict=False):
+                total.addcmul_(vectors, (far * -scale.square())[..., None])
         return d_regions.to(regions.dtype), d_words.to(words.dtype), None, None, None, *d_weights
 
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 # What forward may leave for backward, which then computes less again.
-_CPU_KEPT_BYTES = 224 * 2**20
-_GPU_KEPT_BYTES = 2**31
+_KEPT_BYTES = {"cpu": 224 * 2**20, "cuda": 2**31}
 
 # So that every tensor begins where those of a fresh allocation would.
 _ALIGNMENT_BYTES = 64
@@ -35,10 +34,14 @@ class Scratch:
 
 
 class KeptMemory:
-    """What forward keeps for backward, in one allocation of `size_bytes`."""
+    """What forward keeps for backward, in one allocation.
 
-    def __init__(self, size_bytes: int, device: torch.device) -> None:
-        self._size_bytes, self._device = size_bytes, device
+    At most a fixed sum by default, and none where `chunk_size` decides about the memory.
+    """
+
+    def __init__(self, wanted_bytes: int, chunk_size: int | None, device: torch.device) -> None:
+        most_bytes = _KEPT_BYTES[device.type] if chunk_size is None else 0
+        self._size_bytes, self._device = min(wanted_bytes, most_bytes), device
         self._used_bytes = 0
         self._memory: Tensor | None = None
 
@@ -57,11 +60,3 @@ class KeptMemory:
         """The values of `tensor`, or None where there is no room left."""
         place = self.place(tuple(tensor.shape), tensor.dtype)
         return None if place is None else place.copy_(tensor)
-
-
-def memory_to_keep(wanted_bytes: int, chunk_size: int | None, device: torch.device) -> KeptMemory:
-    """At most a fixed sum by default, and none where `chunk_size` decides about the memory."""
-    if chunk_size is not None:
-        return KeptMemory(0, device)
-    most = _CPU_KEPT_BYTES if device.type == "cpu" else _GPU_KEPT_BYTES
-    return KeptMemory(min(wanted_bytes, most), device)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from distributed_pretrain.alignment.gloria import gloria_similarity
-from distributed_pretrain.alignment.pairwise.gloria_attention import gloria_phrase_attention
+from distributed_pretrain.alignment.gloria import gloria_phrase_attention, gloria_similarity
 from distributed_pretrain.alignment.pairwise.products import as_factors
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.losses.contrastive import global_contrastive_loss

@@ -16,9 +16,8 @@ from distributed_pretrain.losses.pixel_propagation import (
 from distributed_pretrain.methods.objective import Contrasted, Method, Outputs
 from distributed_pretrain.methods.pixelpro.settings import PixelproConfig
 from distributed_pretrain.models.ema import EmaTeacher, ema_momentum
-from distributed_pretrain.models.heads import Projection
+from distributed_pretrain.models.heads import PixelPropagation, Projection
 from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.pixel_propagation import PixelPropagation
 from distributed_pretrain.ranks import mean_over_samples
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
+import torch
+import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distributed_pretrain.models.trunks.weights import load_torchvision_weights
+from data_shards.errors import InputError
+from distributed_pretrain.models.trunks.weights import load_weights
+
+Images: TypeAlias = Float[Tensor, "batch 3 height width"]
+Maps: TypeAlias = Float[Tensor, "batch channels rows columns"]
 
 
 class ImageTokens(NamedTuple):
@@ -47,15 +54,31 @@ class Trunk(nn.Module, ABC):
     patch_size: int | None = None
 
     @abstractmethod
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, images: Images) -> Maps:
         """The last feature map. Raises InputError for images that are not whole patches."""
 
-    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
+    def tokens(self, images: Images) -> ImageTokens:
         """The images and their regions; errors as in `forward`."""
         raise NotImplementedError("region_channels is None")
 
     def load_weights(self, name: str, weights: str) -> None:
-        """Load published weights of the model `name`, or a file; InputError for bad ones."""
-        load_torchvision_weights(self, name, weights)
+        """Load torchvision's weights of its model `name` ("IMAGENET1K_V1"), or a file.
+
+        Those are downloaded once and cached. Raises InputError when that fails, and as the function
+        `load_weights`.
+        """
+        available = torchvision.models.get_model_weights(name).__members__
+
+        def download(chosen: str) -> dict[str, Tensor]:
+            found = available[chosen]
+            try:
+                state: dict[str, Tensor] = found.get_state_dict(progress=False, check_hash=True)
+            except OSError as error:
+                cache = Path(torch.hub.get_dir()) / "checkpoints"
+                raise InputError(
+                    f"weights={chosen}: {found.url} could not be downloaded ({error}): fetch it "
+                    f"elsewhere and put it into {cache}, or give the file's path as weights"
+                ) from error
+            return state
+
+        load_weights(self, name, weights, published=available, download=download)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any, ClassVar, Unpack
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel
 
-from distributed_pretrain.models.pooling import attention_of_first_token
-from distributed_pretrain.models.trunks.text import ATTENTION, TextSize, TextTrunk
+from distributed_pretrain.models.pooling import (
+    TokenMask,
+    Tokens,
+    TokenWeights,
+    attention_of_first_token,
+)
+from distributed_pretrain.models.trunks.text import TextSize, TextTrunk
 
 
 class BertTrunk(TextTrunk):
@@ -38,24 +41,14 @@ class BertTrunk(TextTrunk):
         """A new BERT; the token of number 0 is padding."""
         dropout = size.get("dropout", 0.1)
         config = BertConfig(
-            vocab_size=vocabulary_size,
-            hidden_size=size["hidden_size"],
-            num_hidden_layers=size["layers"],
-            num_attention_heads=size["heads"],
-            intermediate_size=size["intermediate_size"],
-            max_position_embeddings=size.get("max_tokens", 512),
+            **TextTrunk.config_of(vocabulary_size, size),
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
-            attn_implementation=ATTENTION,
         )
         return BertModel(config, add_pooling_layer=False)
 
     @torch.no_grad()
-    def first_token_attention(
-        self,
-        states: Float[Tensor, "batch tokens dim"],
-        token_mask: Bool[Tensor, "batch tokens"],
-    ) -> Float[Tensor, "batch tokens"]:
+    def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:
         """What the first token pays each in the last layer, whose input is `states`."""
         last: Any = self.layers[-1]
         attention = last.attention.self

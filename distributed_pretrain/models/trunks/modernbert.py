@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any, ClassVar, Unpack
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
-from distributed_pretrain.models.pooling import attention_of_first_token
-from distributed_pretrain.models.trunks.text import ATTENTION, TextSize, TextTrunk
+from distributed_pretrain.models.pooling import (
+    TokenMask,
+    Tokens,
+    TokenWeights,
+    attention_of_first_token,
+)
+from distributed_pretrain.models.trunks.text import TextSize, TextTrunk
 
 
 class ModernBertTrunk(TextTrunk):
@@ -27,22 +30,13 @@ class ModernBertTrunk(TextTrunk):
         """A new ModernBERT; the token of number 0 is padding."""
         dropout = size.get("dropout", 0.1)
         config = ModernBertConfig(
-            vocab_size=vocabulary_size,
-            hidden_size=size["hidden_size"],
-            num_hidden_layers=size["layers"],
-            num_attention_heads=size["heads"],
-            intermediate_size=size["intermediate_size"],
-            max_position_embeddings=size.get("max_tokens", 512),
+            **TextTrunk.config_of(vocabulary_size, size),
             embedding_dropout=dropout,
             attention_dropout=dropout,
             mlp_dropout=dropout,
             pad_token_id=0,
             # Those of Hugging Face's own vocabulary, which this one need not reach.
-            bos_token_id=None,
-            eos_token_id=None,
-            cls_token_id=None,
-            sep_token_id=None,
-            attn_implementation=ATTENTION,
+            **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
         )
         return ModernBertModel(config)
 
@@ -52,11 +46,7 @@ class ModernBertTrunk(TextTrunk):
         self.model.config.layer_types = self.model.config.layer_types[:layers]
 
     @torch.no_grad()
-    def first_token_attention(
-        self,
-        states: Float[Tensor, "batch tokens dim"],
-        token_mask: Bool[Tensor, "batch tokens"],
-    ) -> Float[Tensor, "batch tokens"]:
+    def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:
         """What the first token pays each in the last layer; 0 also outside of its window."""
         layer: Any = self.layers[-1]
         position = torch.arange(states.shape[1], device=states.device)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
+from distributed_pretrain.models.trunks.base import Images, ImageTokens, Maps, Trunk
 
 _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -46,14 +45,12 @@ class ResNetTrunk(Trunk):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, images: Images) -> Maps:
         """The map of the last stage, at 1/32 of the images' size (1/16 with `last_stride` 1)."""
         last: Tensor = self.layer4(self._third_stage(images))
         return last
 
-    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
+    def tokens(self, images: Images) -> ImageTokens:
         """The last map, and that of the third stage, at 1/16 of the images' size.
 
         That is 19 x 19 regions for images of 299 px.

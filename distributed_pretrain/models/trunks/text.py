@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NotRequired, TypedDict, Unpack
+from typing import Any, ClassVar, NotRequired, TypedDict, Unpack
 
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
+
+from distributed_pretrain.models.pooling import TokenMask, Tokens, TokenWeights
 
 # Fused kernels, which leave padding out.
 ATTENTION = "sdpa"
@@ -40,6 +41,19 @@ class TextTrunk(ABC):
         self.max_tokens = model.config.max_position_embeddings
 
     @staticmethod
+    def config_of(vocabulary_size: int, size: TextSize) -> dict[str, Any]:
+        """What the configs of all kinds call the sizes of a new model, without its dropout."""
+        return {
+            "vocab_size": vocabulary_size,
+            "hidden_size": size["hidden_size"],
+            "num_hidden_layers": size["layers"],
+            "num_attention_heads": size["heads"],
+            "intermediate_size": size["intermediate_size"],
+            "max_position_embeddings": size.get("max_tokens", 512),
+            "attn_implementation": ATTENTION,
+        }
+
+    @staticmethod
     @abstractmethod
     def untrained(vocabulary_size: int, **size: Unpack[TextSize]) -> PreTrainedModel:
         """A new model; the token of number 0 is padding."""
@@ -63,11 +77,7 @@ class TextTrunk(ABC):
         self.model.config.num_hidden_layers = layers
 
     @abstractmethod
-    def first_token_attention(
-        self,
-        states: Float[Tensor, "batch tokens dim"],
-        token_mask: Bool[Tensor, "batch tokens"],
-    ) -> Float[Tensor, "batch tokens"]:
+    def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:
         """What the first token pays each in the last layer, whose input is `states`.
 
         The mean over heads without dropout; it sums to 1 over the real tokens, is 0 on padding and

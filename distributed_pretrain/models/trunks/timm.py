@@ -6,12 +6,11 @@ from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from data_shards.errors import InputError
 from distributed_pretrain.models.pooling import attention_of_first_token
-from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
+from distributed_pretrain.models.trunks.base import Images, ImageTokens, Maps, Trunk
 from distributed_pretrain.models.trunks.vision_transformer import check_whole_patches
 from distributed_pretrain.models.trunks.weights import load_weights
 
@@ -61,14 +60,12 @@ class TimmMaps(_TimmTrunk):
         super().__init__(name)
         self.region_channels, self.channels = self.model.feature_info.channels()
 
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, images: Images) -> Maps:
         """The map of the last stage."""
         last: Tensor = self.model(images)[-1]
         return last
 
-    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
+    def tokens(self, images: Images) -> ImageTokens:
         """The map of the last stage, and that of the stage before it."""
         before_last, last = self.model(images)
         return ImageTokens(last, before_last)
@@ -89,13 +86,11 @@ class TimmTransformer(_TimmTrunk):
         self.patch_size = max(self.model.patch_embed.patch_size)
         self.channels = self.region_channels = self.model.num_features
 
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, images: Images) -> Maps:
         """The map of patches, after the last norm."""
         return self._map(images, self.model.forward_features(self._checked(images)))
 
-    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
+    def tokens(self, images: Images) -> ImageTokens:
         """The class token, the patches and where the first looks; without one, their mean."""
         model, pixels, batch = self.model, self._checked(images), len(images)
         if not model.has_class_token:

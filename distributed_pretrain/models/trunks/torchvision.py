@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 import torchvision
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from distributed_pretrain.models.trunks.base import Trunk
+from distributed_pretrain.models.trunks.base import Images, Maps, Trunk
 
 _RESNET_LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 # The layers of each family that lead to its last map (batch, channels, rows, columns).
@@ -44,9 +43,7 @@ class TorchvisionTrunk(Trunk):
             self.channels = self(torch.zeros(1, 3, 64, 64)).shape[1]
         self.train()
 
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, images: Images) -> Maps:
         """The last feature map, at 1/32 of the images' size."""
         maps = images
         for layer in self.children():

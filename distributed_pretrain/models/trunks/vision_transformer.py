@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vision_transformer import EncoderBlock, VisionTransformer
 
 from data_shards.errors import InputError
 from distributed_pretrain.models.pooling import attention_of_first_token
-from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
+from distributed_pretrain.models.trunks.base import Images, ImageTokens, Maps, Trunk
 
-
-class _Size(NamedTuple):
-    patch_px: int
-    layers: int
-    heads: int
-    dim: int
-    mlp_dim: int
-
-
+# Pixels of a patch's side, layers, heads, dim, dim of the layers' MLP.
 _SIZES = {
-    "vit_b_16": _Size(16, 12, 12, 768, 3072),
-    "vit_b_32": _Size(32, 12, 12, 768, 3072),
-    "vit_l_16": _Size(16, 24, 16, 1024, 4096),
-    "vit_l_32": _Size(32, 24, 16, 1024, 4096),
-    "vit_h_14": _Size(14, 32, 16, 1280, 5120),
+    "vit_b_16": (16, 12, 12, 768, 3072),
+    "vit_b_32": (32, 12, 12, 768, 3072),
+    "vit_l_16": (16, 24, 16, 1024, 4096),
+    "vit_l_32": (32, 24, 16, 1024, 4096),
+    "vit_h_14": (14, 32, 16, 1280, 5120),
 }
 VISION_TRANSFORMERS = tuple(_SIZES)
 # The size the position embeddings of torchvision's IMAGENET1K_V1 weights were made for.
@@ -49,26 +40,19 @@ class VisionTransformerTrunk(VisionTransformer, Trunk):
     encoder: Any
 
     def __init__(self, name: str, *, layers: int | None = None) -> None:
-        size = _SIZES[name]
-        super().__init__(
-            image_size=_PRETRAINED_SIZE_PX,
-            patch_size=size.patch_px,
-            num_layers=size.layers if layers is None else layers,
-            num_heads=size.heads,
-            hidden_dim=size.dim,
-            mlp_dim=size.mlp_dim,
-        )
+        patch_px, own_layers, heads, dim, mlp_dim = _SIZES[name]
+        if layers is None:
+            layers = own_layers
+        super().__init__(_PRETRAINED_SIZE_PX, patch_px, layers, heads, dim, mlp_dim)
         del self.heads
-        self.channels = self.region_channels = size.dim
+        self.channels = self.region_channels = dim
 
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, images: Images) -> Maps:
         """The map of patches, at 1/16 (or 1/14, 1/32) of the images' size."""
         tokens, grid = self._embed(images)
         return _as_map(self.encoder.ln(self.encoder.layers(tokens)), grid)
 
-    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> ImageTokens:
+    def tokens(self, images: Images) -> ImageTokens:
         """The class token, the patches, and where the first looks, after the last norm."""
         tokens, grid = self._embed(images)
         *first, last = self.encoder.layers
@@ -104,7 +88,7 @@ def _as_map(encoded: Tensor, grid: tuple[int, int]) -> Tensor:
     return last_map
 
 
-def check_whole_patches(images: Float[Tensor, "batch 3 height width"], patch_size: int) -> None:
+def check_whole_patches(images: Images, patch_size: int) -> None:
     """Raise InputError when a side of the images is no multiple of the patch."""
     height, width = images.shape[-2:]
     if height % patch_size or width % patch_size:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -55,29 +54,6 @@ def load_weights(
                 f"{tuple(value.shape)}: choose the backbone and width the weights were made for"
             )
     trunk.load_state_dict({key: state[key] for key in own})
-
-
-def load_torchvision_weights(trunk: nn.Module, name: str, weights: str) -> None:
-    """Load torchvision's weights of its model `name` ("IMAGENET1K_V1"), or a file.
-
-    Those are downloaded once and cached. Raises InputError when that fails, and as `load_weights`.
-    """
-    available = torchvision.models.get_model_weights(name).__members__
-
-    def download(chosen: str) -> dict[str, Tensor]:
-        try:
-            state: dict[str, Tensor] = available[chosen].get_state_dict(
-                progress=False, check_hash=True
-            )
-        except OSError as error:
-            cache = Path(torch.hub.get_dir()) / "checkpoints"
-            raise InputError(
-                f"weights={chosen}: {available[chosen].url} could not be downloaded ({error}): "
-                f"fetch it elsewhere and put it into {cache}, or give the file's path as weights"
-            ) from error
-        return state
-
-    load_weights(trunk, name, weights, published=available, download=download)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
-from distributed_pretrain.models.norms.sync_batch_norm import with_device_sync_norms
+from distributed_pretrain.models.norms.maps import with_device_sync_norms
 from distributed_pretrain.training.settings import TrainingConfig
 
 

@@ -1,4 +1,4 @@
-"""LIMITR's pair similarities as loops over pairs and tokens."""
+"""LIMITR's pair similarity by the paper, in loops over pairs and tokens."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from distributed_pretrain.alignment.limitr import LimitrSimilarity
 from distributed_pretrain.alignment.variants import Variant
 
 DIM, IMAGES, REPORTS, REGIONS, WORDS = 6, 3, 4, 5, 7
+
+
+def similarity_of(variant: Variant, chunk_size: int | None = None) -> LimitrSimilarity:
+    torch.manual_seed(0)
+    return LimitrSimilarity(DIM, variant, chunk_size).double().eval()
+
+
 # The longest is neither first nor last, and a hole is not padding at the end.
 WORD_MASK = torch.arange(WORDS) < torch.tensor([[3], [7], [1], [5]])
 WORD_MASK[3, 1] = False

@@ -25,16 +25,12 @@ from tests.distributed_pretrain.alignment.limitr_loops import (
     naive,
     naive_attention,
     naive_direction,
+    similarity_of,
 )
 
 LAYERS = {"local_gate", "global_gate", "score", "report_head", "image_head"}
 VARIANTS: tuple[Variant, ...] = ("paper", "authors")
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
-
-
-def similarity_of(variant: Variant, chunk_size: int | None = None) -> LimitrSimilarity:
-    torch.manual_seed(0)
-    return LimitrSimilarity(DIM, variant, chunk_size).double().eval()
 
 
 @pytest.fixture

@@ -8,14 +8,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from data_shards.errors import InputError
 from data_shards.profiles import validate
 from distributed_pretrain.benchmark.bare_training import noise_batch, prepare
 from distributed_pretrain.benchmark.harness import in_fresh_processes, joined
 from distributed_pretrain.benchmark.scaling import (
-    TOKENS,
     ScalingBenchmarkConfig,
-    run,
     small_lovt,
     training_step,
 )
@@ -28,6 +25,7 @@ from distributed_pretrain.benchmark.scaling_model import (
     fit_link,
     predict_step,
     step_messages,
+    waiting_seconds,
 )
 from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.training.flops import StepFlops
@@ -73,25 +71,37 @@ def test_noise_never_gives_a_negative_latency() -> None:
 
 def test_only_what_outlasts_the_backward_pass_of_an_overlapping_message_is_waited_for() -> None:
     message = Message("all_reduce", 2e6, overlaps=True)  # 2.002 s among two
-    assert predict_step(6.0, [message], ranks=2, links=LINKS).seconds == 6.0
-    exposed = predict_step(1.5, [message], ranks=2, links=LINKS)
-    assert exposed.seconds == pytest.approx(1.5 + 2.002 - 1.0)
-    without = predict_step(1.5, [message], ranks=2, links=LINKS, overlap_share=0)
-    assert without.seconds == pytest.approx(1.5 + 2.002)
+    assert waiting_seconds(6.0, [message], ranks=2, links=LINKS) == 0
+    exposed = waiting_seconds(1.5, [message], ranks=2, links=LINKS)
+    assert exposed == pytest.approx(2.002 - 1.0)
+    without = waiting_seconds(1.5, [message], ranks=2, links=LINKS, overlap_share=0)
+    assert without == pytest.approx(2.002)
 
 
 def test_other_messages_are_waited_for_as_often_as_they_are_sent() -> None:
-    message = Message("all_gather", 2e6, count=3)
-    step = predict_step(6.0, [message], ranks=2, links=LINKS, crowding=2.0)
-    assert step.waiting_seconds == pytest.approx(2 * 3 * 1.001)
+    message = Message("all_gather", 2e6, times=3)
+    waiting = waiting_seconds(6.0, [message], ranks=2, links=LINKS, crowding=2.0)
+    assert waiting == pytest.approx(2 * 3 * 1.001)
 
 
 def test_ranks_slow_down_only_when_they_are_more_than_the_cores() -> None:
     assert [core_share_slowdown(ranks, 2) for ranks in (1, 2, 4)] == [1, 1, 2]
 
 
-def test_one_process_sends_nothing() -> None:
-    assert step_messages(small_lovt(tiny_config()), rows=8, ranks=1) == []
+def test_one_process_sends_nothing_and_computes_alone() -> None:
+    method = small_lovt(tiny_config())
+    assert step_messages(method, rows=8, ranks=1) == []
+    assert predict_step(method, 3.0, 2.0, LINKS, rows=8, ranks=1, cores=2) == (3.0, 0)
+
+
+def test_ranks_beside_others_and_on_shared_cores_compute_for_longer() -> None:
+    method = small_lovt(tiny_config())
+    computing, waiting = zip(
+        *(predict_step(method, 3.0, 1.5, LINKS, rows=8, ranks=n, cores=2) for n in (2, 4)),
+        strict=True,
+    )
+    assert computing == (4.5, 9.0)
+    assert 0 < 2 * waiting[0] < waiting[1]
 
 
 def test_messages_grow_with_the_batch_only_where_rows_are_gathered() -> None:
@@ -101,7 +111,7 @@ def test_messages_grow_with_the_batch_only_where_rows_are_gathered() -> None:
         sent: dict[str, float] = {}
         for message in step_messages(method, rows=rows, ranks=4):
             name = message.collective + (" overlapping" if message.overlaps else "")
-            sent[name] = sent.get(name, 0) + message.count * message.size_bytes
+            sent[name] = sent.get(name, 0) + message.times * message.size_bytes
         return sent
 
     small, large = bytes_of(8), bytes_of(16)
@@ -141,7 +151,7 @@ def record_step(config: ScalingBenchmarkConfig) -> tuple[list[tuple[str, int]], 
     """The collectives of a step, and the operations of this rank."""
     with joined() as engine:
         prepare(engine, small_lovt(config))
-        batch = noise_batch(config, engine.device, tokens=TOKENS)
+        batch = noise_batch(config, engine.device)
         # DDP's first two steps also agree on its buckets.
         for _ in range(2):
             training_step(engine, batch)
@@ -173,7 +183,7 @@ def test_a_real_step_sends_exactly_the_messages_of_the_model(
     expected: Counter[tuple[str, float]] = Counter()
     for message in messages:
         if not message.overlaps:
-            expected[message.collective, message.size_bytes] += message.count
+            expected[message.collective, message.size_bytes] += message.times
     gradients = sum(message.size_bytes for message in messages if message.overlaps)
     for seen, _ in recorded:
         counted: Counter[tuple[str, float]] = Counter(seen)
@@ -189,8 +199,3 @@ def test_several_ranks_count_the_rows_they_gather(
     per_pair = 12 * 2 * tiny_config().embedding_dim
     for _, flops in recorded:
         assert flops.per_pair == pytest.approx([per_pair, 0], abs=1e-3)
-
-
-def test_a_batch_that_the_ranks_cannot_share_is_refused() -> None:
-    with pytest.raises(InputError, match=r"batch=10 cannot be shared by 4 ranks: use 8"):
-        run(["mode=strong", "batch=10"])

@@ -13,7 +13,7 @@ from distributed_pretrain.losses.pixel_propagation import (
     matching_regions,
     pixel_propagation_by_image,
 )
-from distributed_pretrain.models.pixel_propagation import PixelPropagation
+from distributed_pretrain.models.heads import PixelPropagation
 from distributed_pretrain.ranks import mean_over_samples
 
 IDENTITY = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]

@@ -6,7 +6,7 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.methods.clip.settings import ClipConfig
 from distributed_pretrain.methods.global_contrast.base import GlobalContrast
 from distributed_pretrain.methods.lovt.settings import LovtConfig
-from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
+from distributed_pretrain.models.norms.rows import MaskedBatchNorm
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.tiny.batches import random_batch
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile

@@ -9,7 +9,7 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.methods.convirt.settings import ConvirtConfig
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
 from distributed_pretrain.methods.global_contrast.base import GlobalContrast
-from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
+from distributed_pretrain.models.norms.rows import MaskedBatchNorm
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.tiny.batches import random_batch
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile

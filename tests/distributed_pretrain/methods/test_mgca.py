@@ -16,7 +16,7 @@ from distributed_pretrain.methods.image_text import ImageEmbeddings, ReportEmbed
 from distributed_pretrain.methods.mgca.method import Mgca
 from distributed_pretrain.methods.mgca.settings import MgcaConfig
 from distributed_pretrain.models.image_encoder import ImageEncoder
-from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
+from distributed_pretrain.models.norms.rows import MaskedBatchNorm
 from distributed_pretrain.models.report_encoder import new_report_encoder
 from distributed_pretrain.models.trunks.resnet import ResNetTrunk
 from distributed_pretrain.models.trunks.vision_transformer import VisionTransformerTrunk

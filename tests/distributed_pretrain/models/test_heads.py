@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from data_shards.errors import InputError
 from distributed_pretrain.models.heads import GlobalImageHead, Projection
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.models.norms.masked_batch_norm import MaskedBatchNorm
-from distributed_pretrain.models.norms.row_group_norm import RowGroupNorm
+from distributed_pretrain.models.norms.rows import MaskedBatchNorm, RowGroupNorm
 from distributed_pretrain.models.pooling import AttentionPooling
 
 CHANNELS, DIM = 8, 6

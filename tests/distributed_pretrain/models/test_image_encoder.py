@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from data_shards.errors import InputError
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.models.norms.sync_batch_norm import (
+from distributed_pretrain.models.norms.maps import (
     SyncBatchNorm2d,
     with_device_sync_norms,
 )

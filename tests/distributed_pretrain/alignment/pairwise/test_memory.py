@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from distributed_pretrain.alignment.pairwise.memory import KeptMemory, Scratch, memory_to_keep
+from distributed_pretrain.alignment.pairwise.memory import KeptMemory, Scratch
 
 CPU = torch.device("cpu")
 
 
 def test_what_is_kept_lies_side_by_side_in_one_allocation_until_it_is_full() -> None:
-    kept = KeptMemory(200, CPU)
+    kept = KeptMemory(200, None, CPU)
     first = kept.copy(torch.ones(3, 5))
     second = kept.copy(torch.full((8,), 2.0, dtype=torch.float64))
     assert first is not None
@@ -33,6 +33,6 @@ def test_the_next_block_takes_the_place_of_the_last() -> None:
 
 
 def test_nothing_is_kept_where_the_chunk_size_decides_and_no_more_than_wanted() -> None:
-    assert memory_to_keep(64, 3, CPU).place((1,), torch.float32) is None
-    assert memory_to_keep(64, None, CPU).place((16,), torch.float32) is not None
-    assert memory_to_keep(64, None, CPU).place((17,), torch.float32) is None
+    assert KeptMemory(64, 3, CPU).place((1,), torch.float32) is None
+    assert KeptMemory(64, None, CPU).place((16,), torch.float32) is not None
+    assert KeptMemory(64, None, CPU).place((17,), torch.float32) is None

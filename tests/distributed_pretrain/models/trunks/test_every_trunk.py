@@ -19,7 +19,7 @@ from distributed_pretrain.models.image_encoder import (
     make_image_encoder,
 )
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.models.norms.sync_batch_norm import SyncBatchNorm2d
+from distributed_pretrain.models.norms.maps import SyncBatchNorm2d
 from distributed_pretrain.models.trunks.vision_transformer import VisionTransformerTrunk
 
 ENCODERS: dict[str, Callable[[], ImageEncoder]] = {

@@ -11,7 +11,6 @@ from torchvision.models.vision_transformer import VisionTransformer
 from data_shards.errors import InputError
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.trunks.vision_transformer import VisionTransformerTrunk
-from distributed_pretrain.models.trunks.weights import load_torchvision_weights
 
 
 def trunk(layers: int = 2) -> VisionTransformerTrunk:
@@ -28,7 +27,7 @@ def test_the_trunk_is_torchvisions_up_to_its_classifier(tmp_path: Path) -> None:
     torch.nn.init.normal_(reference.heads.head.weight)
     torch.save(reference.state_dict(), tmp_path / "weights.pt")
     ours = trunk()
-    load_torchvision_weights(ours, "vit_b_32", str(tmp_path / "weights.pt"))
+    ours.load_weights("vit_b_32", str(tmp_path / "weights.pt"))
     assert set(reference.state_dict()) - set(ours.state_dict()) == {
         "heads.head.weight",
         "heads.head.bias",

@@ -1,0 +1,88 @@
+"""Normalisation of feature maps: the layers of each kind, which take the place of batch norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import gcd
+from typing import TypeVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from distributed_pretrain.losses.precision import at_least_float32, full_precision
+from distributed_pretrain.models.norms.batch_norm import batch_norm
+from distributed_pretrain.models.norms.kinds import Norm
+from distributed_pretrain.ranks import world_size
+
+_ModuleT = TypeVar("_ModuleT", bound=nn.Module)
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d`, by state dict and by function, over the maps of all ranks in training.
+
+    The ranks may hold different numbers of maps, or none. nn.SyncBatchNorm refuses CPUs; this
+    one runs everywhere, and `with_device_sync_norms` exchanges it where torch's is faster. In
+    one process, and in evaluation, it is nn.BatchNorm2d itself.
+    """
+
+    def forward(
+        self, input: Float[Tensor, "batch channels rows columns"]
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        """The normalised maps, in the dtype of `input`; statistics in at least float32."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        with full_precision(input):
+            positions = at_least_float32(input).movedim(1, -1)
+            normalised = batch_norm(self, positions, across_ranks=True)
+            return normalised.movedim(-1, 1).to(input.dtype)
+
+
+def exchange_batch_norms(backbone: nn.Module, norm: Norm) -> int:
+    """Replace every nn.BatchNorm2d within `backbone` by the layer of `norm`; their number.
+
+    Its eps and momentum, scale, shift and statistics go over to the new layer where that has them,
+    under their names.
+    """
+    return _exchange(backbone, nn.BatchNorm2d, lambda old: _like(old, norm))
+
+
+def _like(old: nn.BatchNorm2d, norm: Norm) -> nn.Module:
+    channels, eps = old.num_features, old.eps
+    new: nn.Module
+    if norm in ("sync", "local"):
+        kind = SyncBatchNorm2d if norm == "sync" else nn.BatchNorm2d
+        new = kind(channels, eps, old.momentum)
+    elif norm == "frozen":
+        new = FrozenBatchNorm2d(channels, eps)
+    else:
+        new = nn.GroupNorm(gcd(32, channels), channels, eps)
+    kept = new.state_dict().keys() & old.state_dict().keys()
+    new.load_state_dict({name: old.state_dict()[name] for name in kept})
+    return new
+
+
+def with_device_sync_norms(module: _ModuleT) -> _ModuleT:
+    """`module` itself, each SyncBatchNorm2d in it exchanged for torch's fused nn.SyncBatchNorm.
+
+    For several GPUs, before DDP: the same statistics with fewer kernels, and an error on a CPU.
+    It gathers each rank's mean, variance and count in float32, where ours adds them up in float64.
+    Parameters and buffers stay the same tensors under the same names; other batch norms stay.
+    """
+    _exchange(module, SyncBatchNorm2d, nn.SyncBatchNorm.convert_sync_batchnorm)
+    return module
+
+
+def _exchange(
+    module: nn.Module, kind: type[_ModuleT], other: Callable[[_ModuleT], nn.Module]
+) -> int:
+    """Put `other` in the place of every layer of a kind within `module`; their number."""
+    found = [
+        (parent, name, layer)
+        for parent in module.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, kind)
+    ]
+    for parent, name, layer in found:
+        setattr(parent, name, other(layer))
+    return len(found)

@@ -1,0 +1,83 @@
+"""Normalisation of rows of which some are padding: of batches, and of single rows."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from distributed_pretrain.losses.precision import (
+    at_least_float32,
+    full_precision,
+    zero_where_padded,
+)
+from distributed_pretrain.models.norms.batch_norm import batch_norm, normalise
+from distributed_pretrain.models.norms.kinds import Norm
+
+# Wu and He (ECCV 2018): 32 groups, or 16 channels a group.
+_MOST_GROUPS = 32
+_FEWEST_CHANNELS_A_GROUP = 16
+
+
+class MaskedBatchNorm(nn.BatchNorm1d):
+    """`nn.BatchNorm1d` for rows of which some are padding; equal to it when none is.
+
+    Padding (mask False) reaches neither statistics nor gradients; its own output is finite and
+    means nothing. With `statistics` "sync" they are those of the real rows of all ranks, which
+    may hold different numbers of them, or none; unlike nn.SyncBatchNorm it also runs on CPUs.
+    "local" are those of this rank's rows, "frozen" the running ones, in training too: a new
+    layer then starts as the identity (but for eps), with a trainable scale and shift. One row
+    alone gives variance 0 instead of an error. Statistics are taken in at least float32.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self, dim: int, *, statistics: Literal["sync", "local", "frozen"] = "sync"
+    ) -> None:
+        super().__init__(dim)
+        self.statistics = statistics
+
+    def forward(
+        self, values: Float[Tensor, "*rows dim"], mask: Bool[Tensor, "*rows"] | None = None
+    ) -> Float[Tensor, "*rows dim"]:
+        """The normalised rows, in the dtype of `values`."""
+        with full_precision(values):
+            rows = zero_where_padded(at_least_float32(values), mask)
+            if self.training and self.statistics != "frozen":
+                normalised = batch_norm(self, rows, mask, across_ranks=self.statistics == "sync")
+            else:
+                normalised = normalise(self, rows, self.running_mean, self.running_var)
+            return normalised.to(values.dtype)
+
+
+class RowGroupNorm(nn.GroupNorm):
+    """Each row normalised over groups of its own channels, so that no row sees another.
+
+    Up to 32 groups that divide `dim`, of at least 16 channels each: a row has no positions
+    besides, and a group of a single value would always become 0.
+    """
+
+    def __init__(self, dim: int) -> None:
+        most = min(_MOST_GROUPS, dim // _FEWEST_CHANNELS_A_GROUP)
+        super().__init__(max((g for g in range(1, most + 1) if dim % g == 0), default=1), dim)
+
+    def forward(
+        self, values: Float[Tensor, "*rows dim"], mask: Bool[Tensor, "*rows"] | None = None
+    ) -> Float[Tensor, "*rows dim"]:
+        """The normalised rows, in the dtype of `values`.
+
+        Rows whose mask is False come out finite, mean nothing and get no gradient.
+        """
+        with full_precision(values):
+            rows = zero_where_padded(at_least_float32(values), mask)
+            normalised = super().forward(rows.reshape(-1, self.num_channels))
+            return normalised.view(rows.shape).to(values.dtype)
+
+
+def row_norm(norm: Norm, dim: int) -> MaskedBatchNorm | RowGroupNorm:
+    """A layer that normalises rows (..., dim), called with the rows and the mask of real ones."""
+    return RowGroupNorm(dim) if norm == "group" else MaskedBatchNorm(dim, statistics=norm)
