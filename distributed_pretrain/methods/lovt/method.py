@@ -20,7 +20,6 @@ from distributed_pretrain.methods.image_text import (
     ImageTextMethod,
     ImageTextOutputs,
     ReportEmbeddings,
-    whole_embeddings,
 )
 from distributed_pretrain.methods.lovt.settings import LovtConfig
 from distributed_pretrain.methods.objective import Contrasted
@@ -107,19 +106,20 @@ class Lovt(ImageTextMethod):
         """The global embeddings, and the temperature when it is learnt."""
         temperature = outputs.global_temperature
         shared = {"temperature": temperature} if isinstance(temperature, Tensor) else {}
-        return replace(whole_embeddings(outputs), shared=shared)
+        return replace(super().contrasted(outputs), shared=shared)
 
-    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
+    def batch_terms(
+        self, image: Tensor, report: Tensor, sample_mask: Tensor, temperature: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`global` of eq 13 (eqs 3-5)."""
-        config = self.config
         global_term = global_contrastive_loss(
-            contrasted.rows["image"],
-            contrasted.rows["report"],
-            temperature=contrasted.shared.get("temperature", config.global_temperature),
-            image_to_report_weight=config.image_to_report_weight,
-            chunk_size=config.chunk_size,
-            sample_mask=contrasted.rows["sample_mask"],
-            gather=config.gather_negatives,
+            image,
+            report,
+            temperature=self.config.global_temperature if temperature is None else temperature,
+            image_to_report_weight=self.config.image_to_report_weight,
+            chunk_size=self.config.chunk_size,
+            sample_mask=sample_mask,
+            gather=self.config.gather_negatives,
         )
         return {"global": global_term}
 

@@ -19,7 +19,6 @@ from distributed_pretrain.methods.image_text import (
     ImageTextOutputs,
     ReportEmbeddings,
     of_real_samples,
-    whole_embeddings,
 )
 from distributed_pretrain.methods.mgca.settings import MgcaConfig
 from distributed_pretrain.methods.objective import Contrasted
@@ -87,29 +86,31 @@ class Mgca(ImageTextMethod):
 
     def contrasted(self, outputs: MgcaOutputs) -> Contrasted:
         """The global embeddings, and the prototypes."""
-        return replace(whole_embeddings(outputs), shared={"prototypes": outputs.prototypes})
+        shared = {"prototypes": outputs.prototypes}
+        return replace(super().contrasted(outputs), shared=shared)
 
-    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
+    def batch_terms(
+        self, image: Tensor, report: Tensor, sample_mask: Tensor, prototypes: Tensor
+    ) -> dict[str, Tensor]:
         """`pair` and `prototype`: ITA and CPA, both over the samples of all ranks."""
         config = self.config
-        image, report = contrasted.rows["image"], contrasted.rows["report"]
         pair_term = global_contrastive_loss(
             image,
             report,
             temperature=config.pair_temperature,
             image_to_report_weight=0.5,
             chunk_size=config.chunk_size,
-            sample_mask=contrasted.rows["sample_mask"],
+            sample_mask=sample_mask,
         )
         prototype_term = prototype_loss(
             image,
             report,
-            contrasted.shared["prototypes"],
+            prototypes,
             temperature=config.prototype_temperature,
             epsilon=config.sinkhorn_epsilon,
             iterations=config.sinkhorn_iterations,
             frozen=self.prototypes_are_frozen,
-            sample_mask=contrasted.rows["sample_mask"],
+            sample_mask=sample_mask,
         )
         return {"pair": pair_term, "prototype": prototype_term}
 
