@@ -17,6 +17,7 @@ from data_shards.records.policies import TextPolicy, select_sentences
 from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.methods.image_text import ImageTextMethod
 from distributed_pretrain.methods.objective import Objective, Outputs
 
 Picture: TypeAlias = NDArray[np.uint8]
@@ -94,6 +95,20 @@ class Measure(ABC):
     def pictures(self) -> dict[str, Picture]:
         """What there is to see, (height, width, 3) by name."""
         return {}
+
+
+class ImageTextMeasure(Measure):
+    """A measure of a `method` whose images and reports can be compared."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        assert isinstance(context.objective, ImageTextMethod)
+        self.method = context.objective
+
+    @classmethod
+    def applies(cls, objective: Objective) -> bool:
+        """Where images and reports are embedded."""
+        return isinstance(objective, ImageTextMethod)
 
 
 class LearningMeasure(Measure):
