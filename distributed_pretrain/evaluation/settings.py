@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import Field, PositiveInt
 
 from data_shards.profiles import Config
 from data_shards.records.study import Split
+from distributed_pretrain.measures.metric import read_figures
 from distributed_pretrain.run_folder.folder import RunFolder
 
 
@@ -41,5 +41,4 @@ def refuse_missing_run(_: EvaluateConfig, folder: Path, ranks: int) -> None:
 
 def figures_of_evaluation(config: EvaluateConfig, folder: Path) -> dict[str, float]:
     """What was measured; empty before."""
-    path = config.results(RunFolder(folder))
-    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+    return read_figures(config.results(RunFolder(folder)))

@@ -17,13 +17,23 @@ from distributed_pretrain.training.settings import RunConfig
 _METHOD: TypeAdapter[AnyMethodConfig] = TypeAdapter(AnyMethodConfig)
 
 
-class PretrainConfig(RunConfig):
+class ShardsRunConfig(RunConfig):
+    """A training run on the shards of `data`."""
+
+    data: DataConfig
+
+    @property
+    def global_batch(self) -> int:
+        """Studies of a step, over all ranks."""
+        return self.data.global_batch
+
+
+class PretrainConfig(ShardsRunConfig):
     """One pre-training run; saved in its run folder and in every checkpoint.
 
     What `data` leaves open of what a method reads (its views, say) is what the method asks for.
     """
 
-    data: DataConfig
     vocabulary_size: PositiveInt = Field(
         2048, description="of the tokenizer trained for a new report encoder"
     )
@@ -51,13 +61,8 @@ class PretrainConfig(RunConfig):
             )
         return self
 
-    @property
-    def global_batch(self) -> int:
-        """Studies of a step, over all ranks."""
-        return self.data.global_batch
 
-
-def refuse_what_cannot_start(config: PretrainConfig, folder: Path, ranks: int) -> None:
+def refuse_what_cannot_start(config: ShardsRunConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for what would end a start in its first minute."""
     config.check_ranks(ranks)
     RunFolder(folder).refuse_other(config)
