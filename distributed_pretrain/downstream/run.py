@@ -37,7 +37,8 @@ def run_downstream(profile: Path, overrides: Sequence[str]) -> int:
 
 def _build_parts(config: DownstreamConfig, engine: Engine, run: RunFolder) -> Parts:
     training, validation = open_split(config.data, "train"), open_split(config.data, "validate")
-    return _head_of(config, engine.device).parts(engine, run, training, validation)
+    head = _head_of(config, engine.device, engine.rank, engine.world_size)
+    return head.parts(run, training, validation)
 
 
 def _judge(config: DownstreamConfig, run: RunFolder) -> dict[str, float]:
@@ -48,8 +49,10 @@ def _judge(config: DownstreamConfig, run: RunFolder) -> dict[str, float]:
     return head.validation(open_split(config.data, split)).run().metrics
 
 
-def _head_of(config: DownstreamConfig, device: torch.device) -> OnShards:
+def _head_of(
+    config: DownstreamConfig, device: torch.device, rank: int = 0, world_size: int = 1
+) -> OnShards:
     method = load_method(config.encoder.run_folder, config.encoder.checkpoint).method
     torch.manual_seed(config.seed)
     objective = config.protocol.build(method, classes=len(config.data.labels)).to(device)
-    return OnShards(config, objective, NoReports(), (LossTerms, Auroc), device)
+    return OnShards(config, objective, NoReports(), (LossTerms, Auroc), device, rank, world_size)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -16,17 +16,30 @@ from data_shards.command_line import DONE
 from data_shards.errors import InputError
 from data_shards.profiles import parse_overrides, validate
 from data_shards.records.study import Split, StudyRecord
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.evaluation.embed import embed
 from distributed_pretrain.evaluation.settings import EvaluateConfig
-from distributed_pretrain.measures.base import Context, LearningMeasure, Measure, make_measures
+from distributed_pretrain.measures.base import (
+    Context,
+    FeatureOutputs,
+    LearningMeasure,
+    Measure,
+    make_measures,
+)
 from distributed_pretrain.measures.catalog import EVALUATION
 from distributed_pretrain.measures.metric import write_figures
+from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
+from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.pretrain.build import TrainedMethod, load_method
 from distributed_pretrain.run_folder.folder import RunFolder
 
 MeasureT = TypeVar("MeasureT", bound=Measure)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextFeatureOutputs(FeatureOutputs, ImageTextOutputs):
+    """Embeddings of images and reports beside the feature map."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +80,12 @@ def evaluate_run(
     judged, labelled = (_loader(trained, config, each, device) for each in (config.split, "train"))
     context = _context(trained, config, device, [judged.split, labelled.split])
     measures = make_measures((*EVALUATION, *more), context)
-    learning = [each for each in measures if isinstance(each, LearningMeasure)]
     most = config.labelled_studies * config.labelled_subsets
     with closing(embed(method, labelled, most=most, features_only=True)) as batches:
         for batch, outputs in batches:
-            for each in learning:
-                each.learn(batch, outputs)
+            for measure in measures:
+                if isinstance(measure, LearningMeasure):
+                    measure.learn(batch, outputs)
     samples = 0
     for batch, outputs in embed(method, judged):
         samples += int(batch.sample_mask.sum())
@@ -82,6 +95,40 @@ def evaluate_run(
     for measure in measures:
         metrics |= measure.compute()
     return Evaluation(samples, metrics, measures)
+
+
+@torch.no_grad()
+def embed(
+    method: Method,
+    loader: EvaluationLoader,
+    *,
+    most: int | None = None,
+    features_only: bool = False,
+) -> Generator[tuple[Batch, FeatureOutputs]]:
+    """Each batch of a split with what the method makes of it, up to `most` samples.
+
+    `features_only` leaves the embeddings out.
+    """
+    left = len(loader.split) if most is None else most
+    for each in loader.batches():
+        rows = len(each.keys)
+        wanted = torch.arange(rows, device=each.sample_mask.device) < left
+        batch = replace(each, sample_mask=each.sample_mask & wanted)
+        yield batch, outputs_of(method, batch, features_only=features_only)
+        left -= rows
+        if left <= 0:
+            return
+
+
+def outputs_of(method: Method, batch: Batch, *, features_only: bool = False) -> FeatureOutputs:
+    """What an evaluation reads of one batch."""
+    plain = FeatureOutputs(
+        sample_mask=batch.sample_mask, feature_map=method.feature_map(batch.images)
+    )
+    if features_only or not isinstance(method, ImageTextMethod):
+        return plain
+    images, reports = method.embed_images(batch), method.embed_reports(batch.report)
+    return ImageTextFeatureOutputs(**vars(plain), images=images, reports=reports)
 
 
 def _loader(

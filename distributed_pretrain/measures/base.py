@@ -57,11 +57,6 @@ class Context:
         """The sentences of a study's report that the text policy keeps."""
         return select_sentences(record.report, self.text_policy)
 
-    def subsets(self, studies: int) -> list[slice]:
-        """Whole sets of `labelled_studies`; a single smaller one where there are fewer."""
-        size = self.labelled_studies
-        return [slice(start, start + size) for start in range(0, max(studies - size, 0) + 1, size)]
-
 
 class Measure(ABC):
     """Numbers of one kind, over all samples of a split and all ranks.

@@ -30,28 +30,27 @@ _PHRASES_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
-class Grounded:
-    """Heat maps of phrases on their images, with how well they meet the boxes.
+class Phrase:
+    """A phrase with its stored boxes, and the image it is looked for in.
 
-    `samples` count the real samples of this rank. `model_boxes` are (x, y, width, height) in pixels
-    of the square that the model saw.
+    `sample` counts the real samples of this rank.
     """
 
-    samples: tuple[int, ...]
-    phrases: tuple[str, ...]
-    model_boxes: tuple[tuple[tuple[float, float, float, float], ...], ...]
-    heat: Float[Tensor, "phrases size size"]
-    contrast: Float[Tensor, " phrases"]
-    hits: Bool[Tensor, " phrases"]
-
-
-@dataclass(frozen=True)
-class _Phrase:
     sample: int
     text: str
     boxes: list[Box]
     square: ModelSquare
     image: ImageEmbeddings
+
+
+@dataclass(frozen=True)
+class Grounded:
+    """Heat maps of phrases on the squares that the model saw, and how well they meet the boxes."""
+
+    phrases: list[Phrase]
+    heat: Float[Tensor, "phrases size size"]
+    contrast: Float[Tensor, " phrases"]
+    hits: Bool[Tensor, " phrases"]
 
 
 class Grounding(ImageTextMeasure):
@@ -65,7 +64,7 @@ class Grounding(ImageTextMeasure):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._phrases: list[_Phrase] = []
+        self._phrases: list[Phrase] = []
         self._samples = 0
 
     @property
@@ -86,7 +85,7 @@ class Grounding(ImageTextMeasure):
             square = ModelSquare(record.images[shown], batch.images.shape[-1], crop)
             image = images.rows(slice(row, row + 1))
             self._phrases += [
-                _Phrase(self._samples + row, text, boxes, square, image)
+                Phrase(self._samples + row, text, boxes, square, image)
                 for text, boxes in found.items()
             ]
         self._samples += int(batch.sample_mask.sum())
@@ -113,16 +112,10 @@ class Grounding(ImageTextMeasure):
         heat = region_map_on_pixels(regions, phrases[0].square.size_px)
         inside = torch.stack([each.square.inside(each.boxes) for each in phrases])
         valid = torch.stack([each.square.extent() for each in phrases])
-        return Grounded(
-            samples=tuple(each.sample for each in phrases),
-            phrases=tuple(each.text for each in phrases),
-            model_boxes=tuple(tuple(map(each.square.box, each.boxes)) for each in phrases),
-            heat=heat,
-            contrast=contrast_to_noise(heat, inside, valid),
-            hits=pointing_hits(heat, inside, valid),
-        )
+        judged = heat, inside, valid
+        return Grounded(phrases, heat, contrast_to_noise(*judged), pointing_hits(*judged))
 
-    def _maps(self, phrases: list[_Phrase]) -> Float[Tensor, "phrases rows columns"]:
+    def _maps(self, phrases: list[Phrase]) -> Float[Tensor, "phrases rows columns"]:
         assert self.context.encode is not None, "phrases are read by the run's tokenizer"
         tokens = self.context.encode([[each.text] for each in phrases])
         embedded = self.method.embed_reports(tokens.to(self.context.device))

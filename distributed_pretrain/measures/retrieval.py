@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
@@ -86,12 +86,11 @@ class Retrieval(ImageTextMeasure):
         if not self._images:
             return {}
         self.similarity = self._similarity_of_all()
-        recalls = retrieval_metrics(self.similarity, groups=self._groups)
-        if not self.context.thorough:
-            return recalls
-        apart, chunks = retrieval_metrics(self.similarity), retrieval_in_chunks(self.similarity)
-        recalls |= {f"ungrouped_{name}": value for name, value in apart.items()}
-        return recalls | {f"chunks_{name}": value for name, value in chunks.items()}
+        found = {"": retrieval_metrics(self.similarity, groups=self._groups)}
+        if self.context.thorough:
+            found["ungrouped_"] = retrieval_metrics(self.similarity)
+            found["chunks_"] = retrieval_in_chunks(self.similarity)
+        return {way + name: value for way, each in found.items() for name, value in each.items()}
 
     def pictures(self) -> dict[str, Picture]:
         """The similarities of the first studies."""
@@ -118,7 +117,7 @@ class Retrieval(ImageTextMeasure):
 def retrieval_metrics(
     similarity: Float[Tensor, "images reports"],
     *,
-    groups: Sequence[Hashable] | None = None,
+    groups: Sequence[int] | None = None,
     ks: Sequence[int] = RANKS,
     chunk_size: int = 2048,
 ) -> dict[str, float]:
@@ -135,12 +134,13 @@ def retrieval_metrics(
     O(chunk_size x samples). Raises ValueError for a matrix that is not square or has no rows.
     """
     samples = len(similarity)
-    if similarity.shape != (samples, samples) or samples == 0:
+    labels = torch.arange(samples) if groups is None else torch.tensor(groups)
+    if similarity.shape != (samples, samples) or samples == 0 or len(labels) != samples:
         raise ValueError(
-            f"a similarity of {tuple(similarity.shape)} must have as many images (rows) as reports "
-            "(columns), and at least one"
+            f"a similarity of {tuple(similarity.shape)} and {len(labels)} groups: there must be as "
+            "many images (rows) as reports (columns) and groups, and at least one"
         )
-    labels = _labels(groups, samples).to(similarity.device)
+    labels = labels.to(similarity.device)
     metrics: dict[str, float] = {}
     for name, queries in zip(DIRECTIONS, (similarity, similarity.T), strict=True):
         ranks = _ranks(queries, labels, chunk_size)
@@ -182,15 +182,6 @@ def _ranks(
         best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
         ranks.append((~(scores < best) & ~right).sum(dim=1))
     return torch.cat(ranks)
-
-
-def _labels(groups: Sequence[Hashable] | None, samples: int) -> Int[Tensor, " samples"]:
-    if groups is None:
-        return torch.arange(samples)
-    if len(groups) != samples:
-        raise ValueError(f"{len(groups)} groups for {samples} samples")
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    return torch.tensor([numbers[group] for group in groups])
 
 
 def _gather_padded(rows: Rows) -> Rows:

@@ -52,12 +52,9 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
     tokenizer = _tokenizer_of(config, run)
     torch.manual_seed(config.seed)
     method = build_method(config, tokenizer).to(engine.device)
-    return OnShards(config, method, tokenizer, VALIDATION, engine.device).parts(
-        engine,
-        run,
-        training,
-        validation,
-        count_flops=lambda: flops_of(method, config, engine.device),
+    place = (engine.device, engine.rank, engine.world_size)
+    return OnShards(config, method, tokenizer, VALIDATION, *place).parts(
+        run, training, validation, lambda: flops_of(method, config, engine.device)
     )
 
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 import torch
 
+from data_shards.files.json_lines import JsonLines
 from data_shards.records.manifest import MANIFEST_NAME
 from data_shards.records.study import Split
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
@@ -19,7 +20,6 @@ from distributed_pretrain.measures.base import Context, Measure
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.pretrain.settings import ShardsRunConfig
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.run import Parts
 from distributed_pretrain.training.validation import Validation
@@ -40,60 +40,48 @@ class OnShards:
     tokenizer: ReportTokenizer
     kinds: tuple[type[Measure], ...]
     device: torch.device
+    rank: int = 0
+    world_size: int = 1
 
     def parts(
         self,
-        engine: Engine,
         run: RunFolder,
         training: ShardSplit,
         validation: ShardSplit,
         count_flops: Callable[[], StepFlops] = StepFlops.unknown,
     ) -> Parts:
         """What this rank trains with; unreadable samples are named in the run's folder."""
-        data, rank, world_size = self.config.data, engine.rank, engine.world_size
-        of_training, of_validation = (
-            Quarantine.of(split, data.max_bad_fraction, lines=run.quarantine, rank=rank)
-            for split in (training, validation)
-        )
+        data = self.config.data
         loader = TrainingLoader(
             training,
             self.tokenizer,
             data,
             seed=self.config.seed,
-            rank=rank,
-            world_size=world_size,
+            rank=self.rank,
+            world_size=self.world_size,
             micro_batches=self.config.training.accumulation_steps,
-            quarantine=of_training,
+            quarantine=self._quarantine(training, run.quarantine),
             device=self.device,
         )
         return Parts(
             objective=self.objective,
             loader=loader,
-            validation=self.validation(
-                validation, rank=rank, world_size=world_size, quarantine=of_validation
-            ),
+            validation=self.validation(validation, run.quarantine),
             data_name=str(data.shards),
             data_sha256=sha256((data.shards / MANIFEST_NAME).read_bytes()).hexdigest(),
             count_flops=count_flops,
         )
 
-    def validation(
-        self,
-        split: ShardSplit,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-        quarantine: Quarantine | None = None,
-    ) -> Validation:
-        """The measures over a split, on all ranks."""
+    def validation(self, split: ShardSplit, bad: JsonLines | None = None) -> Validation:
+        """The measures over a split, on all ranks; `bad` are the lines of unreadable samples."""
         data = self.config.data
         loader = EvaluationLoader(
             split,
             self.tokenizer,
             data,
-            rank=rank,
-            world_size=world_size,
-            quarantine=quarantine,
+            rank=self.rank,
+            world_size=self.world_size,
+            quarantine=self._quarantine(split, bad),
             device=self.device,
         )
         context = Context(
@@ -106,3 +94,7 @@ class OnShards:
             encode=self.tokenizer.encode,
         )
         return Validation(loader.batches, context, self.kinds)
+
+    def _quarantine(self, split: ShardSplit, lines: JsonLines | None) -> Quarantine:
+        most = self.config.data.max_bad_fraction
+        return Quarantine.of(split, most, lines=lines, rank=self.rank)

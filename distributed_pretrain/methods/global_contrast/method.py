@@ -42,18 +42,16 @@ class GlobalContrast(ImageTextMethod):
         super().__init__(image_encoder, report_encoder)
         self.config = config
         self.term_weights = {"global": 1.0}
+        hidden, dim = config.projection_hidden_dim, config.embedding_dim
         self.image_head = GlobalImageHead(
             image_encoder.channels,
-            hidden_dim=config.projection_hidden_dim,
-            output_dim=config.embedding_dim,
+            hidden_dim=hidden,
+            output_dim=dim,
             norm=norm,
             pooling_heads=pooling_heads,
         )
         self.report_projection = Projection(
-            report_encoder.dim,
-            hidden_dim=config.projection_hidden_dim,
-            output_dim=config.embedding_dim,
-            norm=norm,
+            report_encoder.dim, hidden_dim=hidden, output_dim=dim, norm=norm
         )
 
     def forward(self, batch: Batch) -> ImageTextOutputs:

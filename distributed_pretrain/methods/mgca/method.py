@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -61,10 +62,17 @@ class Mgca(ImageTextMethod):
             "prototype": config.prototype_weight,
         }
         self.prototypes_are_frozen = False
-        self.image_projection = self._projection(image_encoder.channels)
-        self.region_projection = self._projection(image_encoder.region_channels)
-        self.report_projection = self._projection(report_encoder.dim)
-        self.word_projection = self._projection(report_encoder.dim)
+        head = partial(
+            Projection,
+            hidden_dim=config.projection_hidden_dim,
+            output_dim=config.embedding_dim,
+            norm=config.projection_norm,
+            output_norm=True,
+        )
+        self.image_projection = head(image_encoder.channels)
+        self.region_projection = head(image_encoder.region_channels)
+        self.report_projection = head(report_encoder.dim)
+        self.word_projection = head(report_encoder.dim)
         # Only directions count (see `prototype_loss`), but the longer, the slower they turn.
         self.prototypes = nn.Parameter(
             unit_vectors(torch.randn(config.prototypes, config.embedding_dim))
@@ -179,12 +187,3 @@ class Mgca(ImageTextMethod):
         attention = (cosine / self.config.token_temperature).softmax(dim=2)
         heat: Tensor = torch.einsum("pw,pwr->pr", phrases.local_weights, attention)
         return heat.view(images.regions.shape[:3])
-
-    def _projection(self, input_dim: int) -> Projection:
-        return Projection(
-            input_dim,
-            hidden_dim=self.config.projection_hidden_dim,
-            output_dim=self.config.embedding_dim,
-            norm=self.config.projection_norm,
-            output_norm=True,
-        )

@@ -16,7 +16,7 @@ from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
-from distributed_pretrain.evaluation.embed import outputs_of
+from distributed_pretrain.evaluation.evaluate import outputs_of
 from distributed_pretrain.measures.base import Context, LearningMeasure, Measure
 from distributed_pretrain.measures.catalog import EVALUATION, VALIDATION
 from distributed_pretrain.methods.objective import Method
