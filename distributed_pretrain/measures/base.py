@@ -106,14 +106,6 @@ class ImageTextMeasure(Measure):
         return isinstance(objective, ImageTextMethod)
 
 
-class LearningMeasure(Measure):
-    """A measure that fits a head to labelled studies before it judges others."""
-
-    @abstractmethod
-    def learn(self, batch: Batch, outputs: Any) -> None:
-        """Take in labelled studies; all of these come before the first `update`."""
-
-
 def make_measures(kinds: Sequence[type[Measure]], context: Context) -> list[Measure]:
     """Those of the kinds that apply to the context's objective."""
     return [kind(context) for kind in kinds if kind.applies(context.objective)]

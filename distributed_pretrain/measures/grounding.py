@@ -60,17 +60,13 @@ class Grounding(ImageTextMeasure):
     study has a phrase with a box.
     """
 
+    metrics = METRICS
     grounded: Grounded | None = None
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._phrases: list[Phrase] = []
         self._samples = 0
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """How many phrases, the mean contrast, and how many point right."""
-        return METRICS
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep the images that have phrases with boxes."""

@@ -15,7 +15,7 @@ from distributed_pretrain.batch import Batch, SampleRows
 from distributed_pretrain.measures.base import (
     Context,
     FeatureOutputs,
-    LearningMeasure,
+    Measure,
     real_records,
     real_rows,
 )
@@ -46,7 +46,7 @@ class LinearSet(SampleRows):
     targets: Shaped[Tensor, "samples classes ..."]
 
 
-class LinearMeasure(LearningMeasure):
+class LinearMeasure(Measure):
     """The mean over sets of `labelled_studies`, without a study in common, of a head's metric."""
 
     metric: ClassVar[Metric]
@@ -67,7 +67,7 @@ class LinearMeasure(LearningMeasure):
         return self.metric.of_each(self.classes)
 
     def learn(self, batch: Batch, outputs: FeatureOutputs) -> None:
-        """Keep labelled features."""
+        """Keep labelled features; all of these come before the first `update`."""
         self._keep(batch, outputs, self.labelled)
 
     def update(self, batch: Batch, outputs: FeatureOutputs) -> None:

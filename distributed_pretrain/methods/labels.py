@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.losses.multi_label import multi_label_loss
 from distributed_pretrain.methods.objective import Method, Outputs
@@ -25,16 +27,30 @@ class LabelClassifier(Method):
     """A linear layer over the average-pooled feature map, and its cross entropy.
 
     Unknown labels (not mentioned or uncertain) reach no gradient or loss. How many are known
-    differs between micro-batches and ranks: the mean is one over the whole batch.
+    differs between micro-batches and ranks: the mean is one over the whole batch. A `frozen`
+    encoder keeps its weights and statistics. Raises InputError without labels.
     """
 
     predicts_labels = True
 
-    def __init__(self, image_encoder: ImageEncoder, classes: int) -> None:
+    def __init__(self, image_encoder: ImageEncoder, classes: int, *, frozen: bool = False) -> None:
         super().__init__()
-        self.image_encoder = image_encoder
+        if classes == 0:
+            raise InputError(
+                "data.labels=[]: this protocol learns to tell labels: name them, for example "
+                'data.labels=["Edema", "Pneumonia"]'
+            )
+        self.frozen = frozen
+        self.image_encoder = image_encoder.requires_grad_(False) if frozen else image_encoder
         self.classifier: nn.Module = nn.Linear(image_encoder.channels, classes)
         self.term_weights = {"multi_label": 1.0}
+
+    def train(self, mode: bool = True) -> Self:
+        """The head's mode; a frozen encoder stays in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.image_encoder.eval()
+        return self
 
     def forward(self, batch: Batch) -> LabelOutputs:
         """A logit for each label."""

@@ -21,7 +21,7 @@ class ChexpertConfig(MethodConfig):
         """The classifier of all labels; InputError without any."""
         from distributed_pretrain.methods.labels import LabelClassifier
 
-        if sizes.classes == 0:
+        if sizes.classes == 0:  # before anything is downloaded
             raise InputError(
                 "data.labels=[]: method.name=chexpert learns to predict labels: "
                 'name them, for example data.labels=["Edema", "Pneumonia"]'

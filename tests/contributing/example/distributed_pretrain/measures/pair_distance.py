@@ -18,14 +18,11 @@ PAIR_DISTANCE = Metric("pair_distance", "pair distance", unit="number", better="
 class PairDistance(ImageTextMeasure):
     """The mean squared distance of a pair's unit vectors: from 0 to 4, where they are opposite."""
 
+    metrics = (PAIR_DISTANCE,)
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._distances: list[Tensor] = []
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """`pair_distance`."""
-        return (PAIR_DISTANCE,)
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep the distances of all ranks' pairs."""
