@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from data_shards.records.manifest import read_manifest
 from distributed_pretrain.data.settings import DataConfig
@@ -31,12 +31,11 @@ class ShardsRunConfig(RunConfig):
 class PretrainConfig(ShardsRunConfig):
     """One pre-training run; saved in its run folder and in every checkpoint.
 
-    What `data` leaves open of what a method reads (its views, say) is what the method asks for.
+    `vocabulary_size` is that of the tokenizer trained for a new report encoder. What `data` leaves
+    open of what a method reads (its views, say) is what the method asks for.
     """
 
-    vocabulary_size: PositiveInt = Field(
-        2048, description="of the tokenizer trained for a new report encoder"
-    )
+    vocabulary_size: PositiveInt = 2048
     method: AnyMethodConfig
 
     @model_validator(mode="before")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,6 +30,11 @@ class Gloria(WordsMethod):
         self, config: GloriaConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
     ) -> None:
         super().__init__(config, image_encoder, report_encoder)
+        self._similarity = partial(
+            gloria_similarity,
+            attention_temperature=config.attention_temperature,
+            chunk_size=config.chunk_size,
+        )
         self.term_weights = {"global": config.global_weight, "local": config.local_weight}
 
     def batch_terms(
@@ -40,7 +47,11 @@ class Gloria(WordsMethod):
         sample_mask: Tensor,
     ) -> dict[str, Tensor]:
         """`global` and `local`, each with both directions added."""
-        similarity = self._similarity(regions, *self.compared_words(words, word_mask))
+        similarity = self._similarity(
+            regions,
+            *self.compared_words(words, word_mask),
+            word_temperature=self.config.word_temperature,
+        )
         return {
             "global": self.global_term(image, report, sample_mask),
             "local": self.external_term(similarity, sample_mask),
@@ -85,20 +96,3 @@ class Gloria(WordsMethod):
             attention_temperature=self.config.attention_temperature,
         )
         return attention.view(images.regions.shape[:3])
-
-    def _similarity(
-        self,
-        regions: Tensor,
-        words: Tensor,
-        word_mask: Tensor,
-        *,
-        word_temperature: float | None = None,
-    ) -> Tensor:
-        return gloria_similarity(
-            regions,
-            words,
-            word_mask,
-            attention_temperature=self.config.attention_temperature,
-            word_temperature=word_temperature or self.config.word_temperature,
-            chunk_size=self.config.chunk_size,
-        )
