@@ -2,119 +2,57 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Sequence
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from data_shards.command_line import DONE, GOES_ON
-from data_shards.files.atomic import write_text_atomically
 from data_shards.profiles import load_profile
-from data_shards.records.manifest import MANIFEST_NAME
-from data_shards.records.study import Split
-from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
-from distributed_pretrain.data.quarantine import Quarantine
-from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import NoReports
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.measures.auroc import Auroc
-from distributed_pretrain.measures.base import Context
 from distributed_pretrain.measures.loss_terms import LossTerms
-from distributed_pretrain.methods.objective import Objective
-from distributed_pretrain.pretrain.trained import load_method
+from distributed_pretrain.measures.metric import write_figures
+from distributed_pretrain.pretrain.build import load_method
+from distributed_pretrain.pretrain.on_shards import OnShards, open_split
 from distributed_pretrain.run_folder.checkpoint import load_weights
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.run import Parts, train
-from distributed_pretrain.training.validation import Validation
-
-MEASURES = (LossTerms, Auroc)
 
 
 def run_downstream(profile: Path, overrides: Sequence[str]) -> int:
     """The exit status of a start: done and judged, or interrupted with a checkpoint saved."""
     config = load_profile(DownstreamConfig, profile, overrides)
-    if not train(config, _Task(config).parts):
+    if not train(config, partial(_build_parts, config)):
         return GOES_ON
     if os.environ.get("RANK", "0") == "0":
         run = RunFolder(config.run_folder)
-        metrics = _Task(config).judge(run)
-        path = run.evaluation(*JUDGED)
-        write_text_atomically(path, json.dumps(metrics, indent=1) + "\n")
-        for name, value in metrics.items():
-            print(f"{name:32s} {value:8.4f}")
-        print(f"written to {path}", file=sys.stderr)
+        write_figures(_judge(config, run), run.evaluation(*JUDGED))
     return DONE
 
 
-class _Task:
-    """What a config of a downstream task describes, in this process."""
+def _build_parts(config: DownstreamConfig, engine: Engine, run: RunFolder) -> Parts:
+    training, validation = open_split(config.data, "train"), open_split(config.data, "validate")
+    head = _head_of(config, engine.device, engine.rank, engine.world_size)
+    return head.parts(run, training, validation)
 
-    def __init__(self, config: DownstreamConfig) -> None:
-        self.config = config
 
-    def parts(self, engine: Engine, run: RunFolder) -> Parts:
-        """The head, its loaders and its measures."""
-        config, shards = self.config, self.config.data.shards
-        split = self._split("train")
-        loader = TrainingLoader(
-            split,
-            NoReports(),
-            config.data,
-            seed=config.seed,
-            rank=engine.rank,
-            world_size=engine.world_size,
-            micro_batches=config.training.accumulation_steps,
-            quarantine=Quarantine.of(
-                split, config.data.max_bad_fraction, lines=run.quarantine, rank=engine.rank
-            ),
-            device=engine.device,
-        )
-        objective = self._objective().to(engine.device)
-        return Parts(
-            objective=objective,
-            loader=loader,
-            validation=self._validation(
-                "validate",
-                objective,
-                engine.device,
-                rank=engine.rank,
-                ranks=engine.world_size,
-            ),
-            data_name=str(shards),
-            data_sha256=sha256((shards / MANIFEST_NAME).read_bytes()).hexdigest(),
-        )
+def _judge(config: DownstreamConfig, run: RunFolder) -> dict[str, float]:
+    """The best weights on the test split, in one process."""
+    split, checkpoint = JUDGED
+    head = _head_of(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    head.objective.load_state_dict(load_weights(run.checkpoint(checkpoint)))
+    return head.validation(open_split(config.data, split)).run().metrics
 
-    def judge(self, run: RunFolder) -> dict[str, float]:
-        """The best weights on the test split, in one process."""
-        split, checkpoint = JUDGED
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        objective = self._objective()
-        objective.load_state_dict(load_weights(run.checkpoint(checkpoint)))
-        validation = self._validation(split, objective.to(device), device, rank=0, ranks=1)
-        return validation.run().metrics
 
-    def _objective(self) -> Objective:
-        config, encoder = self.config, self.config.encoder
-        method = load_method(encoder.run_folder, encoder.checkpoint).method
-        torch.manual_seed(config.seed)
-        return config.protocol.build(method, classes=len(config.data.labels))
-
-    def _split(self, split: Split) -> ShardSplit:
-        data = self.config.data
-        fraction = data.patient_fraction if split == "train" else 1.0
-        return ShardSplit.open(data.shards, split, data.text_policy, patient_fraction=fraction)
-
-    def _validation(
-        self, split: Split, objective: Objective, device: torch.device, *, rank: int, ranks: int
-    ) -> Validation:
-        data = self.config.data
-        loader = EvaluationLoader(
-            self._split(split), NoReports(), data, rank=rank, world_size=ranks, device=device
-        )
-        context = Context(objective=objective, device=device, labels=data.labels)
-        return Validation(loader.batches, context, MEASURES)
+def _head_of(
+    config: DownstreamConfig, device: torch.device, rank: int = 0, world_size: int = 1
+) -> OnShards:
+    method = load_method(config.encoder.run_folder, config.encoder.checkpoint).method
+    torch.manual_seed(config.seed)
+    objective = config.protocol.build(method, classes=len(config.data.labels)).to(device)
+    return OnShards(config, objective, NoReports(), (LossTerms, Auroc), device, rank, world_size)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 from data_shards.profiles import FREE, Config
-from data_shards.records.manifest import read_manifest
 from data_shards.records.study import Split
-from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
+from distributed_pretrain.measures.metric import read_figures
+from distributed_pretrain.pretrain import settings as pretrain
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.training.settings import RunConfig
 
 # The split and the weights that a task is judged by.
 JUDGED: tuple[Split, str] = ("test", "best")
@@ -28,31 +26,22 @@ class EncoderConfig(Config):
     checkpoint: str = "best"
 
 
-class DownstreamConfig(RunConfig):
+class DownstreamConfig(pretrain.ShardsRunConfig):
     """One head, trained on the training split and judged on the test split by its best weights.
 
     Images are shown as `data` says, whatever the encoder was pre-trained with.
     """
 
     encoder: EncoderConfig
-    data: DataConfig
     protocol: AnyProtocolConfig
-
-    @property
-    def global_batch(self) -> int:
-        """Studies of a step, over all ranks."""
-        return self.data.global_batch
 
 
 def refuse_what_cannot_start(config: DownstreamConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for what would end a start in its first minute."""
-    config.check_ranks(ranks)
-    RunFolder(folder).refuse_other(config)
+    pretrain.refuse_what_cannot_start(config, folder, ranks)
     RunFolder(config.encoder.run_folder).refuse_missing()
-    read_manifest(config.data.shards)
 
 
 def figures_of_task(_: DownstreamConfig, folder: Path) -> dict[str, float]:
     """What was measured on the test split; empty before."""
-    path = RunFolder(folder).evaluation(*JUDGED)
-    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+    return read_figures(RunFolder(folder).evaluation(*JUDGED))

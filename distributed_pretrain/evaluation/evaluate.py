@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,19 +14,32 @@ import torch
 
 from data_shards.command_line import DONE
 from data_shards.errors import InputError
-from data_shards.files.atomic import write_text_atomically
 from data_shards.profiles import parse_overrides, validate
 from data_shards.records.study import Split, StudyRecord
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.evaluation.embed import embed
 from distributed_pretrain.evaluation.settings import EvaluateConfig
-from distributed_pretrain.measures.base import Context, LearningMeasure, Measure, make_measures
+from distributed_pretrain.measures.base import (
+    Context,
+    FeatureOutputs,
+    Measure,
+    make_measures,
+)
 from distributed_pretrain.measures.catalog import EVALUATION
-from distributed_pretrain.pretrain.trained import TrainedMethod, load_method
+from distributed_pretrain.measures.linear import LinearMeasure
+from distributed_pretrain.measures.metric import write_figures
+from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
+from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.pretrain.build import TrainedMethod, load_method
 from distributed_pretrain.run_folder.folder import RunFolder
 
 MeasureT = TypeVar("MeasureT", bound=Measure)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTextFeatureOutputs(FeatureOutputs, ImageTextOutputs):
+    """Embeddings of images and reports beside the feature map."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +59,11 @@ def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
     """Print the figures of a run and write them to its `evaluation_<split>_<checkpoint>.json`."""
     config = validate(EvaluateConfig, parse_overrides(overrides), where="evaluate")
     metrics = evaluate_run(run_folder, config).metrics
-    path = config.results(RunFolder(run_folder))
-    write_text_atomically(path, json.dumps(metrics, indent=1))
-    width = max(map(len, metrics))
-    for name, value in metrics.items():
-        print(f"{name:{width}s} {value:8.4f}")
-    print(f"written to {path}", file=sys.stderr)
+    write_figures(metrics, config.results(RunFolder(run_folder)))
     return DONE
 
 
+@torch.no_grad()
 def evaluate_run(
     run_folder: Path, config: EvaluateConfig, *, more: tuple[type[Measure], ...] = ()
 ) -> Evaluation:
@@ -68,67 +76,94 @@ def evaluate_run(
         raise InputError("evaluate runs in one process: start it without accelerate launch")
     trained = load_method(run_folder, config.checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained.method.to(device).eval()
-    return _Evaluator(trained, config, device).evaluate(more)
-
-
-@dataclass(frozen=True)
-class _Evaluator:
-    trained: TrainedMethod
-    config: EvaluateConfig
-    device: torch.device
-
-    @torch.no_grad()
-    def evaluate(self, more: tuple[type[Measure], ...]) -> Evaluation:
-        method = self.trained.method
-        judged, labelled = self._loader(self.config.split), self._loader("train")
-        measures = make_measures((*EVALUATION, *more), self._context(judged, labelled))
-        learning = [each for each in measures if isinstance(each, LearningMeasure)]
-        most = self.config.labelled_studies * self.config.labelled_subsets
-        with closing(embed(method, labelled, most=most, features_only=True)) as batches:
-            for batch, outputs in batches:
-                for each in learning:
-                    each.learn(batch, outputs)
-        samples = 0
-        for batch, outputs in embed(method, judged):
-            samples += int(batch.sample_mask.sum())
+    method = trained.method.to(device).eval()
+    judged, labelled = (_loader(trained, config, each, device) for each in (config.split, "train"))
+    context = _context(trained, config, device, [judged.split, labelled.split])
+    measures = make_measures((*EVALUATION, *more), context)
+    most = config.labelled_studies * config.labelled_subsets
+    with closing(embed(method, labelled, most=most, features_only=True)) as batches:
+        for batch, outputs in batches:
             for measure in measures:
-                measure.update(batch, outputs)
-        metrics = {"samples": float(samples)}
+                if isinstance(measure, LinearMeasure):
+                    measure.learn(batch, outputs)
+    samples = 0
+    for batch, outputs in embed(method, judged):
+        samples += int(batch.sample_mask.sum())
         for measure in measures:
-            metrics |= measure.compute()
-        return Evaluation(samples, metrics, measures)
+            measure.update(batch, outputs)
+    metrics = {"samples": float(samples)}
+    for measure in measures:
+        metrics |= measure.compute()
+    return Evaluation(samples, metrics, measures)
 
-    def _context(self, *loaders: EvaluationLoader) -> Context:
-        splits = {loader.split.split: loader.split for loader in loaders}
-        positions = {
-            (name, split.key(position)): position
-            for name, split in splits.items()
-            for position in range(len(split))
-        }
 
-        def read(record: StudyRecord, member: str) -> bytes:
-            position = positions[record.split, record.key]
-            return splits[record.split].read_member(position, member)
+@torch.no_grad()
+def embed(
+    method: Method,
+    loader: EvaluationLoader,
+    *,
+    most: int | None = None,
+    features_only: bool = False,
+) -> Generator[tuple[Batch, FeatureOutputs]]:
+    """Each batch of a split with what the method makes of it, up to `most` samples.
 
-        data = self.trained.config.data
-        return Context(
-            objective=self.trained.method,
-            device=self.device,
-            text_policy=data.text_policy,
-            labels=self.config.labels,
-            crop_fraction=data.augmentation.evaluation_crop_fraction,
-            labelled_studies=self.config.labelled_studies,
-            seed=self.trained.config.seed,
-            thorough=True,
-            encode=self.trained.tokenizer.encode,
-            read=read,
-        )
+    `features_only` leaves the embeddings out.
+    """
+    left = len(loader.split) if most is None else most
+    for each in loader.batches():
+        rows = len(each.keys)
+        wanted = torch.arange(rows, device=each.sample_mask.device) < left
+        batch = replace(each, sample_mask=each.sample_mask & wanted)
+        yield batch, outputs_of(method, batch, features_only=features_only)
+        left -= rows
+        if left <= 0:
+            return
 
-    def _loader(self, split: Split) -> EvaluationLoader:
-        data = self.trained.config.data
-        shards = ShardSplit.open(self.config.shards or data.shards, split, data.text_policy)
-        # Embedding needs no labels, which other shards may not have, and no second view.
-        views = "frontal" if data.views == "two_augmentations" else data.views
-        data = data.model_copy(update={"labels": (), "views": views})
-        return EvaluationLoader(shards, self.trained.tokenizer, data, device=self.device)
+
+def outputs_of(method: Method, batch: Batch, *, features_only: bool = False) -> FeatureOutputs:
+    """What an evaluation reads of one batch."""
+    plain = FeatureOutputs(
+        sample_mask=batch.sample_mask, feature_map=method.feature_map(batch.images)
+    )
+    if features_only or not isinstance(method, ImageTextMethod):
+        return plain
+    images, reports = method.embed_images(batch), method.embed_reports(batch.report)
+    return ImageTextFeatureOutputs(**vars(plain), images=images, reports=reports)
+
+
+def _loader(
+    trained: TrainedMethod, config: EvaluateConfig, split: Split, device: torch.device
+) -> EvaluationLoader:
+    data = trained.config.data
+    shards = ShardSplit.open(config.shards or data.shards, split, data.text_policy)
+    # Embedding needs no labels, which other shards may not have, and no second view.
+    views = "frontal" if data.views == "two_augmentations" else data.views
+    data = data.model_copy(update={"labels": (), "views": views})
+    return EvaluationLoader(shards, trained.tokenizer, data, device=device)
+
+
+def _context(
+    trained: TrainedMethod, config: EvaluateConfig, device: torch.device, splits: list[ShardSplit]
+) -> Context:
+    members = {
+        (split.split, split.key(position)): partial(split.read_member, position)
+        for split in splits
+        for position in range(len(split))
+    }
+
+    def read(record: StudyRecord, member: str) -> bytes:
+        return members[record.split, record.key](member)
+
+    data = trained.config.data
+    return Context(
+        objective=trained.method,
+        device=device,
+        text_policy=data.text_policy,
+        labels=config.labels,
+        crop_fraction=data.augmentation.evaluation_crop_fraction,
+        labelled_studies=config.labelled_studies,
+        seed=trained.config.seed,
+        thorough=True,
+        encode=trained.tokenizer.encode,
+        read=read,
+    )

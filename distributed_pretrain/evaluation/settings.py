@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from data_shards.profiles import Config
 from data_shards.records.study import Split
+from distributed_pretrain.measures.metric import read_figures
 from distributed_pretrain.run_folder.folder import RunFolder
 
 
 class EvaluateConfig(Config):
-    """Which weights are judged, on what, and with how many labels."""
+    """Which weights are judged, on what, and with how many labels.
 
-    checkpoint: str = Field("best", description="best, last, a step folder's name, or untrained")
+    `checkpoint` is best, last, a step folder's name, or untrained; `shards` null are those the run
+    was trained on. A linear head may use labels and masks of `labelled_studies` training studies;
+    figures are means over `labelled_subsets` such sets without a study in common. `labels` are
+    those that it is to tell; none: all that the shards have.
+    """
+
+    checkpoint: str = "best"
     split: Split = "test"
-    shards: Path | None = Field(None, description="null: those the run was trained on")
-    labelled_studies: PositiveInt = Field(
-        600, description="training studies whose labels and masks a linear head may use"
-    )
-    labelled_subsets: PositiveInt = Field(
-        1, description="how many such sets, without a study in common, the figures are means over"
-    )
-    labels: tuple[str, ...] = Field(
-        (), description="those that a linear head is to tell; none: all that the shards have"
-    )
+    shards: Path | None = None
+    labelled_studies: PositiveInt = 600
+    labelled_subsets: PositiveInt = 1
+    labels: tuple[str, ...] = ()
 
     def results(self, run: RunFolder) -> Path:
         """Where the figures go."""
@@ -41,5 +41,4 @@ def refuse_missing_run(_: EvaluateConfig, folder: Path, ranks: int) -> None:
 
 def figures_of_evaluation(config: EvaluateConfig, folder: Path) -> dict[str, float]:
     """What was measured; empty before."""
-    path = config.results(RunFolder(folder))
-    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+    return read_figures(config.results(RunFolder(folder)))

@@ -155,9 +155,9 @@ def _groundings(untrained: Evaluation, trained: Evaluation) -> list[Grounding]:
     chosen = np.linspace(0, len(after.phrases) - 1, count).round().astype(int).tolist()
     return [
         Grounding(
-            image=_stretched(pixels[after.samples[i]]),
-            boxes=after.model_boxes[i],
-            phrase=after.phrases[i],
+            image=_stretched(pixels[after.phrases[i].sample]),
+            boxes=tuple(map(after.phrases[i].square.box, after.phrases[i].boxes)),
+            phrase=after.phrases[i].text,
             untrained_heat=before.heat[i].numpy(),
             trained_heat=after.heat[i].numpy(),
             untrained_cnr=before.contrast[i].item(),

@@ -17,6 +17,7 @@ from data_shards.records.policies import TextPolicy, select_sentences
 from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.methods.image_text import ImageTextMethod
 from distributed_pretrain.methods.objective import Objective, Outputs
 
 Picture: TypeAlias = NDArray[np.uint8]
@@ -56,11 +57,6 @@ class Context:
         """The sentences of a study's report that the text policy keeps."""
         return select_sentences(record.report, self.text_policy)
 
-    def subsets(self, studies: int) -> list[slice]:
-        """Whole sets of `labelled_studies`; a single smaller one where there are fewer."""
-        size = self.labelled_studies
-        return [slice(start, start + size) for start in range(0, max(studies - size, 0) + 1, size)]
-
 
 class Measure(ABC):
     """Numbers of one kind, over all samples of a split and all ranks.
@@ -96,12 +92,18 @@ class Measure(ABC):
         return {}
 
 
-class LearningMeasure(Measure):
-    """A measure that fits a head to labelled studies before it judges others."""
+class ImageTextMeasure(Measure):
+    """A measure of a `method` whose images and reports can be compared."""
 
-    @abstractmethod
-    def learn(self, batch: Batch, outputs: Any) -> None:
-        """Take in labelled studies; all of these come before the first `update`."""
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        assert isinstance(context.objective, ImageTextMethod)
+        self.method = context.objective
+
+    @classmethod
+    def applies(cls, objective: Objective) -> bool:
+        """Where images and reports are embedded."""
+        return isinstance(objective, ImageTextMethod)
 
 
 def make_measures(kinds: Sequence[type[Measure]], context: Context) -> list[Measure]:

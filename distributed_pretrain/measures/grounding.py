@@ -8,23 +8,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from data_shards.records.study import Box, StudyRecord
+from data_shards.records.study import Box
 from distributed_pretrain.batch import Batch, join_rows
-from distributed_pretrain.measures.base import Context, Measure, real_records, real_rows
+from distributed_pretrain.measures.base import Context, ImageTextMeasure, real_records, real_rows
 from distributed_pretrain.measures.geometry import (
-    box_on_model_square,
-    boxes_mask,
+    ModelSquare,
     evaluated_image,
-    image_extent,
     region_map_on_pixels,
 )
 from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.methods.image_text import (
-    ImageEmbeddings,
-    ImageTextMethod,
-    ImageTextOutputs,
-)
-from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.methods.image_text import ImageEmbeddings, ImageTextOutputs
 
 GROUNDING_CNR = Metric("grounding_cnr", "grounding CNR", unit="number")
 METRICS = (
@@ -37,69 +30,59 @@ _PHRASES_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
-class Grounded:
-    """Heat maps of phrases on their images, with how well they meet the boxes.
+class Phrase:
+    """A phrase with its stored boxes, and the image it is looked for in.
 
-    `samples` count the real samples of this rank. `model_boxes` are (x, y, width, height) in pixels
-    of the square that the model saw.
+    `sample` counts the real samples of this rank.
     """
 
-    samples: tuple[int, ...]
-    phrases: tuple[str, ...]
-    model_boxes: tuple[tuple[tuple[float, float, float, float], ...], ...]
+    sample: int
+    text: str
+    boxes: list[Box]
+    square: ModelSquare
+    image: ImageEmbeddings
+
+
+@dataclass(frozen=True)
+class Grounded:
+    """Heat maps of phrases on the squares that the model saw, and how well they meet the boxes."""
+
+    phrases: list[Phrase]
     heat: Float[Tensor, "phrases size size"]
     contrast: Float[Tensor, " phrases"]
     hits: Bool[Tensor, " phrases"]
 
 
-@dataclass(frozen=True)
-class _Phrase:
-    sample: int
-    record: StudyRecord
-    phrase: str
-    boxes: list[Box]
-    image: ImageEmbeddings
-
-
-class Grounding(Measure):
+class Grounding(ImageTextMeasure):
     """Every (image, phrase) with boxes, a phrase read as a report of one sentence.
 
     Several boxes of one phrase are a union. After `compute`, `grounded` has the maps; None when no
     study has a phrase with a box.
     """
 
+    metrics = METRICS
     grounded: Grounded | None = None
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        assert isinstance(context.objective, ImageTextMethod)
-        self._method = context.objective
-        self._phrases: list[_Phrase] = []
-        self._samples = self._size = 0
-
-    @classmethod
-    def applies(cls, objective: Objective) -> bool:
-        """Where phrases can be compared with regions."""
-        return isinstance(objective, ImageTextMethod)
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """How many phrases, the mean contrast, and how many point right."""
-        return METRICS
+        self._phrases: list[Phrase] = []
+        self._samples = 0
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep the images that have phrases with boxes."""
-        self._size = batch.images.shape[-1]
         images = outputs.images.map_tensors(lambda rows: real_rows(rows, batch.sample_mask))
         for row, record in enumerate(real_records(batch)):
+            shown = evaluated_image(record)
             found: dict[str, list[Box]] = {}
             for box in record.boxes:
-                if box.phrase and box.image == evaluated_image(record):
+                if box.phrase and box.image == shown:
                     found.setdefault(box.phrase, []).append(box)
+            crop = self.context.crop_fraction
+            square = ModelSquare(record.images[shown], batch.images.shape[-1], crop)
             image = images.rows(slice(row, row + 1))
             self._phrases += [
-                _Phrase(self._samples + row, record, phrase, boxes, image)
-                for phrase, boxes in found.items()
+                Phrase(self._samples + row, text, boxes, square, image)
+                for text, boxes in found.items()
             ]
         self._samples += int(batch.sample_mask.sum())
 
@@ -115,40 +98,25 @@ class Grounding(Measure):
         }
 
     def _ground(self) -> Grounded:
-        size, crop, phrases = self._size, self.context.crop_fraction, self._phrases
+        phrases = self._phrases
         regions = torch.cat(
             [
                 self._maps(phrases[start : start + _PHRASES_AT_A_TIME])
                 for start in range(0, len(phrases), _PHRASES_AT_A_TIME)
             ]
         )
-        heat = region_map_on_pixels(regions.flatten(1), (regions.shape[1], regions.shape[2]), size)
-        images = [each.record.images[evaluated_image(each.record)] for each in phrases]
-        both = list(zip(phrases, images, strict=True))
-        inside = torch.stack(
-            [boxes_mask(each.boxes, image, size, crop_fraction=crop) for each, image in both]
-        )
-        valid = torch.stack([image_extent(image, size, crop_fraction=crop) for image in images])
-        return Grounded(
-            samples=tuple(each.sample for each in phrases),
-            phrases=tuple(each.phrase for each in phrases),
-            model_boxes=tuple(
-                tuple(
-                    box_on_model_square(box, image, size, crop_fraction=crop) for box in each.boxes
-                )
-                for each, image in both
-            ),
-            heat=heat,
-            contrast=contrast_to_noise(heat, inside, valid),
-            hits=pointing_hits(heat, inside, valid),
-        )
+        heat = region_map_on_pixels(regions, phrases[0].square.size_px)
+        inside = torch.stack([each.square.inside(each.boxes) for each in phrases])
+        valid = torch.stack([each.square.extent() for each in phrases])
+        judged = heat, inside, valid
+        return Grounded(phrases, heat, contrast_to_noise(*judged), pointing_hits(*judged))
 
-    def _maps(self, phrases: list[_Phrase]) -> Float[Tensor, "phrases rows columns"]:
+    def _maps(self, phrases: list[Phrase]) -> Float[Tensor, "phrases rows columns"]:
         assert self.context.encode is not None, "phrases are read by the run's tokenizer"
-        tokens = self.context.encode([[each.phrase] for each in phrases])
-        embedded = self._method.embed_reports(tokens.to(self.context.device))
+        tokens = self.context.encode([[each.text] for each in phrases])
+        embedded = self.method.embed_reports(tokens.to(self.context.device))
         images = join_rows([each.image for each in phrases]).to(self.context.device)
-        return self._method.grounding_map(embedded, images).float().cpu()
+        return self.method.grounding_map(embedded, images).float().cpu()
 
 
 def contrast_to_noise(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -13,16 +11,9 @@ from torch.nn import functional as F
 
 from data_shards.errors import InputError
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.labels import label_values
 from distributed_pretrain.measures.area_under_roc import area_under_roc
-from distributed_pretrain.measures.base import (
-    Context,
-    FeatureOutputs,
-    LearningMeasure,
-    real_records,
-    real_rows,
-)
+from distributed_pretrain.measures.linear import LinearMeasure, LinearSet
 from distributed_pretrain.measures.metric import Metric
 
 LINEAR_AUROC = Metric("linear_auroc", "linear AUROC")
@@ -30,90 +21,44 @@ LINEAR_AUROC = Metric("linear_auroc", "linear AUROC")
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
-@dataclass
-class _Studies:
-    features: list[Tensor]
-    records: list[StudyRecord]
+class LinearAuroc(LinearMeasure):
+    """The AUROC of a logistic regression on the mean of the feature map, for every wanted label."""
 
-    def add(self, batch: Batch, outputs: FeatureOutputs) -> None:
-        maps = real_rows(outputs.feature_map, batch.sample_mask)
-        self.features.append(maps.mean(dim=(2, 3)))
-        self.records += real_records(batch)
+    metric = LINEAR_AUROC
+    unknown = math.nan
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Those that any study has, sorted."""
-        return tuple(sorted({name for record in self.records for name in record.labels}))
-
-    def as_set(self, classes: Sequence[str]) -> ClassificationSet:
-        return ClassificationSet(torch.cat(self.features), label_matrix(self.records, classes))
-
-
-class LinearAuroc(LearningMeasure):
-    """The AUROC of a logistic regression on the mean of the feature map, for every wanted label.
-
-    Fitted to `labelled_studies` studies at a time, in sets without a study in common, and averaged.
-    """
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._labelled, self._judged = _Studies([], []), _Studies([], [])
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """`linear_auroc`, and one a label."""
-        return LINEAR_AUROC.of_each(self._classes)
-
-    def learn(self, batch: Batch, outputs: FeatureOutputs) -> None:
-        """Keep labelled features."""
-        self._labelled.add(batch, outputs)
-
-    def update(self, batch: Batch, outputs: FeatureOutputs) -> None:
-        """Keep the features to judge."""
-        self._judged.add(batch, outputs)
+    def classes(self) -> tuple[str, ...]:
+        """The labels asked for, or all that any labelled study has."""
+        return self.context.labels or super().classes
 
     def compute(self) -> dict[str, float]:
         """The areas; empty without labels. Raises InputError for a label that nobody has."""
-        classes, known = self._classes, self._labelled.labels
-        if unknown := [name for name in classes if name not in known]:
+        known = self.labelled.classes
+        if unknown := [name for name in self.classes if name not in known]:
             raise InputError(
                 f"evaluate: labels: {unknown[0]!r} is no label of the "
-                f"{len(self._labelled.records)} labelled studies: choose among {', '.join(known)}"
+                f"{len(self.labelled.known)} labelled studies: choose among {', '.join(known)}"
             )
-        if not classes:
-            return {}
-        training, test = self._labelled.as_set(classes), self._judged.as_set(classes)
-        areas = [
-            linear_auroc(ClassificationSet(training.features[rows], training.labels[rows]), test)
-            for rows in self.context.subsets(len(training.features))
-        ]
-        return LINEAR_AUROC.mean_and_each(classes, torch.stack(areas).mean(dim=0).tolist())
+        return super().compute()
 
-    @property
-    def _classes(self) -> tuple[str, ...]:
-        return self.context.labels or self._labelled.labels
+    def features_of(self, feature_map: Tensor) -> Tensor:
+        """The means of the maps."""
+        return feature_map.mean(dim=(2, 3))
 
+    def known_of(self, record: StudyRecord) -> dict[str, Tensor]:
+        """The study's labels: 1, 0, or NaN for those not mentioned or uncertain (-1)."""
+        values = torch.tensor(label_values(record, tuple(record.labels)), dtype=torch.float64)
+        return dict(zip(record.labels, torch.where(values < 0, math.nan, values), strict=True))
 
-@dataclass(frozen=True)
-class ClassificationSet:
-    """Features of frozen images with their labels: 1, 0, or NaN where unknown."""
-
-    features: Float[Tensor, "samples channels"]
-    labels: Float[Tensor, "samples classes"]
-
-
-def label_matrix(
-    records: Sequence[StudyRecord], classes: Sequence[str]
-) -> Float[Tensor, "samples classes"]:
-    """Each study's labels: 1, 0, or NaN for those not mentioned or uncertain (-1)."""
-    values = torch.tensor([label_values(record, classes) for record in records])
-    values = values.double().reshape(len(records), len(classes))
-    return torch.where(values < 0, math.nan, values)
+    def judge(self, training: LinearSet, test: LinearSet) -> Float[Tensor, " classes"]:
+        """See `linear_auroc`."""
+        return linear_auroc(training, test)
 
 
 @torch.enable_grad()  # its head is fitted, whoever judges without gradient
 def linear_auroc(
-    training: ClassificationSet, test: ClassificationSet, *, validation_fraction: float = 0.2
+    training: LinearSet, test: LinearSet, *, validation_fraction: float = 0.2
 ) -> Float[Tensor, " classes"]:
     """AUROC of each class on `test` for a logistic regression fitted to `training`.
 
@@ -126,7 +71,7 @@ def linear_auroc(
     mean = training.features.double().mean(dim=0)
     std = training.features.double().std(dim=0, correction=0).clamp_min(1e-6)
     features = (training.features.double() - mean) / std
-    labels = training.labels.double()
+    labels = training.targets.double()
     fitted = len(features) - max(1, round(validation_fraction * len(features)))
     held_out = torch.stack(
         [
@@ -140,7 +85,7 @@ def linear_auroc(
     # A strength for each class: each is a problem of its own in the common fit.
     penalties = torch.tensor(PENALTIES, dtype=torch.float64, device=features.device)
     head = _fit(features, labels, penalties[held_out.argmin(dim=0)])
-    return area_under_roc(_scores((test.features.double() - mean) / std, head), test.labels)
+    return area_under_roc(_scores((test.features.double() - mean) / std, head), test.targets)
 
 
 def _fit(features: Tensor, labels: Tensor, penalty: float | Tensor) -> Tensor:

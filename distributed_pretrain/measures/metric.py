@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
+
+from data_shards.files.atomic import write_text_atomically
 
 Unit = Literal["fraction", "number"]
 Direction = Literal["high", "low"]
@@ -57,3 +62,17 @@ class Metric:
     def improves(self, value: float, on: float, *, by: float = 0.0) -> bool:
         """Whether `value` is better than `on` by more than `by`."""
         return (value - on if self.better == "high" else on - value) > by
+
+
+def write_figures(figures: Mapping[str, float], path: Path) -> None:
+    """Write what was measured to `path`, and print it."""
+    write_text_atomically(path, json.dumps(figures, indent=1) + "\n")
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        print(f"{name:{width}s} {value:8.4f}")
+    print(f"written to {path}", file=sys.stderr)
+
+
+def read_figures(path: Path) -> dict[str, float]:
+    """What `write_figures` wrote; empty before."""
+    return dict(json.loads(path.read_bytes())) if path.exists() else {}

@@ -31,7 +31,7 @@ HEAT_COLOURS = "inferno"
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 LINE_CHARACTERS = 34
 LINE_INCHES = 0.15
-SENTENCE_CHARACTERS = 5 * LINE_CHARACTERS
+MOST_LINES = 6
 
 
 def similarity_matrix_picture(
@@ -85,15 +85,14 @@ def sentence_maps_picture(
     """
     assert len(sentences) == len(maps), (len(sentences), maps.shape)
     captions = ["X-ray" if sentences else "X-ray\n(a report without sentences)"]
-    captions += [
-        f"{_wrapped(sentence)}\nfrom {each.min():.3g} to {each.max():.3g}"
-        for sentence, each in zip(sentences, maps, strict=True)
-    ]
+    for sentence, each in zip(sentences, maps, strict=True):
+        lines = textwrap.wrap(sentence, LINE_CHARACTERS, max_lines=MOST_LINES, placeholder=" ...")
+        captions.append("\n".join([*lines, f"from {each.min():.3g} to {each.max():.3g}"]))
     columns = min(4, len(captions))
-    lines = [1 + caption.count("\n") for caption in captions]
-    tallest = [max(lines[start : start + columns]) for start in range(0, len(lines), columns)]
+    heights = [1 + caption.count("\n") for caption in captions]
+    tallest = [max(heights[start : start + columns]) for start in range(0, len(heights), columns)]
     figure, panels = _panels(len(captions), columns, captions_inches=LINE_INCHES * sum(tallest))
-    _draw_image(panels[0], image)
+    panels[0].imshow(image, cmap="gray", vmin=0, vmax=1)
     for axes, each in zip(panels[1:], maps, strict=True):
         axes.imshow(heat_over(image, each - each.min(), strongest=float(np.ptp(each))))
     for axes, caption in zip(panels, captions, strict=True):
@@ -131,16 +130,6 @@ def _panels(count: int, columns: int, captions_inches: float) -> tuple[Figure, l
     for axes in panels:
         axes.set_axis_off()
     return figure, panels
-
-
-def _draw_image(axes: Axes, image: Float[ndarray, "height width"]) -> None:
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-
-
-def _wrapped(sentence: str) -> str:
-    return textwrap.fill(
-        textwrap.shorten(sentence, SENTENCE_CHARACTERS, placeholder=" ..."), LINE_CHARACTERS
-    )
 
 
 def _pixels(figure: Figure) -> UInt8[ndarray, "picture_height picture_width 3"]:

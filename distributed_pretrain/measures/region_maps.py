@@ -7,25 +7,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.measures.base import Context, Measure, Picture
+from distributed_pretrain.measures.base import Context, ImageTextMeasure, Picture
 from distributed_pretrain.measures.pictures import region_weights_picture, sentence_maps_picture
-from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
-from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.methods.image_text import ImageTextOutputs
 
 WEIGHTED_STUDIES = 8
 
 
-class RegionMaps(Measure):
+class RegionMaps(ImageTextMeasure):
     """Region weights of the first studies, and where each sentence of the first belongs."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._first: tuple[Batch, ImageTextOutputs] | None = None
-
-    @classmethod
-    def applies(cls, objective: Objective) -> bool:
-        """Where phrases can be compared with regions."""
-        return isinstance(objective, ImageTextMethod)
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep the first batch."""
@@ -42,15 +36,13 @@ class RegionMaps(Measure):
         if weights is not None:
             shown = _array(weights[:WEIGHTED_STUDIES])
             found["region_weights"] = region_weights_picture(pixels, shown)
-        method, encode = self.context.objective, self.context.encode
-        assert isinstance(method, ImageTextMethod)
         sentences = self.context.sentences(batch.records[0])
-        if encode is not None and sentences:
-            tokens = encode([[each] for each in sentences]).to(self.context.device)
-            image = method.embed_images(batch.rows(slice(0, 1)))
+        if self.context.encode is not None and sentences:
+            tokens = self.context.encode([[each] for each in sentences]).to(self.context.device)
+            image = self.method.embed_images(batch.rows(slice(0, 1)))
             # One row for each sentence.
             image = image.map_tensors(lambda rows: rows.expand(len(sentences), *rows.shape[1:]))
-            maps = method.grounding_map(method.embed_reports(tokens), image)
+            maps = self.method.grounding_map(self.method.embed_reports(tokens), image)
             found["sentence_maps"] = sentence_maps_picture(pixels[0], sentences, _array(maps))
         return found
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, real_rows
 
-PERCENTILES = 101
 STUDIES = 100
-# Positions of the quartiles among the percentiles 0 to 100.
-QUARTILES = (25, 50, 75)
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,9 @@ class SimilarityAtDistance:
     percentiles: tuple[float, ...]
 
     @property
-    def quartiles(self) -> tuple[float, float, float]:
+    def quartiles(self) -> tuple[float, ...]:
         """First quartile, median, third quartile."""
-        first, median, third = (self.percentiles[position] for position in QUARTILES)
-        return first, median, third
+        return self.percentiles[25:76:25]
 
 
 class RegionSimilarity(Measure):
@@ -71,37 +68,20 @@ def similarity_by_distance(
     """
     rows, columns = features.shape[2:]
     first, second = torch.triu_indices(rows * columns, rows * columns, offset=1)
-    tenths = _tenths_of_the_diagonal(first, second, rows, columns)
-    regions = normalize(features.double().flatten(2), dim=1)
-    cosines = torch.einsum("icr,ics->irs", regions, regions)[:, first, second]
-    steps = torch.linspace(0, 1, PERCENTILES, dtype=torch.float64)
-    found = []
-    for tenth in tenths.unique().tolist():
-        values = cosines[:, tenths == tenth].flatten()
-        found.append(
-            SimilarityAtDistance(
-                distance=tenth / 10,
-                pairs=len(values),
-                mean=values.mean().item(),
-                percentiles=tuple(_percentiles(values, steps).tolist()),
-            )
-        )
-    return tuple(found)
-
-
-def _tenths_of_the_diagonal(
-    first: Int[Tensor, " pairs"], second: Int[Tensor, " pairs"], rows: int, columns: int
-) -> Int[Tensor, " pairs"]:
     down = first // columns - second // columns
     across = first % columns - second % columns
     distance = (down.square() + across.square()).double().sqrt()
-    return (10 * distance / math.hypot(rows, columns)).round().long()
-
-
-def _percentiles(values: Tensor, steps: Tensor) -> Tensor:
-    # torch.quantile refuses more than 2^24 values; sorting does not.
-    ordered = values.sort().values
-    positions = steps * (len(ordered) - 1)
-    below = positions.floor().long()
-    above = positions.ceil().long()
-    return torch.lerp(ordered[below], ordered[above], positions - below)
+    tenths = (10 * distance / math.hypot(rows, columns)).round().long()
+    regions = normalize(features.double().flatten(2), dim=1)
+    cosines = torch.einsum("icr,ics->irs", regions, regions)[:, first, second]
+    at_distance = {tenth: cosines[:, tenths == tenth] for tenth in tenths.unique().tolist()}
+    return tuple(
+        SimilarityAtDistance(
+            distance=tenth / 10,
+            pairs=values.numel(),
+            mean=values.mean().item(),
+            # torch.quantile refuses more than 2^24 values.
+            percentiles=tuple(np.percentile(values.cpu().numpy(), range(101)).tolist()),
+        )
+        for tenth, values in at_distance.items()
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
@@ -11,40 +11,34 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.batch import Batch
-from distributed_pretrain.measures.base import Context, Measure, Picture, real_records
+from distributed_pretrain.batch import Batch, Rows, join_rows, pad_to
+from distributed_pretrain.measures.base import Context, ImageTextMeasure, Picture, real_records
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.pictures import similarity_matrix_picture
-from distributed_pretrain.measures.similarity import gather_padded, similarity_matrix
 from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
-    ImageTextMethod,
     ImageTextOutputs,
     ReportEmbeddings,
 )
-from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.ranks import gather_rows
 
 DIRECTIONS = ("image_to_report", "report_to_image")
 RANKS = (1, 5, 10)
-RECALL_AT_1, RECALL_AT_5, RECALL_AT_10 = (
-    Metric(f"recall_at_{k}", f"R@{k}", headline=k == 5) for k in RANKS
-)
+RECALLS = tuple(Metric(f"recall_at_{k}", f"R@{k}", headline=k == 5) for k in RANKS)
+RECALL_AT_1, RECALL_AT_5, RECALL_AT_10 = RECALLS
 METRICS = (
     *(
-        Metric(f"{direction}_recall_at_{k}", f"R@{k}, {direction.replace('_', ' ')}")
+        Metric(f"{direction}_{each.name}", f"{each.title}, {direction.replace('_', ' ')}")
         for direction in DIRECTIONS
-        for k in RANKS
+        for each in RECALLS
     ),
-    RECALL_AT_1,
-    RECALL_AT_5,
-    RECALL_AT_10,
+    *RECALLS,
     Metric("recall_sum", "sum of recalls", unit="number"),
 )
 PICTURED_STUDIES = 32
 
 
-class Retrieval(Measure):
+class Retrieval(ImageTextMeasure):
     """Recalls over the whole split, identical reports as one.
 
     A thorough one adds those with each report for itself (`ungrouped_...`), and in chunks as
@@ -56,18 +50,11 @@ class Retrieval(Measure):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        assert isinstance(context.objective, ImageTextMethod)
-        self._method = context.objective
         self._images: list[ImageEmbeddings] = []
         self._masks: list[Tensor] = []
         self._reports: list[ReportEmbeddings] = []
         self._groups: list[int] = []
         self.reports: list[tuple[str, ...]] = []
-
-    @classmethod
-    def applies(cls, objective: Objective) -> bool:
-        """Where images and reports can be compared."""
-        return isinstance(objective, ImageTextMethod)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -84,13 +71,13 @@ class Retrieval(Measure):
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep this rank's images and the reports of all ranks, on the CPU."""
         images, reports = outputs.images, outputs.reports
-        if not self._method.compares_local:
+        if not self.method.compares_local:
             images, reports = images.whole(), reports.whole()
         mask = gather_rows(batch.sample_mask)
         hashes = torch.tensor([self._hash(record) for record in batch.records], device=mask.device)
         self._images.append(images.map_tensors(Tensor.cpu))
         self._masks.append(batch.sample_mask.cpu())
-        self._reports.append(gather_padded(reports).map_tensors(lambda rows: rows[mask].cpu()))
+        self._reports.append(_gather_padded(reports).map_tensors(lambda rows: rows[mask].cpu()))
         self._groups += gather_rows(hashes)[mask].tolist()
         self.reports += [self.context.sentences(record) for record in real_records(batch)]
 
@@ -98,20 +85,28 @@ class Retrieval(Measure):
         """The recalls; empty without batches."""
         if not self._images:
             return {}
-        self.similarity = similarity_matrix(
-            self._method, self._images, self._reports, self._masks, device=self.context.device
-        )
-        recalls = retrieval_metrics(self.similarity, groups=self._groups)
-        if not self.context.thorough:
-            return recalls
-        apart, chunks = retrieval_metrics(self.similarity), retrieval_in_chunks(self.similarity)
-        recalls |= {f"ungrouped_{name}": value for name, value in apart.items()}
-        return recalls | {f"chunks_{name}": value for name, value in chunks.items()}
+        self.similarity = self._similarity_of_all()
+        found = {"": retrieval_metrics(self.similarity, groups=self._groups)}
+        if self.context.thorough:
+            found["ungrouped_"] = retrieval_metrics(self.similarity)
+            found["chunks_"] = retrieval_in_chunks(self.similarity)
+        return {way + name: value for way, each in found.items() for name, value in each.items()}
 
     def pictures(self) -> dict[str, Picture]:
         """The similarities of the first studies."""
         first = self.similarity[:PICTURED_STUDIES, :PICTURED_STUDIES]
         return {"similarity_matrix": similarity_matrix_picture(first.numpy())}
+
+    @torch.no_grad()
+    def _similarity_of_all(self) -> Float[Tensor, "samples samples"]:
+        """Every rank compares its own images with all reports; all get the whole matrix."""
+        device = self.context.device
+        all_reports = join_rows(self._reports).to(device)
+        rows = []
+        for images, mask in zip(self._images, self._masks, strict=True):
+            own = self.method.similarity(images.to(device), all_reports).float()
+            rows.append(gather_rows(own)[gather_rows(mask.to(device))].cpu())
+        return torch.cat(rows)
 
     def _hash(self, record: StudyRecord) -> int:
         """Equal for identical reports, on every rank; 64 bits of SHA-256."""
@@ -122,7 +117,7 @@ class Retrieval(Measure):
 def retrieval_metrics(
     similarity: Float[Tensor, "images reports"],
     *,
-    groups: Sequence[Hashable] | None = None,
+    groups: Sequence[int] | None = None,
     ks: Sequence[int] = RANKS,
     chunk_size: int = 2048,
 ) -> dict[str, float]:
@@ -139,12 +134,13 @@ def retrieval_metrics(
     O(chunk_size x samples). Raises ValueError for a matrix that is not square or has no rows.
     """
     samples = len(similarity)
-    if similarity.shape != (samples, samples) or samples == 0:
+    labels = torch.arange(samples) if groups is None else torch.tensor(groups)
+    if similarity.shape != (samples, samples) or samples == 0 or len(labels) != samples:
         raise ValueError(
-            f"a similarity of {tuple(similarity.shape)} must have as many images (rows) as reports "
-            "(columns), and at least one"
+            f"a similarity of {tuple(similarity.shape)} and {len(labels)} groups: there must be as "
+            "many images (rows) as reports (columns) and groups, and at least one"
         )
-    labels = _labels(groups, samples).to(similarity.device)
+    labels = labels.to(similarity.device)
     metrics: dict[str, float] = {}
     for name, queries in zip(DIRECTIONS, (similarity, similarity.T), strict=True):
         ranks = _ranks(queries, labels, chunk_size)
@@ -153,8 +149,7 @@ def retrieval_metrics(
     recall_sum = sum(metrics.values())
     for k in ks:
         metrics[f"recall_at_{k}"] = sum(metrics[f"{name}_recall_at_{k}"] for name in DIRECTIONS) / 2
-    metrics["recall_sum"] = recall_sum
-    return metrics
+    return metrics | {"recall_sum": recall_sum}
 
 
 def retrieval_in_chunks(
@@ -182,19 +177,20 @@ def _ranks(
 ) -> Int[Tensor, " queries"]:
     """For each query how many wrong answers do not score lower than its best right one."""
     ranks = []
-    for start in range(0, len(similarity), chunk_size):
-        rows = slice(start, start + chunk_size)
-        scores = similarity[rows]
-        right = labels[rows, None] == labels[None, :]
+    for scores, own in zip(similarity.split(chunk_size), labels.split(chunk_size), strict=True):
+        right = own[:, None] == labels[None, :]
         best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
         ranks.append((~(scores < best) & ~right).sum(dim=1))
     return torch.cat(ranks)
 
 
-def _labels(groups: Sequence[Hashable] | None, samples: int) -> Int[Tensor, " samples"]:
-    if groups is None:
-        return torch.arange(samples)
-    if len(groups) != samples:
-        raise ValueError(f"{len(groups)} groups for {samples} samples")
-    numbers: dict[Hashable, int] = {}
-    return torch.tensor([numbers.setdefault(group, len(numbers)) for group in groups])
+def _gather_padded(rows: Rows) -> Rows:
+    """The rows of all ranks, whose second dimensions (words) may differ in length."""
+
+    def gathered(values: Tensor) -> Tensor:
+        if values.dim() > 1:
+            lengths = gather_rows(torch.tensor([values.shape[1]], device=values.device))
+            values = pad_to(values, (int(lengths.max()), *values.shape[2:]))
+        return gather_rows(values)
+
+    return rows.map_tensors(gathered)

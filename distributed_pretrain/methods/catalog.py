@@ -8,8 +8,7 @@ from pydantic import Field
 
 from distributed_pretrain.methods.byol.settings import ByolConfig
 from distributed_pretrain.methods.chexpert.settings import ChexpertConfig
-from distributed_pretrain.methods.clip.settings import ClipConfig
-from distributed_pretrain.methods.convirt.settings import ConvirtConfig
+from distributed_pretrain.methods.global_contrast.settings import ClipConfig, ConvirtConfig
 from distributed_pretrain.methods.gloria.settings import GloriaConfig
 from distributed_pretrain.methods.limitr.settings import LimitrConfig
 from distributed_pretrain.methods.lovt.settings import LovtConfig

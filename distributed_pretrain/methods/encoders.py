@@ -36,13 +36,7 @@ class ImageEncoderConfig(Config):
         """The image encoder; InputError when there is no such one."""
         from distributed_pretrain.models.image_encoder import make_image_encoder
 
-        return make_image_encoder(
-            self.backbone,
-            weights=self.weights,
-            width=self.width,
-            last_stride=self.last_stride,
-            norm=self.norm,
-        )
+        return make_image_encoder(**self.model_dump())
 
 
 class PretrainedReportEncoderConfig(Config):
@@ -118,16 +112,8 @@ class NewReportEncoderConfig(Config):
                 f"report_encoder.heads={self.heads} does not divide hidden_size="
                 f"{self.hidden_size}{odd}: choose a number of heads that does"
             )
-        encoder = new_report_encoder(
-            vocabulary_size,
-            architecture=self.architecture,
-            hidden_size=self.hidden_size,
-            layers=self.layers,
-            heads=self.heads,
-            intermediate_size=self.intermediate_size,
-            max_tokens=self.max_tokens,
-            dropout=self.dropout,
-        )
+        shape = self.model_dump(exclude={"name", "frozen_layers"})
+        encoder = new_report_encoder(vocabulary_size, **shape)
         if self.frozen_layers is not None:
             encoder.freeze(self.frozen_layers)
         return encoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -80,6 +81,19 @@ class ImageTextMethod(Method):
         self.report_encoder = report_encoder
         self.max_tokens = report_encoder.max_tokens
 
+    def forward(self, batch: Batch) -> ImageTextOutputs:
+        """Every representation of `batch`."""
+        return ImageTextOutputs(
+            images=self.embed_images(batch),
+            reports=self.embed_reports(batch.report, batch.sample_mask),
+            sample_mask=batch.sample_mask,
+        )
+
+    def contrasted(self, outputs: Any) -> Contrasted:
+        """By default `image` and `report`, whole."""
+        image, report = outputs.images.image, outputs.reports.report
+        return Contrasted({"image": image, "report": report, "sample_mask": outputs.sample_mask})
+
     @abstractmethod
     def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """Image and region embeddings of the batch's views."""
@@ -117,17 +131,6 @@ class ImageTextMethod(Method):
         return torch.einsum(
             "pd,prcd->prc", normalize(phrases.report, dim=-1), normalize(images.regions, dim=-1)
         )
-
-
-def whole_embeddings(outputs: ImageTextOutputs) -> Contrasted:
-    """What a loss between whole images and whole reports compares."""
-    return Contrasted(
-        rows={
-            "image": outputs.images.image,
-            "report": outputs.reports.report,
-            "sample_mask": outputs.sample_mask,
-        }
-    )
 
 
 def of_real_samples(

@@ -43,8 +43,9 @@ class Objective(nn.Module, ABC):
     A training step is `loss(forward(batch))`. `forward` runs once a step (twice with exact
     accumulation), touches every trained parameter and returns all the loss needs. The loss falls
     into two kinds of terms: `batch_terms` compare samples with each other and may gather over
-    ranks; `sample_terms` are means over samples of what each yields by itself. Every term is the
-    mean over this rank's samples of a loss whose average over ranks is that of the whole batch.
+    ranks; `sample_terms` are means over samples of what each yields by itself. All are scalar and
+    unweighted, each the mean over this rank's samples of a loss whose average over ranks is that of
+    the whole batch.
     The loss has no parameters of its own: what it learns comes in through `forward`, so that DDP
     sees it. Samples whose `sample_mask` is False reach no statistic, gradient or loss.
 
@@ -62,15 +63,15 @@ class Objective(nn.Module, ABC):
         """Every output the loss needs, as one dataclass of tensors."""
 
     def contrasted(self, outputs: Any) -> Contrasted:
-        """The part of the outputs that `batch_terms` compares."""
-        return Contrasted()
+        """What `batch_terms` compares; by default all of the outputs, which are tensors then."""
+        return Contrasted(rows=vars(outputs))
 
-    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
-        """Scalar, unweighted terms between samples."""
+    def batch_terms(self, *_: Any, **contrasted: Any) -> dict[str, Tensor]:
+        """Terms between samples, of the rows and shared numbers of `contrasted` by name."""
         return {}
 
     def sample_terms(self, outputs: Any) -> dict[str, Tensor]:
-        """Scalar, unweighted terms within samples."""
+        """Terms within samples."""
         return {}
 
     def weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -79,7 +80,9 @@ class Objective(nn.Module, ABC):
 
     def loss(self, outputs: Any) -> dict[str, Tensor]:
         """Scalar loss terms by name; `"total"`, their weighted sum, is the one to minimise."""
-        terms = self.batch_terms(self.contrasted(outputs)) | self.sample_terms(outputs)
+        contrasted = self.contrasted(outputs)
+        terms = self.batch_terms(**contrasted.rows, **contrasted.shared)
+        terms |= self.sample_terms(outputs)
         return {"total": sum_of(self.weighted(terms)), **terms}
 
     def start_step(self, *, epoch: int) -> None:

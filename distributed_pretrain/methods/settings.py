@@ -6,9 +6,12 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from pydantic import PositiveInt
+
 from data_shards.profiles import Config
 from distributed_pretrain.data.reads import Reads
 from distributed_pretrain.methods.encoders import ImageEncoderConfig, ReportEncoderConfig
+from distributed_pretrain.models.norms.kinds import Norm
 
 if TYPE_CHECKING:
     from distributed_pretrain.methods.objective import Method
@@ -32,16 +35,30 @@ class MethodConfig(Config):
         "contrastive_chunk_size": "chunk_size",
     }
 
+    READS: ClassVar[Reads] = Reads()
+
     image_encoder: ImageEncoderConfig = ImageEncoderConfig()
     report_encoder: ReportEncoderConfig | None = None
 
     @property
     def reads(self) -> Reads:
-        """What it reads of a study."""
-        return Reads()
+        """What it reads of a study: `READS`, unless another setting decides."""
+        return self.READS
 
     @abstractmethod
     def build(self, sizes: Sizes) -> Method:
-        """The method. Raises InputError for encoders that do not exist, cannot be loaded, or do
-        not fit.
-        """
+        """The method. Raises InputError for encoders that are not there or do not fit."""
+
+
+class TwoViewsConfig(MethodConfig):
+    """Settings of a method that learns from two augmentations of an image, and from no report.
+
+    `projection_norm` is that of its heads, null for none.
+    """
+
+    READS: ClassVar[Reads] = Reads(views="two_augmentations")
+
+    report_encoder: None = None
+    projection_dim: PositiveInt
+    projection_hidden_dim: PositiveInt
+    projection_norm: Norm | None = "sync"

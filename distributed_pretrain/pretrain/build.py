@@ -1,10 +1,10 @@
-"""`pretrain`: a method, its shards and its measures, trained as any run is."""
+"""`pretrain`: a method, its shards and its measures, trained as any run is; and what it left."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -12,26 +12,23 @@ import torch
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from data_shards.records.manifest import MANIFEST_NAME
-from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
-from distributed_pretrain.data.quarantine import Quarantine
 from distributed_pretrain.data.run_tokenizer import build_tokenizer, load_tokenizer
-from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import ReportTokenizer
-from distributed_pretrain.measures.base import Context
 from distributed_pretrain.measures.catalog import VALIDATION
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.models.ema import EmaTeacher
 from distributed_pretrain.pretrain.full_batch import full_batch
+from distributed_pretrain.pretrain.on_shards import OnShards, open_split
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.ranks import wait_for_all
+from distributed_pretrain.run_folder.checkpoint import load_weights
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.run import Parts, train
-from distributed_pretrain.training.validation import Validation
+
+UNTRAINED = "untrained"
 
 
 def run_pretrain(profile: Path, overrides: Sequence[str]) -> int:
@@ -46,71 +43,18 @@ def pretrain(config: PretrainConfig) -> bool:
 
 def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts:
     """The method, its loaders and its measures, in this process."""
-    data = config.data
-    training_split = ShardSplit.open(
-        data.shards, "train", data.text_policy, patient_fraction=data.patient_fraction
-    )
-    validation_split = ShardSplit.open(data.shards, "validate", data.text_policy)
+    training, validation = open_split(config.data, "train"), open_split(config.data, "validate")
     encoder = config.method.report_encoder
     if engine.is_main and encoder and not (run.has_progress and run.tokenizer.exists()):
-        build_tokenizer(
-            run.tokenizer,
-            training_split,
-            partial(encoder.make_tokenizer, vocabulary_size=config.vocabulary_size),
-        )
+        make = partial(encoder.make_tokenizer, vocabulary_size=config.vocabulary_size)
+        build_tokenizer(run.tokenizer, training, make)
     wait_for_all()
-    tokenizer = tokenizer_of(config, run)
+    tokenizer = _tokenizer_of(config, run)
     torch.manual_seed(config.seed)
     method = build_method(config, tokenizer).to(engine.device)
-
-    def quarantine(split: ShardSplit) -> Quarantine:
-        return Quarantine.of(split, data.max_bad_fraction, lines=run.quarantine, rank=engine.rank)
-
-    loader = TrainingLoader(
-        training_split,
-        tokenizer,
-        data,
-        seed=config.seed,
-        rank=engine.rank,
-        world_size=engine.world_size,
-        micro_batches=config.training.accumulation_steps,
-        quarantine=quarantine(training_split),
-        device=engine.device,
-    )
-    validation_loader = EvaluationLoader(
-        validation_split,
-        tokenizer,
-        data,
-        rank=engine.rank,
-        world_size=engine.world_size,
-        quarantine=quarantine(validation_split),
-        device=engine.device,
-    )
-    context = Context(
-        objective=method,
-        device=engine.device,
-        text_policy=data.text_policy,
-        labels=data.labels,
-        crop_fraction=data.augmentation.evaluation_crop_fraction,
-        seed=config.seed,
-        encode=tokenizer.encode,
-    )
-    return Parts(
-        objective=method,
-        loader=loader,
-        validation=Validation(validation_loader.batches, context, VALIDATION),
-        data_name=str(data.shards),
-        data_sha256=sha256((data.shards / MANIFEST_NAME).read_bytes()).hexdigest(),
-        count_flops=lambda: flops_of(method, config, engine.device),
-    )
-
-
-def tokenizer_of(config: PretrainConfig, run: RunFolder) -> ReportTokenizer:
-    """The tokenizer that a run has."""
-    return load_tokenizer(
-        run.tokenizer,
-        reads_reports=config.method.report_encoder is not None,
-        max_tokens=config.data.max_tokens,
+    place = (engine.device, engine.rank, engine.world_size)
+    return OnShards(config, method, tokenizer, VALIDATION, *place).parts(
+        run, training, validation, lambda: flops_of(method, config, engine.device)
     )
 
 
@@ -136,16 +80,44 @@ def build_method(config: PretrainConfig, tokenizer: ReportTokenizer) -> Method:
 
 def flops_of(method: Method, config: PretrainConfig, device: torch.device) -> StepFlops:
     """The operations of a step, for studies that have every image and label that is asked for."""
-
-    def probe(*, rows: int, tokens: int, tokens_a_sentence: int) -> Batch:
-        return full_batch(
-            device,
-            rows=rows,
-            image_size_px=config.data.image_size_px,
-            tokens=tokens,
-            tokens_a_sentence=tokens_a_sentence,
-            views=config.data.views,
-            classes=len(config.data.labels),
-        )
-
+    data = config.data
+    probe = partial(
+        full_batch,
+        device,
+        image_size_px=data.image_size_px,
+        views=data.views,
+        classes=len(data.labels),
+    )
     return StepFlops.of(method, probe, max_tokens=method.max_tokens)
+
+
+@dataclass(frozen=True)
+class TrainedMethod:
+    """A method on the CPU, with the config and the tokenizer of its run."""
+
+    config: PretrainConfig
+    tokenizer: ReportTokenizer
+    method: Method
+
+
+def load_method(run_folder: Path, checkpoint: str) -> TrainedMethod:
+    """The method of a run: `checkpoint` is best, last, a step folder's name, or untrained.
+
+    `untrained` is the same method as the run began with. Raises InputError for a folder without
+    run or checkpoint.
+    """
+    run = RunFolder(run_folder)
+    config = run.read_config(PretrainConfig)
+    tokenizer = _tokenizer_of(config, run)
+    torch.manual_seed(config.seed)
+    method = build_method(config, tokenizer)
+    if checkpoint != UNTRAINED:
+        method.load_state_dict(load_weights(run.checkpoint(checkpoint)))
+    return TrainedMethod(config, tokenizer, method)
+
+
+def _tokenizer_of(config: PretrainConfig, run: RunFolder) -> ReportTokenizer:
+    reads_reports = config.method.report_encoder is not None
+    return load_tokenizer(
+        run.tokenizer, reads_reports=reads_reports, max_tokens=config.data.max_tokens
+    )

@@ -8,8 +8,6 @@ from torch import Tensor
 from distributed_pretrain.batch import Batch, Lateral, ReportTokens, SecondView
 from distributed_pretrain.data.settings import Views
 
-_TOKENS_A_SENTENCE = 16
-
 
 def full_batch(
     device: torch.device,
@@ -17,7 +15,7 @@ def full_batch(
     rows: int,
     image_size_px: int,
     tokens: int,
-    tokens_a_sentence: int = _TOKENS_A_SENTENCE,
+    tokens_a_sentence: int = 16,
     views: Views = "frontal",
     classes: int = 0,
 ) -> Batch:
@@ -28,12 +26,9 @@ def full_batch(
     are 0.
     """
     sentences = max(1, tokens // tokens_a_sentence)
-    sentence_index = torch.arange(tokens, device=device) // tokens_a_sentence
-    sentence_index = sentence_index.clamp(max=sentences - 1)
-    sentence_index[[0, -1]] = -1
-
-    word_index = torch.arange(tokens, device=device) - 1
-    word_index[-1] = -1
+    position = torch.arange(tokens, device=device)
+    is_word = (position > 0) & (position < tokens - 1)
+    sentence_index = (position // tokens_a_sentence).clamp(max=sentences - 1)
     images = torch.zeros(rows, 1, image_size_px, image_size_px, device=device)
     same = torch.eye(2, 3, device=device).expand(rows, 2, 2, 3)
 
@@ -46,9 +41,9 @@ def full_batch(
         report=ReportTokens(
             token_ids=torch.ones(rows, tokens, dtype=torch.long, device=device),
             token_mask=ones(rows, tokens),
-            sentence_index=sentence_index.expand(rows, -1),
+            sentence_index=torch.where(is_word, sentence_index, -1).expand(rows, -1),
             sentence_mask=ones(rows, sentences),
-            word_index=word_index.expand(rows, -1),
+            word_index=torch.where(is_word, position - 1, -1).expand(rows, -1),
         ),
         sample_mask=ones(rows),
         lateral=Lateral(images, ones(rows)) if views == "frontal_lateral" else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from data_shards.records.manifest import read_manifest
 from distributed_pretrain.data.settings import DataConfig
@@ -17,16 +17,25 @@ from distributed_pretrain.training.settings import RunConfig
 _METHOD: TypeAdapter[AnyMethodConfig] = TypeAdapter(AnyMethodConfig)
 
 
-class PretrainConfig(RunConfig):
-    """One pre-training run; saved in its run folder and in every checkpoint.
-
-    What `data` leaves open of what a method reads (its views, say) is what the method asks for.
-    """
+class ShardsRunConfig(RunConfig):
+    """A training run on the shards of `data`."""
 
     data: DataConfig
-    vocabulary_size: PositiveInt = Field(
-        2048, description="of the tokenizer trained for a new report encoder"
-    )
+
+    @property
+    def global_batch(self) -> int:
+        """Studies of a step, over all ranks."""
+        return self.data.global_batch
+
+
+class PretrainConfig(ShardsRunConfig):
+    """One pre-training run; saved in its run folder and in every checkpoint.
+
+    `vocabulary_size` is that of the tokenizer trained for a new report encoder. What `data` leaves
+    open of what a method reads (its views, say) is what the method asks for.
+    """
+
+    vocabulary_size: PositiveInt = 2048
     method: AnyMethodConfig
 
     @model_validator(mode="before")
@@ -51,13 +60,8 @@ class PretrainConfig(RunConfig):
             )
         return self
 
-    @property
-    def global_batch(self) -> int:
-        """Studies of a step, over all ranks."""
-        return self.data.global_batch
 
-
-def refuse_what_cannot_start(config: PretrainConfig, folder: Path, ranks: int) -> None:
+def refuse_what_cannot_start(config: ShardsRunConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for what would end a start in its first minute."""
     config.check_ranks(ranks)
     RunFolder(folder).refuse_other(config)

@@ -65,7 +65,7 @@ def accumulate_gradients(
             result.finite_rows.append(_finite_rows(contrasted, batch))
             terms = objective.sample_terms(outputs)
             if cache is None:
-                terms = objective.batch_terms(contrasted) | terms
+                terms = objective.batch_terms(**contrasted.rows, **contrasted.shared) | terms
             for name, term in terms.items():
                 result.terms[name] = result.terms.get(name, 0) + term.detach() / count
             parts = {name: term / count for name, term in objective.weighted(terms).items()}
@@ -108,7 +108,7 @@ class _ContrastedGradients:
             for name, tensor in (joint.rows | joint.shared).items()
             if tensor.is_floating_point()
         }
-        terms = objective.batch_terms(joint)
+        terms = objective.batch_terms(**joint.rows, **joint.shared)
         weighted = objective.weighted(terms)
         losses = weighted if apart else {_CONTRASTED: sum_of(weighted)}
         rows: dict[str, dict[str, list[Tensor]]] = {}

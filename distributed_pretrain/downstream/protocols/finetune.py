@@ -17,6 +17,6 @@ class FinetuneConfig(ProtocolConfig):
 
     def build(self, encoder: Method, *, classes: int) -> Objective:
         """The head with its encoder."""
-        from distributed_pretrain.downstream.heads.labels import LabelHead
+        from distributed_pretrain.methods.labels import LabelClassifier
 
-        return LabelHead(encoder, classes, frozen=False)
+        return LabelClassifier(encoder.image_encoder.requires_grad_(), classes)

@@ -17,6 +17,6 @@ class LinearConfig(ProtocolConfig):
 
     def build(self, encoder: Method, *, classes: int) -> Objective:
         """The head."""
-        from distributed_pretrain.downstream.heads.labels import LabelHead
+        from distributed_pretrain.methods.labels import LabelClassifier
 
-        return LabelHead(encoder, classes, frozen=True)
+        return LabelClassifier(encoder.image_encoder, classes, frozen=True)

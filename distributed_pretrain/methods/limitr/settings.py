@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat
 
-from data_shards.profiles import FREE
 from distributed_pretrain.alignment.variants import Variant
 from distributed_pretrain.data.reads import Reads
-from distributed_pretrain.data.settings import Views
-from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig, ReportEncoderConfig
-from distributed_pretrain.methods.settings import MethodConfig, Sizes
+from distributed_pretrain.methods.settings import Sizes
+from distributed_pretrain.methods.words.settings import WordsConfig
 
 if TYPE_CHECKING:
     from distributed_pretrain.methods.limitr.method import Limitr
 
 
-class LimitrConfig(MethodConfig):
-    """The paper's full model; the joint space has the dimensions of the report encoder (768).
+class LimitrConfig(WordsConfig):
+    """The paper's full model.
 
     `variant` is that of the pair similarity (see `LimitrSimilarity`). It also decides whether the
     losses of its two sides are added (`paper`, as the supplement writes) or averaged (`authors`),
@@ -28,35 +27,25 @@ class LimitrConfig(MethodConfig):
     takes the mean alignment over the lateral's regions alone. Neither is repeated here.
 
     `lateral` and `position` are the paper's two switches, both off in the authors' profile.
-    `upsample_px` is the side to which images are stretched, null for none; `last_layers` are the
-    report encoder's layers whose hidden states are added. `external_negatives` are of the own rank
-    (`local`), whatever the accumulation, or of all ranks (`global`): see `Limitr`.
     `internal_reduction: sum` is eq 6 to the letter, N times the mean, and with `internal_weights:
-    learned` tokens count by the aggregation's q in place of 1/N. `chunk_size` pairs are compared
-    at a time (null: by the memory there is).
+    learned` tokens count by the aggregation's q in place of 1/N.
     """
 
+    READS: ClassVar[Reads] = Reads(text_policy="limitr", sentence_swaps=False, max_tokens=97)
+
     name: Literal["limitr"] = "limitr"
-    report_encoder: ReportEncoderConfig = PretrainedReportEncoderConfig(frozen_layers=None)
     variant: Variant = "paper"
     lateral: bool = True
     position: bool = True
-    upsample_px: PositiveInt | None = 299
-    last_layers: PositiveInt = 4
-    temperature: PositiveFloat = 0.1
-    global_weight: NonNegativeFloat = 1.0
     external_weight: NonNegativeFloat = 1.0
     internal_weight: NonNegativeFloat = 1.0
-    external_negatives: Literal["local", "global"] = "local"
     internal_reduction: Literal["mean", "sum"] = "mean"
     internal_weights: Literal["uniform", "learned"] = "uniform"
-    chunk_size: Annotated[PositiveInt | None, FREE] = None
 
     @property
     def reads(self) -> Reads:
-        """What it reads of a study."""
-        views: Views = "frontal_lateral" if self.lateral else "frontal"
-        return Reads(views=views, text_policy="limitr", sentence_swaps=False, max_tokens=97)
+        """What it reads of a study: laterals only where it has an encoder for them."""
+        return replace(self.READS, views="frontal_lateral") if self.lateral else self.READS
 
     def build(self, sizes: Sizes) -> Limitr:
         """The method."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +20,6 @@ from distributed_pretrain.methods.image_text import (
     ImageTextMethod,
     ImageTextOutputs,
     ReportEmbeddings,
-    whole_embeddings,
 )
 from distributed_pretrain.methods.lovt.settings import LovtConfig
 from distributed_pretrain.methods.objective import Contrasted
@@ -70,13 +69,17 @@ class Lovt(ImageTextMethod):
             "local_report": config.local_report_weight,
         }
         image_dim, report_dim = image_encoder.channels, report_encoder.dim
+        head = partial(
+            Projection,
+            hidden_dim=config.projection_hidden_dim,
+            output_dim=config.embedding_dim,
+            norm=config.projection_norm,
+        )
         if config.attention_pooling:
             self.region_pooling = AttentionPooling(image_dim, config.pooling_heads)
             self.sentence_pooling = AttentionPooling(report_dim, config.pooling_heads)
-        self.image_projection = self._projection(image_dim)
-        self.report_projection = self._projection(report_dim)
-        self.region_projection = self._projection(image_dim)
-        self.sentence_projection = self._projection(report_dim)
+        self.image_projection, self.report_projection = head(image_dim), head(report_dim)
+        self.region_projection, self.sentence_projection = head(image_dim), head(report_dim)
         self.alignment = LovtAlignment(
             config.embedding_dim,
             bias=config.alignment_bias,
@@ -88,38 +91,40 @@ class Lovt(ImageTextMethod):
 
     def forward(self, batch: Batch) -> LovtOutputs:
         """Every representation of `batch`."""
-        image = self.embed_images(batch)
-        report = self.embed_reports(batch.report, batch.sample_mask)
+        images = self.embed_images(batch)
+        reports = self.embed_reports(batch.report, batch.sample_mask)
         aligned = self.alignment(
-            image.regions.flatten(1, 2), report.local, report.local_mask, batch.sample_mask
+            images.regions.flatten(1, 2), reports.local, reports.local_mask, batch.sample_mask
         )
+        global_temperature, local_temperature = self._temperatures()
         return LovtOutputs(
-            images=image,
-            reports=report,
+            images=images,
+            reports=reports,
             regions_from_report=aligned.regions_from_report,
             sentences_from_image=aligned.sentences_from_image,
             sample_mask=batch.sample_mask,
-            global_temperature=self._temperature("global"),
-            local_temperature=self._temperature("local"),
+            global_temperature=global_temperature,
+            local_temperature=local_temperature,
         )
 
     def contrasted(self, outputs: LovtOutputs) -> Contrasted:
         """The global embeddings, and the temperature when it is learnt."""
         temperature = outputs.global_temperature
         shared = {"temperature": temperature} if isinstance(temperature, Tensor) else {}
-        return replace(whole_embeddings(outputs), shared=shared)
+        return replace(super().contrasted(outputs), shared=shared)
 
-    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
+    def batch_terms(
+        self, image: Tensor, report: Tensor, sample_mask: Tensor, temperature: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`global` of eq 13 (eqs 3-5)."""
-        config = self.config
         global_term = global_contrastive_loss(
-            contrasted.rows["image"],
-            contrasted.rows["report"],
-            temperature=contrasted.shared.get("temperature", config.global_temperature),
-            image_to_report_weight=config.image_to_report_weight,
-            chunk_size=config.chunk_size,
-            sample_mask=contrasted.rows["sample_mask"],
-            gather=config.gather_negatives,
+            image,
+            report,
+            temperature=self.config.global_temperature if temperature is None else temperature,
+            image_to_report_weight=self.config.image_to_report_weight,
+            chunk_size=self.config.chunk_size,
+            sample_mask=sample_mask,
+            gather=self.config.gather_negatives,
         )
         return {"global": global_term}
 
@@ -130,7 +135,7 @@ class Lovt(ImageTextMethod):
         local_image_term = local_image_loss(
             regions,
             outputs.regions_from_report,
-            self._weights(images.region_weights, torch.ones_like(regions[..., 0]).bool()),
+            self._weights(images.region_weights, regions.new_ones(regions.shape[:2]).bool()),
             grid=(images.regions.shape[1], images.regions.shape[2]),
             temperature=outputs.local_temperature,
             sharpness=config.sharpness,
@@ -194,27 +199,19 @@ class Lovt(ImageTextMethod):
         cosine = (sentence * normalize(from_region, dim=-1)).sum(dim=-1)
         return cosine.view(images.regions.shape[:3])
 
-    def _projection(self, input_dim: int) -> Projection:
-        return Projection(
-            input_dim,
-            hidden_dim=self.config.projection_hidden_dim,
-            output_dim=self.config.embedding_dim,
-            norm=self.config.projection_norm,
-        )
+    def _temperatures(self) -> tuple[float | Tensor, float | Tensor]:
+        """The global and the local one."""
+        if not self.config.learnable_temperatures:
+            return self.config.global_temperature, self.config.local_temperature
+        least = _LOWEST_TEMPERATURE
+        global_temperature = self.log_global_temperature.exp().clamp(min=least)
+        return global_temperature, self.log_local_temperature.exp().clamp(min=least)
 
     def _weights(self, weights: Tensor | None, mask: Tensor) -> Tensor:
         """The local loss's weights: the attention, or equal ones."""
         assert weights is not None
-        if self.config.attention_weights:
-            return weights.flatten(1)
-        return uniform_weights(mask, weights.dtype)
-
-    def _temperature(self, level: Literal["global", "local"]) -> float | Tensor:
-        is_global = level == "global"
-        if not self.config.learnable_temperatures:
-            return self.config.global_temperature if is_global else self.config.local_temperature
-        log = self.log_global_temperature if is_global else self.log_local_temperature
-        return log.exp().clamp(min=_LOWEST_TEMPERATURE)
+        uniform = not self.config.attention_weights
+        return uniform_weights(mask, weights.dtype) if uniform else weights.flatten(1)
 
 
 def _log_parameter(temperature: float) -> nn.Parameter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +20,6 @@ from distributed_pretrain.methods.image_text import (
     ImageTextOutputs,
     ReportEmbeddings,
     of_real_samples,
-    whole_embeddings,
 )
 from distributed_pretrain.methods.mgca.settings import MgcaConfig
 from distributed_pretrain.methods.objective import Contrasted
@@ -62,10 +62,17 @@ class Mgca(ImageTextMethod):
             "prototype": config.prototype_weight,
         }
         self.prototypes_are_frozen = False
-        self.image_projection = self._projection(image_encoder.channels)
-        self.region_projection = self._projection(image_encoder.region_channels)
-        self.report_projection = self._projection(report_encoder.dim)
-        self.word_projection = self._projection(report_encoder.dim)
+        head = partial(
+            Projection,
+            hidden_dim=config.projection_hidden_dim,
+            output_dim=config.embedding_dim,
+            norm=config.projection_norm,
+            output_norm=True,
+        )
+        self.image_projection = head(image_encoder.channels)
+        self.region_projection = head(image_encoder.region_channels)
+        self.report_projection = head(report_encoder.dim)
+        self.word_projection = head(report_encoder.dim)
         # Only directions count (see `prototype_loss`), but the longer, the slower they turn.
         self.prototypes = nn.Parameter(
             unit_vectors(torch.randn(config.prototypes, config.embedding_dim))
@@ -87,29 +94,31 @@ class Mgca(ImageTextMethod):
 
     def contrasted(self, outputs: MgcaOutputs) -> Contrasted:
         """The global embeddings, and the prototypes."""
-        return replace(whole_embeddings(outputs), shared={"prototypes": outputs.prototypes})
+        shared = {"prototypes": outputs.prototypes}
+        return replace(super().contrasted(outputs), shared=shared)
 
-    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
+    def batch_terms(
+        self, image: Tensor, report: Tensor, sample_mask: Tensor, prototypes: Tensor
+    ) -> dict[str, Tensor]:
         """`pair` and `prototype`: ITA and CPA, both over the samples of all ranks."""
         config = self.config
-        image, report = contrasted.rows["image"], contrasted.rows["report"]
         pair_term = global_contrastive_loss(
             image,
             report,
             temperature=config.pair_temperature,
             image_to_report_weight=0.5,
             chunk_size=config.chunk_size,
-            sample_mask=contrasted.rows["sample_mask"],
+            sample_mask=sample_mask,
         )
         prototype_term = prototype_loss(
             image,
             report,
-            contrasted.shared["prototypes"],
+            prototypes,
             temperature=config.prototype_temperature,
             epsilon=config.sinkhorn_epsilon,
             iterations=config.sinkhorn_iterations,
             frozen=self.prototypes_are_frozen,
-            sample_mask=contrasted.rows["sample_mask"],
+            sample_mask=sample_mask,
         )
         return {"pair": pair_term, "prototype": prototype_term}
 
@@ -178,12 +187,3 @@ class Mgca(ImageTextMethod):
         attention = (cosine / self.config.token_temperature).softmax(dim=2)
         heat: Tensor = torch.einsum("pw,pwr->pr", phrases.local_weights, attention)
         return heat.view(images.regions.shape[:3])
-
-    def _projection(self, input_dim: int) -> Projection:
-        return Projection(
-            input_dim,
-            hidden_dim=self.config.projection_hidden_dim,
-            output_dim=self.config.embedding_dim,
-            norm=self.config.projection_norm,
-            output_norm=True,
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -29,6 +29,8 @@ class MgcaConfig(MethodConfig):
     the paper and we take means: `pair_weight` and `token_weight` of 2 are what they trained with.
     """
 
+    READS: ClassVar[Reads] = Reads(text_policy="mgca", sentence_swaps=False, max_tokens=112)
+
     name: Literal["mgca"] = "mgca"
     report_encoder: ReportEncoderConfig = PretrainedReportEncoderConfig(frozen_layers=None)
     report_layers: PositiveInt | None = 6
@@ -46,11 +48,6 @@ class MgcaConfig(MethodConfig):
     frozen_prototype_epochs: NonNegativeInt = 1
     chunk_size: Annotated[PositiveInt | None, FREE] = None
     projection_norm: Norm = "sync"
-
-    @property
-    def reads(self) -> Reads:
-        """What it reads of a study."""
-        return Reads(text_policy="mgca", sentence_swaps=False, max_tokens=112)
 
     def build(self, sizes: Sizes) -> Mgca:
         """The method."""

@@ -8,7 +8,7 @@ import torch
 
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.tokenization import SentenceTokenizer
-from distributed_pretrain.evaluation.embed import ImageTextFeatureOutputs, embed
+from distributed_pretrain.evaluation.evaluate import ImageTextFeatureOutputs, embed
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
 from tests.distributed_pretrain.phantom_batches import STUDIES, configured, opened

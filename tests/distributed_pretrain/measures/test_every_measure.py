@@ -16,9 +16,10 @@ from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
-from distributed_pretrain.evaluation.embed import outputs_of
-from distributed_pretrain.measures.base import Context, LearningMeasure, Measure
+from distributed_pretrain.evaluation.evaluate import outputs_of
+from distributed_pretrain.measures.base import Context, Measure
 from distributed_pretrain.measures.catalog import EVALUATION, VALIDATION
+from distributed_pretrain.measures.linear import LinearMeasure
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
 from tests.tiny.methods import PROFILES, tiny_profile
@@ -48,7 +49,7 @@ class Judged:
             joined = join_rows([batch.rows(slice(0, padding)), batch])
             batch = replace(joined, sample_mask=mask)
         outputs: Any = outputs_of(self.method, batch) if in_evaluation else self.method(batch)
-        if isinstance(measure, LearningMeasure):
+        if isinstance(measure, LinearMeasure):
             measure.learn(batch, outputs)
         measure.update(batch, outputs)
         return measure
@@ -96,7 +97,7 @@ def test_a_measure_names_its_numbers_and_counts_real_samples_only(
     for profile in PROFILES:
         if not profile.startswith("phantom_") or profile == "phantom_untrained":
             continue
-        if methods and issubclass(kind, LearningMeasure):
+        if methods and issubclass(kind, LinearMeasure):
             break  # reads the feature map alone, which all have
         judged = judge(profile)
         if not kind.applies(judged.method):

@@ -143,13 +143,13 @@ def test_rows_that_fill_up_a_batch_are_not_studies() -> None:
     measure, metrics = grounding(*[_batch(lit, (), lit, masked=3)] * 2)
     assert metrics["grounding_phrases"] == 4
     assert measure.grounded is not None
-    assert measure.grounded.samples == (0, 2, 3, 5)
+    assert [each.sample for each in measure.grounded.phrases] == [0, 2, 3, 5]
 
 
 def test_the_right_phrase_lights_its_box_and_the_wrong_one_the_rest() -> None:
     measure, metrics = grounding(_batch((_box(*LIT, BRIGHT), _box(*LIT, DARK))))
     assert measure.grounded is not None
-    assert measure.grounded.phrases == (BRIGHT, DARK)
+    assert [each.text for each in measure.grounded.phrases] == [BRIGHT, DARK]
     right, wrong = measure.grounded.contrast.tolist()
     assert right > 2
     assert wrong < -2
@@ -167,7 +167,8 @@ def test_boxes_follow_what_a_cropping_evaluation_shows() -> None:
     ours, theirs = cropped.grounded, whole.grounded
     assert ours is not None
     assert theirs is not None
-    assert ours.model_boxes[0][0] == pytest.approx(LIT)
+    (phrase,) = ours.phrases
+    assert phrase.square.box(phrase.boxes[0]) == pytest.approx(LIT)
     assert torch.equal(ours.contrast, theirs.contrast)
     assert ours.hits.all()
 

@@ -10,23 +10,22 @@ import torch
 from torch import Tensor
 
 from data_shards.records.study import Report, StudyRecord
-from distributed_pretrain.measures.linear_auroc import (
-    ClassificationSet,
-    label_matrix,
-    linear_auroc,
-)
+from distributed_pretrain.measures.base import Context
+from distributed_pretrain.measures.linear import LinearSet
+from distributed_pretrain.measures.linear_auroc import LinearAuroc, linear_auroc
+from tests.tiny.methods import tiny_lovt
 
 NAN = math.nan
 
 
-def drawn(*, samples: int, seed: int, contrast: float = 2.0) -> ClassificationSet:
+def drawn(*, samples: int, seed: int, contrast: float = 2.0) -> LinearSet:
     """Two findings; channel 1 shows the first at `contrast` deviations, channel 3 the second."""
     generator = torch.Generator().manual_seed(seed)
     labels = (torch.rand(samples, 2, generator=generator) < 0.4).double()
     features = torch.randn(samples, 6, generator=generator, dtype=torch.float64)
     features[:, 1] += contrast * labels[:, 0]
     features[:, 3] -= contrast * labels[:, 1]
-    return ClassificationSet(features, labels)
+    return LinearSet(features, labels)
 
 
 def test_the_linear_head_finds_what_the_features_show() -> None:
@@ -52,7 +51,7 @@ def test_scale_and_offset_of_the_features_do_not_matter() -> None:
     training, test = drawn(samples=120, seed=1, contrast=1), drawn(samples=120, seed=2, contrast=1)
     gains = torch.logspace(-3, 3, 6, dtype=torch.float64)
 
-    def moved(data: ClassificationSet) -> ClassificationSet:
+    def moved(data: LinearSet) -> LinearSet:
         return replace(data, features=data.features * gains + 5 * gains)
 
     torch.testing.assert_close(
@@ -63,9 +62,9 @@ def test_scale_and_offset_of_the_features_do_not_matter() -> None:
 def test_samples_without_a_label_teach_nothing_about_its_class() -> None:
     training, test = drawn(samples=120, seed=1, contrast=1), drawn(samples=120, seed=2, contrast=1)
     expected = linear_auroc(training, test)
-    labels = training.labels.clone()
+    labels = training.targets.clone()
     labels[:90, 0] = NAN
-    fewer = linear_auroc(replace(training, labels=labels), test)
+    fewer = linear_auroc(replace(training, targets=labels), test)
     assert fewer[0] != expected[0]
     torch.testing.assert_close(fewer[1], expected[1], atol=1e-6, rtol=0)
 
@@ -102,6 +101,9 @@ def test_labels_of_studies_are_1_0_or_unknown() -> None:
         )
         for each in labels
     ]
-    matrix = label_matrix(records, ("Edema", "Pneumonia"))
-    assert matrix[0, 0] == 1
-    assert matrix.isnan().tolist() == [[False, True], [True, True], [True, True]]
+    measure = LinearAuroc(Context(objective=tiny_lovt(), device=torch.device("cpu")))
+    first, second, third = map(measure.known_of, records)
+    assert first["Edema"] == 1
+    assert first["Pneumonia"].isnan()
+    assert second["Edema"].isnan()
+    assert third == {}

@@ -6,17 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from distributed_pretrain.measures.linear_dice import (
-    SegmentationSet,
-    dice_loss,
-    linear_dice,
-    pooled_dice,
-)
+from distributed_pretrain.measures.linear import LinearSet
+from distributed_pretrain.measures.linear_dice import dice_loss, linear_dice, pooled_dice
 
 GRID, SIZE_PX, CHANNELS = 8, 32, 6
 
 
-def _shapes(samples: int, *, seed: int, contrast: float) -> SegmentationSet:
+def _shapes(samples: int, *, seed: int, contrast: float) -> LinearSet:
     """Two classes of axis-parallel blocks; channels 2 and 4 of the features show them.
 
     `contrast` is that of the blocks against unit noise; 0 hides them.
@@ -31,7 +27,7 @@ def _shapes(samples: int, *, seed: int, contrast: float) -> SegmentationSet:
     features[:, 2] += contrast * cells[:, 0]
     features[:, 4] += contrast * cells[:, 1]
     masks = cells.repeat_interleave(SIZE_PX // GRID, 2).repeat_interleave(SIZE_PX // GRID, 3) > 0
-    return SegmentationSet(features, masks)
+    return LinearSet(features, masks)
 
 
 def test_the_dice_loss_equals_a_naive_loop() -> None:
@@ -52,7 +48,7 @@ def test_the_dice_loss_equals_a_naive_loop() -> None:
 
 
 def test_the_dice_loss_is_0_for_the_masks_themselves_and_1_for_their_inverse() -> None:
-    masks = _shapes(4, seed=0, contrast=1).masks.double()
+    masks = _shapes(4, seed=0, contrast=1).targets.double()
     sure = 60 * (2 * masks - 1)
     assert dice_loss(sure, masks).item() == pytest.approx(0, abs=1e-9)
     assert dice_loss(-sure, masks).item() == pytest.approx(1, abs=1e-9)
@@ -86,9 +82,9 @@ def test_a_linear_head_finds_what_the_features_show() -> None:
 def test_scale_and_offset_of_the_features_matter_little() -> None:
     training, test = (_shapes(60, seed=seed, contrast=4) for seed in (1, 2))
 
-    def moved(data: SegmentationSet) -> SegmentationSet:
+    def moved(data: LinearSet) -> LinearSet:
         gains = torch.logspace(-3, 3, CHANNELS)[None, :, None, None]
-        return SegmentationSet(data.features * gains + 5 * gains, data.masks)
+        return LinearSet(data.features * gains + 5 * gains, data.targets)
 
     plain = linear_dice(training, test, seed=0)
     torch.testing.assert_close(

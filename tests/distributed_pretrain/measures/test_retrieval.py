@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def _cosine(image: Tensor, report: Tensor) -> Tensor:
     return image @ report.T
 
 
-def _naive_recall(queries: Tensor, answers: Tensor, groups: Sequence[Hashable], k: int) -> float:
+def _naive_recall(queries: Tensor, answers: Tensor, groups: Sequence[int], k: int) -> float:
     """Walk down each query's answers, wrong ones first where scores are equal."""
     hits = 0
     for query, own in zip(queries, groups, strict=True):
@@ -101,9 +101,7 @@ def test_any_identical_report_is_a_right_answer() -> None:
     image = torch.eye(3)
     report = image[[1, 0, 2]]
     assert retrieval_metrics(_cosine(image, report), ks=(1,))["recall_at_1"] == pytest.approx(1 / 3)
-    grouped = retrieval_metrics(
-        _cosine(image, report), groups=["clear", "clear", "effusion"], ks=(1,)
-    )
+    grouped = retrieval_metrics(_cosine(image, report), groups=[1, 1, 2], ks=(1,))
     assert grouped["recall_at_1"] == 1.0
 
 
@@ -112,7 +110,7 @@ def test_identical_reports_do_not_push_each_other_down() -> None:
     image = torch.eye(13)
     report = torch.cat([image[:1].expand(12, 13), image[12:]])
     image = torch.cat([image[:1].expand(12, 13), image[12:]])
-    metrics = retrieval_metrics(_cosine(image, report), groups=["clear"] * 12 + ["effusion"])
+    metrics = retrieval_metrics(_cosine(image, report), groups=[1] * 12 + [2])
     assert metrics["recall_sum"] == 6.0
 
 
@@ -141,7 +139,7 @@ def test_chunks_are_searched_by_themselves_and_a_last_part_is_left_out() -> None
 def test_what_is_no_square_and_groups_of_another_length_are_refused() -> None:
     similarity = _cosine(*_embeddings(4))
     for wrong in (similarity[:3], similarity[:0, :0]):
-        with pytest.raises(ValueError, match="as many images"):
+        with pytest.raises(ValueError, match="as many"):
             retrieval_metrics(wrong)
-    with pytest.raises(ValueError, match="3 groups for 4 samples"):
-        retrieval_metrics(similarity, groups=["a", "b", "c"])
+    with pytest.raises(ValueError, match="3 groups"):
+        retrieval_metrics(similarity, groups=[1, 2, 3])

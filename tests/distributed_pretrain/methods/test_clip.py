@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from data_shards.profiles import load_profile
-from distributed_pretrain.methods.clip.settings import ClipConfig
-from distributed_pretrain.methods.global_contrast.base import GlobalContrast
+from distributed_pretrain.methods.global_contrast.method import GlobalContrast
+from distributed_pretrain.methods.global_contrast.settings import ClipConfig
 from distributed_pretrain.methods.lovt.settings import LovtConfig
 from distributed_pretrain.models.norms.rows import MaskedBatchNorm
 from distributed_pretrain.pretrain.settings import PretrainConfig

@@ -6,9 +6,9 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from data_shards.profiles import load_profile
-from distributed_pretrain.methods.convirt.settings import ConvirtConfig
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
-from distributed_pretrain.methods.global_contrast.base import GlobalContrast
+from distributed_pretrain.methods.global_contrast.method import GlobalContrast
+from distributed_pretrain.methods.global_contrast.settings import ConvirtConfig
 from distributed_pretrain.models.norms.rows import MaskedBatchNorm
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.tiny.batches import random_batch

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.tokenization import SentenceTokenizer
+from distributed_pretrain.losses.multi_label import multi_label_loss
 from distributed_pretrain.measures.base import Context
 from distributed_pretrain.measures.catalog import VALIDATION
 from distributed_pretrain.methods.image_text import (
@@ -20,7 +21,7 @@ from distributed_pretrain.methods.image_text import (
     ImageTextOutputs,
     ReportEmbeddings,
 )
-from distributed_pretrain.methods.labels import LabelOutputs, known_labels, multi_label_term
+from distributed_pretrain.methods.labels import LabelOutputs
 from distributed_pretrain.methods.objective import Contrasted
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.training.validation import Validation
@@ -67,10 +68,10 @@ class ReportsAndLabels(ImageTextMethod):
         return self.embedding.embed_reports(report, sample_mask)
 
     def contrasted(self, outputs: LabelOutputs) -> Contrasted:
-        return known_labels(outputs)
+        return Contrasted(rows={"logits": outputs.logits, "labels": outputs.labels})
 
-    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
-        return multi_label_term(contrasted)
+    def batch_terms(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"multi_label": multi_label_loss(logits, labels)}
 
 
 @pytest.fixture

@@ -7,31 +7,22 @@ from torch import Tensor
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.losses.precision import unit_vectors
-from distributed_pretrain.measures.base import Context, Measure
+from distributed_pretrain.measures.base import Context, ImageTextMeasure
 from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
-from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.methods.image_text import ImageTextOutputs
 from distributed_pretrain.ranks import gather_rows
 
 PAIR_DISTANCE = Metric("pair_distance", "pair distance", unit="number", better="low")
 
 
-class PairDistance(Measure):
+class PairDistance(ImageTextMeasure):
     """The mean squared distance of a pair's unit vectors: from 0 to 4, where they are opposite."""
+
+    metrics = (PAIR_DISTANCE,)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._distances: list[Tensor] = []
-
-    @classmethod
-    def applies(cls, objective: Objective) -> bool:
-        """Where images and reports are embedded."""
-        return isinstance(objective, ImageTextMethod)
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """`pair_distance`."""
-        return (PAIR_DISTANCE,)
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep the distances of all ranks' pairs."""

@@ -22,4 +22,4 @@ class MlpConfig(ProtocolConfig):
         """The head."""
         from distributed_pretrain.downstream.heads.mlp import MlpHead
 
-        return MlpHead(encoder, classes, hidden_dim=self.hidden_dim)
+        return MlpHead(encoder.image_encoder, classes, hidden_dim=self.hidden_dim)

@@ -2,70 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from jaxtyping import Float
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.losses.precision import at_least_float32, full_precision
 from distributed_pretrain.methods.barlow_twins.settings import BarlowTwinsConfig
-from distributed_pretrain.methods.objective import Contrasted, Method, Outputs
-from distributed_pretrain.models.heads import Projection
+from distributed_pretrain.methods.two_views import TwoViewsMethod, TwoViewsOutputs
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.ranks import gather_rows
 
 
-@dataclass(frozen=True, kw_only=True)
-class BarlowTwinsOutputs(Outputs):
-    """The projections of both views."""
-
-    first: Float[Tensor, "batch dim"]
-    second: Float[Tensor, "batch dim"]
-
-
-class BarlowTwins(Method):
+class BarlowTwins(TwoViewsMethod):
     """The encoder, its projection, and eq 1 over the images of all ranks."""
 
     def __init__(self, config: BarlowTwinsConfig, image_encoder: ImageEncoder) -> None:
-        super().__init__()
-        self.image_encoder = image_encoder
-        self.projection = Projection(
-            image_encoder.channels,
-            hidden_dim=config.projection_hidden_dim,
-            output_dim=config.projection_dim,
-            norm=config.projection_norm,
-        )
+        super().__init__(config, image_encoder)
+        self.projection = self.head(image_encoder.channels)
         self.term_weights = {"invariance": 1.0, "redundancy": config.redundancy_weight}
 
-    def forward(self, batch: Batch) -> BarlowTwinsOutputs:
+    def forward(self, batch: Batch) -> TwoViewsOutputs:
         """Projections of the average-pooled feature maps."""
-        assert batch.second_view is not None, "data.views is not two_augmentations"
-        first, second = (
-            self.projection(
-                self.image_encoder(images, batch.sample_mask).mean(dim=(2, 3)), batch.sample_mask
-            )
-            for images in (batch.images, batch.second_view.images)
-        )
-        return BarlowTwinsOutputs(first=first, second=second, sample_mask=batch.sample_mask)
+        first, second = self.project_views(self.image_encoder, self.projection, batch)
+        return TwoViewsOutputs(first=first, second=second, sample_mask=batch.sample_mask)
 
-    def contrasted(self, outputs: BarlowTwinsOutputs) -> Contrasted:
-        """Both projections: dimensions are compared over all samples."""
-        return Contrasted(
-            rows={
-                "first": outputs.first,
-                "second": outputs.second,
-                "sample_mask": outputs.sample_mask,
-            }
-        )
-
-    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
+    def batch_terms(self, first: Tensor, second: Tensor, sample_mask: Tensor) -> dict[str, Tensor]:
         """`invariance`, Σ (1 - c_dd)², and `redundancy`, Σ c_de² over d ≠ e."""
-        rows = {name: gather_rows(each) for name, each in contrasted.rows.items()}
-        with full_precision(rows["first"]):
+        real = gather_rows(sample_mask)
+        with full_precision(first):
             first, second = (
-                _standardised(at_least_float32(rows[name])[rows["sample_mask"]])
-                for name in ("first", "second")
+                _standardised(at_least_float32(gather_rows(each))[real]) for each in (first, second)
             )
             correlation = first.T @ second / len(first)
             agreement = correlation.diagonal()

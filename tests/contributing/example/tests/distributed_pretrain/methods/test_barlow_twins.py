@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import torch
 
-from distributed_pretrain.methods.objective import Contrasted
 from tests.tiny.batches import random_batch
 from tests.tiny.methods import tiny_method, tiny_profile
 
@@ -15,8 +14,7 @@ PROFILE = tiny_profile("phantom_barlow_twins", norm="group")
 
 def terms_of(first: torch.Tensor, second: torch.Tensor) -> dict[str, torch.Tensor]:
     mask = torch.ones(len(first), dtype=torch.bool)
-    rows = {"first": first, "second": second, "sample_mask": mask}
-    return tiny_method(PROFILE).batch_terms(Contrasted(rows=rows))
+    return tiny_method(PROFILE).batch_terms(first, second, sample_mask=mask)
 
 
 def test_the_loss_is_that_of_the_paper_s_pseudocode() -> None:

@@ -1,6 +1,8 @@
-"""What methods share that contrast whole images with whole reports (ConVIRT, CLIP*)."""
+"""ConVIRT and CLIP*: whole images are contrasted with whole reports."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -13,9 +15,7 @@ from distributed_pretrain.methods.image_text import (
     ImageTextMethod,
     ImageTextOutputs,
     ReportEmbeddings,
-    whole_embeddings,
 )
-from distributed_pretrain.methods.objective import Contrasted
 from distributed_pretrain.models.heads import GlobalImageHead, Projection
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.norms.kinds import Norm
@@ -37,64 +37,46 @@ class GlobalContrast(ImageTextMethod):
         report_encoder: ReportEncoder,
         *,
         norm: Norm | None,
-        pooling_heads: int | None = None,
+        pooling_heads: int | None,
     ) -> None:
         super().__init__(image_encoder, report_encoder)
         self.config = config
         self.term_weights = {"global": 1.0}
+        hidden, dim = config.projection_hidden_dim, config.embedding_dim
         self.image_head = GlobalImageHead(
             image_encoder.channels,
-            hidden_dim=config.projection_hidden_dim,
-            output_dim=config.embedding_dim,
+            hidden_dim=hidden,
+            output_dim=dim,
             norm=norm,
             pooling_heads=pooling_heads,
         )
         self.report_projection = Projection(
-            report_encoder.dim,
-            hidden_dim=config.projection_hidden_dim,
-            output_dim=config.embedding_dim,
-            norm=norm,
+            report_encoder.dim, hidden_dim=hidden, output_dim=dim, norm=norm
         )
 
     def forward(self, batch: Batch) -> ImageTextOutputs:
         """The embeddings; regions have no dimensions, since no loss reads them."""
-        last_map = self.image_encoder(batch.images, batch.sample_mask)
-        image, weights = self.image_head(last_map, batch.sample_mask)
         return ImageTextOutputs(
-            images=ImageEmbeddings(
-                image=image,
-                regions=last_map.permute(0, 2, 3, 1)[..., :0],
-                region_weights=weights,
-            ),
+            images=self._embedded(batch, lambda last_map: last_map.permute(0, 2, 3, 1)[..., :0]),
             reports=self.embed_reports(batch.report, batch.sample_mask),
             sample_mask=batch.sample_mask,
         )
 
-    def contrasted(self, outputs: ImageTextOutputs) -> Contrasted:
-        """The embeddings of images and reports."""
-        return whole_embeddings(outputs)
-
-    def batch_terms(self, contrasted: Contrasted) -> dict[str, Tensor]:
+    def batch_terms(self, image: Tensor, report: Tensor, sample_mask: Tensor) -> dict[str, Tensor]:
         """`global`: LoVT's eqs 3-5 and ConVIRT's 2-4, with λ = `image_to_report_weight`."""
         global_term = global_contrastive_loss(
-            contrasted.rows["image"],
-            contrasted.rows["report"],
+            image,
+            report,
             temperature=self.config.temperature,
             image_to_report_weight=self.config.image_to_report_weight,
             chunk_size=self.config.chunk_size,
-            sample_mask=contrasted.rows["sample_mask"],
+            sample_mask=sample_mask,
         )
         return {"global": global_term}
 
     def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """Projected images, and each region as if it were the image."""
-        last_map = self.image_encoder(batch.images, batch.sample_mask)
-        image, weights = self.image_head(last_map, batch.sample_mask)
-        return ImageEmbeddings(
-            image=image,
-            regions=self.image_head.embed_regions(last_map),
-            region_weights=weights,
-        )
+        return self._embedded(batch, self.image_head.embed_regions)
 
     def embed_reports(
         self, report: ReportTokens, sample_mask: Bool[Tensor, " batch"] | None = None
@@ -109,3 +91,9 @@ class GlobalContrast(ImageTextMethod):
             local=embedded[:, None],
             local_mask=sentence_mask.any(dim=1, keepdim=True),
         )
+
+    def _embedded(self, batch: Batch, regions_of: Callable[[Tensor], Tensor]) -> ImageEmbeddings:
+        last_map = self.image_encoder(batch.images, batch.sample_mask)
+        image, weights = self.image_head(last_map, batch.sample_mask)
+        regions = regions_of(last_map)
+        return ImageEmbeddings(image=image, regions=regions, region_weights=weights)

@@ -1,0 +1,118 @@
+"""What GLoRIA and LIMITR share: regions of stretched images meet the words of reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from distributed_pretrain.alignment.pairwise.products import as_factors
+from distributed_pretrain.batch import ReportTokens
+from distributed_pretrain.losses.contrastive import global_contrastive_loss
+from distributed_pretrain.losses.external import external_loss, gather_tokens
+from distributed_pretrain.methods.image_text import (
+    ImageTextMethod,
+    ReportEmbeddings,
+    of_real_samples,
+)
+from distributed_pretrain.methods.objective import Contrasted
+from distributed_pretrain.methods.words.settings import WordsConfig
+from distributed_pretrain.models.heads import TwoLevelHeads
+from distributed_pretrain.models.image_encoder import ImageEncoder, check_upsampling, upsampled
+from distributed_pretrain.models.pooling import mean_of_tokens, sum_word_pieces
+from distributed_pretrain.models.report_encoder import ReportEncoder
+
+
+class WordsMethod(ImageTextMethod):
+    """Encoders and heads, and the losses between samples.
+
+    The local parts of a report are its words, CLS first; padded ones reach no statistic, gradient
+    or loss. The external loss is a contrasted term in either case. With local negatives it compares
+    the samples of one rank with each other, all of the rank's share of a global batch: gradient
+    caching then keeps what the profile promises, that micro-batches do not change the loss, while
+    the number of ranks does. With global ones every rank compares its own images with all reports:
+    N ranks compare N times as many pairs each and exchange the words.
+    """
+
+    config: WordsConfig
+    compares_local = True
+
+    def __init__(
+        self, config: WordsConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
+    ) -> None:
+        super().__init__(image_encoder, report_encoder)
+        self.config = config
+        check_upsampling(image_encoder, config.upsample_px)
+        self.heads = TwoLevelHeads(image_encoder, report_encoder.dim)
+
+    def contrasted(self, outputs: Any) -> Contrasted:
+        """Images, regions, reports and words."""
+        rows = super().contrasted(outputs).rows
+        rows["regions"] = outputs.images.regions.flatten(1, 2)
+        # As many columns as tokens less one: the same for all micro-batches of a batch.
+        rows["words"] = outputs.reports.local
+        rows["word_mask"] = outputs.reports.local_mask
+        return Contrasted(rows)
+
+    def global_term(self, image: Tensor, report: Tensor, sample_mask: Tensor) -> Tensor:
+        """The contrast of whole images and whole reports, both directions added."""
+        return 2 * global_contrastive_loss(
+            image,
+            report,
+            temperature=self.config.temperature,
+            image_to_report_weight=0.5,
+            sample_mask=sample_mask,
+        )
+
+    def compared_words(self, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The words that this rank's images are compared with: its own, or those of all ranks."""
+        if self.config.external_negatives == "local":
+            return words, word_mask
+        return gather_tokens(words, word_mask)
+
+    def external_term(self, similarity: Tensor, sample_mask: Tensor) -> Tensor:
+        """The contrast by a similarity of this rank's images to the reports of `compared_words`."""
+        return external_loss(
+            similarity,
+            temperature=self.config.temperature,
+            sample_mask=sample_mask,
+            gather=self.config.external_negatives == "global",
+        )
+
+    def embed_reports(
+        self, report: ReportTokens, sample_mask: Bool[Tensor, " batch"] | None = None
+    ) -> ReportEmbeddings:
+        """Reports and their words, CLS first.
+
+        A token is the sum of its hidden states in the `last_layers` layers, a word the sum of its
+        pieces; SEP is no word. Padded words are zeros; there are as many columns as tokens less
+        one, whatever the reports say. A report is the mean of its real tokens, CLS and SEP among
+        them. The authors divide the same sum by the padded length, which no cosine sees. Raises
+        InputError when there are fewer layers.
+        """
+        token_mask, word_index = report.token_mask, report.word_index
+        tokens = self.report_encoder.embed_tokens(
+            report.token_ids, token_mask, last_layers=self.config.last_layers
+        )
+        columns = token_mask.shape[1]
+        is_first = torch.arange(columns, device=token_mask.device) == 0
+        with_first = torch.where(word_index >= 0, word_index + 1, -1)
+        with_first = torch.where(is_first & token_mask, 0, with_first)
+        words, word_mask = sum_word_pieces(tokens, with_first, words=columns - 1)
+        return ReportEmbeddings(
+            report=mean_of_tokens(tokens, token_mask),
+            local=as_factors(words),
+            local_mask=of_real_samples(word_mask, sample_mask),
+        )
+
+    def feature_map(
+        self, images: Float[Tensor, "batch 1 height width"]
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        """The (frontal) image encoder's last feature map, of the upsampled images."""
+        return super().feature_map(self.upsampled(images))
+
+    def upsampled(self, images: Tensor) -> Tensor:
+        """The images stretched to the side that the settings say."""
+        return upsampled(images, self.config.upsample_px)
