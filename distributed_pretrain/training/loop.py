@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NoReturn, Protocol
 
+from data_shards.errors import RunError
 from data_shards.processes import InterruptionFlag
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.measures.metric import Metric
@@ -24,7 +25,6 @@ from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.folder import RunFolder, step_folder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
-from distributed_pretrain.training.faults.skips import NonFiniteError
 from distributed_pretrain.training.flops import StepFlops, device_peak, model_flops_utilisation
 from distributed_pretrain.training.progress import TrainingProgress
 from distributed_pretrain.training.recorder import Recorder
@@ -32,6 +32,10 @@ from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.step import Stepper
 from distributed_pretrain.training.stopping import judge_validation
 from distributed_pretrain.training.validation import Validation, evaluating
+
+
+class NonFiniteError(RunError):
+    """Losses or gradients are NaN or infinite too often: the message says where and what to do."""
 
 
 class TrainingBatches(Protocol):

@@ -29,7 +29,6 @@ from distributed_pretrain.run_folder.folder import RunFolder, step_folder
 from distributed_pretrain.training.engine.choice import make_engine
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
-from distributed_pretrain.training.faults.skips import forget_skipped_after
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.loop import Trainer, TrainingBatches
 from distributed_pretrain.training.optimizer import build_optimizer, use_channels_last
@@ -137,7 +136,8 @@ def _trainer_of(
         engine.objective.compile()
     recorder = checkpoints = None
     if engine.is_main:
-        forget_skipped_after(run.skipped, state.samples_consumed)
+        # What goes on from here writes the later lines again.
+        run.skipped.keep(lambda line: line["samples_consumed"] <= state.samples_consumed)
         recorder = Recorder(run, resume_step=state.step)
         checkpoints = CheckpointWriter(
             run.checkpoints, keep=training.keep_checkpoints, while_writing=liveness.kept_alive

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.files.json_lines import JsonLines
+from data_shards.files.json_lines import JsonLines, rank_writer
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.ranks import gather_rows
 from distributed_pretrain.run_folder.checkpoint import TrainingState
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.faults.skips import SkippedBatch, name_skipped
 from distributed_pretrain.training.gradients import StepGradients, accumulate_gradients
 from distributed_pretrain.training.schedules import learning_rate_factor
 from distributed_pretrain.training.settings import RunConfig
@@ -127,26 +126,25 @@ class Stepper:
         gradients: StepGradients,
         by_rank: dict[str, Tensor],
     ) -> None:
-        """Write down the samples with non-finite outputs; all, where nothing tells them apart."""
+        """Write down the samples whose own outputs were not finite on this rank.
+
+        All of its share, where no rank can tell: a shared norm spreads them, or only the gradient
+        overflowed.
+        """
         finite = torch.cat(gradients.finite_rows)
         counts = gather_rows((~finite).sum()[None])
         suspects = ~finite if counts.any() else torch.ones_like(finite)
         keys = [key for key, is_one in zip(batch.keys, suspects.tolist(), strict=True) if is_one]
+        rank = self.engine.rank
         if keys:
-            name_skipped(
-                self.skipped,
-                SkippedBatch(
-                    step=state.step + 1,
-                    rank=self.engine.rank,
-                    samples_consumed=batch.samples_consumed,
-                    not_finite=[
-                        name
-                        for name, values in by_rank.items()
-                        if not math.isfinite(values[self.engine.rank])
-                    ],
-                    keys=keys,
-                ),
-            )
+            line = {
+                "step": state.step + 1,
+                "rank": rank,
+                "samples_consumed": batch.samples_consumed,
+                "not_finite": [name for name, of in by_rank.items() if not of[rank].isfinite()],
+                "keys": keys,
+            }
+            self.skipped.append(line, writer=rank_writer(rank))
 
 
 def _over_ranks(own: dict[str, Tensor | float], device: torch.device) -> Tensor:
