@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from data_shards.errors import InputError
+from data_shards.files.json_lines import JsonLines
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.metrics_log import MetricsLog
 
 
 class Recorder:
@@ -24,7 +27,9 @@ class Recorder:
         self._open(resume_step)
 
     def _open(self, resume_step: int) -> None:
-        self._log = MetricsLog(self._run.metrics, resume_step=resume_step)
+        metrics = self._run.metrics
+        JsonLines(metrics).keep(lambda line: line.get("step", math.inf) <= resume_step)
+        self._metrics = metrics.open("a", encoding="utf-8")
         self._writer = SummaryWriter(log_dir=str(self._run.tensorboard), purge_step=resume_step + 1)
 
     def cut_back(self, step: int) -> None:
@@ -33,8 +38,18 @@ class Recorder:
         self._open(step)
 
     def record(self, step: int, split: str, values: dict[str, float]) -> None:
-        """One line of `metrics.jsonl`, and one point on each curve `<split>/<name>`."""
-        self._log.write(step, split, values)
+        """One line of `metrics.jsonl`, at once on disk, and a point on each curve `<split>/<name>`.
+
+        Raises InputError when the line cannot be written (a full disk, say).
+        """
+        try:
+            self._metrics.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise InputError(
+                f"{self._run.metrics}: not written ({error.strerror}): free some space, then the "
+                "same command goes on from the last checkpoint"
+            ) from error
         for name, value in values.items():
             self._writer.add_scalar(f"{split}/{name}", value, step)
 
@@ -53,5 +68,5 @@ class Recorder:
 
     def close(self) -> None:
         """Flush and close both records."""
-        self._log.close()
+        self._metrics.close()
         self._writer.close()

@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import InputError
-from data_shards.files.json_lines import read_lines
-from distributed_pretrain.run_folder.metrics_log import MetricsLog, is_timing
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.progress import is_timing
+from distributed_pretrain.training.recorder import Recorder
 
 
 def test_resuming_cuts_later_and_half_written_lines(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(path, resume_step=0)
+    run = RunFolder(tmp_path)
+    recorder = Recorder(run, resume_step=0)
     for step in (1, 2, 3):
-        log.write(step, "train", {"total": 0.5 * step, "step_seconds": 1.0})
-    log.close()
-    with path.open("a") as file:
+        recorder.record(step, "train", {"total": 0.5 * step, "step_seconds": 1.0})
+    recorder.close()
+    with run.metrics.open("a") as file:
         file.write('{"step": 4, "spl')
-    MetricsLog(path, resume_step=2).close()
-    assert [line["step"] for line in read_lines(path)] == [1, 2]
-    assert read_lines(path)[1]["total"] == 1.0
+    Recorder(run, resume_step=2).close()
+    assert [line["step"] for line in run.read_metrics()] == [1, 2]
+    assert run.read_metrics()[1]["total"] == 1.0
 
 
 def test_timing_fields_are_the_named_ones() -> None:
@@ -31,12 +32,13 @@ def test_timing_fields_are_the_named_ones() -> None:
 
 def test_metrics_that_a_full_disk_refuses_are_one_clear_line(tmp_path: Path) -> None:
     """The limit on file sizes stands in for the disk: the kernel refuses the write alike."""
-    log = MetricsLog(tmp_path / "metrics.jsonl", resume_step=0)
+    recorder = Recorder(RunFolder(tmp_path), resume_step=0)
+    recorder.flush()  # TensorBoard's own thread has nothing to write then
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
         with pytest.raises(InputError, match=r"metrics.jsonl: not written .*free some space"):
-            log.write(1, "train", {"total": 1.0})
+            recorder.record(1, "train", {"total": 1.0})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    log.close()
+    recorder.close()
