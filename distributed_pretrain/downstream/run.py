@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -14,7 +13,6 @@ import torch
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.files.atomic import write_text_atomically
 from data_shards.profiles import load_profile
-from data_shards.records.manifest import MANIFEST_NAME
 from data_shards.records.study import Split
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.quarantine import Quarantine
@@ -59,7 +57,7 @@ class _Task:
 
     def parts(self, engine: Engine, run: RunFolder) -> Parts:
         """The head, its loaders and its measures."""
-        config, shards = self.config, self.config.data.shards
+        config = self.config
         split = self._split("train")
         loader = TrainingLoader(
             split,
@@ -85,8 +83,6 @@ class _Task:
                 rank=engine.rank,
                 ranks=engine.world_size,
             ),
-            data_name=str(shards),
-            data_sha256=sha256((shards / MANIFEST_NAME).read_bytes()).hexdigest(),
         )
 
     def judge(self, run: RunFolder) -> dict[str, float]:

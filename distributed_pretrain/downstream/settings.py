@@ -9,7 +9,6 @@ from typing import Annotated
 from data_shards.profiles import FREE, Config
 from data_shards.records.manifest import read_manifest
 from data_shards.records.study import Split
-from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.settings import RunConfig
@@ -35,13 +34,7 @@ class DownstreamConfig(RunConfig):
     """
 
     encoder: EncoderConfig
-    data: DataConfig
     protocol: AnyProtocolConfig
-
-    @property
-    def global_batch(self) -> int:
-        """Studies of a step, over all ranks."""
-        return self.data.global_batch
 
 
 def refuse_what_cannot_start(config: DownstreamConfig, folder: Path, ranks: int) -> None:

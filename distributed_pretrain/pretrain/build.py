@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -12,7 +11,6 @@ import torch
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from data_shards.records.manifest import MANIFEST_NAME
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.quarantine import Quarantine
@@ -99,8 +97,6 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
         objective=method,
         loader=loader,
         validation=Validation(validation_loader.batches, context, VALIDATION),
-        data_name=str(data.shards),
-        data_sha256=sha256((data.shards / MANIFEST_NAME).read_bytes()).hexdigest(),
         count_flops=lambda: flops_of(method, config, engine.device),
     )
 

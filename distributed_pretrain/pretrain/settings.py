@@ -8,7 +8,6 @@ from typing import Any, Self
 from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from data_shards.records.manifest import read_manifest
-from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.methods.catalog import AnyMethodConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.progress import best_validation
@@ -23,7 +22,6 @@ class PretrainConfig(RunConfig):
     What `data` leaves open of what a method reads (its views, say) is what the method asks for.
     """
 
-    data: DataConfig
     vocabulary_size: PositiveInt = Field(
         2048, description="of the tokenizer trained for a new report encoder"
     )
@@ -50,11 +48,6 @@ class PretrainConfig(RunConfig):
                 f"learns from {wanted}: set data.views={wanted}, or leave it out"
             )
         return self
-
-    @property
-    def global_batch(self) -> int:
-        """Studies of a step, over all ranks."""
-        return self.data.global_batch
 
 
 def refuse_what_cannot_start(config: PretrainConfig, folder: Path, ranks: int) -> None:

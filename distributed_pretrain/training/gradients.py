@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -83,17 +82,19 @@ def accumulate_gradients(
 
 @dataclass(frozen=True)
 class _ContrastedGradients:
-    """Values of the batch terms over all micro-batches, and their gradients by term and input."""
+    """Values of the batch terms over all micro-batches, and their gradients.
+
+    These are by micro-batch, term and what is compared.
+    """
 
     terms: dict[str, Tensor]
-    rows: dict[str, dict[str, list[Tensor]]]
-    shared: dict[str, dict[str, Tensor]]
+    gradients: list[dict[str, dict[str, Tensor]]]
 
     @classmethod
     def of_first_pass(
         cls, engine: Engine, micro_batches: list[Batch], seed: int, *, apart: bool
     ) -> _ContrastedGradients:
-        objective = engine.objective
+        objective, count = engine.objective, len(micro_batches)
         pieces = []
         with torch.no_grad(), _unchanged_buffers(objective), engine.autocast():
             for number, batch in enumerate(micro_batches):
@@ -111,38 +112,26 @@ class _ContrastedGradients:
         terms = objective.batch_terms(joint)
         weighted = objective.weighted(terms)
         losses = weighted if apart else {_CONTRASTED: sum_of(weighted)}
-        rows: dict[str, dict[str, list[Tensor]]] = {}
-        shared: dict[str, dict[str, Tensor]] = {}
+        gradients: list[dict[str, dict[str, Tensor]]] = [{} for _ in micro_batches]
         for loss_name, loss in losses.items():
             found = torch.autograd.grad(
                 loss, list(leaves.values()), retain_graph=apart, materialize_grads=True
             )
-            gradients = dict(zip(leaves, found, strict=True))
-            rows[loss_name] = {
-                name: list(gradient.chunk(len(pieces)))
-                for name, gradient in gradients.items()
-                if name in joint.rows
-            }
-            shared[loss_name] = {
-                name: gradient / len(pieces)
-                for name, gradient in gradients.items()
-                if name in joint.shared
-            }
-        return cls({name: term.detach() for name, term in terms.items()}, rows, shared)
+            parts = [
+                gradient.chunk(count) if name in joint.rows else [gradient / count] * count
+                for name, gradient in zip(leaves, found, strict=True)
+            ]
+            for of_batch, own in zip(gradients, zip(*parts, strict=True), strict=True):
+                of_batch[loss_name] = dict(zip(leaves, own, strict=True))
+        return cls({name: term.detach() for name, term in terms.items()}, gradients)
 
     def surrogates(self, contrasted: Contrasted, number: int) -> dict[str, Tensor]:
         """Scalars whose gradients are the cached ones of micro-batch `number`."""
-        surrogates = {}
-        for loss_name, of_rows in self.rows.items():
-            products = [
-                (contrasted.rows[name] * pieces[number]).sum() for name, pieces in of_rows.items()
-            ]
-            products += [
-                (contrasted.shared[name] * gradient).sum()
-                for name, gradient in self.shared[loss_name].items()
-            ]
-            surrogates[loss_name] = reduce(torch.add, products)
-        return surrogates
+        compared = contrasted.rows | contrasted.shared
+        return {
+            loss_name: sum_of({name: (compared[name] * own).sum() for name, own in of.items()})
+            for loss_name, of in self.gradients[number].items()
+        }
 
 
 class _GradientsByTerm:

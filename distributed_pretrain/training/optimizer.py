@@ -19,10 +19,3 @@ def build_optimizer(config: OptimizerConfig, objective: nn.Module) -> torch.opti
         weight_decay=config.weight_decay,
         fused=True,
     )
-
-
-def use_channels_last(objective: nn.Module) -> None:
-    """Lay convolution weights out channels last; feature maps follow them."""
-    for parameter in objective.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

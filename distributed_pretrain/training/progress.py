@@ -39,7 +39,7 @@ class TrainingProgress:
             left = (now - self._started) / self._updates * (self._total - step)
             self.say(
                 f"step {step}/{self._total}  loss {loss:.4f}  {pairs_per_second:.0f} pairs/s  "
-                f"{_clock(left)} left"
+                f"{tqdm.format_interval(left)} left"
             )
 
     def say(self, line: str) -> None:
@@ -53,9 +53,3 @@ class TrainingProgress:
         """Leave the terminal clean."""
         if self._bar is not None:
             self._bar.close()
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -22,19 +22,6 @@ from distributed_pretrain.training.settings import RunConfig
 
 
 @dataclass(frozen=True)
-class StepOutcome:
-    """Numbers of one step, the same on every rank.
-
-    `values` are finite: what was not is left out of a skipped step's. `interrupted` says whether
-    any rank was asked to stop.
-    """
-
-    values: dict[str, float]
-    skipped: bool
-    interrupted: bool
-
-
-@dataclass(frozen=True)
 class Stepper:
     """Makes steps for a run of `total_steps`; `state` is advanced by each.
 
@@ -54,11 +41,12 @@ class Stepper:
         *,
         data_wait_seconds: float,
         interrupted: Callable[[], bool],
-    ) -> StepOutcome:
-        """One step on this rank's share of a global batch; `interrupted` is asked at its end.
+    ) -> tuple[dict[str, float], bool]:
+        """(numbers of a step, whether any rank is to stop: `interrupted` is asked at its end).
 
         A loss term or gradient that is not finite on any rank leaves weights and running statistics
-        of all as they are; the samples are named in the run folder.
+        of all as they are; the samples are named in the run folder. The numbers are the same on
+        every rank, and finite: what was not is left out.
         """
         training = self.config.training
         learning_rate = self.config.optimizer.learning_rate * learning_rate_factor(
@@ -94,8 +82,7 @@ class Stepper:
         replaced, any_interrupted = by_rank.pop("replaced_samples"), by_rank.pop("interrupted")
         waits, memory = by_rank.pop("data_wait_seconds"), by_rank.pop("memory_bytes")
         means = {name: float(values.mean()) for name, values in by_rank.items()}
-        skipped = not all(map(math.isfinite, means.values()))
-        if skipped:
+        if not all(map(math.isfinite, means.values())):
             self._name_samples(state, batch, gradients, by_rank)
             self.engine.drop_gradients()
             # One NaN in a running mean would stay in it for ever.
@@ -108,16 +95,17 @@ class Stepper:
             objective.after_update(progress=state.step / self.total_steps)
             state.consecutive_skips = 0
         state.step += 1
-        state.samples_consumed += self.config.global_batch
+        state.samples_consumed += self.config.data.global_batch
         values = {name: mean for name, mean in means.items() if math.isfinite(mean)} | {
             "learning_rate": learning_rate,
-            "epoch": state.samples_consumed / (self.steps_per_epoch * self.config.global_batch),
+            "epoch": state.samples_consumed
+            / (self.steps_per_epoch * self.config.data.global_batch),
             "replaced_samples": float(replaced.sum()),
             "skipped_steps": state.skipped_steps,
             "slowest_data_wait_seconds": float(waits.max()),
             "memory_bytes": float(memory.max()),
         }
-        return StepOutcome(values, skipped, interrupted=bool(any_interrupted.any()))
+        return values, bool(any_interrupted.any())
 
     def _name_samples(
         self,

@@ -112,7 +112,7 @@ def make_engine(training: TrainingConfig) -> Engine:
 
     deepspeed_on_cpu.allow_cpu_ranks()
     AcceleratorState._reset_state(reset_partial_state=True)
-    return DeepSpeedEngine(training, global_batch=GLOBAL_BATCH)
+    return DeepSpeedEngine(training)
 
 
 def full_gradients(method: Lovt) -> dict[str, Tensor]:

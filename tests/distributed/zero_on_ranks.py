@@ -152,7 +152,7 @@ class Rank:
                 "gradient_norms_every_steps": None,
             }
         )
-        self.engine = DeepSpeedEngine(training, global_batch=len(SENTENCES))
+        self.engine = DeepSpeedEngine(training)
         method, optimizer = method_and_optimizer()
         torch.manual_seed(0)
         self.engine.prepare(method, optimizer)

@@ -44,20 +44,17 @@ class DeepSpeedEngine(Engine):
     `torch.autograd.grad` through them would start a reduction.
     """
 
-    def __init__(self, training: TrainingConfig, *, global_batch: int) -> None:
+    def __init__(self, training: TrainingConfig) -> None:
         """Raises InputError for a start, a machine or settings that ZeRO cannot work with."""
         config = training.distributed
         assert isinstance(config, DeepSpeedConfig)
         _check(training, config)
-        ranks = int(os.environ["WORLD_SIZE"])
         self._stage = config.zero_stage
         self._clip_norm = training.clip_gradient_norm
         super().__init__(
             training,
             deepspeed=deepspeed_settings(
                 config,
-                # DeepSpeed only reports it; the loader refuses batches that do not divide.
-                micro_batch=max(1, global_batch // (ranks * training.accumulation_steps)),
                 clip_gradient_norm=training.clip_gradient_norm,
                 bf16=training.precision == "bf16",
             ),

@@ -8,15 +8,16 @@ from distributed_pretrain.training.settings import DeepSpeedConfig
 
 
 def deepspeed_settings(
-    config: DeepSpeedConfig, *, micro_batch: int, clip_gradient_norm: float | None, bf16: bool
+    config: DeepSpeedConfig, *, clip_gradient_norm: float | None, bf16: bool
 ) -> dict[str, Any]:
     """DeepSpeed's JSON document for one run; nothing in it is left `auto`.
 
-    `micro_batch` is one rank's share of one forward. Parameters, gradients, their reduction and
-    the optimizer are float32; `bf16` casts inside the forward only, as autocast does under DDP.
+    Parameters, gradients, their reduction and the optimizer are float32; `bf16` casts inside the
+    forward only, as autocast does under DDP.
     """
     return {
-        "train_micro_batch_size_per_gpu": micro_batch,
+        # Any number: it is for reports, which are off.
+        "train_micro_batch_size_per_gpu": 1,
         # The losses come divided and the engine marks the last micro-batch: a number here would
         # divide the gradients once more.
         "gradient_accumulation_steps": 1,

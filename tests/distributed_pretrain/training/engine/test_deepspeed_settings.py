@@ -13,9 +13,7 @@ def settings(
     stage: int = 1, *, clip_gradient_norm: float | None = None, bf16: bool = False
 ) -> dict[str, Any]:
     config = DeepSpeedConfig.model_validate({"zero_stage": stage, "bucket_elements": 1000})
-    return deepspeed_settings(
-        config, micro_batch=4, clip_gradient_norm=clip_gradient_norm, bf16=bf16
-    )
+    return deepspeed_settings(config, clip_gradient_norm=clip_gradient_norm, bf16=bf16)
 
 
 def values_of(document: dict[str, Any]) -> list[Any]:
@@ -32,7 +30,6 @@ def test_nothing_is_left_for_a_launcher_to_fill_in(stage: int) -> None:
     assert "auto" not in values_of(document)
     assert document["zero_optimization"]["stage"] == stage
     assert document["zero_optimization"]["reduce_bucket_size"] == 1000
-    assert document["train_micro_batch_size_per_gpu"] == 4
 
 
 def test_clipping_that_is_off_is_written_as_zero() -> None:
@@ -75,5 +72,5 @@ def test_what_zero_cannot_do_is_refused_in_one_line(
         monkeypatch.setenv("LOCAL_RANK", "0")
     training = TrainingConfig.model_validate({"distributed": {"name": "deepspeed"}} | changes)
     with pytest.raises(InputError, match=complaint) as error:
-        DeepSpeedEngine(training, global_batch=8)
+        DeepSpeedEngine(training)
     assert "\n" not in str(error.value)
