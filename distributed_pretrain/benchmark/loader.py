@@ -30,12 +30,11 @@ from data_shards.profiles import Config
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.benchmark import harness
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.collate import Collate
-from distributed_pretrain.data.host_batch import HostBatch
+from distributed_pretrain.data.host_batch import HostBatch, collate
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.run_tokenizer import build_tokenizer
-from distributed_pretrain.data.sample import LoadedRow, load_training_sample
+from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
@@ -104,7 +103,7 @@ def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
         global_batch=config.batch,
         decode_threads=config.cores,
     )
-    split = ShardSplit.open(data.shards, "train", data.text_policy)
+    split = ShardSplit(data.shards, "train", data.text_policy)
     build_tokenizer(folder / "tokenizer", split, partial(train_wordpiece, vocabulary_size=400))
     tokenizer = SentenceTokenizer.load(folder / "tokenizer")
     jpegs = [split.read(position).image_bytes(0) for position in range(len(split))]
@@ -151,16 +150,11 @@ def _host_batches(
     split: ShardSplit, tokenizer: SentenceTokenizer, data: DataConfig
 ) -> Generator[HostBatch]:
     """The loader's batches as they are before the augmentation."""
-
-    def load(position: int) -> LoadedRow:
-        sample = load_training_sample(split, data, seed=0, epoch=0, position=position)
-        return LoadedRow(sample, real=True, replaced=False)
-
     positions = cycle(range(len(split)))
-    collate = partial(Collate(tokenizer, data, pin_memory=False), 0, 0)
+    join = partial(collate, tokenizer=tokenizer, config=data)
     return prefetch_in_order(
-        ((list(islice(positions, data.global_batch)), collate) for _ in count()),
-        load,
+        ((list(islice(positions, data.global_batch)), join) for _ in count()),
+        lambda position: load_sample(split, data, position=position, epoch=0),
         threads=data.decode_threads or 1,
         prefetch_batches=data.prefetch_batches,
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from data_shards.records.manifest import Manifest
-from distributed_pretrain.batch import Batch, Lateral, SecondView
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.host_batch import AugmentationParameters, HostBatch, HostImages
 from distributed_pretrain.data.resampling import (
     adjust_brightness,
@@ -20,7 +19,7 @@ from distributed_pretrain.data.resampling import (
     gaussian_blur,
     resize_windows,
 )
-from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
+from distributed_pretrain.data.settings import AugmentationConfig
 
 # On a CPU the intermediate images of this many samples stay in a core's second-level cache.
 _CPU_CHUNK_IMAGES = 8
@@ -48,64 +47,26 @@ class DeviceTransform:
         self._mean = pixel_mean
         self._std = pixel_std
 
-    @classmethod
-    def of(cls, config: DataConfig, manifest: Manifest) -> Self:
-        """The transform of a data path over the shards of `manifest` (statistics for `dataset`)."""
-        statistics = {"dataset": (manifest.pixel_mean, manifest.pixel_std), "half": (0.5, 0.5)}
-        mean, std = statistics[config.normalisation]
-        return cls(
-            config.augmentation,
-            image_size_px=config.image_size_px,
-            pixel_mean=mean,
-            pixel_std=std,
-        )
-
     def __call__(self, host: HostBatch, device: torch.device, *, train: bool) -> Batch:
         """The batch on `device`, images normalised with the given mean and std.
 
         `train` applies the batch's augmentation parameters; images without are only resized. A
         second view is augmented in evaluation too.
         """
-        return Batch(
-            keys=host.keys,
-            images=self._images(host.frontal, device, augment=train),
-            report=host.report.to(device),
-            sample_mask=host.sample_mask.to(device, non_blocking=True),
-            lateral=self._lateral(host.lateral, host.lateral_mask, device, augment=train),
-            second_view=self._second_view(host.second_view, host.view_to_image, device),
-            labels=None if host.labels is None else host.labels.to(device, non_blocking=True),
-            records=host.records,
-            epoch=host.epoch,
-            samples_consumed=host.samples_consumed,
-            replaced=host.replaced,
-        )
-
-    def _lateral(
-        self,
-        present: HostImages | None,
-        mask: Bool[Tensor, " batch"] | None,
-        device: torch.device,
-        *,
-        augment: bool,
-    ) -> Lateral | None:
-        """The laterals in the rows that have one, zeros in the others."""
-        if mask is None:
-            return None
-        laterals = torch.zeros(len(mask), 1, self._side_px, self._side_px, device=device)
-        if present is not None:
-            # The numbers of rows come from the host: a mask on the device would wait for it.
-            rows = mask.nonzero()[:, 0].to(device, non_blocking=True)
-            laterals[rows] = self._images(present, device, augment=augment)
-        return Lateral(laterals, mask.to(device, non_blocking=True))
-
-    def _second_view(
-        self, images: HostImages | None, view_to_image: Tensor | None, device: torch.device
-    ) -> SecondView | None:
-        if images is None or view_to_image is None:
-            return None
-        return SecondView(
-            self._images(images, device, augment=True), view_to_image.to(device, non_blocking=True)
-        )
+        batch, side = host.batch.to(device), self._side_px
+        lateral, second_view = batch.lateral, batch.second_view
+        if host.batch.lateral is not None and lateral is not None:
+            laterals = torch.zeros(len(lateral.mask), 1, side, side, device=device)
+            if host.lateral is not None:
+                # The numbers of rows come from the host: a mask on the device would wait for it.
+                rows = host.batch.lateral.mask.nonzero()[:, 0].to(device, non_blocking=True)
+                laterals[rows] = self._images(host.lateral, device, augment=train)
+            lateral = replace(lateral, images=laterals)
+        if second_view is not None and host.second_view is not None:
+            augmented = self._images(host.second_view, device, augment=True)
+            second_view = replace(second_view, images=augmented)
+        images = self._images(host.frontal, device, augment=train)
+        return replace(batch, images=images, lateral=lateral, second_view=second_view)
 
     def _images(
         self, host: HostImages, device: torch.device, *, augment: bool

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import threading
-from typing import Self
 
 import numpy as np
 
 from data_shards.errors import InputError
 from data_shards.files.json_lines import JsonLines, rank_writer
 from data_shards.records.study import Split
-from distributed_pretrain.data.shards import BadSampleError, ShardSplit
+from distributed_pretrain.data.shards import BadSampleError
 
 # Keeps replacements apart from the other random streams of (seed, epoch, sample).
 _REPLACEMENT_STREAM = 0xBAD
 
 
 class Quarantine:
-    """The unreadable samples of one split, also as lines of the run's quarantine where it has one.
+    """The unreadable among the `samples` of a split, also as `lines` of a run where it has them.
 
     A line has key, shard, split, reason, and the `samples_consumed` after the batch that met the
     sample first. A rank writes each of its samples once, counts those of the other ranks too, and
@@ -26,38 +25,20 @@ class Quarantine:
 
     def __init__(
         self,
-        lines: JsonLines | None,
-        *,
         split: Split,
         samples: int,
+        *,
         max_bad_fraction: float,
+        lines: JsonLines | None = None,
         rank: int = 0,
     ) -> None:
-        self._lines = lines
         self._split = split
         self._samples = samples
         self._max_bad_fraction = max_bad_fraction
+        self._lines = lines
         self._rank = rank
         self._lock = threading.Lock()
         self._met = self._written()
-
-    @classmethod
-    def of(
-        cls,
-        split: ShardSplit,
-        max_bad_fraction: float,
-        *,
-        lines: JsonLines | None = None,
-        rank: int = 0,
-    ) -> Self:
-        """The one of `split`, which `lines` keep."""
-        return cls(
-            lines,
-            split=split.split,
-            samples=len(split),
-            max_bad_fraction=max_bad_fraction,
-            rank=rank,
-        )
 
     def add(self, error: BadSampleError, *, samples_consumed: int) -> None:
         """Note one bad sample. Raises InputError once too large a share of the split is bad."""

@@ -14,8 +14,7 @@ from data_shards.command_line import DONE, GOES_ON
 from data_shards.files.atomic import write_text_atomically
 from data_shards.profiles import load_profile
 from data_shards.records.study import Split
-from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
-from distributed_pretrain.data.quarantine import Quarantine
+from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import NoReports
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
@@ -58,32 +57,18 @@ class _Task:
     def parts(self, engine: Engine, run: RunFolder) -> Parts:
         """The head, its loaders and its measures."""
         config = self.config
-        split = self._split("train")
+        share = Share(engine.rank, engine.world_size, engine.device)
         loader = TrainingLoader(
-            split,
+            self._split("train"),
             NoReports(),
             config.data,
+            share,
             seed=config.seed,
-            rank=engine.rank,
-            world_size=engine.world_size,
             micro_batches=config.training.accumulation_steps,
-            quarantine=Quarantine.of(
-                split, config.data.max_bad_fraction, lines=run.quarantine, rank=engine.rank
-            ),
-            device=engine.device,
+            quarantine=run.quarantine,
         )
         objective = self._objective().to(engine.device)
-        return Parts(
-            objective=objective,
-            loader=loader,
-            validation=self._validation(
-                "validate",
-                objective,
-                engine.device,
-                rank=engine.rank,
-                ranks=engine.world_size,
-            ),
-        )
+        return Parts(objective, loader, self._validation("validate", objective, share))
 
     def judge(self, run: RunFolder) -> dict[str, float]:
         """The best weights on the test split, in one process."""
@@ -91,8 +76,8 @@ class _Task:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         objective = self._objective()
         objective.load_state_dict(load_weights(run.checkpoint(checkpoint)))
-        validation = self._validation(split, objective.to(device), device, rank=0, ranks=1)
-        return validation.run().metrics
+        alone = Share(device=device)
+        return self._validation(split, objective.to(device), alone).run().metrics
 
     def _objective(self) -> Objective:
         config, encoder = self.config, self.config.encoder
@@ -103,14 +88,10 @@ class _Task:
     def _split(self, split: Split) -> ShardSplit:
         data = self.config.data
         fraction = data.patient_fraction if split == "train" else 1.0
-        return ShardSplit.open(data.shards, split, data.text_policy, patient_fraction=fraction)
+        return ShardSplit(data.shards, split, data.text_policy, patient_fraction=fraction)
 
-    def _validation(
-        self, split: Split, objective: Objective, device: torch.device, *, rank: int, ranks: int
-    ) -> Validation:
+    def _validation(self, split: Split, objective: Objective, share: Share) -> Validation:
         data = self.config.data
-        loader = EvaluationLoader(
-            self._split(split), NoReports(), data, rank=rank, world_size=ranks, device=device
-        )
-        context = Context(objective=objective, device=device, labels=data.labels)
+        loader = EvaluationLoader(self._split(split), NoReports(), data, share)
+        context = Context(objective=objective, device=share.device, labels=data.labels)
         return Validation(loader.batches, context, MEASURES)

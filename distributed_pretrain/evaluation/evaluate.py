@@ -18,7 +18,7 @@ from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.profiles import parse_overrides, validate
 from data_shards.records.study import Split, StudyRecord
-from distributed_pretrain.data.loader import EvaluationLoader
+from distributed_pretrain.data.loader import EvaluationLoader, Share
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.evaluation.embed import embed
 from distributed_pretrain.evaluation.settings import EvaluateConfig
@@ -127,8 +127,8 @@ class _Evaluator:
 
     def _loader(self, split: Split) -> EvaluationLoader:
         data = self.trained.config.data
-        shards = ShardSplit.open(self.config.shards or data.shards, split, data.text_policy)
+        shards = ShardSplit(self.config.shards or data.shards, split, data.text_policy)
         # Embedding needs no labels, which other shards may not have, and no second view.
         views = "frontal" if data.views == "two_augmentations" else data.views
         data = data.model_copy(update={"labels": (), "views": views})
-        return EvaluationLoader(shards, self.trained.tokenizer, data, device=self.device)
+        return EvaluationLoader(shards, self.trained.tokenizer, data, Share(device=self.device))

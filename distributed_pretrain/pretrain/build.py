@@ -12,8 +12,7 @@ from data_shards.command_line import DONE, GOES_ON
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
-from distributed_pretrain.data.quarantine import Quarantine
+from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
 from distributed_pretrain.data.run_tokenizer import build_tokenizer, load_tokenizer
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import ReportTokenizer
@@ -45,10 +44,10 @@ def pretrain(config: PretrainConfig) -> bool:
 def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts:
     """The method, its loaders and its measures, in this process."""
     data = config.data
-    training_split = ShardSplit.open(
+    training_split = ShardSplit(
         data.shards, "train", data.text_policy, patient_fraction=data.patient_fraction
     )
-    validation_split = ShardSplit.open(data.shards, "validate", data.text_policy)
+    validation_split = ShardSplit(data.shards, "validate", data.text_policy)
     encoder = config.method.report_encoder
     if engine.is_main and encoder and not (run.has_progress and run.tokenizer.exists()):
         build_tokenizer(
@@ -60,29 +59,18 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
     tokenizer = tokenizer_of(config, run)
     torch.manual_seed(config.seed)
     method = build_method(config, tokenizer).to(engine.device)
-
-    def quarantine(split: ShardSplit) -> Quarantine:
-        return Quarantine.of(split, data.max_bad_fraction, lines=run.quarantine, rank=engine.rank)
-
+    share = Share(engine.rank, engine.world_size, engine.device)
     loader = TrainingLoader(
         training_split,
         tokenizer,
         data,
+        share,
         seed=config.seed,
-        rank=engine.rank,
-        world_size=engine.world_size,
         micro_batches=config.training.accumulation_steps,
-        quarantine=quarantine(training_split),
-        device=engine.device,
+        quarantine=run.quarantine,
     )
     validation_loader = EvaluationLoader(
-        validation_split,
-        tokenizer,
-        data,
-        rank=engine.rank,
-        world_size=engine.world_size,
-        quarantine=quarantine(validation_split),
-        device=engine.device,
+        validation_split, tokenizer, data, share, quarantine=run.quarantine
     )
     context = Context(
         objective=method,
