@@ -33,12 +33,11 @@ from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.host_batch import HostBatch, collate
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.data.prefetch import prefetch_in_order
-from distributed_pretrain.data.run_tokenizer import build_tokenizer
 from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
-from distributed_pretrain.data.tokenizer_training import train_wordpiece
+from distributed_pretrain.data.tokenizer_training import build_tokenizer, train_wordpiece
 
 TARGET_RATIO = 8
 AIM_RATIO = 12

@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data_shards.errors import InputError
 from data_shards.files.json_lines import JsonLines
@@ -25,7 +26,7 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.host_batch import HostBatch, collate
 from distributed_pretrain.data.labels import check_labels
-from distributed_pretrain.data.order import GlobalOrder, check_world_size, rank_slice
+from distributed_pretrain.data.order import GlobalOrder, check_world_size
 from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.quarantine import Quarantine, replacement_position
 from distributed_pretrain.data.sample import LoadedSample, load_sample
@@ -44,6 +45,17 @@ class Share:
     rank: int = 0
     world_size: int = 1
     device: torch.device = _HOST
+
+    def of(
+        self, global_positions: NDArray[np.int64], *, micro_batches: int = 1
+    ) -> NDArray[np.int64]:
+        """This rank's part of a global batch, which the ranks' parts join to.
+
+        Its equal parts are the rank's contiguous shares of the global batch's equal parts, so that
+        the samples of a micro-batch are the same for any number of ranks.
+        """
+        parts = np.reshape(global_positions, (micro_batches, self.world_size, -1))
+        return parts[:, self.rank].reshape(-1)
 
 
 ALONE = Share()
@@ -198,12 +210,8 @@ class TrainingLoader(_Loader):
             for step in range(first_step, self.steps_per_epoch):
                 start = step * self.order.global_batch
                 consumed += self.order.global_batch
-                share = rank_slice(
-                    positions[start : start + self.order.global_batch],
-                    rank=self._share.rank,
-                    world_size=self._share.world_size,
-                    micro_batches=self._micro_batches,
-                )
+                whole = positions[start : start + self.order.global_batch]
+                share = self._share.of(whole, micro_batches=self._micro_batches)
                 rows = [_Row(epoch, int(position), consumed) for position in share]
                 yield rows, partial(self._collate, epoch=epoch, samples_consumed=consumed)
             first_step = 0
@@ -230,8 +238,7 @@ class EvaluationLoader(_Loader):
         samples, ranks = len(self.split), self._share.world_size
         for start in range(0, samples, self._config.global_batch):
             end = min(start + self._config.global_batch, samples)
-            filled = np.arange(start, end + (start - end) % ranks)
-            share = rank_slice(filled, rank=self._share.rank, world_size=ranks)
+            share = self._share.of(np.arange(start, end + (start - end) % ranks))
             rows = [
                 _Row(0, min(int(each), samples - 1), end, real=each < samples) for each in share
             ]

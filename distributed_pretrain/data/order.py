@@ -72,23 +72,6 @@ class GlobalOrder:
         return np.concatenate(windows)
 
 
-def rank_slice(
-    global_positions: Sequence[int] | NDArray[np.int64],
-    *,
-    rank: int,
-    world_size: int,
-    micro_batches: int = 1,
-) -> NDArray[np.int64]:
-    """The share of one rank in a global batch; the ranks' shares join to the batch.
-
-    Its equal parts are the rank's contiguous shares of the global batch's equal parts, so that the
-    samples of a micro-batch are the same for any number of ranks.
-    """
-    parts = np.reshape(global_positions, (micro_batches, world_size, -1))
-    share: NDArray[np.int64] = parts[:, rank].reshape(-1)
-    return share
-
-
 def check_world_size(global_batch: int, world_size: int) -> None:
     """Raises InputError, naming the nearest that fit, unless the ranks divide the global batch."""
     if global_batch % world_size == 0:

@@ -13,9 +13,9 @@ from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
-from distributed_pretrain.data.run_tokenizer import build_tokenizer, load_tokenizer
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.data.tokenization import ReportTokenizer
+from distributed_pretrain.data.tokenization import NoReports, ReportTokenizer, SentenceTokenizer
+from distributed_pretrain.data.tokenizer_training import build_tokenizer
 from distributed_pretrain.measures.base import Context
 from distributed_pretrain.measures.catalog import VALIDATION
 from distributed_pretrain.methods.objective import Method
@@ -90,12 +90,10 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
 
 
 def tokenizer_of(config: PretrainConfig, run: RunFolder) -> ReportTokenizer:
-    """The tokenizer that a run has."""
-    return load_tokenizer(
-        run.tokenizer,
-        reads_reports=config.method.report_encoder is not None,
-        max_tokens=config.data.max_tokens,
-    )
+    """The tokenizer that a run has; one that gives empty reports when none are read."""
+    if config.method.report_encoder is None:
+        return NoReports()
+    return SentenceTokenizer.load(run.tokenizer, max_tokens=config.data.max_tokens)
 
 
 def build_method(config: PretrainConfig, tokenizer: ReportTokenizer) -> Method:

@@ -10,8 +10,6 @@ wherever a sample's outputs depend on that sample alone: with frozen or group no
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -96,10 +94,12 @@ class _ContrastedGradients:
     ) -> _ContrastedGradients:
         objective, count = engine.objective, len(micro_batches)
         pieces = []
-        with torch.no_grad(), _unchanged_buffers(objective), engine.autocast():
+        statistics = [buffer.clone() for buffer in objective.buffers()]
+        with torch.no_grad(), engine.autocast():
             for number, batch in enumerate(micro_batches):
                 torch.manual_seed(seed + number)
                 pieces.append(objective.contrasted(objective(batch)))
+        restore_buffers(objective, statistics)  # they are for the second pass to update, once
         joint = Contrasted(
             rows={name: torch.cat([p.rows[name] for p in pieces]) for name in pieces[0].rows},
             shared=pieces[0].shared,
@@ -153,15 +153,10 @@ class _GradientsByTerm:
         return {name: mean_over_ranks(flat).norm() for name, flat in self._sums.items()}
 
 
-@contextlib.contextmanager
-def _unchanged_buffers(objective: Objective) -> Iterator[None]:
-    """Running statistics are for the second pass to update, once."""
-    before = [buffer.clone() for buffer in objective.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in zip(objective.buffers(), before, strict=True):
-            buffer.copy_(value)
+def restore_buffers(objective: Objective, before: list[Tensor]) -> None:
+    """Set running statistics back to these."""
+    for buffer, value in zip(objective.buffers(), before, strict=True):
+        buffer.copy_(value)
 
 
 def _finite_rows(contrasted: Contrasted, batch: Batch) -> Tensor:

@@ -16,7 +16,11 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.ranks import gather_rows
 from distributed_pretrain.run_folder.checkpoint import TrainingState
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.gradients import StepGradients, accumulate_gradients
+from distributed_pretrain.training.gradients import (
+    StepGradients,
+    accumulate_gradients,
+    restore_buffers,
+)
 from distributed_pretrain.training.schedules import learning_rate_factor
 from distributed_pretrain.training.settings import RunConfig
 
@@ -86,8 +90,7 @@ class Stepper:
             self._name_samples(state, batch, gradients, by_rank)
             self.engine.drop_gradients()
             # One NaN in a running mean would stay in it for ever.
-            for buffer, before in zip(objective.buffers(), statistics, strict=True):
-                buffer.copy_(before)
+            restore_buffers(objective, statistics)
             state.skipped_steps += 1
             state.consecutive_skips += 1
         else:
