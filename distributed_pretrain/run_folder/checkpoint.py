@@ -103,7 +103,7 @@ def save_checkpoint(
             name: write_hashed(partial / name, content, after_piece=after_piece)
             for name, content in _content(checkpoint).items()
         }
-        write_hashed(partial / MARKER, [_json(digests)])
+        write_hashed(partial / MARKER, [json.dumps(digests, indent=1).encode()])
         _sync(partial)
         if final.exists():
             final.rename(replaced)  # a rename is over at once, and a removal is not
@@ -128,14 +128,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in one step folder (or link). Raises DamagedCheckpointError, naming it."""
     check_intact(folder)
     document = json.loads((folder / STATE_FILE).read_text())
+    tree = json.loads((folder / OPTIMIZER_TREE_FILE).read_text())
     return Checkpoint(
-        state=TrainingState(**document["state"]),
-        config=document["config"],
-        model=load_file(folder / MODEL_FILE),
-        optimizer=join_tensors(
-            json.loads((folder / OPTIMIZER_TREE_FILE).read_text()),
-            load_file(folder / OPTIMIZER_FILE),
-        ),
+        TrainingState(**document["state"]),
+        document["config"],
+        load_file(folder / MODEL_FILE),
+        join_tensors(tree, load_file(folder / OPTIMIZER_FILE)),
     )
 
 
@@ -148,9 +146,9 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 def find_latest_intact(
     folder: Path, *, until_step: int | None = None
 ) -> tuple[Path | None, dict[Path, str]]:
-    """The newest intact step folder (of at most `until_step`), and of each newer one what it lacks.
+    """The newest intact step folder, and for each newer, damaged one the complaint.
 
-    These are damaged.
+    With `until_step` later ones are not looked at.
     """
     damaged = {}
     for candidate in reversed(step_folders(folder)):
@@ -232,12 +230,8 @@ def _content(checkpoint: Checkpoint) -> dict[str, Iterable[bytes | memoryview]]:
         MODEL_FILE: safetensors_content(checkpoint.model),
         OPTIMIZER_FILE: safetensors_content(tensors),
         OPTIMIZER_TREE_FILE: [json.dumps(tree).encode()],
-        STATE_FILE: [_json(state)],
+        STATE_FILE: [json.dumps(state, indent=1).encode()],
     }
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=1).encode()
 
 
 def _sync(path: Path) -> None:

@@ -61,11 +61,8 @@ def peak_flops_per_second(device_name: str, arithmetic: Arithmetic) -> float | N
     that are not in the table, and arithmetic a device does not have (bf16 on a V100).
     `float32` is for products outside the tensor cores; give `tf32` where torch may use them.
     """
-    for pattern, peaks in _PEAKS:
-        if re.search(pattern, device_name):
-            peak = peaks.get(arithmetic)
-            return None if peak is None else peak * 1e12
-    return None
+    peaks = next((each for name, each in _PEAKS if re.search(name, device_name)), {})
+    return peaks[arithmetic] * 1e12 if arithmetic in peaks else None
 
 
 def device_peak(training: TrainingConfig, device: torch.device) -> float | None:

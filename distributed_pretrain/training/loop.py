@@ -27,8 +27,7 @@ from distributed_pretrain.run_folder.folder import RunFolder, step_folder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops, device_peak
-from distributed_pretrain.training.progress import TrainingProgress
-from distributed_pretrain.training.recorder import Recorder
+from distributed_pretrain.training.recorder import Recorder, TrainingProgress
 from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.step import Stepper
 from distributed_pretrain.training.stopping import judge_validation
@@ -77,11 +76,7 @@ class Trainer:
                 self._save(is_best=True)
             while not state.finished:
                 values, stop_requested = self.step(batches, interrupted=lambda: interruption.raised)
-                progress.update(
-                    state.step,
-                    loss=values.get("total", math.nan),
-                    pairs_per_second=values["pairs_per_second"],
-                )
+                progress.update(state.step, values)
                 if state.skipped_steps >= training.non_finite.stop_after:
                     self._refuse_to_go_on(f"{state.skipped_steps} steps of this run")
                 if state.consecutive_skips >= training.non_finite.rewind_after:

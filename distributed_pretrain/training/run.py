@@ -23,11 +23,10 @@ from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.run_folder.checkpoint import TrainingState, set_damaged_aside
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.loop import Trainer, load_newest
-from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.recorder import Recorder
 from distributed_pretrain.training.settings import RunConfig, TrainingConfig
 from distributed_pretrain.training.step import Stepper

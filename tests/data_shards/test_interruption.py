@@ -10,7 +10,7 @@ import pytest
 from data_shards.command_line import exit_status_of
 from data_shards.errors import InputError
 from data_shards.processes import InterruptionFlag
-from distributed_pretrain.training.faults.verdicts import PeerError, Verdict
+from distributed_pretrain.training.faults.messages import PeerError, Verdict
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])

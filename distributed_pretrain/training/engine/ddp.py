@@ -17,7 +17,20 @@ from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.models.norms.sync_batch_norm import with_device_sync_norms
-from distributed_pretrain.training.settings import TrainingConfig
+from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
+
+
+def build_optimizer(config: OptimizerConfig, objective: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over the trainable parameters."""
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(
+        [p for p in objective.parameters() if p.requires_grad],
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
 
 
 class Engine:

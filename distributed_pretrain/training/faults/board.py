@@ -9,8 +9,7 @@ from typing import Self
 from pydantic import TypeAdapter
 
 from distributed_pretrain.ranks import RankStore, connect_to_store
-from distributed_pretrain.training.faults.heartbeats import Heartbeat
-from distributed_pretrain.training.faults.verdicts import Verdict
+from distributed_pretrain.training.faults.messages import Heartbeat, Verdict
 
 _VERDICT = "verdict"
 _heartbeats, _verdicts = TypeAdapter(Heartbeat), TypeAdapter(Verdict)

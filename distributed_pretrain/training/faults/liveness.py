@@ -24,10 +24,10 @@ from distributed_pretrain.ranks import (
     rank_zero_hosts_the_store,
 )
 from distributed_pretrain.training.faults.board import Board
-from distributed_pretrain.training.faults.heartbeats import Heartbeat, State
-from distributed_pretrain.training.faults.peers import SUSPICIOUS_INTERVALS, Breakage, Peers
-from distributed_pretrain.training.faults.verdicts import (
+from distributed_pretrain.training.faults.messages import (
+    Heartbeat,
     PeerError,
+    State,
     Verdict,
     absence,
     failure,
@@ -35,6 +35,7 @@ from distributed_pretrain.training.faults.verdicts import (
     loss,
     vanished_store,
 )
+from distributed_pretrain.training.faults.peers import SUSPICIOUS_INTERVALS, Breakage, Peers
 
 # Heartbeats start close to each other, since the process group's start was a meeting.
 START_SECONDS = 60.0

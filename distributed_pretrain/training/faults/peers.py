@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from distributed_pretrain.training.faults.heartbeats import Heartbeat, State
-from distributed_pretrain.training.faults.verdicts import Verdict, silence, standstill
+from distributed_pretrain.training.faults.messages import (
+    Heartbeat,
+    State,
+    Verdict,
+    silence,
+    standstill,
+)
 
 # After a collective broke, so much silence is enough: the break is evidence by itself.
 SUSPICIOUS_INTERVALS = 3

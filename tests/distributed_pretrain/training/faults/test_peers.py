@@ -7,9 +7,14 @@ from dataclasses import replace
 from torch._C._distributed_c10d import HashStore
 
 from distributed_pretrain.training.faults.board import Board
-from distributed_pretrain.training.faults.heartbeats import Heartbeat, State
+from distributed_pretrain.training.faults.messages import (
+    Heartbeat,
+    State,
+    Verdict,
+    failure,
+    silence,
+)
 from distributed_pretrain.training.faults.peers import Breakage, Peers
-from distributed_pretrain.training.faults.verdicts import Verdict, failure, silence
 
 BROKE = Breakage("it broke", since=0.0)
 
