@@ -71,7 +71,7 @@ class DeviceTransform:
     def _images(
         self, host: HostImages, device: torch.device, *, augment: bool
     ) -> Float[Tensor, "batch 1 side side"]:
-        batch = len(host)
+        batch = len(host.pixels)
         pixels = host.pixels.to(device, non_blocking=True)
         drawn = host.augmentation if augment else None
         parameters = drawn.to(device) if drawn is not None else None

@@ -52,9 +52,6 @@ class HostImages:
     window_sizes_px: Int[Tensor, "batch 2"]
     augmentation: AugmentationParameters | None
 
-    def __len__(self) -> int:
-        return len(self.pixels)
-
     @classmethod
     def stack(cls, views: Sequence[LoadedView], *, pin_memory: bool = False) -> Self:
         """The images of one or more samples."""

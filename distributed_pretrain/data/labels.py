@@ -35,12 +35,9 @@ def check_labels(split: ShardSplit, names: Sequence[str]) -> None:
         return
     name = next(name for name in names if name in missing)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    remedy = f"did you mean {near[0]!r}?" if near else f"known labels: {_list(known)}"
+    listed = ", ".join(sorted(known)) or "none (build shards from a source with labels)"
+    remedy = f"did you mean {near[0]!r}?" if near else f"known labels: {listed}"
     raise InputError(
         f"data.labels: no study of split {split.split!r} in {split.folder} has a label {name!r}: "
         f"{remedy}"
     )
-
-
-def _list(names: set[str]) -> str:
-    return ", ".join(sorted(names)) or "none (build shards from a source with labels)"

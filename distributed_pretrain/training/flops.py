@@ -108,11 +108,15 @@ class StepFlops:
             most = min(most, max_tokens // _MOST_SENTENCES)
         length = max(_SHORTEST_SENTENCE, most)
         copied = copy.deepcopy(objective).train()
+
+        def total_loss(batch: Batch) -> Tensor:
+            return copied.loss(copied(batch))["total"]
+
         counts = []
         for rows, n in _PROBES:
             batch = probe(rows=rows, tokens=n * length, tokens_a_sentence=length)
             copied.zero_grad(set_to_none=True)
-            counts.append(training_flops(partial(_total_loss, copied, batch)))
+            counts.append(training_flops(partial(total_loss, batch)))
         powers = [_powers(rows, n) for rows, n in _PROBES]
         found = np.linalg.solve(np.array(powers, float), np.array(counts, float)).tolist()
         return cls(tuple(found[:3]), tuple(found[3:]), length)
@@ -185,7 +189,3 @@ def _formula(func: Any) -> Callable[..., int] | None:
         packet = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), None)
     formula: Callable[..., int] | None = flop_registry.get(packet)
     return formula
-
-
-def _total_loss(objective: Objective, batch: Batch) -> Tensor:
-    return objective.loss(objective(batch))["total"]

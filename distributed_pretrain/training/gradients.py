@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
@@ -53,7 +53,7 @@ def accumulate_gradients(
     if exact and count > 1 and objective.contrasts_samples:
         cache = _ContrastedGradients.of_first_pass(engine, micro_batches, seed, apart=measure_norms)
         result.terms |= cache.terms
-    collected = _GradientsByTerm(engine) if measure_norms else None
+    by_term: dict[str, Tensor] = {}
     for number, batch in enumerate(micro_batches):
         with engine.micro_batch(last=number == count - 1):
             torch.manual_seed(seed + number)
@@ -68,11 +68,10 @@ def accumulate_gradients(
             parts = {name: term / count for name, term in objective.weighted(terms).items()}
             if cache is not None:
                 parts |= cache.surrogates(contrasted, number)
-            if collected is not None:
-                collected.add(parts)
+            if measure_norms:
+                _add_gradients(by_term, parts, engine.parameters)
             engine.backward(sum_of(parts))
-    if collected is not None:
-        result.norms = collected.norms()
+    result.norms = {name: mean_over_ranks(flat).norm() for name, flat in by_term.items()}
     total = sum_of(objective.weighted(result.terms))
     result.terms = {"total": total, **{name: result.terms[name] for name in objective.term_weights}}
     return result
@@ -134,23 +133,14 @@ class _ContrastedGradients:
         }
 
 
-class _GradientsByTerm:
-    """Sums each term's parameter gradients over micro-batches, leaving `.grad` alone."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._parameters = engine.parameters
-        self._sums: dict[str, Tensor] = {}
-
-    def add(self, parts: dict[str, Tensor]) -> None:
-        for name, part in parts.items():
-            gradients = torch.autograd.grad(
-                part, self._parameters, retain_graph=True, materialize_grads=True
-            )
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            self._sums[name] = self._sums[name] + flat if name in self._sums else flat
-
-    def norms(self) -> dict[str, Tensor]:
-        return {name: mean_over_ranks(flat).norm() for name, flat in self._sums.items()}
+def _add_gradients(
+    sums: dict[str, Tensor], parts: dict[str, Tensor], parameters: list[nn.Parameter]
+) -> None:
+    """Add each part's parameter gradients to its sum, leaving `.grad` alone."""
+    for name, part in parts.items():
+        gradients = torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        sums[name] = sums[name] + flat if name in sums else flat
 
 
 def restore_buffers(objective: Objective, before: list[Tensor]) -> None:

@@ -16,11 +16,7 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.ranks import gather_rows
 from distributed_pretrain.run_folder.checkpoint import TrainingState
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.gradients import (
-    StepGradients,
-    accumulate_gradients,
-    restore_buffers,
-)
+from distributed_pretrain.training.gradients import accumulate_gradients, restore_buffers
 from distributed_pretrain.training.schedules import learning_rate_factor
 from distributed_pretrain.training.settings import RunConfig
 
@@ -52,7 +48,7 @@ class Stepper:
         of all as they are; the samples are named in the run folder. The numbers are the same on
         every rank, and finite: what was not is left out.
         """
-        training = self.config.training
+        training, global_batch = self.config.training, self.config.data.global_batch
         learning_rate = self.config.optimizer.learning_rate * learning_rate_factor(
             self.config.schedule,
             state.step,
@@ -87,7 +83,7 @@ class Stepper:
         waits, memory = by_rank.pop("data_wait_seconds"), by_rank.pop("memory_bytes")
         means = {name: float(values.mean()) for name, values in by_rank.items()}
         if not all(map(math.isfinite, means.values())):
-            self._name_samples(state, batch, gradients, by_rank)
+            self._name_samples(state.step + 1, batch, torch.cat(gradients.finite_rows), by_rank)
             self.engine.drop_gradients()
             # One NaN in a running mean would stay in it for ever.
             restore_buffers(objective, statistics)
@@ -98,11 +94,10 @@ class Stepper:
             objective.after_update(progress=state.step / self.total_steps)
             state.consecutive_skips = 0
         state.step += 1
-        state.samples_consumed += self.config.data.global_batch
+        state.samples_consumed += global_batch
         values = {name: mean for name, mean in means.items() if math.isfinite(mean)} | {
             "learning_rate": learning_rate,
-            "epoch": state.samples_consumed
-            / (self.steps_per_epoch * self.config.data.global_batch),
+            "epoch": state.samples_consumed / (self.steps_per_epoch * global_batch),
             "replaced_samples": float(replaced.sum()),
             "skipped_steps": state.skipped_steps,
             "slowest_data_wait_seconds": float(waits.max()),
@@ -111,25 +106,20 @@ class Stepper:
         return values, bool(any_interrupted.any())
 
     def _name_samples(
-        self,
-        state: TrainingState,
-        batch: Batch,
-        gradients: StepGradients,
-        by_rank: dict[str, Tensor],
+        self, step: int, batch: Batch, finite: Tensor, by_rank: dict[str, Tensor]
     ) -> None:
         """Write down the samples whose own outputs were not finite on this rank.
 
         All of its share, where no rank can tell: a shared norm spreads them, or only the gradient
         overflowed.
         """
-        finite = torch.cat(gradients.finite_rows)
         counts = gather_rows((~finite).sum()[None])
         suspects = ~finite if counts.any() else torch.ones_like(finite)
         keys = [key for key, is_one in zip(batch.keys, suspects.tolist(), strict=True) if is_one]
         rank = self.engine.rank
         if keys:
             line = {
-                "step": state.step + 1,
+                "step": step,
                 "rank": rank,
                 "samples_consumed": batch.samples_consumed,
                 "not_finite": [name for name, of in by_rank.items() if not of[rank].isfinite()],

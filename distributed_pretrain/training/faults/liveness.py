@@ -181,7 +181,7 @@ class Liveness:
             if self._decided.is_set():
                 self._let_others_read(board)
         except STORE_ERRORS:
-            self._judge_without_store(silent_seconds=None)
+            self._judge_without_store(None)
         self._others_know.set()
 
     def _exchange(self, board: Board) -> None:
@@ -231,10 +231,10 @@ class Liveness:
             last = now
             silent = self._awake - self._store_answered
             if silent > (self.timeout_seconds if self._peers else 2 * START_SECONDS):
-                self._judge_without_store(silent_seconds=silent)
+                self._judge_without_store(silent)
         self._end()
 
-    def _judge_without_store(self, *, silent_seconds: float | None) -> None:
+    def _judge_without_store(self, silent_seconds: float | None) -> None:
         """The store's host is gone, which is a loss unless it or this rank had finished."""
         rank_zero = self._peers.last_of(0)
         finished = rank_zero is not None and rank_zero.state is State.FINISHED
