@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,7 @@ from distributed_pretrain.data.settings import AugmentationConfig
 _CPU_CHUNK_IMAGES = 8
 
 
+@dataclass(frozen=True)
 class DeviceTransform:
     """Turns a HostBatch into a Batch: resize, augment in training, normalise.
 
@@ -34,18 +35,10 @@ class DeviceTransform:
     number of threads.
     """
 
-    def __init__(
-        self,
-        config: AugmentationConfig,
-        *,
-        image_size_px: int,
-        pixel_mean: float,
-        pixel_std: float,
-    ) -> None:
-        self._config = config
-        self._side_px = image_size_px
-        self._mean = pixel_mean
-        self._std = pixel_std
+    config: AugmentationConfig
+    image_size_px: int
+    pixel_mean: float
+    pixel_std: float
 
     def __call__(self, host: HostBatch, device: torch.device, *, train: bool) -> Batch:
         """The batch on `device`, images normalised with the given mean and std.
@@ -53,7 +46,7 @@ class DeviceTransform:
         `train` applies the batch's augmentation parameters; images without are only resized. A
         second view is augmented in evaluation too.
         """
-        batch, side = host.batch.to(device), self._side_px
+        batch, side = host.batch.to(device), self.image_size_px
         lateral, second_view = batch.lateral, batch.second_view
         if host.batch.lateral is not None and lateral is not None:
             laterals = torch.zeros(len(lateral.mask), 1, side, side, device=device)
@@ -71,25 +64,22 @@ class DeviceTransform:
     def _images(
         self, host: HostImages, device: torch.device, *, augment: bool
     ) -> Float[Tensor, "batch 1 side side"]:
-        batch = len(host.pixels)
-        pixels = host.pixels.to(device, non_blocking=True)
-        drawn = host.augmentation if augment else None
-        parameters = drawn.to(device) if drawn is not None else None
-        images = torch.empty(batch, 1, self._side_px, self._side_px, device=device)
+        batch, side = len(host.pixels), self.image_size_px
+        images = torch.empty(batch, 1, side, side, device=device)
 
         def transform(rows: slice) -> None:
-            few = parameters.rows(rows) if parameters is not None else None
+            some = host.rows(rows)
+            drawn = some.augmentation.to(device) if augment and some.augmentation else None
             # Both are settings of a thread. Autocast would use bfloat16 in the products.
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                scaled = pixels[rows, 0].to(torch.float32).div_(255)
-                augmented = self._augment(scaled, host.window_sizes_px[rows], few)
-                images[rows, 0] = augmented.sub_(self._mean).div_(self._std)
+                pixels = some.pixels[:, 0].to(device, non_blocking=True)
+                scaled = pixels.to(torch.float32).div_(255)
+                augmented = self._augment(scaled, some.window_sizes_px, drawn)
+                images[rows, 0] = augmented.sub_(self.pixel_mean).div_(self.pixel_std)
 
         if device.type == "cpu":
-            _each_on_one_thread(
-                transform,
-                [slice(i, i + _CPU_CHUNK_IMAGES) for i in range(0, batch, _CPU_CHUNK_IMAGES)],
-            )
+            starts = range(0, batch, _CPU_CHUNK_IMAGES)
+            _each_on_one_thread(transform, [slice(i, i + _CPU_CHUNK_IMAGES) for i in starts])
         else:
             transform(slice(0, batch))
         return images
@@ -100,10 +90,10 @@ class DeviceTransform:
         window_sizes_px: Int[Tensor, "batch 2"],
         parameters: AugmentationParameters | None,
     ) -> Float[Tensor, "batch side side"]:
-        images = resize_windows(canvas, window_sizes_px, side_px=self._side_px)
+        images = resize_windows(canvas, window_sizes_px, side_px=self.image_size_px)
         if parameters is None:
             return images
-        if self._config.affine or self._config.horizontal_flip:
+        if self.config.affine or self.config.horizontal_flip:
             images = affine_warp(
                 images,
                 mirrored=parameters.flip,
@@ -111,12 +101,12 @@ class DeviceTransform:
                 translation_fraction=parameters.translation_fraction,
                 scale=parameters.scale,
             )
-        if self._config.brightness_contrast:
+        if self.config.brightness_contrast:
             images = adjust_brightness(images, parameters.brightness)
             images = adjust_contrast(images, parameters.contrast)
-        if self._config.gaussian_blur:
+        if self.config.gaussian_blur:
             images = gaussian_blur(
-                images, parameters.blur_sigma_px, kernel_px=self._config.blur_kernel_px
+                images, parameters.blur_sigma_px, kernel_px=self.config.blur_kernel_px
             )
         return images
 
@@ -133,7 +123,6 @@ def _each_on_one_thread(work: Callable[[slice], None], parts: Sequence[slice]) -
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads, thread_name_prefix="augment") as pool:
-            for _ in pool.map(work, parts):
-                pass
+            list(pool.map(work, parts))
     finally:
         torch.set_num_threads(threads)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from distributed_pretrain.batch import Batch, Lateral, SampleRows, SecondView
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
-from distributed_pretrain.data.labels import label_values
 from distributed_pretrain.data.sample import LoadedSample, LoadedView
 from distributed_pretrain.data.settings import DataConfig
+from distributed_pretrain.data.shards import label_values
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 
@@ -40,7 +40,7 @@ class AugmentationParameters(SampleRows):
 
 
 @dataclass(frozen=True)
-class HostImages:
+class HostImages(SampleRows):
     """Decoded images to be resized, and augmented if they are told how.
 
     `pixels` holds of each image the window to be resized (a crop, or the padded square) in the

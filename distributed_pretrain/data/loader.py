@@ -25,13 +25,12 @@ from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.host_batch import HostBatch, collate
-from distributed_pretrain.data.labels import check_labels
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
 from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.quarantine import Quarantine, replacement_position
 from distributed_pretrain.data.sample import LoadedSample, load_sample
 from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.data.shards import BadSampleError, ShardSplit
+from distributed_pretrain.data.shards import BadSampleError, ShardSplit, check_labels
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
@@ -100,11 +99,7 @@ class _Loader(ABC):
         self._config = config
         self._share = share
         self._quarantine = Quarantine(
-            split.split,
-            len(split),
-            max_bad_fraction=config.max_bad_fraction,
-            lines=quarantine,
-            rank=share.rank,
+            split.split, len(split), config.max_bad_fraction, quarantine, share.rank
         )
         pin_memory = share.device.type == "cuda"
         self._collate = partial(collate, tokenizer=tokenizer, config=config, pin_memory=pin_memory)

@@ -84,11 +84,9 @@ def load_sample(
 ) -> LoadedSample:
     """The study at `position` as training sees it in `epoch`, or as evaluation does (None).
 
-    Training: a random frontal image with its augmentation drawn, and the sentences, perhaps
-    swapped, or a random one; with these a random lateral image, flipped as the frontal one, or a
-    second augmentation of that. All is a function of (seed, epoch, position). Evaluation: the first
-    images by id, only resized, and the sentences in order; the second augmentation is drawn here
-    too. Raises BadSampleError when the study or one of these images cannot be read.
+    See `DataConfig`. What training draws is a function of (seed, epoch, position); a lateral image
+    is flipped as the frontal one. Raises BadSampleError when the study or one of the images that
+    are shown cannot be read.
     """
 
     def drawing(stream: Stream) -> SampleDraws | None:

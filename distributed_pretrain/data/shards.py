@@ -1,8 +1,10 @@
-"""Random access to the samples of one split of a shard folder."""
+"""Random access to the samples of one split of a shard folder, and to their labels by name."""
 
 from __future__ import annotations
 
+import difflib
 import json
+import math
 import mmap
 import zlib
 from collections.abc import Sequence
@@ -58,11 +60,9 @@ class ShardSplit:
     """The samples of one split with a frontal image and enough words for a text policy.
 
     A position counts the kept samples in file order, from 0. Reading is thread-safe. Tars are read
-    at the start only where they were built before the indexes could tell of this policy.
-
-    With a `patient_fraction` below 1 it holds all studies of so many of the split's patients
-    (rounded, at least one). Which ones is a function of their ids alone, the same for every seed
-    and method, and a smaller fraction's patients are among a larger one's.
+    at the start only where they were built before the indexes could tell of this policy. Of
+    `patient_fraction` of the patients (rounded, at least one) it holds all studies: which ones is a
+    function of their ids alone, and a smaller fraction's are among a larger one's.
 
     Raises InputError for a folder without manifest, another schema, an index or tar that is missing
     or not as it was written, and a split in which no sample is usable.
@@ -179,3 +179,35 @@ def _checked_index(folder: Path, entry: ShardEntry) -> ShardIndex:
             "copy it again or build the shards again"
         )
     return index
+
+
+def label_values(record: StudyRecord, names: Sequence[str]) -> list[float]:
+    """The study's value of each label as it is stored; NaN where it has none."""
+    values = (record.labels.get(name) for name in names)
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def check_labels(split: ShardSplit, names: Sequence[str]) -> None:
+    """Raises InputError, with the nearest names there are, unless the split knows all `names`.
+
+    Studies are read until every name has been met: one or few, unless a name is wrong.
+    """
+    missing, known = set(names), set[str]()
+    for position in range(len(split)):
+        if not missing:
+            return
+        try:
+            known |= split.read(position).record.labels.keys()
+        except BadSampleError:
+            continue  # The loader will meet it again, and count it.
+        missing -= known
+    if not missing:
+        return
+    name = next(name for name in names if name in missing)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    listed = ", ".join(sorted(known)) or "none (build shards from a source with labels)"
+    remedy = f"did you mean {near[0]!r}?" if near else f"known labels: {listed}"
+    raise InputError(
+        f"data.labels: no study of split {split.split!r} in {split.folder} has a label {name!r}: "
+        f"{remedy}"
+    )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from data_shards.profiles import Config
-from distributed_pretrain.data.reads import Reads
+from distributed_pretrain.data.settings import Reads
 from distributed_pretrain.methods.encoders import ImageEncoderConfig, ReportEncoderConfig
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from data_shards.profiles import FREE
 from distributed_pretrain.alignment.variants import Variant
-from distributed_pretrain.data.reads import Reads
-from distributed_pretrain.data.settings import Views
+from distributed_pretrain.data.settings import Reads, Views
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig, ReportEncoderConfig
 from distributed_pretrain.methods.settings import MethodConfig, Sizes
 

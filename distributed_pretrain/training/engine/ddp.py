@@ -129,13 +129,11 @@ class Engine:
 
     def model_state(self) -> dict[str, Tensor]:
         """The method's state dict, whole on rank 0; not copied."""
-        state: dict[str, Tensor] = self.objective.state_dict()
-        return state
+        return self.objective.state_dict()
 
     def optimizer_state(self) -> dict[str, Any]:
         """The state dict of a torch optimizer over all parameters, whole on rank 0; not copied."""
-        state: dict[str, Any] = self.optimizer.state_dict()
-        return state
+        return self.optimizer.state_dict()
 
     def load_state(self, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
         """Go on from what `model_state` and `optimizer_state` of any engine gave."""

@@ -68,10 +68,7 @@ class DeepSpeedEngine(Engine):
         logging.getLogger("DeepSpeed").addFilter(_is_news)
 
     def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward of one micro-batch: complete at the last.
-
-        Stages 0 and 1 reduce over ranks at the last; 2 and 3 keep only their cut and reduce each.
-        """
+        """Around one micro-batch: stages 0 and 1 reduce over ranks at the last, 2 and 3 each."""
         self._deepspeed.set_gradient_accumulation_boundary(last)
         return contextlib.nullcontext()
 

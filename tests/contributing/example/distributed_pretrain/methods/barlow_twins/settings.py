@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from distributed_pretrain.data.reads import Reads
+from distributed_pretrain.data.settings import Reads
 from distributed_pretrain.methods.settings import MethodConfig, Sizes
 from distributed_pretrain.models.norms.kinds import Norm
 
