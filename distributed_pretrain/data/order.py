@@ -6,7 +6,6 @@ touches only a window's tars at a time. The only state of a run is `samples_cons
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,11 +80,8 @@ def check_world_size(global_batch: int, world_size: int) -> None:
     ranks += [n for n in divisors if n > world_size][:1]
     below = global_batch // world_size * world_size
     batches = [n for n in (below, below + world_size) if n > 0]
+    fitting_ranks, fitting_batches = (" or ".join(map(str, each)) for each in (ranks, batches))
     raise InputError(
         f"global_batch={global_batch} is not divisible by {world_size} ranks: "
-        f"use {_either(ranks)} ranks, or global_batch={_either(batches)}"
+        f"use {fitting_ranks} ranks, or global_batch={fitting_batches}"
     )
-
-
-def _either(numbers: Sequence[int]) -> str:
-    return " or ".join(map(str, numbers))

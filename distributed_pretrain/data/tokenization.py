@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Self, TypeAlias
 
@@ -92,16 +92,16 @@ class SentenceTokenizer:
         without any token.
         """
         ids, begins_word, lengths = self._pieces(reports)
-        start = first = 0
+        start, of_sentences = 0, iter(lengths)
         starts: list[int] = []
         kept: list[list[int]] = []
         for report in reports:
-            own = [length for length in lengths[first : first + len(report)] if length]
+            own = [length for length in islice(of_sentences, len(report)) if length]
             if not own:
                 raise ValueError(f"a report without tokens: {list(report)!r}")
             starts.append(start)
             kept.append(self._fitting(own))
-            start, first = start + sum(own), first + len(report)
+            start += sum(own)
 
         tokens = [2 + sum(sentences) for sentences in kept]
         width = -(-max(tokens) // _TOKEN_MULTIPLE) * _TOKEN_MULTIPLE

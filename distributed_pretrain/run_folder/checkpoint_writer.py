@@ -37,6 +37,7 @@ class CheckpointWriter:
     Only rank 0 has one. One save is under way at a time. What a save raises (InputError for a
     full disk and the like) comes out of the next `save`, `wait` or `close`, once. It holds a
     second copy of the state in the CPU's memory, page-locked where the state is on a GPU.
+    `while_writing` is entered around each save, in the background thread.
     """
 
     def __init__(
@@ -46,7 +47,6 @@ class CheckpointWriter:
         keep: int,
         while_writing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        """`while_writing` is entered around each save, in the background thread."""
         self._while_writing = while_writing
         self._awaited = threading.Event()  # somebody waits for the save: no more rests
         self._folder = folder

@@ -81,8 +81,7 @@ class RunFolder:
         if not self.has_progress:
             return
         own = self.read_config(type(config))
-        difference = first_difference(own.deciding(), config.deciding())
-        if difference:
+        if difference := first_difference(own.deciding(), config.deciding()):
             raise InputError(
                 f"{self.path} holds a run of another config: {difference}: "
                 "choose another run_folder, or delete this one"
@@ -94,10 +93,9 @@ class RunFolder:
         Raises InputError naming the first field that differs.
         """
         self.refuse_other(config)
-        if self.has_progress:
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(self.config, dump_profile(config))
+        if not self.has_progress:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text_atomically(self.config, dump_profile(config))
 
     def read_config(self, kind: type[ConfigT]) -> ConfigT:
         """The config of the run. Raises InputError when there is none or it does not fit."""

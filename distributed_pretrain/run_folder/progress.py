@@ -62,12 +62,7 @@ def saved_step(run: RunFolder) -> int:
 def best_validation(run: RunFolder) -> dict[str, float]:
     """What validation measured at the best checkpoint, without timings; empty before the first."""
     best = run.checkpoints / "best"
-    if not best.exists():
-        return {}
-    step = step_of(best.resolve())
-    lines = [
-        each for each in run.read_metrics() if each["split"] == "validate" and each["step"] == step
-    ]
-    if not lines:
-        return {}
-    return {key: value for key, value in lines[-1].items() if key != "split" and not is_timing(key)}
+    at = ("validate", step_of(best.resolve()) if best.exists() else None)
+    lines = [each for each in run.read_metrics() if (each["split"], each["step"]) == at]
+    figures = lines[-1] if lines else {}
+    return {key: value for key, value in figures.items() if key != "split" and not is_timing(key)}

@@ -100,18 +100,18 @@ def join_tensors(plain: Any, tensors: dict[str, Tensor]) -> Any:
 
     Tensors already laid out as they were are taken as they are, others copied.
     """
-    if isinstance(plain, list):
-        return [join_tensors(item, tensors) for item in plain]
-    if not isinstance(plain, dict):
-        return plain
     match plain:
+        case list():
+            return [join_tensors(item, tensors) for item in plain]
         case {"tensor": path, "stride": stride}:
             return _laid_out(tensors[path], tuple(stride))
         case {"tuple": items}:
             return tuple(join_tensors(item, tensors) for item in items)
         case {"dict": pairs}:
             return {key: join_tensors(value, tensors) for key, value in pairs}
-    raise ValueError(f"neither tensor, tuple nor dict: {plain}")
+        case dict():
+            raise ValueError(f"neither tensor, tuple nor dict: {plain}")
+    return plain
 
 
 def _split(tree: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:

@@ -99,14 +99,11 @@ class StepFlops:
         Five small steps of a copy determine the polynomial exactly for reports of one sentence per
         16 tokens; what sentences cost beside their tokens is below 1% in LoVT. Their batches
         without padding are made by `probe(rows=, tokens=, tokens_a_sentence=)` on the objective's
-        device. The objective, its statistics and the random state stay as they are. Give it before
-        it is compiled or wrapped. With several ranks all must call this together, since losses
-        gather; the columns of the other ranks are then part of `per_pair`.
+        device. All ranks must call this together, since losses gather: the columns of the others
+        are part of `per_pair`.
         """
-        most = _TOKENS_A_SENTENCE
-        if max_tokens is not None:
-            most = min(most, max_tokens // _MOST_SENTENCES)
-        length = max(_SHORTEST_SENTENCE, most)
+        fitting = _TOKENS_A_SENTENCE if max_tokens is None else max_tokens // _MOST_SENTENCES
+        length = max(_SHORTEST_SENTENCE, min(_TOKENS_A_SENTENCE, fitting))
         copied = copy.deepcopy(objective).train()
 
         def total_loss(batch: Batch) -> Tensor:
@@ -144,8 +141,7 @@ def training_flops(compute: Callable[[], Tensor]) -> int:
         loss = compute()
         counter.in_backward = True
         loss.backward()
-    flops: int = counter.flops
-    return flops
+    return int(counter.flops)
 
 
 class _ProductCounter(TorchDispatchMode):
@@ -156,13 +152,7 @@ class _ProductCounter(TorchDispatchMode):
         self.flops: int = 0
         self.in_backward = False
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         formula = _formula(func)
         if formula is None:

@@ -30,8 +30,7 @@ class StepGradients:
 
     `terms` are this rank's loss terms, means over its micro-batches. `finite_rows` says of each
     of this rank's samples whether its own outputs were finite. `norms` are the lengths of the
-    weighted terms' gradients, averaged over ranks as the update's is, and empty unless they were
-    asked for.
+    weighted terms' gradients, averaged over ranks as the update's is, where they were asked for.
     """
 
     terms: dict[str, Tensor] = field(default_factory=dict)

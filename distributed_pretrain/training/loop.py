@@ -152,10 +152,9 @@ class Trainer:
             before_batch=lambda: self.liveness.at(state.step, "validating"),
         )
         metrics, known = validated.metrics, self.validation.metrics
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if bad:
+        if bad := ", ".join(name for name, value in metrics.items() if not math.isfinite(value)):
             raise NonFiniteError(
-                f"validation at step {state.step}: {', '.join(bad)} not finite: training "
+                f"validation at step {state.step}: {bad} not finite: training "
                 "stopped; lower optimizer.learning_rate, and use another run_folder"
             )
         is_best, stop = judge_validation(
@@ -179,13 +178,10 @@ class Trainer:
         """Go back to the weights from before the skipped steps, and on with the next samples."""
         state = self.state
         self._finish_saving()
-        last_good = load_newest(
-            self.engine, self.run, until_step=state.step - state.consecutive_skips
-        )
+        skipped = state.consecutive_skips
+        last_good = load_newest(self.engine, self.run, until_step=state.step - skipped)
         if last_good is None:
-            self._refuse_to_go_on(
-                f"{state.consecutive_skips} steps in a row, and no checkpoint is older"
-            )
+            self._refuse_to_go_on(f"{skipped} steps in a row, and no checkpoint is older")
         vars(state).update(
             vars(last_good),
             samples_consumed=state.samples_consumed,

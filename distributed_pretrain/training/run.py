@@ -1,8 +1,4 @@
-"""A training run from its config: built, gone on with from its newest checkpoint, and ended.
-
-What is trained, on what, and how it is judged comes from the caller (`Parts`): a pre-training
-method and a downstream head go the same way.
-"""
+"""A training run from its config: built, gone on with from its newest checkpoint, and ended."""
 
 from __future__ import annotations
 
@@ -35,7 +31,7 @@ from distributed_pretrain.training.validation import Validation
 
 @dataclass(frozen=True)
 class Parts:
-    """What is trained, on what, and how it is judged.
+    """What is trained, on what, and how it is judged: a pre-training method, or a downstream head.
 
     `objective` is on the engine's device. `count_flops` counts its operations, before it is
     compiled or wrapped.

@@ -9,11 +9,9 @@ from distributed_pretrain.training.engine.deepspeed_settings import deepspeed_se
 from distributed_pretrain.training.settings import DeepSpeedConfig, TrainingConfig
 
 
-def settings(
-    stage: int = 1, *, clip_gradient_norm: float | None = None, bf16: bool = False
-) -> dict[str, Any]:
+def settings(stage: int = 1, **training: Any) -> dict[str, Any]:
     config = DeepSpeedConfig.model_validate({"zero_stage": stage, "bucket_elements": 1000})
-    return deepspeed_settings(config, clip_gradient_norm=clip_gradient_norm, bf16=bf16)
+    return deepspeed_settings(TrainingConfig.model_validate(training), config)
 
 
 def values_of(document: dict[str, Any]) -> list[Any]:
@@ -39,7 +37,7 @@ def test_clipping_that_is_off_is_written_as_zero() -> None:
 
 
 def test_bf16_is_autocast_and_never_16_bit_parameters_or_sums() -> None:
-    document = settings(bf16=True)
+    document = settings(precision="bf16")
     assert document["torch_autocast"] == {
         "enabled": True,
         "dtype": "bfloat16",
