@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from data_shards.command_line import DONE, Command
@@ -20,6 +21,7 @@ from distributed_pretrain.pretrain.settings import (
     refuse_what_cannot_start,
 )
 
+# Each a file in `benchmark/`.
 BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "checkpoint", "scaling")
 
 
@@ -55,25 +57,7 @@ def _compare(profile: Path, overrides: Sequence[str]) -> int:
 
 
 def _benchmark(overrides: Sequence[str], *, what: str) -> int:
-    from distributed_pretrain.benchmark import (
-        checkpoint,
-        loader,
-        loss,
-        pairs,
-        scaling,
-        shards,
-        step,
-    )
-
-    {
-        "shards": shards.run,
-        "loader": loader.run,
-        "step": step.run,
-        "loss": loss.run,
-        "pairs": pairs.run,
-        "checkpoint": checkpoint.run,
-        "scaling": scaling.run,
-    }[what](overrides)
+    import_module(f"distributed_pretrain.benchmark.{what}").run(overrides)
     return DONE
 
 

@@ -13,8 +13,7 @@ from distributed_pretrain.methods.lovt.settings import LovtConfig
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.pretrain.full_batch import full_batch
-from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.optimizer import build_optimizer
+from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig
 
 LEARNING_RATE = 1e-5

@@ -33,11 +33,10 @@ from distributed_pretrain.benchmark import harness
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.data.prefetch import prefetch_in_order
-from distributed_pretrain.data.run_tokenizer import build_tokenizer
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
-from distributed_pretrain.data.tokenizer_training import train_wordpiece
+from distributed_pretrain.data.tokenizer_training import build_tokenizer, train_wordpiece
 
 TARGET_RATIO = 8
 AIM_RATIO = 12
@@ -88,7 +87,7 @@ def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
         global_batch=config.batch,
         decode_threads=config.cores,
     )
-    split = ShardSplit.open(data.shards, "train", data.text_policy)
+    split = ShardSplit(data.shards, "train", data.text_policy)
     build_tokenizer(folder / "tokenizer", split, partial(train_wordpiece, vocabulary_size=400))
     tokenizer = SentenceTokenizer.load(folder / "tokenizer")
     jpegs = [split.read(position).image_bytes(0) for position in range(len(split))]
@@ -106,7 +105,9 @@ def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
     rounds = harness.take_turns(pipelines, turns=config.rounds, warmup=0)
     with closing(_HostLoader(split, tokenizer, data, seed=0).batches()) as stream:
         host: Any = next(stream)
-    augment = DeviceTransform.of(data, split.manifest)
+    augment = DeviceTransform(
+        data.augmentation, image_size_px=data.image_size_px, pixel_mean=0.5, pixel_std=0.22
+    )
     return {
         "bare JPEG decode, one thread": rate(_decoded(jpegs), batch=1),
         "loader without augmentation": rate_of(_HostLoader),

@@ -22,9 +22,8 @@ from distributed_pretrain.benchmark.bare_training import LovtSizes, bare_step
 from distributed_pretrain.pretrain.build import build_parts
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.training.engine.choice import make_engine
 from distributed_pretrain.training.faults.liveness import Liveness
-from distributed_pretrain.training.run import build_trainer
+from distributed_pretrain.training.run import build_trainer, make_engine
 from distributed_pretrain.training.step import peak_memory_bytes
 
 TARGET_RATIO = 1.05
@@ -59,7 +58,7 @@ def run(overrides: Sequence[str]) -> None:
 def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
     """Median seconds a step of both loops, their ratio, and the trainer's shares."""
     run_config = _run_config(config, folder)
-    engine = make_engine(run_config.training, global_batch=config.batch)
+    engine = make_engine(run_config.training)
     alone = Liveness(rank=0, world_size=1, timeout_seconds=1)
     run = RunFolder(run_config.run_folder)
     trainer = build_trainer(run_config, engine, run, alone, partial(build_parts, run_config))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from data_shards.records.manifest import Manifest
-from distributed_pretrain.batch import Batch, Lateral, SecondView
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.host_batch import AugmentationParameters, HostBatch, HostImages
 from distributed_pretrain.data.resampling import (
     adjust_brightness,
@@ -20,12 +19,13 @@ from distributed_pretrain.data.resampling import (
     gaussian_blur,
     resize_windows,
 )
-from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
+from distributed_pretrain.data.settings import AugmentationConfig
 
 # On a CPU the intermediate images of this many samples stay in a core's second-level cache.
 _CPU_CHUNK_IMAGES = 8
 
 
+@dataclass(frozen=True)
 class DeviceTransform:
     """Turns a HostBatch into a Batch: resize, augment in training, normalise.
 
@@ -35,30 +35,10 @@ class DeviceTransform:
     number of threads.
     """
 
-    def __init__(
-        self,
-        config: AugmentationConfig,
-        *,
-        image_size_px: int,
-        pixel_mean: float,
-        pixel_std: float,
-    ) -> None:
-        self._config = config
-        self._side_px = image_size_px
-        self._mean = pixel_mean
-        self._std = pixel_std
-
-    @classmethod
-    def of(cls, config: DataConfig, manifest: Manifest) -> Self:
-        """The transform of a data path over the shards of `manifest` (statistics for `dataset`)."""
-        statistics = {"dataset": (manifest.pixel_mean, manifest.pixel_std), "half": (0.5, 0.5)}
-        mean, std = statistics[config.normalisation]
-        return cls(
-            config.augmentation,
-            image_size_px=config.image_size_px,
-            pixel_mean=mean,
-            pixel_std=std,
-        )
+    config: AugmentationConfig
+    image_size_px: int
+    pixel_mean: float
+    pixel_std: float
 
     def __call__(self, host: HostBatch, device: torch.device, *, train: bool) -> Batch:
         """The batch on `device`, images normalised with the given mean and std.
@@ -66,69 +46,40 @@ class DeviceTransform:
         `train` applies the batch's augmentation parameters; images without are only resized. A
         second view is augmented in evaluation too.
         """
-        return Batch(
-            keys=host.keys,
-            images=self._images(host.frontal, device, augment=train),
-            report=host.report.to(device),
-            sample_mask=host.sample_mask.to(device, non_blocking=True),
-            lateral=self._lateral(host.lateral, host.lateral_mask, device, augment=train),
-            second_view=self._second_view(host.second_view, host.view_to_image, device),
-            labels=None if host.labels is None else host.labels.to(device, non_blocking=True),
-            records=host.records,
-            epoch=host.epoch,
-            samples_consumed=host.samples_consumed,
-            replaced=host.replaced,
-        )
-
-    def _lateral(
-        self,
-        present: HostImages | None,
-        mask: Bool[Tensor, " batch"] | None,
-        device: torch.device,
-        *,
-        augment: bool,
-    ) -> Lateral | None:
-        """The laterals in the rows that have one, zeros in the others."""
-        if mask is None:
-            return None
-        laterals = torch.zeros(len(mask), 1, self._side_px, self._side_px, device=device)
-        if present is not None:
-            # The numbers of rows come from the host: a mask on the device would wait for it.
-            rows = mask.nonzero()[:, 0].to(device, non_blocking=True)
-            laterals[rows] = self._images(present, device, augment=augment)
-        return Lateral(laterals, mask.to(device, non_blocking=True))
-
-    def _second_view(
-        self, images: HostImages | None, view_to_image: Tensor | None, device: torch.device
-    ) -> SecondView | None:
-        if images is None or view_to_image is None:
-            return None
-        return SecondView(
-            self._images(images, device, augment=True), view_to_image.to(device, non_blocking=True)
-        )
+        batch, side = host.batch.to(device), self.image_size_px
+        lateral, second_view = batch.lateral, batch.second_view
+        if host.batch.lateral is not None and lateral is not None:
+            laterals = torch.zeros(len(lateral.mask), 1, side, side, device=device)
+            if host.lateral is not None:
+                # The numbers of rows come from the host: a mask on the device would wait for it.
+                rows = host.batch.lateral.mask.nonzero()[:, 0].to(device, non_blocking=True)
+                laterals[rows] = self._images(host.lateral, device, augment=train)
+            lateral = replace(lateral, images=laterals)
+        if second_view is not None and host.second_view is not None:
+            augmented = self._images(host.second_view, device, augment=True)
+            second_view = replace(second_view, images=augmented)
+        images = self._images(host.frontal, device, augment=train)
+        return replace(batch, images=images, lateral=lateral, second_view=second_view)
 
     def _images(
         self, host: HostImages, device: torch.device, *, augment: bool
     ) -> Float[Tensor, "batch 1 side side"]:
-        batch = len(host)
-        pixels = host.pixels.to(device, non_blocking=True)
-        drawn = host.augmentation if augment else None
-        parameters = drawn.to(device) if drawn is not None else None
-        images = torch.empty(batch, 1, self._side_px, self._side_px, device=device)
+        batch, side = len(host.pixels), self.image_size_px
+        images = torch.empty(batch, 1, side, side, device=device)
 
         def transform(rows: slice) -> None:
-            few = parameters.rows(rows) if parameters is not None else None
+            some = host.rows(rows)
+            drawn = some.augmentation.to(device) if augment and some.augmentation else None
             # Both are settings of a thread. Autocast would use bfloat16 in the products.
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                scaled = pixels[rows, 0].to(torch.float32).div_(255)
-                augmented = self._augment(scaled, host.window_sizes_px[rows], few)
-                images[rows, 0] = augmented.sub_(self._mean).div_(self._std)
+                pixels = some.pixels[:, 0].to(device, non_blocking=True)
+                scaled = pixels.to(torch.float32).div_(255)
+                augmented = self._augment(scaled, some.window_sizes_px, drawn)
+                images[rows, 0] = augmented.sub_(self.pixel_mean).div_(self.pixel_std)
 
         if device.type == "cpu":
-            _each_on_one_thread(
-                transform,
-                [slice(i, i + _CPU_CHUNK_IMAGES) for i in range(0, batch, _CPU_CHUNK_IMAGES)],
-            )
+            starts = range(0, batch, _CPU_CHUNK_IMAGES)
+            _each_on_one_thread(transform, [slice(i, i + _CPU_CHUNK_IMAGES) for i in starts])
         else:
             transform(slice(0, batch))
         return images
@@ -139,10 +90,10 @@ class DeviceTransform:
         window_sizes_px: Int[Tensor, "batch 2"],
         parameters: AugmentationParameters | None,
     ) -> Float[Tensor, "batch side side"]:
-        images = resize_windows(canvas, window_sizes_px, side_px=self._side_px)
+        images = resize_windows(canvas, window_sizes_px, side_px=self.image_size_px)
         if parameters is None:
             return images
-        if self._config.affine or self._config.horizontal_flip:
+        if self.config.affine or self.config.horizontal_flip:
             images = affine_warp(
                 images,
                 mirrored=parameters.flip,
@@ -150,12 +101,12 @@ class DeviceTransform:
                 translation_fraction=parameters.translation_fraction,
                 scale=parameters.scale,
             )
-        if self._config.brightness_contrast:
+        if self.config.brightness_contrast:
             images = adjust_brightness(images, parameters.brightness)
             images = adjust_contrast(images, parameters.contrast)
-        if self._config.gaussian_blur:
+        if self.config.gaussian_blur:
             images = gaussian_blur(
-                images, parameters.blur_sigma_px, kernel_px=self._config.blur_kernel_px
+                images, parameters.blur_sigma_px, kernel_px=self.config.blur_kernel_px
             )
         return images
 
@@ -172,7 +123,6 @@ def _each_on_one_thread(work: Callable[[slice], None], parts: Sequence[slice]) -
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads, thread_name_prefix="augment") as pool:
-            for _ in pool.map(work, parts):
-                pass
+            list(pool.map(work, parts))
     finally:
         torch.set_num_threads(threads)

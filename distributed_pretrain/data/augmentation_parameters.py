@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pretrain.data.crops import Window, central_window, square_crop
+from distributed_pretrain.data.crops import Window, square_window
 from distributed_pretrain.data.settings import AugmentationConfig
 
 _CROP_ATTEMPTS = 10
@@ -37,14 +37,14 @@ Option = TypeVar("Option")
 class AugmentationDraw:
     """One sample's augmentation; operations that are off have values that change nothing.
 
-    Positive angles turn clockwise as seen; translations are fractions of the model's image side.
+    Positive angles turn clockwise as seen; translations, right and down, are fractions of the
+    model's image side.
     """
 
     window: Window
     flip: bool
     rotation_degrees: float
-    translation_x: float
-    translation_y: float
+    translation_fraction: tuple[float, float]
     scale: float
     brightness: float
     contrast: float
@@ -62,7 +62,7 @@ class AugmentationDraw:
         if self.flip:
             linear[0] *= -1
         centre = np.array([0.5, 0.5])
-        moved = centre + np.array([self.translation_x, self.translation_y])
+        moved = centre + np.array(self.translation_fraction)
         return np.concatenate([linear, (centre - linear @ moved)[:, None]], axis=1)
 
 
@@ -86,18 +86,19 @@ class SampleDraws:
         crops, (flip, turn, right, down, scale, brightness, contrast, sigma) = np.split(
             self._uniforms[1:], [4 * _CROP_ATTEMPTS]
         )
-        reach = config.translation_fraction if config.affine else 0.0
+        affine, levels = config.affine, config.brightness_contrast
+        reach = config.translation_fraction if affine else 0.0
         return AugmentationDraw(
             window=_crop(config, crops.reshape(_CROP_ATTEMPTS, 4), width, height),
             flip=config.horizontal_flip and bool(flip < config.flip_probability),
-            rotation_degrees=_between(config.rotation_degrees, turn) if config.affine else 0.0,
-            translation_x=_between((-reach, reach), right),
-            translation_y=_between((-reach, reach), down),
-            scale=_between(config.scale, scale) if config.affine else 1.0,
-            brightness=_between(config.brightness, brightness)
-            if config.brightness_contrast
-            else 1.0,
-            contrast=_between(config.contrast, contrast) if config.brightness_contrast else 1.0,
+            rotation_degrees=_between(config.rotation_degrees, turn) if affine else 0.0,
+            translation_fraction=(
+                _between((-reach, reach), right),
+                _between((-reach, reach), down),
+            ),
+            scale=_between(config.scale, scale) if affine else 1.0,
+            brightness=_between(config.brightness, brightness) if levels else 1.0,
+            contrast=_between(config.contrast, contrast) if levels else 1.0,
             blur_sigma_px=_between(config.blur_sigma_px, sigma) if config.gaussian_blur else 0.0,
         )
 
@@ -124,10 +125,9 @@ def _crop(
         return _random_resized_crop(config, uniforms, width, height)
     if config.crop == "padded_crop":
         across, down = uniforms[0, 2:].tolist()
-        return square_crop(
-            width, height, fraction=config.padded_crop_fraction, across=across, down=down
-        )
-    return central_window(width, height, fraction=config.evaluation_crop_fraction)
+        fraction = config.padded_crop_fraction
+        return square_window(width, height, fraction=fraction, place=(across, down))
+    return square_window(width, height, fraction=config.evaluation_crop_fraction)
 
 
 def _random_resized_crop(

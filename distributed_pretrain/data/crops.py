@@ -21,45 +21,31 @@ class Window:
     height: int
 
 
-def square_window(width: int, height: int) -> Window:
-    """The padded square of an image."""
-    side = max(width, height)
-    return Window(left=-((side - width) // 2), top=-((side - height) // 2), width=side, height=side)
-
-
-def square_crop(width: int, height: int, *, fraction: float, across: float, down: float) -> Window:
+def square_window(
+    width: int,
+    height: int,
+    *,
+    fraction: float = 1.0,
+    place: tuple[float, float] | None = None,
+) -> Window:
     """A square of `fraction` of the padded square's side inside it, at whole pixels.
 
-    `across` and `down` in [0, 1) place it: evenly over all places there are.
+    In the middle, which is what evaluation shows, or at `place` (across, down), both in [0, 1):
+    evenly over all places there are.
     """
-    square = square_window(width, height)
-    side = max(1, round(fraction * square.width))
-    places = square.width - side + 1
-    return Window(
-        left=square.left + int(across * places),
-        top=square.top + int(down * places),
-        width=side,
-        height=side,
-    )
-
-
-def central_window(width: int, height: int, *, fraction: float) -> Window:
-    """What evaluation shows: the middle `fraction` of the padded square's side (1: all of it)."""
-    square = square_window(width, height)
-    side = max(1, round(fraction * square.width))
-    margin = (square.width - side) // 2
-    return Window(left=square.left + margin, top=square.top + margin, width=side, height=side)
+    whole = max(width, height)
+    side = max(1, round(fraction * whole))
+    left = top = (whole - side) // 2
+    if place is not None:
+        left, top = (int(each * (whole - side + 1)) for each in place)
+    return Window(left - (whole - width) // 2, top - (whole - height) // 2, side, side)
 
 
 def stored_to_model_scale(
     width: int, height: int, image_size_px: int, *, crop_fraction: float = 1.0
 ) -> tuple[float, float, float]:
-    """(scale, offset_x, offset_y) in pixels: model = stored * scale + offset, as in evaluation.
-
-    A stored image of `width` x `height` is zero-padded to a centred square, of which the middle
-    `crop_fraction` is resized.
-    """
-    window = central_window(width, height, fraction=crop_fraction)
+    """(scale, offset_x, offset_y) in pixels: model = stored * scale + offset, as in evaluation."""
+    window = square_window(width, height, fraction=crop_fraction)
     scale = image_size_px / window.width
     return scale, -window.left * scale, -window.top * scale
 

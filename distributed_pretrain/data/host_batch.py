@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -11,10 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from data_shards.records.study import StudyRecord
-from distributed_pretrain.batch import ReportTokens, SampleRows
+from distributed_pretrain.batch import Batch, Lateral, SampleRows, SecondView
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
-from distributed_pretrain.data.sample import LoadedView
+from distributed_pretrain.data.sample import LoadedSample, LoadedView
+from distributed_pretrain.data.settings import DataConfig
+from distributed_pretrain.data.shards import label_values
+from distributed_pretrain.data.tokenization import ReportTokenizer
 
 
 @dataclass(frozen=True)
@@ -32,21 +35,12 @@ class AugmentationParameters(SampleRows):
     @classmethod
     def stack(cls, draws: Sequence[AugmentationDraw]) -> Self:
         """The parameters of a batch from those of its samples (windows apart)."""
-        return cls(
-            flip=torch.tensor([draw.flip for draw in draws]),
-            rotation_degrees=torch.tensor([draw.rotation_degrees for draw in draws]),
-            translation_fraction=torch.tensor(
-                [(draw.translation_x, draw.translation_y) for draw in draws]
-            ),
-            scale=torch.tensor([draw.scale for draw in draws]),
-            brightness=torch.tensor([draw.brightness for draw in draws]),
-            contrast=torch.tensor([draw.contrast for draw in draws]),
-            blur_sigma_px=torch.tensor([draw.blur_sigma_px for draw in draws]),
-        )
+        names = [field.name for field in fields(cls)]
+        return cls(*(torch.tensor([getattr(draw, name) for draw in draws]) for name in names))
 
 
 @dataclass(frozen=True)
-class HostImages:
+class HostImages(SampleRows):
     """Decoded images to be resized, and augmented if they are told how.
 
     `pixels` holds of each image the window to be resized (a crop, or the padded square) in the
@@ -57,9 +51,6 @@ class HostImages:
     pixels: UInt8[Tensor, "batch 1 height width"]
     window_sizes_px: Int[Tensor, "batch 2"]
     augmentation: AugmentationParameters | None
-
-    def __len__(self) -> int:
-        return len(self.pixels)
 
     @classmethod
     def stack(cls, views: Sequence[LoadedView], *, pin_memory: bool = False) -> Self:
@@ -79,27 +70,58 @@ class HostImages:
 
 @dataclass(frozen=True)
 class HostBatch:
-    """Decoded images, tokens and records of one step.
+    """A batch on the host, all but the pixels of its images, which are to be resized.
 
-    `sample_mask` is False for rows that fill up an evaluation's last batch or stand in for
-    unreadable samples of it; `replaced` counts the unreadable samples of this rank's share.
-
-    `epoch` is the one the batch belongs to, `samples_consumed` the global count after it.
-
-    What a profile did not ask for is None, see `Batch`. `lateral` has a row only for each study
-    that `lateral_mask` says has one, and is None too where that is none of them.
+    `lateral` has a row only for each study that has one, and is None where that is none of them.
     """
 
-    keys: tuple[str, ...]
-    records: tuple[StudyRecord, ...]
+    batch: Batch
     frontal: HostImages
-    report: ReportTokens
-    sample_mask: Bool[Tensor, " batch"]
-    epoch: int
-    samples_consumed: int
-    replaced: int
     lateral: HostImages | None = None
-    lateral_mask: Bool[Tensor, " batch"] | None = None
     second_view: HostImages | None = None
-    view_to_image: Float[Tensor, "batch views=2 2 3"] | None = None
-    labels: Float[Tensor, "batch classes"] | None = None
+
+
+def collate(
+    samples: Sequence[LoadedSample],
+    *,
+    tokenizer: ReportTokenizer,
+    config: DataConfig,
+    pin_memory: bool = False,
+    epoch: int = 0,
+    samples_consumed: int = 0,
+) -> HostBatch:
+    """The batch of `samples`, with what the config asks for."""
+    frontals = [sample.frontal for sample in samples]
+    laterals = [sample.lateral for sample in samples if sample.lateral is not None]
+    seconds = [sample.second_view for sample in samples if sample.second_view is not None]
+    stack = partial(HostImages.stack, pin_memory=pin_memory)
+    no_pixels = torch.empty(len(samples), 1, 0, 0)
+    lateral = second_view = labels = None
+    if config.views == "frontal_lateral":
+        has_lateral = torch.tensor([sample.lateral is not None for sample in samples])
+        lateral = Lateral(no_pixels, has_lateral)
+    if seconds:
+        pairs = zip(frontals, seconds, strict=True)
+        maps = torch.tensor(np.array([[view.to_image() for view in pair] for pair in pairs]))
+        second_view = SecondView(no_pixels, maps.to(torch.float32))
+    if config.labels:
+        labels = torch.tensor([label_values(each.record, config.labels) for each in samples])
+    batch = Batch(
+        keys=tuple(sample.record.key for sample in samples),
+        images=no_pixels,
+        report=tokenizer.encode([sample.sentences for sample in samples]),
+        sample_mask=torch.tensor([sample.real for sample in samples]),
+        lateral=lateral,
+        second_view=second_view,
+        labels=labels,
+        records=tuple(sample.record for sample in samples),
+        epoch=epoch,
+        samples_consumed=samples_consumed,
+        replaced=sum(sample.replaced for sample in samples),
+    )
+    return HostBatch(
+        batch,
+        frontal=stack(frontals),
+        lateral=stack(laterals) if laterals else None,
+        second_view=stack(seconds) if seconds else None,
+    )

@@ -7,7 +7,7 @@ nothing has to be copied between processes.
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,29 +17,47 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from data_shards.errors import InputError
+from data_shards.files.json_lines import JsonLines
 from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.collate import Collate
-from distributed_pretrain.data.host_batch import HostBatch
-from distributed_pretrain.data.labels import check_labels
-from distributed_pretrain.data.order import GlobalOrder, check_world_size, rank_slice
+from distributed_pretrain.data.host_batch import HostBatch, collate
+from distributed_pretrain.data.order import GlobalOrder, check_world_size
 from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.quarantine import Quarantine, replacement_position
-from distributed_pretrain.data.sample import (
-    LoadedRow,
-    LoadedSample,
-    load_evaluation_sample,
-    load_training_sample,
-)
+from distributed_pretrain.data.sample import LoadedSample, load_sample
 from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.data.shards import BadSampleError, ShardSplit
+from distributed_pretrain.data.shards import BadSampleError, ShardSplit, check_labels
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
 _HOST = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Whose part of each global batch a loader gives, and the device that it lies on."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = _HOST
+
+    def of(
+        self, global_positions: NDArray[np.int64], *, micro_batches: int = 1
+    ) -> NDArray[np.int64]:
+        """This rank's part of a global batch, which the ranks' parts join to.
+
+        Its equal parts are the rank's contiguous shares of the global batch's equal parts, so that
+        the samples of a micro-batch are the same for any number of ranks.
+        """
+        parts = np.reshape(global_positions, (micro_batches, self.world_size, -1))
+        return parts[:, self.rank].reshape(-1)
+
+
+ALONE = Share()
 
 
 @dataclass(frozen=True)
@@ -52,14 +70,14 @@ class _Row:
     real: bool = True
 
 
-_Plan = tuple[Sequence[_Row], Callable[[list[LoadedRow]], HostBatch]]
+_Plan = tuple[Sequence[_Row], Callable[[list[LoadedSample]], HostBatch]]
 
 
 class _Loader(ABC):
     """What training and evaluation share: rows planned, loaded ahead, joined, and transformed.
 
-    Batches lie on `device`. `quarantine` counts unreadable samples (None: in memory alone).
-    Raises InputError when the ranks do not divide the global batch, or the split lacks a label.
+    Unreadable samples are counted, and named in `quarantine` where there is one. Raises InputError
+    when the ranks do not divide the global batch, or the split lacks a label.
     """
 
     seed: int = 0
@@ -70,23 +88,26 @@ class _Loader(ABC):
         split: ShardSplit,
         tokenizer: ReportTokenizer,
         config: DataConfig,
+        share: Share = ALONE,
         *,
-        rank: int = 0,
-        world_size: int = 1,
-        quarantine: Quarantine | None = None,
-        device: torch.device = _HOST,
+        quarantine: JsonLines | None = None,
     ) -> None:
-        check_world_size(config.global_batch, world_size)
+        check_world_size(config.global_batch, share.world_size)
         check_labels(split, config.labels)
         self.split = split
         self.wait_seconds = 0.0
         self._config = config
-        self._rank = rank
-        self._world_size = world_size
-        self._quarantine = quarantine or Quarantine.of(split, config.max_bad_fraction)
-        self._device = device
-        self._collate = Collate(tokenizer, config, pin_memory=device.type == "cuda")
-        self._transform = DeviceTransform.of(config, split.manifest)
+        self._share = share
+        self._quarantine = Quarantine(
+            split.split, len(split), config.max_bad_fraction, quarantine, share.rank
+        )
+        pin_memory = share.device.type == "cuda"
+        self._collate = partial(collate, tokenizer=tokenizer, config=config, pin_memory=pin_memory)
+        statistics = (split.manifest.pixel_mean, split.manifest.pixel_std)
+        mean, std = statistics if config.normalisation == "dataset" else (0.5, 0.5)
+        self._transform = DeviceTransform(
+            config.augmentation, image_size_px=config.image_size_px, pixel_mean=mean, pixel_std=std
+        )
 
     def _batches(self, plans: Iterator[_Plan]) -> Generator[Batch]:
         """The batches of `plans` in turn; `wait_seconds` grows by what the consumer waited."""
@@ -103,31 +124,29 @@ class _Loader(ABC):
                 self.wait_seconds += time.perf_counter() - started
                 if host is None:
                     return
-                yield self._transform(host, self._device, train=self._augmented)
+                yield self._transform(host, self._share.device, train=self._augmented)
 
-    @abstractmethod
-    def _read(self, row: _Row) -> LoadedSample:
-        """The sample at the row's position. Raises BadSampleError."""
-
-    def _load(self, planned: _Row) -> LoadedRow:
-        row = planned
+    def _load(self, row: _Row) -> LoadedSample:
+        seed, position = self.seed, row.position
+        epoch = row.epoch if self._augmented else None
         for attempt in range(_REPLACEMENT_ATTEMPTS):
             try:
-                sample = self._read(row)
+                sample = load_sample(
+                    self.split, self._config, position=position, seed=seed, epoch=epoch
+                )
             except BadSampleError as error:
                 self._quarantine.add(error, samples_consumed=row.samples_consumed)
                 position = replacement_position(
-                    seed=self.seed,
+                    seed=seed,
                     epoch=row.epoch,
-                    position=planned.position,
+                    position=row.position,
                     attempt=attempt,
                     samples=len(self.split),
                 )
-                row = replace(row, position=position)
             else:
                 # A stand-in trains like any other sample, but no evaluation counts it.
                 real = row.real and (attempt == 0 or self._augmented)
-                return LoadedRow(sample, real=real, replaced=attempt > 0)
+                return replace(sample, real=real, replaced=attempt > 0)
         raise InputError(
             f"{self.split.folder}: {_REPLACEMENT_ATTEMPTS} samples of split {self.split.split!r} "
             "in a row cannot be read: run `python -m data_shards verify` and build the damaged "
@@ -150,23 +169,13 @@ class TrainingLoader(_Loader):
         split: ShardSplit,
         tokenizer: ReportTokenizer,
         config: DataConfig,
+        share: Share = ALONE,
         *,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
         micro_batches: int = 1,
-        quarantine: Quarantine | None = None,
-        device: torch.device = _HOST,
+        quarantine: JsonLines | None = None,
     ) -> None:
-        super().__init__(
-            split,
-            tokenizer,
-            config,
-            rank=rank,
-            world_size=world_size,
-            quarantine=quarantine,
-            device=device,
-        )
+        super().__init__(split, tokenizer, config, share, quarantine=quarantine)
         self.seed = seed
         self.order = GlobalOrder(
             shard_sizes=split.shard_sizes,
@@ -175,11 +184,6 @@ class TrainingLoader(_Loader):
             shuffle_buffer_shards=config.shuffle_buffer_shards,
         )
         self._micro_batches = micro_batches
-
-    @property
-    def global_batch(self) -> int:
-        """Samples of a step, over all ranks."""
-        return self.order.global_batch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -194,27 +198,18 @@ class TrainingLoader(_Loader):
         """
         return self._batches(self._plans(samples_consumed))
 
-    def _plans(self, samples_consumed: int) -> Iterator[_Plan]:
-        first_epoch, first_step = self.order.epoch_and_step(samples_consumed)
+    def _plans(self, consumed: int) -> Iterator[_Plan]:
+        first_epoch, first_step = self.order.epoch_and_step(consumed)
         for epoch in count(first_epoch):
             positions = self.order.epoch_positions(epoch)
             for step in range(first_step, self.steps_per_epoch):
-                samples_consumed += self.global_batch
-                start = step * self.global_batch
-                share = rank_slice(
-                    positions[start : start + self.global_batch],
-                    rank=self._rank,
-                    world_size=self._world_size,
-                    micro_batches=self._micro_batches,
-                )
-                rows = [_Row(epoch, int(position), samples_consumed) for position in share]
-                yield rows, partial(self._collate, epoch, samples_consumed)
+                start = step * self.order.global_batch
+                consumed += self.order.global_batch
+                whole = positions[start : start + self.order.global_batch]
+                share = self._share.of(whole, micro_batches=self._micro_batches)
+                rows = [_Row(epoch, int(position), consumed) for position in share]
+                yield rows, partial(self._collate, epoch=epoch, samples_consumed=consumed)
             first_step = 0
-
-    def _read(self, row: _Row) -> LoadedSample:
-        return load_training_sample(
-            self.split, self._config, seed=self.seed, epoch=row.epoch, position=row.position
-        )
 
 
 class EvaluationLoader(_Loader):
@@ -235,18 +230,11 @@ class EvaluationLoader(_Loader):
         return self._batches(self._plans())
 
     def _plans(self) -> Iterator[_Plan]:
-        samples = len(self.split)
+        samples, ranks = len(self.split), self._share.world_size
         for start in range(0, samples, self._config.global_batch):
-            real = min(self._config.global_batch, samples - start)
-            filled = -(-real // self._world_size) * self._world_size
-            share = rank_slice(
-                np.arange(start, start + filled), rank=self._rank, world_size=self._world_size
-            )
+            end = min(start + self._config.global_batch, samples)
+            share = self._share.of(np.arange(start, end + (start - end) % ranks))
             rows = [
-                _Row(0, min(int(position), samples - 1), start + real, real=position < samples)
-                for position in share
+                _Row(0, min(int(each), samples - 1), end, real=each < samples) for each in share
             ]
-            yield rows, partial(self._collate, 0, start + real)
-
-    def _read(self, row: _Row) -> LoadedSample:
-        return load_evaluation_sample(self.split, self._config, position=row.position)
+            yield rows, partial(self._collate, samples_consumed=end)

@@ -6,7 +6,6 @@ touches only a window's tars at a time. The only state of a run is `samples_cons
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,23 +71,6 @@ class GlobalOrder:
         return np.concatenate(windows)
 
 
-def rank_slice(
-    global_positions: Sequence[int] | NDArray[np.int64],
-    *,
-    rank: int,
-    world_size: int,
-    micro_batches: int = 1,
-) -> NDArray[np.int64]:
-    """The share of one rank in a global batch; the ranks' shares join to the batch.
-
-    Its equal parts are the rank's contiguous shares of the global batch's equal parts, so that the
-    samples of a micro-batch are the same for any number of ranks.
-    """
-    parts = np.reshape(global_positions, (micro_batches, world_size, -1))
-    share: NDArray[np.int64] = parts[:, rank].reshape(-1)
-    return share
-
-
 def check_world_size(global_batch: int, world_size: int) -> None:
     """Raises InputError, naming the nearest that fit, unless the ranks divide the global batch."""
     if global_batch % world_size == 0:
@@ -98,11 +80,8 @@ def check_world_size(global_batch: int, world_size: int) -> None:
     ranks += [n for n in divisors if n > world_size][:1]
     below = global_batch // world_size * world_size
     batches = [n for n in (below, below + world_size) if n > 0]
+    fitting_ranks, fitting_batches = (" or ".join(map(str, each)) for each in (ranks, batches))
     raise InputError(
         f"global_batch={global_batch} is not divisible by {world_size} ranks: "
-        f"use {_either(ranks)} ranks, or global_batch={_either(batches)}"
+        f"use {fitting_ranks} ranks, or global_batch={fitting_batches}"
     )
-
-
-def _either(numbers: Sequence[int]) -> str:
-    return " or ".join(map(str, numbers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, starmap
 from typing import TypeVar
 
 Row = TypeVar("Row")
@@ -29,34 +29,26 @@ def prefetch_in_order(
     ahead of the consumer. The first exception of any row is raised in its batch's turn. When the
     iterator ends, is closed or fails, all its threads have ended.
     """
-    remaining = iter(batches)
-    pending: deque[Future[Result]] = deque()
-    with_threads = ThreadPoolExecutor(threads, thread_name_prefix="data")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
 
     def load_all(rows: Sequence[Row]) -> list[Loaded]:
         return [load(row) for row in rows]
 
-    def start(count: int) -> None:
-        for rows, assemble in islice(remaining, count):
-            parts = [
-                with_threads.submit(load_all, rows[i : i + _ROWS_A_TASK])
-                for i in range(0, len(rows), _ROWS_A_TASK)
-            ]
-            # The pool is first in, first out: when a thread reaches this task all its parts have
-            # been started, so waiting for them inside the pool cannot lock up.
-            pending.append(with_threads.submit(_assemble, assemble, parts))
+    def start(rows: Sequence[Row], assemble: Callable[[list[Loaded]], Result]) -> Future[Result]:
+        parts = [
+            pool.submit(load_all, rows[i : i + _ROWS_A_TASK])
+            for i in range(0, len(rows), _ROWS_A_TASK)
+        ]
+        # The pool is first in, first out: when a thread reaches this task all its parts have been
+        # started, so waiting for them inside the pool cannot lock up.
+        return pool.submit(lambda: assemble([row for part in parts for row in part.result()]))
 
     try:
-        start(prefetch_batches)
+        started = starmap(start, batches)
+        pending = deque(islice(started, prefetch_batches))
         while pending:
             result = pending.popleft().result()
-            start(1)
+            pending.extend(islice(started, 1))
             yield result
     finally:
-        with_threads.shutdown(wait=True, cancel_futures=True)
-
-
-def _assemble(
-    assemble: Callable[[list[Loaded]], Result], parts: Sequence[Future[list[Loaded]]]
-) -> Result:
-    return assemble([row for part in parts for row in part.result()])
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -3,61 +3,37 @@
 from __future__ import annotations
 
 import threading
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 
 from data_shards.errors import InputError
 from data_shards.files.json_lines import JsonLines, rank_writer
 from data_shards.records.study import Split
-from distributed_pretrain.data.shards import BadSampleError, ShardSplit
+from distributed_pretrain.data.shards import BadSampleError
 
 # Keeps replacements apart from the other random streams of (seed, epoch, sample).
 _REPLACEMENT_STREAM = 0xBAD
 
 
+@dataclass
 class Quarantine:
-    """The unreadable samples of one split, also as lines of the run's quarantine where it has one.
+    """The unreadable among the `samples` of a split, also as `lines` of a run where it has them.
 
     A line has key, shard, split, reason, and the `samples_consumed` after the batch that met the
     sample first. A rank writes each of its samples once, counts those of the other ranks too, and
     a resumed run goes on with the lines it finds.
     """
 
-    def __init__(
-        self,
-        lines: JsonLines | None,
-        *,
-        split: Split,
-        samples: int,
-        max_bad_fraction: float,
-        rank: int = 0,
-    ) -> None:
-        self._lines = lines
-        self._split = split
-        self._samples = samples
-        self._max_bad_fraction = max_bad_fraction
-        self._rank = rank
+    split: Split
+    samples: int
+    max_bad_fraction: float
+    lines: JsonLines | None = None
+    rank: int = 0
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._met = self._written()
-
-    @classmethod
-    def of(
-        cls,
-        split: ShardSplit,
-        max_bad_fraction: float,
-        *,
-        lines: JsonLines | None = None,
-        rank: int = 0,
-    ) -> Self:
-        """The one of `split`, which `lines` keep."""
-        return cls(
-            lines,
-            split=split.split,
-            samples=len(split),
-            max_bad_fraction=max_bad_fraction,
-            rank=rank,
-        )
 
     def add(self, error: BadSampleError, *, samples_consumed: int) -> None:
         """Note one bad sample. Raises InputError once too large a share of the split is bad."""
@@ -65,28 +41,28 @@ class Quarantine:
             if error.key not in self._met:
                 written = self._written()
                 self._met |= {error.key, *written}
-                if self._lines is not None and error.key not in written:
+                if self.lines is not None and error.key not in written:
                     line = {
                         "key": error.key,
                         "shard": error.shard,
-                        "split": self._split,
+                        "split": self.split,
                         "reason": error.reason,
                         "samples_consumed": samples_consumed,
                     }
-                    self._lines.append(line, writer=rank_writer(self._rank))
+                    self.lines.append(line, writer=rank_writer(self.rank))
             bad = len(self._met)
-        if bad > self._max_bad_fraction * self._samples:
-            where = f" (listed in {self._lines.path})" if self._lines is not None else ""
+        if bad > self.max_bad_fraction * self.samples:
+            where = f" (listed in {self.lines.path})" if self.lines is not None else ""
             raise InputError(
-                f"{bad} of {self._samples} samples of split {self._split!r} cannot be read{where}, "
-                f"more than max_bad_fraction={self._max_bad_fraction} allows; the last: {error}: "
+                f"{bad} of {self.samples} samples of split {self.split!r} cannot be read{where}, "
+                f"more than max_bad_fraction={self.max_bad_fraction} allows; the last: {error}: "
                 "run `python -m data_shards verify` and copy or build the damaged shards again"
             )
 
     def _written(self) -> set[str]:
         """The keys that any rank has written down."""
-        lines = self._lines.read() if self._lines is not None else []
-        return {line["key"] for line in lines if line["split"] == self._split}
+        lines = self.lines.read() if self.lines is not None else []
+        return {line["key"] for line in lines if line["split"] == self.split}
 
 
 def replacement_position(

@@ -138,11 +138,10 @@ def gaussian_blur(
     blur_BSS = (kernels @ shifts.view(kernel_px, -1)).view(batch, side, side)
 
     vertical, blurred = torch.empty_like(images), torch.empty_like(images)
-    for strip in _strips(side):
-        near = slice(max(0, strip.start - reach), min(side, strip.stop + reach))
+    strips = [(s, slice(max(0, s.start - reach), min(side, s.stop + reach))) for s in _strips(side)]
+    for strip, near in strips:
         torch.bmm(blur_BSS[:, strip, near], images[:, near], out=vertical[:, strip])
-    for strip in _strips(side):
-        near = slice(max(0, strip.start - reach), min(side, strip.stop + reach))
+    for strip, near in strips:
         across = blur_BSS[:, strip, near].mT
         torch.bmm(vertical[:, :, near], across, out=blurred[:, :, strip])
     return blurred

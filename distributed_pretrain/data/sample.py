@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Self
 
 import numpy as np
@@ -14,8 +12,12 @@ from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.records.policies import select_sentences
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.data.augmentation_parameters import AugmentationDraw, SampleDraws
-from distributed_pretrain.data.crops import Window, central_window, window_to_square
+from distributed_pretrain.data.augmentation_parameters import (
+    AugmentationDraw,
+    SampleDraws,
+    Stream,
+)
+from distributed_pretrain.data.crops import Window, square_window, window_to_square
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit, StoredStudy
 
@@ -63,102 +65,73 @@ class LoadedView:
 
 @dataclass(frozen=True)
 class LoadedSample:
-    """A sample in host memory: views that were asked for and are there, and sentences."""
+    """A sample in host memory: views that were asked for and are there, and sentences.
+
+    It is not `real` where it only fills up a batch, and `replaced` where it stands in for another.
+    """
 
     record: StudyRecord
     sentences: tuple[str, ...]
     frontal: LoadedView
     lateral: LoadedView | None = None
     second_view: LoadedView | None = None
+    real: bool = True
+    replaced: bool = False
 
 
-@dataclass(frozen=True)
-class LoadedRow:
-    """A row of a batch; not `real` where it only fills it up, `replaced` where it stands in."""
-
-    sample: LoadedSample
-    real: bool
-    replaced: bool
-
-
-def load_training_sample(
-    split: ShardSplit, config: DataConfig, *, seed: int, epoch: int, position: int
+def load_sample(
+    split: ShardSplit, config: DataConfig, *, position: int, seed: int = 0, epoch: int | None = None
 ) -> LoadedSample:
-    """One random frontal image with its augmentation drawn, and the sentences, perhaps swapped.
+    """The study at `position` as training sees it in `epoch`, or as evaluation does (None).
 
-    With it come a random lateral image, a second augmentation of the frontal one, or one random
-    sentence in place of all, as the config has it. A function of (seed, epoch, position). Raises
-    BadSampleError when the study or an image of it that was drawn cannot be read.
+    See `DataConfig`. What training draws is a function of (seed, epoch, position); a lateral image
+    is flipped as the frontal one. Raises BadSampleError when the study or one of the images that
+    are shown cannot be read.
     """
-    study = split.read(position)
-    drawing = partial(SampleDraws, seed=seed, epoch=epoch, position=position)
-    draws = drawing(stream="frontal")
-    image = _decode(study, draws.choose(_frontal_images(study)))
-    frontal = _augmented(image, config.augmentation, draws)
+
+    def drawing(stream: Stream) -> SampleDraws | None:
+        if epoch is None and stream != "second_view":
+            return None
+        return SampleDraws(seed=seed, epoch=epoch or 0, position=position, stream=stream)
+
+    study, augmentation = split.read(position), config.augmentation
+    frontals, laterals = study.record.frontal_images(), study.record.lateral_images()
+    if not frontals:
+        raise split.bad_sample(position, "the record has no frontal image")
+    draws = drawing("frontal")
+    image = _decode(study, draws.choose(frontals) if draws else frontals[0])
+    frontal = _view(image, augmentation, draws)
     lateral = second_view = None
-    if config.views == "frontal_lateral" and study.record.lateral_images():
-        side = drawing(stream="lateral")
-        image = _decode(study, side.choose(study.record.lateral_images()))
-        lateral = _augmented(image, config.augmentation, side, mirrored_as=frontal)
+    if config.views == "frontal_lateral" and laterals:
+        side = drawing("lateral")
+        side_image = _decode(study, side.choose(laterals) if side else laterals[0])
+        lateral = _view(side_image, augmentation, side, flipped_as=frontal.draw)
     if config.views == "two_augmentations":
-        second_view = _augmented(image, config.augmentation, drawing(stream="second_view"))
+        second_view = _view(image, augmentation, drawing("second_view"))
     sentences = select_sentences(study.record.report, config.text_policy)
-    if config.sentences == "one":
-        sentences = (drawing(stream="sentence").choose(sentences),)
-    elif config.sentence_swaps:
+    if config.sentences == "one" and (one := drawing("sentence")):
+        sentences = (one.choose(sentences),)
+    elif config.sentence_swaps and draws:
         sentences = draws.swap_sentences(sentences, config.sentence_swap_probability)
     return LoadedSample(study.record, sentences, frontal, lateral, second_view)
 
 
-def load_evaluation_sample(split: ShardSplit, config: DataConfig, *, position: int) -> LoadedSample:
-    """The first frontal image by id, padded to a square, and the sentences in order.
-
-    With it come the first lateral image by id, or an augmentation of the frontal one that is a
-    function of the position alone, as the config has it. Raises BadSampleError when the study or
-    one of these images cannot be read.
-    """
-    study = split.read(position)
-    image = _decode(study, _frontal_images(study)[0])
-    frontal = _resized_only(image, config.augmentation)
-    lateral = second_view = None
-    if config.views == "frontal_lateral" and study.record.lateral_images():
-        side = _decode(study, study.record.lateral_images()[0])
-        lateral = _resized_only(side, config.augmentation)
-    if config.views == "two_augmentations":
-        draws = SampleDraws(seed=0, epoch=0, position=position, stream="second_view")
-        second_view = _augmented(image, config.augmentation, draws)
-    sentences = select_sentences(study.record.report, config.text_policy)
-    return LoadedSample(study.record, sentences, frontal, lateral, second_view)
-
-
-def _augmented(
+def _view(
     image: NDArray[np.uint8],
     config: AugmentationConfig,
-    draws: SampleDraws,
+    draws: SampleDraws | None,
     *,
-    mirrored_as: LoadedView | None = None,
+    flipped_as: AugmentationDraw | None = None,
 ) -> LoadedView:
-    """The image with its augmentation drawn, if there is any; flipped where another view is."""
-    if not config.enabled:
-        return _resized_only(image, config)
+    """The image with its augmentation drawn, if there is any, or only to be resized."""
     height, width = image.shape
+    if draws is None or not config.enabled:
+        window = square_window(width, height, fraction=config.evaluation_crop_fraction)
+        return LoadedView.cut(image, window, None)
     draw = draws.augmentation(config, width=width, height=height)
-    if mirrored_as is not None and mirrored_as.draw is not None:
-        draw = replace(draw, flip=mirrored_as.draw.flip)
+    if flipped_as is not None:
+        draw = replace(draw, flip=flipped_as.flip)
     return LoadedView.cut(image, draw.window, draw)
-
-
-def _resized_only(image: NDArray[np.uint8], config: AugmentationConfig) -> LoadedView:
-    height, width = image.shape
-    window = central_window(width, height, fraction=config.evaluation_crop_fraction)
-    return LoadedView.cut(image, window, None)
-
-
-def _frontal_images(study: StoredStudy) -> Sequence[int]:
-    images = study.record.frontal_images()
-    if not images:
-        raise study.split.bad_sample(study.position, "the record has no frontal image")
-    return images
 
 
 def _decode(study: StoredStudy, image: int) -> NDArray[np.uint8]:

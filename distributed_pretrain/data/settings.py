@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -129,3 +130,21 @@ class DataConfig(Config):
                 "are the same"
             )
         return self
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What an objective reads of a study: defaults of the fields of `data` with these names.
+
+    A profile may differ in all but `views`, without which there is no loss.
+    """
+
+    views: Views = "frontal"
+    text_policy: TextPolicy = "lovt"
+    sentences: Sentences = "all"
+    sentence_swaps: bool = True
+    max_tokens: int = 512
+
+    def fill(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The values of `data` with what they leave open."""
+        return {**asdict(self), **data}

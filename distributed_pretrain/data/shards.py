@@ -1,22 +1,23 @@
-"""Random access to the samples of one split of a shard folder."""
+"""Random access to the samples of one split of a shard folder, and to their labels by name."""
 
 from __future__ import annotations
 
+import difflib
 import json
+import math
 import mmap
-import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Self
 
 from data_shards.errors import InputError
 from data_shards.records.manifest import (
     IndexedSample,
-    Manifest,
+    Member,
     ShardEntry,
     ShardIndex,
     read_manifest,
@@ -58,58 +59,38 @@ class StoredStudy:
 class ShardSplit:
     """The samples of one split with a frontal image and enough words for a text policy.
 
-    A position counts the kept samples in file order, from 0. Reading is thread-safe, and a
-    pickled split maps the tars anew where it is unpickled.
+    A position counts the kept samples in file order, from 0. Reading is thread-safe. Tars are read
+    at the start only where they were built before the indexes could tell of this policy. Of
+    `patient_fraction` of the patients (rounded, at least one) it holds all studies: which ones is a
+    function of their ids alone, and a smaller fraction's are among a larger one's.
+
+    Raises InputError for a folder without manifest, another schema, an index or tar that is missing
+    or not as it was written, and a split in which no sample is usable.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        split: Split,
-        policy: TextPolicy,
-        manifest: Manifest,
-        shards: tuple[tuple[str, tuple[IndexedSample, ...]], ...],
+        self, folder: Path, split: Split, policy: TextPolicy, *, patient_fraction: float = 1.0
     ) -> None:
         self.folder = folder
         self.split: Split = split
         self.policy: TextPolicy = policy
-        self.manifest = manifest
-        self.shard_sizes = tuple(len(samples) for _, samples in shards)
-        self._samples = [(tar, sample) for tar, samples in shards for sample in samples]
-        self._tars = _MappedTars(folder)
-
-    @classmethod
-    def open(
-        cls, folder: Path, split: Split, policy: TextPolicy, *, patient_fraction: float = 1.0
-    ) -> Self:
-        """The split as the manifest and the indexes describe it.
-
-        Tars are read only where they were built before the indexes could tell of this policy.
-
-        With a `patient_fraction` below 1 it holds all studies of so many of the split's patients
-        (rounded, at least one). Which ones is a function of their ids alone, the same for every
-        seed and method, and a smaller fraction's patients are among a larger one's.
-
-        Raises InputError for a folder without manifest, another schema, an index or tar that is
-        missing or not as it was written, and a split in which no sample is usable.
-        """
-        manifest = read_manifest(folder)
-        entries = [entry for entry in manifest.shards if entry.split == split]
+        self.manifest = read_manifest(folder)
+        # One that drops out is closed with its last reader.
+        self._tar = lru_cache(_MOST_OPEN_TARS)(partial(_mapped, folder))
+        entries = [entry for entry in self.manifest.shards if entry.split == split]
         indexes = [_checked_index(folder, entry) for entry in entries]
         chosen = _chosen_patients(indexes, patient_fraction)
-        tars = _MappedTars(folder)
-        shards = tuple(
-            (
-                index.tar_name,
-                tuple(
-                    sample
-                    for sample in index.samples
-                    if sample.patient_id in chosen and _usable(sample, policy, tars, index.tar_name)
-                ),
-            )
+        kept = [
+            [
+                (index.tar_name, sample)
+                for sample in index.samples
+                if sample.patient_id in chosen and self._is_usable(index.tar_name, sample)
+            ]
             for index in indexes
-        )
-        if not any(samples for _, samples in shards):
+        ]
+        self.shard_sizes = tuple(map(len, kept))
+        self._samples = list(chain.from_iterable(kept))
+        if not self._samples:
             stored = sum(entry.samples for entry in entries)
             raise InputError(
                 f"{folder}: split {split!r} has no usable sample ({stored} stored; usable are those"
@@ -117,7 +98,6 @@ class ShardSplit:
                 f"policy {policy!r}): choose another split or policy, or build shards with more "
                 "studies"
             )
-        return cls(folder, split, policy, manifest, shards)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -146,8 +126,8 @@ class ShardSplit:
         member = sample.members.get(name)
         if member is None:
             raise self.bad_sample(position, f"member {name!r} is not in the index")
-        payload = self._tars.read(tar, member.offset, member.size)
-        if zlib.crc32(payload) != member.crc32:
+        payload = self._read_checked(tar, member)
+        if payload is None:
             raise self.bad_sample(position, f"member {name!r} differs from its checksum")
         return payload
 
@@ -156,46 +136,26 @@ class ShardSplit:
         tar, sample = self._samples[position]
         return BadSampleError(sample.key, tar, reason)
 
+    def _read_checked(self, tar: str, member: Member) -> bytes | None:
+        payload = self._tar(tar)[member.offset : member.offset + member.size]
+        return payload if zlib.crc32(payload) == member.crc32 else None
 
-class _MappedTars:
-    """Memory maps of the tars read last; safe for threads, empty after unpickling."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._maps: OrderedDict[str, mmap.mmap] = OrderedDict()
-
-    def __reduce__(self) -> tuple[type[_MappedTars], tuple[Path]]:
-        return _MappedTars, (self._folder,)
-
-    def read(self, tar: str, offset: int, size: int) -> bytes:
-        return self._map(tar)[offset : offset + size]
-
-    def _map(self, tar: str) -> mmap.mmap:
-        with self._lock:
-            if tar not in self._maps:
-                with (self._folder / tar).open("rb") as file:
-                    self._maps[tar] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                if len(self._maps) > _MOST_OPEN_TARS:
-                    # Not closed here: a reader may hold it; it closes with its last reference.
-                    self._maps.popitem(last=False)
-            self._maps.move_to_end(tar)
-            return self._maps[tar]
+    def _is_usable(self, tar: str, sample: IndexedSample) -> bool:
+        if not any(view in FRONTAL_VIEWS for view in sample.views):
+            return False
+        words = sample.words_under(self.policy)
+        if words is None:
+            payload = self._read_checked(tar, sample.members["json"])
+            if payload is None:
+                return True  # for whoever reads it to name
+            report = StudyRecord.from_json(json.loads(payload)).report
+            words = word_count(select_sentences(report, self.policy))
+        return words >= POLICIES[self.policy].minimum_words
 
 
-def _usable(sample: IndexedSample, policy: TextPolicy, tars: _MappedTars, tar: str) -> bool:
-    if not any(view in FRONTAL_VIEWS for view in sample.views):
-        return False
-    words = sample.words_under(policy)
-    if words is None:
-        member = sample.members["json"]
-        payload = tars.read(tar, member.offset, member.size)
-        if zlib.crc32(payload) != member.crc32:
-            # For whoever reads it to name.
-            return True
-        report = StudyRecord.from_json(json.loads(payload)).report
-        words = word_count(select_sentences(report, policy))
-    return words >= POLICIES[policy].minimum_words
+def _mapped(folder: Path, tar: str) -> mmap.mmap:
+    with (folder / tar).open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _chosen_patients(indexes: Sequence[ShardIndex], fraction: float) -> frozenset[str]:
@@ -219,3 +179,35 @@ def _checked_index(folder: Path, entry: ShardEntry) -> ShardIndex:
             "copy it again or build the shards again"
         )
     return index
+
+
+def label_values(record: StudyRecord, names: Sequence[str]) -> list[float]:
+    """The study's value of each label as it is stored; NaN where it has none."""
+    values = (record.labels.get(name) for name in names)
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def check_labels(split: ShardSplit, names: Sequence[str]) -> None:
+    """Raises InputError, with the nearest names there are, unless the split knows all `names`.
+
+    Studies are read until every name has been met: one or few, unless a name is wrong.
+    """
+    missing, known = set(names), set[str]()
+    for position in range(len(split)):
+        if not missing:
+            return
+        try:
+            known |= split.read(position).record.labels.keys()
+        except BadSampleError:
+            continue  # The loader will meet it again, and count it.
+        missing -= known
+    if not missing:
+        return
+    name = next(name for name in names if name in missing)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    listed = ", ".join(sorted(known)) or "none (build shards from a source with labels)"
+    remedy = f"did you mean {near[0]!r}?" if near else f"known labels: {listed}"
+    raise InputError(
+        f"data.labels: no study of split {split.split!r} in {split.folder} has a label {name!r}: "
+        f"{remedy}"
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import torch
@@ -24,17 +24,6 @@ _SPACE = "Ġ"
 _KNOWN = "use that of a BERT, a RoBERTa or a ModernBERT"
 
 
-class ReportTokenizer(Protocol):
-    """Turns the sentences of reports into tokens; called from several threads."""
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Tokens known, special ones included."""
-
-    def encode(self, reports: Sequence[Sequence[str]]) -> ReportTokens:
-        """The sentences of each report, padded to the longest report."""
-
-
 class NoReports:
     """Every report without a token: for methods that learn from images only."""
 
@@ -42,14 +31,8 @@ class NoReports:
 
     def encode(self, reports: Sequence[Sequence[str]]) -> ReportTokens:
         """As many empty reports."""
-        index = torch.zeros(len(reports), 0, dtype=torch.long)
-        return ReportTokens(
-            token_ids=index,
-            token_mask=index.bool(),
-            sentence_index=index,
-            sentence_mask=index.bool(),
-            word_index=index,
-        )
+        none = torch.zeros(len(reports), 0, dtype=torch.long)
+        return ReportTokens(none, none.bool(), none, none.bool(), none)
 
 
 class SentenceTokenizer:
@@ -109,16 +92,16 @@ class SentenceTokenizer:
         without any token.
         """
         ids, begins_word, lengths = self._pieces(reports)
-        start = first = 0
+        start, of_sentences = 0, iter(lengths)
         starts: list[int] = []
         kept: list[list[int]] = []
         for report in reports:
-            own = [length for length in lengths[first : first + len(report)] if length]
+            own = [length for length in islice(of_sentences, len(report)) if length]
             if not own:
                 raise ValueError(f"a report without tokens: {list(report)!r}")
             starts.append(start)
             kept.append(self._fitting(own))
-            start, first = start + sum(own), first + len(report)
+            start += sum(own)
 
         tokens = [2 + sum(sentences) for sentences in kept]
         width = -(-max(tokens) // _TOKEN_MULTIPLE) * _TOKEN_MULTIPLE
@@ -150,12 +133,13 @@ class SentenceTokenizer:
             encoded = self._backend.encode_batch_fast(flat, add_special_tokens=False)
             ids = _joined(each.ids for each in encoded)
             return ids, ~self._continues_word[ids], [len(each) for each in encoded]
-        flat = []
-        for report in reports:
-            for number, sentence in enumerate(report):
-                # White space would be tokens, but for that before a word: a part of its piece.
-                text = single_spaced(sentence)
-                flat.append(f" {text}" if number and text else text)
+        # White space would be tokens, but for that before a word: a part of its piece.
+        texts = (
+            (number, single_spaced(each))
+            for report in reports
+            for number, each in enumerate(report)
+        )
+        flat = [f" {text}" if number and text else text for number, text in texts]
         encoded = self._backend.encode_batch(flat, add_special_tokens=False)
         begins_word = _joined(_word_starts(each.word_ids) for each in encoded).astype(np.bool_)
         return _joined(each.ids for each in encoded), begins_word, [len(each) for each in encoded]
@@ -165,6 +149,9 @@ class SentenceTokenizer:
         room = self._max_tokens - 2
         fitting = bisect_right(list(accumulate(sentences)), room)
         return sentences[:fitting] or [min(sentences[0], room)]
+
+
+ReportTokenizer: TypeAlias = SentenceTokenizer | NoReports
 
 
 def _continuing_pieces(backend: Tokenizer) -> NDArray[np.bool_] | None:

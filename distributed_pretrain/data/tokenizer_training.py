@@ -1,8 +1,10 @@
-"""New tokenizers, of the words of the reports themselves."""
+"""New tokenizers, of the words of the reports themselves; the tokenizer in a run's folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import (
@@ -18,6 +20,8 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from data_shards.errors import InputError
+from data_shards.records.policies import select_sentences
+from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 from distributed_pretrain.data.tokenization import single_spaced
 
 # Padding is number 0, as new models take it to be.
@@ -27,6 +31,26 @@ _PRE_TOKENIZER = pre_tokenizers.BertPreTokenizer()
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 # Letters, digits, or one other mark, each with the space before it.
 _WORD = r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]"
+
+
+def build_tokenizer(
+    folder: Path, training: ShardSplit, make: Callable[[Iterable[str], Path], None]
+) -> None:
+    """Have `make` put a tokenizer of the sentences of the training split into a folder.
+
+    Those are read as it asks for them. `folder` appears whole or not at all.
+    """
+    partial = folder.with_suffix(".partial")
+    for remains in (partial, folder):
+        shutil.rmtree(remains, ignore_errors=True)
+    make(_sentences(training), partial)
+    partial.rename(folder)
+
+
+def _sentences(split: ShardSplit) -> Iterator[str]:
+    for position in range(len(split)):
+        with contextlib.suppress(BadSampleError):  # training meets it again, and names it
+            yield from select_sentences(split.read(position).record.report, split.policy)
 
 
 def train_wordpiece(texts: Iterable[str], folder: Path, *, vocabulary_size: int) -> None:
@@ -67,20 +91,11 @@ def train_byte_level_bpe(texts: Iterable[str], folder: Path, *, vocabulary_size:
             f"bytes and {len(_SPECIAL_TOKENS)} special tokens: use {fewest} or more"
         )
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.NFC(),
-            normalizers.Lowercase(),
-            normalizers.Strip(),
-            normalizers.Prepend(" "),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_WORD), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    clean = [normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()]
+    tokenizer.normalizer = normalizers.Sequence([*clean, normalizers.Prepend(" ")])
+    words = pre_tokenizers.Split(Regex(_WORD), behavior="isolated")
+    in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, in_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,

@@ -11,6 +11,7 @@ import torch
 
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.profiles import load_profile
+from distributed_pretrain.data.loader import Share
 from distributed_pretrain.data.tokenization import NoReports
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.measures.auroc import Auroc
@@ -37,22 +38,22 @@ def run_downstream(profile: Path, overrides: Sequence[str]) -> int:
 
 def _build_parts(config: DownstreamConfig, engine: Engine, run: RunFolder) -> Parts:
     training, validation = open_split(config.data, "train"), open_split(config.data, "validate")
-    head = _head_of(config, engine.device, engine.rank, engine.world_size)
+    head = _head_of(config, Share(engine.rank, engine.world_size, engine.device))
     return head.parts(run, training, validation)
 
 
 def _judge(config: DownstreamConfig, run: RunFolder) -> dict[str, float]:
     """The best weights on the test split, in one process."""
     split, checkpoint = JUDGED
-    head = _head_of(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    head = _head_of(
+        config, Share(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    )
     head.objective.load_state_dict(load_weights(run.checkpoint(checkpoint)))
     return head.validation(open_split(config.data, split)).run().metrics
 
 
-def _head_of(
-    config: DownstreamConfig, device: torch.device, rank: int = 0, world_size: int = 1
-) -> OnShards:
+def _head_of(config: DownstreamConfig, share: Share) -> OnShards:
     method = load_method(config.encoder.run_folder, config.encoder.checkpoint).method
     torch.manual_seed(config.seed)
-    objective = config.protocol.build(method, classes=len(config.data.labels)).to(device)
-    return OnShards(config, objective, NoReports(), (LossTerms, Auroc), device, rank, world_size)
+    objective = config.protocol.build(method, classes=len(config.data.labels)).to(share.device)
+    return OnShards(config, objective, NoReports(), (LossTerms, Auroc), share)

@@ -11,6 +11,7 @@ from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
 from distributed_pretrain.measures.metric import read_figures
 from distributed_pretrain.pretrain import settings as pretrain
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.training.settings import RunConfig
 
 # The split and the weights that a task is judged by.
 JUDGED: tuple[Split, str] = ("test", "best")
@@ -26,7 +27,7 @@ class EncoderConfig(Config):
     checkpoint: str = "best"
 
 
-class DownstreamConfig(pretrain.ShardsRunConfig):
+class DownstreamConfig(RunConfig):
     """One head, trained on the training split and judged on the test split by its best weights.
 
     Images are shown as `data` says, whatever the encoder was pre-trained with.

@@ -17,7 +17,7 @@ from data_shards.errors import InputError
 from data_shards.profiles import parse_overrides, validate
 from data_shards.records.study import Split, StudyRecord
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.loader import EvaluationLoader
+from distributed_pretrain.data.loader import EvaluationLoader, Share
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.measures.base import (
@@ -135,11 +135,11 @@ def _loader(
     trained: TrainedMethod, config: EvaluateConfig, split: Split, device: torch.device
 ) -> EvaluationLoader:
     data = trained.config.data
-    shards = ShardSplit.open(config.shards or data.shards, split, data.text_policy)
+    shards = ShardSplit(config.shards or data.shards, split, data.text_policy)
     # Embedding needs no labels, which other shards may not have, and no second view.
     views = "frontal" if data.views == "two_augmentations" else data.views
     data = data.model_copy(update={"labels": (), "views": views})
-    return EvaluationLoader(shards, trained.tokenizer, data, device=device)
+    return EvaluationLoader(shards, trained.tokenizer, data, Share(device=device))
 
 
 def _context(

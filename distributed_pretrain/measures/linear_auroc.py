@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from data_shards.errors import InputError
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.data.labels import label_values
+from distributed_pretrain.data.shards import label_values
 from distributed_pretrain.measures.area_under_roc import area_under_roc
 from distributed_pretrain.measures.linear import LinearMeasure, LinearSet
 from distributed_pretrain.measures.metric import Metric

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from pydantic import PositiveInt
 
 from data_shards.profiles import Config
-from distributed_pretrain.data.reads import Reads
+from distributed_pretrain.data.settings import Reads
 from distributed_pretrain.methods.encoders import ImageEncoderConfig, ReportEncoderConfig
 from distributed_pretrain.models.norms.kinds import Norm
 

@@ -12,8 +12,9 @@ import torch
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.data.run_tokenizer import build_tokenizer, load_tokenizer
-from distributed_pretrain.data.tokenization import ReportTokenizer
+from distributed_pretrain.data.loader import Share
+from distributed_pretrain.data.tokenization import NoReports, ReportTokenizer, SentenceTokenizer
+from distributed_pretrain.data.tokenizer_training import build_tokenizer
 from distributed_pretrain.measures.catalog import VALIDATION
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
@@ -52,8 +53,8 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
     tokenizer = _tokenizer_of(config, run)
     torch.manual_seed(config.seed)
     method = build_method(config, tokenizer).to(engine.device)
-    place = (engine.device, engine.rank, engine.world_size)
-    return OnShards(config, method, tokenizer, VALIDATION, *place).parts(
+    share = Share(engine.rank, engine.world_size, engine.device)
+    return OnShards(config, method, tokenizer, VALIDATION, share).parts(
         run, training, validation, lambda: flops_of(method, config, engine.device)
     )
 
@@ -117,7 +118,7 @@ def load_method(run_folder: Path, checkpoint: str) -> TrainedMethod:
 
 
 def _tokenizer_of(config: PretrainConfig, run: RunFolder) -> ReportTokenizer:
-    reads_reports = config.method.report_encoder is not None
-    return load_tokenizer(
-        run.tokenizer, reads_reports=reads_reports, max_tokens=config.data.max_tokens
-    )
+    """The tokenizer that a run has; one that gives empty reports when none are read."""
+    if config.method.report_encoder is None:
+        return NoReports()
+    return SentenceTokenizer.load(run.tokenizer, max_tokens=config.data.max_tokens)

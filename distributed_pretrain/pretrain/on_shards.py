@@ -4,89 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
-
-import torch
 
 from data_shards.files.json_lines import JsonLines
-from data_shards.records.manifest import MANIFEST_NAME
 from data_shards.records.study import Split
-from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
-from distributed_pretrain.data.quarantine import Quarantine
+from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import ReportTokenizer
 from distributed_pretrain.measures.base import Context, Measure
 from distributed_pretrain.methods.objective import Objective
-from distributed_pretrain.pretrain.settings import ShardsRunConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.run import Parts
+from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.validation import Validation
 
 
 def open_split(data: DataConfig, split: Split) -> ShardSplit:
     """A split of the shards; of the training split the patients that are asked for."""
     fraction = data.patient_fraction if split == "train" else 1.0
-    return ShardSplit.open(data.shards, split, data.text_policy, patient_fraction=fraction)
+    return ShardSplit(data.shards, split, data.text_policy, patient_fraction=fraction)
 
 
 @dataclass(frozen=True)
 class OnShards:
-    """An objective, on `device`, with the kinds of measures that judge it on a config's shards."""
+    """An objective, on its share's device, and the kinds of measures that judge it."""
 
-    config: ShardsRunConfig
+    config: RunConfig
     objective: Objective
     tokenizer: ReportTokenizer
     kinds: tuple[type[Measure], ...]
-    device: torch.device
-    rank: int = 0
-    world_size: int = 1
+    share: Share
 
     def parts(
         self,
         run: RunFolder,
         training: ShardSplit,
         validation: ShardSplit,
-        count_flops: Callable[[], StepFlops] = StepFlops.unknown,
+        count_flops: Callable[[], StepFlops] = StepFlops,
     ) -> Parts:
         """What this rank trains with; unreadable samples are named in the run's folder."""
-        data = self.config.data
         loader = TrainingLoader(
             training,
             self.tokenizer,
-            data,
+            self.config.data,
+            self.share,
             seed=self.config.seed,
-            rank=self.rank,
-            world_size=self.world_size,
             micro_batches=self.config.training.accumulation_steps,
-            quarantine=self._quarantine(training, run.quarantine),
-            device=self.device,
+            quarantine=run.quarantine,
         )
-        return Parts(
-            objective=self.objective,
-            loader=loader,
-            validation=self.validation(validation, run.quarantine),
-            data_name=str(data.shards),
-            data_sha256=sha256((data.shards / MANIFEST_NAME).read_bytes()).hexdigest(),
-            count_flops=count_flops,
-        )
+        judged = self.validation(validation, run.quarantine)
+        return Parts(self.objective, loader, judged, count_flops)
 
     def validation(self, split: ShardSplit, bad: JsonLines | None = None) -> Validation:
         """The measures over a split, on all ranks; `bad` are the lines of unreadable samples."""
         data = self.config.data
-        loader = EvaluationLoader(
-            split,
-            self.tokenizer,
-            data,
-            rank=self.rank,
-            world_size=self.world_size,
-            quarantine=self._quarantine(split, bad),
-            device=self.device,
-        )
+        loader = EvaluationLoader(split, self.tokenizer, data, self.share, quarantine=bad)
         context = Context(
             objective=self.objective,
-            device=self.device,
+            device=self.share.device,
             text_policy=data.text_policy,
             labels=data.labels,
             crop_fraction=data.augmentation.evaluation_crop_fraction,
@@ -94,7 +70,3 @@ class OnShards:
             encode=self.tokenizer.encode,
         )
         return Validation(loader.batches, context, self.kinds)
-
-    def _quarantine(self, split: ShardSplit, lines: JsonLines | None) -> Quarantine:
-        most = self.config.data.max_bad_fraction
-        return Quarantine.of(split, most, lines=lines, rank=self.rank)

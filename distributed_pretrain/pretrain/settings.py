@@ -8,7 +8,6 @@ from typing import Any, Self
 from pydantic import PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from data_shards.records.manifest import read_manifest
-from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.methods.catalog import AnyMethodConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.progress import best_validation
@@ -17,18 +16,7 @@ from distributed_pretrain.training.settings import RunConfig
 _METHOD: TypeAdapter[AnyMethodConfig] = TypeAdapter(AnyMethodConfig)
 
 
-class ShardsRunConfig(RunConfig):
-    """A training run on the shards of `data`."""
-
-    data: DataConfig
-
-    @property
-    def global_batch(self) -> int:
-        """Studies of a step, over all ranks."""
-        return self.data.global_batch
-
-
-class PretrainConfig(ShardsRunConfig):
+class PretrainConfig(RunConfig):
     """One pre-training run; saved in its run folder and in every checkpoint.
 
     `vocabulary_size` is that of the tokenizer trained for a new report encoder. What `data` leaves
@@ -61,7 +49,7 @@ class PretrainConfig(ShardsRunConfig):
         return self
 
 
-def refuse_what_cannot_start(config: ShardsRunConfig, folder: Path, ranks: int) -> None:
+def refuse_what_cannot_start(config: RunConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for what would end a start in its first minute."""
     config.check_ranks(ranks)
     RunFolder(folder).refuse_other(config)

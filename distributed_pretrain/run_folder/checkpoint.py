@@ -28,12 +28,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_shards.errors import InputError
-from distributed_pretrain.run_folder.folder import (
-    MARKER,
-    step_folder,
-    step_folders,
-    step_of,
-)
+from distributed_pretrain.run_folder.folder import MARKER, step_folder, step_folders, step_of
 from distributed_pretrain.run_folder.tensor_files import (
     join_tensors,
     safetensors_content,
@@ -41,12 +36,8 @@ from distributed_pretrain.run_folder.tensor_files import (
     write_hashed,
 )
 
-MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE = (
-    "model.safetensors",
-    "optimizer.safetensors",
-    "optimizer.json",
-    "state.json",
-)
+MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
+OPTIMIZER_TREE_FILE, STATE_FILE = "optimizer.json", "state.json"
 
 
 @dataclass
@@ -112,7 +103,7 @@ def save_checkpoint(
             name: write_hashed(partial / name, content, after_piece=after_piece)
             for name, content in _content(checkpoint).items()
         }
-        write_hashed(partial / MARKER, [_json(digests)])
+        write_hashed(partial / MARKER, [json.dumps(digests, indent=1).encode()])
         _sync(partial)
         if final.exists():
             final.rename(replaced)  # a rename is over at once, and a removal is not
@@ -128,8 +119,8 @@ def save_checkpoint(
         ) from error
     finally:
         _remove_remains(folder)
-    state = checkpoint.state
-    _drop_old(folder, keep, last_good_step=state.step - state.consecutive_skips)
+    last_good_step = checkpoint.state.step - checkpoint.state.consecutive_skips
+    _drop_old(folder, keep, last_good_step=last_good_step)
     return final
 
 
@@ -137,14 +128,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in one step folder (or link). Raises DamagedCheckpointError, naming it."""
     check_intact(folder)
     document = json.loads((folder / STATE_FILE).read_text())
+    tree = json.loads((folder / OPTIMIZER_TREE_FILE).read_text())
     return Checkpoint(
-        state=TrainingState(**document["state"]),
-        config=document["config"],
-        model=load_file(folder / MODEL_FILE),
-        optimizer=join_tensors(
-            json.loads((folder / OPTIMIZER_TREE_FILE).read_text()),
-            load_file(folder / OPTIMIZER_FILE),
-        ),
+        TrainingState(**document["state"]),
+        document["config"],
+        load_file(folder / MODEL_FILE),
+        join_tensors(tree, load_file(folder / OPTIMIZER_FILE)),
     )
 
 
@@ -163,14 +152,13 @@ def find_latest_intact(
     """
     damaged = {}
     for candidate in reversed(step_folders(folder)):
-        if until_step is not None and step_of(candidate) > until_step:
-            continue
-        try:
-            check_intact(candidate)
-        except DamagedCheckpointError as error:
-            damaged[candidate] = str(error)
-        else:
-            return candidate, damaged
+        if until_step is None or step_of(candidate) <= until_step:
+            try:
+                check_intact(candidate)
+            except DamagedCheckpointError as error:
+                damaged[candidate] = str(error)
+            else:
+                return candidate, damaged
     return None, damaged
 
 
@@ -210,24 +198,24 @@ def drop_checkpoints_after(folder: Path, step: int) -> None:
 
 def check_intact(folder: Path) -> None:
     """Raise DamagedCheckpointError unless the marker is there and every checksum holds."""
+
+    def damaged(what: str) -> DamagedCheckpointError:
+        return DamagedCheckpointError(f"checkpoint {folder}: {what}")
+
     marker = folder / MARKER
     if not marker.is_file():
-        raise DamagedCheckpointError(f"checkpoint {folder}: no {MARKER} marker: not used")
+        raise damaged(f"no {MARKER} marker: not used")
     try:
         digests = json.loads(marker.read_text())
     except ValueError as error:
-        raise DamagedCheckpointError(f"checkpoint {folder}: {MARKER} is damaged") from error
-    for name in _CONTENT:
+        raise damaged(f"{MARKER} is damaged") from error
+    for name in (MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE):
         path = folder / name
         if not path.is_file():
-            raise DamagedCheckpointError(f"checkpoint {folder}: {name} is missing: not used")
-        if digests.get(name) != _sha256(path):
-            raise DamagedCheckpointError(
-                f"checkpoint {folder}: {name} does not match its checksum: not used"
-            )
-
-
-_CONTENT = (MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE)
+            raise damaged(f"{name} is missing: not used")
+        with path.open("rb") as file:
+            if digests.get(name) != hashlib.file_digest(file, "sha256").hexdigest():
+                raise damaged(f"{name} does not match its checksum: not used")
 
 
 def _content(checkpoint: Checkpoint) -> dict[str, Iterable[bytes | memoryview]]:
@@ -242,17 +230,8 @@ def _content(checkpoint: Checkpoint) -> dict[str, Iterable[bytes | memoryview]]:
         MODEL_FILE: safetensors_content(checkpoint.model),
         OPTIMIZER_FILE: safetensors_content(tensors),
         OPTIMIZER_TREE_FILE: [json.dumps(tree).encode()],
-        STATE_FILE: [_json(state)],
+        STATE_FILE: [json.dumps(state, indent=1).encode()],
     }
-
-
-def _json(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=1).encode()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:
@@ -284,12 +263,11 @@ def _remove_remains(folder: Path) -> None:
 
 def _drop_old(folder: Path, keep: int, *, last_good_step: int) -> None:
     """Spares the best, and the newest from before skipped steps: a rewind goes back to it."""
-    best = folder / "best"
-    spared = [best.resolve()] if best.exists() else []
-    good = [each for each in step_folders(folder) if step_of(each) <= last_good_step]
-    spared += [each.resolve() for each in good[-1:]]
-    for old in step_folders(folder)[:-keep]:
-        if old.resolve() not in spared:
+    folders = step_folders(folder)
+    good = [each for each in folders if step_of(each) <= last_good_step]
+    spared = {each.name for each in [*folders[-keep:], *good[-1:], (folder / "best").resolve()]}
+    for old in folders:
+        if old.name not in spared:
             _delete(old)
 
 

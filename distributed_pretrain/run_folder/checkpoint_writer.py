@@ -7,7 +7,6 @@ are the work of a background thread that gives way to training where processor t
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 import sys
 import threading
@@ -38,6 +37,7 @@ class CheckpointWriter:
     Only rank 0 has one. One save is under way at a time. What a save raises (InputError for a
     full disk and the like) comes out of the next `save`, `wait` or `close`, once. It holds a
     second copy of the state in the CPU's memory, page-locked where the state is on a GPU.
+    `while_writing` is entered around each save, in the background thread.
     """
 
     def __init__(
@@ -47,10 +47,8 @@ class CheckpointWriter:
         keep: int,
         while_writing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        """`while_writing` is entered around each save, in the background thread."""
         self._while_writing = while_writing
-        # Somebody waits for the save: no more rests.
-        self._awaited = threading.Event()
+        self._awaited = threading.Event()  # somebody waits for the save: no more rests
         self._folder = folder
         self._keep = keep
         self._snapshot = CheckpointSnapshot()
@@ -106,33 +104,27 @@ class CheckpointSnapshot:
     """CPU memory that holds one checkpoint, used again from copy to copy."""
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[str, str], Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
 
     def take(self, checkpoint: Checkpoint) -> Checkpoint:
         """A copy of `checkpoint` that lives until the next call.
 
         Tensors that are the same memory seen the same way (tied weights) are copied once.
         """
-        plain, optimizer = split_tensors(checkpoint.optimizer)
-        sources = {("model", name): tensor for name, tensor in checkpoint.model.items()}
-        sources |= {("optimizer", name): tensor for name, tensor in optimizer.items()}
-        buffers: dict[tuple[str, str], Tensor] = {}
-        copies: dict[tuple[str, str], Tensor] = {}
+        tree = {name: getattr(checkpoint, name) for name in ("config", "model", "optimizer")}
+        plain, sources = split_tensors(tree)
+        buffers: dict[str, Tensor] = {}
+        copies: dict[str, Tensor] = {}
         copy_of: dict[tuple[object, ...], Tensor] = {}
-        for key, source in sources.items():
+        for name, source in sources.items():
             view = (source.device, source.data_ptr(), source.dtype, source.shape, source.stride())
             if view not in copy_of:
-                buffers[key] = copy_of[view] = _copy_into(self._buffers.get(key), source)
-            copies[key] = copy_of[view]
+                buffers[name] = copy_of[view] = _copy_into(self._buffers.get(name), source)
+            copies[name] = copy_of[view]
         for device in {source.device for source in sources.values() if source.is_cuda}:
             torch.cuda.current_stream(device).synchronize()
         self._buffers = buffers
-        return Checkpoint(
-            state=replace(checkpoint.state),
-            config=copy.deepcopy(checkpoint.config),
-            model={name: copies["model", name] for name in checkpoint.model},
-            optimizer=join_tensors(plain, {name: copies["optimizer", name] for name in optimizer}),
-        )
+        return Checkpoint(replace(checkpoint.state), **join_tensors(plain, copies))
 
 
 def _copy_into(buffer: Tensor | None, source: Tensor) -> Tensor:

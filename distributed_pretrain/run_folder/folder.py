@@ -9,7 +9,6 @@ import contextlib
 import shutil
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -26,51 +25,23 @@ MARKER = "COMPLETE"
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The files of one run."""
 
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved config."""
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line a step or evaluation."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def quarantine(self) -> JsonLines:
-        """A line a sample that could not be read."""
-        return JsonLines(self.path / "quarantine.jsonl")
-
-    @property
-    def skipped(self) -> JsonLines:
-        """A line a batch and rank that was left out for a non-finite loss or gradient."""
-        return JsonLines(self.path / "skipped.jsonl")
-
-    @property
-    def starts(self) -> JsonLines:
-        """A line a start: when, where, from which step, with how many ranks."""
-        return JsonLines(self.path / "starts.jsonl")
-
-    @property
-    def tensorboard(self) -> Path:
-        """Event files."""
-        return self.path / "tensorboard"
-
-    @property
-    def checkpoints(self) -> Path:
-        """`step_...` folders and the links `last` and `best`."""
-        return self.path / "checkpoints"
-
-    @property
-    def tokenizer(self) -> Path:
-        """The tokenizer's files."""
-        return self.path / "tokenizer"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"  # the resolved one
+        self.metrics = path / "metrics.jsonl"  # a line a step or evaluation
+        self.tensorboard = path / "tensorboard"
+        self.checkpoints = (
+            path / "checkpoints"
+        )  # `step_...` folders and the links `last` and `best`
+        self.tokenizer = path / "tokenizer"
+        # A line a sample that could not be read; a line a batch and rank that was left out for a
+        # non-finite loss or gradient; a line a start: when, where, from which step.
+        self.quarantine = JsonLines(path / "quarantine.jsonl")
+        self.skipped = JsonLines(path / "skipped.jsonl")
+        self.starts = JsonLines(path / "starts.jsonl")
 
     def checkpoint(self, name: str) -> Path:
         """A checkpoint by the name of its folder or link. Raises InputError when there is none."""
@@ -95,11 +66,10 @@ class RunFolder:
         A job that was just killed may still hold it: waits a little, then raises InputError that
         names the holder. The lock goes with its process, whatever ends that.
         """
-        busy = (
-            f"{self.path}: in use by {{holder}}: wait for it to end, or choose another run_folder"
-        )
+        busy = "in use by {holder}: wait for it to end, or choose another run_folder"
+        lock = self.path / "lock"
         try:
-            with locked(self.path / "lock", busy=busy, patience_seconds=LOCK_PATIENCE_SECONDS):
+            with locked(lock, busy=f"{self.path}: {busy}", patience_seconds=LOCK_PATIENCE_SECONDS):
                 yield
         finally:
             if not self.has_progress:
@@ -111,8 +81,7 @@ class RunFolder:
         if not self.has_progress:
             return
         own = self.read_config(type(config))
-        difference = first_difference(own.deciding(), config.deciding())
-        if difference:
+        if difference := first_difference(own.deciding(), config.deciding()):
             raise InputError(
                 f"{self.path} holds a run of another config: {difference}: "
                 "choose another run_folder, or delete this one"
@@ -124,10 +93,9 @@ class RunFolder:
         Raises InputError naming the first field that differs.
         """
         self.refuse_other(config)
-        if self.has_progress:
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(self.config, dump_profile(config))
+        if not self.has_progress:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text_atomically(self.config, dump_profile(config))
 
     def read_config(self, kind: type[ConfigT]) -> ConfigT:
         """The config of the run. Raises InputError when there is none or it does not fit."""
@@ -149,18 +117,11 @@ class RunFolder:
         """The lines of `metrics.jsonl`, oldest first; those at its end, of so many bytes."""
         return read_lines(self.metrics, last_bytes=last_bytes)
 
-    def note_start(self, *, step: int, total_steps: int, world_size: int, device: str) -> int:
+    def note_start(self, **numbers: object) -> int:
         """Add a line to `starts.jsonl`; how often the run has been started before."""
         earlier = len(self.starts.read())
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "host": socket.gethostname(),
-            "step": step,
-            "total_steps": total_steps,
-            "world_size": world_size,
-            "device": device,
-        }
-        self.starts.append(line)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.starts.append({"time": now, "host": socket.gethostname(), **numbers})
         return earlier
 
 

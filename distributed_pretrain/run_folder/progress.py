@@ -6,9 +6,15 @@ import statistics
 from dataclasses import dataclass
 
 from distributed_pretrain.run_folder.folder import MARKER, RunFolder, step_folders, step_of
-from distributed_pretrain.run_folder.metrics_log import is_timing
 
 TAIL_BYTES = 200_000
+_TIMING_SUFFIXES = ("_per_second", "_seconds")
+_TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share", "mfu"})
+
+
+def is_timing(name: str) -> bool:
+    """Whether a metric may differ between two otherwise identical runs."""
+    return name in _TIMING_NAMES or name.endswith(_TIMING_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,7 @@ def saved_step(run: RunFolder) -> int:
 def best_validation(run: RunFolder) -> dict[str, float]:
     """What validation measured at the best checkpoint, without timings; empty before the first."""
     best = run.checkpoints / "best"
-    if not best.exists():
-        return {}
-    step = step_of(best.resolve())
-    lines = [
-        each for each in run.read_metrics() if each["split"] == "validate" and each["step"] == step
-    ]
-    if not lines:
-        return {}
-    return {key: value for key, value in lines[-1].items() if key != "split" and not is_timing(key)}
+    at = ("validate", step_of(best.resolve()) if best.exists() else None)
+    lines = [each for each in run.read_metrics() if (each["split"], each["step"]) == at]
+    figures = lines[-1] if lines else {}
+    return {key: value for key, value in figures.items() if key != "split" and not is_timing(key)}

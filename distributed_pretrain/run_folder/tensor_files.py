@@ -1,8 +1,8 @@
 """Tensors and nested values as files that are hashed while written and never unpickled.
 
 Tensors go into the safetensors format: 8 bytes that give the length of a JSON header, the header,
-the raw values. The library reads them back. It does not write them, because its `save_file` leaves
-the checksum to a second pass over the file and has a full disk as an error of its own.
+the raw values. The library reads them back. It does not write them: its `save_file` refuses tied
+weights, makes files that only their owner may read, and has a full disk as an error of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch import Tensor
 # Hashing and writing such a piece lets other threads run meanwhile, and the write finds in a
 # core's cache what the hash has just read.
 PIECE_BYTES = 1 << 20
-_HEADER_ALIGNMENT_BYTES = 8
 _DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -46,19 +45,19 @@ def write_hashed(
     `after_piece` is called after each `PIECE_BYTES` or a little more. Raises OSError as the system
     does.
     """
-    digest, written = hashlib.sha256(), 0
+    digest, since_rest = hashlib.sha256(), 0
     with path.open("wb", buffering=0) as file:
         for part in content:
             view = memoryview(part)
             for start in range(0, len(view), PIECE_BYTES):
                 piece = view[start : start + PIECE_BYTES]
                 digest.update(piece)
-                written += len(piece)
+                since_rest += len(piece)
                 while piece:  # a nearly full disk takes a part first
                     piece = piece[file.write(piece) :]
-                if written >= PIECE_BYTES:
+                if since_rest >= PIECE_BYTES:
                     after_piece()
-                    written = 0
+                    since_rest = 0
         os.fsync(file.fileno())
     return digest.hexdigest()
 
@@ -70,22 +69,17 @@ def safetensors_content(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryvi
     the format does not know.
     """
     # The widest first, as the library does: every tensor then starts at a multiple of its width.
-    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
     header, end = {}, 0
-    for name in names:
-        tensor = tensors[name]
-        start, end = end, end + tensor.numel() * tensor.itemsize
-        header[name] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
+    for name, tensor in ordered:
+        start, end = end, end + tensor.nbytes
+        dtype, shape = _DTYPE_NAMES[tensor.dtype], list(tensor.shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _HEADER_ALIGNMENT_BYTES)
-    yield len(text).to_bytes(8, "little")
-    yield text
-    for name in names:
-        values = tensors[name].detach().cpu().contiguous().reshape(-1)
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, tensor in ordered:
+        values = tensor.detach().cpu().contiguous().reshape(-1)
         yield values.view(torch.uint8).numpy().data
 
 
@@ -106,18 +100,18 @@ def join_tensors(plain: Any, tensors: dict[str, Tensor]) -> Any:
 
     Tensors already laid out as they were are taken as they are, others copied.
     """
-    if isinstance(plain, list):
-        return [join_tensors(item, tensors) for item in plain]
-    if not isinstance(plain, dict):
-        return plain
     match plain:
+        case list():
+            return [join_tensors(item, tensors) for item in plain]
         case {"tensor": path, "stride": stride}:
             return _laid_out(tensors[path], tuple(stride))
         case {"tuple": items}:
             return tuple(join_tensors(item, tensors) for item in items)
         case {"dict": pairs}:
             return {key: join_tensors(value, tensors) for key, value in pairs}
-    raise ValueError(f"neither tensor, tuple nor dict: {plain}")
+        case dict():
+            raise ValueError(f"neither tensor, tuple nor dict: {plain}")
+    return plain
 
 
 def _split(tree: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:

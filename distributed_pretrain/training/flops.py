@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -61,11 +61,8 @@ def peak_flops_per_second(device_name: str, arithmetic: Arithmetic) -> float | N
     that are not in the table, and arithmetic a device does not have (bf16 on a V100).
     `float32` is for products outside the tensor cores; give `tf32` where torch may use them.
     """
-    for pattern, peaks in _PEAKS:
-        if re.search(pattern, device_name):
-            peak = peaks.get(arithmetic)
-            return None if peak is None else peak * 1e12
-    return None
+    peaks = next((each for name, each in _PEAKS if re.search(name, device_name)), {})
+    return peaks[arithmetic] * 1e12 if arithmetic in peaks else None
 
 
 def device_peak(training: TrainingConfig, device: torch.device) -> float | None:
@@ -80,21 +77,6 @@ def device_peak(training: TrainingConfig, device: torch.device) -> float | None:
     return peak_flops_per_second(torch.cuda.get_device_name(device), arithmetic)
 
 
-def model_flops_utilisation(flops: float, seconds: float, peak: float | None) -> float | None:
-    """The share of `peak` (operations a second) that `flops` in `seconds` are; None without peak.
-
-    Operations, seconds and peak are of the same devices: of one rank, or summed over all.
-    """
-    return None if peak is None else flops / (seconds * peak)
-
-
-class ProbeBatch(Protocol):
-    """Makes a batch without padding, on the objective's device."""
-
-    def __call__(self, *, rows: int, tokens: int, tokens_a_sentence: int) -> Batch:
-        """`rows` samples with reports of `tokens` tokens."""
-
-
 @dataclass(frozen=True)
 class StepFlops:
     """Operations of one training step of one rank, as a polynomial of rows and tokens.
@@ -104,46 +86,46 @@ class StepFlops:
     `per_pair` = (p0, p1) what compares all images with all reports.
     """
 
-    per_row: tuple[float, float, float]
-    per_pair: tuple[float, float]
-    tokens_a_sentence: int
+    per_row: tuple[float, ...] = (0.0, 0.0, 0.0)
+    per_pair: tuple[float, ...] = (0.0, 0.0)
+    tokens_a_sentence: int = _TOKENS_A_SENTENCE
 
     @classmethod
-    def of(cls, objective: Objective, probe: ProbeBatch, *, max_tokens: int | None) -> StepFlops:
+    def of(
+        cls, objective: Objective, probe: Callable[..., Batch], *, max_tokens: int | None
+    ) -> StepFlops:
         """The operations of forward, loss and backward of `objective`, frozen layers and all.
 
-        Five small steps of a copy, on batches that `probe` makes, determine the polynomial exactly
-        for reports of one sentence per 16 tokens; what sentences cost beside their tokens is below
-        1% in LoVT. The objective, its statistics and the random state stay as they are. Give it
-        before it is compiled or wrapped. With several ranks all must call this together, since
-        losses gather; the columns of the other ranks are then part of `per_pair`.
+        Five small steps of a copy determine the polynomial exactly for reports of one sentence per
+        16 tokens; what sentences cost beside their tokens is below 1% in LoVT. Their batches
+        without padding are made by `probe(rows=, tokens=, tokens_a_sentence=)` on the objective's
+        device. All ranks must call this together, since losses gather: the columns of the others
+        are part of `per_pair`.
         """
-        most = _TOKENS_A_SENTENCE
-        if max_tokens is not None:
-            most = min(most, max_tokens // _MOST_SENTENCES)
-        tokens_a_sentence = max(_SHORTEST_SENTENCE, most)
+        fitting = _TOKENS_A_SENTENCE if max_tokens is None else max_tokens // _MOST_SENTENCES
+        length = max(_SHORTEST_SENTENCE, min(_TOKENS_A_SENTENCE, fitting))
         copied = copy.deepcopy(objective).train()
-        powers, counts = [], []
-        for rows, n in _PROBES:
-            batch = probe(
-                rows=rows, tokens=n * tokens_a_sentence, tokens_a_sentence=tokens_a_sentence
-            )
-            copied.zero_grad(set_to_none=True)
-            counts.append(training_flops(partial(_total_loss, copied, batch)))
-            powers.append([rows, rows * n, rows * n**2, rows**2, rows**2 * n])
-        r0, r1, r2, p0, p1 = np.linalg.solve(np.array(powers, float), np.array(counts, float))
-        return cls((float(r0), float(r1), float(r2)), (float(p0), float(p1)), tokens_a_sentence)
 
-    @classmethod
-    def unknown(cls) -> StepFlops:
-        """None at all: of an objective without a loss, or that nobody has counted."""
-        return cls((0.0, 0.0, 0.0), (0.0, 0.0), _TOKENS_A_SENTENCE)
+        def total_loss(batch: Batch) -> Tensor:
+            return copied.loss(copied(batch))["total"]
+
+        counts = []
+        for rows, n in _PROBES:
+            batch = probe(rows=rows, tokens=n * length, tokens_a_sentence=length)
+            copied.zero_grad(set_to_none=True)
+            counts.append(training_flops(partial(total_loss, batch)))
+        powers = [_powers(rows, n) for rows, n in _PROBES]
+        found = np.linalg.solve(np.array(powers, float), np.array(counts, float)).tolist()
+        return cls(tuple(found[:3]), tuple(found[3:]), length)
 
     def per_step(self, *, rows: int, tokens: int) -> float:
         """Operations of a step with `rows` pairs on this rank, reports padded to `tokens`."""
-        n = tokens / self.tokens_a_sentence
-        (r0, r1, r2), (p0, p1) = self.per_row, self.per_pair
-        return rows * (r0 + r1 * n + r2 * n**2) + rows**2 * (p0 + p1 * n)
+        powers = _powers(rows, tokens / self.tokens_a_sentence)
+        return float(np.dot(self.per_row + self.per_pair, powers))
+
+
+def _powers(rows: int, n: float) -> tuple[float, ...]:
+    return rows, rows * n, rows * n**2, rows**2, rows**2 * n
 
 
 def training_flops(compute: Callable[[], Tensor]) -> int:
@@ -159,8 +141,7 @@ def training_flops(compute: Callable[[], Tensor]) -> int:
         loss = compute()
         counter.in_backward = True
         loss.backward()
-    flops: int = counter.flops
-    return flops
+    return int(counter.flops)
 
 
 class _ProductCounter(TorchDispatchMode):
@@ -171,13 +152,7 @@ class _ProductCounter(TorchDispatchMode):
         self.flops: int = 0
         self.in_backward = False
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         formula = _formula(func)
         if formula is None:
@@ -204,7 +179,3 @@ def _formula(func: Any) -> Callable[..., int] | None:
         packet = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), None)
     formula: Callable[..., int] | None = flop_registry.get(packet)
     return formula
-
-
-def _total_loss(objective: Objective, batch: Batch) -> Tensor:
-    return objective.loss(objective(batch))["total"]

@@ -10,13 +10,10 @@ wherever a sample's outputs depend on that sample alone: with frozen or group no
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import reduce
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
@@ -33,8 +30,7 @@ class StepGradients:
 
     `terms` are this rank's loss terms, means over its micro-batches. `finite_rows` says of each
     of this rank's samples whether its own outputs were finite. `norms` are the lengths of the
-    weighted terms' gradients, averaged over ranks as the update's is, and empty unless they were
-    asked for.
+    weighted terms' gradients, averaged over ranks as the update's is, where they were asked for.
     """
 
     terms: dict[str, Tensor] = field(default_factory=dict)
@@ -56,7 +52,7 @@ def accumulate_gradients(
     if exact and count > 1 and objective.contrasts_samples:
         cache = _ContrastedGradients.of_first_pass(engine, micro_batches, seed, apart=measure_norms)
         result.terms |= cache.terms
-    collected = _GradientsByTerm(engine) if measure_norms else None
+    by_term: dict[str, Tensor] = {}
     for number, batch in enumerate(micro_batches):
         with engine.micro_batch(last=number == count - 1):
             torch.manual_seed(seed + number)
@@ -71,11 +67,10 @@ def accumulate_gradients(
             parts = {name: term / count for name, term in objective.weighted(terms).items()}
             if cache is not None:
                 parts |= cache.surrogates(contrasted, number)
-            if collected is not None:
-                collected.add(parts)
+            if measure_norms:
+                _add_gradients(by_term, parts, engine.parameters)
             engine.backward(sum_of(parts))
-    if collected is not None:
-        result.norms = collected.norms()
+    result.norms = {name: mean_over_ranks(flat).norm() for name, flat in by_term.items()}
     total = sum_of(objective.weighted(result.terms))
     result.terms = {"total": total, **{name: result.terms[name] for name in objective.term_weights}}
     return result
@@ -83,22 +78,26 @@ def accumulate_gradients(
 
 @dataclass(frozen=True)
 class _ContrastedGradients:
-    """Values of the batch terms over all micro-batches, and their gradients by term and input."""
+    """Values of the batch terms over all micro-batches, and their gradients.
+
+    These are by micro-batch, term and what is compared.
+    """
 
     terms: dict[str, Tensor]
-    rows: dict[str, dict[str, list[Tensor]]]
-    shared: dict[str, dict[str, Tensor]]
+    gradients: list[dict[str, dict[str, Tensor]]]
 
     @classmethod
     def of_first_pass(
         cls, engine: Engine, micro_batches: list[Batch], seed: int, *, apart: bool
     ) -> _ContrastedGradients:
-        objective = engine.objective
+        objective, count = engine.objective, len(micro_batches)
         pieces = []
-        with torch.no_grad(), _unchanged_buffers(objective), engine.autocast():
+        statistics = [buffer.clone() for buffer in objective.buffers()]
+        with torch.no_grad(), engine.autocast():
             for number, batch in enumerate(micro_batches):
                 torch.manual_seed(seed + number)
                 pieces.append(objective.contrasted(objective(batch)))
+        restore_buffers(objective, statistics)  # they are for the second pass to update, once
         joint = Contrasted(
             rows={name: torch.cat([p.rows[name] for p in pieces]) for name in pieces[0].rows},
             shared=pieces[0].shared,
@@ -111,68 +110,42 @@ class _ContrastedGradients:
         terms = objective.batch_terms(**joint.rows, **joint.shared)
         weighted = objective.weighted(terms)
         losses = weighted if apart else {_CONTRASTED: sum_of(weighted)}
-        rows: dict[str, dict[str, list[Tensor]]] = {}
-        shared: dict[str, dict[str, Tensor]] = {}
+        gradients: list[dict[str, dict[str, Tensor]]] = [{} for _ in micro_batches]
         for loss_name, loss in losses.items():
             found = torch.autograd.grad(
                 loss, list(leaves.values()), retain_graph=apart, materialize_grads=True
             )
-            gradients = dict(zip(leaves, found, strict=True))
-            rows[loss_name] = {
-                name: list(gradient.chunk(len(pieces)))
-                for name, gradient in gradients.items()
-                if name in joint.rows
-            }
-            shared[loss_name] = {
-                name: gradient / len(pieces)
-                for name, gradient in gradients.items()
-                if name in joint.shared
-            }
-        return cls({name: term.detach() for name, term in terms.items()}, rows, shared)
+            parts = [
+                gradient.chunk(count) if name in joint.rows else [gradient / count] * count
+                for name, gradient in zip(leaves, found, strict=True)
+            ]
+            for of_batch, own in zip(gradients, zip(*parts, strict=True), strict=True):
+                of_batch[loss_name] = dict(zip(leaves, own, strict=True))
+        return cls({name: term.detach() for name, term in terms.items()}, gradients)
 
     def surrogates(self, contrasted: Contrasted, number: int) -> dict[str, Tensor]:
         """Scalars whose gradients are the cached ones of micro-batch `number`."""
-        surrogates = {}
-        for loss_name, of_rows in self.rows.items():
-            products = [
-                (contrasted.rows[name] * pieces[number]).sum() for name, pieces in of_rows.items()
-            ]
-            products += [
-                (contrasted.shared[name] * gradient).sum()
-                for name, gradient in self.shared[loss_name].items()
-            ]
-            surrogates[loss_name] = reduce(torch.add, products)
-        return surrogates
+        compared = contrasted.rows | contrasted.shared
+        return {
+            loss_name: sum_of({name: (compared[name] * own).sum() for name, own in of.items()})
+            for loss_name, of in self.gradients[number].items()
+        }
 
 
-class _GradientsByTerm:
-    """Sums each term's parameter gradients over micro-batches, leaving `.grad` alone."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._parameters = engine.parameters
-        self._sums: dict[str, Tensor] = {}
-
-    def add(self, parts: dict[str, Tensor]) -> None:
-        for name, part in parts.items():
-            gradients = torch.autograd.grad(
-                part, self._parameters, retain_graph=True, materialize_grads=True
-            )
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            self._sums[name] = self._sums[name] + flat if name in self._sums else flat
-
-    def norms(self) -> dict[str, Tensor]:
-        return {name: mean_over_ranks(flat).norm() for name, flat in self._sums.items()}
+def _add_gradients(
+    sums: dict[str, Tensor], parts: dict[str, Tensor], parameters: list[nn.Parameter]
+) -> None:
+    """Add each part's parameter gradients to its sum, leaving `.grad` alone."""
+    for name, part in parts.items():
+        gradients = torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        sums[name] = sums[name] + flat if name in sums else flat
 
 
-@contextlib.contextmanager
-def _unchanged_buffers(objective: Objective) -> Iterator[None]:
-    """Running statistics are for the second pass to update, once."""
-    before = [buffer.clone() for buffer in objective.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in zip(objective.buffers(), before, strict=True):
-            buffer.copy_(value)
+def restore_buffers(objective: Objective, before: list[Tensor]) -> None:
+    """Set running statistics back to these."""
+    for buffer, value in zip(objective.buffers(), before, strict=True):
+        buffer.copy_(value)
 
 
 def _finite_rows(contrasted: Contrasted, batch: Batch) -> Tensor:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
+from data_shards.errors import RunError
 from data_shards.processes import InterruptionFlag
 from distributed_pretrain.batch import Batch
+from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.ranks import copy_from_main, from_main, wait_for_all
 from distributed_pretrain.run_folder.checkpoint import (
@@ -24,27 +26,16 @@ from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.folder import RunFolder, step_folder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
-from distributed_pretrain.training.faults.skips import NonFiniteError
-from distributed_pretrain.training.flops import StepFlops, device_peak, model_flops_utilisation
-from distributed_pretrain.training.progress import TrainingProgress
-from distributed_pretrain.training.recorder import Recorder
+from distributed_pretrain.training.flops import StepFlops, device_peak
+from distributed_pretrain.training.recorder import Recorder, TrainingProgress
 from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.step import Stepper
 from distributed_pretrain.training.stopping import judge_validation
 from distributed_pretrain.training.validation import Validation, evaluating
 
 
-class TrainingBatches(Protocol):
-    """One rank's batches on its device, in a global order that a count of samples resumes."""
-
-    wait_seconds: float
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Global batches an epoch."""
-
-    def batches(self, samples_consumed: int = 0) -> Generator[Batch]:
-        """Batches without end, from the one after `samples_consumed` on."""
+class NonFiniteError(RunError):
+    """Losses or gradients are NaN or infinite too often: the message says where and what to do."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class Trainer:
     config: RunConfig
     engine: Engine
     run: RunFolder
-    loader: TrainingBatches
+    loader: TrainingLoader
     stepper: Stepper
     validation: Validation
     state: TrainingState
@@ -69,6 +60,8 @@ class Trainer:
     def fit(self, interruption: InterruptionFlag) -> bool:
         """Train to the end; False when a signal ended it early (a checkpoint is saved)."""
         state, training = self.state, self.config.training
+        validate_every = training.validate_every_steps or self.loader.steps_per_epoch
+        save_every = training.checkpoint_every_steps or self.loader.steps_per_epoch
         progress = TrainingProgress(
             first_step=state.step,
             total_steps=self.stepper.total_steps,
@@ -83,11 +76,7 @@ class Trainer:
                 self._save(is_best=True)
             while not state.finished:
                 values, stop_requested = self.step(batches, interrupted=lambda: interruption.raised)
-                progress.update(
-                    state.step,
-                    loss=values.get("total", math.nan),
-                    pairs_per_second=values["pairs_per_second"],
-                )
+                progress.update(state.step, values)
                 if state.skipped_steps >= training.non_finite.stop_after:
                     self._refuse_to_go_on(f"{state.skipped_steps} steps of this run")
                 if state.consecutive_skips >= training.non_finite.rewind_after:
@@ -95,10 +84,10 @@ class Trainer:
                     continue
                 is_best = False
                 state.finished = state.step >= self.stepper.total_steps
-                if state.finished or state.step % self.validate_every == 0:
+                if state.finished or state.step % validate_every == 0:
                     is_best, stop = self._validate(progress)
                     state.finished |= stop
-                due = state.step % self.save_every == 0
+                due = state.step % save_every == 0
                 if due or is_best or state.finished or stop_requested:
                     self._save(is_best)
                 if stop_requested and not state.finished:
@@ -116,49 +105,34 @@ class Trainer:
         """What `mfu` is a share of, in operations a second."""
         return device_peak(self.config.training, self.engine.device)
 
-    @property
-    def validate_every(self) -> int:
-        """Steps from one validation to the next."""
-        return self.config.training.validate_every_steps or self.loader.steps_per_epoch
-
-    @property
-    def save_every(self) -> int:
-        """Steps from one checkpoint to the next."""
-        return self.config.training.checkpoint_every_steps or self.loader.steps_per_epoch
-
     def step(
         self, batches: Iterator[Batch], *, interrupted: Callable[[], bool] = lambda: False
     ) -> tuple[dict[str, float], bool]:
         """One recorded step; its numbers, and whether any rank was interrupted."""
-        started = time.perf_counter()
+        training, started = self.config.training, time.perf_counter()
         waited_before = self.loader.wait_seconds
         self.liveness.at(self.state.step, "waiting for data")
         batch = next(batches)
         waited = self.loader.wait_seconds - waited_before
         self.liveness.at(self.state.step, "training")
-        outcome = self.stepper.step(
+        values, any_interrupted = self.stepper.step(
             self.state, batch, data_wait_seconds=waited, interrupted=interrupted
         )
         seconds = time.perf_counter() - started
-        flops = self._flops_of(batch)
-        values = outcome.values | {
-            "pairs_per_second": self.config.global_batch / seconds,
+        # Of this rank's share; the first pass of exact accumulation is no part of the model's.
+        pieces = training.accumulation_steps if training.accumulation == "plain" else 1
+        rows, tokens = batch.report.token_ids.shape
+        flops = pieces * self.flops.per_step(rows=rows // pieces, tokens=tokens)
+        values |= {
+            "pairs_per_second": self.config.data.global_batch / seconds,
             "step_seconds": seconds,
             "data_wait_share": waited / seconds,
             "model_flops_per_second": flops / seconds,
         }
-        utilisation = model_flops_utilisation(flops, seconds, self.peak)
-        if utilisation is not None:
-            values["mfu"] = utilisation
+        if self.peak is not None:
+            values["mfu"] = flops / (seconds * self.peak)
         self._record("train", values)
-        return values, outcome.interrupted
-
-    def _flops_of(self, batch: Batch) -> float:
-        """Operations of this rank's share; a first pass of exact accumulation is none of them."""
-        training = self.config.training
-        batches = training.accumulation_steps if training.accumulation == "plain" else 1
-        rows, tokens = batch.report.token_ids.shape
-        return batches * self.flops.per_step(rows=rows // batches, tokens=tokens)
+        return values, any_interrupted
 
     def close(self) -> None:
         """End the last save and close the records."""
@@ -178,10 +152,9 @@ class Trainer:
             before_batch=lambda: self.liveness.at(state.step, "validating"),
         )
         metrics, known = validated.metrics, self.validation.metrics
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if bad:
+        if bad := ", ".join(name for name, value in metrics.items() if not math.isfinite(value)):
             raise NonFiniteError(
-                f"validation at step {state.step}: {', '.join(bad)} not finite: training "
+                f"validation at step {state.step}: {bad} not finite: training "
                 "stopped; lower optimizer.learning_rate, and use another run_folder"
             )
         is_best, stop = judge_validation(
@@ -204,30 +177,20 @@ class Trainer:
     def _rewind(self, progress: TrainingProgress) -> None:
         """Go back to the weights from before the skipped steps, and on with the next samples."""
         state = self.state
-        last_good = state.step - state.consecutive_skips
         self._finish_saving()
-        folder = self.run.checkpoints
-        found = latest_step(folder, until_step=last_good) if self.engine.is_main else None
-        step = from_main(found or 0, self.engine.device)
-        if not step:
-            self._refuse_to_go_on(
-                f"{state.consecutive_skips} steps in a row, and no checkpoint is older"
-            )
-        checkpoint = load_checkpoint(step_folder(folder, step))
-        self.engine.load_state(checkpoint.model, checkpoint.optimizer)
-        wait_for_all()  # all have read it before rank 0 tidies up
-        for name, value in vars(
-            replace(
-                checkpoint.state,
-                samples_consumed=state.samples_consumed,
-                skipped_steps=state.skipped_steps,
-                consecutive_skips=0,
-                rewinds=state.rewinds + 1,
-            )
-        ).items():
-            setattr(state, name, value)
+        skipped = state.consecutive_skips
+        last_good = load_newest(self.engine, self.run, until_step=state.step - skipped)
+        if last_good is None:
+            self._refuse_to_go_on(f"{skipped} steps in a row, and no checkpoint is older")
+        vars(state).update(
+            vars(last_good),
+            samples_consumed=state.samples_consumed,
+            skipped_steps=state.skipped_steps,
+            consecutive_skips=0,
+            rewinds=state.rewinds + 1,
+        )
         if self.engine.is_main:
-            drop_checkpoints_after(folder, state.step)
+            drop_checkpoints_after(self.run.checkpoints, state.step)
         if self.recorder is not None:
             self.recorder.cut_back(state.step)
         wait_for_all()
@@ -266,6 +229,21 @@ class Trainer:
         if self.checkpoints is not None:
             self.checkpoints.wait()
         wait_for_all()
+
+
+def load_newest(
+    engine: Engine, run: RunFolder, *, until_step: int | None = None
+) -> TrainingState | None:
+    """The state of the newest intact checkpoint, whose weights the engine gets; or None."""
+    newest = latest_step(run.checkpoints, until_step=until_step) if engine.is_main else None
+    # Rank 0 chooses for all: a shared folder may look older from another node.
+    step = from_main(newest or 0, engine.device)
+    if not step:
+        return None
+    checkpoint = load_checkpoint(step_folder(run.checkpoints, step))
+    engine.load_state(checkpoint.model, checkpoint.optimizer)
+    wait_for_all()  # all have read it before rank 0 tidies up
+    return checkpoint.state
 
 
 def _headline(known: dict[str, Metric], metrics: dict[str, float]) -> str:

@@ -1,15 +1,22 @@
-"""What a run tells: the same numbers in `metrics.jsonl` and TensorBoard; pictures and restarts."""
+"""What a run tells: numbers in `metrics.jsonl` and TensorBoard, pictures, and its progress."""
 
 from __future__ import annotations
 
+import json
+import math
+import sys
+import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
+from data_shards.errors import InputError
+from data_shards.files.json_lines import JsonLines
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.metrics_log import MetricsLog
 
 
 class Recorder:
@@ -24,7 +31,9 @@ class Recorder:
         self._open(resume_step)
 
     def _open(self, resume_step: int) -> None:
-        self._log = MetricsLog(self._run.metrics, resume_step=resume_step)
+        metrics = self._run.metrics
+        JsonLines(metrics).keep(lambda line: line.get("step", math.inf) <= resume_step)
+        self._metrics = metrics.open("a", encoding="utf-8")
         self._writer = SummaryWriter(log_dir=str(self._run.tensorboard), purge_step=resume_step + 1)
 
     def cut_back(self, step: int) -> None:
@@ -33,8 +42,18 @@ class Recorder:
         self._open(step)
 
     def record(self, step: int, split: str, values: dict[str, float]) -> None:
-        """One line of `metrics.jsonl`, and one point on each curve `<split>/<name>`."""
-        self._log.write(step, split, values)
+        """One line of `metrics.jsonl`, at once on disk, and a point on each curve `<split>/<name>`.
+
+        Raises InputError when the line cannot be written (a full disk, say).
+        """
+        try:
+            self._metrics.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise InputError(
+                f"{self._run.metrics}: not written ({error.strerror}): free some space, then the "
+                "same command goes on from the last checkpoint"
+            ) from error
         for name, value in values.items():
             self._writer.add_scalar(f"{split}/{name}", value, step)
 
@@ -53,5 +72,52 @@ class Recorder:
 
     def close(self) -> None:
         """Flush and close both records."""
-        self._log.close()
+        self._metrics.close()
         self._writer.close()
+
+
+class TrainingProgress:
+    """Shows step, loss and rate on stderr, in a bar or in lines; silent on ranks other than 0."""
+
+    def __init__(
+        self, *, first_step: int, total_steps: int, interval_seconds: float, enabled: bool
+    ) -> None:
+        self._enabled = enabled
+        self._interval = interval_seconds
+        self._total = total_steps
+        self._updates = 0
+        self._started = time.monotonic()
+        self._last_line = self._started - interval_seconds
+        self._bar: Any = None
+        if enabled and sys.stderr.isatty():
+            self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True)
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """Report that a step has ended with these numbers, and that the run stands at `step`."""
+        self._updates += 1
+        loss, rate = values.get("total", math.nan), values["pairs_per_second"]
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} pairs/s", False)
+            self._bar.update(step - self._bar.n)
+            return
+        now = time.monotonic()
+        if self._enabled and (now - self._last_line >= self._interval or step == self._total):
+            self._last_line = now
+            # Not by the steps: a run that went back has made more than its number says.
+            left = (now - self._started) / self._updates * (self._total - step)
+            self.say(
+                f"step {step}/{self._total}  loss {loss:.4f}  {rate:.0f} pairs/s  "
+                f"{tqdm.format_interval(left)} left"
+            )
+
+    def say(self, line: str) -> None:
+        """Print a line without disturbing the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        elif self._enabled:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,8 +1,4 @@
-"""A training run from its config: built, gone on with from its newest checkpoint, and ended.
-
-What is trained, on what, and how it is judged comes from the caller (`Parts`): a pre-training
-method and a downstream head go the same way.
-"""
+"""A training run from its config: built, gone on with from its newest checkpoint, and ended."""
 
 from __future__ import annotations
 
@@ -10,50 +6,41 @@ import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 
 import torch
 import torch._functorch.config
 
 from data_shards.errors import InputError
 from data_shards.processes import InterruptionFlag
+from data_shards.records.manifest import MANIFEST_NAME
+from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.methods.objective import Objective
-from distributed_pretrain.ranks import from_main, wait_for_all
-from distributed_pretrain.run_folder.checkpoint import (
-    TrainingState,
-    latest_step,
-    load_checkpoint,
-    set_damaged_aside,
-)
+from distributed_pretrain.run_folder.checkpoint import TrainingState, set_damaged_aside
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
-from distributed_pretrain.run_folder.folder import RunFolder, step_folder
-from distributed_pretrain.training.engine.choice import make_engine
-from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.faults.liveness import Liveness
-from distributed_pretrain.training.faults.skips import forget_skipped_after
 from distributed_pretrain.training.flops import StepFlops
-from distributed_pretrain.training.loop import Trainer, TrainingBatches
-from distributed_pretrain.training.optimizer import build_optimizer, use_channels_last
+from distributed_pretrain.training.loop import Trainer, load_newest
 from distributed_pretrain.training.recorder import Recorder
-from distributed_pretrain.training.settings import RunConfig
+from distributed_pretrain.training.settings import RunConfig, TrainingConfig
 from distributed_pretrain.training.step import Stepper
 from distributed_pretrain.training.validation import Validation
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What is trained, on what, and how it is judged.
+    """What is trained, on what, and how it is judged: a pre-training method, or a downstream head.
 
-    `objective` is on the engine's device. `data_name` is where the data lie and `data_sha256` tells
-    what they are: a run goes on with the same alone. `count_flops` counts the objective's
-    operations, before it is compiled or wrapped.
+    `objective` is on the engine's device. `count_flops` counts its operations, before it is
+    compiled or wrapped.
     """
 
     objective: Objective
-    loader: TrainingBatches
+    loader: TrainingLoader
     validation: Validation
-    data_name: str
-    data_sha256: str
-    count_flops: Callable[[], StepFlops] = StepFlops.unknown
+    count_flops: Callable[[], StepFlops] = StepFlops
 
 
 BuildParts = Callable[[Engine, RunFolder], Parts]
@@ -66,13 +53,20 @@ def train(config: RunConfig, build: BuildParts) -> bool:
     InputError for anything wrong with the config, the data or the folder, before the first
     step, NonFiniteError during training, and PeerError when another rank is the cause.
     """
-    engine = make_engine(config.training, global_batch=config.global_batch)
+    engine = make_engine(config.training)
     run = RunFolder(config.run_folder)
+    liveness = Liveness(
+        rank=engine.rank,
+        world_size=engine.world_size,
+        timeout_seconds=config.training.rank_timeout_seconds,
+        # Before the collective itself gives up: NCCL's watchdog would abort without a line.
+        hang_timeout_seconds=0.9 * config.training.collective_timeout_seconds,
+    )
     # Until the very end: launchers send SIGTERM to the rest when one rank has died, and what
     # these still do then is to say so and to end their save.
     with InterruptionFlag() as interruption, contextlib.ExitStack() as ending:
         ending.callback(engine.close)
-        liveness = ending.enter_context(_liveness_of(config, engine))
+        ending.enter_context(liveness)
         if engine.is_main:
             ending.enter_context(run.locked())
         trainer = build_trainer(config, engine, run, liveness, build)
@@ -86,14 +80,14 @@ def train(config: RunConfig, build: BuildParts) -> bool:
         return trainer.fit(interruption)
 
 
-def _liveness_of(config: RunConfig, engine: Engine) -> Liveness:
-    return Liveness(
-        rank=engine.rank,
-        world_size=engine.world_size,
-        timeout_seconds=config.training.rank_timeout_seconds,
-        # Before the collective itself gives up: NCCL's watchdog would abort without a line.
-        hang_timeout_seconds=0.9 * config.training.collective_timeout_seconds,
-    )
+def make_engine(training: TrainingConfig) -> Engine:
+    """This process's part in the ranks that its launcher's variables describe."""
+    if training.distributed.name == "ddp":
+        return Engine(training)
+    # DeepSpeed takes seconds to import, and not everybody has it.
+    from distributed_pretrain.training.engine.deepspeed import DeepSpeedEngine
+
+    return DeepSpeedEngine(training)
 
 
 def build_trainer(
@@ -105,7 +99,12 @@ def build_trainer(
         if engine.is_main:
             run.prepare(config)
         parts = build(engine, run)
-        _check_metric(config, parts)
+        known, wanted = parts.validation.metrics, config.training.best_metric
+        if parts.objective.term_weights and wanted not in known:
+            raise InputError(
+                f"training.best_metric={wanted!r} is not measured: "
+                f"choose one of {', '.join(sorted(known))}"
+            )
         return _trainer_of(config, engine, run, liveness, parts)
     except BaseException:
         if engine.is_main:
@@ -113,31 +112,23 @@ def build_trainer(
         raise
 
 
-def _check_metric(config: RunConfig, parts: Parts) -> None:
-    known, wanted = parts.validation.metrics, config.training.best_metric
-    if parts.objective.term_weights and wanted not in known:
-        raise InputError(
-            f"training.best_metric={wanted!r} is not measured: "
-            f"choose one of {', '.join(sorted(known))}"
-        )
-
-
 def _trainer_of(
     config: RunConfig, engine: Engine, run: RunFolder, liveness: Liveness, parts: Parts
 ) -> Trainer:
     training, objective = config.training, parts.objective
-    if training.channels_last:
-        use_channels_last(objective)
-    flops = parts.count_flops() if objective.term_weights else StepFlops.unknown()
+    if training.channels_last:  # of convolutions' weights, which feature maps follow
+        objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    flops = parts.count_flops() if objective.term_weights else StepFlops()
     engine.prepare(objective, build_optimizer(config.optimizer, objective))
-    state = _resumed_state(engine, run, parts)
+    state = _resumed_state(config, engine, run)
     if training.compile:
         # A backward that may overwrite what forward kept could not also be walked term by term.
         torch._functorch.config.donated_buffer = training.gradient_norms_every_steps is None
         engine.objective.compile()
     recorder = checkpoints = None
     if engine.is_main:
-        forget_skipped_after(run.skipped, state.samples_consumed)
+        # What goes on from here writes the later lines again.
+        run.skipped.keep(lambda line: line["samples_consumed"] <= state.samples_consumed)
         recorder = Recorder(run, resume_step=state.step)
         checkpoints = CheckpointWriter(
             run.checkpoints, keep=training.keep_checkpoints, while_writing=liveness.kept_alive
@@ -166,43 +157,34 @@ def _trainer_of(
     )
 
 
-def _resumed_state(engine: Engine, run: RunFolder, parts: Parts) -> TrainingState:
+def _resumed_state(config: RunConfig, engine: Engine, run: RunFolder) -> TrainingState:
     """The state of the newest intact checkpoint, whose weights the engine gets, or a new one."""
-    newest = None
+    shards = config.data.shards
+    manifest_sha256 = sha256((shards / MANIFEST_NAME).read_bytes()).hexdigest()
     if engine.is_main:
         set_damaged_aside(run.checkpoints)
-        newest = latest_step(run.checkpoints)
-    # Rank 0 chooses for all: a shared folder may look older from another node.
-    step = from_main(newest or 0, engine.device)
-    if not step:
-        return TrainingState(manifest_sha256=parts.data_sha256)
-    checkpoint = load_checkpoint(step_folder(run.checkpoints, step))
-    if checkpoint.state.manifest_sha256 != parts.data_sha256:
+    state = load_newest(engine, run) or TrainingState(manifest_sha256=manifest_sha256)
+    if state.manifest_sha256 != manifest_sha256:
         raise InputError(
-            f"{parts.data_name}: not the shards that {run.path} was trained on so far: put those "
+            f"{shards}: not the shards that {run.path} was trained on so far: put those "
             "back, or choose another run_folder"
         )
-    engine.load_state(checkpoint.model, checkpoint.optimizer)
-    wait_for_all()
-    return checkpoint.state
+    return state
 
 
 def _announce(trainer: Trainer) -> None:
-    engine, total_steps = trainer.engine, trainer.stepper.total_steps
+    engine, state, total_steps = trainer.engine, trainer.state, trainer.stepper.total_steps
+    ranks, device = engine.world_size, engine.device.type
     restarts = trainer.run.note_start(
-        step=trainer.state.step,
-        total_steps=total_steps,
-        world_size=engine.world_size,
-        device=engine.device.type,
+        step=state.step, total_steps=total_steps, world_size=ranks, device=device
     )
     if trainer.recorder is not None:
-        trainer.recorder.note_restarts(trainer.state.step, restarts)
+        trainer.recorder.note_restarts(state.step, restarts)
     million = sum(p.numel() for p in engine.parameters) / 1e6
-    start = f"going on from step {trainer.state.step}" if trainer.state.step else "starting"
+    start = f"going on from step {state.step}" if state.step else "starting"
     print(
-        f"{trainer.run.path}: {start}: {total_steps} steps of "
-        f"{trainer.config.global_batch} pairs on {engine.world_size} x "
-        f"{engine.device.type}, {million:.1f} M trained parameters\n"
+        f"{trainer.run.path}: {start}: {total_steps} steps of {trainer.config.data.global_batch} "
+        f"pairs on {ranks} x {device}, {million:.1f} M trained parameters\n"
         f"watch: tensorboard --logdir {trainer.run.tensorboard}",
         file=sys.stderr,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
@@ -12,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from data_shards.errors import InputError
 from data_shards.profiles import FREE, Config
 from distributed_pretrain.data.order import check_world_size
+from distributed_pretrain.data.settings import DataConfig
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -146,22 +146,18 @@ class TrainingConfig(Config):
 
 
 class RunConfig(Config):
-    """What every training run says, whatever its objective; others add what that is and reads."""
+    """What every training run says, whatever its objective; others add what that is."""
 
     run_folder: Annotated[Path, FREE]
     seed: int = Field(12345, ge=0)
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
-
-    @property
-    @abstractmethod
-    def global_batch(self) -> int:
-        """Samples of a step, over all ranks."""
+    data: DataConfig
 
     @model_validator(mode="after")
     def _micro_batches_are_whole(self) -> Self:
-        pieces, batch = self.training.accumulation_steps, self.global_batch
+        pieces, batch = self.training.accumulation_steps, self.data.global_batch
         if batch % pieces:
             nearest = f"{batch - batch % pieces} or {batch + pieces - batch % pieces}"
             raise ValueError(
@@ -172,9 +168,9 @@ class RunConfig(Config):
 
     def check_ranks(self, world_size: int) -> None:
         """Raise InputError, naming what fits, unless `world_size` ranks can share the batch."""
-        check_world_size(self.global_batch, world_size)
+        check_world_size(self.data.global_batch, world_size)
         pieces = self.training.accumulation_steps
-        share = self.global_batch // world_size
+        share = self.data.global_batch // world_size
         if share % pieces:
             raise InputError(
                 f"training.accumulation_steps={pieces} does not divide the {share} pairs of each "

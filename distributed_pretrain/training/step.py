@@ -11,28 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.files.json_lines import JsonLines
+from data_shards.files.json_lines import JsonLines, rank_writer
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.ranks import gather_rows
 from distributed_pretrain.run_folder.checkpoint import TrainingState
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.faults.skips import SkippedBatch, name_skipped
-from distributed_pretrain.training.gradients import StepGradients, accumulate_gradients
+from distributed_pretrain.training.gradients import accumulate_gradients, restore_buffers
 from distributed_pretrain.training.schedules import learning_rate_factor
 from distributed_pretrain.training.settings import RunConfig
-
-
-@dataclass(frozen=True)
-class StepOutcome:
-    """Numbers of one step, the same on every rank.
-
-    `values` are finite: what was not is left out of a skipped step's. `interrupted` says whether
-    any rank was asked to stop.
-    """
-
-    values: dict[str, float]
-    skipped: bool
-    interrupted: bool
 
 
 @dataclass(frozen=True)
@@ -55,13 +41,14 @@ class Stepper:
         *,
         data_wait_seconds: float,
         interrupted: Callable[[], bool],
-    ) -> StepOutcome:
-        """One step on this rank's share of a global batch; `interrupted` is asked at its end.
+    ) -> tuple[dict[str, float], bool]:
+        """(numbers of a step, whether any rank is to stop: `interrupted` is asked at its end).
 
         A loss term or gradient that is not finite on any rank leaves weights and running statistics
-        of all as they are; the samples are named in the run folder.
+        of all as they are; the samples are named in the run folder. The numbers are the same on
+        every rank, and finite: what was not is left out.
         """
-        training = self.config.training
+        training, global_batch = self.config.training, self.config.data.global_batch
         learning_rate = self.config.optimizer.learning_rate * learning_rate_factor(
             self.config.schedule,
             state.step,
@@ -95,13 +82,11 @@ class Stepper:
         replaced, any_interrupted = by_rank.pop("replaced_samples"), by_rank.pop("interrupted")
         waits, memory = by_rank.pop("data_wait_seconds"), by_rank.pop("memory_bytes")
         means = {name: float(values.mean()) for name, values in by_rank.items()}
-        skipped = not all(map(math.isfinite, means.values()))
-        if skipped:
-            self._name_samples(state, batch, gradients, by_rank)
+        if not all(map(math.isfinite, means.values())):
+            self._name_samples(state.step + 1, batch, torch.cat(gradients.finite_rows), by_rank)
             self.engine.drop_gradients()
             # One NaN in a running mean would stay in it for ever.
-            for buffer, before in zip(objective.buffers(), statistics, strict=True):
-                buffer.copy_(before)
+            restore_buffers(objective, statistics)
             state.skipped_steps += 1
             state.consecutive_skips += 1
         else:
@@ -109,44 +94,38 @@ class Stepper:
             objective.after_update(progress=state.step / self.total_steps)
             state.consecutive_skips = 0
         state.step += 1
-        state.samples_consumed += self.config.global_batch
+        state.samples_consumed += global_batch
         values = {name: mean for name, mean in means.items() if math.isfinite(mean)} | {
             "learning_rate": learning_rate,
-            "epoch": state.samples_consumed / (self.steps_per_epoch * self.config.global_batch),
+            "epoch": state.samples_consumed / (self.steps_per_epoch * global_batch),
             "replaced_samples": float(replaced.sum()),
             "skipped_steps": state.skipped_steps,
             "slowest_data_wait_seconds": float(waits.max()),
             "memory_bytes": float(memory.max()),
         }
-        return StepOutcome(values, skipped, interrupted=bool(any_interrupted.any()))
+        return values, bool(any_interrupted.any())
 
     def _name_samples(
-        self,
-        state: TrainingState,
-        batch: Batch,
-        gradients: StepGradients,
-        by_rank: dict[str, Tensor],
+        self, step: int, batch: Batch, finite: Tensor, by_rank: dict[str, Tensor]
     ) -> None:
-        """Write down the samples with non-finite outputs; all, where nothing tells them apart."""
-        finite = torch.cat(gradients.finite_rows)
+        """Write down the samples whose own outputs were not finite on this rank.
+
+        All of its share, where no rank can tell: a shared norm spreads them, or only the gradient
+        overflowed.
+        """
         counts = gather_rows((~finite).sum()[None])
         suspects = ~finite if counts.any() else torch.ones_like(finite)
         keys = [key for key, is_one in zip(batch.keys, suspects.tolist(), strict=True) if is_one]
+        rank = self.engine.rank
         if keys:
-            name_skipped(
-                self.skipped,
-                SkippedBatch(
-                    step=state.step + 1,
-                    rank=self.engine.rank,
-                    samples_consumed=batch.samples_consumed,
-                    not_finite=[
-                        name
-                        for name, values in by_rank.items()
-                        if not math.isfinite(values[self.engine.rank])
-                    ],
-                    keys=keys,
-                ),
-            )
+            line = {
+                "step": step,
+                "rank": rank,
+                "samples_consumed": batch.samples_consumed,
+                "not_finite": [name for name, of in by_rank.items() if not of[rank].isfinite()],
+                "keys": keys,
+            }
+            self.skipped.append(line, writer=rank_writer(rank))
 
 
 def _over_ranks(own: dict[str, Tensor | float], device: torch.device) -> Tensor:

@@ -25,9 +25,7 @@ class Validated:
 
     def pictures(self) -> dict[str, Picture]:
         """What there is to see; every rank must ask."""
-        return {
-            name: each for measure in self.measures for name, each in measure.pictures().items()
-        }
+        return {k: v for each in self.measures for k, v in each.pictures().items()}
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,8 @@ class Validation:
             with autocast():
                 metrics = {k: v for each in measures for k, v in each.compute().items()}
         # Rank 0's, to the last bit: what follows from them must be the same on every rank.
-        values = torch.tensor(
-            list(metrics.values()), dtype=torch.float64, device=self.context.device
-        )
+        own = list(metrics.values())
+        values = torch.tensor(own, dtype=torch.float64, device=self.context.device)
         copy_from_main([values])
         return Validated(dict(zip(metrics, values.tolist(), strict=True)), measures)
 

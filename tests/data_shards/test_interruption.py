@@ -10,7 +10,7 @@ import pytest
 from data_shards.command_line import exit_status_of
 from data_shards.errors import InputError
 from data_shards.processes import InterruptionFlag
-from distributed_pretrain.training.faults.peers import RankFailedError
+from distributed_pretrain.training.faults.messages import PeerError, Verdict
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
@@ -34,7 +34,7 @@ def test_a_signal_only_raises_the_flag(number: signal.Signals) -> None:
         (SystemExit(5), 5),
         (SystemExit(), 0),
         (SystemExit("why"), 1),
-        (RankFailedError("bad", exit_status=3), 3),
+        (PeerError(Verdict("bad", exit_status=3, rank=1)), 3),
     ],
     ids=repr,
 )

@@ -22,7 +22,7 @@ def inject(faults: dict[str, Any]) -> None:
     """
     from distributed_pretrain.batch import Batch
     from distributed_pretrain.methods.lovt.method import Lovt, LovtOutputs
-    from distributed_pretrain.training.step import StepOutcome, Stepper
+    from distributed_pretrain.training.step import Stepper
 
     forward, step = Lovt.forward, Stepper.step
     bad_samples = frozenset(faults.get("bad_samples", ()))
@@ -34,7 +34,7 @@ def inject(faults: dict[str, Any]) -> None:
         images = torch.where(bad[:, None, None, None], torch.nan, batch.images)
         return forward(self, replace(batch, images=images))
 
-    def faulty_step(self: Stepper, state: Any, batch: Batch, **options: Any) -> StepOutcome:
+    def faulty_step(self: Stepper, state: Any, batch: Batch, **options: Any) -> Any:
         nonlocal poisoned
         rank = self.engine.rank
         poisoned = batch.samples_consumed in bad_batches

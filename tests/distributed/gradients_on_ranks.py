@@ -12,9 +12,8 @@ from torch import Tensor
 from distributed_pretrain import ranks as collectives
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.lovt.method import Lovt
-from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.tiny.batches import pairs_of_sentences
 from tests.tiny.methods import tiny_lovt
@@ -112,7 +111,7 @@ def make_engine(training: TrainingConfig) -> Engine:
 
     deepspeed_on_cpu.allow_cpu_ranks()
     AcceleratorState._reset_state(reset_partial_state=True)
-    return DeepSpeedEngine(training, global_batch=GLOBAL_BATCH)
+    return DeepSpeedEngine(training)
 
 
 def full_gradients(method: Lovt) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import distributed
 
 from data_shards.errors import InputError
 from distributed_pretrain.training.faults.liveness import Liveness
-from distributed_pretrain.training.faults.peers import PeerError
+from distributed_pretrain.training.faults.messages import PeerError
 
 TIMEOUT_SECONDS = 2.0
 VICTIM_STEP = 5

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from distributed_pretrain import ranks as collectives
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.tiny.batches import as_double, random_batch
 from tests.tiny.methods import tiny_method, tiny_profile

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.metrics_log import is_timing
+from distributed_pretrain.run_folder.progress import is_timing
 from tests.distributed.ranks import Ranks, start_command
 
 pytestmark = pytest.mark.xdist_group("ranks")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.lovt.method import Lovt
+from distributed_pretrain.training.engine.ddp import build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.distributed.deepspeed_on_cpu import allow_cpu_ranks
 from tests.tiny.batches import pairs_of_sentences
@@ -152,7 +152,7 @@ class Rank:
                 "gradient_norms_every_steps": None,
             }
         )
-        self.engine = DeepSpeedEngine(training, global_batch=len(SENTENCES))
+        self.engine = DeepSpeedEngine(training)
         method, optimizer = method_and_optimizer()
         torch.manual_seed(0)
         self.engine.prepare(method, optimizer)

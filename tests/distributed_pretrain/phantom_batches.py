@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from data_shards.profiles import validate
-from distributed_pretrain.batch import Batch, SampleRows
-from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
+from distributed_pretrain.batch import Batch, ReportTokens, SampleRows
+from distributed_pretrain.data.host_batch import HostBatch, HostImages
+from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
+from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
@@ -30,7 +32,7 @@ def configured(shards: Path, **changes: object) -> DataConfig:
 
 
 def opened(data: DataConfig) -> ShardSplit:
-    return ShardSplit.open(data.shards, "train", data.text_policy)
+    return ShardSplit(data.shards, "train", data.text_policy)
 
 
 def train(
@@ -42,7 +44,7 @@ def train(
     rank: int = 0,
     world_size: int = 1,
 ) -> list[Batch]:
-    loader = TrainingLoader(opened(data), tokenizer, data, seed=7, rank=rank, world_size=world_size)
+    loader = TrainingLoader(opened(data), tokenizer, data, seed=7, share=Share(rank, world_size))
     stream = loader.batches(consumed)
     taken = list(islice(stream, steps))
     stream.close()
@@ -52,8 +54,20 @@ def train(
 def evaluate(
     data: DataConfig, tokenizer: SentenceTokenizer, *, rank: int = 0, world_size: int = 1
 ) -> list[Batch]:
-    loader = EvaluationLoader(opened(data), tokenizer, data, rank=rank, world_size=world_size)
+    loader = EvaluationLoader(opened(data), tokenizer, data, Share(rank, world_size))
     return list(loader.batches())
+
+
+def host_batch(views: list[LoadedView]) -> HostBatch:
+    """Of such frontal images, and of nothing else."""
+    ones = torch.ones(len(views), 1, dtype=torch.long)
+    batch = Batch(
+        keys=tuple(map(str, range(len(views)))),
+        images=torch.empty(len(views), 1, 0, 0),
+        report=ReportTokens(ones, ones.bool(), ones, ones.bool(), ones),
+        sample_mask=torch.ones(len(views), dtype=torch.bool),
+    )
+    return HostBatch(batch, frontal=HostImages.stack(views))
 
 
 def tensors(rows: SampleRows) -> dict[str, Tensor]:

@@ -19,9 +19,8 @@ from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import MethodConfig, Sizes
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.paths import CONFIGS
 from tests.tiny.sizes import HEADS, IMAGE_ENCODER, REPORT_ENCODER, VOCABULARY_SIZE

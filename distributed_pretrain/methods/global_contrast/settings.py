@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from data_shards.profiles import FREE
-from distributed_pretrain.data.reads import Reads
+from distributed_pretrain.data.settings import Reads
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig, ReportEncoderConfig
 from distributed_pretrain.methods.settings import MethodConfig, Sizes
 from distributed_pretrain.models.norms.kinds import Norm

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import NonNegativeFloat
 
 from distributed_pretrain.alignment.variants import Variant
-from distributed_pretrain.data.reads import Reads
+from distributed_pretrain.data.settings import Reads
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.methods.words.settings import WordsConfig
 

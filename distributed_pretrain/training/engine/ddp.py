@@ -17,7 +17,20 @@ from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.models.norms.maps import with_device_sync_norms
-from distributed_pretrain.training.settings import TrainingConfig
+from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
+
+
+def build_optimizer(config: OptimizerConfig, objective: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over the trainable parameters."""
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(
+        [p for p in objective.parameters() if p.requires_grad],
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
 
 
 class Engine:
@@ -116,13 +129,11 @@ class Engine:
 
     def model_state(self) -> dict[str, Tensor]:
         """The method's state dict, whole on rank 0; not copied."""
-        state: dict[str, Tensor] = self.objective.state_dict()
-        return state
+        return self.objective.state_dict()
 
     def optimizer_state(self) -> dict[str, Any]:
         """The state dict of a torch optimizer over all parameters, whole on rank 0; not copied."""
-        state: dict[str, Any] = self.optimizer.state_dict()
-        return state
+        return self.optimizer.state_dict()
 
     def load_state(self, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
         """Go on from what `model_state` and `optimizer_state` of any engine gave."""

@@ -44,24 +44,14 @@ class DeepSpeedEngine(Engine):
     `torch.autograd.grad` through them would start a reduction.
     """
 
-    def __init__(self, training: TrainingConfig, *, global_batch: int) -> None:
+    def __init__(self, training: TrainingConfig) -> None:
         """Raises InputError for a start, a machine or settings that ZeRO cannot work with."""
         config = training.distributed
         assert isinstance(config, DeepSpeedConfig)
         _check(training, config)
-        ranks = int(os.environ["WORLD_SIZE"])
         self._stage = config.zero_stage
         self._clip_norm = training.clip_gradient_norm
-        super().__init__(
-            training,
-            deepspeed=deepspeed_settings(
-                config,
-                # DeepSpeed only reports it; the loader refuses batches that do not divide.
-                micro_batch=max(1, global_batch // (ranks * training.accumulation_steps)),
-                clip_gradient_norm=training.clip_gradient_norm,
-                bf16=training.precision == "bf16",
-            ),
-        )
+        super().__init__(training, deepspeed=deepspeed_settings(training, config))
         if self._accelerator.deepspeed_plugin is None or self.world_size != world_size():
             self.close()
             raise InputError(
@@ -71,10 +61,7 @@ class DeepSpeedEngine(Engine):
         logging.getLogger("DeepSpeed").addFilter(_is_news)
 
     def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around the forward and backward of one micro-batch: complete at the last.
-
-        Stages 0 and 1 reduce over ranks at the last; 2 and 3 keep only their cut and reduce each.
-        """
+        """Around one micro-batch: stages 0 and 1 reduce over ranks at the last, 2 and 3 each."""
         self._deepspeed.set_gradient_accumulation_boundary(last)
         return contextlib.nullcontext()
 
@@ -83,18 +70,12 @@ class DeepSpeedEngine(Engine):
         self._deepspeed.backward(loss)
 
     def gradient_norm(self) -> Tensor:
-        """The Euclidean norm over all gradients of the step, the same on every rank.
-
-        Infinite where any gradient is not finite.
-        """
+        """The Euclidean norm over all gradients of the step; infinite where one is not finite."""
         return super().gradient_norm() if self._zero is None else self._zero.gradient_norm()
 
     def update(self, learning_rate: float, *, clip_norm: float | None, norm: Tensor) -> None:
-        """One optimizer step; gradients longer than `clip_norm` are shortened to it.
-
-        DeepSpeed clips by the norm that it measures itself, the same as `gradient_norm`.
-        """
-        del norm
+        """One optimizer step; gradients longer than `clip_norm` are shortened to it."""
+        del norm  # DeepSpeed clips by the one that it measures itself, which is the same
         assert clip_norm == self._clip_norm, "DeepSpeed's clipping is fixed from the start"
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -165,10 +146,9 @@ class DeepSpeedEngine(Engine):
         self.optimizer.state.clear()
         if state:
             (steps,) = {float(entry["step"]) for entry in state.values()}
-            on_device = self.optimizer.defaults["fused"] or self.optimizer.defaults["capturable"]
             for flat in self._zero.flat_cuts():
-                device = flat.device if on_device else torch.device("cpu")
-                self.optimizer.state[flat] = {"step": torch.tensor(steps, device=device)}
+                # A fused Adam counts on the device.
+                self.optimizer.state[flat] = {"step": torch.tensor(steps, device=flat.device)}
                 self.optimizer.state[flat] |= {name: torch.zeros_like(flat) for name in _MOMENTS}
         self._zero.connect_moments()
         for number, entry in state.items():
@@ -185,15 +165,11 @@ def _check(training: TrainingConfig, config: DeepSpeedConfig) -> None:
             "accelerate launch or torchrun, or use training.distributed.name=ddp"
         )
     # Stage 3 keeps no whole weights for a second backward through one forward, nor for a compiler.
-    refused: list[tuple[str, object, str]] = [("channels_last", training.channels_last, "false")]
+    wanted_values = {"channels_last": "false"}
     if config.zero_stage == 3:
-        every = training.gradient_norms_every_steps
-        refused += [
-            ("gradient_norms_every_steps", every, "null"),
-            ("compile", training.compile, "false"),
-        ]
-    for name, value, wanted in refused:
-        if value:
+        wanted_values |= {"gradient_norms_every_steps": "null", "compile": "false"}
+    for name, wanted in wanted_values.items():
+        if value := getattr(training, name):
             raise InputError(
                 f"training.{name}={value} does not go with DeepSpeed's zero_stage="
                 f"{config.zero_stage}: set it to {wanted}, or use training.distributed.name=ddp"

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from distributed_pretrain.training.settings import DeepSpeedConfig
+from distributed_pretrain.training.settings import DeepSpeedConfig, TrainingConfig
 
 
-def deepspeed_settings(
-    config: DeepSpeedConfig, *, micro_batch: int, clip_gradient_norm: float | None, bf16: bool
-) -> dict[str, Any]:
+def deepspeed_settings(training: TrainingConfig, config: DeepSpeedConfig) -> dict[str, Any]:
     """DeepSpeed's JSON document for one run; nothing in it is left `auto`.
 
-    `micro_batch` is one rank's share of one forward. Parameters, gradients, their reduction and
-    the optimizer are float32; `bf16` casts inside the forward only, as autocast does under DDP.
+    Parameters, gradients, their reduction and the optimizer are float32; `bf16` casts inside the
+    forward only, as autocast does under DDP.
     """
     return {
-        "train_micro_batch_size_per_gpu": micro_batch,
+        # Any number: it is for reports, which are off.
+        "train_micro_batch_size_per_gpu": 1,
         # The losses come divided and the engine marks the last micro-batch: a number here would
         # divide the gradients once more.
         "gradient_accumulation_steps": 1,
         # Written even when off (0): left open, Accelerate fills in 1.0.
-        "gradient_clipping": clip_gradient_norm or 0.0,
+        "gradient_clipping": training.clip_gradient_norm or 0.0,
         "zero_optimization": {
             "stage": config.zero_stage,
             "reduce_bucket_size": config.bucket_elements,
@@ -37,7 +36,7 @@ def deepspeed_settings(
         "bf16": {"enabled": False},
         # Without the empty list, gradients of linear and convolution layers travel in 16 bits.
         "torch_autocast": {
-            "enabled": bf16,
+            "enabled": training.precision == "bf16",
             "dtype": "bfloat16",
             "lower_precision_safe_modules": [],
         },

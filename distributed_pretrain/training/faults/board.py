@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from pydantic import TypeAdapter
+
 from distributed_pretrain.ranks import RankStore, connect_to_store
-from distributed_pretrain.training.faults.heartbeats import Heartbeat
-from distributed_pretrain.training.faults.verdicts import Verdict
+from distributed_pretrain.training.faults.messages import Heartbeat, Verdict
 
 _VERDICT = "verdict"
+_heartbeats, _verdicts = TypeAdapter(Heartbeat), TypeAdapter(Verdict)
 
 
 @dataclass(frozen=True)
@@ -37,17 +39,18 @@ class Board:
 
         With `wait_for_all` these are none until all are there.
         """
-        self.store.set(_key(own.rank), own.to_json())
+        self.store.set(_key(own.rank), _heartbeats.dump_json(own).decode())
         keys = [_key(rank) for rank in self.watched]
         if wait_for_all and not self.store.check(keys):
             keys = []
-        verdict, *heartbeats = self.store.multi_get([_VERDICT, *keys])
-        heard = [Heartbeat.from_json(heartbeat) for heartbeat in heartbeats]
-        return (Verdict.from_json(verdict) if verdict else None), heard
+        verdict, *heard = self.store.multi_get([_VERDICT, *keys])
+        heartbeats = [_heartbeats.validate_json(each) for each in heard]
+        return (_verdicts.validate_json(verdict) if verdict else None), heartbeats
 
     def first_of(self, proposal: Verdict) -> Verdict:
         """The verdict that was posted first, and is everybody's: `proposal`, or an earlier one."""
-        return Verdict.from_json(self.store.compare_set(_VERDICT, "", proposal.to_json()))
+        posted = _verdicts.dump_json(proposal).decode()
+        return _verdicts.validate_json(self.store.compare_set(_VERDICT, "", posted))
 
     def missing(self) -> list[int]:
         """The watched ranks that never posted."""

@@ -16,30 +16,26 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from types import TracebackType
+from itertools import count
 
 from distributed_pretrain.ranks import (
     STORE_ERRORS,
     is_communication_error,
     rank_zero_hosts_the_store,
-    store_address,
 )
 from distributed_pretrain.training.faults.board import Board
-from distributed_pretrain.training.faults.heartbeats import Heartbeat, Peers, State
-from distributed_pretrain.training.faults.judgement import (
-    SUSPICIOUS_INTERVALS,
-    Breakage,
-    Judgement,
-)
-from distributed_pretrain.training.faults.peers import PeerError
-from distributed_pretrain.training.faults.verdicts import (
+from distributed_pretrain.training.faults.messages import (
+    Heartbeat,
+    PeerError,
+    State,
     Verdict,
     absence,
     failure,
     first_line_of,
-    unexplained,
+    loss,
     vanished_store,
 )
+from distributed_pretrain.training.faults.peers import SUSPICIOUS_INTERVALS, Breakage, Peers
 
 # Heartbeats start close to each other, since the process group's start was a meeting.
 START_SECONDS = 60.0
@@ -54,10 +50,10 @@ class Liveness:
     node after 30 s: stay below. With `hang_timeout_seconds`, a run in which no rank changes its
     step or phase for so long ends too (choose less than the process group's own timeout).
 
-    Leaving the block says that this rank finished, or failed with that exception. RankLostError
-    takes the place of the error of a collective that broke, and RankFailedError that of an error
-    that another rank reported first. Where the main thread does not leave, as in a collective
-    that waits for ever, the process is ended without unwinding.
+    Leaving the block says that this rank finished, or failed with that exception. PeerError takes
+    the place of the error of a collective that broke, and of one that another rank reported first.
+    Where the main thread does not leave, as in a collective that waits for ever, the process is
+    ended without unwinding.
     """
 
     def __init__(
@@ -73,22 +69,18 @@ class Liveness:
         self.world_size = world_size
         self.timeout_seconds = timeout_seconds
         self.interval_seconds = interval_seconds
-        self._start_seconds = max(START_SECONDS, timeout_seconds)
-        self._peers = Peers()
-        self._judgement = Judgement(
-            self._peers, rank == 0, timeout_seconds, interval_seconds, hang_timeout_seconds
-        )
+        self._peers = Peers(rank == 0, timeout_seconds, interval_seconds, hang_timeout_seconds)
         # Seconds this process was awake: what passed while it was stopped is not others' silence.
         self._awake = 0.0
         self._store_answered = 0.0
         self._place = Heartbeat(rank, socket.gethostname(), os.getpid())
         self._moved = 0.0
-        self._beats = 0
+        self._beats = count(1)
         self._state = State.RUNNING
         self._breakage: Breakage | None = None
         self._proposal: Verdict | None = None
         self._verdict: Verdict | None = None
-        self._kept_alive = 0
+        self._kept_alive = threading.Lock()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._decided = threading.Event()
@@ -105,19 +97,14 @@ class Liveness:
             self._watch.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if self.world_size == 1:
             return
         try:
             if error is None:
                 self._finish()
             elif is_communication_error(error):
-                raise self.explain(error) from error
+                raise PeerError(self._cause_of(error)) from error
             elif not isinstance(error, PeerError):
                 self._fail(error)
         finally:
@@ -133,27 +120,22 @@ class Liveness:
 
         For `timeout_seconds` at most, since the block may wait for the lost rank itself.
         """
-        with self._lock:
-            self._kept_alive += 1
-        try:
+        with self._kept_alive:
             yield
-        finally:
-            with self._lock:
-                self._kept_alive -= 1
 
-    def explain(self, error: BaseException) -> PeerError:
-        """What lies behind `error`, a broken collective's: waits until the ranks agree on it.
+    def _cause_of(self, error: BaseException) -> Verdict:
+        """What lies behind a broken collective's error: waits until the ranks agree on it.
 
         Without a silent or failed rank within `timeout_seconds`, the one furthest behind.
         """
         reason = f"the ranks' exchange broke ({first_line_of(error)})"
         self._breakage = Breakage(reason, self._awake)
         self._state = State.BROKEN
-        return self._agreed(unexplained(reason)).error()
+        return self._agreed(loss(reason, None))
 
     def _finish(self) -> None:
         if self._verdict is not None:
-            raise self._agreed(self._verdict).error()
+            raise PeerError(self._agreed(self._verdict))
         self._state = State.FINISHED
         self._wake.set()
         self._heart.join(self.timeout_seconds)
@@ -163,7 +145,7 @@ class Liveness:
         self._proposal = failure(error, self.rank)
         verdict = self._agreed(self._proposal)
         if verdict != self._proposal and verdict.is_echoed_by(error):
-            raise verdict.error() from error
+            raise PeerError(verdict) from error
 
     def _agreed(self, own: Verdict) -> Verdict:
         """The verdict, when it is told; `own` when no rank is left to agree with."""
@@ -199,13 +181,12 @@ class Liveness:
             if self._decided.is_set():
                 self._let_others_read(board)
         except STORE_ERRORS:
-            self._judge_without_store(silent_seconds=None)
+            self._judge_without_store(None)
         self._others_know.set()
 
     def _exchange(self, board: Board) -> None:
         """Post our heartbeat; read the verdict and, once all of them are there, the watched."""
-        self._beats += 1
-        own = replace(self._place, beat=self._beats, state=self._state)
+        own = replace(self._place, beat=next(self._beats), state=self._state)
         verdict, heard = board.exchange(own, wait_for_all=not self._peers)
         self._store_answered = self._awake
         for heartbeat in heard:
@@ -215,11 +196,12 @@ class Liveness:
 
     def _judge(self, board: Board) -> None:
         proposal = self._proposal
-        if proposal is None and not self._peers and self._awake > self._start_seconds:
+        start_seconds = max(START_SECONDS, self.timeout_seconds)
+        if proposal is None and not self._peers and self._awake > start_seconds:
             missing = board.missing()
             proposal = absence(missing, self._awake) if missing else None
         if proposal is None:
-            proposal = self._judgement.of(self._awake, self._place, self._moved, self._breakage)
+            proposal = self._peers.verdict(self._awake, self._place, self._moved, self._breakage)
         if proposal is not None:
             self._decide(board.first_of(proposal))
 
@@ -235,9 +217,7 @@ class Liveness:
     def _is_needed(self) -> bool:
         """Whether the store would end with this process while another rank uses it."""
         is_host = self.rank == 0 and rank_zero_hosts_the_store()
-        return is_host and self._peers.awaited(
-            self._awake, patience_seconds=self._judgement.suspicious_seconds
-        )
+        return is_host and self._peers.awaited(self._awake)
 
     # The watching thread: it never talks, so that a store that hangs is noticed too.
 
@@ -251,22 +231,16 @@ class Liveness:
             last = now
             silent = self._awake - self._store_answered
             if silent > (self.timeout_seconds if self._peers else 2 * START_SECONDS):
-                self._judge_without_store(silent_seconds=silent)
+                self._judge_without_store(silent)
         self._end()
 
-    def _judge_without_store(self, *, silent_seconds: float | None) -> None:
+    def _judge_without_store(self, silent_seconds: float | None) -> None:
         """The store's host is gone, which is a loss unless it or this rank had finished."""
-        in_rank_zero = rank_zero_hosts_the_store()
         rank_zero = self._peers.last_of(0)
-        has_ended = in_rank_zero and rank_zero is not None and rank_zero.state is State.FINISHED
+        finished = rank_zero is not None and rank_zero.state is State.FINISHED
+        has_ended = finished and rank_zero_hosts_the_store()
         if not has_ended and self._state is not State.FINISHED:
-            verdict = vanished_store(
-                store_address(),
-                in_rank_zero=in_rank_zero,
-                rank_zero=rank_zero,
-                silent_seconds=silent_seconds,
-            )
-            self._decide(verdict)
+            self._decide(vanished_store(rank_zero, silent_seconds))
         self._others_know.set()
 
     def _end(self) -> None:
@@ -275,15 +249,12 @@ class Liveness:
         assert verdict is not None
         if verdict.failure is None and verdict.is_told_by(self.rank):
             _say(verdict.line)
-        self._others_know.wait(2 * self._judgement.suspicious_seconds)
+        self._others_know.wait(2 * self._peers.suspicious_seconds)
         self._told.set()
-        leaves = self._main_leaves.wait(self.interval_seconds)
-        now = time.monotonic()
-        deadline = now + (UNWIND_SECONDS if leaves else 0)
-        latest = now + self.timeout_seconds
-        while now < deadline or (self._kept_alive and now < latest):
-            time.sleep(self.interval_seconds / 4)
-            now = time.monotonic()
+        latest = time.monotonic() + self.timeout_seconds
+        if self._main_leaves.wait(self.interval_seconds):
+            time.sleep(UNWIND_SECONDS)  # the process usually ends meanwhile
+        self._kept_alive.acquire(timeout=max(0.0, latest - time.monotonic()))
         if verdict.failure is not None and verdict.rank == self.rank:
             _say(f"error: {verdict.line}")  # before the main thread could
         os._exit(verdict.exit_status)

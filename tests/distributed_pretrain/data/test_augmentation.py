@@ -6,30 +6,16 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from distributed_pretrain.batch import ReportTokens
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw, SampleDraws
 from distributed_pretrain.data.crops import square_window, stored_to_model_scale
-from distributed_pretrain.data.host_batch import HostBatch, HostImages
+from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig
 from tests.distributed_pretrain.data.textures import SIDE, textured
+from tests.distributed_pretrain.phantom_batches import host_batch
 
 CPU = torch.device("cpu")
-
-
-def host_batch(views: list[LoadedView]) -> HostBatch:
-    ones = torch.ones(len(views), 1, dtype=torch.long)
-    return HostBatch(
-        keys=tuple(str(i) for i in range(len(views))),
-        records=(),
-        frontal=HostImages.stack(views),
-        report=ReportTokens(ones, ones.bool(), ones, ones.bool(), ones),
-        sample_mask=torch.ones(len(views), dtype=torch.bool),
-        epoch=0,
-        samples_consumed=0,
-        replaced=0,
-    )
 
 
 def view(image: Tensor, draw: AugmentationDraw | None) -> LoadedView:
@@ -56,7 +42,7 @@ def torchvision_chain(image: Tensor, draw: AugmentationDraw) -> Tensor:
     x = tv.affine(
         x,
         angle=draw.rotation_degrees,
-        translate=[draw.translation_x * SIDE, draw.translation_y * SIDE],
+        translate=[each * SIDE for each in draw.translation_fraction],
         scale=draw.scale,
         shear=[0.0, 0.0],
         interpolation=InterpolationMode.BILINEAR,
@@ -177,7 +163,7 @@ def test_switching_one_operation_off_leaves_the_draws_of_the_others(switch: str)
         == {
             "crop": {"window"},
             "horizontal_flip": {"flip"},
-            "affine": {"rotation_degrees", "translation_x", "translation_y", "scale"},
+            "affine": {"rotation_degrees", "translation_fraction", "scale"},
             "brightness_contrast": {"brightness", "contrast"},
             "gaussian_blur": {"blur_sigma_px"},
         }[switch]

@@ -16,9 +16,8 @@ from data_shards.files.json_lines import JsonLines
 from data_shards.records.manifest import read_shard_index
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
-from distributed_pretrain.data.quarantine import Quarantine
-from distributed_pretrain.data.sample import load_evaluation_sample, load_training_sample
+from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
+from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import BadSampleError, ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
@@ -56,7 +55,7 @@ def data(tmp_path: Path) -> DataConfig:
 
 
 def opened(data: DataConfig) -> ShardSplit:
-    return ShardSplit.open(data.shards, "train", data.text_policy)
+    return ShardSplit(data.shards, "train", data.text_policy)
 
 
 def train(
@@ -69,7 +68,7 @@ def train(
     world_size: int = 1,
 ) -> list[Batch]:
     split = opened(data)
-    loader = TrainingLoader(split, tokenizer, data, seed=7, rank=rank, world_size=world_size)
+    loader = TrainingLoader(split, tokenizer, data, seed=7, share=Share(rank, world_size))
     batches = loader.batches(consumed)
     taken = list(islice(batches, steps))
     batches.close()
@@ -159,7 +158,7 @@ def test_training_draws_among_the_frontal_images_only(data: DataConfig) -> None:
         frontal = {int(_decoded(study.image_bytes(i)).sum()) for i in (1, 2)}
         drawn = set()
         for epoch in range(8):
-            sample = load_training_sample(split, plain, seed=7, epoch=epoch, position=position)
+            sample = load_sample(split, plain, seed=7, epoch=epoch, position=position)
             assert sample.frontal.draw is None
             drawn.add(int(sample.frontal.pixels.sum()))
         assert drawn == frontal
@@ -177,10 +176,7 @@ def test_bad_samples_are_replaced_counted_and_named_once(
     bad = damage(data, 3, 11, member="json")
     path = tmp_path / "run" / "quarantine.jsonl"
 
-    def quarantine() -> Quarantine:
-        return Quarantine(JsonLines(path), split="train", samples=STUDIES, max_bad_fraction=0.2)
-
-    loader = TrainingLoader(opened(data), tokenizer, data, seed=7, quarantine=quarantine())
+    loader = TrainingLoader(opened(data), tokenizer, data, seed=7, quarantine=JsonLines(path))
     stream = loader.batches()
     batches = list(islice(stream, 10))
     stream.close()
@@ -195,7 +191,7 @@ def test_bad_samples_are_replaced_counted_and_named_once(
     assert sorted(line["key"] for line in lines) == sorted(bad)
     assert all(line["shard"].endswith(".tar") and "checksum" in line["reason"] for line in lines)
 
-    resumed = TrainingLoader(opened(data), tokenizer, data, seed=7, quarantine=quarantine())
+    resumed = TrainingLoader(opened(data), tokenizer, data, seed=7, quarantine=JsonLines(path))
     stream = resumed.batches(12)
     for batch, expected in zip(islice(stream, 7), batches[3:], strict=True):
         assert batch.keys == expected.keys
@@ -218,7 +214,7 @@ def test_images_that_do_not_decode_are_bad_samples(data: DataConfig) -> None:
     ):
         pretender = _ReplacedImage(split, damaged)
         with pytest.raises(BadSampleError, match=reason):
-            load_evaluation_sample(pretender, data, position=0)
+            load_sample(pretender, data, position=0)
 
 
 class _ReplacedImage(ShardSplit):
@@ -237,10 +233,10 @@ def test_evaluation_sees_every_sample_once_in_file_order(
     data: DataConfig, tokenizer: SentenceTokenizer, world_size: int
 ) -> None:
     loaders = [
-        EvaluationLoader(opened(data), tokenizer, data, rank=rank, world_size=world_size)
+        EvaluationLoader(opened(data), tokenizer, data, Share(rank, world_size))
         for rank in range(world_size)
     ]
-    assert load_evaluation_sample(opened(data), data, position=0).frontal.draw is None
+    assert load_sample(opened(data), data, position=0).frontal.draw is None
     seen: list[str] = []
     for shares in zip(*(loader.batches() for loader in loaders), strict=True):
         assert len({len(share.keys) for share in shares}) == 1

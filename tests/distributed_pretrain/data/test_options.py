@@ -13,7 +13,7 @@ from data_shards.errors import InputError
 from data_shards.records.policies import select_sentences
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
-from distributed_pretrain.data.sample import load_evaluation_sample, load_training_sample
+from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from tests.distributed_pretrain.phantom_batches import (
     configured,
@@ -72,14 +72,14 @@ def test_one_sentence_is_any_of_the_report_and_evaluation_reads_all(
     for position in (0, 5, 11):
         report = select_sentences(split.read(position).record.report, data.text_policy)
         drawn = [
-            load_training_sample(split, data, seed=1, epoch=epoch, position=position).sentences
+            load_sample(split, data, seed=1, epoch=epoch, position=position).sentences
             for epoch in range(40 * len(report))
         ]
         assert {len(each) for each in drawn} == {1}
         counts = Counter(sentence for (sentence,) in drawn)
         assert counts.keys() == set(report)
         assert min(counts.values()) > 15
-        assert load_evaluation_sample(split, data, position=position).sentences == report
+        assert load_sample(split, data, position=position).sentences == report
     for batch in train(data, small_tokenizer, steps=2):
         assert batch.report.sentence_mask.shape[1] == 1
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from data_shards.errors import InputError
-from distributed_pretrain.data.order import GlobalOrder, check_world_size, rank_slice
+from distributed_pretrain.data.loader import Share
+from distributed_pretrain.data.order import GlobalOrder, check_world_size
 
 
 def order(
@@ -44,7 +45,7 @@ def test_samples_of_a_window_are_mixed() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 6, 12])
 def test_the_shares_of_the_ranks_join_to_the_global_batch(world_size: int) -> None:
     batch = order().epoch_positions(0)[:12]
-    shares = [rank_slice(batch, rank=r, world_size=world_size) for r in range(world_size)]
+    shares = [Share(rank, world_size).of(batch) for rank in range(world_size)]
     np.testing.assert_array_equal(np.concatenate(shares), batch)
 
 

@@ -15,11 +15,7 @@ from distributed_pretrain.data.shards import BadSampleError
 def quarantine(path: Path, *, rank: int = 0, max_bad_fraction: float = 1.0) -> Quarantine:
     """Of a split of ten samples."""
     return Quarantine(
-        JsonLines(path),
-        split="train",
-        samples=10,
-        max_bad_fraction=max_bad_fraction,
-        rank=rank,
+        "train", 10, max_bad_fraction=max_bad_fraction, lines=JsonLines(path), rank=rank
     )
 
 

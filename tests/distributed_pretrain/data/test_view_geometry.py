@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from distributed_pretrain.batch import ReportTokens
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.augmentation_parameters import SampleDraws
-from distributed_pretrain.data.crops import central_window, square_window, stored_to_model_scale
-from distributed_pretrain.data.host_batch import HostBatch, HostImages
+from distributed_pretrain.data.crops import square_window, stored_to_model_scale
 from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig
+from tests.distributed_pretrain.phantom_batches import host_batch
 
 CPU = torch.device("cpu")
 # LIMITR's: 224 of 256, shown at 299 px, pixels less 0.5 by 0.5.
@@ -34,19 +33,8 @@ def shown(
     views: list[LoadedView], config: AugmentationConfig, *, side_px: int, train: bool
 ) -> Tensor:
     """The views through the real transform, in [0, 1]."""
-    ones = torch.ones(len(views), 1, dtype=torch.long)
-    host = HostBatch(
-        keys=tuple(map(str, range(len(views)))),
-        records=(),
-        frontal=HostImages.stack(views),
-        report=ReportTokens(ones, ones.bool(), ones, ones.bool(), ones),
-        sample_mask=torch.ones(len(views), dtype=torch.bool),
-        epoch=0,
-        samples_consumed=0,
-        replaced=0,
-    )
     transform = DeviceTransform(config, image_size_px=side_px, pixel_mean=0, pixel_std=1)
-    return transform(host, CPU, train=train).images[:, 0]
+    return transform(host_batch(views), CPU, train=train).images[:, 0]
 
 
 def textured(height: int, width: int) -> NDArray[np.uint8]:
@@ -85,7 +73,7 @@ def test_a_padded_crop_is_torchvisions_pad_crop_and_resize(height: int, width: i
 @pytest.mark.parametrize(("height", "width", "crop"), [(256, 197, 224), (320, 300, 280)])
 def test_evaluation_shows_torchvisions_centre_crop(height: int, width: int, crop: int) -> None:
     image = textured(height, width)
-    window = central_window(width, height, fraction=LIMITR.evaluation_crop_fraction)
+    window = square_window(width, height, fraction=LIMITR.evaluation_crop_fraction)
     ours = shown([LoadedView.cut(image, window, None)], LIMITR, side_px=299, train=False)[0]
     theirs = tv.resize(tv.center_crop(padded_square(image), [crop, crop]), [299, 299])[0]
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
@@ -105,7 +93,7 @@ def test_stored_positions_map_to_where_a_cropping_evaluation_shows_them() -> Non
     side, fraction = 162, 130 / 162
     image = np.zeros((side, side), np.uint8)
     image[60:80, 20:40] = 255
-    window = central_window(side, side, fraction=fraction)
+    window = square_window(side, side, fraction=fraction)
     config = AugmentationConfig()
     visible = shown([LoadedView.cut(image, window, None)], config, side_px=65, train=False)[0]
     scale, offset_x, offset_y = stored_to_model_scale(side, side, 65, crop_fraction=fraction)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_shards.records.manifest import read_shard_index
 from data_shards.synthetic_shards import write_synthetic_shards
-from distributed_pretrain.data.sample import load_evaluation_sample, load_training_sample
+from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from tests.distributed_pretrain.phantom_batches import (
     STUDIES,
@@ -129,7 +129,7 @@ def test_evaluation_shows_the_lateral_as_it_is_stored(
     for batch in evaluate(data, small_tokenizer):
         assert batch.lateral is not None
         for lateral in batch.lateral.images:
-            sample = load_evaluation_sample(split, data, position=row)
+            sample = load_sample(split, data, position=row)
             if sample.lateral is None:
                 assert not lateral.any()
             else:
@@ -166,7 +166,7 @@ def test_a_lateral_is_flipped_with_its_frontal_and_otherwise_drawn_by_itself(
     data, flips = configured(phantom_shards, views="frontal_lateral"), set()
     split = opened(data)
     for position in range(len(split)):
-        sample = load_training_sample(split, data, seed=7, epoch=0, position=position)
+        sample = load_sample(split, data, seed=7, epoch=0, position=position)
         if sample.lateral is None:
             continue
         frontal, lateral = sample.frontal.draw, sample.lateral.draw
@@ -216,7 +216,7 @@ def test_a_second_view_is_a_function_of_seed_epoch_and_sample(phantom_shards: Pa
     split = opened(data)
 
     def draw(seed: int, epoch: int, position: int) -> object:
-        sample = load_training_sample(split, data, seed=seed, epoch=epoch, position=position)
+        sample = load_sample(split, data, seed=seed, epoch=epoch, position=position)
         assert sample.second_view is not None
         return sample.second_view.draw
 

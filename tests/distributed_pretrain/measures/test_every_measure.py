@@ -57,7 +57,7 @@ class Judged:
 
 @pytest.fixture(scope="module")
 def judge(phantom_shards: Path, small_tokenizer: SentenceTokenizer) -> Callable[[str], Judged]:
-    split = ShardSplit.open(phantom_shards, "train", "lovt")
+    split = ShardSplit(phantom_shards, "train", "lovt")
 
     def judged(profile: str) -> Judged:
         config = tiny_profile(profile)

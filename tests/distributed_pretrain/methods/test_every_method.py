@@ -54,7 +54,7 @@ def test_a_profile_trains_one_real_step_with_small_encoders(
     profile = tiny_profile(name)
     is_first = name in PHANTOM_PROFILES
     if not is_first:
-        monkeypatch.setattr(build, "flops_of", lambda *_: StepFlops.unknown())
+        monkeypatch.setattr(build, "flops_of", lambda *_: StepFlops())
     values = profile.model_dump()
     pieces = min(2, profile.training.accumulation_steps)
     values["run_folder"] = tmp_path / "run"

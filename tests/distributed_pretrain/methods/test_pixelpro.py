@@ -16,9 +16,8 @@ from distributed_pretrain.methods.pixelpro.method import Pixelpro
 from distributed_pretrain.methods.pixelpro.settings import PixelproConfig
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.optimizer import build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.tiny.batches import as_double, random_batch
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.metrics_log import is_timing
+from distributed_pretrain.run_folder.progress import is_timing
 
 if TYPE_CHECKING:
     from tests.forks import Started

@@ -15,7 +15,6 @@ from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.training.flops import (
     Arithmetic,
     StepFlops,
-    model_flops_utilisation,
     peak_flops_per_second,
     training_flops,
 )
@@ -204,8 +203,3 @@ def test_devices_that_only_look_known_have_no_peak(name: str) -> None:
 
 def test_a_v100_has_no_bf16() -> None:
     assert peak_flops_per_second("Tesla V100-SXM2-32GB", "bf16") is None
-
-
-def test_utilisation_is_a_share_of_the_peak_or_nothing() -> None:
-    assert model_flops_utilisation(50e9 * 1380, 1.0, 312e12) == pytest.approx(0.221, abs=1e-3)
-    assert model_flops_utilisation(1e9, 1.0, None) is None

@@ -9,13 +9,9 @@ from distributed_pretrain.training.engine.deepspeed_settings import deepspeed_se
 from distributed_pretrain.training.settings import DeepSpeedConfig, TrainingConfig
 
 
-def settings(
-    stage: int = 1, *, clip_gradient_norm: float | None = None, bf16: bool = False
-) -> dict[str, Any]:
+def settings(stage: int = 1, **training: Any) -> dict[str, Any]:
     config = DeepSpeedConfig.model_validate({"zero_stage": stage, "bucket_elements": 1000})
-    return deepspeed_settings(
-        config, micro_batch=4, clip_gradient_norm=clip_gradient_norm, bf16=bf16
-    )
+    return deepspeed_settings(TrainingConfig.model_validate(training), config)
 
 
 def values_of(document: dict[str, Any]) -> list[Any]:
@@ -32,7 +28,6 @@ def test_nothing_is_left_for_a_launcher_to_fill_in(stage: int) -> None:
     assert "auto" not in values_of(document)
     assert document["zero_optimization"]["stage"] == stage
     assert document["zero_optimization"]["reduce_bucket_size"] == 1000
-    assert document["train_micro_batch_size_per_gpu"] == 4
 
 
 def test_clipping_that_is_off_is_written_as_zero() -> None:
@@ -42,7 +37,7 @@ def test_clipping_that_is_off_is_written_as_zero() -> None:
 
 
 def test_bf16_is_autocast_and_never_16_bit_parameters_or_sums() -> None:
-    document = settings(bf16=True)
+    document = settings(precision="bf16")
     assert document["torch_autocast"] == {
         "enabled": True,
         "dtype": "bfloat16",
@@ -75,5 +70,5 @@ def test_what_zero_cannot_do_is_refused_in_one_line(
         monkeypatch.setenv("LOCAL_RANK", "0")
     training = TrainingConfig.model_validate({"distributed": {"name": "deepspeed"}} | changes)
     with pytest.raises(InputError, match=complaint) as error:
-        DeepSpeedEngine(training, global_batch=8)
+        DeepSpeedEngine(training)
     assert "\n" not in str(error.value)

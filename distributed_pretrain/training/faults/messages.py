@@ -1,18 +1,70 @@
-"""Why a run ends before its time: who is gone, fails or hangs, in one line for the user."""
+"""What ranks tell each other: signs of life, and in one line for the user why the run ends."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from data_shards.command_line import GOES_ON, exit_status_of
-from distributed_pretrain.training.faults.heartbeats import Heartbeat
-from distributed_pretrain.training.faults.peers import PeerError, RankFailedError, RankLostError
+from data_shards.errors import RunError
+from distributed_pretrain.ranks import rank_zero_hosts_the_store, store_address
 
 # A node that dies takes all its ranks along; more names than these help nobody.
 NAMED_RANKS = 8
+
+
+class State(StrEnum):
+    """Where a rank stands, as far as the others must know."""
+
+    RUNNING = "running"
+    # A collective of its main thread broke: some rank is probably gone.
+    BROKEN = "broken"
+    # It has read the verdict, and leaves.
+    LEAVING = "leaving"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """One sign of life; `beat` counts them.
+
+    `step` and `phase` tell where the main thread is, `phases_before` how many phases of this step
+    it has behind it.
+    """
+
+    rank: int
+    host: str
+    pid: int
+    beat: int = 0
+    step: int = 0
+    phase: str = "start"
+    phases_before: int = 0
+    state: State = State.RUNNING
+
+    def at(self, step: int, phase: str) -> Heartbeat:
+        """The same rank in its next phase."""
+        before = self.phases_before + 1 if step == self.step else 0
+        return replace(self, step=step, phase=phase, phases_before=before)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(step, phase of the step): the lower, the further behind."""
+        return self.step, self.phases_before
+
+
+class PeerError(RunError):
+    """The run ends because of another rank: all that is to be said is on stderr already.
+
+    The message names a rank that is gone or hangs, or is the first line of a failing rank's error.
+    """
+
+    is_said = True
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.line)
+        self.exit_status = verdict.exit_status
 
 
 @dataclass(frozen=True)
@@ -27,20 +79,6 @@ class Verdict:
     exit_status: int
     rank: int | None
     failure: str | None = None
-
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Verdict:
-        """The verdict that `to_json` wrote."""
-        return cls(**json.loads(text))
-
-    def error(self) -> PeerError:
-        """What the ranks raise that are not its cause."""
-        kind = RankLostError if self.failure is None else RankFailedError
-        return kind(self.line, self.exit_status)
 
     def is_told_by(self, rank: int) -> bool:
         """Whether `rank` tells the user: rank 0, or without it rank 1 and one of each node."""
@@ -64,44 +102,33 @@ def silence(lost: Sequence[Heartbeat], silent_seconds: float) -> Verdict:
     """The ranks of these last heartbeats have gone."""
     have = "has" if len(lost) == 1 else "have"
     silent = f"{have} not answered for {silent_seconds:.0f} s"
-    return _loss(f"{_names(lost)} {silent} (it was {_place(lost[0])})", lost[0].rank)
+    return loss(f"{_names(lost)} {silent} (it was {_place(lost[0])})", lost[0].rank)
 
 
 def absence(missing: Sequence[int], waited_seconds: float) -> Verdict:
     """Nothing was ever heard of these ranks."""
     ranks = ", ".join(map(str, missing[:NAMED_RANKS]))
     have = f"rank {ranks} has" if len(missing) == 1 else f"ranks {ranks} have"
-    return _loss(f"{have} not started within {waited_seconds:.0f} s", missing[0])
+    return loss(f"{have} not started within {waited_seconds:.0f} s", missing[0])
 
 
-def vanished_store(
-    address: str,
-    *,
-    in_rank_zero: bool,
-    rank_zero: Heartbeat | None,
-    silent_seconds: float | None,
-) -> Verdict:
+def vanished_store(rank_zero: Heartbeat | None, silent_seconds: float | None) -> Verdict:
     """The store's host, rank 0 or its node's launcher, is silent or (None) broke the connection."""
-    who = f"the launcher that holds the ranks' store at {address}"
-    if in_rank_zero:
-        who = _names([rank_zero]) if rank_zero else f"rank 0 (at {address})"
+    who = f"the launcher that holds the ranks' store at {store_address()}"
+    if rank_zero_hosts_the_store():
+        who = _names([rank_zero]) if rank_zero else f"rank 0 (at {store_address()})"
     gone = "is gone, its connections are closed"
     if silent_seconds is not None:
         gone = f"has not answered for {silent_seconds:.0f} s"
-    return _loss(f"{who} {gone}", 0)
+    return loss(f"{who} {gone}", 0)
 
 
 def standstill(reason: str, behind: Heartbeat) -> Verdict:
     """The run cannot go on though its ranks live; `behind` is the last of them."""
-    return _loss(
+    return loss(
         f"{reason}, but every rank lives; {_names([behind])} is furthest behind ({_place(behind)})",
         None,
     )
-
-
-def unexplained(reason: str) -> Verdict:
-    """A collective broke when no other rank was left to ask."""
-    return _loss(reason, None)
 
 
 def first_line_of(error: BaseException) -> str:
@@ -109,7 +136,8 @@ def first_line_of(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _loss(what: str, rank: int | None) -> Verdict:
+def loss(what: str, rank: int | None) -> Verdict:
+    """The run ends, and can go on without `rank` (None: none is known to be gone)."""
     line = f"{what}: stopping; the same command goes on from the last checkpoint"
     return Verdict(line, GOES_ON, rank)
 
