@@ -70,6 +70,34 @@ class ReportTokens(SampleRows):
     sentence_mask: Bool[Tensor, "batch sentences"]
     word_index: Int[Tensor, "batch tokens"]
 
+    def sentence_ids(self) -> Int[Tensor, "batch sentences"]:
+        """`text_ids` of the sentences."""
+        return text_ids(self.token_ids, self.sentence_index, self.sentence_mask.shape[1])
+
+
+def text_ids(
+    token_ids: Int[Tensor, "batch tokens"], part_index: Int[Tensor, "batch tokens"], parts: int
+) -> Int[Tensor, "batch {parts}"]:
+    """A number for each part of a report, from 0: the same for the same tokens, else another.
+
+    `part_index` numbers the part that each token belongs to, in order, or is -1. Σ_i h(token i)
+    P^i modulo 2^63, so that two texts share a number by a chance of some 2^-63; computed on the
+    device, and that of a part without tokens means nothing.
+    """
+    place = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
+    begins = part_index.diff(dim=1, prepend=torch.full_like(part_index[:, :1], -2)) != 0
+    in_part = place - torch.where(begins, place, 0).cummax(dim=1).values
+    powers = torch.full_like(place[0], _PRIME).cumprod(dim=0)
+    hashed = (token_ids + 1) * _ODD
+    hashed = (hashed ^ (hashed >> 31)) * powers[in_part]
+    hashed = torch.where(part_index >= 0, hashed, 0)
+    sums = hashed.new_zeros(len(token_ids), parts)
+    return sums.scatter_add_(1, part_index.clamp(min=0), hashed) & _POSITIVE
+
+
+# A prime and an odd number of 62 bits, drawn once.
+_PRIME, _ODD, _POSITIVE = 3_916_890_016_382_381_617, 2_774_005_275_976_959_351, 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Lateral(SampleRows):

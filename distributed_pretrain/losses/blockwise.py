@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 # Numbers in a block of a matrix that is kept: anything from 2**20 to 2**24 was as quick on a CPU
 # (16 MiB in float32 stay in the cache between the passes over them).
-_KEPT_BLOCK_ELEMENTS = 2**22
+KEPT_BLOCK_ELEMENTS = 2**22
 
 
 def log_normalisers(
@@ -79,13 +79,13 @@ class _LogNormalisers(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         batch, all_samples = len(rows_BD), len(columns_AD)
         keep = chunk_size is None
-        ctx.block_rows = chunk_size or max(1, _KEPT_BLOCK_ELEMENTS // max(1, all_samples))
+        ctx.block_rows = chunk_size or max(1, KEPT_BLOCK_ELEMENTS // max(1, all_samples))
         logits = _buffer(rows_BD, columns_AD, batch if keep else ctx.block_rows)
         buffer_CA = _buffer(rows_BD, columns_AD, ctx.block_rows)
         row_normaliser_B = rows_BD.new_empty(batch)
         maximum_A = rows_BD.new_full((all_samples,), torch.finfo(rows_BD.dtype).min)
         sum_A = rows_BD.new_zeros(all_samples)
-        for block in _blocks(batch, ctx.block_rows):
+        for block in blocks(batch, ctx.block_rows):
             size = block.stop - block.start
             logits_CA = logits[block] if keep else logits[:size]
             _write_logits(
@@ -132,7 +132,7 @@ class _LogNormalisers(torch.autograd.Function):
         d_columns_AD = torch.zeros_like(columns_AD)
         buffer_CA = _buffer(rows_BD, columns_AD, ctx.block_rows)
         d_logits_buffer_CA = torch.empty_like(buffer_CA)
-        for block in _blocks(len(rows_BD), ctx.block_rows):
+        for block in blocks(len(rows_BD), ctx.block_rows):
             size = block.stop - block.start
             exponentials_CA, d_logits_CA = buffer_CA[:size], d_logits_buffer_CA[:size]
             if kept_BA is None:
@@ -177,6 +177,7 @@ def _buffer(rows_BD: Tensor, columns_AD: Tensor, most_rows: int) -> Tensor:
     return rows_BD.new_empty(min(most_rows, len(rows_BD)), len(columns_AD))
 
 
-def _blocks(rows: int, block_rows: int) -> Iterator[slice]:
+def blocks(rows: int, block_rows: int) -> Iterator[slice]:
+    """Consecutive slices of `block_rows` rows, the last one of what is left."""
     for start in range(0, rows, block_rows):
         yield slice(start, min(start + block_rows, rows))
