@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -43,13 +43,15 @@ class ReportEmbeddings(SampleRows):
 
     Local parts are sentences (LoVT) or words (LIMITR, GLoRIA, MGCA); a method that compares whole
     reports only has one, the report. Vectors have any length; those of padding (mask False) mean
-    nothing. `local_weights`, where a method has them, sum to 1 over the real parts.
+    nothing. `local_weights`, where a method has them, sum to 1 over the real parts; `local_ids`
+    tell equal texts (see `text_ids`).
     """
 
     report: Float[Tensor, "batch dim"]
     local: Float[Tensor, "batch parts dim"]
     local_mask: Bool[Tensor, "batch parts"]
     local_weights: Float[Tensor, "batch parts"] | None = None
+    local_ids: Int[Tensor, "batch parts"] | None = None
 
     def whole(self) -> ReportEmbeddings:
         """The same without local parts."""
@@ -128,9 +130,16 @@ class ImageTextMethod(Method):
         By default their cosine. Phrases are compared within themselves only, so any increasing
         scale will do. A method whose loss trains another comparison answers with that one.
         """
-        return torch.einsum(
-            "pd,prcd->prc", normalize(phrases.report, dim=-1), normalize(images.regions, dim=-1)
-        )
+        return cosine_map(phrases.report, images)
+
+
+def cosine_map(
+    phrases: Float[Tensor, "phrases dim"], images: ImageEmbeddings
+) -> Float[Tensor, "phrases rows columns"]:
+    """The cosine of phrase i to each frontal region of image i."""
+    return torch.einsum(
+        "pd,prcd->prc", normalize(phrases, dim=-1), normalize(images.regions, dim=-1)
+    )
 
 
 def of_real_samples(

@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.local import local_image_loss, local_report_loss
+from distributed_pretrain.losses.sentence_region_contrast import sentence_region_contrast
 from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.ranks import gather_rows, sum_over_ranks, world_size
 from tests.distributed.ranks import start_ranks
@@ -42,13 +43,17 @@ class Heads(nn.Module):
     def forward(
         self, rows: slice, sample_mask: Tensor, *, gather: bool, chunk_size: int | None
     ) -> Tensor:
-        """The loss of the samples in `rows`: global, local image and local report."""
+        """The loss of the samples in `rows`: global, local image and report, sentence to region."""
         generator = torch.Generator().manual_seed(1)
         regions = torch.randn(BATCH, 4, 6, generator=generator, dtype=torch.float64)[rows]
         sentences = torch.randn(BATCH, 3, 7, generator=generator, dtype=torch.float64)[rows]
-        counts = torch.tensor([3, 1, 2, 3, 2, 2, 1, 3])[rows, None]
+        counts = torch.tensor([3, 1, 2, 3, 2, 2, 1, 2])[rows, None]
         mask = sample_mask[rows]
-        sentence_mask = (torch.arange(3) < counts) & mask[:, None]
+        longest = int(counts.max())  # 3, 3 on rank 0, 2 on rank 1
+        sentences = sentences[:, :longest]
+        sentence_mask = (torch.arange(longest) < counts) & mask[:, None]
+        # Some are said in several reports, of one rank and of both.
+        ids = (torch.arange(BATCH)[rows, None] * torch.tensor([1, 3, 5])[:longest]) % 7
         local_image = self.image(regions, mask[:, None].expand(-1, 4))
         local_report = self.report(sentences, sentence_mask)
         return (
@@ -75,6 +80,17 @@ class Heads(nn.Module):
                 sentence_mask / counts,
                 temperature=self.temperature,
                 sample_mask=mask,
+            )
+            + sentence_region_contrast(
+                local_report,
+                local_image,
+                sentence_mask=sentence_mask,
+                sentence_ids=ids,
+                most_sentences=4,
+                temperature=self.temperature,
+                sample_mask=mask,
+                gather=gather,
+                chunk_size=chunk_size,
             )
         )
 

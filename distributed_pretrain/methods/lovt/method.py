@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -15,11 +15,13 @@ from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.local import local_image_loss, local_report_loss
 from distributed_pretrain.losses.precision import at_least_float32
+from distributed_pretrain.losses.sentence_region_contrast import sentence_region_contrast
 from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
     ImageTextMethod,
     ImageTextOutputs,
     ReportEmbeddings,
+    cosine_map,
 )
 from distributed_pretrain.methods.lovt.settings import LovtConfig
 from distributed_pretrain.methods.objective import Contrasted
@@ -68,6 +70,8 @@ class Lovt(ImageTextMethod):
             "local_image": config.local_image_weight,
             "local_report": config.local_report_weight,
         }
+        if config.pair_weight:
+            self.term_weights["pair"] = config.pair_weight
         image_dim, report_dim = image_encoder.channels, report_encoder.dim
         head = partial(
             Projection,
@@ -108,15 +112,30 @@ class Lovt(ImageTextMethod):
         )
 
     def contrasted(self, outputs: LovtOutputs) -> Contrasted:
-        """The global embeddings, and the temperature when it is learnt."""
+        """The global embeddings; regions and sentences where they meet across samples."""
+        rows = super().contrasted(outputs).rows
+        if self.config.pair_weight:
+            reports = outputs.reports
+            assert reports.local_ids is not None
+            rows |= {
+                "regions": outputs.images.regions.flatten(1, 2),
+                "sentences": reports.local,
+                "sentence_mask": reports.local_mask,
+                "sentence_ids": reports.local_ids,
+            }
         temperature = outputs.global_temperature
         shared = {"temperature": temperature} if isinstance(temperature, Tensor) else {}
-        return replace(super().contrasted(outputs), shared=shared)
+        return Contrasted(rows, shared)
 
     def batch_terms(
-        self, image: Tensor, report: Tensor, sample_mask: Tensor, temperature: Tensor | None = None
+        self,
+        image: Tensor,
+        report: Tensor,
+        sample_mask: Tensor,
+        temperature: Tensor | None = None,
+        **local: Tensor,
     ) -> dict[str, Tensor]:
-        """`global` of eq 13 (eqs 3-5)."""
+        """`global` of eq 13 (eqs 3-5), and `pair` beyond the paper."""
         global_term = global_contrastive_loss(
             image,
             report,
@@ -126,7 +145,18 @@ class Lovt(ImageTextMethod):
             sample_mask=sample_mask,
             gather=self.config.gather_negatives,
         )
-        return {"global": global_term}
+        if not self.config.pair_weight:
+            return {"global": global_term}
+        assert self.max_tokens is not None
+        pair_term = sentence_region_contrast(
+            **local,
+            most_sentences=self.max_tokens,
+            temperature=self.config.pair_temperature,
+            chunk_size=self.config.chunk_size,
+            sample_mask=sample_mask,
+            gather=self.config.gather_negatives,
+        )
+        return {"global": global_term, "pair": pair_term}
 
     def sample_terms(self, outputs: LovtOutputs) -> dict[str, Tensor]:
         """`local_image` and `local_report` of eq 13 (eqs 6-12)."""
@@ -184,6 +214,7 @@ class Lovt(ImageTextMethod):
             local=self.sentence_projection(sentences, sentence_mask),
             local_mask=sentence_mask,
             local_weights=weights,
+            local_ids=report.sentence_ids() if self.config.pair_weight else None,
         )
 
     def grounding_map(
@@ -192,8 +223,11 @@ class Lovt(ImageTextMethod):
         """Cosine of each phrase to what eq 2 would make of it from one region alone.
 
         That is the similarity of the local report loss (eq 11) for an attention that rests on the
-        region. The cosine of a sentence to a region itself is nothing that LoVT's losses compare.
+        region. The cosine of a sentence to a region itself is nothing that LoVT's losses compare:
+        with `pair_weight` a loss does, and it is the answer.
         """
+        if self.config.pair_weight:
+            return cosine_map(phrases.local[:, 0], images)
         from_region = self.alignment.sentence_from_region(images.regions.flatten(1, 2))
         sentence = normalize(phrases.local[:, :1], dim=-1)
         cosine = (sentence * normalize(from_region, dim=-1)).sum(dim=-1)

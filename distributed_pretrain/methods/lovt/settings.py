@@ -24,8 +24,10 @@ class LovtConfig(MethodConfig):
     `alignment_bias`, `alignment_norm`, and `gather_negatives` off (negatives of the own rank).
     Beyond the paper: `learnable_temperatures` (starting from the given ones, at least 0.01);
     `projection_norm` is that of the heads, and of the alignment with `alignment_norm` (see `Norm`
-    for what each choice means on several ranks), `chunk_size` bounds the global
-    loss's memory.
+    for what each choice means on several ranks), `chunk_size` bounds the memory of the losses
+    between samples. `pair_weight` above 0 adds the max-pooled contrast of sentences with the
+    regions of every image (`sentence_region_contrast`), which LoVT has not: its own local losses
+    need no image (docs/grounding.md), so that regions need not point.
     """
 
     name: Literal["lovt"] = "lovt"
@@ -42,6 +44,8 @@ class LovtConfig(MethodConfig):
     global_weight: NonNegativeFloat = 1.0
     local_image_weight: NonNegativeFloat = 0.75
     local_report_weight: NonNegativeFloat = 0.75
+    pair_weight: NonNegativeFloat = 0.0
+    pair_temperature: PositiveFloat = 0.1
     spatial_prior: bool = True
     sharpness: PositiveFloat = 1.0
     cutoff: NonNegativeFloat = 0.5

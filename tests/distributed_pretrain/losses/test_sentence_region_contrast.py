@@ -193,9 +193,12 @@ def test_chunks_keep_no_product_of_sentences_and_regions_for_backward() -> None:
     rows = torch.randn(64, 8, requires_grad=True)
     regions = torch.randn(16, 32, 8, requires_grad=True)
     kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: kept.append(t.numel()) or t, lambda t: t
-    ):
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         pooled_fit(rows, regions, chunk_size=8)
     assert max(kept) == 16 * 32 * 8
 
