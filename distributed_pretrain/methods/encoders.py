@@ -22,14 +22,15 @@ class ImageEncoderConfig(Config):
     """A torchvision backbone, or `timm/` and timm's name of one (see `make_image_encoder`).
 
     `weights` is torchvision's name or timm's tag, a .pt or .safetensors file, or null for a random
-    start; `width` and `last_stride` are for torchvision's ResNets. `norm` decides what a run on
-    several ranks computes (see `Norm`).
+    start; `width`, `last_stride` and `last_stage` are for torchvision's ResNets. `norm` decides
+    what a run on several ranks computes (see `Norm`).
     """
 
     backbone: str = "resnet50"
     weights: str | None = "IMAGENET1K_V1"
     width: PositiveFloat = 1.0
     last_stride: Literal[1, 2] = 2
+    last_stage: Literal[3, 4] = 4
     norm: Norm = "sync"
 
     def build(self) -> ImageEncoder:

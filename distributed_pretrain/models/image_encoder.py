@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +14,7 @@ from data_shards.errors import InputError
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.maps import exchange_batch_norms
 from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
+from distributed_pretrain.models.trunks.patches import PATCHES, PatchTrunk
 from distributed_pretrain.models.trunks.resnet import RESNETS, ResNetTrunk
 from distributed_pretrain.models.trunks.timm import PREFIX as TIMM_PREFIX
 from distributed_pretrain.models.trunks.timm import timm_trunk
@@ -32,7 +34,10 @@ _TRUNKS: dict[str, Callable[..., Trunk]] = {
     **dict.fromkeys(RESNETS, ResNetTrunk),
     **dict.fromkeys(VISION_TRANSFORMERS, VisionTransformerTrunk),
     **dict.fromkeys(TORCHVISION_MODELS, TorchvisionTrunk),
+    PATCHES: PatchTrunk,
 }
+_DEFAULTS = {"width": 1.0, "last_stride": 2, "last_stage": 4}
+_OPTIONS = {**dict.fromkeys(RESNETS, tuple(_DEFAULTS)), PATCHES: ("width",)}
 
 GreyImages: TypeAlias = Float[Tensor, "batch 1 height width"]
 SampleMask: TypeAlias = Bool[Tensor, " batch"]
@@ -107,34 +112,34 @@ def make_image_encoder(
     weights: str | None = None,
     width: float = 1.0,
     last_stride: Literal[1, 2] = 2,
+    last_stage: Literal[3, 4] = 4,
     norm: Norm = "sync",
 ) -> ImageEncoder:
     """An image encoder by the name of its backbone, torchvision's or `timm/` and timm's.
 
     ResNets (18, 34, 50, 101, 152) take every option (see `ResNetTrunk`); ConvNeXt, DenseNet,
     EfficientNet, MobileNet, RegNet, ResNeXt, Swin, ViT and wide ResNets are torchvision's own,
-    and those of timm its own, without `width` and `last_stride`. ConvNeXt, Swin and ViT normalise
-    each position by itself: what "sync" and "group" promise holds as they are, and "local" and
-    "frozen" are refused. `weights` are a name ("IMAGENET1K_V1", timm's "a1_in1k") or a file; None
-    starts at random. Raises InputError for an unknown backbone, an option it does not have, or bad
-    weights.
+    and those of timm its own, without options; `patches` is a `PatchTrunk` of any width. ConvNeXt,
+    Swin and ViT normalise each position by itself: what "sync" and "group" promise holds as they
+    are, and "local" and "frozen" are refused. `weights` are a name ("IMAGENET1K_V1", timm's
+    "a1_in1k") or a file; None starts at random. Raises InputError for an unknown backbone, an
+    option it does not have, or bad weights.
     """
     of_timm = backbone.startswith(TIMM_PREFIX)
     if not of_timm and backbone not in _TRUNKS:
         raise InputError(
             f"backbone={backbone!r}: not a torchvision model with a feature map: choose one of "
             f"{', '.join(RESNETS + VISION_TRANSFORMERS)}, a member of "
-            f"{', '.join(TORCHVISION_FAMILIES)}, or {TIMM_PREFIX} and a model of timm"
+            f"{', '.join(TORCHVISION_FAMILIES)}, {PATCHES}, or {TIMM_PREFIX} and a model of timm"
         )
-    if backbone in RESNETS:
-        trunk: Trunk = ResNetTrunk(backbone, width=width, last_stride=last_stride)
-    elif (width, last_stride) != (1.0, 2):
+    given = {"width": width, "last_stride": last_stride, "last_stage": last_stage}
+    options = {name: value for name, value in given.items() if value != _DEFAULTS[name]}
+    if refused := [name for name in options if name not in _OPTIONS.get(backbone, ())]:
         raise InputError(
-            f"backbone={backbone}: width and last_stride are options of the ResNets: "
-            f"leave them out or choose one of {', '.join(RESNETS)}"
+            f"backbone={backbone}: {', '.join(refused)}: options of the ResNets: leave them out or "
+            f"choose one of {', '.join(RESNETS)}"
         )
-    else:
-        trunk = timm_trunk(backbone) if of_timm else _TRUNKS[backbone](backbone)
+    trunk = timm_trunk(backbone) if of_timm else _TRUNKS[backbone](backbone, **options)
     if not exchange_batch_norms(trunk, norm) and norm in ("local", "frozen"):
         raise InputError(
             f"backbone={backbone}: has no batch norm for norm={norm} to change: leave it out"
@@ -142,6 +147,25 @@ def make_image_encoder(
     if weights is not None:
         trunk.load_weights(backbone, weights)
     return ImageEncoder(trunk)
+
+
+def receptive_field_px(image_encoder: ImageEncoder, image_size_px: int) -> int:
+    """The side of the square of pixels that the map's middle cell sees, found by its gradient.
+
+    `image_size_px` where it sees the whole image. Norms are taken as they are in evaluation.
+    """
+    training = image_encoder.training
+    parameter = next(image_encoder.parameters())
+    images = torch.rand(1, 1, image_size_px, image_size_px).to(parameter).requires_grad_()
+    try:
+        cells = image_encoder.eval()(images)
+    finally:
+        image_encoder.train(training)
+    middle = cells[0, :, cells.shape[2] // 2, cells.shape[3] // 2]
+    # Squares: that of a channel which a ReLU has shut off tells nothing, of the others it does.
+    (gradient,) = torch.autograd.grad(middle.square().sum(), images)
+    seen = gradient[0, 0].abs() > 0
+    return max(int(seen.any(dim=dim).sum()) for dim in (0, 1))
 
 
 def check_upsampling(image_encoder: ImageEncoder, size_px: int | None) -> None:

@@ -24,10 +24,18 @@ class ResNetTrunk(Trunk):
 
     Parameters have torchvision's names, and at width 1 and `last_stride` 2 the function is the
     same, so that weights go both ways. `width` scales the channels of every stage (rounded to a
-    multiple of 8); `last_stride` 1 doubles the last map's rows and columns.
+    multiple of 8); `last_stride` 1 doubles the last map's rows and columns; `last_stage` 3 leaves
+    the fourth out, whose cells see all of a small image.
     """
 
-    def __init__(self, name: str, *, width: float = 1.0, last_stride: Literal[1, 2] = 2) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        width: float = 1.0,
+        last_stride: Literal[1, 2] = 2,
+        last_stage: Literal[3, 4] = 4,
+    ) -> None:
         super().__init__()
         block, depths = _BLOCKS[name]
         planes = [max(8, 8 * round(width * base / 8)) for base in (64, 128, 256, 512)]
@@ -40,13 +48,15 @@ class ResNetTrunk(Trunk):
         self.layer2 = self._stage(block, planes[1], depths[1], 2)
         self.layer3 = self._stage(block, planes[2], depths[2], 2)
         self.region_channels = self.channels
-        self.layer4 = self._stage(block, planes[3], depths[3], last_stride)
+        self.layer4: nn.Module = nn.Identity()
+        if last_stage == 4:
+            self.layer4 = self._stage(block, planes[3], depths[3], last_stride)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Images) -> Maps:
-        """The map of the last stage, at 1/32 of the images' size (1/16 with `last_stride` 1)."""
+        """The map of the last stage, at 1/32 of the images' size (1/16 with either option)."""
         last: Tensor = self.layer4(self._third_stage(images))
         return last
 

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from data_shards.errors import InputError
-from distributed_pretrain.models.image_encoder import make_image_encoder
+from distributed_pretrain.models.image_encoder import make_image_encoder, receptive_field_px
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.maps import (
     SyncBatchNorm2d,
@@ -50,6 +50,50 @@ def test_without_its_last_stride_a_resnet_has_twice_the_rows_and_columns() -> No
     with torch.device("meta"):
         encoder = make_image_encoder("resnet18", last_stride=1)
         assert encoder(torch.zeros(1, 1, 128, 128)).shape == (1, 512, 8, 8)
+
+
+def test_without_its_fourth_stage_a_resnet_has_the_map_of_the_third() -> None:
+    torch.manual_seed(0)
+    whole = make_image_encoder("resnet18", width=0.25).eval()
+    third = make_image_encoder("resnet18", width=0.25, last_stage=3).eval()
+    own = third.backbone.state_dict()
+    third.backbone.load_state_dict({name: whole.backbone.state_dict()[name] for name in own})
+    assert not any(name.startswith("layer4") for name in own)
+    image = torch.randn(2, 1, 96, 96)
+    expected = whole.tokens(image).regions.permute(0, 3, 1, 2)
+    torch.testing.assert_close(third(image), expected)
+    tokens = third.tokens(image)
+    torch.testing.assert_close(tokens.image, expected.mean(dim=(2, 3)))
+    assert third.channels == third.region_channels == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "side_px"),
+    [
+        # 8, then (3 - 1) 4, twice (3 - 1) 8: as the kernels and strides say.
+        ({"backbone": "patches"}, 8 + 8 + 16),
+        # 7, + 2 x 2 of the pool, + 4 x 2 x 4, and of each further stage a first stride and 3 more.
+        ({"backbone": "resnet18", "width": 0.25, "last_stage": 3}, 211),
+        ({"backbone": "vit_b_32"}, 288),
+    ],
+    ids=["patches", "third stage", "transformer"],
+)
+def test_the_receptive_field_of_a_cell_is_counted_in_pixels(
+    options: dict[str, Any], side_px: int
+) -> None:
+    torch.manual_seed(0)
+    encoder = make_image_encoder(**options)
+    assert receptive_field_px(encoder, 288) == side_px
+    assert encoder.training
+
+
+def test_cells_of_patches_do_not_know_where_they_lie() -> None:
+    """A shifted image has the same cells, shifted: on the border too, of what mirrors itself."""
+    encoder = make_image_encoder("patches").eval()
+    wave = torch.arange(256.0).mul(torch.pi / 8).cos()
+    image = (wave + wave[:, None])[None, None]
+    cells = encoder(image)
+    torch.testing.assert_close(cells[..., 2:-4, :], cells[..., 4:-2, :], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet18", 256), ("resnet50", 1024)])
