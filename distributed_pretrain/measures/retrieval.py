@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.batch import Batch, Rows, join_rows, pad_to
+from distributed_pretrain.batch import Batch, join_rows
+from distributed_pretrain.losses.external import gather_tokens
 from distributed_pretrain.measures.base import Context, ImageTextMeasure, Picture, real_records
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.pictures import similarity_matrix_picture
@@ -77,7 +78,7 @@ class Retrieval(ImageTextMeasure):
         hashes = torch.tensor([self._hash(record) for record in batch.records], device=mask.device)
         self._images.append(images.map_tensors(Tensor.cpu))
         self._masks.append(batch.sample_mask.cpu())
-        self._reports.append(_gather_padded(reports).map_tensors(lambda rows: rows[mask].cpu()))
+        self._reports.append(reports.map_tensors(lambda rows: gather_tokens(rows)[mask].cpu()))
         self._groups += gather_rows(hashes)[mask].tolist()
         self.reports += [self.context.sentences(record) for record in real_records(batch)]
 
@@ -182,15 +183,3 @@ def _ranks(
         best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
         ranks.append((~(scores < best) & ~right).sum(dim=1))
     return torch.cat(ranks)
-
-
-def _gather_padded(rows: Rows) -> Rows:
-    """The rows of all ranks, whose second dimensions (words) may differ in length."""
-
-    def gathered(values: Tensor) -> Tensor:
-        if values.dim() > 1:
-            lengths = gather_rows(torch.tensor([values.shape[1]], device=values.device))
-            values = pad_to(values, (int(lengths.max()), *values.shape[2:]))
-        return gather_rows(values)
-
-    return rows.map_tensors(gathered)

@@ -70,7 +70,7 @@ class WordsMethod(ImageTextMethod):
         """The words that this rank's images are compared with: its own, or those of all ranks."""
         if self.config.external_negatives == "local":
             return words, word_mask
-        return gather_tokens(words, word_mask)
+        return gather_tokens(words), gather_tokens(word_mask)
 
     def external_term(self, similarity: Tensor, sample_mask: Tensor) -> Tensor:
         """The contrast by a similarity of this rank's images to the reports of `compared_words`."""
