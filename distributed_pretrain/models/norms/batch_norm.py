@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from distributed_pretrain.losses.precision import zero_where_padded
+from distributed_pretrain.losses.precision import RowMask, Rows, zero_where_padded
 from distributed_pretrain.ranks import sum_over_ranks, world_size
+
+BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
+Statistic: TypeAlias = Float[Tensor, " dim"]
 
 
 def batch_statistics(
-    rows: Float[Tensor, "*rows dim"],
-    mask: Bool[Tensor, "*rows"] | None = None,
-    *,
-    across_ranks: bool,
-) -> tuple[Float[Tensor, " dim"], Float[Tensor, " dim"], Float[Tensor, ""]]:
+    rows: Rows, mask: RowMask | None = None, *, across_ranks: bool
+) -> tuple[Statistic, Statistic, Float[Tensor, ""]]:
     """Mean, biased variance and number of the real rows (mask True); both 0 without any.
 
     With gradient to the rows of every rank. `rows` holds zeros where the mask is False.
     `across_ranks` takes the rows of all ranks, which may hold different numbers of them, or none,
-    at the price of one all-reduce of 2 x dim + 1 float64 numbers, and one more in backward; every
-    rank must then call it.
+    for one all-reduce of 2 x dim + 1 float64 numbers, and one more in backward.
     """
     row_dims = tuple(range(rows.dim() - 1))
     count = rows.new_tensor(rows[..., 0].numel()) if mask is None else mask.sum().to(rows.dtype)
@@ -44,12 +45,8 @@ def batch_statistics(
 
 
 def batch_norm(
-    layer: nn.BatchNorm1d | nn.BatchNorm2d,
-    rows: Float[Tensor, "*rows dim"],
-    mask: Bool[Tensor, "*rows"] | None = None,
-    *,
-    across_ranks: bool,
-) -> Float[Tensor, "*rows dim"]:
+    layer: BatchNorm, rows: Rows, mask: RowMask | None = None, *, across_ranks: bool
+) -> Rows:
     """The rows normalised as `batch_statistics` says, by `layer` in training mode.
 
     Its running mean and (unbiased) variance move towards those of the batch, as torch's do. No row
@@ -69,12 +66,7 @@ def batch_norm(
     return normalise(layer, rows, mean, variance)
 
 
-def normalise(
-    layer: nn.BatchNorm1d | nn.BatchNorm2d,
-    rows: Float[Tensor, "*rows dim"],
-    mean: Float[Tensor, " dim"],
-    variance: Float[Tensor, " dim"],
-) -> Float[Tensor, "*rows dim"]:
+def normalise(layer: BatchNorm, rows: Rows, mean: Statistic, variance: Statistic) -> Rows:
     """weight * (rows - mean) / sqrt(variance + eps) + bias, by `layer`'s weight, bias and eps."""
     scale = layer.weight * torch.rsqrt(variance + layer.eps)
     return torch.addcmul(layer.bias - mean * scale, rows, scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import gcd
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from distributed_pretrain.models.norms.batch_norm import batch_norm
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.ranks import world_size
 
+_Maps: TypeAlias = Float[Tensor, "batch channels rows columns"]
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
 
@@ -26,9 +27,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     one process, and in evaluation, it is nn.BatchNorm2d itself.
     """
 
-    def forward(
-        self, input: Float[Tensor, "batch channels rows columns"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, input: _Maps) -> _Maps:
         """The normalised maps, in the dtype of `input`; statistics in at least float32."""
         if not self.training or world_size() == 1:
             return super().forward(input)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from distributed_pretrain.losses.precision import (
+    RowMask,
+    Rows,
     at_least_float32,
     full_precision,
     zero_where_padded,
@@ -15,6 +16,7 @@ from distributed_pretrain.losses.precision import (
 from distributed_pretrain.models.norms.batch_norm import batch_norm, normalise
 from distributed_pretrain.models.norms.kinds import Norm
 
+_Statistics: TypeAlias = Literal["sync", "local", "frozen"]
 # Wu and He (ECCV 2018): 32 groups, or 16 channels a group.
 _MOST_GROUPS = 32
 _FEWEST_CHANNELS_A_GROUP = 16
@@ -35,15 +37,11 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(
-        self, dim: int, *, statistics: Literal["sync", "local", "frozen"] = "sync"
-    ) -> None:
+    def __init__(self, dim: int, *, statistics: _Statistics = "sync") -> None:
         super().__init__(dim)
         self.statistics = statistics
 
-    def forward(
-        self, values: Float[Tensor, "*rows dim"], mask: Bool[Tensor, "*rows"] | None = None
-    ) -> Float[Tensor, "*rows dim"]:
+    def forward(self, values: Rows, mask: RowMask | None = None) -> Rows:
         """The normalised rows, in the dtype of `values`."""
         with full_precision(values):
             rows = zero_where_padded(at_least_float32(values), mask)
@@ -65,9 +63,7 @@ class RowGroupNorm(nn.GroupNorm):
         most = min(_MOST_GROUPS, dim // _FEWEST_CHANNELS_A_GROUP)
         super().__init__(max((g for g in range(1, most + 1) if dim % g == 0), default=1), dim)
 
-    def forward(
-        self, values: Float[Tensor, "*rows dim"], mask: Bool[Tensor, "*rows"] | None = None
-    ) -> Float[Tensor, "*rows dim"]:
+    def forward(self, values: Rows, mask: RowMask | None = None) -> Rows:
         """The normalised rows, in the dtype of `values`.
 
         Rows whose mask is False come out finite, mean nothing and get no gradient.
