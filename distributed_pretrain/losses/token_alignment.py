@@ -64,21 +64,17 @@ def token_alignment_loss(
 
 @torch.no_grad()
 def clipped_weights(
-    attention: Float[Tensor, "batch tokens"],
-    token_mask: Bool[Tensor, "batch tokens"],
-    *,
-    lower: float = 0.1,
-    upper: float = 0.9,
+    attention: Float[Tensor, "batch tokens"], token_mask: Bool[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch tokens"]:
     """Token weights that sum to 1 over a sample's real tokens, and are 0 on padding.
 
-    `attention` is what the CLS token pays each token. It is clipped to its quantiles `lower` and
-    `upper` over the sample's own real tokens (mask True; linear interpolation), so that no token
-    counts for everything or nothing, and divided by its sum. In at least float32, without gradient.
+    `attention` is what the CLS token pays each token. It is clipped to its quantiles 0.1 and 0.9
+    over the sample's own real tokens (mask True; linear interpolation), so that no token counts
+    for everything or nothing, and divided by its sum. In at least float32, without gradient.
     """
     values_BT = at_least_float32(attention)
     real_BT = values_BT.masked_fill(~token_mask, torch.nan)
-    bounds = torch.tensor([lower, upper], dtype=values_BT.dtype, device=values_BT.device)
+    bounds = torch.tensor([0.1, 0.9], dtype=values_BT.dtype, device=values_BT.device)
     low_B1, high_B1 = real_BT.nanquantile(bounds, dim=1, keepdim=True)
     clipped_BT = torch.where(token_mask, values_BT.clamp(low_B1, high_B1), 0.0)
     total_B1 = clipped_BT.sum(dim=1, keepdim=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +23,8 @@ from distributed_pretrain.methods.image_text import (
     ReportEmbeddings,
 )
 from distributed_pretrain.ranks import gather_rows
+
+Similarity: TypeAlias = Float[Tensor, "images reports"]
 
 DIRECTIONS = ("image_to_report", "report_to_image")
 RANKS = (1, 5, 10)
@@ -47,7 +50,7 @@ class Retrieval(ImageTextMeasure):
     to all reports on the CPU, and `reports` are the sentences of this rank's.
     """
 
-    similarity: Float[Tensor, "samples samples"]
+    similarity: Similarity
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -99,7 +102,7 @@ class Retrieval(ImageTextMeasure):
         return {"similarity_matrix": similarity_matrix_picture(first.numpy())}
 
     @torch.no_grad()
-    def _similarity_of_all(self) -> Float[Tensor, "samples samples"]:
+    def _similarity_of_all(self) -> Similarity:
         """Every rank compares its own images with all reports; all get the whole matrix."""
         device = self.context.device
         all_reports = join_rows(self._reports).to(device)
@@ -116,16 +119,12 @@ class Retrieval(ImageTextMeasure):
 
 
 def retrieval_metrics(
-    similarity: Float[Tensor, "images reports"],
-    *,
-    groups: Sequence[int] | None = None,
-    ks: Sequence[int] = RANKS,
-    chunk_size: int = 2048,
+    similarity: Similarity, *, groups: Sequence[int] | None = None, chunk_size: int = 2048
 ) -> dict[str, float]:
     """Recalls as fractions; row i of `similarity` is image i, column i its report.
 
     `image_to_report_recall_at_k`, `report_to_image_recall_at_k`, their mean `recall_at_k`, and
-    `recall_sum`, LIMITR's R_sum: the sum over both directions and all `ks` (at most 2 len(ks);
+    `recall_sum`, LIMITR's R_sum: the sum over both directions and all k of `RANKS` (at most 6;
     LIMITR prints it times 100).
 
     Samples of equal `groups` have identical reports: any of them is a right answer to the other.
@@ -145,17 +144,15 @@ def retrieval_metrics(
     metrics: dict[str, float] = {}
     for name, queries in zip(DIRECTIONS, (similarity, similarity.T), strict=True):
         ranks = _ranks(queries, labels, chunk_size)
-        for k in ks:
+        for k in RANKS:
             metrics[f"{name}_recall_at_{k}"] = (ranks < k).double().mean().item()
     recall_sum = sum(metrics.values())
-    for k in ks:
+    for k in RANKS:
         metrics[f"recall_at_{k}"] = sum(metrics[f"{name}_recall_at_{k}"] for name in DIRECTIONS) / 2
     return metrics | {"recall_sum": recall_sum}
 
 
-def retrieval_in_chunks(
-    similarity: Float[Tensor, "samples samples"], *, size: int = 1000
-) -> dict[str, float]:
+def retrieval_in_chunks(similarity: Similarity, *, size: int = 1000) -> dict[str, float]:
     """The mean recalls over consecutive chunks of `size` samples, as published figures are.
 
     Sample i alone answers i. Samples beyond the last whole chunk are left out; empty when there
@@ -171,11 +168,7 @@ def retrieval_in_chunks(
     }
 
 
-def _ranks(
-    similarity: Float[Tensor, "queries answers"],
-    labels: Int[Tensor, " answers"],
-    chunk_size: int,
-) -> Int[Tensor, " queries"]:
+def _ranks(similarity: Similarity, labels: Int[Tensor, " images"], chunk_size: int) -> Tensor:
     """For each query how many wrong answers do not score lower than its best right one."""
     ranks = []
     for scores, own in zip(similarity.split(chunk_size), labels.split(chunk_size), strict=True):

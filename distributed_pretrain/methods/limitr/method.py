@@ -14,7 +14,7 @@ from torch.func import functional_call
 from distributed_pretrain.alignment.limitr import LimitrSimilarity, MatchedPairs
 from distributed_pretrain.alignment.pairwise.products import as_factors
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.losses.internal import internal_loss
+from distributed_pretrain.losses.local import internal_loss
 from distributed_pretrain.losses.precision import zero_where_padded
 from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
