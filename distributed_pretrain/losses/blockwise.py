@@ -36,9 +36,7 @@ def log_normalisers(
     Masks name the rows and columns that take part (True = real); the figures of the others are
     finite, mean nothing and must be left out of the loss, and their vectors must be finite too.
 
-    `chunk_size` rows at a time are compared with all columns and compared again in backward:
-    four matrix products instead of three, and two blocks of `chunk_size` x columns in memory.
-    Without it the matrix is kept, once, for backward. Differentiable once.
+    `chunk_size` is that of `global_contrastive_loss`. Differentiable once.
     """
     normalisers: tuple[Tensor, Tensor] = _LogNormalisers.apply(
         chunk_size, True, rows, columns, row_mask, column_mask, None

@@ -35,9 +35,7 @@ def global_contrastive_loss(
 
     With several ranks the sums over j run over all of them, and the mean over this rank's samples.
     `gather=False` keeps the negatives of this rank only and communicates nothing.
-
-    `sample_mask` takes samples out of rows, columns and counts; ranks may hold different numbers of
-    real samples, but the same number of rows.
+    Ranks may hold different numbers of real samples, but the same number of rows.
 
     Without `chunk_size` the matrix of all similarities is kept for backward: quickest, with
     memory O(batch x all samples). With it, `chunk_size` rows at a time are compared with all

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from data_shards.records.study import StudyRecord
@@ -21,10 +20,9 @@ from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
     ImageTextOutputs,
     ReportEmbeddings,
+    Similarity,
 )
 from distributed_pretrain.ranks import gather_rows
-
-Similarity: TypeAlias = Float[Tensor, "images reports"]
 
 DIRECTIONS = ("image_to_report", "report_to_image")
 RANKS = (1, 5, 10)

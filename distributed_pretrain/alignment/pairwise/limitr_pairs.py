@@ -14,20 +14,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distributed_pretrain.alignment.pairwise.blocks import PairBlock
-from distributed_pretrain.alignment.pairwise.limitr_aggregation import (
-    Aggregation,
-    AuthorsWeights,
-    PaperWeights,
-    aggregation_of,
-)
+from distributed_pretrain.alignment.pairwise.limitr_aggregation import AuthorsWeights, PaperWeights
 from distributed_pretrain.alignment.pairwise.limitr_attention import (
     DirectionResult,
     attention_logits,
-    direction_backward,
-    direction_forward,
 )
 from distributed_pretrain.alignment.pairwise.limitr_inputs import PairInputs, PairWork
-from distributed_pretrain.alignment.pairwise.memory import Scratch
 from distributed_pretrain.alignment.pairwise.products import add_product, inverse_lengths
 from distributed_pretrain.losses.precision import full_precision
 
@@ -91,9 +83,7 @@ class _PairLogits(torch.autograd.Function):
         scales = [inverse_lengths(each) for each in (regions, words) if kind is PaperWeights]
         ctx.save_for_backward(regions, words, *weights, *scales)
         ctx.work, ctx.kind = work, kind
-        tensors = PairInputs.of(regions, words, scales, work)
-        scratch = work.scratch(regions.shape[-1])
-        aggregation = aggregation_of(kind(*weights), scratch)
+        tensors = PairInputs.of(regions, words, scales, work, kind(*weights))
         all_logits = [weights[0].new_empty(len(regions), len(words)) for _ in range(2)]
         kept = work.kept(regions.shape[-1], weights[0].dtype) if keep else None
         ctx.results = []
@@ -104,7 +94,7 @@ class _PairLogits(torch.autograd.Function):
             logits = attention_logits(scores, tensors.variant, *tensors.masks(block))
             directions = []
             for direction in tensors.directions(block, _exponentials(logits)):
-                result = direction_forward(direction, aggregation, kept, scratch)
+                result = direction.forward(kept)
                 logits_OI = result.aggregated.logits
                 all_logits[direction.head][block.images, block.reports] = (
                     logits_OI if direction.words_attend else logits_OI.T
@@ -120,9 +110,7 @@ class _PairLogits(torch.autograd.Function):
         regions, words, *rest = ctx.saved_tensors
         weights, scales = rest[: len(ctx.kind._fields)], rest[len(ctx.kind._fields) :]
         with full_precision(regions):
-            tensors = PairInputs.of(regions, words, scales, ctx.work)
-            scratch = ctx.work.scratch(regions.shape[-1])
-            aggregation = aggregation_of(ctx.kind(*weights), scratch)
+            tensors = PairInputs.of(regions, words, scales, ctx.work, ctx.kind(*weights))
             dtype = weights[0].dtype
             d_regions, d_words = (
                 torch.zeros_like(values, dtype=dtype) for values in (regions, words)
@@ -132,7 +120,7 @@ class _PairLogits(torch.autograd.Function):
             gradients = _Gradients(d_regions, d_words, d_weights, along)
             for block, result in zip(ctx.work.blocks, ctx.results, strict=True):
                 d_logits = [each[block.images, block.reports] for each in d_logits_BA]
-                _block_backward(block, tensors, aggregation, result, d_logits, gradients, scratch)
+                _block_backward(block, tensors, result, d_logits, gradients)
             # In `authors` there are no cosines, and no scales.
             totals = (d_regions, regions), (d_words, words)
             for (total, vectors), far, scale in zip(totals, along, scales, strict=False):
@@ -143,11 +131,9 @@ class _PairLogits(torch.autograd.Function):
 def _block_backward(
     block: PairBlock,
     tensors: PairInputs,
-    aggregation: Aggregation,
     result: _BlockResult,
     d_logits_BC: list[Tensor],
     gradients: _Gradients,
-    scratch: Scratch,
 ) -> None:
     """Add a block's part to the gradients, from what its two directions gave in forward."""
     scores = tensors.scores(block) if result.scores is None else result.scores
@@ -164,15 +150,8 @@ def _block_backward(
             d_tokens, d_attended, d_logits_OI = d_words_CWD, d_regions_BRD, d_logits
         else:
             d_tokens, d_attended, d_logits_OI = d_regions_BRD, d_words_CWD, d_logits.T
-        d_weights_OxITxU = direction_backward(
-            direction,
-            aggregation,
-            left,
-            d_logits_OI,
-            d_tokens,
-            d_attended,
-            gradients.weights,
-            scratch,
+        d_weights_OxITxU = direction.backward(
+            left, d_logits_OI, d_tokens, d_attended, gradients.weights
         )
         d_weights_BRCW = (
             d_weights_OxITxU.mT.view_as(scores)
