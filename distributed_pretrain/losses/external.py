@@ -33,8 +33,7 @@ def external_loss(
     `symmetric_cross_entropy`.
 
     `gather=False` is that of this rank's own square, and depends on how samples are spread over
-    ranks; its average over the ranks is still a mean over all samples. `sample_mask` takes this
-    rank's samples out of rows, columns and counts.
+    ranks; its average over the ranks is still a mean over all samples.
     """
     if not gather:
         return symmetric_cross_entropy(

@@ -60,9 +60,7 @@ class Projection(nn.Module):
 class GlobalImageHead(nn.Module):
     """One embedding per image, for methods that compare it whole (ConVIRT, CLIP).
 
-    Its regions are averaged, or with `pooling_heads` pooled by that attention (see
-    `AttentionPooling`, which raises InputError for a number of heads that does not fit), then
-    projected. `norm` is that of the projection, None for none.
+    Its regions are averaged, or with `pooling_heads` pooled by `AttentionPooling`, then projected.
     """
 
     def __init__(

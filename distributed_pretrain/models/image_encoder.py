@@ -72,9 +72,8 @@ class ImageEncoder(nn.Module):
     def tokens(self, images: GreyImages, sample_mask: SampleMask | None = None) -> ImageTokens:
         """The images as vectors, and their regions; as in `forward` where `sample_mask` is False.
 
-        Of a transformer the class token and the patches. Of a ResNet the mean of the last map, and
-        the map of the third stage, which has twice the rows and columns (as many with
-        `last_stride` 1).
+        Of a transformer the class token and the patches, of a ResNet the last map and that of the
+        third stage.
         """
         pixels, in_batch = _real(images, sample_mask)
         image_map, region_map, attention = self.backbone.tokens(pixels)

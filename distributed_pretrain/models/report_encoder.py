@@ -70,11 +70,7 @@ class ReportEncoder(nn.Module):
     def embed_tokens_with_attention(
         self, token_ids: TokenNumbers, token_mask: TokenMask
     ) -> tuple[Float[Tensor, "batch tokens {self.dim}"], TokenWeights]:
-        """The last hidden states, and what CLS pays each token in the last layer.
-
-        The attention is the mean over heads without dropout, sums to 1 over the real tokens (CLS
-        and SEP among them), is 0 on padding and has no gradient.
-        """
+        """The last hidden states, and what CLS pays each token (CLS and SEP too) in that layer."""
         *_, before_last, last = self._encode(token_ids, token_mask, every_layer=True)
         return last, self.trunk.first_token_attention(before_last, token_mask)
 

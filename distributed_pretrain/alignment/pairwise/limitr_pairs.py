@@ -28,14 +28,6 @@ from distributed_pretrain.losses.precision import full_precision
 
 
 @dataclass(frozen=True)
-class _BlockResult:
-    """What forward leaves of a block: its two directions, and the scores if there was room."""
-
-    scores: Tensor | None
-    directions: list[DirectionResult]
-
-
-@dataclass(frozen=True)
 class _Gradients:
     """Totals that the blocks add to, in at least float32.
 
@@ -86,6 +78,7 @@ class _PairLogits(torch.autograd.Function):
         tensors = PairInputs.of(regions, words, scales, work, kind(*weights))
         all_logits = [weights[0].new_empty(len(regions), len(words)) for _ in range(2)]
         kept = work.kept(regions.shape[-1], weights[0].dtype) if keep else None
+        # Of each block: the scores if there was room, and its two directions.
         ctx.results = []
         for block in work.blocks:
             scores = tensors.scores(block)
@@ -101,7 +94,7 @@ class _PairLogits(torch.autograd.Function):
                 )
                 directions.append(result)
             if keep:
-                ctx.results.append(_BlockResult(kept_scores, directions))
+                ctx.results.append((kept_scores, directions))
         return all_logits[0], all_logits[1]
 
     @staticmethod
@@ -118,9 +111,10 @@ class _PairLogits(torch.autograd.Function):
             d_weights = [torch.zeros_like(weight) for weight in weights]
             along = [torch.zeros_like(scale) for scale in scales]
             gradients = _Gradients(d_regions, d_words, d_weights, along)
-            for block, result in zip(ctx.work.blocks, ctx.results, strict=True):
+            for block, (kept_scores, results) in zip(ctx.work.blocks, ctx.results, strict=True):
+                scores = tensors.scores(block) if kept_scores is None else kept_scores
                 d_logits = [each[block.images, block.reports] for each in d_logits_BA]
-                _block_backward(block, tensors, result, d_logits, gradients)
+                _block_backward(block, tensors, scores, results, d_logits, gradients)
             # In `authors` there are no cosines, and no scales.
             totals = (d_regions, regions), (d_words, words)
             for (total, vectors), far, scale in zip(totals, along, scales, strict=False):
@@ -131,12 +125,12 @@ class _PairLogits(torch.autograd.Function):
 def _block_backward(
     block: PairBlock,
     tensors: PairInputs,
-    result: _BlockResult,
+    scores: Tensor,
+    results: list[DirectionResult],
     d_logits_BC: list[Tensor],
     gradients: _Gradients,
 ) -> None:
     """Add a block's part to the gradients, from what its two directions gave in forward."""
-    scores = tensors.scores(block) if result.scores is None else result.scores
     scores.requires_grad_(tensors.variant == "authors")
     with torch.enable_grad():
         logits = attention_logits(scores, tensors.variant, *tensors.masks(block))
@@ -145,7 +139,7 @@ def _block_backward(
     d_words_CWD = gradients.words[block.reports, : block.words]
     d_weights = []
     directions = tensors.directions(block, weights)
-    for direction, left, d_logits in zip(directions, result.directions, d_logits_BC, strict=True):
+    for direction, left, d_logits in zip(directions, results, d_logits_BC, strict=True):
         if direction.words_attend:
             d_tokens, d_attended, d_logits_OI = d_words_CWD, d_regions_BRD, d_logits
         else:

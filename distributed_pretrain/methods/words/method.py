@@ -32,8 +32,7 @@ class WordsMethod(ImageTextMethod):
     or loss. The external loss is a contrasted term in either case. With local negatives it compares
     the samples of one rank with each other, all of the rank's share of a global batch: gradient
     caching then keeps what the profile promises, that micro-batches do not change the loss, while
-    the number of ranks does. With global ones every rank compares its own images with all reports:
-    N ranks compare N times as many pairs each and exchange the words.
+    the number of ranks does. With global ones N ranks compare N times as many pairs each.
     """
 
     config: WordsConfig

@@ -22,9 +22,8 @@ _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d`, by state dict and by function, over the maps of all ranks in training.
 
-    The ranks may hold different numbers of maps, or none. nn.SyncBatchNorm refuses CPUs; this
-    one runs everywhere, and `with_device_sync_norms` exchanges it where torch's is faster. In
-    one process, and in evaluation, it is nn.BatchNorm2d itself.
+    The ranks may hold different numbers of maps, or none. nn.SyncBatchNorm refuses CPUs; this one
+    runs everywhere, and `with_device_sync_norms` exchanges it where torch's is faster.
     """
 
     def forward(self, input: _Maps) -> _Maps:

@@ -26,11 +26,8 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     """`nn.BatchNorm1d` for rows of which some are padding; equal to it when none is.
 
     Padding (mask False) reaches neither statistics nor gradients; its own output is finite and
-    means nothing. With `statistics` "sync" they are those of the real rows of all ranks, which
-    may hold different numbers of them, or none; unlike nn.SyncBatchNorm it also runs on CPUs.
-    "local" are those of this rank's rows, "frozen" the running ones, in training too: a new
-    layer then starts as the identity (but for eps), with a trainable scale and shift. One row
-    alone gives variance 0 instead of an error. Statistics are taken in at least float32.
+    means nothing. `statistics` are as `Norm` says: a new "frozen" layer starts as the identity but
+    for eps. One row alone gives variance 0 instead of an error.
     """
 
     running_mean: Tensor

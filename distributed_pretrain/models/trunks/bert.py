@@ -44,7 +44,7 @@ class BertTrunk(TextTrunk):
 
     @torch.no_grad()
     def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:
-        """What the first token pays each in the last layer, whose input is `states`."""
+        """That of the last layer's own queries and keys."""
         last: Any = self.layers[-1]
         attention = last.attention.self
         return attention_of_first_token(

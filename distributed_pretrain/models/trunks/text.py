@@ -80,8 +80,4 @@ class TextTrunk(ABC):
 
     @abstractmethod
     def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:
-        """What the first token pays each in the last layer, whose input is `states`.
-
-        The mean over heads without dropout; it sums to 1 over the real tokens, is 0 on padding and
-        has no gradient.
-        """
+        """`attention_of_first_token` in the last layer, whose input is `states`; no dropout."""
