@@ -52,8 +52,7 @@ class Retrieval(ImageTextMeasure):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._images: list[ImageEmbeddings] = []
-        self._masks: list[Tensor] = []
+        self._images: list[tuple[ImageEmbeddings, Tensor]] = []
         self._reports: list[ReportEmbeddings] = []
         self._groups: list[int] = []
         self.reports: list[tuple[str, ...]] = []
@@ -77,8 +76,7 @@ class Retrieval(ImageTextMeasure):
             images, reports = images.whole(), reports.whole()
         mask = gather_rows(batch.sample_mask)
         hashes = torch.tensor([self._hash(record) for record in batch.records], device=mask.device)
-        self._images.append(images.map_tensors(Tensor.cpu))
-        self._masks.append(batch.sample_mask.cpu())
+        self._images.append((images.map_tensors(Tensor.cpu), batch.sample_mask.cpu()))
         self._reports.append(reports.map_tensors(lambda rows: gather_tokens(rows)[mask].cpu()))
         self._groups += gather_rows(hashes)[mask].tolist()
         self.reports += [self.context.sentences(record) for record in real_records(batch)]
@@ -105,7 +103,7 @@ class Retrieval(ImageTextMeasure):
         device = self.context.device
         all_reports = join_rows(self._reports).to(device)
         rows = []
-        for images, mask in zip(self._images, self._masks, strict=True):
+        for images, mask in self._images:
             own = self.method.similarity(images.to(device), all_reports).float()
             rows.append(gather_rows(own)[gather_rows(mask.to(device))].cpu())
         return torch.cat(rows)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from distributed_pretrain.losses.precision import at_least_float32, full_precision
-from distributed_pretrain.models.norms.batch_norm import batch_norm
 from distributed_pretrain.models.norms.kinds import Norm
+from distributed_pretrain.models.norms.rows import batch_norm
 from distributed_pretrain.ranks import world_size
 
 _Maps: TypeAlias = Float[Tensor, "batch channels rows columns"]
