@@ -26,14 +26,13 @@ def token_alignment_loss(
     *,
     region_weights: Float[Tensor, "batch regions"],
     word_weights: Float[Tensor, "batch words"],
-    attention_temperature: float = 0.1,
     temperature: float = 0.1,
     sample_mask: Bool[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """The mean over samples of (image side + report side) / 2, at least 0 (CTA).
 
     The report side: each word attends to the regions of its own image, with the softmax of
-    cosine / `attention_temperature`, and o_j is the sum of the regions' unit vectors so weighted.
+    cosine / τ, and o_j is the sum of the regions' unit vectors so weighted.
     Then Σ_j w_j (ℓ_j + ℓ'_j) / 2, where ℓ_j is the cross entropy of cos(word j, o_k) / τ over k,
     taken at j, and ℓ'_j that with the sides exchanged. The image side likewise, for regions that
     attend to words.
@@ -51,7 +50,7 @@ def token_alignment_loss(
             word_mask = word_mask & sample_mask[:, None]
         regions_BRD = unit_vectors(regions, region_mask)
         words_BWD = unit_vectors(words, word_mask)
-        cosine_BWR = words_BWD @ regions_BRD.mT / attention_temperature
+        cosine_BWR = words_BWD @ regions_BRD.mT / temperature
         to_regions_BWR = cosine_BWR.softmax(dim=2)
         to_words_BRW = without_columns(cosine_BWR.mT, word_mask[:, None]).softmax(dim=2)
         # Within a pair each token against its own counterpart: the same function as LoVT's eqs

@@ -36,10 +36,6 @@ class ImageEmbeddings(SampleRows):
     lateral_regions: Float[Tensor, "batch rows columns dim"] | None = None
     lateral_mask: Bool[Tensor, " batch"] | None = None
 
-    def whole(self) -> ImageEmbeddings:
-        """The same without regions."""
-        return ImageEmbeddings(image=self.image, regions=self.regions[:, :0, :0])
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReportEmbeddings(SampleRows):
@@ -54,12 +50,6 @@ class ReportEmbeddings(SampleRows):
     local: Float[Tensor, "batch parts dim"]
     local_mask: PartMask
     local_weights: Float[Tensor, "batch parts"] | None = None
-
-    def whole(self) -> ReportEmbeddings:
-        """The same without local parts."""
-        return ReportEmbeddings(
-            report=self.report, local=self.local[:, :0], local_mask=self.local_mask[:, :0]
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

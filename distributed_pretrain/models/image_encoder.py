@@ -146,13 +146,12 @@ def make_image_encoder(
 def check_upsampling(image_encoder: ImageEncoder, size_px: int | None) -> None:
     """Raise InputError where a vision transformer cannot cut `size_px` into whole patches."""
     patch_size = image_encoder.backbone.patch_size
-    if size_px is None or patch_size is None or size_px % patch_size == 0:
-        return
-    fitting = round(size_px / patch_size) * patch_size
-    raise InputError(
-        f"method.upsample_px={size_px}: not cut into whole patches of {patch_size} px: "
-        f"use {fitting}, or null"
-    )
+    if size_px and patch_size and size_px % patch_size:
+        fitting = round(size_px / patch_size) * patch_size
+        raise InputError(
+            f"method.upsample_px={size_px}: not cut into whole patches of {patch_size} px: "
+            f"use {fitting}, or null"
+        )
 
 
 def upsampled(

@@ -86,7 +86,7 @@ class ReportEncoder(nn.Module):
         when there are fewer layers.
         """
         self._check_layers("frozen_layers", layers, "freeze at most", least=0)
-        self.trunk.embeddings.requires_grad_(False)
+        self.bert.embeddings.requires_grad_(False)
         self.trunk.layers[:layers].requires_grad_(False)
 
     def _check_layers(self, setting: str, layers: int, remedy: str, *, least: int = 1) -> None:
@@ -106,10 +106,7 @@ class ReportEncoder(nn.Module):
         encoded = self.bert(
             token_ids, attention_mask=attended.long(), output_hidden_states=every_layer
         )
-        states: tuple[Tensor, ...] = (
-            encoded.hidden_states if every_layer else (encoded.last_hidden_state,)
-        )
-        return states
+        return tuple(encoded.hidden_states) if every_layer else (encoded.last_hidden_state,)
 
 
 def pretrained_report_encoder(model: str) -> ReportEncoder:

@@ -134,7 +134,6 @@ class Mgca(ImageTextMethod):
             reports.local_mask,
             region_weights=images.region_weights.flatten(1),
             word_weights=reports.local_weights,
-            attention_temperature=self.config.token_temperature,
             temperature=self.config.token_temperature,
             sample_mask=outputs.sample_mask,
         )

@@ -61,12 +61,6 @@ class TextTrunk(ABC):
         """A new model of a config with these `sizes`."""
 
     @property
-    def embeddings(self) -> nn.Module:
-        """What turns token ids into the input of the first layer."""
-        embeddings: nn.Module = self.model.embeddings
-        return embeddings
-
-    @property
     def layers(self) -> nn.ModuleList:
         """Its layers, first to last."""
         layers: nn.ModuleList = self.model.get_submodule(self.layers_path)
