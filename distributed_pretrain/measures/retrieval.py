@@ -74,8 +74,8 @@ class Retrieval(ImageTextMeasure):
         images, reports = outputs.images, outputs.reports
         if not self.method.compares_local:
             images = ImageEmbeddings(image=images.image, regions=images.regions[:, :0, :0])
-            none, mask = reports.local[:, :0], reports.local_mask[:, :0]
-            reports = ReportEmbeddings(report=reports.report, local=none, local_mask=mask)
+            local, real = reports.local[:, :0], reports.local_mask[:, :0]
+            reports = ReportEmbeddings(report=reports.report, local=local, local_mask=real)
         mask = gather_rows(batch.sample_mask)
         hashes = torch.tensor([self._hash(record) for record in batch.records], device=mask.device)
         self._images.append((images.map_tensors(Tensor.cpu), batch.sample_mask.cpu()))
