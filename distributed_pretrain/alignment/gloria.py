@@ -122,25 +122,15 @@ class _Work:
     word_temperature: float
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """The words of a block and what they see: <m, t> and |m|², B C W in at least float32."""
-
-    alignment: Tensor
-    squared_length: Tensor
-
-
 class _PairSimilarity(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        regions: Tensor,
-        words: Tensor,
-        word_scale: Tensor,
-        work: _Work,
+        ctx: Any, regions: Tensor, words: Tensor, word_scale: Tensor, work: _Work
     ) -> Tensor:
         ctx.save_for_backward(regions, words, word_scale)
-        ctx.work, ctx.seen = work, []
+        ctx.work = work
+        # Of the words of each block and what they see: <m, t> and |m|², B C W in at least float32.
+        ctx.seen = []
         gram_BRR = _gram(regions, work.product_dtype)
         similarity = word_scale.new_empty(len(regions), len(words))
         for block in work.blocks:
@@ -152,7 +142,7 @@ class _PairSimilarity(torch.autograd.Function):
             similarity[block.images, block.reports] = _similarity(
                 alignment_BCW, squared_length_BCW, word_scale, block, work
             )
-            ctx.seen.append(_Seen(alignment_BCW, squared_length_BCW))
+            ctx.seen.append((alignment_BCW, squared_length_BCW))
         return similarity
 
     @staticmethod
@@ -161,10 +151,9 @@ class _PairSimilarity(torch.autograd.Function):
         regions, words, word_scale = ctx.saved_tensors
         work: _Work = ctx.work
         with full_precision(regions):
-            product_regions, product_words = (
-                values.to(work.product_dtype) for values in (regions, words)
-            )
-            gram_BRR = _gram(regions, work.product_dtype)
+            dtype = work.product_dtype
+            product_regions, product_words = regions.to(dtype), words.to(dtype)
+            gram_BRR = _gram(regions, dtype)
             d_regions, d_words, d_gram_BRR = (
                 torch.zeros_like(values, dtype=word_scale.dtype)
                 for values in (regions, words, gram_BRR)
@@ -173,10 +162,16 @@ class _PairSimilarity(torch.autograd.Function):
             for block, seen in zip(work.blocks, ctx.seen, strict=True):
                 images, reports = block.images, (block.reports, slice(block.words))
                 scores_BRCW = raw_scores(regions[images], words[reports])
-                d_alignment_BCW, d_squared_length_BCW, d_scale_CW = _similarity_backward(
-                    seen, d_similarity[images, block.reports], word_scale, block, work
+                seen = [each.detach().requires_grad_() for each in (*seen, word_scale)]
+                alignment_BCW, squared_length_BCW, scale = seen
+                with torch.enable_grad():
+                    similarity_BC = _similarity(
+                        alignment_BCW, squared_length_BCW, scale, block, work
+                    )
+                d_alignment_BCW, d_squared_length_BCW, d_scale = torch.autograd.grad(
+                    similarity_BC, seen, d_similarity[images, block.reports]
                 )
-                d_word_scale[reports].add_(d_scale_CW)
+                d_word_scale[reports].add_(d_scale[reports])
                 d_scores_BRCW = _attention_backward(
                     scores_BRCW,
                     gram_BRR[images],
@@ -186,14 +181,14 @@ class _PairSimilarity(torch.autograd.Function):
                     block,
                     work,
                 )
-                d_flat_BRA = d_scores_BRCW.to(work.product_dtype).flatten(2)
+                d_flat_BRA = d_scores_BRCW.to(dtype).flatten(2)
                 regions_BRD, words_CWD = product_regions[images], product_words[reports]
                 flat_words_BAD = words_CWD.flatten(0, 1).expand(len(regions_BRD), -1, -1)
                 add_product(d_regions[images], d_flat_BRA, flat_words_BAD)
                 d_flat_words = d_flat_BRA.flatten(0, 1).T @ regions_BRD.flatten(0, 1)
                 d_words[reports].add_(d_flat_words.view_as(words_CWD))
             # G = V Vᵀ is symmetric, and so is its gradient.
-            add_product(d_regions, d_gram_BRR.mul_(2).to(work.product_dtype), product_regions)
+            add_product(d_regions, d_gram_BRR.mul_(2).to(dtype), product_regions)
         return d_regions.to(regions.dtype), d_words.to(words.dtype), d_word_scale, None
 
 
@@ -231,21 +226,6 @@ def _similarity(
     lowest = torch.finfo(logits_BCW.dtype).min
     similarity_BC = logits_BCW.masked_fill(~mask_CW, lowest).logsumexp(dim=-1)
     return torch.where(mask_CW.any(dim=-1), similarity_BC, 0.0)
-
-
-def _similarity_backward(
-    seen: _Seen, d_similarity_BC: Tensor, word_scale: Tensor, block: PairBlock, work: _Work
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of <m, t>, |m|² and the scale of the block's words."""
-    alignment, squared_length, scale = (
-        each.detach().requires_grad_() for each in (seen.alignment, seen.squared_length, word_scale)
-    )
-    with torch.enable_grad():
-        similarity_BC = _similarity(alignment, squared_length, scale, block, work)
-    d_alignment, d_squared_length, d_scale = torch.autograd.grad(
-        similarity_BC, (alignment, squared_length, scale), d_similarity_BC
-    )
-    return d_alignment, d_squared_length, d_scale[block.reports, : block.words]
 
 
 def _attention_backward(

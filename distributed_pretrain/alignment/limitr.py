@@ -156,11 +156,9 @@ class LimitrSimilarity(nn.Module):
             real_regions = _or_all_real(region_mask, regions)
             regions = zero_where_padded(at_least_float32(regions), region_mask)
             words = zero_where_padded(at_least_float32(words), word_mask)
-            by_word_BRW, by_region_BRW = self._matched_attention(
-                regions, words, word_mask, region_mask
-            )
-            attended_words = zero_where_padded(by_word_BRW.mT @ regions, word_mask)
-            attended_regions = zero_where_padded(by_region_BRW @ words, region_mask)
+            by_word, by_region = self._matched_attention(regions, words, word_mask, region_mask)
+            attended_words = zero_where_padded(by_word.mT @ regions, word_mask)
+            attended_regions = zero_where_padded(by_region @ words, region_mask)
             with torch.no_grad():
                 word_weights, region_weights = (
                     self._token_weights(attended * tokens, mask, head)
@@ -224,25 +222,15 @@ class LimitrSimilarity(nn.Module):
 
     def _weights(self, like: Tensor) -> PaperWeights | AuthorsWeights:
         """The weights as they enter the pairs, in the precision of `like`, at least float32."""
-
-        def weight(parameter: Tensor) -> Tensor:
-            return parameter.to(at_least_float32(like).dtype)
-
-        report_head, image_head = (
-            weight(self.report_head.weight[0]),
-            weight(self.image_head.weight[0]),
-        )
+        dtype = at_least_float32(like).dtype
+        heads = self.report_head.weight[0], self.image_head.weight[0]
         if self.variant == "authors":
-            return AuthorsWeights(
-                weight(self.local_gate.weight),
-                weight(self.local_gate.bias),
-                weight(self.global_gate.weight),
-                weight(self.global_gate.bias),
-                weight(self.score.weight[0]),
-                report_head,
-                image_head,
-            )
-        query, key, value = (weight(each.weight) for each in (self.query, self.key, self.value))
+            gates = self.local_gate, self.global_gate
+            weights = [each for gate in gates for each in (gate.weight, gate.bias)]
+            weights += [self.score.weight[0], *heads]
+            return AuthorsWeights(*(each.to(dtype) for each in weights))
+        report_head, image_head = (each.to(dtype) for each in heads)
+        query, key, value = (each.weight.to(dtype) for each in (self.query, self.key, self.value))
         return PaperWeights(
             query.T @ key * query.shape[0] ** -0.5, report_head @ value, image_head @ value
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -12,21 +11,17 @@ from distributed_pretrain.losses.precision import without_columns, zero_where_pa
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.rows import row_norm
 
+Regions: TypeAlias = Float[Tensor, "batch regions dim"]
+Sentences: TypeAlias = Float[Tensor, "batch sentences dim"]
+
 # B batch, R regions, S sentences, D dim.
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """Cross-modal representations and the attention that made them.
+class Alignment(NamedTuple):
+    """Cross-modal representations; those of padded sentences mean nothing."""
 
-    `sentence_to_region` sums to 1 over the regions of each real sentence and is 0 on padding,
-    `region_to_sentence` sums to 1 over the real sentences of each region.
-    """
-
-    regions_from_report: Float[Tensor, "batch regions dim"]
-    sentences_from_image: Float[Tensor, "batch sentences dim"]
-    sentence_to_region: Float[Tensor, "batch sentences regions"]
-    region_to_sentence: Float[Tensor, "batch regions sentences"]
+    regions_from_report: Regions
+    sentences_from_image: Sentences
 
 
 class LovtAlignment(nn.Module):
@@ -53,8 +48,8 @@ class LovtAlignment(nn.Module):
 
     def forward(
         self,
-        regions: Float[Tensor, "batch regions dim"],
-        sentences: Float[Tensor, "batch sentences dim"],
+        regions: Regions,
+        sentences: Sentences,
         sentence_mask: Bool[Tensor, "batch sentences"],
         sample_mask: Bool[Tensor, " batch"] | None = None,
     ) -> Alignment:
@@ -77,16 +72,9 @@ class LovtAlignment(nn.Module):
                 region_mask = sample_mask[:, None].expand(regions.shape[:2])
             regions_from_report_BRD = self.norm(regions_from_report_BRD, region_mask)
             sentences_from_image_BSD = self.norm(sentences_from_image_BSD, sentence_mask)
-        return Alignment(
-            regions_from_report=regions_from_report_BRD,
-            sentences_from_image=sentences_from_image_BSD,
-            sentence_to_region=torch.where(sentence_mask[:, :, None], to_region_BSR, 0.0),
-            region_to_sentence=to_sentence_BRS,
-        )
+        return Alignment(regions_from_report_BRD, sentences_from_image_BSD)
 
-    def sentence_from_region(
-        self, regions: Float[Tensor, "batch regions dim"]
-    ) -> Float[Tensor, "batch regions dim"]:
+    def sentence_from_region(self, regions: Regions) -> Regions:
         """Eq 2 for an attention that rests on one region, for each region: O V z_r."""
         from_region: Tensor = self.output(self.value(regions))
         return from_region if self.norm is None else self.norm(from_region)

@@ -9,7 +9,7 @@ were allocated once: automatic differentiation would keep the matrix and several
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,12 +36,10 @@ def log_normalisers(
     Masks name the rows and columns that take part (True = real); the figures of the others are
     finite, mean nothing and must be left out of the loss, and their vectors must be finite too.
 
-    `chunk_size` rows at a time are compared with all columns and compared again in backward:
-    four matrix products instead of three, and two blocks of `chunk_size` x columns in memory.
-    Without it the matrix is kept, once, for backward. Differentiable once.
+    `chunk_size` is that of `global_contrastive_loss`. Differentiable once.
     """
     normalisers: tuple[Tensor, Tensor] = _LogNormalisers.apply(
-        rows, columns, row_mask, column_mask, None, chunk_size, True
+        chunk_size, True, rows, columns, row_mask, column_mask, None
     )
     return normalisers
 
@@ -60,37 +58,53 @@ def row_log_normalisers(
     out of the row's sum.
     """
     normalisers: tuple[Tensor, None] = _LogNormalisers.apply(
-        rows, columns, None, column_mask, own_column, chunk_size, False
+        chunk_size, False, rows, columns, None, column_mask, own_column
     )
     return normalisers[0]
+
+
+class _Matrix(NamedTuple):
+    """The similarities of rows (B D) with columns (A D), and what is left out of them."""
+
+    rows: Tensor
+    columns: Tensor
+    row_mask: Tensor | None
+    column_mask: Tensor | None
+    own_column: Tensor | None
+
+    def buffer(self, most_rows: int) -> Tensor:
+        return self.rows.new_empty(min(most_rows, len(self.rows)), len(self.columns))
+
+    def write_logits(self, block: slice, out_CA: Tensor) -> None:
+        """<row, column> of a block; what a mask takes out is the lowest finite number."""
+        torch.mm(self.rows[block], self.columns.T, out=out_CA)
+        lowest = torch.finfo(out_CA.dtype).min
+        if self.column_mask is not None:
+            out_CA.masked_fill_(~self.column_mask, lowest)
+        if self.row_mask is not None:
+            out_CA.masked_fill_(~self.row_mask[block, None], lowest)
+        if self.own_column is not None:
+            out_CA.scatter_(1, self.own_column[block, None], lowest)
 
 
 class _LogNormalisers(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        rows_BD: Tensor,
-        columns_AD: Tensor,
-        row_mask_B: Tensor | None,
-        column_mask_A: Tensor | None,
-        own_column_B: Tensor | None,
-        chunk_size: int | None,
-        both: bool,
+        ctx: Any, chunk_size: int | None, both: bool, *tensors: Any
     ) -> tuple[Tensor, Tensor | None]:
-        batch, all_samples = len(rows_BD), len(columns_AD)
+        matrix = _Matrix(*tensors)
+        rows_BD, batch, all_samples = matrix.rows, len(matrix.rows), len(matrix.columns)
         keep = chunk_size is None
         ctx.block_rows = chunk_size or max(1, KEPT_BLOCK_ELEMENTS // max(1, all_samples))
-        logits = _buffer(rows_BD, columns_AD, batch if keep else ctx.block_rows)
-        buffer_CA = _buffer(rows_BD, columns_AD, ctx.block_rows)
+        logits = matrix.buffer(batch if keep else ctx.block_rows)
+        buffer_CA = matrix.buffer(ctx.block_rows)
         row_normaliser_B = rows_BD.new_empty(batch)
         maximum_A = rows_BD.new_full((all_samples,), torch.finfo(rows_BD.dtype).min)
         sum_A = rows_BD.new_zeros(all_samples)
-        for block in blocks(batch, ctx.block_rows):
+        for block in blocks(len(matrix.rows), ctx.block_rows):
             size = block.stop - block.start
             logits_CA = logits[block] if keep else logits[:size]
-            _write_logits(
-                logits_CA, rows_BD, columns_AD, row_mask_B, column_mask_A, own_column_B, block
-            )
+            matrix.write_logits(block, logits_CA)
             exponentials_CA = buffer_CA[:size]
             row_maximum_C = logits_CA.amax(dim=1)
             torch.sub(logits_CA, row_maximum_C[:, None], out=exponentials_CA).exp_()
@@ -101,16 +115,8 @@ class _LogNormalisers(torch.autograd.Function):
                 sum_A.mul_((maximum_A - larger_A).exp_()).add_(exponentials_CA.sum(dim=0))
                 maximum_A = larger_A
         column_normaliser_A = sum_A.log_().add_(maximum_A) if both else None
-        ctx.save_for_backward(
-            rows_BD,
-            columns_AD,
-            row_mask_B,
-            column_mask_A,
-            own_column_B,
-            logits if keep else None,
-            row_normaliser_B,
-            column_normaliser_A,
-        )
+        kept = logits if keep else None
+        ctx.save_for_backward(*matrix, kept, row_normaliser_B, column_normaliser_A)
         return row_normaliser_B, column_normaliser_A
 
     @staticmethod
@@ -118,29 +124,19 @@ class _LogNormalisers(torch.autograd.Function):
     def backward(
         ctx: Any, row_gradient_B: Tensor, column_gradient_A: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        (
-            rows_BD,
-            columns_AD,
-            row_mask_B,
-            column_mask_A,
-            own_column_B,
-            kept_BA,
-            row_normaliser_B,
-            column_normaliser_A,
-        ) = ctx.saved_tensors
-        d_rows_BD = torch.empty_like(rows_BD)
-        d_columns_AD = torch.zeros_like(columns_AD)
-        buffer_CA = _buffer(rows_BD, columns_AD, ctx.block_rows)
+        *tensors, kept_BA, row_normaliser_B, column_normaliser_A = ctx.saved_tensors
+        matrix = _Matrix(*tensors)
+        d_rows_BD = torch.empty_like(matrix.rows)
+        d_columns_AD = torch.zeros_like(matrix.columns)
+        buffer_CA = matrix.buffer(ctx.block_rows)
         d_logits_buffer_CA = torch.empty_like(buffer_CA)
-        for block in blocks(len(rows_BD), ctx.block_rows):
+        for block in blocks(len(matrix.rows), ctx.block_rows):
             size = block.stop - block.start
             exponentials_CA, d_logits_CA = buffer_CA[:size], d_logits_buffer_CA[:size]
             if kept_BA is None:
-                logits_CA = exponentials_CA
                 # The second exponentials overwrite them, once nobody else reads them.
-                _write_logits(
-                    logits_CA, rows_BD, columns_AD, row_mask_B, column_mask_A, own_column_B, block
-                )
+                logits_CA = exponentials_CA
+                matrix.write_logits(block, logits_CA)
             else:
                 logits_CA = kept_BA[block]
             torch.sub(logits_CA, row_normaliser_B[block, None], out=d_logits_CA).exp_()
@@ -148,33 +144,9 @@ class _LogNormalisers(torch.autograd.Function):
             if column_gradient_A is not None:
                 torch.sub(logits_CA, column_normaliser_A, out=exponentials_CA).exp_()
                 d_logits_CA.addcmul_(exponentials_CA, column_gradient_A.expand_as(d_logits_CA))
-            torch.mm(d_logits_CA, columns_AD, out=d_rows_BD[block])
-            d_columns_AD.addmm_(d_logits_CA.T, rows_BD[block])
-        return d_rows_BD, d_columns_AD, None, None, None, None, None
-
-
-def _write_logits(
-    out_CA: Tensor,
-    rows_BD: Tensor,
-    columns_AD: Tensor,
-    row_mask_B: Tensor | None,
-    column_mask_A: Tensor | None,
-    own_column_B: Tensor | None,
-    block: slice,
-) -> None:
-    """<row, column> of a block; what a mask takes out is the lowest finite number."""
-    torch.mm(rows_BD[block], columns_AD.T, out=out_CA)
-    lowest = torch.finfo(out_CA.dtype).min
-    if column_mask_A is not None:
-        out_CA.masked_fill_(~column_mask_A, lowest)
-    if row_mask_B is not None:
-        out_CA.masked_fill_(~row_mask_B[block, None], lowest)
-    if own_column_B is not None:
-        out_CA.scatter_(1, own_column_B[block, None], lowest)
-
-
-def _buffer(rows_BD: Tensor, columns_AD: Tensor, most_rows: int) -> Tensor:
-    return rows_BD.new_empty(min(most_rows, len(rows_BD)), len(columns_AD))
+            torch.mm(d_logits_CA, matrix.columns, out=d_rows_BD[block])
+            d_columns_AD.addmm_(d_logits_CA.T, matrix.rows[block])
+        return None, None, d_rows_BD, d_columns_AD, None, None, None
 
 
 def blocks(rows: int, block_rows: int) -> Iterator[slice]:

@@ -35,16 +35,13 @@ def global_contrastive_loss(
 
     With several ranks the sums over j run over all of them, and the mean over this rank's samples.
     `gather=False` keeps the negatives of this rank only and communicates nothing.
+    Ranks may hold different numbers of real samples, but the same number of rows.
 
-    `sample_mask` takes samples out of rows, columns and counts; ranks may hold different numbers of
-    real samples, but the same number of rows.
-
-    Without `chunk_size` the matrix of all similarities is kept for backward: quickest, with
-    memory O(batch x all samples). With it, `chunk_size` rows at a time are compared with all
-    columns, and again in backward: the same loss and gradient with memory
-    O(chunk x all samples), and four matrix products instead of three. Any size from some 128 to
-    2,048 rows is about as quick, so choose it by memory: two blocks of chunk_size x all samples
-    are held (512 x 32,768 in float32: 128 MiB), beside several copies of the embeddings.
+    Without `chunk_size` the matrix of all similarities is kept for backward. With it, so many rows
+    at a time are compared with all columns, and again in backward: four matrix products instead of
+    three. Any size from some 128 to 2,048 rows is about as quick, so choose it by memory: two
+    blocks of chunk_size x all samples (512 x 32,768 in float32: 128 MiB), beside several copies of
+    the embeddings.
     """
     with full_precision(image):
         image_BD = unit_vectors(image, sample_mask)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
-from torch.nn import functional as F
 
+from distributed_pretrain.batch import pad_to
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
 from distributed_pretrain.losses.precision import (
     at_least_float32,
@@ -33,8 +33,7 @@ def external_loss(
     `symmetric_cross_entropy`.
 
     `gather=False` is that of this rank's own square, and depends on how samples are spread over
-    ranks; its average over the ranks is still a mean over all samples. `sample_mask` takes this
-    rank's samples out of rows, columns and counts.
+    ranks; its average over the ranks is still a mean over all samples.
     """
     if not gather:
         return symmetric_cross_entropy(
@@ -55,16 +54,13 @@ def external_loss(
 
 
 def gather_tokens(
-    tokens: Float[Tensor, "batch tokens dim"], token_mask: Bool[Tensor, "batch tokens"]
-) -> tuple[Float[Tensor, "all_samples longest dim"], Bool[Tensor, "all_samples longest"]]:
-    """The words of all ranks' reports, padded to the longest, with gradient to every rank.
+    tokens: Shaped[Tensor, "batch tokens ..."],
+) -> Shaped[Tensor, "all_samples longest ..."]:
+    """The words of all ranks' reports, or their mask, padded to the longest, with gradient.
 
     A x T x D numbers to every rank, and as many back: 229 MB for 768 reports of 97 words and 768
     dimensions in float32, half of it in bfloat16. The regions would be four to eight times as much,
     which is why they stay.
     """
     lengths = gather_rows(torch.tensor([tokens.shape[1]], device=tokens.device))
-    missing = int(lengths.max()) - tokens.shape[1]
-    return gather_rows(F.pad(tokens, (0, 0, 0, missing))), gather_rows(
-        F.pad(token_mask, (0, missing))
-    )
+    return gather_rows(pad_to(tokens, (int(lengths.max()), *tokens.shape[2:])))

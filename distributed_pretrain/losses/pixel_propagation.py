@@ -36,20 +36,6 @@ def matching_regions(
     return matches
 
 
-def images_with_matches(
-    matches: Bool[Tensor, "batch regions regions"],
-    *,
-    sample_mask: Bool[Tensor, " batch"] | None = None,
-) -> Bool[Tensor, " batch"]:
-    """Which real images have a matching pair of regions.
-
-    PixPro's loss is the mean of `pixel_propagation_by_image` over these, of all ranks: images whose
-    views do not overlap say nothing. The authors count them as 0.
-    """
-    found = matches.flatten(1).any(dim=1)
-    return found if sample_mask is None else found & sample_mask
-
-
 def pixel_propagation_by_image(
     first_propagated: Float[Tensor, "batch regions dim"],
     second_propagated: Float[Tensor, "batch regions dim"],
@@ -63,21 +49,20 @@ def pixel_propagation_by_image(
 
     A pair (i, j) of `matches` yields -cos(y_i, x'_j) - cos(y'_j, x_i), where y, y' are the
     propagated regions of the first and second view and x, x' the teacher's; no gradient flows into
-    these targets. Images whose `sample_mask` is False give 0 and get no gradient.
+    these targets. The loss is the mean over the images with a match, of all ranks: views that do
+    not overlap say nothing, where the authors count them as 0. Images whose `sample_mask` is
+    False give 0 and get no gradient.
     """
     with full_precision(first_propagated):
         region_mask = None
         if sample_mask is not None:
             region_mask = sample_mask[:, None].expand(first_propagated.shape[:2])
             matches = matches & sample_mask[:, None, None]
-        y_first_BRD, y_second_BQD, x_first_BRD, x_second_BQD = (
-            unit_vectors(each, region_mask)
-            for each in (
-                first_propagated,
-                second_propagated,
-                first_target.detach(),
-                second_target.detach(),
-            )
+        y_first_BRD, y_second_BQD = (
+            unit_vectors(each, region_mask) for each in (first_propagated, second_propagated)
+        )
+        x_first_BRD, x_second_BQD = (
+            unit_vectors(each.detach(), region_mask) for each in (first_target, second_target)
         )
         agreement_BRQ = y_first_BRD @ x_second_BQD.mT + x_first_BRD @ y_second_BQD.mT
         total_B = torch.where(matches, agreement_BRQ, 0.0).sum(dim=(1, 2))

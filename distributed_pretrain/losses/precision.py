@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
+
+Rows: TypeAlias = Float[Tensor, "*rows dim"]
+RowMask: TypeAlias = Bool[Tensor, "*rows"]
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
@@ -18,9 +23,7 @@ def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def zero_where_padded(
-    values: Float[Tensor, "*rows dim"], mask: Bool[Tensor, "*rows"] | None
-) -> Float[Tensor, "*rows dim"]:
+def zero_where_padded(values: Rows, mask: RowMask | None) -> Rows:
     """`values` with zeros in the rows whose mask is False, which get a zero gradient.
 
     Selecting keeps even NaN out of what follows; multiplying by the mask would not.
@@ -28,9 +31,7 @@ def zero_where_padded(
     return values if mask is None else torch.where(mask.unsqueeze(-1), values, 0.0)
 
 
-def unit_vectors(
-    values: Float[Tensor, "*rows dim"], mask: Bool[Tensor, "*rows"] | None = None
-) -> Float[Tensor, "*rows dim"]:
+def unit_vectors(values: Rows, mask: RowMask | None = None) -> Rows:
     """`values` scaled to length 1, in at least float32; zeros where the mask is False."""
     return F.normalize(zero_where_padded(at_least_float32(values), mask), dim=-1)
 

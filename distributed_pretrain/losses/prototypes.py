@@ -35,13 +35,14 @@ def sinkhorn(
     """
     # The same factor for all entries changes nothing, so the largest cosine may become e^0.
     weights = ((similarity.double() - 1) / epsilon).exp()
-    weights = zero_where_padded(weights, _like_rows(sample_mask, weights))
+    real = None if sample_mask is None else sample_mask.expand(similarity.shape[:-1])
+    weights = zero_where_padded(weights, real)
     for _ in range(iterations):
         # A prototype's share, samples / K, is the same for all: normalising the samples next
         # cancels it.
         weights = weights / sum_over_ranks(weights.sum(dim=-2, keepdim=True))
         weights = weights / weights.sum(dim=-1, keepdim=True)
-        weights = zero_where_padded(weights, _like_rows(sample_mask, weights))
+        weights = zero_where_padded(weights, real)
     return weights.to(similarity.dtype)
 
 
@@ -83,7 +84,3 @@ def prototype_loss(
         # Swapped: the image's assignments (0) are what the report (1) has to predict.
         cross_entropy_MB = -(assignments_MBK.flip(0) * log_prediction_MBK).sum(dim=-1)
         return mean_over_samples(cross_entropy_MB.mean(dim=0), sample_mask)
-
-
-def _like_rows(sample_mask: Tensor | None, weights: Tensor) -> Tensor | None:
-    return None if sample_mask is None else sample_mask.expand(weights.shape[:-1])

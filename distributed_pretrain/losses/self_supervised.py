@@ -29,8 +29,7 @@ def nt_xent_loss(
     identical embeddings it is ln(2 images - 1).
 
     With several ranks k runs over the views of all, with gradient, and the mean over this rank's;
-    `gather=False` keeps to the views of this rank. `sample_mask` takes both views of an image out
-    of rows, columns and counts. `chunk_size` bounds the memory as in `global_contrastive_loss`,
+    `gather=False` keeps to the views of this rank. `chunk_size` is as in `global_contrastive_loss`,
     counted in views.
     """
     with full_precision(first):

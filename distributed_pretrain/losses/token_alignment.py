@@ -26,14 +26,13 @@ def token_alignment_loss(
     *,
     region_weights: Float[Tensor, "batch regions"],
     word_weights: Float[Tensor, "batch words"],
-    attention_temperature: float = 0.1,
     temperature: float = 0.1,
     sample_mask: Bool[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """The mean over samples of (image side + report side) / 2, at least 0 (CTA).
 
     The report side: each word attends to the regions of its own image, with the softmax of
-    cosine / `attention_temperature`, and o_j is the sum of the regions' unit vectors so weighted.
+    cosine / τ, and o_j is the sum of the regions' unit vectors so weighted.
     Then Σ_j w_j (ℓ_j + ℓ'_j) / 2, where ℓ_j is the cross entropy of cos(word j, o_k) / τ over k,
     taken at j, and ℓ'_j that with the sides exchanged. The image side likewise, for regions that
     attend to words.
@@ -51,7 +50,7 @@ def token_alignment_loss(
             word_mask = word_mask & sample_mask[:, None]
         regions_BRD = unit_vectors(regions, region_mask)
         words_BWD = unit_vectors(words, word_mask)
-        cosine_BWR = words_BWD @ regions_BRD.mT / attention_temperature
+        cosine_BWR = words_BWD @ regions_BRD.mT / temperature
         to_regions_BWR = cosine_BWR.softmax(dim=2)
         to_words_BRW = without_columns(cosine_BWR.mT, word_mask[:, None]).softmax(dim=2)
         # Within a pair each token against its own counterpart: the same function as LoVT's eqs
@@ -64,21 +63,17 @@ def token_alignment_loss(
 
 @torch.no_grad()
 def clipped_weights(
-    attention: Float[Tensor, "batch tokens"],
-    token_mask: Bool[Tensor, "batch tokens"],
-    *,
-    lower: float = 0.1,
-    upper: float = 0.9,
+    attention: Float[Tensor, "batch tokens"], token_mask: Bool[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch tokens"]:
     """Token weights that sum to 1 over a sample's real tokens, and are 0 on padding.
 
-    `attention` is what the CLS token pays each token. It is clipped to its quantiles `lower` and
-    `upper` over the sample's own real tokens (mask True; linear interpolation), so that no token
-    counts for everything or nothing, and divided by its sum. In at least float32, without gradient.
+    `attention` is what the CLS token pays each token. It is clipped to its quantiles 0.1 and 0.9
+    over the sample's own real tokens (mask True; linear interpolation), so that no token counts
+    for everything or nothing, and divided by its sum. In at least float32, without gradient.
     """
     values_BT = at_least_float32(attention)
     real_BT = values_BT.masked_fill(~token_mask, torch.nan)
-    bounds = torch.tensor([lower, upper], dtype=values_BT.dtype, device=values_BT.device)
+    bounds = torch.tensor([0.1, 0.9], dtype=values_BT.dtype, device=values_BT.device)
     low_B1, high_B1 = real_BT.nanquantile(bounds, dim=1, keepdim=True)
     clipped_BT = torch.where(token_mask, values_BT.clamp(low_B1, high_B1), 0.0)
     total_B1 = clipped_BT.sum(dim=1, keepdim=True)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from data_shards.records.study import Box, ImageRecord, StudyRecord
 from distributed_pretrain.data.crops import stored_to_model_scale
@@ -53,13 +54,13 @@ class ModelSquare:
         columns, rows = (
             ((self._centres() - start) / scale).floor().long() for start in (left, top)
         )
-        height, width = self.image.height, self.image.width
-        inside_rows, inside_columns = (
-            (rows >= 0) & (rows < height),
-            (columns >= 0) & (columns < width),
+        # Beside the image there is nothing.
+        found = F.pad(torch.as_tensor(stored) > 0, (1, 1, 1, 1))
+        rows, columns = (
+            (rows + 1).clamp(0, len(found) - 1),
+            (columns + 1).clamp(0, found.shape[1] - 1),
         )
-        nearest = torch.as_tensor(stored)[rows.clamp(0, height - 1)][:, columns.clamp(0, width - 1)]
-        return (nearest > 0) & inside_rows[:, None] & inside_columns[None, :]
+        return found[rows][:, columns]
 
     def _placement(self) -> tuple[float, float, float]:
         return stored_to_model_scale(
@@ -80,7 +81,4 @@ def region_map_on_pixels(
 ) -> Float[Tensor, "maps size size"]:
     """Values of a grid of regions, bilinearly spread over the pixels of the image."""
     size = (size_px, size_px)
-    spread = torch.nn.functional.interpolate(
-        regions[:, None], size, mode="bilinear", align_corners=False
-    )
-    return spread[:, 0]
+    return F.interpolate(regions[:, None], size, mode="bilinear", align_corners=False)[:, 0]

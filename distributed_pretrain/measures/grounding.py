@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,6 +26,9 @@ METRICS = (
     GROUNDING_CNR,
     Metric("grounding_pointing", "pointing game"),
 )
+Heat: TypeAlias = Float[Tensor, "phrases height width"]
+Pixels: TypeAlias = Bool[Tensor, "phrases height width"]
+PerPhrase: TypeAlias = Float[Tensor, " phrases"]
 # Bounds the memory of their images.
 _PHRASES_AT_A_TIME = 64
 
@@ -48,8 +52,8 @@ class Grounded:
     """Heat maps of phrases on the squares that the model saw, and how well they meet the boxes."""
 
     phrases: list[Phrase]
-    heat: Float[Tensor, "phrases size size"]
-    contrast: Float[Tensor, " phrases"]
+    heat: Heat
+    contrast: PerPhrase
     hits: Bool[Tensor, " phrases"]
 
 
@@ -88,28 +92,22 @@ class Grounding(ImageTextMeasure):
 
     def compute(self) -> dict[str, float]:
         """The means over phrases; empty without any."""
-        if not self._phrases:
-            return {}
-        self.grounded = self._ground()
-        return {
-            "grounding_phrases": float(len(self._phrases)),
-            "grounding_cnr": self.grounded.contrast.mean().item(),
-            "grounding_pointing": self.grounded.hits.double().mean().item(),
-        }
-
-    def _ground(self) -> Grounded:
         phrases = self._phrases
-        regions = torch.cat(
-            [
-                self._maps(phrases[start : start + _PHRASES_AT_A_TIME])
-                for start in range(0, len(phrases), _PHRASES_AT_A_TIME)
-            ]
-        )
-        heat = region_map_on_pixels(regions, phrases[0].square.size_px)
+        if not phrases:
+            return {}
+        starts = range(0, len(phrases), _PHRASES_AT_A_TIME)
+        maps = [self._maps(phrases[start : start + _PHRASES_AT_A_TIME]) for start in starts]
+        heat = region_map_on_pixels(torch.cat(maps), phrases[0].square.size_px)
         inside = torch.stack([each.square.inside(each.boxes) for each in phrases])
         valid = torch.stack([each.square.extent() for each in phrases])
-        judged = heat, inside, valid
-        return Grounded(phrases, heat, contrast_to_noise(*judged), pointing_hits(*judged))
+        contrast = contrast_to_noise(heat, inside, valid)
+        hits = pointing_hits(heat, inside, valid)
+        self.grounded = Grounded(phrases, heat, contrast, hits)
+        return {
+            "grounding_phrases": float(len(phrases)),
+            "grounding_cnr": contrast.mean().item(),
+            "grounding_pointing": hits.double().mean().item(),
+        }
 
     def _maps(self, phrases: list[Phrase]) -> Float[Tensor, "phrases rows columns"]:
         assert self.context.encode is not None, "phrases are read by the run's tokenizer"
@@ -119,11 +117,7 @@ class Grounding(ImageTextMeasure):
         return self.method.grounding_map(embedded, images).float().cpu()
 
 
-def contrast_to_noise(
-    heat: Float[Tensor, "phrases height width"],
-    inside: Bool[Tensor, "phrases height width"],
-    valid: Bool[Tensor, "phrases height width"],
-) -> Float[Tensor, " phrases"]:
+def contrast_to_noise(heat: Heat, inside: Pixels, valid: Pixels) -> PerPhrase:
     """CNR of each heat map: (mean inside - mean outside) / sqrt(var inside + var outside).
 
     `inside` is the union of a phrase's boxes, `valid` leaves padding out of both sides; the
@@ -140,19 +134,13 @@ def contrast_to_noise(
     return torch.where(usable, (mean_in - mean_out) / torch.where(usable, noise, 1.0), 0.0)
 
 
-def pointing_hits(
-    heat: Float[Tensor, "phrases height width"],
-    inside: Bool[Tensor, "phrases height width"],
-    valid: Bool[Tensor, "phrases height width"],
-) -> Bool[Tensor, " phrases"]:
+def pointing_hits(heat: Heat, inside: Pixels, valid: Pixels) -> Bool[Tensor, " phrases"]:
     """Whether the hottest valid pixel of each map lies in a box of its phrase."""
     hottest = heat.masked_fill(~valid, -torch.inf).flatten(1).argmax(dim=1)
     return inside.flatten(1).gather(1, hottest[:, None])[:, 0]
 
 
-def _moments(
-    heat: Float[Tensor, "phrases height width"], mask: Bool[Tensor, "phrases height width"]
-) -> tuple[Float[Tensor, " phrases"], Float[Tensor, " phrases"]]:
+def _moments(heat: Heat, mask: Pixels) -> tuple[PerPhrase, PerPhrase]:
     count = mask.sum(dim=(1, 2)).clamp_min(1)
     mean = (heat * mask).sum(dim=(1, 2)) / count
     squares = (heat - mean[:, None, None]).square() * mask

@@ -19,6 +19,7 @@ from distributed_pretrain.measures.metric import Metric
 LINEAR_AUROC = Metric("linear_auroc", "linear AUROC")
 # Strengths of the L2 penalty, relative to the mean loss over samples.
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+HELD_OUT = 0.2
 
 
 class LinearAuroc(LinearMeasure):
@@ -57,34 +58,25 @@ class LinearAuroc(LinearMeasure):
 
 
 @torch.enable_grad()  # its head is fitted, whoever judges without gradient
-def linear_auroc(
-    training: LinearSet, test: LinearSet, *, validation_fraction: float = 0.2
-) -> Float[Tensor, " classes"]:
+def linear_auroc(training: LinearSet, test: LinearSet) -> Float[Tensor, " classes"]:
     """AUROC of each class on `test` for a logistic regression fitted to `training`.
 
     Features are standardised with the training samples' statistics; unknown labels take no part.
     For each class the strength of the L2 penalty among `PENALTIES` is the one with the least mean
-    cross entropy on the last `validation_fraction` of the training samples, and the regression is
-    then fitted again to all of them. The problem is convex and solved to the end by L-BFGS in
+    cross entropy on the last fifth of the training samples, and the regression is then fitted
+    again to all of them. The problem is convex and solved to the end by L-BFGS in
     float64, from zero: there is nothing random in it.
     """
     mean = training.features.double().mean(dim=0)
     std = training.features.double().std(dim=0, correction=0).clamp_min(1e-6)
     features = (training.features.double() - mean) / std
     labels = training.targets.double()
-    fitted = len(features) - max(1, round(validation_fraction * len(features)))
-    held_out = torch.stack(
-        [
-            _cross_entropy(
-                _scores(features[fitted:], _fit(features[:fitted], labels[:fitted], penalty)),
-                labels[fitted:],
-            )
-            for penalty in PENALTIES
-        ]
-    )
+    fitted = len(features) - max(1, round(HELD_OUT * len(features)))
+    heads = [_fit(features[:fitted], labels[:fitted], penalty) for penalty in PENALTIES]
+    held_out = [_cross_entropy(_scores(features[fitted:], head), labels[fitted:]) for head in heads]
     # A strength for each class: each is a problem of its own in the common fit.
     penalties = torch.tensor(PENALTIES, dtype=torch.float64, device=features.device)
-    head = _fit(features, labels, penalties[held_out.argmin(dim=0)])
+    head = _fit(features, labels, penalties[torch.stack(held_out).argmin(dim=0)])
     return area_under_roc(_scores((test.features.double() - mean) / std, head), test.targets)
 
 

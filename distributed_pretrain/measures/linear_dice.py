@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from data_shards.records.study import StudyRecord
 from distributed_pretrain.measures.geometry import ModelSquare, evaluated_image
 from distributed_pretrain.measures.linear import LinearMeasure, LinearSet
 from distributed_pretrain.measures.metric import Metric
+
+Maps: TypeAlias = Float[Tensor, "samples classes height width"]
+Masks: TypeAlias = Bool[Tensor, "samples classes height width"]
 
 LINEAR_DICE = Metric("linear_dice", "linear Dice")
 LEARNING_RATES = (1e-1, 3e-2, 1e-2, 3e-3)
@@ -48,10 +52,7 @@ class LinearDice(LinearMeasure):
         return linear_dice(training, test, seed=self.context.seed)
 
 
-def dice_loss(
-    logits: Float[Tensor, "samples classes height width"],
-    targets: Float[Tensor, "samples classes height width"],
-) -> Float[Tensor, ""]:
+def dice_loss(logits: Maps, targets: Maps) -> Float[Tensor, ""]:
     """1 - soft Dice, pooled over the pixels of the batch for each class, mean over classes.
 
     Dice = 2 sum(p t) / (sum p + sum t) with p = sigmoid(logits) and t in [0, 1]; LoVT's linear
@@ -63,10 +64,7 @@ def dice_loss(
     return 1 - (2 * overlap / size.clamp_min(1e-8)).mean()
 
 
-def pooled_dice(
-    predicted: Bool[Tensor, "samples classes height width"],
-    masks: Bool[Tensor, "samples classes height width"],
-) -> Float[Tensor, " classes"]:
+def pooled_dice(predicted: Masks, masks: Masks) -> Float[Tensor, " classes"]:
     """Dice of each class with the pixels of all samples pooled; 1 where both are empty."""
     overlap = (predicted & masks).sum(dim=(0, 2, 3)).double()
     size = (predicted.sum(dim=(0, 2, 3)) + masks.sum(dim=(0, 2, 3))).double()

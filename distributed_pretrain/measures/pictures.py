@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import matplotlib
 import numpy as np
@@ -22,6 +23,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 from PIL import Image
 
+XRay: TypeAlias = Float[ndarray, "height width"]
+Picture: TypeAlias = UInt8[ndarray, "picture_height picture_width 3"]
+
 DOTS_PER_INCH = 110
 PANEL_INCHES = 2.2
 # Regions below the strongest fade out, so that the X-ray stays readable under the heat.
@@ -34,9 +38,7 @@ LINE_INCHES = 0.15
 MOST_LINES = 6
 
 
-def similarity_matrix_picture(
-    similarity: Float[ndarray, "batch batch"],
-) -> UInt8[ndarray, "picture_height picture_width 3"]:
+def similarity_matrix_picture(similarity: Float[ndarray, "batch batch"]) -> Picture:
     """The matrix in colours, images as rows and reports as columns.
 
     A trained model shows a bright diagonal. Colours span the values present, given in the bar.
@@ -56,7 +58,7 @@ def similarity_matrix_picture(
 
 def region_weights_picture(
     images: Float[ndarray, "batch height width"], weights: Float[ndarray, "batch rows columns"]
-) -> UInt8[ndarray, "picture_height picture_width 3"]:
+) -> Picture:
     """Each X-ray under the heat of its region weights, all on one scale from 0 to the largest.
 
     `images` lie in [0, 1]; regions are the cells of a grid over the image.
@@ -74,10 +76,8 @@ def region_weights_picture(
 
 
 def sentence_maps_picture(
-    image: Float[ndarray, "height width"],
-    sentences: Sequence[str],
-    maps: Float[ndarray, "sentences rows columns"],
-) -> UInt8[ndarray, "picture_height picture_width 3"]:
+    image: XRay, sentences: Sequence[str], maps: Float[ndarray, "sentences rows columns"]
+) -> Picture:
     """The X-ray alone, then once per sentence under the heat of where that sentence belongs.
 
     Each panel is scaled from its own least to its own greatest value, which are printed: a map of
@@ -102,10 +102,7 @@ def sentence_maps_picture(
 
 
 def heat_over(
-    image: Float[ndarray, "height width"],
-    cells: Float[ndarray, "rows columns"],
-    *,
-    strongest: float,
+    image: XRay, cells: Float[ndarray, "rows columns"], *, strongest: float
 ) -> UInt8[ndarray, "height width 3"]:
     """An X-ray, in [0, 1], under the heat of `cells`, which are stretched over the whole image.
 
@@ -132,7 +129,7 @@ def _panels(count: int, columns: int, captions_inches: float) -> tuple[Figure, l
     return figure, panels
 
 
-def _pixels(figure: Figure) -> UInt8[ndarray, "picture_height picture_width 3"]:
+def _pixels(figure: Figure) -> Picture:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

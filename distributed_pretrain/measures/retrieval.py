@@ -7,11 +7,12 @@ from dataclasses import replace
 from hashlib import sha256
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.batch import Batch, Rows, join_rows, pad_to
+from distributed_pretrain.batch import Batch, join_rows
+from distributed_pretrain.losses.external import gather_tokens
 from distributed_pretrain.measures.base import Context, ImageTextMeasure, Picture, real_records
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.pictures import similarity_matrix_picture
@@ -19,6 +20,7 @@ from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
     ImageTextOutputs,
     ReportEmbeddings,
+    Similarity,
 )
 from distributed_pretrain.ranks import gather_rows
 
@@ -46,12 +48,11 @@ class Retrieval(ImageTextMeasure):
     to all reports on the CPU, and `reports` are the sentences of this rank's.
     """
 
-    similarity: Float[Tensor, "samples samples"]
+    similarity: Similarity
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._images: list[ImageEmbeddings] = []
-        self._masks: list[Tensor] = []
+        self._images: list[tuple[ImageEmbeddings, Tensor]] = []
         self._reports: list[ReportEmbeddings] = []
         self._groups: list[int] = []
         self.reports: list[tuple[str, ...]] = []
@@ -72,12 +73,13 @@ class Retrieval(ImageTextMeasure):
         """Keep this rank's images and the reports of all ranks, on the CPU."""
         images, reports = outputs.images, outputs.reports
         if not self.method.compares_local:
-            images, reports = images.whole(), reports.whole()
+            images = ImageEmbeddings(image=images.image, regions=images.regions[:, :0, :0])
+            local, real = reports.local[:, :0], reports.local_mask[:, :0]
+            reports = ReportEmbeddings(report=reports.report, local=local, local_mask=real)
         mask = gather_rows(batch.sample_mask)
         hashes = torch.tensor([self._hash(record) for record in batch.records], device=mask.device)
-        self._images.append(images.map_tensors(Tensor.cpu))
-        self._masks.append(batch.sample_mask.cpu())
-        self._reports.append(_gather_padded(reports).map_tensors(lambda rows: rows[mask].cpu()))
+        self._images.append((images.map_tensors(Tensor.cpu), batch.sample_mask.cpu()))
+        self._reports.append(reports.map_tensors(lambda rows: gather_tokens(rows)[mask].cpu()))
         self._groups += gather_rows(hashes)[mask].tolist()
         self.reports += [self.context.sentences(record) for record in real_records(batch)]
 
@@ -98,12 +100,12 @@ class Retrieval(ImageTextMeasure):
         return {"similarity_matrix": similarity_matrix_picture(first.numpy())}
 
     @torch.no_grad()
-    def _similarity_of_all(self) -> Float[Tensor, "samples samples"]:
+    def _similarity_of_all(self) -> Similarity:
         """Every rank compares its own images with all reports; all get the whole matrix."""
         device = self.context.device
         all_reports = join_rows(self._reports).to(device)
         rows = []
-        for images, mask in zip(self._images, self._masks, strict=True):
+        for images, mask in self._images:
             own = self.method.similarity(images.to(device), all_reports).float()
             rows.append(gather_rows(own)[gather_rows(mask.to(device))].cpu())
         return torch.cat(rows)
@@ -115,16 +117,12 @@ class Retrieval(ImageTextMeasure):
 
 
 def retrieval_metrics(
-    similarity: Float[Tensor, "images reports"],
-    *,
-    groups: Sequence[int] | None = None,
-    ks: Sequence[int] = RANKS,
-    chunk_size: int = 2048,
+    similarity: Similarity, *, groups: Sequence[int] | None = None, chunk_size: int = 2048
 ) -> dict[str, float]:
     """Recalls as fractions; row i of `similarity` is image i, column i its report.
 
     `image_to_report_recall_at_k`, `report_to_image_recall_at_k`, their mean `recall_at_k`, and
-    `recall_sum`, LIMITR's R_sum: the sum over both directions and all `ks` (at most 2 len(ks);
+    `recall_sum`, LIMITR's R_sum: the sum over both directions and all k of `RANKS` (at most 6;
     LIMITR prints it times 100).
 
     Samples of equal `groups` have identical reports: any of them is a right answer to the other.
@@ -144,17 +142,15 @@ def retrieval_metrics(
     metrics: dict[str, float] = {}
     for name, queries in zip(DIRECTIONS, (similarity, similarity.T), strict=True):
         ranks = _ranks(queries, labels, chunk_size)
-        for k in ks:
+        for k in RANKS:
             metrics[f"{name}_recall_at_{k}"] = (ranks < k).double().mean().item()
     recall_sum = sum(metrics.values())
-    for k in ks:
+    for k in RANKS:
         metrics[f"recall_at_{k}"] = sum(metrics[f"{name}_recall_at_{k}"] for name in DIRECTIONS) / 2
     return metrics | {"recall_sum": recall_sum}
 
 
-def retrieval_in_chunks(
-    similarity: Float[Tensor, "samples samples"], *, size: int = 1000
-) -> dict[str, float]:
+def retrieval_in_chunks(similarity: Similarity, *, size: int = 1000) -> dict[str, float]:
     """The mean recalls over consecutive chunks of `size` samples, as published figures are.
 
     Sample i alone answers i. Samples beyond the last whole chunk are left out; empty when there
@@ -170,11 +166,7 @@ def retrieval_in_chunks(
     }
 
 
-def _ranks(
-    similarity: Float[Tensor, "queries answers"],
-    labels: Int[Tensor, " answers"],
-    chunk_size: int,
-) -> Int[Tensor, " queries"]:
+def _ranks(similarity: Similarity, labels: Int[Tensor, " images"], chunk_size: int) -> Tensor:
     """For each query how many wrong answers do not score lower than its best right one."""
     ranks = []
     for scores, own in zip(similarity.split(chunk_size), labels.split(chunk_size), strict=True):
@@ -182,15 +174,3 @@ def _ranks(
         best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
         ranks.append((~(scores < best) & ~right).sum(dim=1))
     return torch.cat(ranks)
-
-
-def _gather_padded(rows: Rows) -> Rows:
-    """The rows of all ranks, whose second dimensions (words) may differ in length."""
-
-    def gathered(values: Tensor) -> Tensor:
-        if values.dim() > 1:
-            lengths = gather_rows(torch.tensor([values.shape[1]], device=values.device))
-            values = pad_to(values, (int(lengths.max()), *values.shape[2:]))
-        return gather_rows(values)
-
-    return rows.map_tensors(gathered)

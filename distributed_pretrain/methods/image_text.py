@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,8 +13,12 @@ from torch.nn.functional import normalize
 
 from distributed_pretrain.batch import Batch, ReportTokens, SampleRows
 from distributed_pretrain.methods.objective import Contrasted, Method, Outputs
-from distributed_pretrain.models.image_encoder import ImageEncoder
+from distributed_pretrain.models.image_encoder import ImageEncoder, SampleMask
 from distributed_pretrain.models.report_encoder import ReportEncoder
+
+Similarity: TypeAlias = Float[Tensor, "images reports"]
+Heat: TypeAlias = Float[Tensor, "phrases rows columns"]
+PartMask: TypeAlias = Bool[Tensor, "batch parts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +36,6 @@ class ImageEmbeddings(SampleRows):
     lateral_regions: Float[Tensor, "batch rows columns dim"] | None = None
     lateral_mask: Bool[Tensor, " batch"] | None = None
 
-    def whole(self) -> ImageEmbeddings:
-        """The same without regions."""
-        return ImageEmbeddings(image=self.image, regions=self.regions[:, :0, :0])
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReportEmbeddings(SampleRows):
@@ -49,15 +49,9 @@ class ReportEmbeddings(SampleRows):
 
     report: Float[Tensor, "batch dim"]
     local: Float[Tensor, "batch parts dim"]
-    local_mask: Bool[Tensor, "batch parts"]
+    local_mask: PartMask
     local_weights: Float[Tensor, "batch parts"] | None = None
     local_ids: Int[Tensor, "batch parts"] | None = None
-
-    def whole(self) -> ReportEmbeddings:
-        """The same without local parts."""
-        return ReportEmbeddings(
-            report=self.report, local=self.local[:, :0], local_mask=self.local_mask[:, :0]
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,15 +110,11 @@ class ImageTextMethod(Method):
         )
         return sentences, sentence_mask
 
-    def similarity(
-        self, images: ImageEmbeddings, reports: ReportEmbeddings
-    ) -> Float[Tensor, "images reports"]:
+    def similarity(self, images: ImageEmbeddings, reports: ReportEmbeddings) -> Similarity:
         """How well each image and each report fit, for retrieval; by default their cosine."""
         return normalize(images.image, dim=1) @ normalize(reports.report, dim=1).T
 
-    def grounding_map(
-        self, phrases: ReportEmbeddings, images: ImageEmbeddings
-    ) -> Float[Tensor, "phrases rows columns"]:
+    def grounding_map(self, phrases: ReportEmbeddings, images: ImageEmbeddings) -> Heat:
         """How much each frontal region of image i belongs to phrase i, a report of one sentence.
 
         By default their cosine. Phrases are compared within themselves only, so any increasing
@@ -142,8 +132,6 @@ def cosine_map(
     )
 
 
-def of_real_samples(
-    local_mask: Bool[Tensor, "batch parts"], sample_mask: Bool[Tensor, " batch"] | None
-) -> Bool[Tensor, "batch parts"]:
+def of_real_samples(local_mask: PartMask, sample_mask: SampleMask | None) -> PartMask:
     """`local_mask` without the parts of samples that fill up a batch."""
     return local_mask if sample_mask is None else local_mask & sample_mask[:, None]

@@ -46,16 +46,14 @@ class TwoViewsMethod(Method):
         assert batch.second_view is not None, "data.views is not two_augmentations"
         return batch.images, batch.second_view.images
 
-    def project_views(
-        self, encoder: nn.Module, projection: nn.Module, batch: Batch
-    ) -> list[Tensor]:
+    def project_views(self, encoder: nn.Module, head: nn.Module, batch: Batch) -> list[Tensor]:
         """The projections of both views, by the student or by a teacher.
 
         Views go through one after the other, as in the code of BYOL's and PixPro's authors: batch
         statistics are those of one view of every image.
         """
         mask = batch.sample_mask
-        return [self.project(projection, encoder(each, mask), mask) for each in self.views(batch)]
+        return [self.project(head, encoder(each, mask), mask) for each in self.views(batch)]
 
     def project(self, projection: nn.Module, last_map: Tensor, sample_mask: Tensor) -> Tensor:
         """The projection of feature maps, by default of their means."""

@@ -17,10 +17,9 @@ class EmaTeacher(nn.Module):
     optimizer step that was made. Like its student it normalises with batch statistics in training
     mode, as in BYOL and PixPro.
 
-    Everything it knows is in its state dict, so a resumed run goes on exactly. Under DDP its
-    weights ask for no gradient and are not reduced; each rank computes the same averages of the
-    same students. They are changed in place, so that a compiled forward sees the new ones. ZeRO
-    stage 3 cuts weights up and has nothing here to average: use DDP or stages 1 and 2.
+    Each rank computes the same averages of the same students, in place, so that a compiled forward
+    sees the new ones. ZeRO stage 3 cuts weights up and has nothing here to average: use DDP or
+    stages 1 and 2.
     """
 
     def __init__(self, student: nn.Module) -> None:

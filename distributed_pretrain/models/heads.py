@@ -6,11 +6,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from distributed_pretrain.losses.precision import full_precision, unit_vectors, zero_where_padded
-from distributed_pretrain.models.image_encoder import ImageEncoder
+from distributed_pretrain.models.image_encoder import ImageEncoder, SampleMask
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.rows import row_norm
 from distributed_pretrain.models.pooling import AttentionPooling
-from distributed_pretrain.models.trunks.base import ImageTokens
+from distributed_pretrain.models.trunks.base import ImageTokens, Maps
 
 
 class Projection(nn.Module):
@@ -60,9 +60,7 @@ class Projection(nn.Module):
 class GlobalImageHead(nn.Module):
     """One embedding per image, for methods that compare it whole (ConVIRT, CLIP).
 
-    Its regions are averaged, or with `pooling_heads` pooled by that attention (see
-    `AttentionPooling`, which raises InputError for a number of heads that does not fit), then
-    projected. `norm` is that of the projection, None for none.
+    Its regions are averaged, or with `pooling_heads` pooled by `AttentionPooling`, then projected.
     """
 
     def __init__(
@@ -81,9 +79,7 @@ class GlobalImageHead(nn.Module):
         )
 
     def forward(
-        self,
-        last_map: Float[Tensor, "batch channels rows columns"],
-        sample_mask: Bool[Tensor, " batch"] | None = None,
+        self, last_map: Maps, sample_mask: SampleMask | None = None
     ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch rows columns"] | None]:
         """The embeddings, and the pooling's attention (sums to 1), None where it is the mean.
 
@@ -94,9 +90,7 @@ class GlobalImageHead(nn.Module):
         pooled, weights = self.pooling(last_map.flatten(2).mT)
         return self.projection(pooled, sample_mask), weights.unflatten(1, last_map.shape[2:])
 
-    def embed_regions(
-        self, last_map: Float[Tensor, "batch channels rows columns"]
-    ) -> Float[Tensor, "batch rows columns dim"]:
+    def embed_regions(self, last_map: Maps) -> Float[Tensor, "batch rows columns dim"]:
         """For each region the embedding of an image that has this region alone.
 
         So a region is compared with a phrase as the loss compares an image with a report. For

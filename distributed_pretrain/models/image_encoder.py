@@ -77,9 +77,8 @@ class ImageEncoder(nn.Module):
     def tokens(self, images: GreyImages, sample_mask: SampleMask | None = None) -> ImageTokens:
         """The images as vectors, and their regions; as in `forward` where `sample_mask` is False.
 
-        Of a transformer the class token and the patches. Of a ResNet the mean of the last map, and
-        the map of the third stage, which has twice the rows and columns (as many with
-        `last_stride` 1).
+        Of a transformer the class token and the patches, of a ResNet the last map and that of the
+        third stage.
         """
         pixels, in_batch = _real(images, sample_mask)
         image_map, region_map, attention = self.backbone.tokens(pixels)
@@ -171,13 +170,12 @@ def receptive_field_px(image_encoder: ImageEncoder, image_size_px: int) -> int:
 def check_upsampling(image_encoder: ImageEncoder, size_px: int | None) -> None:
     """Raise InputError where a vision transformer cannot cut `size_px` into whole patches."""
     patch_size = image_encoder.backbone.patch_size
-    if size_px is None or patch_size is None or size_px % patch_size == 0:
-        return
-    fitting = round(size_px / patch_size) * patch_size
-    raise InputError(
-        f"method.upsample_px={size_px}: not cut into whole patches of {patch_size} px: "
-        f"use {fitting}, or null"
-    )
+    if size_px and patch_size and size_px % patch_size:
+        fitting = round(size_px / patch_size) * patch_size
+        raise InputError(
+            f"method.upsample_px={size_px}: not cut into whole patches of {patch_size} px: "
+            f"use {fitting}, or null"
+        )
 
 
 def upsampled(

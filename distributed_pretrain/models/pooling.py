@@ -20,6 +20,7 @@ from distributed_pretrain.losses.precision import (
 Tokens: TypeAlias = Float[Tensor, "batch tokens dim"]
 TokenMask: TypeAlias = Bool[Tensor, "batch tokens"]
 TokenWeights: TypeAlias = Float[Tensor, "batch tokens"]
+TokenNumbers: TypeAlias = Int[Tensor, "batch tokens"]
 Vectors: TypeAlias = Float[Tensor, "batch dim"]
 
 # B batch, T tokens (regions or sentences), H heads, D dim, E = D / H dim of a head.
@@ -93,11 +94,7 @@ class AttentionPooling(nn.Module):
 
 @torch.no_grad()
 def attention_of_first_token(
-    query: Vectors,
-    keys: Tokens,
-    *,
-    heads: int,
-    token_mask: TokenMask | None = None,
+    query: Vectors, keys: Tokens, *, heads: int, token_mask: TokenMask | None = None
 ) -> TokenWeights:
     """What one token pays each token in a transformer's layer, the mean over heads.
 
@@ -142,9 +139,7 @@ def uniform_weights(token_mask: TokenMask, dtype: torch.dtype = torch.float32) -
 
 
 def pool_sentences(
-    tokens: Tokens,
-    sentence_index: Int[Tensor, "batch tokens"],
-    sentence_mask: Bool[Tensor, "batch sentences"],
+    tokens: Tokens, sentence_index: TokenNumbers, sentence_mask: Bool[Tensor, "batch sentences"]
 ) -> Float[Tensor, "batch sentences dim"]:
     """The maximum over each sentence's tokens; zeros where `sentence_mask` is False.
 
@@ -164,10 +159,7 @@ def pool_sentences(
 
 
 def sum_word_pieces(
-    tokens: Tokens,
-    word_index: Int[Tensor, "batch tokens"],
-    *,
-    words: int | None = None,
+    tokens: Tokens, word_index: TokenNumbers, *, words: int | None = None
 ) -> tuple[Float[Tensor, "batch words dim"], Bool[Tensor, "batch words"]]:
     """Each word as the sum of its pieces, and a mask of the words a report has.
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from data_shards.errors import InputError
-from distributed_pretrain.models.pooling import pool_sentences
+from distributed_pretrain.models.pooling import (
+    TokenMask,
+    TokenNumbers,
+    TokenWeights,
+    pool_sentences,
+)
 from distributed_pretrain.models.trunks.bert import BertTrunk
 from distributed_pretrain.models.trunks.modernbert import ModernBertTrunk
-from distributed_pretrain.models.trunks.text import ATTENTION, TextSize, TextTrunk
+from distributed_pretrain.models.trunks.text import ATTENTION, TextTrunk
 
 # By the `model_type` of a config; others are tried as a BERT.
 _TRUNKS: dict[str, type[TextTrunk]] = {"bert": BertTrunk, "modernbert": ModernBertTrunk}
@@ -39,9 +44,9 @@ class ReportEncoder(nn.Module):
 
     def forward(
         self,
-        token_ids: Int[Tensor, "batch tokens"],
-        token_mask: Bool[Tensor, "batch tokens"],
-        sentence_index: Int[Tensor, "batch tokens"],
+        token_ids: TokenNumbers,
+        token_mask: TokenMask,
+        sentence_index: TokenNumbers,
         sentence_mask: Bool[Tensor, "batch sentences"],
     ) -> Float[Tensor, "batch sentences {self.dim}"]:
         """Sentence embeddings; zeros for padded sentences (`sentence_mask` False)."""
@@ -49,11 +54,7 @@ class ReportEncoder(nn.Module):
         return pool_sentences(tokens, sentence_index, sentence_mask)
 
     def embed_tokens(
-        self,
-        token_ids: Int[Tensor, "batch tokens"],
-        token_mask: Bool[Tensor, "batch tokens"],
-        *,
-        last_layers: int = 1,
+        self, token_ids: TokenNumbers, token_mask: TokenMask, *, last_layers: int = 1
     ) -> Float[Tensor, "batch tokens {self.dim}"]:
         """The sum of the hidden states of the `last_layers` layers (LIMITR takes four).
 
@@ -67,13 +68,9 @@ class ReportEncoder(nn.Module):
         return torch.stack(states[-last_layers:]).sum(dim=0)
 
     def embed_tokens_with_attention(
-        self, token_ids: Int[Tensor, "batch tokens"], token_mask: Bool[Tensor, "batch tokens"]
-    ) -> tuple[Float[Tensor, "batch tokens {self.dim}"], Float[Tensor, "batch tokens"]]:
-        """The last hidden states, and what CLS pays each token in the last layer.
-
-        The attention is the mean over heads without dropout, sums to 1 over the real tokens (CLS
-        and SEP among them), is 0 on padding and has no gradient.
-        """
+        self, token_ids: TokenNumbers, token_mask: TokenMask
+    ) -> tuple[Float[Tensor, "batch tokens {self.dim}"], TokenWeights]:
+        """The last hidden states, and what CLS pays each token (CLS and SEP too) in that layer."""
         *_, before_last, last = self._encode(token_ids, token_mask, every_layer=True)
         return last, self.trunk.first_token_attention(before_last, token_mask)
 
@@ -89,7 +86,7 @@ class ReportEncoder(nn.Module):
         when there are fewer layers.
         """
         self._check_layers("frozen_layers", layers, "freeze at most", least=0)
-        self.trunk.embeddings.requires_grad_(False)
+        self.bert.embeddings.requires_grad_(False)
         self.trunk.layers[:layers].requires_grad_(False)
 
     def _check_layers(self, setting: str, layers: int, remedy: str, *, least: int = 1) -> None:
@@ -109,10 +106,7 @@ class ReportEncoder(nn.Module):
         encoded = self.bert(
             token_ids, attention_mask=attended.long(), output_hidden_states=every_layer
         )
-        states: tuple[Tensor, ...] = (
-            encoded.hidden_states if every_layer else (encoded.last_hidden_state,)
-        )
-        return states
+        return tuple(encoded.hidden_states) if every_layer else (encoded.last_hidden_state,)
 
 
 def pretrained_report_encoder(model: str) -> ReportEncoder:
@@ -147,8 +141,7 @@ def pretrained_report_encoder(model: str) -> ReportEncoder:
 
 
 def new_report_encoder(
-    vocabulary_size: int, *, architecture: str = "bert", **size: Unpack[TextSize]
+    vocabulary_size: int, *, architecture: str = "bert", **size: Any
 ) -> ReportEncoder:
-    """An untrained encoder of the given kind ("bert", "modernbert") and size."""
-    kind = _TRUNKS[architecture]
-    return ReportEncoder(kind(kind.untrained(vocabulary_size, **size)))
+    """An untrained encoder of a kind ("bert", "modernbert"), and of a `size` as `TextTrunk.new`."""
+    return ReportEncoder(_TRUNKS[architecture].new(vocabulary_size, **size))

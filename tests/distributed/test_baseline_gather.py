@@ -12,7 +12,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distributed_pretrain.losses.multi_label import multi_label_loss
 from distributed_pretrain.losses.pixel_propagation import (
-    images_with_matches,
     pixel_propagation_by_image,
 )
 from distributed_pretrain.losses.prototypes import prototype_loss, sinkhorn
@@ -84,7 +83,7 @@ def pixpro(head: Head, rows: slice, mask: Tensor) -> Tensor:
         matches,
         sample_mask=mask,
     )
-    return mean_over_samples(by_image, images_with_matches(matches, sample_mask=mask))
+    return mean_over_samples(by_image, matches.flatten(1).any(dim=1) & mask)
 
 
 def tokens(head: Head, rows: slice, mask: Tensor) -> Tensor:

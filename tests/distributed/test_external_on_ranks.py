@@ -36,7 +36,8 @@ def loss_of_this_rank(folder: Path) -> None:
     regions = all_regions[own].clone().requires_grad_()
     words = all_words[own, :longest].clone().requires_grad_()
     mask = SAMPLE_MASK[own]
-    words_of_all, mask_of_all = gather_tokens(words, all_mask[own, :longest] & mask[:, None])
+    word_mask = all_mask[own, :longest] & mask[:, None]
+    words_of_all, mask_of_all = gather_tokens(words), gather_tokens(word_mask)
     similarity = gloria_similarity(regions, words_of_all, mask_of_all)
     loss = external_loss(similarity, temperature=0.1, sample_mask=mask)
     loss.backward()

@@ -22,15 +22,14 @@ class PairDropout:
 
     A number of token t is dropped where table[t, d] x key[pair], wrapped to 32 bits, is among
     the lowest: within a pair as random as the table's hash, and with the key an odd number, another
-    such table for every pair. `token_offset` keeps the places of one direction from the other's.
+    such table for every pair. The direction in which `regions_attend` has places of its own.
     """
 
     rate: float
     seed: int
     image_ids: Tensor
     report_ids: Tensor
-    token_offset: int = 0
-    transposed: bool = False
+    regions_attend: bool = False
 
     @property
     def scale(self) -> float:
@@ -43,8 +42,7 @@ class PairDropout:
             self,
             image_ids=self.image_ids[images],
             report_ids=self.report_ids[reports],
-            token_offset=2**40 if regions_attend else 0,
-            transposed=regions_attend,
+            regions_attend=regions_attend,
         )
 
     def drop_tokens_(self, values_OITD: Tensor) -> Tensor:
@@ -58,11 +56,11 @@ class PairDropout:
         return values_OID.masked_fill_(dropped_OI1D[:, :, 0], 0.0)
 
     def _dropped(self, offset: int, tokens: int, dim: int) -> Tensor:
-        places = torch.arange(tokens * dim, device=self.image_ids.device)
-        table = hash_of(places + (self.token_offset + offset), self.seed).view(tokens, dim)
         pair_ids = self.image_ids[:, None] * 2**31 + self.report_ids
-        if self.transposed:
-            pair_ids = pair_ids.T
+        if self.regions_attend:
+            offset, pair_ids = offset + 2**40, pair_ids.T
+        places = torch.arange(tokens * dim, device=self.image_ids.device) + offset
+        table = hash_of(places, self.seed).view(tokens, dim)
         keys = hash_of(pair_ids, self.seed + 1) | 1
         lowest = round(self.rate * 2**32) - 2**31
         return _low_32(table) * _low_32(keys)[..., None, None] < lowest

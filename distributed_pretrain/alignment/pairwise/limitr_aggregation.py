@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from distributed_pretrain.alignment.pairwise.dropout import PairDropout
 from distributed_pretrain.alignment.pairwise.memory import Scratch
+from distributed_pretrain.alignment.pairwise.products import masked_softmax
 
 # O images or reports that are attended, I reports or images that attend, T words or regions
 # of these, D dim. A pair is one O and one I. A local alignment is a = p / |p| with p = m o t.
@@ -76,6 +77,7 @@ class Aggregated:
     gates: Tensor | None = None
 
 
+@dataclass(frozen=True)
 class PaperAggregation:
     """Eqs 4-5: a dot-product attention of the mean alignment, folded.
 
@@ -83,8 +85,7 @@ class PaperAggregation:
     token meets a few vectors of its pair instead of two matrices.
     """
 
-    def __init__(self, weights: PaperWeights) -> None:
-        self.weights = weights
+    weights: PaperWeights
 
     def forward(self, local: LocalAlignments, *, kept_gates: Tensor | None = None) -> Aggregated:
         """Logits and weights of every pair. There are no gates."""
@@ -132,14 +133,15 @@ class PaperAggregation:
         return local.products
 
 
+@dataclass(frozen=True)
 class AuthorsAggregation:
     """The authors' gate: q = softmax_t(w (l_t o g)), l_t = tanh(W_l a_t + b), g = tanh(W_g ā + b).
 
     The logit is the head's of the normalised Σ q_t a_t. Dropout acts on l and g.
     """
 
-    def __init__(self, weights: AuthorsWeights, scratch: Scratch) -> None:
-        self.weights, self.scratch = weights, scratch
+    weights: AuthorsWeights
+    scratch: Scratch
 
     def forward(self, local: LocalAlignments, *, kept_gates: Tensor | None = None) -> Aggregated:
         """Logits and weights of every pair. Overwrites the products; gates may be kept."""
@@ -209,12 +211,11 @@ class AuthorsAggregation:
         gate_sum_OI1D = d_scores_OIT.to(dtype)[:, :, None] @ gates_OITD
         gate_sum_OID = gate_sum_OI1D[:, :, 0].to(gate_OID.dtype)
         d_weights.score.add_((gate_sum_OID * gate_OID).sum(dim=(0, 1)))
-        d_mean_OID = self._global_gate_backward(
-            self._dropped_gate(gate_sum_OID * weights.score, local.dropout),
-            mean_OID,
-            raw_gate_OID,
-            d_weights,
-        )
+        d_gate_OID = self._dropped_gate(gate_sum_OID * weights.score, local.dropout)
+        d_gate_OID = d_gate_OID * (1 - raw_gate_OID.square())
+        d_weights.global_weight.addmm_(d_gate_OID.flatten(0, 1).T, mean_OID.flatten(0, 1))
+        d_weights.global_bias.add_(d_gate_OID.sum(dim=(0, 1)))
+        d_mean_OID = d_gate_OID @ weights.global_weight
 
         # The gradient of W_l a + b: the same direction for every token of a pair, but for the
         # slope of tanh.
@@ -244,14 +245,6 @@ class AuthorsAggregation:
         d_unit_OITD.addcmul_(unit_OITD, -along_OIT.to(dtype)[..., None])
         return d_unit_OITD.mul_(inverse_OIT.to(dtype)[..., None])
 
-    def _global_gate_backward(
-        self, d_gate_OID: Tensor, mean_OID: Tensor, raw_gate_OID: Tensor, d_weights: AuthorsWeights
-    ) -> Tensor:
-        d_gate_OID = d_gate_OID * (1 - raw_gate_OID.square())
-        d_weights.global_weight.addmm_(d_gate_OID.flatten(0, 1).T, mean_OID.flatten(0, 1))
-        d_weights.global_bias.add_(d_gate_OID.sum(dim=(0, 1)))
-        return d_gate_OID @ self.weights.global_weight
-
 
 Aggregation: TypeAlias = PaperAggregation | AuthorsAggregation
 
@@ -271,9 +264,7 @@ def _mean_weights(local: LocalAlignments) -> Tensor:
 
 def _masked_softmax(scores_OIT: Tensor, mask_IT: Tensor) -> Tensor:
     """Over the real tokens; all zeros where there is none."""
-    lowest = torch.finfo(scores_OIT.dtype).min
-    weights_OIT = scores_OIT.masked_fill(~mask_IT, lowest).softmax(dim=-1)
-    return weights_OIT.masked_fill_(~mask_IT, 0.0)
+    return masked_softmax(scores_OIT, mask_IT, -1).masked_fill_(~mask_IT, 0.0)
 
 
 def _weighted_sums(local: LocalAlignments, *weights: Tensor) -> tuple[Tensor, ...]:

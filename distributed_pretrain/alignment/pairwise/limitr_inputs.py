@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from distributed_pretrain.alignment.pairwise.blocks import PairBlock
 from distributed_pretrain.alignment.pairwise.dropout import PairDropout
+from distributed_pretrain.alignment.pairwise.limitr_aggregation import (
+    Aggregation,
+    AuthorsWeights,
+    PaperWeights,
+    aggregation_of,
+)
 from distributed_pretrain.alignment.pairwise.limitr_attention import (
     IMAGE_HEAD,
     REPORT_HEAD,
@@ -65,14 +72,23 @@ class PairInputs:
     product_words: Tensor
     scales: Sequence[Tensor]
     work: PairWork
+    aggregation: Aggregation
+    scratch: Scratch
 
     @classmethod
     def of(
-        cls, regions: Tensor, words: Tensor, scales: Sequence[Tensor], work: PairWork
+        cls,
+        regions: Tensor,
+        words: Tensor,
+        scales: Sequence[Tensor],
+        work: PairWork,
+        weights: PaperWeights | AuthorsWeights,
     ) -> PairInputs:
-        """The inputs, and their copies in the products' dtype."""
-        dtype = work.product_dtype
-        return cls(regions, words, regions.to(dtype), words.to(dtype), scales, work)
+        """The inputs, their copies in the products' dtype, and what makes scores of them."""
+        dtype, scratch = work.product_dtype, work.scratch(regions.shape[-1])
+        factors = regions.to(dtype), words.to(dtype)
+        aggregation = aggregation_of(weights, scratch)
+        return cls(regions, words, *factors, scales, work, aggregation, scratch)
 
     @property
     def variant(self) -> Variant:
@@ -118,19 +134,19 @@ class PairInputs:
         regions_BRD, words_CWD = self.products(block)
         word_weights, region_weights = weights
         dtype = self.work.product_dtype
-        images, reports = block.images, block.reports
-        yield Direction(
+        direction = partial(Direction, aggregation=self.aggregation, scratch=self.scratch)
+        yield direction(
             REPORT_HEAD,
             words_CWD,
-            self.work.word_mask[reports, : block.words],
+            self.work.word_mask[block.reports, : block.words],
             regions_BRD,
             word_weights.to(dtype).flatten(2).mT,
             self._dropout(block, regions_attend=False),
         )
-        yield Direction(
+        yield direction(
             IMAGE_HEAD,
             regions_BRD,
-            self.work.region_mask[images, : block.regions],
+            self.work.region_mask[block.images, : block.regions],
             words_CWD,
             region_weights.to(dtype).flatten(0, 1).transpose(0, 1),
             self._dropout(block, regions_attend=True),

@@ -14,33 +14,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distributed_pretrain.alignment.pairwise.blocks import PairBlock
-from distributed_pretrain.alignment.pairwise.limitr_aggregation import (
-    Aggregation,
-    AuthorsWeights,
-    PaperWeights,
-    aggregation_of,
-)
+from distributed_pretrain.alignment.pairwise.limitr_aggregation import AuthorsWeights, PaperWeights
 from distributed_pretrain.alignment.pairwise.limitr_attention import (
     DirectionResult,
     attention_logits,
-    direction_backward,
-    direction_forward,
 )
 from distributed_pretrain.alignment.pairwise.limitr_inputs import PairInputs, PairWork
-from distributed_pretrain.alignment.pairwise.memory import Scratch
 from distributed_pretrain.alignment.pairwise.products import add_product, inverse_lengths
 from distributed_pretrain.losses.precision import full_precision
 
 # B images of a block, R regions of each, C reports of it, W words of each, D dim; O, I, T and U as
 # in `limitr_attention`.
-
-
-@dataclass(frozen=True)
-class _BlockResult:
-    """What forward leaves of a block: its two directions, and the scores if there was room."""
-
-    scores: Tensor | None
-    directions: list[DirectionResult]
 
 
 @dataclass(frozen=True)
@@ -91,11 +75,10 @@ class _PairLogits(torch.autograd.Function):
         scales = [inverse_lengths(each) for each in (regions, words) if kind is PaperWeights]
         ctx.save_for_backward(regions, words, *weights, *scales)
         ctx.work, ctx.kind = work, kind
-        tensors = PairInputs.of(regions, words, scales, work)
-        scratch = work.scratch(regions.shape[-1])
-        aggregation = aggregation_of(kind(*weights), scratch)
+        tensors = PairInputs.of(regions, words, scales, work, kind(*weights))
         all_logits = [weights[0].new_empty(len(regions), len(words)) for _ in range(2)]
         kept = work.kept(regions.shape[-1], weights[0].dtype) if keep else None
+        # Of each block: the scores if there was room, and its two directions.
         ctx.results = []
         for block in work.blocks:
             scores = tensors.scores(block)
@@ -104,14 +87,14 @@ class _PairLogits(torch.autograd.Function):
             logits = attention_logits(scores, tensors.variant, *tensors.masks(block))
             directions = []
             for direction in tensors.directions(block, _exponentials(logits)):
-                result = direction_forward(direction, aggregation, kept, scratch)
+                result = direction.forward(kept)
                 logits_OI = result.aggregated.logits
                 all_logits[direction.head][block.images, block.reports] = (
                     logits_OI if direction.words_attend else logits_OI.T
                 )
                 directions.append(result)
             if keep:
-                ctx.results.append(_BlockResult(kept_scores, directions))
+                ctx.results.append((kept_scores, directions))
         return all_logits[0], all_logits[1]
 
     @staticmethod
@@ -120,9 +103,7 @@ class _PairLogits(torch.autograd.Function):
         regions, words, *rest = ctx.saved_tensors
         weights, scales = rest[: len(ctx.kind._fields)], rest[len(ctx.kind._fields) :]
         with full_precision(regions):
-            tensors = PairInputs.of(regions, words, scales, ctx.work)
-            scratch = ctx.work.scratch(regions.shape[-1])
-            aggregation = aggregation_of(ctx.kind(*weights), scratch)
+            tensors = PairInputs.of(regions, words, scales, ctx.work, ctx.kind(*weights))
             dtype = weights[0].dtype
             d_regions, d_words = (
                 torch.zeros_like(values, dtype=dtype) for values in (regions, words)
@@ -130,9 +111,10 @@ class _PairLogits(torch.autograd.Function):
             d_weights = [torch.zeros_like(weight) for weight in weights]
             along = [torch.zeros_like(scale) for scale in scales]
             gradients = _Gradients(d_regions, d_words, d_weights, along)
-            for block, result in zip(ctx.work.blocks, ctx.results, strict=True):
+            for block, (kept_scores, results) in zip(ctx.work.blocks, ctx.results, strict=True):
+                scores = tensors.scores(block) if kept_scores is None else kept_scores
                 d_logits = [each[block.images, block.reports] for each in d_logits_BA]
-                _block_backward(block, tensors, aggregation, result, d_logits, gradients, scratch)
+                _block_backward(block, tensors, scores, results, d_logits, gradients)
             # In `authors` there are no cosines, and no scales.
             totals = (d_regions, regions), (d_words, words)
             for (total, vectors), far, scale in zip(totals, along, scales, strict=False):
@@ -143,14 +125,12 @@ class _PairLogits(torch.autograd.Function):
 def _block_backward(
     block: PairBlock,
     tensors: PairInputs,
-    aggregation: Aggregation,
-    result: _BlockResult,
+    scores: Tensor,
+    results: list[DirectionResult],
     d_logits_BC: list[Tensor],
     gradients: _Gradients,
-    scratch: Scratch,
 ) -> None:
     """Add a block's part to the gradients, from what its two directions gave in forward."""
-    scores = tensors.scores(block) if result.scores is None else result.scores
     scores.requires_grad_(tensors.variant == "authors")
     with torch.enable_grad():
         logits = attention_logits(scores, tensors.variant, *tensors.masks(block))
@@ -159,20 +139,13 @@ def _block_backward(
     d_words_CWD = gradients.words[block.reports, : block.words]
     d_weights = []
     directions = tensors.directions(block, weights)
-    for direction, left, d_logits in zip(directions, result.directions, d_logits_BC, strict=True):
+    for direction, left, d_logits in zip(directions, results, d_logits_BC, strict=True):
         if direction.words_attend:
             d_tokens, d_attended, d_logits_OI = d_words_CWD, d_regions_BRD, d_logits
         else:
             d_tokens, d_attended, d_logits_OI = d_regions_BRD, d_words_CWD, d_logits.T
-        d_weights_OxITxU = direction_backward(
-            direction,
-            aggregation,
-            left,
-            d_logits_OI,
-            d_tokens,
-            d_attended,
-            gradients.weights,
-            scratch,
+        d_weights_OxITxU = direction.backward(
+            left, d_logits_OI, d_tokens, d_attended, gradients.weights
         )
         d_weights_BRCW = (
             d_weights_OxITxU.mT.view_as(scores)

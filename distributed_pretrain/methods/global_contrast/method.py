@@ -26,8 +26,7 @@ from distributed_pretrain.models.report_encoder import ReportEncoder
 class GlobalContrast(ImageTextMethod):
     """The image's regions pooled, the report's highest tokens, each projected, and one loss.
 
-    Regions are averaged, or pooled by attention of `pooling_heads`; `norm` is that of the
-    projections, None for none.
+    `norm` and `pooling_heads` are those of the heads, None for none and for the regions' mean.
     """
 
     def __init__(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-from jaxtyping import Float
 from torch import Tensor
 
 from distributed_pretrain.alignment.gloria import gloria_phrase_attention, gloria_similarity
 from distributed_pretrain.alignment.pairwise.products import as_factors
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.gloria.settings import GloriaConfig
-from distributed_pretrain.methods.image_text import ImageEmbeddings, ReportEmbeddings
+from distributed_pretrain.methods.image_text import (
+    Heat,
+    ImageEmbeddings,
+    ReportEmbeddings,
+    Similarity,
+)
 from distributed_pretrain.methods.words.method import WordsMethod
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.report_encoder import ReportEncoder
@@ -62,9 +66,7 @@ class Gloria(WordsMethod):
         image, regions = self.heads(tokens)
         return ImageEmbeddings(image=image, regions=as_factors(regions))
 
-    def similarity(
-        self, images: ImageEmbeddings, reports: ReportEmbeddings
-    ) -> Float[Tensor, "images reports"]:
+    def similarity(self, images: ImageEmbeddings, reports: ReportEmbeddings) -> Similarity:
         """The mean of the global cosine and 5 max_j cos(m_j, t_j), as the authors retrieve.
 
         5 is `word_temperature`. The loss adds up e^{5 cos} over words where retrieval takes the
@@ -81,9 +83,7 @@ class Gloria(WordsMethod):
         local = scaled_maximum * (self.config.word_temperature / _NEARLY_MAXIMUM)
         return (super().similarity(images, reports) + local) / 2
 
-    def grounding_map(
-        self, phrases: ReportEmbeddings, images: ImageEmbeddings
-    ) -> Float[Tensor, "phrases rows columns"]:
+    def grounding_map(self, phrases: ReportEmbeddings, images: ImageEmbeddings) -> Heat:
         """The attention of the phrase's words over the regions, as the paper pictures it.
 
         Words and regions meet by it alone: no loss compares a phrase with a single region.

@@ -14,12 +14,14 @@ from torch.func import functional_call
 from distributed_pretrain.alignment.limitr import LimitrSimilarity, MatchedPairs
 from distributed_pretrain.alignment.pairwise.products import as_factors
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.losses.internal import internal_loss
+from distributed_pretrain.losses.local import internal_loss
 from distributed_pretrain.losses.precision import zero_where_padded
 from distributed_pretrain.methods.image_text import (
+    Heat,
     ImageEmbeddings,
     ImageTextOutputs,
     ReportEmbeddings,
+    Similarity,
 )
 from distributed_pretrain.methods.limitr.settings import LimitrConfig
 from distributed_pretrain.methods.objective import Contrasted
@@ -173,9 +175,7 @@ class Limitr(WordsMethod):
             lateral_mask=present,
         )
 
-    def similarity(
-        self, images: ImageEmbeddings, reports: ReportEmbeddings
-    ) -> Float[Tensor, "images reports"]:
+    def similarity(self, images: ImageEmbeddings, reports: ReportEmbeddings) -> Similarity:
         """The mean of the global cosine and the mean of the two sides of the pair similarity."""
         regions, region_mask = self._joint_regions(images)
         report_side, image_side = self.similarity_of_pairs(
@@ -184,9 +184,7 @@ class Limitr(WordsMethod):
         local: Tensor = (report_side + image_side) / 2
         return (super().similarity(images, reports) + local) / 2
 
-    def grounding_map(
-        self, phrases: ReportEmbeddings, images: ImageEmbeddings
-    ) -> Float[Tensor, "phrases rows columns"]:
+    def grounding_map(self, phrases: ReportEmbeddings, images: ImageEmbeddings) -> Heat:
         """The attention of the phrase's words over the regions of both views: the frontal's share.
 
         It is what the losses let words and regions meet by, in both variants; a mean of cosines

@@ -17,6 +17,7 @@ from distributed_pretrain.losses.local import local_image_loss, local_report_los
 from distributed_pretrain.losses.precision import at_least_float32
 from distributed_pretrain.losses.sentence_region_contrast import sentence_region_contrast
 from distributed_pretrain.methods.image_text import (
+    Heat,
     ImageEmbeddings,
     ImageTextMethod,
     ImageTextOutputs,
@@ -217,9 +218,7 @@ class Lovt(ImageTextMethod):
             local_ids=report.sentence_ids() if self.config.pair_weight else None,
         )
 
-    def grounding_map(
-        self, phrases: ReportEmbeddings, images: ImageEmbeddings
-    ) -> Float[Tensor, "phrases rows columns"]:
+    def grounding_map(self, phrases: ReportEmbeddings, images: ImageEmbeddings) -> Heat:
         """Cosine of each phrase to what eq 2 would make of it from one region alone.
 
         That is the similarity of the local report loss (eq 11) for an attention that rests on the

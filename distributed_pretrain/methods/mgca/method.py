@@ -15,6 +15,7 @@ from distributed_pretrain.losses.precision import unit_vectors
 from distributed_pretrain.losses.prototypes import prototype_loss
 from distributed_pretrain.losses.token_alignment import clipped_weights, token_alignment_loss
 from distributed_pretrain.methods.image_text import (
+    Heat,
     ImageEmbeddings,
     ImageTextMethod,
     ImageTextOutputs,
@@ -133,7 +134,6 @@ class Mgca(ImageTextMethod):
             reports.local_mask,
             region_weights=images.region_weights.flatten(1),
             word_weights=reports.local_weights,
-            attention_temperature=self.config.token_temperature,
             temperature=self.config.token_temperature,
             sample_mask=outputs.sample_mask,
         )
@@ -174,9 +174,7 @@ class Mgca(ImageTextMethod):
             local_weights=clipped_weights(paid.squeeze(2), word_mask),
         )
 
-    def grounding_map(
-        self, phrases: ReportEmbeddings, images: ImageEmbeddings
-    ) -> Float[Tensor, "phrases rows columns"]:
+    def grounding_map(self, phrases: ReportEmbeddings, images: ImageEmbeddings) -> Heat:
         """The attention that CTA lets each phrase's words pay the regions, weighted as in CTA.
 
         Of phrase i in image i; sums to 1.

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.losses.pixel_propagation import (
-    images_with_matches,
     matching_regions,
     pixel_propagation_by_image,
 )
@@ -86,7 +85,7 @@ class Pixelpro(TwoViewsMethod):
         How many images have matches differs between micro-batches and ranks: their mean is one
         over the whole batch.
         """
-        has_matches = images_with_matches(outputs.matches, sample_mask=outputs.sample_mask)
+        has_matches = outputs.matches.flatten(1).any(dim=1) & outputs.sample_mask
         by_image = pixel_propagation_by_image(**vars(outputs))
         return Contrasted(rows={"by_image": by_image, "has_matches": has_matches})
 

@@ -32,8 +32,7 @@ class WordsMethod(ImageTextMethod):
     or loss. The external loss is a contrasted term in either case. With local negatives it compares
     the samples of one rank with each other, all of the rank's share of a global batch: gradient
     caching then keeps what the profile promises, that micro-batches do not change the loss, while
-    the number of ranks does. With global ones every rank compares its own images with all reports:
-    N ranks compare N times as many pairs each and exchange the words.
+    the number of ranks does. With global ones N ranks compare N times as many pairs each.
     """
 
     config: WordsConfig
@@ -70,7 +69,7 @@ class WordsMethod(ImageTextMethod):
         """The words that this rank's images are compared with: its own, or those of all ranks."""
         if self.config.external_negatives == "local":
             return words, word_mask
-        return gather_tokens(words, word_mask)
+        return gather_tokens(words), gather_tokens(word_mask)
 
     def external_term(self, similarity: Tensor, sample_mask: Tensor) -> Tensor:
         """The contrast by a similarity of this rank's images to the reports of `compared_words`."""

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import gcd
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from distributed_pretrain.losses.precision import at_least_float32, full_precision
-from distributed_pretrain.models.norms.batch_norm import batch_norm
 from distributed_pretrain.models.norms.kinds import Norm
+from distributed_pretrain.models.norms.rows import batch_norm
 from distributed_pretrain.ranks import world_size
 
+_Maps: TypeAlias = Float[Tensor, "batch channels rows columns"]
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d`, by state dict and by function, over the maps of all ranks in training.
 
-    The ranks may hold different numbers of maps, or none. nn.SyncBatchNorm refuses CPUs; this
-    one runs everywhere, and `with_device_sync_norms` exchanges it where torch's is faster. In
-    one process, and in evaluation, it is nn.BatchNorm2d itself.
+    The ranks may hold different numbers of maps, or none. nn.SyncBatchNorm refuses CPUs; this one
+    runs everywhere, and `with_device_sync_norms` exchanges it where torch's is faster.
     """
 
-    def forward(
-        self, input: Float[Tensor, "batch channels rows columns"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, input: _Maps) -> _Maps:
         """The normalised maps, in the dtype of `input`; statistics in at least float32."""
         if not self.training or world_size() == 1:
             return super().forward(input)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Unpack
+from typing import Any
 
 import torch
 from transformers import BertConfig, BertModel, PreTrainedModel
@@ -13,13 +13,14 @@ from distributed_pretrain.models.pooling import (
     TokenWeights,
     attention_of_first_token,
 )
-from distributed_pretrain.models.trunks.text import TextSize, TextTrunk
+from distributed_pretrain.models.trunks.text import TextTrunk
 
 
 class BertTrunk(TextTrunk):
     """Embeddings, and a stack of layers in `encoder`."""
 
-    layers_path: ClassVar[str] = "encoder.layer"
+    layers_path = "encoder.layer"
+    dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
@@ -37,19 +38,13 @@ class BertTrunk(TextTrunk):
         return hasattr(model, "embeddings") and hasattr(getattr(model, "encoder", None), "layer")
 
     @staticmethod
-    def untrained(vocabulary_size: int, **size: Unpack[TextSize]) -> PreTrainedModel:
-        """A new BERT; the token of number 0 is padding."""
-        dropout = size.get("dropout", 0.1)
-        config = BertConfig(
-            **TextTrunk.config_of(vocabulary_size, size),
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-        )
-        return BertModel(config, add_pooling_layer=False)
+    def untrained(sizes: dict[str, Any]) -> PreTrainedModel:
+        """A new BERT."""
+        return BertModel(BertConfig(**sizes), add_pooling_layer=False)
 
     @torch.no_grad()
     def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:
-        """What the first token pays each in the last layer, whose input is `states`."""
+        """That of the last layer's own queries and keys."""
         last: Any = self.layers[-1]
         attention = last.attention.self
         return attention_of_first_token(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Unpack
+from typing import Any
 
 import torch
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
@@ -14,7 +14,7 @@ from distributed_pretrain.models.pooling import (
     TokenWeights,
     attention_of_first_token,
 )
-from distributed_pretrain.models.trunks.text import TextSize, TextTrunk
+from distributed_pretrain.models.trunks.text import TextTrunk
 
 
 class ModernBertTrunk(TextTrunk):
@@ -23,22 +23,15 @@ class ModernBertTrunk(TextTrunk):
     Hidden states are those between layers, but the last is normed, as Hugging Face gives them.
     """
 
-    layers_path: ClassVar[str] = "layers"
+    layers_path = "layers"
+    dropouts = ("embedding_dropout", "attention_dropout", "mlp_dropout")
 
     @staticmethod
-    def untrained(vocabulary_size: int, **size: Unpack[TextSize]) -> PreTrainedModel:
-        """A new ModernBERT; the token of number 0 is padding."""
-        dropout = size.get("dropout", 0.1)
-        config = ModernBertConfig(
-            **TextTrunk.config_of(vocabulary_size, size),
-            embedding_dropout=dropout,
-            attention_dropout=dropout,
-            mlp_dropout=dropout,
-            pad_token_id=0,
-            # Those of Hugging Face's own vocabulary, which this one need not reach.
-            **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
-        )
-        return ModernBertModel(config)
+    def untrained(sizes: dict[str, Any]) -> PreTrainedModel:
+        """A new ModernBERT."""
+        # Of Hugging Face's own vocabulary, which this one need not reach.
+        beyond = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
+        return ModernBertModel(ModernBertConfig(**sizes, pad_token_id=0, **beyond))
 
     def keep_layers(self, layers: int) -> None:
         """Drop all but the first `layers` layers, in the config too: exports rebuild from that."""

@@ -61,10 +61,7 @@ class ResNetTrunk(Trunk):
         return last
 
     def tokens(self, images: Images) -> ImageTokens:
-        """The last map, and that of the third stage, at 1/16 of the images' size.
-
-        That is 19 x 19 regions for images of 299 px.
-        """
+        """The last map, and that of the third stage, at 1/16: 19 x 19 regions for 299 px."""
         third = self._third_stage(images)
         return ImageTokens(self.layer4(third), third)
 

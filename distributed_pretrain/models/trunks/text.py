@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NotRequired, TypedDict, Unpack
+from typing import Any, ClassVar
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -12,17 +12,6 @@ from distributed_pretrain.models.pooling import TokenMask, Tokens, TokenWeights
 
 # Fused kernels, which leave padding out.
 ATTENTION = "sdpa"
-
-
-class TextSize(TypedDict):
-    """How large a new model is; `dropout` (0.1) applies to hidden states and attention."""
-
-    hidden_size: int
-    layers: int
-    heads: int
-    intermediate_size: int
-    max_tokens: NotRequired[int]
-    dropout: NotRequired[float]
 
 
 class TextTrunk(ABC):
@@ -35,34 +24,41 @@ class TextTrunk(ABC):
     max_tokens: int
     # The module within the model that is the list of its layers.
     layers_path: ClassVar[str]
+    # What its config calls the dropouts, of hidden states and of attention.
+    dropouts: ClassVar[tuple[str, ...]]
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.max_tokens = model.config.max_position_embeddings
 
-    @staticmethod
-    def config_of(vocabulary_size: int, size: TextSize) -> dict[str, Any]:
-        """What the configs of all kinds call the sizes of a new model, without its dropout."""
-        return {
+    @classmethod
+    def new(
+        cls,
+        vocabulary_size: int,
+        *,
+        hidden_size: int,
+        layers: int,
+        heads: int,
+        intermediate_size: int,
+        max_tokens: int = 512,
+        dropout: float = 0.1,
+    ) -> TextTrunk:
+        """The trunk of an untrained model; the token of number 0 is padding."""
+        sizes = {
             "vocab_size": vocabulary_size,
-            "hidden_size": size["hidden_size"],
-            "num_hidden_layers": size["layers"],
-            "num_attention_heads": size["heads"],
-            "intermediate_size": size["intermediate_size"],
-            "max_position_embeddings": size.get("max_tokens", 512),
+            "hidden_size": hidden_size,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "intermediate_size": intermediate_size,
+            "max_position_embeddings": max_tokens,
             "attn_implementation": ATTENTION,
         }
+        return cls(cls.untrained(sizes | dict.fromkeys(cls.dropouts, dropout)))
 
     @staticmethod
     @abstractmethod
-    def untrained(vocabulary_size: int, **size: Unpack[TextSize]) -> PreTrainedModel:
-        """A new model; the token of number 0 is padding."""
-
-    @property
-    def embeddings(self) -> nn.Module:
-        """What turns token ids into the input of the first layer."""
-        embeddings: nn.Module = self.model.embeddings
-        return embeddings
+    def untrained(sizes: dict[str, Any]) -> PreTrainedModel:
+        """A new model of a config with these `sizes`."""
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -78,8 +74,4 @@ class TextTrunk(ABC):
 
     @abstractmethod
     def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:
-        """What the first token pays each in the last layer, whose input is `states`.
-
-        The mean over heads without dropout; it sums to 1 over the real tokens, is 0 on padding and
-        has no gradient.
-        """
+        """`attention_of_first_token` in the last layer, whose input is `states`; no dropout."""

@@ -54,14 +54,18 @@ def test_it_is_equations_1_and_2() -> None:
             )
 
 
-def test_attention_sums_to_one_over_what_is_real() -> None:
+def test_regions_that_are_alike_are_all_that_a_sentence_sees() -> None:
+    # Its attention sums to one over what is real, and so does that of a region.
     regions, sentences, mask = inputs()
-    aligned = alignment()(regions, sentences, mask)
-    torch.testing.assert_close(aligned.sentence_to_region.sum(dim=2), mask.double())
-    assert not aligned.region_to_sentence.mT[~mask].any()
-    torch.testing.assert_close(
-        aligned.region_to_sentence.sum(dim=2), torch.ones(3, 4, dtype=torch.float64)
+    model = alignment()
+    one_region, one_sentence = regions[:, :1], sentences[:, :1]
+    aligned = model(one_region.expand(-1, 4, -1), one_sentence.expand(-1, 5, -1), mask)
+    of_region, of_sentence = (
+        model.output(model.value(each)) for each in (one_region, one_sentence)
     )
+    seen = aligned.sentences_from_image[mask]
+    torch.testing.assert_close(seen, of_region.expand(-1, 5, -1)[mask])
+    torch.testing.assert_close(aligned.regions_from_report, of_sentence.expand(-1, 4, -1))
 
 
 @pytest.mark.parametrize("output_norm", ["sync", "frozen", "group", None])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distributed_pretrain.losses.internal import internal_loss
+from distributed_pretrain.losses.local import internal_loss
 
 MASK = torch.arange(5) < torch.tensor([[3], [5], [1]])
 

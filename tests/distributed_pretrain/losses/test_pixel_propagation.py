@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from distributed_pretrain.losses.pixel_propagation import (
-    images_with_matches,
     matching_regions,
     pixel_propagation_by_image,
 )
@@ -31,7 +30,8 @@ def pixel_propagation_loss(
 ) -> Tensor:
     """As `Pixelpro` joins it: the mean over the images with matches."""
     by_image = pixel_propagation_by_image(y, y_other, x, x_other, matches, sample_mask=sample_mask)
-    return mean_over_samples(by_image, images_with_matches(matches, sample_mask=sample_mask))
+    found = matches.flatten(1).any(dim=1)
+    return mean_over_samples(by_image, found if sample_mask is None else found & sample_mask)
 
 
 def maps(*rows: list[list[float]]) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.losses.contrastive import symmetric_cross_entropy
-from distributed_pretrain.losses.internal import internal_loss
+from distributed_pretrain.losses.local import internal_loss
 from distributed_pretrain.methods.image_text import ImageEmbeddings
 from distributed_pretrain.methods.limitr.method import LimitrOutputs
 from distributed_pretrain.methods.limitr.settings import LimitrConfig
