@@ -27,7 +27,6 @@ from distributed_pretrain.measures.base import (
     make_measures,
 )
 from distributed_pretrain.measures.catalog import EVALUATION
-from distributed_pretrain.measures.linear import LinearMeasure
 from distributed_pretrain.measures.metric import write_figures
 from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
 from distributed_pretrain.methods.objective import Method
@@ -84,8 +83,7 @@ def evaluate_run(
     with closing(embed(method, labelled, most=most, features_only=True)) as batches:
         for batch, outputs in batches:
             for measure in measures:
-                if isinstance(measure, LinearMeasure):
-                    measure.learn(batch, outputs)
+                measure.learn(batch, outputs)
     samples = 0
     for batch, outputs in embed(method, judged):
         samples += int(batch.sample_mask.sum())

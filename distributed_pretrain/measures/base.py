@@ -79,6 +79,10 @@ class Measure(ABC):
         """What `compute` may give; a split can lack some (a label without positives, say)."""
         return ()
 
+    def learn(self, batch: Batch, outputs: Any) -> None:
+        """Take in training studies, in an evaluation; all of them come before any `update`."""
+        del batch, outputs
+
     @abstractmethod
     def update(self, batch: Batch, outputs: Any) -> None:
         """Take in one batch; rows whose `sample_mask` is False count nowhere."""

@@ -1,36 +1,62 @@
-"""Phrase grounding: does the similarity of a phrase to the regions light up its box?"""
+"""Phrase grounding: does the heat of a phrase lie in its box, and is the image why it does?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from data_shards.records.study import Box
 from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.measures.base import Context, ImageTextMeasure, real_records, real_rows
+from distributed_pretrain.measures.blind_maps import BLIND, FOCAL, BlindMaps
 from distributed_pretrain.measures.geometry import (
     ModelSquare,
     evaluated_image,
     region_map_on_pixels,
 )
+from distributed_pretrain.measures.heat_maps import (
+    Cells,
+    Heat,
+    Hits,
+    PerPhrase,
+    Pixels,
+    contrast_to_noise,
+    hottest_cells,
+    on_border,
+    pointing_hits,
+    shares_of_cells,
+)
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.methods.image_text import ImageEmbeddings, ImageTextOutputs
 
 GROUNDING_CNR = Metric("grounding_cnr", "grounding CNR", unit="number")
-METRICS = (
+CNR_GAIN = Metric("grounding_cnr_gain", "CNR of the right phrase less another's", unit="number")
+POINTING = Metric("grounding_pointing", "pointing game")
+FOCAL_POINTING = Metric("grounding_pointing_focal", "pointing on focal findings")
+BLIND_POINTING = {
+    knowing: Metric(f"grounding_blind_{knowing}_pointing", f"pointing of a blind map ({of})")
+    for knowing, of in zip(
+        BLIND, ("all boxes", "of the category", "of category, side and zone"), strict=True
+    )
+}
+_OTHERS = (
     Metric("grounding_phrases", "phrases", unit="number"),
-    GROUNDING_CNR,
-    Metric("grounding_pointing", "pointing game"),
+    Metric("grounding_box_area", "share of the image in boxes", better="low"),
+    Metric("grounding_cnr_absolute", "CNR as MS-CXR has it, |.|", unit="number"),
+    Metric("grounding_pointing_fixed", "pointing on findings of fixed place"),
+    Metric("grounding_border", "hottest cells on the border", better="low"),
+    Metric("grounding_same_cell_other_phrase", "same cell for another phrase", better="low"),
+    Metric("grounding_same_cell_other_image", "same cell in another image", better="low"),
 )
-Heat: TypeAlias = Float[Tensor, "phrases height width"]
-Pixels: TypeAlias = Bool[Tensor, "phrases height width"]
-PerPhrase: TypeAlias = Float[Tensor, " phrases"]
 # Bounds the memory of their images.
 _PHRASES_AT_A_TIME = 64
+_BLIND_SIZE_PX = 64
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -46,47 +72,88 @@ class Phrase:
     square: ModelSquare
     image: ImageEmbeddings
 
+    @property
+    def category(self) -> str:
+        """The finding that it is about."""
+        return self.boxes[0].category
+
 
 @dataclass(frozen=True)
 class Grounded:
-    """Heat maps of phrases on the squares that the model saw, and how well they meet the boxes."""
+    """Heat maps of phrases on the squares that the model saw, and how well they meet the boxes.
+
+    `other_heat` are those of `other_phrases`, of other findings, on the same images; NaN where
+    there is none.
+    """
 
     phrases: list[Phrase]
     heat: Heat
     contrast: PerPhrase
-    hits: Bool[Tensor, " phrases"]
+    hits: Hits
+    other_phrases: list[str]
+    other_heat: Heat
 
 
 class Grounding(ImageTextMeasure):
     """Every (image, phrase) with boxes, a phrase read as a report of one sentence.
 
-    Several boxes of one phrase are a union. After `compute`, `grounded` has the maps; None when no
-    study has a phrase with a box.
+    Several boxes of one phrase are a union. Beside CNR and pointing stand what tells whether they
+    come of the image: maps of the training boxes, which see none (of all, of the phrase's
+    category, of category, side and zone); the heat of another finding's phrase on the same image;
+    how often the hottest cell stays when the phrase, or the image, is another; how often it lies on
+    the border; focal findings apart from those whose place is given; and the best that the
+    grid could do. A CNR alone prefers smooth maps and tells little.
+
+    After `compute`, `grounded` has the maps; None when no study has a phrase with a box.
     """
 
-    metrics = METRICS
     grounded: Grounded | None = None
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._phrases: list[Phrase] = []
         self._samples = 0
+        self._blind = BlindMaps(_BLIND_SIZE_PX)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Without training boxes there are no blind maps."""
+        bounds = tuple(
+            Metric(f"{each.name}_{end}", f"{each.title}, {end} end of 95 %", each.unit)
+            for each in (CNR_GAIN, FOCAL_POINTING)
+            for end in ("low", "high")
+        )
+        blind = tuple(
+            metric
+            for map_ in (*(f"blind {each}" for each in BLIND), "best")
+            for name in (f"grounding_{map_.replace(' ', '_')}",)
+            for metric in (
+                Metric(f"{name}_pointing_focal", f"{map_}, pointing on focal findings"),
+                Metric(f"{name}_cnr", f"{map_}, CNR", unit="number"),
+            )
+        )
+        best = Metric("grounding_best_pointing", "pointing of the grid's best map")
+        known = (GROUNDING_CNR, CNR_GAIN, POINTING, FOCAL_POINTING, *_OTHERS, best)
+        return (*known, *BLIND_POINTING.values(), *blind, *bounds)
+
+    def learn(self, batch: Batch, outputs: Any) -> None:
+        """Keep where the boxes of training studies lie."""
+        del outputs
+        for record in real_records(batch):
+            square = self._square(record, _BLIND_SIZE_PX)
+            for text, boxes in _phrases_of(record).items():
+                self._blind.add(text, boxes, square.inside(boxes))
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep the images that have phrases with boxes."""
         images = outputs.images.map_tensors(lambda rows: real_rows(rows, batch.sample_mask))
         for row, record in enumerate(real_records(batch)):
-            shown = evaluated_image(record)
-            found: dict[str, list[Box]] = {}
-            for box in record.boxes:
-                if box.phrase and box.image == shown:
-                    found.setdefault(box.phrase, []).append(box)
-            crop = self.context.crop_fraction
-            square = ModelSquare(record.images[shown], batch.images.shape[-1], crop)
+            square = self._square(record, batch.images.shape[-1])
             image = images.rows(slice(row, row + 1))
             self._phrases += [
                 Phrase(self._samples + row, text, boxes, square, image)
-                for text, boxes in found.items()
+                for text, boxes in _phrases_of(record).items()
+                if square.inside(boxes).any()
             ]
         self._samples += int(batch.sample_mask.sum())
 
@@ -95,53 +162,137 @@ class Grounding(ImageTextMeasure):
         phrases = self._phrases
         if not phrases:
             return {}
-        starts = range(0, len(phrases), _PHRASES_AT_A_TIME)
-        maps = [self._maps(phrases[start : start + _PHRASES_AT_A_TIME]) for start in starts]
-        heat = region_map_on_pixels(torch.cat(maps), phrases[0].square.size_px)
+        size_px = phrases[0].square.size_px
         inside = torch.stack([each.square.inside(each.boxes) for each in phrases])
         valid = torch.stack([each.square.extent() for each in phrases])
+        focal = torch.tensor([each.category in FOCAL for each in phrases])
+        judge = _Judge(inside, valid, focal, torch.tensor([each.sample for each in phrases]))
+
+        texts, images = [each.text for each in phrases], [each.image for each in phrases]
+        cells = self._maps(texts, images)
+        others = [_other_finding(phrases, i) for i in range(len(phrases))]
+        strangers = [_other_image(phrases, i) for i in range(len(phrases))]
+        of_other = self._maps([texts[i if j is None else j] for i, j in enumerate(others)], images)
+        on_other = self._maps(texts, [images[j] for j in strangers])
+        has_other = torch.tensor([each is not None for each in others])
+        has_stranger = torch.tensor([i != j for i, j in enumerate(strangers)])
+
+        heat = region_map_on_pixels(cells, size_px)
+        other_heat = region_map_on_pixels(of_other, size_px)
+        other_heat[~has_other] = torch.nan
         contrast = contrast_to_noise(heat, inside, valid)
         hits = pointing_hits(heat, inside, valid)
-        self.grounded = Grounded(phrases, heat, contrast, hits)
-        return {
+        others_said = [texts[j] if j is not None else "" for j in others]
+        self.grounded = Grounded(phrases, heat, contrast, hits, others_said, other_heat)
+
+        gain = contrast - contrast_to_noise(other_heat, inside, valid)
+        hottest = hottest_cells(cells)
+        figures = {
             "grounding_phrases": float(len(phrases)),
+            "grounding_box_area": ((inside & valid).sum() / valid.sum()).item(),
             "grounding_cnr": contrast.mean().item(),
-            "grounding_pointing": hits.double().mean().item(),
+            "grounding_cnr_absolute": contrast.abs().mean().item(),
+            "grounding_border": _mean(on_border(cells)),
+            "grounding_same_cell_other_phrase": _mean(
+                hottest == hottest_cells(of_other), has_other
+            ),
+            "grounding_same_cell_other_image": _mean(
+                hottest == hottest_cells(on_other), has_stranger
+            ),
+            **judge.pointing("grounding", hits),
+            **judge.with_bounds(CNR_GAIN.name, gain, has_other),
+            **judge.with_bounds(FOCAL_POINTING.name, hits.double(), focal),
+        }
+        figures |= judge.of_map("grounding_best", shares_of_cells(inside & valid, cells))
+        if self._blind:
+            for knowing in BLIND:
+                maps = [self._blind.of(each.text, each.category, knowing) for each in phrases]
+                figures |= judge.of_map(f"grounding_blind_{knowing}", torch.stack(maps))
+        return {name: value for name, value in figures.items() if value == value}
+
+    def _square(self, record: Any, size_px: int) -> ModelSquare:
+        image = record.images[evaluated_image(record)]
+        return ModelSquare(image, size_px, self.context.crop_fraction)
+
+    def _maps(self, texts: Sequence[str], images: Sequence[ImageEmbeddings]) -> Cells:
+        assert self.context.encode is not None, "phrases are read by the run's tokenizer"
+        device, maps = self.context.device, []
+        for start in range(0, len(texts), _PHRASES_AT_A_TIME):
+            some = slice(start, start + _PHRASES_AT_A_TIME)
+            tokens = self.context.encode([[text] for text in texts[some]])
+            embedded = self.method.embed_reports(tokens.to(device))
+            shown = join_rows(images[some]).to(device)
+            maps.append(self.method.grounding_map(embedded, shown).float().cpu())
+        return torch.cat(maps)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Boxes of phrases on pixels, which of them are of focal findings, and whose study they are."""
+
+    inside: Pixels
+    valid: Pixels
+    focal: Hits
+    study: Tensor
+
+    def pointing(self, name: str, hits: Hits) -> dict[str, float]:
+        return {
+            f"{name}_pointing": _mean(hits),
+            f"{name}_pointing_focal": _mean(hits, self.focal),
+            f"{name}_pointing_fixed": _mean(hits, ~self.focal),
         }
 
-    def _maps(self, phrases: list[Phrase]) -> Float[Tensor, "phrases rows columns"]:
-        assert self.context.encode is not None, "phrases are read by the run's tokenizer"
-        tokens = self.context.encode([[each.text] for each in phrases])
-        embedded = self.method.embed_reports(tokens.to(self.context.device))
-        images = join_rows([each.image for each in phrases]).to(self.context.device)
-        return self.method.grounding_map(embedded, images).float().cpu()
+    def of_map(self, name: str, cells: Cells) -> dict[str, float]:
+        heat = region_map_on_pixels(cells, self.inside.shape[-1])
+        hits = pointing_hits(heat, self.inside, self.valid)
+        pointing = self.pointing(name, hits)
+        del pointing[f"{name}_pointing_fixed"]
+        cnr = contrast_to_noise(heat, self.inside, self.valid).mean().item()
+        return {**pointing, f"{name}_cnr": cnr}
+
+    def with_bounds(self, name: str, values: Tensor, chosen: Hits) -> dict[str, float]:
+        """The mean with the ends of its 95 % interval, by bootstrap over studies."""
+        kept, study = values[chosen].numpy(), self.study[chosen].numpy()
+        if not len(kept):
+            return {}
+        _, study = np.unique(study, return_inverse=True)
+        sums, counts = np.bincount(study, kept), np.bincount(study)
+        drawn = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))
+        means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+        low, high = np.quantile(means, (0.025, 0.975)).tolist()
+        return {name: float(kept.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
-def contrast_to_noise(heat: Heat, inside: Pixels, valid: Pixels) -> PerPhrase:
-    """CNR of each heat map: (mean inside - mean outside) / sqrt(var inside + var outside).
-
-    `inside` is the union of a phrase's boxes, `valid` leaves padding out of both sides; the
-    variances are of the population. Signed, unlike MS-CXR's (Boecking et al. 2022, |.|), so that
-    pointing away from the box counts against. A flat map scores 0, and so does a phrase whose
-    box covers nothing or everything.
-    """
-    heat = heat.double()
-    within, without = inside & valid, ~inside & valid
-    mean_in, variance_in = _moments(heat, within)
-    mean_out, variance_out = _moments(heat, without)
-    noise = (variance_in + variance_out).sqrt()
-    usable = (noise > 0) & within.any(dim=(1, 2)) & without.any(dim=(1, 2))
-    return torch.where(usable, (mean_in - mean_out) / torch.where(usable, noise, 1.0), 0.0)
+def _phrases_of(record: Any) -> dict[str, list[Box]]:
+    """The phrases with boxes on the image that an evaluation shows."""
+    shown = evaluated_image(record)
+    found: dict[str, list[Box]] = {}
+    for box in record.boxes:
+        if box.phrase and box.image == shown:
+            found.setdefault(box.phrase, []).append(box)
+    return found
 
 
-def pointing_hits(heat: Heat, inside: Pixels, valid: Pixels) -> Bool[Tensor, " phrases"]:
-    """Whether the hottest valid pixel of each map lies in a box of its phrase."""
-    hottest = heat.masked_fill(~valid, -torch.inf).flatten(1).argmax(dim=1)
-    return inside.flatten(1).gather(1, hottest[:, None])[:, 0]
+def _other_finding(phrases: Sequence[Phrase], i: int) -> int | None:
+    """The next phrase of another study and another category, if there is any."""
+    own = phrases[i]
+    order = ((i + step) % len(phrases) for step in range(1, len(phrases)))
+    return next(
+        (
+            j
+            for j in order
+            if phrases[j].sample != own.sample and phrases[j].category != own.category
+        ),
+        None,
+    )
 
 
-def _moments(heat: Heat, mask: Pixels) -> tuple[PerPhrase, PerPhrase]:
-    count = mask.sum(dim=(1, 2)).clamp_min(1)
-    mean = (heat * mask).sum(dim=(1, 2)) / count
-    squares = (heat - mean[:, None, None]).square() * mask
-    return mean, squares.sum(dim=(1, 2)) / count
+def _other_image(phrases: Sequence[Phrase], i: int) -> int:
+    """The next phrase of another study, for its image; the own one where there is but one study."""
+    order = ((i + step) % len(phrases) for step in range(len(phrases)))
+    return next((j for j in order if phrases[j].sample != phrases[i].sample), i)
+
+
+def _mean(hits: Tensor, chosen: Tensor | None = None) -> float:
+    """Of the chosen ones; NaN without any."""
+    return (hits if chosen is None else hits[chosen]).double().mean().item()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distributed_pretrain.measures.grounding import contrast_to_noise, pointing_hits
+from distributed_pretrain.measures.heat_maps import contrast_to_noise, pointing_hits
 
 
 def _naive_cnr(heat: Tensor, inside: Tensor, valid: Tensor) -> float:

@@ -49,8 +49,7 @@ class Judged:
             joined = join_rows([batch.rows(slice(0, padding)), batch])
             batch = replace(joined, sample_mask=mask)
         outputs: Any = outputs_of(self.method, batch) if in_evaluation else self.method(batch)
-        if isinstance(measure, LinearMeasure):
-            measure.learn(batch, outputs)
+        measure.learn(batch, outputs)
         measure.update(batch, outputs)
         return measure
 
