@@ -15,7 +15,7 @@ from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.records.manifest import INDEX_VERSION, index_name
 from data_shards.records.study import SPLITS, Split
-from data_shards.sources.base import StudyRef, refuse_patients_in_two_splits
+from data_shards.sources.base import StudyRef
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -57,7 +57,7 @@ def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint
 
     Neither the order of `studies` nor the number of workers matters. `fingerprint` is the
     source's: it changes the digest, not the shards' members. Raises InputError for
-    an empty list, duplicate ids, a patient in two splits and an empty split.
+    an empty list, duplicate ids and an empty split.
     """
     if not studies:
         raise InputError("the source lists no study: check its paths and filters")
@@ -85,10 +85,8 @@ def split_patients(
 
     A split that the source gives holds for all studies of that patient; the others are drawn
     one by one from (seed, patient), so that a patient stays where it is when studies are
-    added. Raises InputError for a patient whom the source puts in two splits, and for a split
-    that was asked for and got nobody.
+    added. Raises InputError for a split that was asked for and got nobody.
     """
-    refuse_patients_in_two_splits(studies, where="the source")
     splits = {each.patient_id: each.split for each in studies if each.split is not None}
     drawn = {each.patient_id for each in studies} - splits.keys()
     for patient in drawn:

@@ -11,9 +11,8 @@ from pydantic import Field, model_validator
 from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.study import View
-from data_shards.sources.base import SourceConfig
+from data_shards.sources.base import ImageRow, Source, SourceConfig, split_in
 from data_shards.sources.formats.tables import read_rows
-from data_shards.sources.table_source import ImageRow, TableSource, split_in
 
 # A "frontal" of unknown direction counts as PA, the usual one: methods only tell frontal from
 # lateral.
@@ -78,18 +77,13 @@ class CsvPairsConfig(SourceConfig):
         return CsvPairsSource(self)
 
 
-class CsvPairsSource(TableSource):
+class CsvPairsSource(Source):
     """The studies of the rows that pass `where`."""
 
     config: CsvPairsConfig
     views = VIEWS
     study_ids_are_unique = False
     narrowed_by = ", or leave it out by source.where"
-
-    @property
-    def image_root(self) -> Path:
-        """The folder of the settings."""
-        return self.config.image_root
 
     def tables(self) -> Sequence[Path]:
         """The one table."""
@@ -114,7 +108,7 @@ class CsvPairsSource(TableSource):
             yield ImageRow(
                 row.line,
                 image_id,
-                str(path),
+                str(config.image_root / path),
                 patient_id=row.filled(columns.patient_id),
                 study_id=row.filled(columns.study_id) if columns.study_id else image_id,
                 view=(row[columns.view] if columns.view else "") or config.default_view or "",

@@ -25,7 +25,7 @@ from data_shards.records.study import (
     View,
 )
 from data_shards.report_text.report import parse_report, report_of_sections
-from data_shards.sources.base import SourceConfig, StudyRef
+from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef
 from data_shards.sources.formats.report_archive import BadReportError, ReportArchive, find_reports
 from data_shards.sources.mimic_cxr_exceptions import (
     EXCEPTIONS,
@@ -40,7 +40,6 @@ from data_shards.sources.mimic_cxr_tables import (
     table_paths,
 )
 from data_shards.sources.ms_cxr import annotation_file, ms_cxr_overlap, read_ms_cxr
-from data_shards.sources.table_source import ImageRow, TableSource
 
 VIEW_OF_POSITION: dict[str, View] = {"PA": "PA", "AP": "AP", "LATERAL": "L", "LL": "L"}
 
@@ -82,7 +81,7 @@ class MimicCxrConfig(SourceConfig):
         return MimicCxrSource(self)
 
 
-class MimicCxrSource(TableSource):
+class MimicCxrSource(Source):
     """The studies of an archive in MIMIC-CXR-JPG's layout, in its official split.
 
     A report stands in a file of its study's name, so that a study has one or none.
@@ -90,11 +89,6 @@ class MimicCxrSource(TableSource):
 
     config: MimicCxrConfig
     views = VIEW_OF_POSITION
-
-    @property
-    def image_root(self) -> Path:
-        """The archive's root."""
-        return self.config.root
 
     def tables(self) -> Sequence[Path]:
         """Metadata, splits, labels and MS-CXR's boxes, those that there are."""
@@ -106,7 +100,7 @@ class MimicCxrSource(TableSource):
         return image_rows(self.config.root)
 
     def list_studies(self) -> Sequence[StudyRef]:
-        """Every study of the metadata, sorted. Errors: see `TableSource` and `image_rows`."""
+        """Every study of the metadata, sorted. Errors: see `Source` and `image_rows`."""
         # Found missing here rather than by the first worker.
         _ = self._reports, self._masks, self._phrase_boxes
         return super().list_studies()

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.errors import InputError
-from data_shards.sources.base import StudyRef
+from data_shards.sources.base import ImageRow, StudyRef, label_in, split_in
 from data_shards.sources.formats.tables import read_rows
-from data_shards.sources.table_source import ImageRow, label_in, split_in
 
 _SUBJECT_ID = re.compile(r"1\d{7}")
 _STUDY_ID = re.compile(r"5\d{7}")
@@ -71,7 +70,7 @@ def image_rows(root: Path) -> Iterator[ImageRow]:
             )
         if image not in split_of_image:
             raise InputError(f"{row.where}: image {image} has no line in the split table")
-        path = f"{study_path(patient, study)}/{image}.jpg"
+        path = f"{root}/{study_path(patient, study)}/{image}.jpg"
         position, split = row["ViewPosition"], split_of_image[image]
         yield ImageRow(row.line, image, path, patient, study, position, split)
 
