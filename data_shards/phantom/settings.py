@@ -56,7 +56,7 @@ def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:
         return {**values, "phantom": drawn, "source": source}
     if source.get("name") == phantom.layout:
         # Brings in what draws, which those who read no phantom's profile do without.
-        from data_shards.phantom.layouts.catalog import LAYOUTS
+        from data_shards.phantom.mimic_cxr_layout import importer_settings
 
-        source = {**LAYOUTS[phantom.layout].importer_settings(phantom.archive), **source}
+        source = {**importer_settings(phantom.archive), **source}
     return {**values, "phantom": drawn, "source": source}
