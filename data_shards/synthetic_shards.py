@@ -10,12 +10,11 @@ import numpy as np
 from PIL import Image
 
 from data_shards.building.shard_writer import write_studies
-from data_shards.building.study_conversion import ConvertedStudy, image_record, packed
+from data_shards.building.study_conversion import ConvertedStudy
 from data_shards.building.summary import summarise
 from data_shards.files.atomic import write_text_atomically
-from data_shards.images.resize import StoredImage, pixel_sums
 from data_shards.records.manifest import MANIFEST_NAME
-from data_shards.records.study import Report, SourceImage, Split, StudyRecord, View
+from data_shards.records.study import ImageRecord, Report, Split, StudyRecord, View
 
 _FINDINGS = (
     "The lungs are clear.",
@@ -87,12 +86,14 @@ def _study(
     longest_side_px: int,
     labels: Sequence[str],
 ) -> ConvertedStudy:
-    images: list[StoredImage] = []
-    for _ in views:
+    images: list[ImageRecord] = []
+    members: dict[str, bytes] = {}
+    for number, view in enumerate(views):
         sides = (longest_side_px, int(longest_side_px * random.uniform(0.8, 1)))
-        width, height = sides if random.random() < 0.5 else sides[::-1]
-        jpeg = synthetic_jpeg(random, width=width, height=height)
-        images.append(StoredImage(jpeg, width, height, width, height, pixel_sums(jpeg)))
+        size = sides if random.random() < 0.5 else sides[::-1]
+        member = f"image{number}.jpg"
+        members[member] = synthetic_jpeg(random, width=size[0], height=size[1])
+        images.append(ImageRecord(f"{key}-{number}", view, member, *size, *size))
     findings = tuple(random.permutation(_FINDINGS)[: random.integers(1, len(_FINDINGS))].tolist())
     impression = (str(random.choice(_IMPRESSIONS)),)
     sentences = {"findings": findings, "impression": impression}
@@ -104,13 +105,10 @@ def _study(
         split=split,
         source="synthetic",
         licence="none",
-        images=tuple(
-            image_record(SourceImage(f"{key}-{number}", Path(), view), number, image)
-            for number, (view, image) in enumerate(zip(views, images, strict=True))
-        ),
+        images=tuple(images),
         report=Report(raw=" ".join(sections.values()), sections=sections, sentences=sentences),
         labels={name: (1.0, 0.0, -1.0, None)[random.integers(4)] for name in labels},
         boxes=(),
         masks=(),
     )
-    return packed(record, images)
+    return ConvertedStudy(record, {**members, "json": record.to_json()})

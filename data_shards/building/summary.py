@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from data_shards.records.manifest import (
     PixelSums,
     ShardEntry,
     ShardIndex,
+    file_sha256,
     index_name,
 )
 from data_shards.records.study import SPLITS
@@ -83,5 +83,5 @@ def _entry(folder: Path, index: ShardIndex) -> ShardEntry:
         samples=len(index.samples),
         bytes=index.tar_bytes,
         sha256=index.tar_sha256,
-        index_sha256=hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+        index_sha256=file_sha256(folder / name),
     )

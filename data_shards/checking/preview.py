@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import textwrap
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -36,15 +34,8 @@ BACKGROUND, TEXT, HEADING = "#181a1e", "#d6dae0", "#8cc8ff"
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 
 
-@dataclass(frozen=True, slots=True)
-class _Study:
-    record: StudyRecord
-    members: dict[str, bytes]
-
-    def pixels(self, member: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        """The decoded grey levels of a jpg or png."""
-        with Image.open(io.BytesIO(self.members[member]), formats=("JPEG", "PNG")) as image:
-            return np.asarray(image)
+# A record, and the grey levels of its images and masks by member.
+_Study: TypeAlias = tuple[StudyRecord, dict[str, np.ndarray]]
 
 
 def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
@@ -55,8 +46,7 @@ def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
     unfinished folder, an empty split or a damaged tar.
     """
     studies = _read_studies(folder, split, samples)
-    categories = {box.category for study in studies for box in study.record.boxes}
-    categories |= {mask.category for study in studies for mask in study.record.masks}
+    categories = {each.category for record, _ in studies for each in (*record.boxes, *record.masks)}
     colour_of = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(sorted(categories))}
     columns = min(COLUMNS, len(studies))
     rows = -(-len(studies) // columns)
@@ -95,23 +85,28 @@ def _read_study(folder: Path, entry: ShardEntry, position: int) -> _Study:
     members: dict[str, bytes] = {}
     with tar.open("rb") as file:
         for name, member in sample.members.items():
-            file.seek(member.offset)
-            members[name] = file.read(member.size)
-            if zlib.crc32(members[name]) != member.crc32:
+            payload = member.read(file)
+            if payload is None:
                 raise InputError(
                     f"{tar}: {sample.key}.{name} is damaged: delete the tar and build again "
                     "(`python -m data_shards verify` lists all that is wrong)"
                 )
+            members[name] = payload
     try:
-        return _Study(StudyRecord.from_json(json.loads(members["json"])), members)
+        record = StudyRecord.from_json(members.pop("json"))
     except (ValueError, KeyError) as error:
         raise InputError(
             f"{tar}: the record of {sample.key} cannot be read: run `python -m data_shards verify`"
         ) from error
+    kinds = ("JPEG", "PNG")
+    return record, {
+        name: np.asarray(Image.open(io.BytesIO(payload), formats=kinds))
+        for name, payload in members.items()
+    }
 
 
 def _draw_study(axes: Axes, study: _Study, colour_of: Mapping[str, str]) -> None:
-    record = study.record
+    record, _ = study
     order = [*record.frontal_images(), *record.lateral_images()]
     order += [position for position in range(len(record.images)) if position not in order]
     right = 0.0
@@ -144,16 +139,17 @@ def _draw_image(
     axes: Axes, study: _Study, position: int, colour_of: Mapping[str, str], *, left: float
 ) -> float:
     """Draw one image from `left` on; where it ends."""
-    stored = study.record.images[position]
+    record, pixels = study
+    stored = record.images[position]
     scale = 1 / stored.height
     place = (left, left + stored.width * scale, 1, 0)
-    pixels = study.pixels(stored.member)
-    axes.imshow(pixels, "gray", vmin=0, vmax=255, extent=place, interpolation="bicubic")
-    for mask in study.record.masks:
+    image = pixels[stored.member]
+    axes.imshow(image, "gray", vmin=0, vmax=255, extent=place, interpolation="bicubic")
+    for mask in record.masks:
         if mask.image == position:
-            inside = study.pixels(mask.member)[..., None] > 0
+            inside = pixels[mask.member][..., None] > 0
             axes.imshow(inside * (*to_rgb(colour_of[mask.category]), 0.3), extent=place)
-    for box in study.record.boxes:
+    for box in record.boxes:
         if box.image == position:
             x, y, colour = left + box.x * scale, box.y * scale, colour_of[box.category]
             size = (box.width * scale, box.height * scale)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from data_shards.records.manifest import (
     PixelSums,
     ShardEntry,
     ShardIndex,
+    file_sha256,
     read_manifest,
     read_shard_index,
 )
@@ -103,16 +102,14 @@ def _inspect_shard(folder: Path, entry: ShardEntry, tick: Tick) -> _Inspection:
     size = tar.stat().st_size
     if size != entry.bytes:
         found.problems.append(f"{size:,} bytes, but the manifest says {entry.bytes:,}")
-    with tar.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-            found.problems.append("sha256 differs from the manifest's")
+    if file_sha256(tar) != entry.sha256:
+        found.problems.append("sha256 differs from the manifest's")
     try:
         index = read_shard_index(folder / entry.index_name)
     except InputError as error:
         found.problems.append(str(error))
         return found
-    digest = hashlib.sha256((folder / entry.index_name).read_bytes()).hexdigest()
-    if digest != entry.index_sha256:
+    if file_sha256(folder / entry.index_name) != entry.index_sha256:
         found.problems.append(f"sha256 of {entry.index_name} differs from the manifest's")
     found.problems += _misplaced_members(tar, index)
     with tar.open("rb") as file:
@@ -153,14 +150,13 @@ def _inspect_sample(
     record: StudyRecord | None = None
     for name, member in sample.members.items():
         where = f"{sample.key}.{name}"
-        file.seek(member.offset)
-        payload = file.read(member.size)
-        if zlib.crc32(payload) != member.crc32:
+        payload = member.read(file)
+        if payload is None:
             found.problems.append(f"{where}: checksum differs from the index's")
             continue
         try:
             if name == "json":
-                record = StudyRecord.from_json(json.loads(payload))
+                record = StudyRecord.from_json(payload)
             elif name.endswith((".jpg", ".png")):
                 sizes[name] = _decoded_size(payload)
             else:

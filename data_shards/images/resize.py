@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -17,33 +17,28 @@ from data_shards.records.manifest import PixelSums
 OVERSAMPLING = 2
 
 
-@dataclass(frozen=True, slots=True)
-class StoredImage:
-    """The JPEG of one image, its sizes in pixels, and sums over the pixels it decodes to."""
-
-    jpeg: bytes
-    width: int
-    height: int
-    original_width: int
-    original_height: int
-    pixels: PixelSums
+# Width and height in pixels.
+Size: TypeAlias = tuple[int, int]
 
 
-def fitted_size(width: int, height: int, longest_side_px: int) -> tuple[int, int]:
+def fitted_size(width: int, height: int, longest_side_px: int) -> Size:
     """(width, height) shrunk to `longest_side_px` at its ratio, unchanged when it fits."""
     scale = min(1.0, longest_side_px / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def convert_image(path: Path, *, longest_side_px: int, jpeg_quality: int) -> StoredImage:
+def convert_image(
+    path: Path, *, longest_side_px: int, jpeg_quality: int
+) -> tuple[bytes, Size, Size]:
     """The image at `path` in grey, shrunk to `longest_side_px` (never enlarged), as JPEG.
 
+    With it come its own size and the original's.
     Colour becomes luma and transparency is ignored. 16-bit samples span 0 to 65,535, as PNG
     defines them. Raises BadImageError for a file that is missing, foreign or damaged.
     """
     with open_image(path, otherwise=", or pass bad_images=drop") as image:
-        original_width, original_height = image.size
-        size = fitted_size(original_width, original_height, longest_side_px)
+        original = image.size
+        size = fitted_size(*original, longest_side_px)
         # Other formats ignore the wish.
         image.draft("L", (OVERSAMPLING * size[0], OVERSAMPLING * size[1]))
         grey = to_grey(image)
@@ -51,15 +46,14 @@ def convert_image(path: Path, *, longest_side_px: int, jpeg_quality: int) -> Sto
         grey = grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=OVERSAMPLING)
     encoded = io.BytesIO()
     grey.save(encoded, "JPEG", quality=jpeg_quality)
-    jpeg = encoded.getvalue()
-    return StoredImage(jpeg, *size, original_width, original_height, pixel_sums(jpeg))
+    return encoded.getvalue(), size, original
 
 
-def convert_mask(path: Path, *, original: tuple[int, int], stored: tuple[int, int]) -> bytes:
+def convert_mask(path: Path, *, original: Size, stored: Size) -> bytes:
     """The mask at `path` as a PNG of 0 and 255, nearest neighbour from `original` to `stored`.
 
-    Sizes are (width, height). Non-zero in any colour channel is inside. Raises BadImageError
-    when the file cannot be read or does not have the size of its image.
+    Non-zero in any colour channel is inside. Raises BadImageError when the file cannot be read or
+    does not have the size of its image.
     """
     with open_image(path) as image:
         if image.size != original:

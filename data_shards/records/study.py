@@ -7,9 +7,10 @@ the shard stores as `<key>.json`, beside `<key>.image0.jpg`, `<key>.image1.jpg` 
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -121,14 +122,14 @@ class StudyRecord:
     boxes: tuple[Box, ...]
     masks: tuple[MaskRecord, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries and lists, ready for `json.dumps`."""
-        return asdict(self)
+    def to_json(self) -> bytes:
+        """The content of `<key>.json`."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> StudyRecord:
-        """The record of a parsed `<key>.json`. Raises ValueError when malformed."""
-        return _RECORD.validate_python(value)
+    def from_json(cls, payload: bytes) -> StudyRecord:
+        """The record of a `<key>.json`. Raises ValueError when malformed."""
+        return _RECORD.validate_json(payload)
 
     def frontal_images(self) -> tuple[int, ...]:
         """Positions of the frontal (PA, AP) images, ordered by image id."""

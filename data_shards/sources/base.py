@@ -17,10 +17,10 @@ from typing import Any, ClassVar, Literal
 
 from data_shards.errors import InputError
 from data_shards.profiles import Config
-from data_shards.records.manifest import DroppedSample
+from data_shards.records.manifest import DroppedSample, file_sha256
 from data_shards.records.study import Report, Sample, SourceImage, Split, View
 from data_shards.report_text.report import parse_plain_report, report_of_sections
-from data_shards.sources.formats.tables import Row, table_sha256
+from data_shards.sources.formats.tables import Row
 
 _SPLITS: dict[str, Split] = {
     "train": "train",
@@ -142,9 +142,10 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """A digest of the texts and tables the studies come from: others give other shards.
 
-        Content decides, neither names of folders nor file times. Images are not read.
+        Content decides, neither names of folders nor file times: a table packed again is another.
+        Images are not read.
         """
-        digests = {path.name: table_sha256(path) for path in self.tables()}
+        digests = {path.name: file_sha256(path) for path in self.tables()}
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     def list_dropped_images(self) -> Sequence[DroppedSample]:

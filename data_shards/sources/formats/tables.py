@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -64,12 +63,6 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise InputError(f"{path}: not UTF-8 text ({error}): convert the table") from error
     except csv.Error as error:
         raise InputError(f"{path}: not a readable table ({error})") from error
-
-
-def table_sha256(path: Path) -> str:
-    """SHA-256 of the file as it lies there: packed again, the same table has another."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_text(path: Path) -> IO[str]:

@@ -36,7 +36,7 @@ def records(folder: Path) -> list[StudyRecord]:
                 if entry.name.endswith(".json"):
                     file = archive.extractfile(entry)
                     assert file is not None
-                    found.append(StudyRecord.from_json(json.load(file)))
+                    found.append(StudyRecord.from_json(file.read()))
     return found
 
 

@@ -1,5 +1,4 @@
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +85,7 @@ def test_masks_of_further_images_have_names_of_their_own(sample: Sample) -> None
 
 def test_the_record_survives_its_json(sample: Sample) -> None:
     study = convert(sample)
-    assert StudyRecord.from_json(json.loads(study.members["json"])) == study.record
+    assert StudyRecord.from_json(study.members["json"]) == study.record
 
 
 def test_a_dropped_image_takes_its_boxes_and_masks_with_it(sample: Sample) -> None:
