@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
 
 from data_shards.records.policies import FREE_TEXT
 from data_shards.records.study import Report
-from data_shards.report_text.section_names import section_name
 from data_shards.report_text.sentences import split_sentences
 
 # Reports of MIMIC-CXR indent every line by one space and keep it on blank lines.
@@ -16,6 +18,28 @@ _HEADER_OF_PLAIN_TEXT = re.compile(r"(?:\A|\n)[ \t]*([A-Z][A-Z ()/,-]*):\s")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 
 MAIN_SECTIONS = ("findings", "impression")
+
+# Names of headers: spellings (in the table beside this file) and rules are those of the parser
+# published with the data set (MIT-LCP/mimic-cxr, `txt/section_parser.py`), so that our sections are
+# those of the official sectioned table.
+
+# A header that holds one of these anywhere is that section; the first match wins.
+_NAMED_IN_HEADERS = ("impression", "findings", "history", "comparison", "addendum")
+
+# Headers that only name the views ("PORTABLE AP CHEST") open the description of the images.
+_VIEW_PHRASE = re.compile(
+    r"chest|portable|(?:pa|ap) and lateral|lateral and (?:pa|ap)|frontal and|two views|one view"
+    r"|(?:frontal|pa|ap|lateral) view|bone window|frontal (?:semi-)?upright|ribs|pa and lat"
+)
+
+_SPELLINGS: dict[str, list[str]] = yaml.safe_load(
+    Path(__file__).with_name("section_names.yaml").read_text()
+)
+_NAME_OF_SPELLING = {
+    spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings
+}
+# These are names already, and must not reach the rules on parts of a header.
+_NAMES = frozenset(_SPELLINGS) | {"preamble", "technique", "notification", "date", "comment"}
 
 
 def parse_report(raw: str) -> Report:
@@ -79,3 +103,20 @@ def _cut(text: str, header: re.Pattern[str]) -> list[tuple[str, str]]:
         pieces.append((section_name(match[1]), text[match.end() : end]))
         match = following
     return pieces
+
+
+def section_name(header: str) -> str:
+    """The normalised name of a header, in lower case.
+
+    Known spellings first, then a main section's name inside the header, then a phrase about
+    views, which means findings; any other header is its own name.
+    """
+    header = header.lower().strip()
+    if header in _NAMES:
+        return header
+    if header in _NAME_OF_SPELLING:
+        return _NAME_OF_SPELLING[header]
+    for name in _NAMED_IN_HEADERS:
+        if name in header:
+            return name
+    return "findings" if _VIEW_PHRASE.search(header) else header

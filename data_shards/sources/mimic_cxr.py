@@ -27,13 +27,10 @@ from data_shards.records.study import (
 from data_shards.report_text.report import parse_report, report_of_sections
 from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef
 from data_shards.sources.formats.report_archive import BadReportError, ReportArchive, find_reports
-from data_shards.sources.mimic_cxr_exceptions import (
+from data_shards.sources.mimic_cxr_tables import (
     EXCEPTIONS,
     WITHOUT_FINDINGS,
     conclusion_by_hand,
-)
-from data_shards.sources.mimic_cxr_tables import (
-    Labels,
     image_rows,
     read_labels,
     study_path,
@@ -129,7 +126,7 @@ class MimicCxrSource(Source):
             images=images,
             report=report,
             split=ref.split,
-            labels=self._labels.of(ref),
+            labels=self._labels.get((ref.patient_id, ref.study_id), {}),
             boxes=tuple(
                 replace(box, image=number)
                 for number, image in enumerate(images)
@@ -190,7 +187,7 @@ class MimicCxrSource(Source):
         return report_of_sections(raw, {**report.sections, "impression": conclusion})
 
     @cached_property
-    def _labels(self) -> Labels:
+    def _labels(self) -> dict[tuple[str, str], dict[str, float | None]]:
         return read_labels(self.config.root)
 
     @cached_property

@@ -1,31 +1,40 @@
-"""What the tables of MIMIC-CXR-JPG list: images, their splits, and the labels of studies."""
+"""What the tables of MIMIC-CXR-JPG list: images, their splits, labels, and exceptional reports."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from data_shards.errors import InputError
-from data_shards.sources.base import ImageRow, StudyRef, label_in, split_in
-from data_shards.sources.formats.tables import read_rows
+from data_shards.sources.base import ImageRow, label_in, split_in
+from data_shards.sources.formats.tables import Row, read_rows
 
 _SUBJECT_ID = re.compile(r"1\d{7}")
 _STUDY_ID = re.compile(r"5\d{7}")
 
+# The 54 reports that the published parser (MIT-LCP/mimic-cxr, `txt/section_parser.py`) handles by
+# hand, and where the conclusion of each stands: under a wrong header (`section`), under none (from
+# character `first` to before `end`), or, with neither, nowhere. LoVT and the official sectioned
+# table leave all 54 out.
+EXCEPTIONS: dict[str, Row] = {
+    row["study_id"]: row
+    for row in read_rows(
+        Path(__file__).with_name("mimic_cxr_exceptions.csv"),
+        ("study_id", "section", "first", "end"),
+    )
+}
+WITHOUT_FINDINGS = frozenset(
+    study for study, row in EXCEPTIONS.items() if not (row["section"] or row["first"])
+)
 
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """CheXpert labels of studies: 1, 0, -1 (uncertain) or None (not mentioned)."""
 
-    names: tuple[str, ...]
-    values: dict[tuple[str, str], tuple[float | None, ...]]
-
-    def of(self, ref: StudyRef) -> dict[str, float | None]:
-        """The study's labels by name; empty when the table does not have the study."""
-        values = self.values.get((ref.patient_id, ref.study_id))
-        return {} if values is None else dict(zip(self.names, values, strict=True))
+def conclusion_by_hand(study_id: str, raw: str, sections: Mapping[str, str]) -> str:
+    """The conclusion of an exceptional report by its published rule; empty if it has none."""
+    row = EXCEPTIONS[study_id]
+    if row["first"]:
+        return raw[int(row["first"]) : int(row["end"])].strip()
+    return sections.get(row["section"], "")
 
 
 def table_paths(root: Path) -> tuple[Path, ...]:
@@ -75,18 +84,23 @@ def image_rows(root: Path) -> Iterator[ImageRow]:
         yield ImageRow(row.line, image, path, patient, study, position, split)
 
 
-def read_labels(root: Path) -> Labels:
-    """The CheXpert labels, or none where the archive has no such table.
+def read_labels(root: Path) -> dict[tuple[str, str], dict[str, float | None]]:
+    """CheXpert's labels of each patient and study; none where the archive has no such table.
 
     Raises InputError for a study listed twice and a value that is no label.
     """
-    names: tuple[str, ...] = ()
-    values: dict[tuple[str, str], tuple[float | None, ...]] = {}
+    labels: dict[tuple[str, str], dict[str, float | None]] = {}
+    # Few of the labels' combinations occur: studies share them, for there are very many.
+    known: dict[tuple[float | None, ...], dict[str, float | None]] = {}
     for path in table_paths(root)[2:]:
         for row in read_rows(path, ("subject_id", "study_id")):
             key = (row["subject_id"], row["study_id"])
-            if key in values:
+            if key in labels:
                 raise InputError(f"{row.where}: study {key[1]} is listed twice")
-            names = tuple(each for each in row.cells if each not in ("subject_id", "study_id"))
-            values[key] = tuple(label_in(row, name) for name in names)
-    return Labels(names, values)
+            here = {
+                name: label_in(row, name)
+                for name in row.cells
+                if name not in ("subject_id", "study_id")
+            }
+            labels[key] = known.setdefault(tuple(here.values()), here)
+    return labels
