@@ -170,8 +170,8 @@ def _add_lung(
         if finding.category in ("Pleural Effusion", "Pneumothorax"):
             continue
         change = np.zeros_like(total)
-        for deposit in deposits_of(chest, lung, finding):
-            _add(change, rays, deposit.solid, deposit.attenuation, within=lobe, outside=solids)
+        for solid, attenuation in deposits_of(chest, lung, finding):
+            _add(change, rays, solid, attenuation, within=lobe, outside=solids)
         total += change
         yield index, change >= VISIBLE_CHANGE
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,14 +9,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from data_shards.phantom.images.devices import device_solids, side_marker
-from data_shards.phantom.images.drawing import (
-    FIELD_HEIGHT_CM,
-    Absorption,
-    Mask,
-    draw_absorption,
-    rays_of,
-)
-from data_shards.phantom.images.findings import Category, Finding, chest_with
+from data_shards.phantom.images.drawing import FIELD_HEIGHT_CM, Mask, draw_absorption, rays_of
+from data_shards.phantom.images.findings import Category, chest_with
 from data_shards.phantom.images.radiograph import Exposure, expose
 from data_shards.phantom.study import Study
 
@@ -35,7 +28,10 @@ class FindingBox:
 
 @dataclass(frozen=True, eq=False)
 class RenderedStudy:
-    """8-bit images; masks by category and boxes are those of the frontal."""
+    """8-bit images; masks by category and boxes are those of the frontal.
+
+    A mask is the union of the visible regions of all findings of a category.
+    """
 
     frontal: UInt8[ndarray, "height width"]
     lateral: UInt8[ndarray, "height width"] | None
@@ -70,23 +66,15 @@ def render_study(study: Study, *, seed: int, height_px: int, noise: float) -> Re
         # A lateral passes through twice the tissue and is taken at a higher dose.
         dose = replace(exposure, photons_per_cm2=12.0 * exposure.photons_per_cm2)
         lateral = expose(through, pixel_cm, dose, rng)
-    boxes = tuple(
-        tight_box(index, mask)
-        for index, regions in enumerate(absorption.regions)
-        for _, mask in regions
-        if mask.any()
-    )
-    return RenderedStudy(frontal, lateral, masks_by_category(study.findings, absorption), boxes)
-
-
-def masks_by_category(findings: Sequence[Finding], drawn: Absorption) -> dict[Category, Mask]:
-    """The union of the visible regions of all findings of each category."""
     masks: dict[Category, Mask] = {}
-    for finding, regions in zip(findings, drawn.regions, strict=True):
+    boxes: list[FindingBox] = []
+    for index, regions in enumerate(absorption.regions):
+        category = study.findings[index].category
         for _, mask in regions:
             if mask.any():
-                masks[finding.category] = masks.get(finding.category, False) | mask
-    return masks
+                boxes.append(tight_box(index, mask))
+                masks[category] = masks.get(category, False) | mask
+    return RenderedStudy(frontal, lateral, masks, tuple(boxes))
 
 
 def tight_box(finding: int, mask: Mask) -> FindingBox:
