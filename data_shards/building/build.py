@@ -17,8 +17,7 @@ from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
 from data_shards.building.summary import summarise
 from data_shards.errors import InputError
-from data_shards.files.atomic import write_text_atomically
-from data_shards.files.disk_space import refuse_full_disk
+from data_shards.files.atomic import refuse_full_disk, write_text_atomically
 from data_shards.phantom.archive import draw_if_absent
 from data_shards.processes import Progress, map_in_processes, start_server
 from data_shards.records.manifest import (
@@ -56,23 +55,14 @@ def build(config: ShardsConfig) -> str:
     return _described(built.manifest, config.output)
 
 
-def build_shards(config: ShardsConfig) -> Manifest:
-    """The manifest of the finished shard folder `config.output`.
-
-    The bytes written depend on the source and the config, not on the number of workers nor
-    on how often the build was stopped. Raises InputError for bad input; finished shards stay,
-    half-written files do not.
-    """
-    manifest = build_part(config).manifest
-    assert manifest is not None, "a part is built by build_part"
-    return manifest
-
-
 def build_part(config: ShardsConfig) -> BuiltPart:
     """How the build into `config.output` stands once the shards of `config.part` are written.
 
     Parts run side by side on any machines that share the folder. Together they give the bytes
     of a whole build, which is a single part; one that finds no shard missing writes the manifest.
+    The bytes depend on the source and the config, not on the number of workers nor on how often
+    the build was stopped. Raises InputError for bad input; finished shards stay, half-written
+    files do not.
     """
     source, plan = _open_and_plan(config)
     folder = config.output

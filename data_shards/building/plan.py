@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
@@ -161,19 +159,12 @@ def _digest(shards: Sequence[ShardPlan], config: ShardsConfig, fingerprint: str)
         # Another release may split sentences or resize images in another way.
         "release": version("radalign"),
         "source": fingerprint,
-        "config": _without_folders(config.model_dump(exclude={"output", "workers", "part"})),
+        "config": config.model_dump(exclude={"output", "workers", "part"}),
         "shards": [
             [shard.name, [[key, ref.patient_id, ref.study_id] for key, ref in shard.studies]]
             for shard in shards
         ],
     }
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _without_folders(value: Any) -> Any:
-    """`value` with paths cut to their names: an archive that was moved is the same archive."""
-    if isinstance(value, dict):
-        return {str(key): _without_folders(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_folders(each) for each in value]
-    return value.name if isinstance(value, Path) else value
+    # Paths are cut to their names: an archive that was moved is the same archive.
+    text = json.dumps(described, sort_keys=True, default=lambda path: path.name)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -11,8 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from data_shards.errors import InputError
-from data_shards.files.atomic import write_text_atomically
-from data_shards.files.disk_space import refuse_full_disk
+from data_shards.files.atomic import refuse_full_disk, write_text_atomically
 from data_shards.files.lock import locked
 from data_shards.phantom import mimic_cxr_layout
 from data_shards.phantom.mimic_cxr_layout import Rows
