@@ -24,6 +24,7 @@ from data_shards.records.manifest import (
     MANIFEST_NAME,
     Manifest,
     ShardIndex,
+    index_name,
     read_manifest,
     read_shard_index,
 )
@@ -101,13 +102,12 @@ def _written(folder: Path, shards: Sequence[ShardPlan]) -> Iterator[ShardIndex |
     # One listing rather than a look at each name: it is cheap, and a network file system may
     # remember for a while that a name was not there.
     names = {path.name for path in folder.iterdir()}
-    for shard in shards:
+    for tar in (shard.tar_name for shard in shards):
         index = None
-        if {shard.tar_name, shard.index_name} <= names:
-            index = read_shard_index(folder / shard.index_name)
-            if (folder / shard.tar_name).stat().st_size != index.tar_bytes:
-                index = None
-        yield index
+        if {tar, index_name(tar)} <= names:
+            index = read_shard_index(folder / index_name(tar))
+        is_whole = index is not None and (folder / tar).stat().st_size == index.tar_bytes
+        yield index if is_whole else None
 
 
 def _write(context: ShardContext, shards: Sequence[ShardPlan]) -> bool:

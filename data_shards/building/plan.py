@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
-from data_shards.records.manifest import INDEX_VERSION, index_name
+from data_shards.records.manifest import INDEX_VERSION
 from data_shards.records.study import SPLITS, Split
 from data_shards.sources.base import StudyRef
 
@@ -30,11 +30,6 @@ class ShardPlan:
     def tar_name(self) -> str:
         """File name of the tar."""
         return f"{self.name}.tar"
-
-    @property
-    def index_name(self) -> str:
-        """File name of the index beside the tar."""
-        return index_name(self.tar_name)
 
 
 @dataclass(frozen=True, slots=True)

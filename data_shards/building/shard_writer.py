@@ -14,7 +14,7 @@ from data_shards.building.plan import ShardPlan
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.files.atomic import write_text_atomically
-from data_shards.images.resize import pixel_sums
+from data_shards.images.conversion import pixel_sums
 from data_shards.processes import Tick
 from data_shards.records.manifest import (
     DroppedSample,

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
-from data_shards.images.decode import BadImageError
-from data_shards.images.resize import convert_image, convert_mask
+from data_shards.images.conversion import BadImageError, convert_image, convert_mask
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, ImageRecord, MaskRecord, Sample, Split, StudyRecord
 

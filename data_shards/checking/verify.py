@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from data_shards.errors import InputError
-from data_shards.images.resize import pixel_sums
+from data_shards.images.conversion import pixel_sums
 from data_shards.processes import Progress, Tick, map_in_processes, start_server
 from data_shards.records.manifest import (
     IndexedSample,

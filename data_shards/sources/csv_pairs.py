@@ -92,17 +92,15 @@ class CsvPairsSource(Source):
     def rows(self) -> Iterator[ImageRow]:
         """The rows that pass `where`; raises InputError when none does."""
         config, columns = self.config, self.config.columns
-        texts = {
-            name: column
-            for name in ("report", "findings", "impression")
-            if (column := getattr(columns, name)) is not None
-        }
-        count, passed = 0, 0
-        for row in read_rows(config.table, (*columns.used, *config.where)):
-            count += 1
-            if not all(row[column] in values for column, values in config.where.items()):
-                continue
-            passed += 1
+        rows = list(read_rows(config.table, (*columns.used, *config.where)))
+        where = config.where.items()
+        passed = [row for row in rows if all(row[column] in values for column, values in where)]
+        if not passed:
+            raise InputError(
+                f"{config.table}: none of {len(rows)} rows passes source.where={config.where}: "
+                "check its columns and values"
+            )
+        for row in passed:
             path = PurePosixPath(row.filled(columns.image))
             image_id = str(path.with_suffix(""))
             yield ImageRow(
@@ -113,10 +111,9 @@ class CsvPairsSource(Source):
                 study_id=row.filled(columns.study_id) if columns.study_id else image_id,
                 view=(row[columns.view] if columns.view else "") or config.default_view or "",
                 split=split_in(row, columns.split) if columns.split else None,
-                texts={name: row[column] for name, column in texts.items()},
-            )
-        if not passed:
-            raise InputError(
-                f"{config.table}: none of {count} rows passes source.where={config.where}: check "
-                "its columns and values"
+                texts={
+                    name: row[column]
+                    for name in ("report", "findings", "impression")
+                    if (column := getattr(columns, name)) is not None
+                },
             )

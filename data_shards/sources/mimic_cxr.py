@@ -26,11 +26,13 @@ from data_shards.records.study import (
 )
 from data_shards.report_text.report import parse_report, report_of_sections
 from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef
-from data_shards.sources.formats.report_archive import BadReportError, ReportArchive, find_reports
-from data_shards.sources.mimic_cxr_tables import (
+from data_shards.sources.mimic_cxr_files import (
     EXCEPTIONS,
     WITHOUT_FINDINGS,
+    BadReportError,
+    ReportArchive,
     conclusion_by_hand,
+    find_reports,
     image_rows,
     read_labels,
     study_path,

@@ -9,7 +9,7 @@ from PIL import Image
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.errors import InputError
-from data_shards.images.decode import BadImageError
+from data_shards.images.conversion import BadImageError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, Report, Sample, SourceImage, SourceMask, StudyRecord
 

@@ -7,8 +7,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.images.decode import BadImageError
-from data_shards.images.resize import convert_image, convert_mask, fitted_size, pixel_sums
+from data_shards.images.conversion import (
+    BadImageError,
+    convert_image,
+    convert_mask,
+    fitted_size,
+    pixel_sums,
+)
 
 Pixels = NDArray[np.uint8]
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_shards.images.resize import convert_image
+from data_shards.images.conversion import convert_image
 from distributed_pretrain.benchmark.shards import convert_bare
 
 

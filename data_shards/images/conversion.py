@@ -1,16 +1,23 @@
-"""Radiographs and masks as a shard stores them: 8-bit grey, the longest side bounded."""
+"""Radiographs and masks as a shard stores them: 8-bit grey, the longest side bounded.
+
+A file that cannot be read becomes an error that says what is wrong with it.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from data_shards.images.decode import BadImageError, open_image, to_grey
+from data_shards.errors import InputError
 from data_shards.records.manifest import PixelSums
+
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 
 # libjpeg decodes at 1/2, 1/4 or 1/8 in the DCT domain. Keeping at least twice the target's
 # pixels leaves the low-pass to the resize filter, so that the result is free of aliasing.
@@ -82,3 +89,56 @@ def pixel_sums(jpeg: bytes) -> PixelSums:
         total=sum(value * count for value, count in enumerate(histogram)),
         total_of_squares=sum(value * value * count for value, count in enumerate(histogram)),
     )
+
+
+class BadImageError(InputError):
+    """An image that cannot be stored: where it is, and why in few words that can be counted."""
+
+    def __init__(self, path: Path, reason: str, remedy: str) -> None:
+        # All three reach Exception.args, so that the error survives the way out of a worker.
+        super().__init__(path, reason, remedy)
+        self.path = path
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}: {self.remedy}"
+
+
+@contextmanager
+def open_image(path: Path, *, otherwise: str = "") -> Iterator[Image.Image]:
+    """The image at `path`; whatever goes wrong while it is decoded becomes a BadImageError.
+
+    `otherwise` ends the remedy. A mask has none: without it the study would say something else.
+    """
+    restore = f"restore the file{otherwise}"
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except BadImageError:
+        raise
+    except FileNotFoundError as error:
+        raise BadImageError(path, "missing image", restore) from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise BadImageError(path, "image that cannot be opened", restore) from error
+    except UnidentifiedImageError as error:
+        kinds = "not a JPEG, PNG, TIFF or BMP image"
+        raise BadImageError(path, kinds, f"convert it{otherwise}") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow's own words (bytes missing, checksum of a PNG chunk) are in the cause.
+        raise BadImageError(path, "truncated or damaged image", restore) from error
+
+
+def to_grey(image: Image.Image) -> Image.Image:
+    """`image` in 8-bit grey. Raises BadImageError for samples of 32 bits, of unknown range."""
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255.
+        wide = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in {"I", "F"}:
+        raise BadImageError(
+            Path(getattr(image, "filename", "")),
+            "an image of 32-bit samples",
+            "convert it to 8 or 16 bits, or pass bad_images=drop",
+        )
+    return image.convert("L")
