@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
@@ -48,7 +48,7 @@ class Study:
     devices: tuple[Device, ...]
     findings: tuple[Finding, ...]
     changes: tuple[Change, ...]
-    resolved: tuple[Finding, ...] = field(default=())
+    resolved: tuple[Finding, ...]
 
     @property
     def is_first(self) -> bool:

@@ -20,8 +20,7 @@ from data_shards.phantom.images.findings import (
     regrade,
 )
 from data_shards.phantom.images.projection import ellipsoid
-from data_shards.phantom.images.radiograph import Exposure, expose
-from data_shards.phantom.images.rendering import render_study, tight_box
+from data_shards.phantom.images.rendering import Exposure, expose, render_study, tight_box
 from data_shards.phantom.study import draw_patient, plan_patients
 
 ANATOMY = draw_anatomy(np.random.default_rng(7))
