@@ -126,18 +126,21 @@ class Source(ABC):
         images = self.known_images(ref)
         if not images:
             return "no image of a known view"
-        first = self.studies[ref][0]
-        texts = {name: text for name, text in (first.texts or {}).items() if text}
+        report = self.read_report(ref)
+        if isinstance(report, str):
+            return report
+        labels = dict(self.studies[ref][0].labels or {})
+        return Sample(ref.patient_id, ref.study_id, images, report, ref.split, labels)
+
+    def read_report(self, ref: StudyRef) -> Report | str:
+        """The parsed report, or the reason to leave its study out."""
+        texts = {name: text for name, text in (self.studies[ref][0].texts or {}).items() if text}
         if not texts:
             return "the report is empty"
-        return Sample(
-            patient_id=ref.patient_id,
-            study_id=ref.study_id,
-            images=images,
-            report=_parse(texts),
-            split=ref.split,
-            labels=dict(first.labels or {}),
-        )
+        if "report" in texts:
+            return parse_plain_report(texts["report"])
+        raw = "\n".join(f"{name.upper()}: {text}" for name, text in texts.items())
+        return report_of_sections(raw, texts)
 
     def fingerprint(self) -> str:
         """A digest of the texts and tables the studies come from: others give other shards.
@@ -243,10 +246,3 @@ def label_in(row: Row, column: str) -> float | None:
     if value not in _LABELS:
         raise InputError(f"{row.where}: label {value!r}: expected 1, 0, -1 or nothing")
     return _LABELS[value]
-
-
-def _parse(texts: Mapping[str, str]) -> Report:
-    if "report" in texts:
-        return parse_plain_report(texts["report"])
-    raw = "\n".join(f"{name.upper()}: {text}" for name, text in texts.items())
-    return report_of_sections(raw, texts)

@@ -20,6 +20,7 @@ from data_shards.records.study import (
     Box,
     Report,
     Sample,
+    SourceImage,
     SourceMask,
     Split,
     View,
@@ -110,24 +111,16 @@ class MimicCxrSource(Source):
             return "one of the 54 reports with hand-written rules"
         if self.config.exclude_ms_cxr == "patients" and ref.patient_id in self._patients_of_ms_cxr:
             return "patient of MS-CXR"
-        images = tuple(
-            image
-            for image in self.known_images(ref)
-            if image.view in self.config.views and image.id not in self._held_out_images
-        )
+        images = self.known_images(ref)
         if not images:
             return "no image of a wanted view"
         if self.config.require_frontal and not any(i.view in FRONTAL_VIEWS for i in images):
             return "no frontal image"
-        report = self._report(ref)
-        if not isinstance(report, Report):
-            return report
-        return Sample(
-            patient_id=ref.patient_id,
-            study_id=ref.study_id,
-            images=images,
-            report=report,
-            split=ref.split,
+        sample = super().load_study(ref)
+        if isinstance(sample, str):
+            return sample
+        return replace(
+            sample,
             labels=self._labels.get((ref.patient_id, ref.study_id), {}),
             boxes=tuple(
                 replace(box, image=number)
@@ -141,12 +134,16 @@ class MimicCxrSource(Source):
             ),
         )
 
-    def fingerprint(self) -> str:
-        """SHA-256 over the tables, MS-CXR's boxes and the report zip's directory.
+    def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
+        """Those of a wanted view, without the ones of MS-CXR where these are held out."""
+        return tuple(
+            image
+            for image in super().known_images(ref)
+            if image.view in self.config.views and image.id not in self._held_out_images
+        )
 
-        Images, masks and reports in an unpacked folder are not read: those edited in place go
-        unnoticed.
-        """
+    def fingerprint(self) -> str:
+        """SHA-256 over the tables and the report zip's directory; masks are not read either."""
         described = json.dumps([super().fingerprint(), self._reports.fingerprint()])
         return hashlib.sha256(described.encode()).hexdigest()
 
@@ -165,8 +162,8 @@ class MimicCxrSource(Source):
         overlap = ms_cxr_overlap(self._phrase_boxes, self._place_of_image)
         return {"ms_cxr_overlap.json": json.dumps(overlap, indent=2) + "\n"}
 
-    def _report(self, ref: StudyRef) -> Report | str:
-        """The parsed report, or the reason to leave its study out."""
+    def read_report(self, ref: StudyRef) -> Report | str:
+        """The report, parsed by the archive's layout or its published exceptions."""
         member = PurePosixPath(f"{study_path(ref.patient_id, ref.study_id)}.txt")
         without_findings = ref.study_id in WITHOUT_FINDINGS
         if without_findings and self.config.exceptions == "sections":
