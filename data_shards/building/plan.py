@@ -64,7 +64,9 @@ def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint
     shards: list[ShardPlan] = []
     for split in SPLITS:
         members = [(key, ref) for key, ref in keys.items() if splits[ref.patient_id] == split]
-        members.sort(key=lambda member: _shuffled(config.seed, member[0]))
+        # By a hash rather than random.shuffle: the same on every Python, whatever the order in
+        # which the source lists its studies.
+        members.sort(key=lambda each: hashlib.sha256(f"{config.seed}/{each[0]}".encode()).digest())
         for number, start in enumerate(range(0, len(members), config.samples_per_shard)):
             part = tuple(members[start : start + config.samples_per_shard])
             shards.append(ShardPlan(f"{split}-{number:06d}", split, part))
@@ -83,7 +85,9 @@ def split_patients(
     splits = {each.patient_id: each.split for each in studies if each.split is not None}
     drawn = {each.patient_id for each in studies} - splits.keys()
     for patient in drawn:
-        position = _position(seed, patient)
+        digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+        # 53 bits: all that a float holds, so that the quotient never rounds up to 1.
+        position = (int.from_bytes(digest[:8], "big") >> 11) / 2**53
         if position < test_fraction:
             splits[patient] = "test"
         elif position < test_fraction + validate_fraction:
@@ -109,13 +113,6 @@ def refuse_empty_splits(wanted: Iterable[Split], found: Iterable[Split], *, of: 
         raise InputError(f"split {empty[0]!r} has no {of}: {remedies[empty[0]]}")
 
 
-def _position(seed: int, patient_id: str) -> float:
-    """A number in [0, 1) that depends on nothing but the seed and the patient."""
-    digest = hashlib.sha256(f"{seed}:{patient_id}".encode()).digest()
-    # 53 bits: all that a float holds, so that the quotient never rounds up to 1.
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
-
-
 def sample_key(patient_id: str, study_id: str) -> str:
     """`<patient>_<study>`, safe as a file name and without dots.
 
@@ -139,12 +136,6 @@ def _keys(studies: Sequence[StudyRef]) -> dict[str, StudyRef]:
                 f"{other.patient_id}, study {other.study_id}: give every study an id of its own"
             )
     return keys
-
-
-def _shuffled(seed: int, key: str) -> bytes:
-    # Sorting by a hash rather than random.shuffle: the same on every Python, whatever the
-    # order in which the source lists its studies.
-    return hashlib.sha256(f"{seed}/{key}".encode()).digest()
 
 
 def _digest(shards: Sequence[ShardPlan], config: ShardsConfig, fingerprint: str) -> str:

@@ -44,7 +44,8 @@ def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
     unfinished folder, an empty split or a damaged tar.
     """
     studies = _read_studies(folder, split, samples)
-    categories = {each.category for record, _ in studies for each in (*record.boxes, *record.masks)}
+    categories = {box.category for record, _ in studies for box in record.boxes}
+    categories |= {mask.category for record, _ in studies for mask in record.masks}
     colour_of = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(sorted(categories))}
     columns = min(COLUMNS, len(studies))
     (width, height), rows = CELL_PX, -(-len(studies) // columns)

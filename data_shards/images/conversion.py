@@ -97,12 +97,10 @@ class BadImageError(InputError):
     def __init__(self, path: Path, reason: str, remedy: str) -> None:
         # All three reach Exception.args, so that the error survives the way out of a worker.
         super().__init__(path, reason, remedy)
-        self.path = path
         self.reason = reason
-        self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}: {self.remedy}"
+        return ": ".join(map(str, self.args))
 
 
 @contextmanager
