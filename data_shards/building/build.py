@@ -1,8 +1,7 @@
 """A source turned into a folder of shards: planned, written by all cores, then summed up.
 
 A rerun goes on where the last run stopped: a shard whose index is of the same plan and whose
-tar has the size it should have is not touched again. Parts of a build (`part=3/16`) make the same
-plan each, and whichever is the last to be done sums up.
+tar has the size it should have is not touched again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The folder a build writes into: who may write there, and where unfinished files lie.
 
-A whole build has the folder to itself; parts of a build share it, each with a folder inside for
-what it has not finished. Bytes do not hang on the locks: a shard that two processes write, where
-a network file system has no locks, is the same twice and appears whole.
+Bytes do not hang on the locks: a shard that two processes write, where a network file system has
+no locks, is the same twice and appears whole.
 """
 
 from __future__ import annotations

@@ -44,29 +44,24 @@ class ShardContext:
 
 
 def write_shard(context: ShardContext, plan: ShardPlan, tick: Tick) -> None:
-    """Convert the studies of `plan` and write them, as `write_studies` does.
+    """Convert the studies of `plan` and write them. Raises InputError for bad input."""
 
-    `tick` is called after each study. Raises InputError for bad input.
-    """
+    def converted() -> Iterator[ConvertedStudy | DroppedSample]:
+        for key, ref in plan.studies:
+            sample = context.source.load_study(ref)
+            if isinstance(sample, str):
+                yield DroppedSample(key=key, reason=sample)
+            else:
+                yield convert_study(sample, context.config, key=key, split=plan.split)
+            tick()
+
     write_studies(
         context.config.output / plan.tar_name,
-        _converted(context, plan, tick),
+        converted(),
         split=plan.split,
         plan_sha256=context.plan_sha256,
         workplace=context.workplace,
     )
-
-
-def _converted(
-    context: ShardContext, plan: ShardPlan, tick: Tick
-) -> Iterator[ConvertedStudy | DroppedSample]:
-    for key, ref in plan.studies:
-        sample = context.source.load_study(ref)
-        if isinstance(sample, str):
-            yield DroppedSample(key=key, reason=sample)
-        else:
-            yield convert_study(sample, context.config, key=key, split=plan.split)
-        tick()
 
 
 def write_studies(

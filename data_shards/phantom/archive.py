@@ -6,7 +6,6 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
@@ -38,16 +37,13 @@ def draw_if_absent(config: PhantomConfig, *, workers: int) -> str:
     when the disk is full.
     """
     archive = config.archive
-    with (
-        refuse_full_disk(archive, what="the phantom", option="phantom.archive"),
-        ExitStack() as held,
-    ):
-        # Where nothing is to be drawn, or nowhere to, `is_drawn` says so.
-        if not (archive / _COMPLETE_NAME).is_file() and (archive.is_dir() or not archive.exists()):
-            busy = f"another process is drawing {archive}: waiting for it"
-            held.enter_context(locked(archive / _LOCK_NAME, busy=busy, wait=True))
+    busy = f"another process is drawing {archive}: waiting for it"
+    with refuse_full_disk(archive, what="the phantom", option="phantom.archive"):
         if not is_drawn(config):
-            draw_archive(config, workers=workers)
+            with locked(archive / _LOCK_NAME, busy=busy, wait=True):
+                # The other may have finished it meanwhile.
+                if not is_drawn(config):
+                    draw_archive(config, workers=workers)
     return _settings_text(config)
 
 

@@ -116,10 +116,7 @@ def write_study(config: PhantomConfig, study: Study) -> Rows:
 
 
 def write_tables(archive: Path, rows: Rows) -> None:
-    """Write the tables and the reports of all studies, in the order of their ids.
-
-    The same rows give the same bytes: times in the gzip and zip files are fixed.
-    """
+    """Write the tables and reports of all studies, in the order of their ids, times fixed."""
     for kind, header in _HEADERS.items():
         compressed = gzip.compress(_csv_bytes(header, rows[kind]), mtime=0)
         write_bytes_atomically(archive / f"mimic-cxr-2.0.0-{kind}.csv.gz", compressed)

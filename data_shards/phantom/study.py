@@ -152,10 +152,9 @@ def _with_new_findings(
     findings: tuple[Finding, ...], count: int, rng: Generator
 ) -> tuple[Finding, ...]:
     for _ in range(count):
-        new = draw_finding(rng, findings)
         # One more try; a crowded chest may stay as it is.
-        new = new or draw_finding(rng, findings)
-        findings = (*findings, new) if new else findings
+        if new := draw_finding(rng, findings) or draw_finding(rng, findings):
+            findings = (*findings, new)
     return findings
 
 

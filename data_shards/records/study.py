@@ -27,8 +27,7 @@ class Report:
     """A radiology report: raw text, its sections, and each section's sentences, in order.
 
     `sections` maps a normalised name ("findings", "impression", ...) to text; `sentences`
-    has the same keys. Text policies (`data_shards.records.policies`) choose from these when
-    a shard is read, so that changing the policy needs no new conversion.
+    has the same keys, of which a text policy chooses.
     """
 
     raw: str

@@ -22,7 +22,6 @@ from data_shards.records.study import (
     Sample,
     SourceImage,
     SourceMask,
-    Split,
     View,
 )
 from data_shards.report_text.report import parse_report, report_of_sections
@@ -151,7 +150,7 @@ class MimicCxrSource(Source):
         """Images of an unknown view, and MS-CXR's where those are held out."""
         unknown = super().list_dropped_images()
         held_out = self._held_out_images - {image.key for image in unknown}
-        listed = held_out & self._place_of_image.keys()
+        listed = held_out & self._study_of_image.keys()
         dropped = (DroppedSample(key=image, reason="image of MS-CXR") for image in listed)
         return tuple(sorted((*unknown, *dropped), key=lambda image: image.key))
 
@@ -159,7 +158,7 @@ class MimicCxrSource(Source):
         """`ms_cxr_overlap.json`: how many of MS-CXR's images and patients each split holds."""
         if self.config.ms_cxr is None:
             return {}
-        overlap = ms_cxr_overlap(self._phrase_boxes, self._place_of_image)
+        overlap = ms_cxr_overlap(self._phrase_boxes, self._study_of_image)
         return {"ms_cxr_overlap.json": json.dumps(overlap, indent=2) + "\n"}
 
     def read_report(self, ref: StudyRef) -> Report | str:
@@ -202,19 +201,13 @@ class MimicCxrSource(Source):
         return frozenset(self._phrase_boxes if self.config.exclude_ms_cxr == "images" else ())
 
     @cached_property
-    def _place_of_image(self) -> dict[str, tuple[str, Split]]:
-        """Patient and split."""
-        return {
-            image.image_id: (ref.patient_id, ref.split)
-            for ref, images in self.studies.items()
-            for image in images
-            if ref.split is not None
-        }
+    def _study_of_image(self) -> dict[str, StudyRef]:
+        return {image.image_id: ref for ref, images in self.studies.items() for image in images}
 
     @cached_property
     def _patients_of_ms_cxr(self) -> frozenset[str]:
-        images = self._phrase_boxes.keys() & self._place_of_image.keys()
-        return frozenset(self._place_of_image[image][0] for image in images)
+        images = self._phrase_boxes.keys() & self._study_of_image.keys()
+        return frozenset(self._study_of_image[image].patient_id for image in images)
 
     @cached_property
     def _masks(self) -> dict[str, list[tuple[str, Path]]]:

@@ -170,10 +170,7 @@ class ReportArchive:
 
 
 def find_reports(root: Path, reports: Path | None) -> ReportArchive:
-    """The archive `reports` names, or else the one in or beside `root`.
-
-    Raises InputError that lists the places when there is none.
-    """
+    """The archive `reports` names, or the one in or beside `root`. InputError lists the places."""
     names = ("mimic-cxr-reports.zip", "mimic-cxr-reports")
     beside = [folder / name for folder in (root, root.parent) for name in names]
     places = beside if reports is None else [reports]
