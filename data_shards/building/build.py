@@ -6,17 +6,20 @@ tar has the size it should have is not touched again.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from data_shards.building.output_folder import workplace_in
 from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
 from data_shards.building.summary import summarise
 from data_shards.errors import InputError
 from data_shards.files.atomic import refuse_full_disk, write_text_atomically
+from data_shards.files.lock import locked
 from data_shards.phantom.archive import draw_if_absent
 from data_shards.processes import Progress, map_in_processes, start_server
 from data_shards.records.manifest import (
@@ -33,6 +36,7 @@ from data_shards.sources.base import Source
 # Importing webdataset brings in torch: seconds, spent once for all workers while the
 # studies are being listed.
 WORKER_MODULES = ("webdataset.writer", "data_shards.building.shard_writer")
+_LOCK_NAME = "build.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +167,57 @@ def _described(manifest: Manifest, folder: Path) -> str:
     for reason, count in manifest.dropped_by_reason.items():
         lines.append(f"dropped: {count:,} x {reason}")
     return "\n".join([*lines, f"shards: {folder}"])
+
+
+@contextmanager
+def workplace_in(folder: Path, part: str | None) -> Iterator[Path]:
+    """Where unfinished files go meanwhile: `folder` itself, or for a part a folder of its own.
+
+    Folders are made, and go again when they stay empty. A whole build keeps all others out, a part
+    whole builds and whoever builds the same part. What killed ones left is removed first. Bytes do
+    not hang on the locks: a shard that two processes write, where a network file system has none,
+    is the same twice and appears whole.
+    """
+    busy = f"{folder}: another build is writing here: wait for it, or pass another output=..."
+    with ExitStack() as stack:
+        stack.enter_context(_removed_if_empty(folder))
+        try:
+            stack.enter_context(locked(folder / _LOCK_NAME, shared=part is not None, busy=busy))
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot hold the shards ({error.strerror}): pass another output=..."
+            ) from error
+        # Running parts keep no such file here; a whole build may lose workers that were killed.
+        _remove_files(folder)
+        if part is None:
+            for left in folder.glob("part-*-of-*.partial"):
+                shutil.rmtree(left)
+            stack.callback(_remove_files, folder)
+            yield folder
+            return
+        own = folder / f"part-{part.replace('/', '-of-')}.partial"
+        busy = f"{folder}: part {part} is being built already: wait for it"
+        stack.enter_context(_removed_if_empty(own))
+        stack.enter_context(locked(own / _LOCK_NAME, busy=busy))
+        for left in own.glob("run-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        # New with every run: without locks, a second run of the part takes the files of the
+        # first away, which then fails, instead of writing into them.
+        run = TemporaryDirectory(prefix="run-", dir=own, ignore_cleanup_errors=True)
+        yield Path(stack.enter_context(run))
+
+
+def _remove_files(folder: Path) -> None:
+    for path in folder.glob("*.partial"):
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        # Not empty, or not there.
+        with suppress(OSError):
+            folder.rmdir()

@@ -22,14 +22,9 @@ _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class ShardPlan:
     """One shard to be: its studies in order, with the key of each."""
 
-    name: str
+    tar_name: str
     split: Split
     studies: tuple[tuple[str, StudyRef], ...]
-
-    @property
-    def tar_name(self) -> str:
-        """File name of the tar."""
-        return f"{self.name}.tar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,7 @@ def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint
         members.sort(key=lambda each: hashlib.sha256(f"{config.seed}/{each[0]}".encode()).digest())
         for number, start in enumerate(range(0, len(members), config.samples_per_shard)):
             part = tuple(members[start : start + config.samples_per_shard])
-            shards.append(ShardPlan(f"{split}-{number:06d}", split, part))
+            shards.append(ShardPlan(f"{split}-{number:06d}.tar", split, part))
     return BuildPlan(tuple(shards), _digest(shards, config, fingerprint))
 
 
@@ -147,7 +142,10 @@ def _digest(shards: Sequence[ShardPlan], config: ShardsConfig, fingerprint: str)
         "source": fingerprint,
         "config": config.model_dump(exclude={"output", "workers", "part"}),
         "shards": [
-            [shard.name, [[key, ref.patient_id, ref.study_id] for key, ref in shard.studies]]
+            [
+                shard.tar_name.removesuffix(".tar"),
+                [[key, ref.patient_id, ref.study_id] for key, ref in shard.studies],
+            ]
             for shard in shards
         ],
     }

@@ -109,10 +109,8 @@ def _drawn(study: _Study, colour_of: Mapping[str, str]) -> Image.Image:
     for number, position in enumerate(shown):
         left = MARGIN_PX + number * (IMAGE_PX[0] + MARGIN_PX)
         cell.paste(_annotated(study, position, colour_of), (left, top))
-    lines = _phrases(record, colour_of)
-    lines += [(text, TEXT) for text in _sentences(record, most=LINES - len(lines))]
     top += IMAGE_PX[1]
-    for number, (line, colour) in enumerate(lines):
+    for number, (line, colour) in enumerate(_lines(record, colour_of)):
         draw.text((MARGIN_PX, top + number * LINE_PX), line, colour, FONT)
     return cell
 
@@ -139,26 +137,15 @@ def _annotated(study: _Study, position: int, colour_of: Mapping[str, str]) -> Im
     return image
 
 
-def _phrases(record: StudyRecord, colour_of: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The boxes' phrases, each with its colour."""
+def _lines(record: StudyRecord, colour_of: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The boxes' phrases in their colours, then the report, findings first."""
     phrases = dict.fromkeys((box.category, box.phrase) for box in record.boxes if box.phrase)
-    return [
-        (
-            textwrap.shorten(f"{name}: {phrase}", LINE_CHARACTERS, placeholder=" ..."),
-            colour_of[name],
-        )
-        for name, phrase in list(phrases)[:PHRASE_LINES]
+    lines = [
+        (textwrap.shorten(f"{name}: {said}", LINE_CHARACTERS, placeholder=" ..."), colour_of[name])
+        for name, said in list(phrases)[:PHRASE_LINES]
     ]
-
-
-def _sentences(record: StudyRecord, *, most: int) -> list[str]:
-    """The report in lines, findings first."""
     sentences = record.report.sentences
-    sections = [name for name in SECTIONS_FIRST if sentences.get(name)]
-    sections += [name for name in sentences if name not in sections]
-    lines: list[str] = []
-    for name in sections:
-        for number, sentence in enumerate(sentences[name]):
-            heading = f"{name}: " if number == 0 else ""
-            lines += textwrap.wrap(heading + sentence, LINE_CHARACTERS)
-    return lines if len(lines) <= most else [*lines[: most - 1], "..."]
+    for name in dict.fromkeys((*SECTIONS_FIRST, *sentences)):
+        if said := " ".join(sentences.get(name, ())):
+            lines += [(line, TEXT) for line in textwrap.wrap(f"{name}: {said}", LINE_CHARACTERS)]
+    return lines if len(lines) <= LINES else [*lines[: LINES - 1], ("...", TEXT)]

@@ -45,11 +45,6 @@ class CsvColumns(Config):
             raise ValueError("name either the report column, or findings and impression")
         return self
 
-    @property
-    def used(self) -> tuple[str, ...]:
-        """The columns the table must have."""
-        return tuple(column for column in self.model_dump().values() if column is not None)
-
 
 class CsvPairsConfig(SourceConfig):
     """A table, the folder its image paths start from, and what its columns mean.
@@ -92,7 +87,8 @@ class CsvPairsSource(Source):
     def rows(self) -> Iterator[ImageRow]:
         """The rows that pass `where`; raises InputError when none does."""
         config, columns = self.config, self.config.columns
-        rows = list(read_rows(config.table, (*columns.used, *config.where)))
+        used = filter(None, columns.model_dump().values())
+        rows = list(read_rows(config.table, (*used, *config.where)))
         where = config.where.items()
         passed = [row for row in rows if all(row[column] in values for column, values in where)]
         if not passed:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from data_shards.building.output_folder import workplace_in
+from data_shards.building.build import workplace_in
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.records.manifest import read_manifest, read_shard_index
