@@ -31,7 +31,6 @@ from data_shards.records.manifest import (
     read_shard_index,
 )
 from data_shards.records.study import SPLITS
-from data_shards.sources.base import Source
 
 # Importing webdataset brings in torch: seconds, spent once for all workers while the
 # studies are being listed.
@@ -68,8 +67,14 @@ def build_part(config: ShardsConfig) -> BuiltPart:
     the build was stopped. Raises InputError for bad input; finished shards stay, half-written
     files do not.
     """
-    source, plan = _open_and_plan(config)
-    folder = config.output
+    if config.worker_count > 1:
+        start_server(preload=WORKER_MODULES)
+    drawn = ""
+    if config.phantom is not None:
+        drawn = draw_if_absent(config.phantom, workers=config.worker_count)
+    source, folder = config.source.open(), config.output
+    studies = source.list_studies()
+    plan = plan_build(studies, config, fingerprint=source.fingerprint() + drawn)
     with (
         workplace_in(folder, config.part) as workplace,
         refuse_full_disk(folder, what="shards", option="output"),
@@ -87,17 +92,6 @@ def build_part(config: ShardsConfig) -> BuiltPart:
             _refuse_other_plans(folder, plan)
             manifest = _sum_up(context, indices)
         return BuiltPart(len(plan.shards), missing, manifest)
-
-
-def _open_and_plan(config: ShardsConfig) -> tuple[Source, BuildPlan]:
-    if config.worker_count > 1:
-        start_server(preload=WORKER_MODULES)
-    drawn = ""
-    if config.phantom is not None:
-        drawn = draw_if_absent(config.phantom, workers=config.worker_count)
-    source = config.source.open()
-    studies = source.list_studies()
-    return source, plan_build(studies, config, fingerprint=source.fingerprint() + drawn)
 
 
 def _written(folder: Path, shards: Sequence[ShardPlan]) -> Iterator[ShardIndex | None]:

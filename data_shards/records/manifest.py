@@ -150,8 +150,7 @@ def file_sha256(path: Path) -> str:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a shard folder.
 
-    Raises InputError when there is none (unfinished build), when it is of another schema
-    version, or when it is malformed.
+    Raises InputError for none (an unfinished build), another schema version and a malformed one.
     """
     absent = (
         "no manifest, so this is not a finished shard folder: run `python -m data_shards build "

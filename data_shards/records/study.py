@@ -19,16 +19,11 @@ SPLITS: tuple[Split, ...] = ("train", "validate", "test")
 
 View = Literal["PA", "AP", "L"]
 FRONTAL_VIEWS: frozenset[str] = frozenset({"PA", "AP"})
-LATERAL_VIEWS: frozenset[str] = frozenset({"L"})
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A radiology report: raw text, its sections, and each section's sentences, in order.
-
-    `sections` maps a normalised name ("findings", "impression", ...) to text; `sentences`
-    has the same keys, of which a text policy chooses.
-    """
+    """A radiology report: raw text, sections by normalised name, and the sentences of each."""
 
     raw: str
     sections: dict[str, str]
@@ -136,7 +131,7 @@ class StudyRecord:
 
     def lateral_images(self) -> tuple[int, ...]:
         """Positions of the lateral images, ordered by image id."""
-        return self._positions(LATERAL_VIEWS)
+        return self._positions(frozenset({"L"}))
 
     def _positions(self, views: frozenset[str]) -> tuple[int, ...]:
         matching = (i for i, image in enumerate(self.images) if image.view in views)

@@ -41,10 +41,7 @@ def read_ms_cxr(path: Path) -> dict[str, list[Box]]:
 def ms_cxr_overlap(
     ms_cxr_images: Iterable[str], study_of_image: Mapping[str, StudyRef]
 ) -> dict[str, Any]:
-    """How many of MS-CXR's images and patients each split of an archive holds.
-
-    `images_absent` are those that the archive does not list.
-    """
+    """How many of MS-CXR's images and patients each split of an archive holds, or none does."""
     images = set(ms_cxr_images)
     present = [study_of_image[each] for each in images & study_of_image.keys()]
     patients = {(study.patient_id, study.split) for study in present}

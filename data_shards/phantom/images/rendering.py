@@ -48,10 +48,7 @@ class RenderedStudy:
 
 
 def render_study(study: Study, *, seed: int, height_px: int, noise: float) -> RenderedStudy:
-    """The study's images; `noise` scales the standard deviation of the usual quantum noise.
-
-    Random numbers are those of (seed, study number) alone.
-    """
+    """The study's images by (seed, study number) alone; `noise` scales the usual quantum noise."""
     rng = np.random.default_rng([seed, study.number, 3])
     chest = chest_with(study.anatomy, study.findings, study.lung_volume)
     metal = device_solids(chest, study.devices)
@@ -65,20 +62,20 @@ def render_study(study: Study, *, seed: int, height_px: int, noise: float) -> Re
     )
     pixel_cm = FIELD_HEIGHT_CM / height_px
     frontal_rays = rays_of("frontal", height_px, study.pose)
-    absorption = draw_absorption(chest, study.findings, frontal_rays, (*metal, *marker))
-    frontal = expose(absorption.line_integrals, pixel_cm, exposure, rng)
+    through, regions = draw_absorption(chest, study.findings, frontal_rays, (*metal, *marker))
+    frontal = expose(through, pixel_cm, exposure, rng)
     lateral = None
     if study.has_lateral:
         rays = rays_of("lateral", height_px, study.lateral_pose)
-        through = draw_absorption(chest, study.findings, rays, metal).line_integrals
+        through, _ = draw_absorption(chest, study.findings, rays, metal)
         # A lateral passes through twice the tissue and is taken at a higher dose.
         dose = replace(exposure, photons_per_cm2=12.0 * exposure.photons_per_cm2)
         lateral = expose(through, pixel_cm, dose, rng)
     masks: dict[Category, Mask] = {}
     boxes: list[FindingBox] = []
-    for index, regions in enumerate(absorption.regions):
-        category = study.findings[index].category
-        for _, mask in regions:
+    for index, finding in enumerate(study.findings):
+        category = finding.category
+        for mask in regions[index].values():
             if mask.any():
                 boxes.append(tight_box(index, mask))
                 masks[category] = masks.get(category, False) | mask

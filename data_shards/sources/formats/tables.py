@@ -85,7 +85,7 @@ def _delimited(path: Path, file: IO[str], columns: Sequence[str], delimiter: str
 
 
 def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[Row]:
-    checked = False
+    required = columns
     for line_number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -96,9 +96,9 @@ def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[R
         if not isinstance(value, dict):
             raise InputError(f"{path}: line {line_number}: expected one JSON object a line")
         row = {key: "" if each is None else str(each) for key, each in value.items()}
-        if not checked:
-            _require_columns(path, columns, tuple(row))
-            checked = True
+        # Those of the first line: a later one may leave some out.
+        _require_columns(path, required, tuple(row))
+        required = ()
         yield Row(path, line_number, dict.fromkeys(columns, "") | row)
 
 
