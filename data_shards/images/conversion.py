@@ -23,7 +23,6 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 # pixels leaves the low-pass to the resize filter, so that the result is free of aliasing.
 OVERSAMPLING = 2
 
-
 # Width and height in pixels.
 Size: TypeAlias = tuple[int, int]
 
@@ -39,9 +38,9 @@ def convert_image(
 ) -> tuple[bytes, Size, Size]:
     """The image at `path` in grey, shrunk to `longest_side_px` (never enlarged), as JPEG.
 
-    With it come its own size and the original's.
-    Colour becomes luma and transparency is ignored. 16-bit samples span 0 to 65,535, as PNG
-    defines them. Raises BadImageError for a file that is missing, foreign or damaged.
+    With it come its own size and the original's. Colour becomes luma and transparency is ignored.
+    16-bit samples span 0 to 65,535, as PNG defines them. Raises BadImageError for a file that is
+    missing, foreign or damaged.
     """
     with open_image(path, otherwise=", or pass bad_images=drop") as image:
         original = image.size
