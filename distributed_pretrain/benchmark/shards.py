@@ -27,7 +27,7 @@ from data_shards.synthetic_shards import synthetic_jpeg
 from distributed_pretrain.benchmark import harness
 
 TARGET_RATIO = 0.85
-# The builder's: see data_shards.images.resize.
+# The builder's: see data_shards.images.conversion.
 OVERSAMPLING = 2
 LONGEST_SIDE_PX = 320
 JPEG_QUALITY = 95

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import mmap
 import zlib
@@ -110,8 +109,8 @@ class ShardSplit:
         """The study at `position`. Raises BadSampleError when its record is damaged."""
         payload = self.read_member(position, "json")
         try:
-            record = StudyRecord.from_json(json.loads(payload))
-        except (ValueError, KeyError, TypeError) as error:
+            record = StudyRecord.from_json(payload)
+        except ValueError as error:
             raise self.bad_sample(position, f"the record is malformed ({error!r})") from error
         return StoredStudy(record, position, self)
 
@@ -148,7 +147,7 @@ class ShardSplit:
             payload = self._read_checked(tar, sample.members["json"])
             if payload is None:
                 return True  # for whoever reads it to name
-            report = StudyRecord.from_json(json.loads(payload)).report
+            report = StudyRecord.from_json(payload).report
             words = word_count(select_sentences(report, self.policy))
         return words >= POLICIES[self.policy].minimum_words
 
