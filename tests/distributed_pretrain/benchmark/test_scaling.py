@@ -12,19 +12,17 @@ from data_shards.profiles import validate
 from distributed_pretrain.benchmark.bare_training import noise_batch, prepare
 from distributed_pretrain.benchmark.harness import in_fresh_processes, joined
 from distributed_pretrain.benchmark.scaling import (
-    ScalingBenchmarkConfig,
-    small_lovt,
-    training_step,
-)
-from distributed_pretrain.benchmark.scaling_model import (
     Collective,
     Link,
     Message,
+    ScalingBenchmarkConfig,
     collective_seconds,
     core_share_slowdown,
     fit_link,
     predict_step,
+    small_lovt,
     step_messages,
+    training_step,
     waiting_seconds,
 )
 from distributed_pretrain.pretrain.full_batch import full_batch
