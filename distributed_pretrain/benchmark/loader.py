@@ -32,7 +32,6 @@ from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.benchmark import harness
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.loader import TrainingLoader
-from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
@@ -130,8 +129,7 @@ class _HostLoader(TrainingLoader):
     """Gives its batches as they are before the augmentation."""
 
     def _batches(self, plans: Iterator[Any]) -> Generator[Any]:
-        threads, ahead = self._config.decode_threads or 1, self._config.prefetch_batches
-        return prefetch_in_order(plans, self._load, threads=threads, prefetch_batches=ahead)
+        return self._host_batches(plans)
 
 
 def _decoded(jpegs: Sequence[bytes]) -> Iterator[Tensor]:

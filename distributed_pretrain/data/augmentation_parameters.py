@@ -124,9 +124,8 @@ def _crop(
     if config.crop == "random_resized":
         return _random_resized_crop(config, uniforms, width, height)
     if config.crop == "padded_crop":
-        across, down = uniforms[0, 2:].tolist()
-        fraction = config.padded_crop_fraction
-        return square_window(width, height, fraction=fraction, place=(across, down))
+        fraction, place = config.padded_crop_fraction, uniforms[0, 2:].tolist()
+        return square_window(width, height, fraction=fraction, place=place)
     return square_window(width, height, fraction=config.evaluation_crop_fraction)
 
 

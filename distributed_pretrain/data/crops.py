@@ -5,10 +5,8 @@ The padded square of an image is the smallest square around it, centred, zero ou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +20,7 @@ class Window:
 
 
 def square_window(
-    width: int,
-    height: int,
-    *,
-    fraction: float = 1.0,
-    place: tuple[float, float] | None = None,
+    width: int, height: int, *, fraction: float = 1.0, place: Sequence[float] | None = None
 ) -> Window:
     """A square of `fraction` of the padded square's side inside it, at whole pixels.
 
@@ -48,17 +42,3 @@ def stored_to_model_scale(
     window = square_window(width, height, fraction=crop_fraction)
     scale = image_size_px / window.width
     return scale, -window.left * scale, -window.top * scale
-
-
-def window_to_square(window: Window, *, width: int, height: int) -> NDArray[np.float64]:
-    """The affine map (2, 3) from positions in a window to positions in the padded square.
-
-    Both are (x, y) in [0, 1] from the upper left corner.
-    """
-    square = square_window(width, height)
-    return np.array(
-        [
-            [window.width, 0, window.left - square.left],
-            [0, window.height, window.top - square.top],
-        ]
-    ) / float(square.width)

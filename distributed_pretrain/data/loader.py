@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from abc import ABC
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import count, islice, starmap
 from typing import ClassVar
 
 import numpy as np
@@ -26,7 +28,6 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.host_batch import HostBatch, collate
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
-from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.quarantine import Quarantine, replacement_position
 from distributed_pretrain.data.sample import LoadedSample, load_sample
 from distributed_pretrain.data.settings import DataConfig
@@ -34,6 +35,8 @@ from distributed_pretrain.data.shards import BadSampleError, ShardSplit, check_l
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
+# Large enough to make a task's own cost small, small enough to spread one batch over all threads.
+_ROWS_A_TASK = 4
 _HOST = torch.device("cpu")
 
 
@@ -111,13 +114,7 @@ class _Loader(ABC):
 
     def _batches(self, plans: Iterator[_Plan]) -> Generator[Batch]:
         """The batches of `plans` in turn; `wait_seconds` grows by what the consumer waited."""
-        stream = prefetch_in_order(
-            plans,
-            self._load,
-            threads=self._config.decode_threads or min(16, available_cores()),
-            prefetch_batches=self._config.prefetch_batches,
-        )
-        with closing(stream):
+        with closing(self._host_batches(plans)) as stream:
             while True:
                 started = time.perf_counter()
                 host = next(stream, None)
@@ -125,6 +122,37 @@ class _Loader(ABC):
                 if host is None:
                     return
                 yield self._transform(host, self._share.device, train=self._augmented)
+
+    def _host_batches(self, plans: Iterator[_Plan]) -> Generator[HostBatch]:
+        """The same before the transform, made by threads at most `prefetch_batches` ahead.
+
+        The first exception of any row is raised in its batch's turn. When the iterator ends, is
+        closed or fails, all its threads have ended.
+        """
+        threads = self._config.decode_threads or min(16, available_cores())
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
+
+        def load(rows: Sequence[_Row]) -> list[LoadedSample]:
+            return [self._load(row) for row in rows]
+
+        def start(
+            rows: Sequence[_Row], assemble: Callable[[list[LoadedSample]], HostBatch]
+        ) -> Future[HostBatch]:
+            starts = range(0, len(rows), _ROWS_A_TASK)
+            parts = [pool.submit(load, rows[i : i + _ROWS_A_TASK]) for i in starts]
+            # The pool is first in, first out: when a thread reaches this task all its parts have
+            # been started, so waiting for them inside the pool cannot lock up.
+            return pool.submit(lambda: assemble([row for part in parts for row in part.result()]))
+
+        try:
+            started = starmap(start, plans)
+            pending = deque(islice(started, self._config.prefetch_batches))
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(islice(started, 1))
+                yield result
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _load(self, row: _Row) -> LoadedSample:
         seed, position = self.seed, row.position
@@ -137,11 +165,7 @@ class _Loader(ABC):
             except BadSampleError as error:
                 self._quarantine.add(error, samples_consumed=row.samples_consumed)
                 position = replacement_position(
-                    seed=seed,
-                    epoch=row.epoch,
-                    position=row.position,
-                    attempt=attempt,
-                    samples=len(self.split),
+                    (seed, row.epoch, row.position, attempt), samples=len(self.split)
                 )
             else:
                 # A stand-in trains like any other sample, but no evaluation counts it.

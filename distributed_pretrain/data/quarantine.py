@@ -65,9 +65,10 @@ class Quarantine:
         return {line["key"] for line in lines if line["split"] == self.split}
 
 
-def replacement_position(
-    *, seed: int, epoch: int, position: int, attempt: int, samples: int
-) -> int:
-    """Which sample stands in for an unreadable one: the same on every rank and after a resume."""
-    state = np.random.SeedSequence((seed, epoch, position, attempt, _REPLACEMENT_STREAM))
+def replacement_position(of: tuple[int, int, int, int], *, samples: int) -> int:
+    """Which sample stands in for an unreadable one, a function of (seed, epoch, position, attempt).
+
+    So it is the same on every rank and after a resume.
+    """
+    state = np.random.SeedSequence((*of, _REPLACEMENT_STREAM))
     return int(np.random.Generator(np.random.Philox(state)).integers(samples))

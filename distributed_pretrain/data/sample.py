@@ -12,12 +12,8 @@ from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.records.policies import select_sentences
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.data.augmentation_parameters import (
-    AugmentationDraw,
-    SampleDraws,
-    Stream,
-)
-from distributed_pretrain.data.crops import Window, square_window, window_to_square
+from distributed_pretrain.data.augmentation_parameters import AugmentationDraw, SampleDraws, Stream
+from distributed_pretrain.data.crops import Window, square_window
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit, StoredStudy
 
@@ -54,7 +50,10 @@ class LoadedView:
 
         Positions are (x, y) in [0, 1] on both sides, see `Batch.view_to_image`.
         """
-        in_window = window_to_square(self.window, width=self.width, height=self.height)
+        window, square = self.window, square_window(self.width, self.height)
+        across = [window.width, 0, window.left - square.left]
+        down = [0, window.height, window.top - square.top]
+        in_window = np.array([across, down]) / float(square.width)
         if self.draw is None:
             return in_window
         unwarped = self.draw.unwarped()
