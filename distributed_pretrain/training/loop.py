@@ -28,9 +28,9 @@ from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops, device_peak
 from distributed_pretrain.training.recorder import Recorder, TrainingProgress
+from distributed_pretrain.training.schedules import judge_validation
 from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.step import Stepper
-from distributed_pretrain.training.stopping import judge_validation
 from distributed_pretrain.training.validation import Validation, evaluating
 
 
@@ -147,11 +147,11 @@ class Trainer:
         objective, state, training = self.engine.objective, self.state, self.config.training
         started = time.monotonic()
         copy_from_main(objective.buffers())
-        validated = self.validation.run(
+        metrics, measures = self.validation.run(
             autocast=self.engine.autocast,
             before_batch=lambda: self.liveness.at(state.step, "validating"),
         )
-        metrics, known = validated.metrics, self.validation.metrics
+        known = self.validation.metrics
         if bad := ", ".join(name for name, value in metrics.items() if not math.isfinite(value)):
             raise NonFiniteError(
                 f"validation at step {state.step}: {bad} not finite: training "
@@ -164,14 +164,13 @@ class Trainer:
         if training.pictures:
             # On every rank: a forward of rank 0 alone could wait for the others' parameters.
             with evaluating(objective), self.engine.autocast():
-                pictures = validated.pictures()
+                pictures = {k: v for each in measures for k, v in each.pictures().items()}
             if self.recorder is not None:
                 self.recorder.show(state.step, pictures)
         progress.say(
             f"validation at step {state.step}: {_headline(known, metrics)}"
             + (" (best)" if is_best else "")
         )
-        objective.train()
         return is_best, stop
 
     def _rewind(self, progress: TrainingProgress) -> None:

@@ -7,7 +7,6 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,20 +87,21 @@ class TrainingProgress:
         self._updates = 0
         self._started = time.monotonic()
         self._last_line = self._started - interval_seconds
-        self._bar: Any = None
-        if enabled and sys.stderr.isatty():
-            self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True)
+        # With None it is disabled where stderr is no terminal.
+        disable = None if enabled else True
+        self._bar = tqdm(
+            total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=disable
+        )
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Report that a step has ended with these numbers, and that the run stands at `step`."""
         self._updates += 1
         loss, rate = values.get("total", math.nan), values["pairs_per_second"]
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} pairs/s", False)
-            self._bar.update(step - self._bar.n)
-            return
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} pairs/s", False)
+        self._bar.update(step - self._bar.n)
         now = time.monotonic()
-        if self._enabled and (now - self._last_line >= self._interval or step == self._total):
+        due = now - self._last_line >= self._interval or step == self._total
+        if self._bar.disable and self._enabled and due:
             self._last_line = now
             # Not by the steps: a run that went back has made more than its number says.
             left = (now - self._started) / self._updates * (self._total - step)
@@ -112,12 +112,9 @@ class TrainingProgress:
 
     def say(self, line: str) -> None:
         """Print a line without disturbing the bar."""
-        if self._bar is not None:
+        if self._enabled:
             self._bar.write(line, file=sys.stderr)
-        elif self._enabled:
-            print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal clean."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
