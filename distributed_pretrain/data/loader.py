@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from abc import ABC
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, islice, starmap
-from typing import ClassVar
+from itertools import count, islice
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -63,17 +63,12 @@ class Share:
 ALONE = Share()
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One row to load: `real` is False where it only fills up a batch."""
+class _Plan(NamedTuple):
+    """A rank's rows of a batch to load; positions beyond the split only fill it up."""
 
-    epoch: int
-    position: int
+    positions: list[int]
     samples_consumed: int
-    real: bool = True
-
-
-_Plan = tuple[Sequence[_Row], Callable[[list[LoadedSample]], HostBatch]]
+    epoch: int = 0
 
 
 class _Loader(ABC):
@@ -132,20 +127,23 @@ class _Loader(ABC):
         threads = self._config.decode_threads or min(16, available_cores())
         pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
 
-        def load(rows: Sequence[_Row]) -> list[LoadedSample]:
-            return [self._load(row) for row in rows]
+        def load(plan: _Plan, first: int) -> list[LoadedSample]:
+            positions = plan.positions[first : first + _ROWS_A_TASK]
+            return [self._load(position, plan) for position in positions]
 
-        def start(
-            rows: Sequence[_Row], assemble: Callable[[list[LoadedSample]], HostBatch]
-        ) -> Future[HostBatch]:
-            starts = range(0, len(rows), _ROWS_A_TASK)
-            parts = [pool.submit(load, rows[i : i + _ROWS_A_TASK]) for i in starts]
-            # The pool is first in, first out: when a thread reaches this task all its parts have
-            # been started, so waiting for them inside the pool cannot lock up.
-            return pool.submit(lambda: assemble([row for part in parts for row in part.result()]))
+        def join(plan: _Plan, parts: list[Future[list[LoadedSample]]]) -> HostBatch:
+            samples = [sample for part in parts for sample in part.result()]
+            consumed = plan.samples_consumed
+            return self._collate(samples, epoch=plan.epoch, samples_consumed=consumed)
+
+        def start(plan: _Plan) -> Future[HostBatch]:
+            firsts = range(0, len(plan.positions), _ROWS_A_TASK)
+            # The pool is first in, first out: when a thread comes to join, all parts have been
+            # started, so waiting for them inside the pool cannot lock up.
+            return pool.submit(join, plan, [pool.submit(load, plan, first) for first in firsts])
 
         try:
-            started = starmap(start, plans)
+            started = map(start, plans)
             pending = deque(islice(started, self._config.prefetch_batches))
             while pending:
                 result = pending.popleft().result()
@@ -154,22 +152,22 @@ class _Loader(ABC):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _load(self, row: _Row) -> LoadedSample:
-        seed, position = self.seed, row.position
-        epoch = row.epoch if self._augmented else None
+    def _load(self, wanted: int, plan: _Plan) -> LoadedSample:
+        seed, samples = self.seed, len(self.split)
+        epoch = plan.epoch if self._augmented else None
+        position = own = min(wanted, samples - 1)
         for attempt in range(_REPLACEMENT_ATTEMPTS):
             try:
                 sample = load_sample(
                     self.split, self._config, position=position, seed=seed, epoch=epoch
                 )
             except BadSampleError as error:
-                self._quarantine.add(error, samples_consumed=row.samples_consumed)
-                position = replacement_position(
-                    (seed, row.epoch, row.position, attempt), samples=len(self.split)
-                )
+                self._quarantine.add(error, samples_consumed=plan.samples_consumed)
+                state = (seed, plan.epoch, own, attempt)
+                position = replacement_position(state, samples=samples)
             else:
                 # A stand-in trains like any other sample, but no evaluation counts it.
-                real = row.real and (attempt == 0 or self._augmented)
+                real = wanted < samples and (attempt == 0 or self._augmented)
                 return replace(sample, real=real, replaced=attempt > 0)
         raise InputError(
             f"{self.split.folder}: {_REPLACEMENT_ATTEMPTS} samples of split {self.split.split!r} "
@@ -231,8 +229,7 @@ class TrainingLoader(_Loader):
                 consumed += self.order.global_batch
                 whole = positions[start : start + self.order.global_batch]
                 share = self._share.of(whole, micro_batches=self._micro_batches)
-                rows = [_Row(epoch, int(position), consumed) for position in share]
-                yield rows, partial(self._collate, epoch=epoch, samples_consumed=consumed)
+                yield _Plan(share.tolist(), consumed, epoch)
             first_step = 0
 
 
@@ -254,11 +251,7 @@ class EvaluationLoader(_Loader):
         return self._batches(self._plans())
 
     def _plans(self) -> Iterator[_Plan]:
-        samples, ranks = len(self.split), self._share.world_size
-        for start in range(0, samples, self._config.global_batch):
-            end = min(start + self._config.global_batch, samples)
-            share = self._share.of(np.arange(start, end + (start - end) % ranks))
-            rows = [
-                _Row(0, min(int(each), samples - 1), end, real=each < samples) for each in share
-            ]
-            yield rows, partial(self._collate, samples_consumed=end)
+        for start in range(0, len(self.split), self._config.global_batch):
+            end = min(start + self._config.global_batch, len(self.split))
+            padded = np.arange(start, end + (start - end) % self._share.world_size)
+            yield _Plan(self._share.of(padded).tolist(), end)

@@ -12,8 +12,13 @@ from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.records.policies import select_sentences
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.data.augmentation_parameters import AugmentationDraw, SampleDraws, Stream
-from distributed_pretrain.data.crops import Window, square_window
+from distributed_pretrain.data.augmentation_parameters import (
+    AugmentationDraw,
+    SampleDraws,
+    Stream,
+    Window,
+    square_window,
+)
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit, StoredStudy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import math
@@ -192,18 +193,15 @@ def check_labels(split: ShardSplit, names: Sequence[str]) -> None:
 
     Studies are read until every name has been met: one or few, unless a name is wrong.
     """
-    missing, known = set(names), set[str]()
+    known = set[str]()
     for position in range(len(split)):
-        if not missing:
-            return
-        try:
+        if known.issuperset(names):
+            break
+        with contextlib.suppress(BadSampleError):  # the loader will meet it again, and count it
             known |= split.read(position).record.labels.keys()
-        except BadSampleError:
-            continue  # The loader will meet it again, and count it.
-        missing -= known
-    if not missing:
+    name = next((name for name in names if name not in known), None)
+    if name is None:
         return
-    name = next(name for name in names if name in missing)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     listed = ", ".join(sorted(known)) or "none (build shards from a source with labels)"
     remedy = f"did you mean {near[0]!r}?" if near else f"known labels: {listed}"

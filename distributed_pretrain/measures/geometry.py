@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_shards.records.study import Box, ImageRecord, StudyRecord
-from distributed_pretrain.data.crops import stored_to_model_scale
+from distributed_pretrain.data.augmentation_parameters import stored_to_model_scale
 
 
 @dataclass(frozen=True)

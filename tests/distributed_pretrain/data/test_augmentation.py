@@ -7,8 +7,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.augmentation_parameters import AugmentationDraw, SampleDraws
-from distributed_pretrain.data.crops import square_window, stored_to_model_scale
+from distributed_pretrain.data.augmentation_parameters import (
+    AugmentationDraw,
+    SampleDraws,
+    square_window,
+    stored_to_model_scale,
+)
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig

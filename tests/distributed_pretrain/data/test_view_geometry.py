@@ -10,8 +10,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.augmentation_parameters import SampleDraws
-from distributed_pretrain.data.crops import square_window, stored_to_model_scale
+from distributed_pretrain.data.augmentation_parameters import (
+    SampleDraws,
+    square_window,
+    stored_to_model_scale,
+)
 from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig
 from tests.distributed_pretrain.phantom_batches import host_batch
