@@ -18,8 +18,8 @@ from statistics import median
 
 from pydantic import PositiveInt
 
-from distributed_pretrain.benchmark import bare_training, harness
-from distributed_pretrain.benchmark.bare_training import LovtSizes, noise_batch
+from distributed_pretrain.benchmark import harness
+from distributed_pretrain.benchmark.step import LovtSizes, bare_step, noise_batch, prepare
 from distributed_pretrain.run_folder.checkpoint import Checkpoint, TrainingState, save_checkpoint
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.tensor_files import split_tensors
@@ -93,9 +93,9 @@ def measure(config: CheckpointBenchmarkConfig, folder: Path) -> list[dict[str, f
         harness.joined() as engine,
         closing(CheckpointWriter(folder / "background", keep=1)) as writer,
     ):
-        bare_training.prepare(engine, config.build(VOCABULARY_SIZE))
-        bare_step = partial(bare_training.bare_step, engine, noise_batch(config, engine.device))
-        step = partial(harness.seconds_of, bare_step)
+        prepare(engine, config.build(VOCABULARY_SIZE))
+        bare = partial(bare_step, engine, noise_batch(config, engine.device))
+        step = partial(harness.seconds_of, bare)
 
         def checkpoint() -> Checkpoint:
             """As the trainer's: not copied."""

@@ -19,7 +19,8 @@ from pydantic import PositiveInt
 
 from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.benchmark import bare_training, harness
+from distributed_pretrain.benchmark import harness
+from distributed_pretrain.benchmark.step import LovtSizes, bare_step, noise_batch, prepare
 from distributed_pretrain.methods.lovt.method import Lovt
 from distributed_pretrain.ranks import gather_rows, sum_over_ranks, wait_for_all
 from distributed_pretrain.training.engine.ddp import Engine
@@ -47,7 +48,7 @@ STEP_NUMBERS = 12
 Measured: TypeAlias = str | int | tuple[Collective, int]
 
 
-class ScalingBenchmarkConfig(bare_training.LovtSizes):
+class ScalingBenchmarkConfig(LovtSizes):
     """`batch` pairs a rank, on each number of `ranks` in turn.
 
     The sizes are those of a small LoVT, about that of configs/pretrain/lovt_small.yaml.
@@ -134,14 +135,14 @@ def small_lovt(config: ScalingBenchmarkConfig) -> Lovt:
 def training_step(engine: Engine, batch: Batch) -> None:
     """The trainer's step without its loader: a bare one, and one gather of numbers."""
     gather_rows(torch.zeros(1, STEP_NUMBERS, dtype=torch.float64))
-    bare_training.bare_step(engine, batch)
+    bare_step(engine, batch)
 
 
 def _time_step(config: ScalingBenchmarkConfig, name: Measured) -> dict[Measured, float]:
     """Median seconds of a step, of all ranks together where there are some."""
     with harness.joined() as engine:
-        bare_training.prepare(engine, small_lovt(config))
-        step = partial(training_step, engine, bare_training.noise_batch(config, engine.device))
+        prepare(engine, small_lovt(config))
+        step = partial(training_step, engine, noise_batch(config, engine.device))
         return _median_seconds({name: step}, turns=config.steps, warmup=WARMUP_STEPS)
 
 

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.host_batch import AugmentationParameters, HostBatch, HostImages
 from distributed_pretrain.data.resampling import (
     adjust_brightness,
     adjust_contrast,
@@ -19,6 +18,7 @@ from distributed_pretrain.data.resampling import (
     gaussian_blur,
     resize_windows,
 )
+from distributed_pretrain.data.sample import AugmentationParameters, HostBatch, HostImages
 from distributed_pretrain.data.settings import AugmentationConfig
 
 # On a CPU the intermediate images of this many samples stay in a core's second-level cache.

@@ -26,12 +26,16 @@ from data_shards.files.json_lines import JsonLines
 from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.host_batch import HostBatch, collate
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
-from distributed_pretrain.data.quarantine import Quarantine, replacement_position
-from distributed_pretrain.data.sample import LoadedSample, load_sample
+from distributed_pretrain.data.sample import HostBatch, LoadedSample, collate, load_sample
 from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.data.shards import BadSampleError, ShardSplit, check_labels
+from distributed_pretrain.data.shards import (
+    BadSampleError,
+    Quarantine,
+    ShardSplit,
+    check_labels,
+    replacement_position,
+)
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100

@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from data_shards.profiles import validate
-from distributed_pretrain.benchmark.bare_training import noise_batch, prepare
 from distributed_pretrain.benchmark.harness import in_fresh_processes, joined
 from distributed_pretrain.benchmark.scaling import (
     Collective,
@@ -25,6 +24,7 @@ from distributed_pretrain.benchmark.scaling import (
     training_step,
     waiting_seconds,
 )
+from distributed_pretrain.benchmark.step import noise_batch, prepare
 from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.training.flops import StepFlops
 
