@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.nn.functional import all_reduce
 from torch.distributed.rendezvous import rendezvous
 
 
@@ -49,7 +50,7 @@ def sum_over_ranks(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Σ over the ranks of `values`. The gradient is summed over the ranks too."""
     if world_size() == 1:
         return values
-    total: Tensor = _SumOverRanks.apply(values)
+    total: Tensor = all_reduce(values)
     return total
 
 
@@ -75,7 +76,7 @@ def mean_over_samples(
 
 def mean_over_ranks(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The element-wise mean over ranks, without gradient."""
-    return values.detach() if world_size() == 1 else _all_reduced(values.detach()) / world_size()
+    return sum_over_ranks(values.detach()) / world_size()
 
 
 def copy_from_main(tensors: Iterable[Tensor]) -> None:
@@ -111,23 +112,6 @@ class _GatherRows(torch.autograd.Function):
         own = gradient.new_empty(gradient.shape[0] // world_size(), *gradient.shape[1:])
         distributed.reduce_scatter_tensor(own, gradient.contiguous())
         return own
-
-
-class _SumOverRanks(torch.autograd.Function):
-    @staticmethod
-    def forward(_ctx: Any, values: Tensor) -> Tensor:
-        return _all_reduced(values)
-
-    @staticmethod
-    @once_differentiable
-    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
-        return _all_reduced(gradient)
-
-
-def _all_reduced(values: Tensor) -> Tensor:
-    total = values.clone(memory_format=torch.contiguous_format)
-    distributed.all_reduce(total)
-    return total
 
 
 # A key-value store beside the collectives, for what ranks must say when those no longer work.

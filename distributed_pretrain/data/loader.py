@@ -204,17 +204,9 @@ class TrainingLoader(_Loader):
         super().__init__(split, tokenizer, config, share, quarantine=quarantine)
         self.seed = seed
         self.order = GlobalOrder(
-            shard_sizes=split.shard_sizes,
-            global_batch=config.global_batch,
-            seed=seed,
-            shuffle_buffer_shards=config.shuffle_buffer_shards,
+            split.shard_sizes, config.global_batch, seed, config.shuffle_buffer_shards
         )
         self._micro_batches = micro_batches
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Global batches an epoch."""
-        return self.order.steps_per_epoch
 
     def batches(self, samples_consumed: int = 0) -> Generator[Batch]:
         """Batches without end, from the one after `samples_consumed` on.
@@ -228,7 +220,7 @@ class TrainingLoader(_Loader):
         first_epoch, first_step = self.order.epoch_and_step(consumed)
         for epoch in count(first_epoch):
             positions = self.order.epoch_positions(epoch)
-            for step in range(first_step, self.steps_per_epoch):
+            for step in range(first_step, self.order.steps_per_epoch):
                 start = step * self.order.global_batch
                 consumed += self.order.global_batch
                 whole = positions[start : start + self.order.global_batch]

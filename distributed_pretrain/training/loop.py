@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -60,8 +61,8 @@ class Trainer:
     def fit(self, interruption: InterruptionFlag) -> bool:
         """Train to the end; False when a signal ended it early (a checkpoint is saved)."""
         state, training = self.state, self.config.training
-        validate_every = training.validate_every_steps or self.loader.steps_per_epoch
-        save_every = training.checkpoint_every_steps or self.loader.steps_per_epoch
+        validate_every = training.validate_every_steps or self.loader.order.steps_per_epoch
+        save_every = training.checkpoint_every_steps or self.loader.order.steps_per_epoch
         progress = TrainingProgress(
             first_step=state.step,
             total_steps=self.stepper.total_steps,
@@ -136,12 +137,10 @@ class Trainer:
 
     def close(self) -> None:
         """End the last save and close the records."""
-        try:
-            if self.checkpoints is not None:
-                self.checkpoints.close()
-        finally:
-            if self.recorder is not None:
-                self.recorder.close()
+        with contextlib.ExitStack() as ending:
+            for each in (self.recorder, self.checkpoints):
+                if each is not None:
+                    ending.callback(each.close)
 
     def _validate(self, progress: TrainingProgress) -> tuple[bool, bool]:
         objective, state, training = self.engine.objective, self.state, self.config.training
@@ -188,9 +187,8 @@ class Trainer:
             consecutive_skips=0,
             rewinds=state.rewinds + 1,
         )
-        if self.engine.is_main:
-            drop_checkpoints_after(self.run.checkpoints, state.step)
         if self.recorder is not None:
+            drop_checkpoints_after(self.run.checkpoints, state.step)
             self.recorder.cut_back(state.step)
         wait_for_all()
         progress.say(

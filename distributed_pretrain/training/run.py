@@ -133,9 +133,8 @@ def _trainer_of(
         checkpoints = CheckpointWriter(
             run.checkpoints, keep=training.keep_checkpoints, while_writing=liveness.kept_alive
         )
-    steps_per_epoch = parts.loader.steps_per_epoch
-    epoch_limit = training.epochs * steps_per_epoch
-    total_steps = min(epoch_limit, training.max_steps or epoch_limit)
+    steps_per_epoch = parts.loader.order.steps_per_epoch
+    total_steps = training.epochs * steps_per_epoch if objective.term_weights else 0
     return Trainer(
         config,
         engine=engine,
@@ -146,7 +145,7 @@ def _trainer_of(
             engine=engine,
             skipped=run.skipped,
             steps_per_epoch=steps_per_epoch,
-            total_steps=total_steps if objective.term_weights else 0,
+            total_steps=min(total_steps, training.max_steps or total_steps),
         ),
         validation=parts.validation,
         state=state,
