@@ -17,7 +17,8 @@ from data_shards.records.study import StudyRecord
 class SampleRows:
     """A dataclass whose fields have one entry a sample first, or are None where not asked for.
 
-    Such fields are tensors, tuples, or again `SampleRows`; others are of all samples alike.
+    Such fields are tensors (or dicts of them), tuples, or again `SampleRows`; others are of all
+    samples alike.
     """
 
     def rows(self, chosen: slice) -> Self:
@@ -36,6 +37,8 @@ class SampleRows:
         def changed(value: Any) -> Any:
             if isinstance(value, SampleRows):
                 return value._map(change, kinds)
+            if isinstance(value, dict):
+                return {name: changed(each) for name, each in value.items()}
             return change(value) if isinstance(value, kinds) else value
 
         return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})

@@ -89,7 +89,7 @@ def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
     split = ShardSplit(data.shards, "train", data.text_policy)
     build_tokenizer(folder / "tokenizer", split, partial(train_wordpiece, vocabulary_size=400))
     tokenizer = SentenceTokenizer.load(folder / "tokenizer")
-    jpegs = [split.read(position).image_bytes(0) for position in range(len(split))]
+    jpegs = [split.read_member(position, "image0.jpg") for position in range(len(split))]
     theirs = _torchvision_loader(config, jpegs)
     rate = partial(_rate, images=config.images, batch=config.batch)
 

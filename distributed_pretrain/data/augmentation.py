@@ -18,7 +18,7 @@ from distributed_pretrain.data.resampling import (
     gaussian_blur,
     resize_windows,
 )
-from distributed_pretrain.data.sample import AugmentationParameters, HostBatch, HostImages
+from distributed_pretrain.data.sample import HostBatch, HostImages
 from distributed_pretrain.data.settings import AugmentationConfig
 
 # On a CPU the intermediate images of this many samples stay in a core's second-level cache.
@@ -69,12 +69,12 @@ class DeviceTransform:
 
         def transform(rows: slice) -> None:
             some = host.rows(rows)
-            drawn = some.augmentation.to(device) if augment and some.augmentation else None
+            sizes_px = some.window_sizes_px  # which stay on the host
+            some = some.to(device)
             # Both are settings of a thread. Autocast would use bfloat16 in the products.
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                pixels = some.pixels[:, 0].to(device, non_blocking=True)
-                scaled = pixels.to(torch.float32).div_(255)
-                augmented = self._augment(scaled, some.window_sizes_px, drawn)
+                scaled = some.pixels[:, 0].to(torch.float32).div_(255)
+                augmented = self._augment(scaled, sizes_px, some.augmentation if augment else None)
                 images[rows, 0] = augmented.sub_(self.pixel_mean).div_(self.pixel_std)
 
         if device.type == "cpu":
@@ -88,26 +88,25 @@ class DeviceTransform:
         self,
         canvas: Float[Tensor, "batch height width"],
         window_sizes_px: Int[Tensor, "batch 2"],
-        parameters: AugmentationParameters | None,
+        drawn: dict[str, Tensor] | None,
     ) -> Float[Tensor, "batch side side"]:
         images = resize_windows(canvas, window_sizes_px, side_px=self.image_size_px)
-        if parameters is None:
+        if drawn is None:
             return images
         if self.config.affine or self.config.horizontal_flip:
             images = affine_warp(
                 images,
-                mirrored=parameters.flip,
-                rotation_degrees=parameters.rotation_degrees,
-                translation_fraction=parameters.translation_fraction,
-                scale=parameters.scale,
+                mirrored=drawn["flip"],
+                rotation_degrees=drawn["rotation_degrees"],
+                translation_fraction=drawn["translation_fraction"],
+                scale=drawn["scale"],
             )
         if self.config.brightness_contrast:
-            images = adjust_brightness(images, parameters.brightness)
-            images = adjust_contrast(images, parameters.contrast)
+            images = adjust_brightness(images, drawn["brightness"])
+            images = adjust_contrast(images, drawn["contrast"])
         if self.config.gaussian_blur:
-            images = gaussian_blur(
-                images, parameters.blur_sigma_px, kernel_px=self.config.blur_kernel_px
-            )
+            kernel_px = self.config.blur_kernel_px
+            images = gaussian_blur(images, drawn["blur_sigma_px"], kernel_px=kernel_px)
         return images
 
 

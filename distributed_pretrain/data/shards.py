@@ -109,19 +109,6 @@ def replacement_position(of: tuple[int, int, int, int], *, samples: int) -> int:
     return int(np.random.Generator(np.random.Philox(state)).integers(samples))
 
 
-@dataclass(frozen=True)
-class StoredStudy:
-    """One study of a shard: its record at once, its images when asked for."""
-
-    record: StudyRecord
-    position: int
-    split: ShardSplit
-
-    def image_bytes(self, image: int) -> bytes:
-        """The encoded image number `image`. Raises BadSampleError when it is damaged."""
-        return self.split.read_member(self.position, self.record.images[image].member)
-
-
 class ShardSplit:
     """The samples of one split with a frontal image and enough words for a text policy.
 
@@ -172,14 +159,13 @@ class ShardSplit:
         """The key of a sample, without reading it."""
         return self._samples[position][1].key
 
-    def read(self, position: int) -> StoredStudy:
-        """The study at `position`. Raises BadSampleError when its record is damaged."""
+    def read(self, position: int) -> StudyRecord:
+        """What the shard knows of a study. Raises BadSampleError when that is damaged."""
         payload = self.read_member(position, "json")
         try:
-            record = StudyRecord.from_json(json.loads(payload))
+            return StudyRecord.from_json(json.loads(payload))
         except (ValueError, KeyError, TypeError) as error:
             raise self.bad_sample(position, f"the record is malformed ({error!r})") from error
-        return StoredStudy(record, position, self)
 
     def read_member(self, position: int, name: str) -> bytes:
         """The bytes of one member ("json", "image0.jpg" ...), checked against its CRC-32.
@@ -263,7 +249,7 @@ def check_labels(split: ShardSplit, names: Sequence[str]) -> None:
         if known.issuperset(names):
             break
         with contextlib.suppress(BadSampleError):  # the loader will meet it again, and count it
-            known |= split.read(position).record.labels.keys()
+            known |= split.read(position).labels.keys()
     name = next((name for name in names if name not in known), None)
     if name is None:
         return
