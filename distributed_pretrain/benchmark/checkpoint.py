@@ -29,7 +29,7 @@ VOCABULARY_SIZE = 28_996  # of the BERTs of the field
 WARMUP_STEPS = 3  # the first makes the optimizer's moments
 
 
-class CheckpointBenchmarkConfig(LovtSizes):
+class Settings(LovtSizes):
     """Every layer is trained.
 
     `usual_steps` come before each background save and again after it. `folder` is on the disk to
@@ -73,9 +73,8 @@ def round_figures(
     }
 
 
-def run(overrides: Sequence[str]) -> None:
-    """Measure and print. Raises InputError for a bad override."""
-    config = harness.read_settings(CheckpointBenchmarkConfig, overrides, verb="checkpoint")
+def run(config: Settings) -> None:
+    """Measure and print."""
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
         rounds = measure(config, Path(folder))
     figures = {name: median(each[name] for each in rounds) for name in rounds[0]}
@@ -86,7 +85,7 @@ def run(overrides: Sequence[str]) -> None:
     )
 
 
-def measure(config: CheckpointBenchmarkConfig, folder: Path) -> list[dict[str, float]]:
+def measure(config: Settings, folder: Path) -> list[dict[str, float]]:
     """`round_figures` of every round, with checkpoints written under `folder`."""
     numbers = count(1)
     with (

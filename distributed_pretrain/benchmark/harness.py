@@ -25,7 +25,6 @@ import torch
 
 from data_shards.errors import InputError
 from data_shards.processes import ENDING_SIGNALS, start_server
-from data_shards.profiles import ConfigT, parse_overrides, validate
 from distributed_pretrain.ranks import is_communication_error
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.settings import TrainingConfig
@@ -37,11 +36,6 @@ ResultT = TypeVar("ResultT")
 _PROCESS = Path("/proc/self")
 # Written to clear_refs: the peak starts again from what is resident now (proc(5)).
 _RESET_PEAK = "5"
-
-
-def read_settings(kind: type[ConfigT], overrides: Sequence[str], *, verb: str) -> ConfigT:
-    """What `benchmark VERB key=value ...` asks for. Raises InputError for a bad override."""
-    return validate(kind, parse_overrides(overrides), where=f"benchmark {verb}")
 
 
 def seconds_of(action: Callable[[], object]) -> float:

@@ -42,7 +42,7 @@ AIM_RATIO = 12
 WARMUP_BATCHES = 2
 
 
-class LoaderBenchmarkConfig(Config):
+class Settings(Config):
     """`images` go through our pipeline a round, a quarter, all of them distinct, through theirs."""
 
     images: int = Field(default=1024, ge=256)
@@ -53,9 +53,8 @@ class LoaderBenchmarkConfig(Config):
     rounds: int = Field(default=3, ge=1)
 
 
-def run(overrides: Sequence[str]) -> None:
-    """Measure and print. Raises InputError for a bad override."""
-    config = harness.read_settings(LoaderBenchmarkConfig, overrides, verb="loader")
+def run(config: Settings) -> None:
+    """Measure and print."""
     print(f"images/s on {config.cores} cores, {config.longest_side_px} px stored", end=" ")
     print(f"-> {config.image_size_px} px, batches of {config.batch}")
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +70,7 @@ def run(overrides: Sequence[str]) -> None:
     )
 
 
-def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
+def measure(config: Settings, folder: Path) -> dict[str, float]:
     """Images a second by stage. The pipelines take turns, and the best round counts."""
     distinct_images = config.images // 4
     write_synthetic_shards(
@@ -137,7 +136,7 @@ def _decoded(jpegs: Sequence[bytes]) -> Iterator[Tensor]:
     return (decode_image(image, ImageReadMode.GRAY) for image in cycle(images))
 
 
-def _torchvision_loader(config: LoaderBenchmarkConfig, jpegs: list[bytes]) -> DataLoader[bytes]:
+def _torchvision_loader(config: Settings, jpegs: list[bytes]) -> DataLoader[bytes]:
     ours, side_px = AugmentationConfig(), config.image_size_px
     # Of the usual forms (PIL, uint8 tensors, float tensors) this is the quickest.
     augment = v2.Compose(

@@ -48,7 +48,7 @@ STEP_NUMBERS = 12
 Measured: TypeAlias = str | int | tuple[Collective, int]
 
 
-class ScalingBenchmarkConfig(LovtSizes):
+class Settings(LovtSizes):
     """`batch` pairs a rank, on each number of `ranks` in turn.
 
     The sizes are those of a small LoVT, about that of configs/pretrain/lovt_small.yaml.
@@ -67,9 +67,8 @@ class ScalingBenchmarkConfig(LovtSizes):
     rounds: PositiveInt = 5
 
 
-def run(overrides: Sequence[str]) -> None:
-    """Measure, predict and print both. Raises InputError for a bad override."""
-    config = harness.read_settings(ScalingBenchmarkConfig, overrides, verb="scaling")
+def run(config: Settings) -> None:
+    """Measure, predict and print both."""
     measured = measure(config)
     contention = measured["side by side"] / measured["alone"]
     print(
@@ -105,7 +104,7 @@ def run(overrides: Sequence[str]) -> None:
     harness.conclude([], {"rows": table.rows, "links": by_kind})
 
 
-def measure(config: ScalingBenchmarkConfig) -> dict[Measured, float]:
+def measure(config: Settings) -> dict[Measured, float]:
     """Median seconds over the rounds and their processes."""
     start = harness.in_fresh_processes
     measures: dict[Measured, Callable[[], list[dict[Measured, float]]]] = {
@@ -123,7 +122,7 @@ def measure(config: ScalingBenchmarkConfig) -> dict[Measured, float]:
     return {key: statistics.median(each) for key, each in found.items()}
 
 
-def small_lovt(config: ScalingBenchmarkConfig) -> Lovt:
+def small_lovt(config: Settings) -> Lovt:
     """The method that is trained.
 
     The trunk's norm is local: in one process a synchronised one is another, fused kernel, and the
@@ -138,7 +137,7 @@ def training_step(engine: Engine, batch: Batch) -> None:
     bare_step(engine, batch)
 
 
-def _time_step(config: ScalingBenchmarkConfig, name: Measured) -> dict[Measured, float]:
+def _time_step(config: Settings, name: Measured) -> dict[Measured, float]:
     """Median seconds of a step, of all ranks together where there are some."""
     with harness.joined() as engine:
         prepare(engine, small_lovt(config))

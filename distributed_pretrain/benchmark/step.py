@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -101,7 +100,7 @@ def bare_step(engine: Engine, batch: Batch) -> None:
     engine.update(LEARNING_RATE, clip_norm=None, norm=engine.gradient_norm())
 
 
-class StepBenchmarkConfig(LovtSizes):
+class Settings(LovtSizes):
     """The paper's sizes, its frozen layers too, unless told otherwise."""
 
     steps: PositiveInt = 8
@@ -111,9 +110,8 @@ class StepBenchmarkConfig(LovtSizes):
     compile: bool = False
 
 
-def run(overrides: Sequence[str]) -> None:
-    """Measure and print. Raises InputError for a bad override."""
-    config = harness.read_settings(StepBenchmarkConfig, overrides, verb="step")
+def run(config: Settings) -> None:
+    """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(config, Path(folder))
     harness.print_figures(figures)
@@ -124,7 +122,7 @@ def run(overrides: Sequence[str]) -> None:
     harness.conclude(targets, figures)
 
 
-def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
+def measure(config: Settings, folder: Path) -> dict[str, float]:
     """Median seconds a step of both loops, their ratio, and the trainer's shares."""
     run_config = _run_config(config, folder)
     engine = make_engine(run_config.training)
@@ -167,7 +165,7 @@ def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
     }
 
 
-def _run_config(config: StepBenchmarkConfig, folder: Path) -> PretrainConfig:
+def _run_config(config: Settings, folder: Path) -> PretrainConfig:
     shards, studies = folder / "shards", 8 * config.batch
     write_synthetic_shards(
         shards, studies={"train": studies, "validate": studies}, studies_a_shard=64

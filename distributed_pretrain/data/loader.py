@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from itertools import count, islice
 from typing import ClassVar, NamedTuple
@@ -75,6 +75,7 @@ class _Plan(NamedTuple):
     epoch: int = 0
 
 
+@dataclass(eq=False)
 class _Loader(ABC):
     """What training and evaluation share: rows planned, loaded ahead, joined, and transformed.
 
@@ -82,29 +83,27 @@ class _Loader(ABC):
     when the ranks do not divide the global batch, or the split lacks a label.
     """
 
+    split: ShardSplit
+    tokenizer: ReportTokenizer
+    config: DataConfig
+    share: Share = ALONE
+    _: KW_ONLY
     seed: int = 0
+    quarantine: JsonLines | None = None
     _augmented: ClassVar[bool]
 
-    def __init__(
-        self,
-        split: ShardSplit,
-        tokenizer: ReportTokenizer,
-        config: DataConfig,
-        share: Share = ALONE,
-        *,
-        quarantine: JsonLines | None = None,
-    ) -> None:
+    def __post_init__(self) -> None:
+        split, config, share = self.split, self.config, self.share
         check_world_size(config.global_batch, share.world_size)
         check_labels(split, config.labels)
-        self.split = split
         self.wait_seconds = 0.0
-        self._config = config
-        self._share = share
-        self._quarantine = Quarantine(
-            split.split, len(split), config.max_bad_fraction, quarantine, share.rank
+        self._unreadable = Quarantine(
+            split.split, len(split), config.max_bad_fraction, self.quarantine, share.rank
         )
         pin_memory = share.device.type == "cuda"
-        self._collate = partial(collate, tokenizer=tokenizer, config=config, pin_memory=pin_memory)
+        self._collate = partial(
+            collate, tokenizer=self.tokenizer, config=config, pin_memory=pin_memory
+        )
         statistics = (split.manifest.pixel_mean, split.manifest.pixel_std)
         mean, std = statistics if config.normalisation == "dataset" else (0.5, 0.5)
         self._transform = DeviceTransform(
@@ -120,7 +119,7 @@ class _Loader(ABC):
                 self.wait_seconds += time.perf_counter() - started
                 if host is None:
                     return
-                yield self._transform(host, self._share.device, train=self._augmented)
+                yield self._transform(host, self.share.device, train=self._augmented)
 
     def _host_batches(self, plans: Iterator[_Plan]) -> Generator[HostBatch]:
         """The same before the transform, made by threads at most `prefetch_batches` ahead.
@@ -128,7 +127,7 @@ class _Loader(ABC):
         The first exception of any row is raised in its batch's turn. When the iterator ends, is
         closed or fails, all its threads have ended.
         """
-        threads = self._config.decode_threads or min(16, available_cores())
+        threads = self.config.decode_threads or min(16, available_cores())
         pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
 
         def load(plan: _Plan, first: int) -> list[LoadedSample]:
@@ -148,7 +147,7 @@ class _Loader(ABC):
 
         try:
             started = map(start, plans)
-            pending = deque(islice(started, self._config.prefetch_batches))
+            pending = deque(islice(started, self.config.prefetch_batches))
             while pending:
                 result = pending.popleft().result()
                 pending.extend(islice(started, 1))
@@ -163,10 +162,10 @@ class _Loader(ABC):
         for attempt in range(_REPLACEMENT_ATTEMPTS):
             try:
                 sample = load_sample(
-                    self.split, self._config, position=position, seed=seed, epoch=epoch
+                    self.split, self.config, position=position, seed=seed, epoch=epoch
                 )
             except BadSampleError as error:
-                self._quarantine.add(error, samples_consumed=plan.samples_consumed)
+                self._unreadable.add(error, samples_consumed=plan.samples_consumed)
                 state = (seed, plan.epoch, own, attempt)
                 position = replacement_position(state, samples=samples)
             else:
@@ -180,6 +179,7 @@ class _Loader(ABC):
         )
 
 
+@dataclass(eq=False)
 class TrainingLoader(_Loader):
     """One rank's training batches, epoch after epoch, from any count of samples consumed.
 
@@ -189,24 +189,14 @@ class TrainingLoader(_Loader):
     """
 
     _augmented = True
+    micro_batches: int = field(default=1, kw_only=True)
 
-    def __init__(
-        self,
-        split: ShardSplit,
-        tokenizer: ReportTokenizer,
-        config: DataConfig,
-        share: Share = ALONE,
-        *,
-        seed: int,
-        micro_batches: int = 1,
-        quarantine: JsonLines | None = None,
-    ) -> None:
-        super().__init__(split, tokenizer, config, share, quarantine=quarantine)
-        self.seed = seed
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes, config = self.split.shard_sizes, self.config
         self.order = GlobalOrder(
-            split.shard_sizes, config.global_batch, seed, config.shuffle_buffer_shards
+            sizes, config.global_batch, self.seed, config.shuffle_buffer_shards
         )
-        self._micro_batches = micro_batches
 
     def batches(self, samples_consumed: int = 0) -> Generator[Batch]:
         """Batches without end, from the one after `samples_consumed` on.
@@ -224,7 +214,7 @@ class TrainingLoader(_Loader):
                 start = step * self.order.global_batch
                 consumed += self.order.global_batch
                 whole = positions[start : start + self.order.global_batch]
-                share = self._share.of(whole, micro_batches=self._micro_batches)
+                share = self.share.of(whole, micro_batches=self.micro_batches)
                 yield _Plan(share.tolist(), consumed, epoch)
             first_step = 0
 
@@ -240,14 +230,14 @@ class EvaluationLoader(_Loader):
 
     def __len__(self) -> int:
         """Batches in the split, the same on every rank."""
-        return -(-len(self.split) // self._config.global_batch)
+        return -(-len(self.split) // self.config.global_batch)
 
     def batches(self) -> Generator[Batch]:
         """Every batch once. Raises InputError when too many samples are unreadable."""
         return self._batches(self._plans())
 
     def _plans(self) -> Iterator[_Plan]:
-        for start in range(0, len(self.split), self._config.global_batch):
-            end = min(start + self._config.global_batch, len(self.split))
-            padded = np.arange(start, end + (start - end) % self._share.world_size)
-            yield _Plan(self._share.of(padded).tolist(), end)
+        for start in range(0, len(self.split), self.config.global_batch):
+            end = min(start + self.config.global_batch, len(self.split))
+            padded = np.arange(start, end + (start - end) % self.share.world_size)
+            yield _Plan(self.share.of(padded).tolist(), end)

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,22 +76,25 @@ class Recorder:
         self._writer.close()
 
 
+@dataclass
 class TrainingProgress:
     """Shows step, loss and rate on stderr, in a bar or in lines; silent on ranks other than 0."""
 
-    def __init__(
-        self, *, first_step: int, total_steps: int, interval_seconds: float, enabled: bool
-    ) -> None:
-        self._enabled = enabled
-        self._interval = interval_seconds
-        self._total = total_steps
+    first_step: int
+    total_steps: int
+    interval_seconds: float
+    enabled: bool
+
+    def __post_init__(self) -> None:
         self._updates = 0
         self._started = time.monotonic()
-        self._last_line = self._started - interval_seconds
-        # With None it is disabled where stderr is no terminal.
-        disable = None if enabled else True
+        self._last_line = self._started - self.interval_seconds
         self._bar = tqdm(
-            total=total_steps, initial=first_step, unit="step", dynamic_ncols=True, disable=disable
+            total=self.total_steps,
+            initial=self.first_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=None if self.enabled else True,  # None: where stderr is no terminal
         )
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
@@ -100,19 +104,19 @@ class TrainingProgress:
         self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} pairs/s", False)
         self._bar.update(step - self._bar.n)
         now = time.monotonic()
-        due = now - self._last_line >= self._interval or step == self._total
-        if self._bar.disable and self._enabled and due:
+        due = now - self._last_line >= self.interval_seconds or step == self.total_steps
+        if self._bar.disable and self.enabled and due:
             self._last_line = now
             # Not by the steps: a run that went back has made more than its number says.
-            left = (now - self._started) / self._updates * (self._total - step)
+            left = (now - self._started) / self._updates * (self.total_steps - step)
             self.say(
-                f"step {step}/{self._total}  loss {loss:.4f}  {rate:.0f} pairs/s  "
+                f"step {step}/{self.total_steps}  loss {loss:.4f}  {rate:.0f} pairs/s  "
                 f"{tqdm.format_interval(left)} left"
             )
 
     def say(self, line: str) -> None:
         """Print a line without disturbing the bar."""
-        if self._enabled:
+        if self.enabled:
             self._bar.write(line, file=sys.stderr)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from distributed_pretrain.benchmark.scaling import (
     Collective,
     Link,
     Message,
-    ScalingBenchmarkConfig,
+    Settings,
     collective_seconds,
     core_share_slowdown,
     fit_link,
@@ -43,8 +43,8 @@ TINY = {
 }
 
 
-def tiny_config() -> ScalingBenchmarkConfig:
-    return validate(ScalingBenchmarkConfig, TINY, where="test")
+def tiny_config() -> Settings:
+    return validate(Settings, TINY, where="test")
 
 
 def test_a_ring_sends_all_but_its_own_share_once_and_a_sum_twice() -> None:
@@ -145,7 +145,7 @@ class CollectiveRecorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def record_step(config: ScalingBenchmarkConfig) -> tuple[list[tuple[str, int]], StepFlops]:
+def record_step(config: Settings) -> tuple[list[tuple[str, int]], StepFlops]:
     """The collectives of a step, and the operations of this rank."""
     with joined() as engine:
         prepare(engine, small_lovt(config))
