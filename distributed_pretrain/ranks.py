@@ -86,13 +86,6 @@ def copy_from_main(tensors: Iterable[Tensor]) -> None:
             distributed.broadcast(tensor, src=0)
 
 
-def from_main(number: int, device: torch.device) -> int:
-    """Rank 0's `number`, sent through `device`."""
-    sent = torch.tensor([number], device=device)
-    copy_from_main([sent])
-    return int(sent)
-
-
 def wait_for_all() -> None:
     """Return when every rank has come here."""
     if world_size() > 1:

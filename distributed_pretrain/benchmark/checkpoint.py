@@ -111,9 +111,6 @@ def measure(config: Settings, folder: Path) -> list[dict[str, float]]:
         def save_at_once() -> None:
             save_checkpoint(folder / "at_once", checkpoint(), keep=1, is_best=False)
 
-        def usual() -> list[float]:
-            return [step() for _ in range(config.usual_steps)]
-
         for _ in range(WARMUP_STEPS):
             step()
         save()  # The first snapshot allocates its memory.
@@ -123,17 +120,12 @@ def measure(config: Settings, folder: Path) -> list[dict[str, float]]:
         state_bytes = sum(each.nbytes for each in tensors)
         rounds = []
         for _ in range(config.rounds):
-            before, snapshot, beside = usual(), harness.seconds_of(save), [step()]
+            usual = [step() for _ in range(config.usual_steps)]
+            snapshot, beside = harness.seconds_of(save), [step()]
             while writer.is_saving:
                 beside.append(step())
-            steps = before + usual()
-            rounds.append(
-                round_figures(
-                    steps,
-                    snapshot,
-                    beside,
-                    harness.seconds_of(save_at_once),
-                    state_bytes=state_bytes,
-                )
-            )
+            usual += [step() for _ in range(config.usual_steps)]
+            at_once = harness.seconds_of(save_at_once)
+            figures = round_figures(usual, snapshot, beside, at_once, state_bytes=state_bytes)
+            rounds.append(figures)
     return rounds

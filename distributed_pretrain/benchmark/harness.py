@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import signal
 import socket
 import statistics
@@ -93,8 +94,8 @@ def peak_bytes_above_start(action: Callable[[], object]) -> int:
 
 def _status_bytes(field: str) -> int:
     """A field of /proc/self/status, which counts in KiB."""
-    lines = (_PROCESS / "status").read_text().splitlines()
-    return int(dict(line.split(":", 1) for line in lines)[field].split()[0]) * 1024
+    (kibibytes,) = re.findall(rf"{field}:\s+(\d+)", (_PROCESS / "status").read_text())
+    return int(kibibytes) * 1024
 
 
 def in_fresh_processes(
@@ -111,11 +112,8 @@ def in_fresh_processes(
     function is a module's own, as it is pickled; its error is raised here. Raises InputError if a
     process dies, which mostly is the system's answer to a lack of memory.
     """
-    count = len(arguments)
-    everywhere = {
-        "ACCELERATE_USE_CPU": str(device == "cpu").lower(),
-        "OMP_NUM_THREADS": str(threads),
-    }
+    count, on_cpu = len(arguments), str(device == "cpu").lower()
+    everywhere = {"ACCELERATE_USE_CPU": on_cpu, "OMP_NUM_THREADS": str(threads)}
     variables = [everywhere] * count
     if as_ranks and count > 1:
         with socket.create_server(("127.0.0.1", 0)) as probe:

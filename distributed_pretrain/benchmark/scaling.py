@@ -29,7 +29,8 @@ Collective: TypeAlias = Literal["all_reduce", "all_gather", "reduce_scatter"]
 
 # Collectives are measured between two ranks, and so is what a busy second core costs.
 PAIR = 2
-COLLECTIVES: tuple[Collective, ...] = ("all_reduce", "all_gather", "reduce_scatter")
+# Hops of size / N bytes a rank in a ring: an all-reduce is a reduce-scatter and an all-gather.
+COLLECTIVES: dict[Collective, int] = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
 COLLECTIVE_BYTES = (2**12, 2**15, 2**18, 2**20, 2**22, 2**24)
 COLLECTIVE_REPEATS = 7
 WARMUP_STEPS = 2
@@ -195,17 +196,12 @@ class Link(NamedTuple):
     bytes_per_second: float
 
 
-def ring_hops(collective: Collective, ranks: int) -> int:
-    """Hops of size / N bytes; an all-reduce is a reduce-scatter and an all-gather."""
-    return (2 if collective == "all_reduce" else 1) * (ranks - 1)
-
-
 def collective_seconds(
     collective: Collective, size_bytes: float, *, ranks: int, link: Link
 ) -> float:
     """Seconds of one collective in a ring of `ranks`, 0 for a single one."""
     hop = link.latency_seconds + size_bytes / ranks / link.bytes_per_second
-    return ring_hops(collective, ranks) * hop
+    return COLLECTIVES[collective] * (ranks - 1) * hop
 
 
 def fit_link(collective: Collective, seconds: Mapping[int, float], *, ranks: int) -> Link:
@@ -213,7 +209,7 @@ def fit_link(collective: Collective, seconds: Mapping[int, float], *, ranks: int
 
     Negative latencies, which noise can give, become 0.
     """
-    hops, measured = ring_hops(collective, ranks), np.array(list(seconds.values()))
+    hops, measured = COLLECTIVES[collective] * (ranks - 1), np.array(list(seconds.values()))
     slope, offset = np.polyfit(list(seconds), measured, 1, w=1 / measured)
     return Link(max(0.0, float(offset) / hops), hops / ranks / float(slope))
 

@@ -175,7 +175,6 @@ class _ProductCounter(TorchDispatchMode):
 def _formula(func: Any) -> Callable[..., int] | None:
     """How torch counts the operations of a product, in place or not; None for anything else."""
     packet = func.overloadpacket
-    if packet not in flop_registry:
-        packet = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), None)
-    formula: Callable[..., int] | None = flop_registry.get(packet)
+    out_of_place = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), None)
+    formula: Callable[..., int] | None = flop_registry.get(packet, flop_registry.get(out_of_place))
     return formula

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NoReturn
 
+import torch
+
 from data_shards.errors import RunError
 from data_shards.processes import InterruptionFlag
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import TrainingLoader
-from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.ranks import copy_from_main, from_main, wait_for_all
+from distributed_pretrain.ranks import copy_from_main, wait_for_all
 from distributed_pretrain.run_folder.checkpoint import (
     Checkpoint,
     TrainingState,
@@ -63,12 +64,8 @@ class Trainer:
         state, training = self.state, self.config.training
         validate_every = training.validate_every_steps or self.loader.order.steps_per_epoch
         save_every = training.checkpoint_every_steps or self.loader.order.steps_per_epoch
-        progress = TrainingProgress(
-            first_step=state.step,
-            total_steps=self.stepper.total_steps,
-            interval_seconds=training.log_interval_seconds,
-            enabled=self.engine.is_main,
-        )
+        seconds, enabled = training.log_interval_seconds, self.engine.is_main
+        progress = TrainingProgress(state.step, self.stepper.total_steps, seconds, enabled=enabled)
         batches = self.loader.batches(state.samples_consumed)
         self.engine.objective.train()
         try:
@@ -166,10 +163,10 @@ class Trainer:
                 pictures = {k: v for each in measures for k, v in each.pictures().items()}
             if self.recorder is not None:
                 self.recorder.show(state.step, pictures)
-        progress.say(
-            f"validation at step {state.step}: {_headline(known, metrics)}"
-            + (" (best)" if is_best else "")
-        )
+        shown = [each for each in known.values() if each.headline and each.name in metrics]
+        headline = ", ".join(f"{each.title} {each.show(metrics[each.name])}" for each in shown)
+        best = " (best)" if is_best else ""
+        progress.say(f"validation at step {state.step}: {headline}{best}")
         return is_best, stop
 
     def _rewind(self, progress: TrainingProgress) -> None:
@@ -234,16 +231,11 @@ def load_newest(
     """The state of the newest intact checkpoint, whose weights the engine gets; or None."""
     newest = latest_step(run.checkpoints, until_step=until_step) if engine.is_main else None
     # Rank 0 chooses for all: a shared folder may look older from another node.
-    step = from_main(newest or 0, engine.device)
+    step = torch.tensor(newest or 0, device=engine.device)
+    copy_from_main([step])
     if not step:
         return None
-    checkpoint = load_checkpoint(step_folder(run.checkpoints, step))
+    checkpoint = load_checkpoint(step_folder(run.checkpoints, int(step)))
     engine.load_state(checkpoint.model, checkpoint.optimizer)
     wait_for_all()  # all have read it before rank 0 tidies up
     return checkpoint.state
-
-
-def _headline(known: dict[str, Metric], metrics: dict[str, float]) -> str:
-    """The few numbers that tell in a line how a run does."""
-    shown = [metric for name, metric in known.items() if metric.headline and name in metrics]
-    return ", ".join(f"{each.title} {each.show(metrics[each.name])}" for each in shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -75,9 +75,6 @@ class DeepSpeedConfig(Config):
     overlap_communication: bool = True
 
 
-DistributedConfig: TypeAlias = Annotated[DdpConfig | DeepSpeedConfig, Field(discriminator="name")]
-
-
 class NonFiniteConfig(Config):
     """What happens to a step with a NaN or infinite loss or gradient on any rank: no update.
 
@@ -120,7 +117,9 @@ class TrainingConfig(Config):
     compile: bool = False
     clip_gradient_norm: PositiveFloat | None = None
     non_finite: NonFiniteConfig = NonFiniteConfig()
-    distributed: Annotated[DistributedConfig, FREE] = DdpConfig()
+    distributed: Annotated[DdpConfig | DeepSpeedConfig, Field(discriminator="name"), FREE] = (
+        DdpConfig()
+    )
     rank_timeout_seconds: Annotated[PositiveFloat, FREE] = 20.0
     collective_timeout_seconds: Annotated[PositiveFloat, FREE] = 1800.0
     validate_every_steps: PositiveInt | None = None
