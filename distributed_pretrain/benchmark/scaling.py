@@ -124,11 +124,8 @@ def measure(config: Settings) -> dict[Measured, float]:
 
 
 def small_lovt(config: Settings) -> Lovt:
-    """The method that is trained.
-
-    The trunk's norm is local: in one process a synchronised one is another, fused kernel, and the
-    comparison would be of kernels.
-    """
+    """The method that is trained."""
+    # In one process a synchronised norm is another, fused kernel: that would be compared too.
     return config.build(VOCABULARY_SIZE, norm="local")
 
 

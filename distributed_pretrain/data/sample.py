@@ -94,7 +94,7 @@ def load_sample(
 ) -> LoadedSample:
     """The study at `position` as training sees it in `epoch`, or as evaluation does (None).
 
-    See `DataConfig`. What training draws is a function of (seed, epoch, position); a lateral image
+    What training draws is a function of (seed, epoch, position); a lateral image
     is flipped as the frontal one. Raises BadSampleError when the study or one of the images that
     are shown cannot be read.
     """
@@ -225,8 +225,7 @@ def collate(
     no_pixels = torch.empty(len(samples), 1, 0, 0)
     lateral = second_view = labels = None
     if config.views == "frontal_lateral":
-        has_lateral = torch.tensor([sample.lateral is not None for sample in samples])
-        lateral = Lateral(no_pixels, has_lateral)
+        lateral = Lateral(no_pixels, torch.tensor([each.lateral is not None for each in samples]))
     if seconds:
         pairs = zip(frontals, seconds, strict=True)
         maps = torch.tensor(np.array([[view.to_image() for view in pair] for pair in pairs]))

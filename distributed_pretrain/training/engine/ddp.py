@@ -69,10 +69,7 @@ class Engine:
         self.is_main: bool = self._accelerator.is_main_process
 
     def prepare(self, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
-        """Take both over; the method is on the device already.
-
-        Norms that share statistics use torch's fused ones where several GPUs take part.
-        """
+        """Take both over; the method is on the device already."""
         if self.world_size > 1 and self.device.type == "cuda":
             objective = with_device_sync_norms(objective)
         self.objective = objective

@@ -66,10 +66,7 @@ class Heartbeat:
 
 
 class PeerError(RunError):
-    """The run ends because of another rank: all that is to be said is on stderr already.
-
-    The message names a rank that is gone or hangs, or is the first line of a failing rank's error.
-    """
+    """The run ends because of another rank: all that is to be said is on stderr already."""
 
     is_said = True
 
