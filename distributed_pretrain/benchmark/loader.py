@@ -109,9 +109,7 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
     return {
         "bare JPEG decode, one thread": rate(_decoded(jpegs), batch=1),
         "loader without augmentation": rate_of(_HostLoader),
-        "augmentation": rate(
-            augment(each, torch.device("cpu"), train=True) for each in repeat(host)
-        ),
+        "augmentation": rate(augment(each, torch.device("cpu")) for each in repeat(host)),
         **{name: max(rates) for name, rates in rounds.items()},
     }
 

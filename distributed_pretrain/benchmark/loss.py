@@ -127,11 +127,7 @@ def open_clip_local_loss(image: Tensor, report: Tensor) -> Tensor:
 
 
 def _on_ranks(
-    function: Callable[..., ResultT],
-    config: Settings,
-    batch: int,
-    ranks: int,
-    *more: Any,
+    function: Callable[..., ResultT], config: Settings, batch: int, ranks: int, *more: Any
 ) -> list[ResultT]:
     """What every rank answers, each a new process."""
     return harness.in_fresh_processes(

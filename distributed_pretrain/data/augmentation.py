@@ -27,7 +27,7 @@ _CPU_CHUNK_IMAGES = 8
 
 @dataclass(frozen=True)
 class DeviceTransform:
-    """Turns a HostBatch into a Batch: resize, augment in training, normalise.
+    """Turns a HostBatch into a Batch: resize, augment where that was drawn, normalise.
 
     Augmented in LoVT's order: crop and flip, affine, brightness, contrast, blur. The parameters
     come from the host, so that a CPU and a GPU see the same images up to rounding. Always float32,
@@ -40,12 +40,8 @@ class DeviceTransform:
     pixel_mean: float
     pixel_std: float
 
-    def __call__(self, host: HostBatch, device: torch.device, *, train: bool) -> Batch:
-        """The batch on `device`, images normalised with the given mean and std.
-
-        `train` applies the batch's augmentation parameters; images without are only resized. A
-        second view is augmented in evaluation too.
-        """
+    def __call__(self, host: HostBatch, device: torch.device) -> Batch:
+        """The batch on `device`, normalised; images without a drawn augmentation only resized."""
         batch, side = host.batch.to(device), self.image_size_px
         lateral, second_view = batch.lateral, batch.second_view
         if host.batch.lateral is not None and lateral is not None:
@@ -53,17 +49,14 @@ class DeviceTransform:
             if host.lateral is not None:
                 # The numbers of rows come from the host: a mask on the device would wait for it.
                 rows = host.batch.lateral.mask.nonzero()[:, 0].to(device, non_blocking=True)
-                laterals[rows] = self._images(host.lateral, device, augment=train)
+                laterals[rows] = self._images(host.lateral, device)
             lateral = replace(lateral, images=laterals)
         if second_view is not None and host.second_view is not None:
-            augmented = self._images(host.second_view, device, augment=True)
-            second_view = replace(second_view, images=augmented)
-        images = self._images(host.frontal, device, augment=train)
+            second_view = replace(second_view, images=self._images(host.second_view, device))
+        images = self._images(host.frontal, device)
         return replace(batch, images=images, lateral=lateral, second_view=second_view)
 
-    def _images(
-        self, host: HostImages, device: torch.device, *, augment: bool
-    ) -> Float[Tensor, "batch 1 side side"]:
+    def _images(self, host: HostImages, device: torch.device) -> Float[Tensor, "batch 1 side side"]:
         batch, side = len(host.pixels), self.image_size_px
         images = torch.empty(batch, 1, side, side, device=device)
 
@@ -74,7 +67,7 @@ class DeviceTransform:
             # Both are settings of a thread. Autocast would use bfloat16 in the products.
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 scaled = some.pixels[:, 0].to(torch.float32).div_(255)
-                augmented = self._augment(scaled, sizes_px, some.augmentation if augment else None)
+                augmented = self._augment(scaled, sizes_px, some.augmentation)
                 images[rows, 0] = augmented.sub_(self.pixel_mean).div_(self.pixel_std)
 
         if device.type == "cpu":

@@ -119,7 +119,7 @@ class _Loader(ABC):
                 self.wait_seconds += time.perf_counter() - started
                 if host is None:
                     return
-                yield self._transform(host, self.share.device, train=self._augmented)
+                yield self._transform(host, self.share.device)
 
     def _host_batches(self, plans: Iterator[_Plan]) -> Generator[HostBatch]:
         """The same before the transform, made by threads at most `prefetch_batches` ahead.

@@ -134,19 +134,14 @@ def _trainer_of(
             run.checkpoints, keep=training.keep_checkpoints, while_writing=liveness.kept_alive
         )
     steps_per_epoch = parts.loader.order.steps_per_epoch
-    total_steps = training.epochs * steps_per_epoch if objective.term_weights else 0
+    whole = training.epochs * steps_per_epoch if objective.term_weights else 0
+    total_steps = min(whole, training.max_steps or whole)
     return Trainer(
         config,
         engine=engine,
         run=run,
         loader=parts.loader,
-        stepper=Stepper(
-            config,
-            engine=engine,
-            skipped=run.skipped,
-            steps_per_epoch=steps_per_epoch,
-            total_steps=min(total_steps, training.max_steps or total_steps),
-        ),
+        stepper=Stepper(config, engine, run.skipped, steps_per_epoch, total_steps),
         validation=parts.validation,
         state=state,
         recorder=recorder,
