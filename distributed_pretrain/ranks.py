@@ -34,9 +34,7 @@ def world_size() -> int:
 
 def gather_rows(rows: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "all_ranks ..."]:
     """The rows of all ranks, rank 0's first. The gradient is summed over the ranks."""
-    if world_size() == 1:
-        return rows
-    gathered: Tensor = _GatherRows.apply(rows)
+    gathered: Tensor = _GatherRows.apply(rows) if world_size() > 1 else rows
     return gathered
 
 
@@ -48,9 +46,7 @@ def own_rows(batch: int) -> slice:
 
 def sum_over_ranks(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Σ over the ranks of `values`. The gradient is summed over the ranks too."""
-    if world_size() == 1:
-        return values
-    total: Tensor = all_reduce(values)
+    total: Tensor = all_reduce(values) if world_size() > 1 else values
     return total
 
 

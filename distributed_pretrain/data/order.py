@@ -58,9 +58,8 @@ class GlobalOrder:
 
     def epoch_positions(self, epoch: int) -> NDArray[np.int64]:
         """All positions in the order of `epoch`, (samples,)."""
-        random = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence((self.seed, epoch, _ORDER_STREAM)))
-        )
+        state = np.random.SeedSequence((self.seed, epoch, _ORDER_STREAM))
+        random = np.random.Generator(np.random.Philox(state))
         ends = np.cumsum(self.shard_sizes)
         shards = random.permutation(len(self.shard_sizes))
         windows = []

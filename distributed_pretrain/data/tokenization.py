@@ -188,9 +188,8 @@ def _joined(numbers: Iterable[Iterable[int]]) -> NDArray[np.int64]:
 
 
 def _prefix_mask(lengths: Sequence[int], width: int | None = None) -> NDArray[np.bool_]:
-    columns = np.arange(width if width is not None else max(lengths))
-    mask: NDArray[np.bool_] = columns < np.asarray(lengths)[:, None]
-    return mask
+    columns = np.arange(max(lengths) if width is None else width)
+    return columns < np.asarray(lengths)[:, None]
 
 
 def _required(name: str, *token_ids: int | None) -> int:
