@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from data_shards.command_line import DONE, Command
+from data_shards.profiles import parse_overrides, validate
 from distributed_pretrain.downstream import settings as downstream
 from distributed_pretrain.evaluation.settings import (
     EvaluateConfig,
@@ -21,7 +22,7 @@ from distributed_pretrain.pretrain.settings import (
     refuse_what_cannot_start,
 )
 
-# Each a file in `benchmark/`.
+# Each a file in `benchmark/` with its `Settings`, and `run`, which measures and prints.
 BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "checkpoint", "scaling")
 
 
@@ -57,7 +58,8 @@ def _compare(profile: Path, overrides: Sequence[str]) -> int:
 
 
 def _benchmark(overrides: Sequence[str], *, what: str) -> int:
-    import_module(f"distributed_pretrain.benchmark.{what}").run(overrides)
+    module = import_module(f"distributed_pretrain.benchmark.{what}")
+    module.run(validate(module.Settings, parse_overrides(overrides), where=f"benchmark {what}"))
     return DONE
 
 

@@ -49,7 +49,8 @@ def _judge(config: DownstreamConfig, run: RunFolder) -> dict[str, float]:
         config, Share(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     )
     head.objective.load_state_dict(load_weights(run.checkpoint(checkpoint)))
-    return head.validation(open_split(config.data, split)).run().metrics
+    figures, _ = head.validation(open_split(config.data, split)).run()
+    return figures
 
 
 def _head_of(config: DownstreamConfig, share: Share) -> OnShards:
