@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
+from pkgutil import resolve_name
 
 from data_shards.command_line import DONE, Command
 from distributed_pretrain.downstream import settings as downstream
@@ -25,39 +25,20 @@ from distributed_pretrain.pretrain.settings import (
 BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "checkpoint", "scaling")
 
 
-# Imports stand inside the commands: `--help` and a launcher that only asks answer at once.
-def _quickstart(overrides: Sequence[str]) -> int:
-    from distributed_pretrain.experiments.quickstart import run_quickstart
+def _later(where: str) -> Callable[..., int]:
+    """The function `module:name` of this package, which is imported when it is called.
 
-    return run_quickstart(overrides)
+    So `--help` and a launcher that only asks answer at once.
+    """
 
+    def run(*words: object, **options: object) -> int:
+        return int(resolve_name(f"{__package__}.{where}")(*words, **options))
 
-def _pretrain(profile: Path, overrides: Sequence[str]) -> int:
-    from distributed_pretrain.pretrain.build import run_pretrain
-
-    return run_pretrain(profile, overrides)
-
-
-def _evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
-    from distributed_pretrain.evaluation.evaluate import run_evaluate
-
-    return run_evaluate(run_folder, overrides)
-
-
-def _downstream(profile: Path, overrides: Sequence[str]) -> int:
-    from distributed_pretrain.downstream.run import run_downstream
-
-    return run_downstream(profile, overrides)
-
-
-def _compare(profile: Path, overrides: Sequence[str]) -> int:
-    from distributed_pretrain.experiments.compare import run_compare
-
-    return run_compare(profile, overrides)
+    return run
 
 
 def _benchmark(overrides: Sequence[str], *, what: str) -> int:
-    import_module(f"distributed_pretrain.benchmark.{what}").run(overrides)
+    import_module(f"{__package__}.benchmark.{what}").run(overrides)
     return DONE
 
 
@@ -74,7 +55,7 @@ COMMANDS = (
         own_overrides="undotted",
         folder="output",
         goes_on_by="tasks",
-        run=_quickstart,
+        run=_later("experiments.quickstart:run_quickstart"),
     ),
     Command(
         "pretrain",
@@ -85,7 +66,7 @@ COMMANDS = (
         ranks="any",
         check=refuse_what_cannot_start,
         figures=figures_of_run,
-        run=_pretrain,
+        run=_later("pretrain.build:run_pretrain"),
     ),
     Command(
         "evaluate",
@@ -94,7 +75,7 @@ COMMANDS = (
         settings=EvaluateConfig,
         check=refuse_missing_run,
         figures=figures_of_evaluation,
-        run=_evaluate,
+        run=_later("evaluation.evaluate:run_evaluate"),
     ),
     Command(
         "downstream",
@@ -105,7 +86,7 @@ COMMANDS = (
         ranks="any",
         check=downstream.refuse_what_cannot_start,
         figures=downstream.figures_of_task,
-        run=_downstream,
+        run=_later("downstream.run:run_downstream"),
     ),
     Command(
         "compare",
@@ -114,7 +95,7 @@ COMMANDS = (
         own_overrides="undotted",
         folder="output",
         goes_on_by="tasks",
-        run=_compare,
+        run=_later("experiments.compare:run_compare"),
     ),
     Command(
         "benchmark",

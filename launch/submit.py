@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from launch.records import JOBS, JobFolder, JobRecord, new_job_folder, newest_jo
 from launch.script import CODE, python_command
 from launch.settings import ClusterConfig
 from launch.slurm import EXECUTORS, sbatch_script
-from launch.snapshot import revision, take_snapshot
 from launch.states import jobs_within, read_jobs
+
+CHECKOUT = Path(__file__).parents[1]
+SNAPSHOT = ("data_shards", "distributed_pretrain", "launch", "configs")
 
 
 def submit(cluster: ClusterConfig, invocation: Invocation) -> str:
@@ -55,10 +59,13 @@ def queue(
             if invocation.resolved_profile is not None:
                 write_text_atomically(job.profile, invocation.resolved_profile)
         tasks = [rank_task(cluster, *each) for each in zip(invocations, jobs, strict=True)]
-        with _undisturbed() if executor.in_background else nullcontext():
-            numbers = executor.submit(cluster, tasks, at)
-            for job, invocation, number in zip(jobs, invocations, numbers, strict=True):
-                job.write_record(_record(cluster, invocation, number, at))
+        if executor.in_background:
+            # Ctrl-C waits: between a job's start and its record nobody would know of it.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            folders.callback(signal.signal, signal.SIGINT, before)
+        numbers = executor.submit(cluster, tasks, at)
+        for job, invocation, number in zip(jobs, invocations, numbers, strict=True):
+            job.write_record(_record(cluster, invocation, number, at))
     return numbers
 
 
@@ -95,16 +102,6 @@ def new_job(results: Path, verb: str) -> Iterator[JobFolder]:
             shutil.rmtree(job.path)
             _remove_if_empty(results)
         raise
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C waits: between a job's start and its record it would make a job nobody knows of."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 def _remove_if_empty(results: Path) -> None:
@@ -182,5 +179,27 @@ def _record(cluster: ClusterConfig, invocation: Invocation, number: str, at: Pat
         requeues=cluster.requeues,
         host=socket.gethostname(),
         submitted=datetime.now(UTC).isoformat(timespec="seconds"),
-        revision=revision(),
+        revision=_revision(),
     )
+
+
+def take_snapshot(folder: Path) -> None:
+    """Copy the packages, and the profiles that commands read by name, into `folder`.
+
+    A job that is requeued runs what was submitted.
+    """
+    for name in SNAPSHOT:
+        if (CHECKOUT / name).is_dir():
+            nothing = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(CHECKOUT / name, folder / name, ignore=nothing)
+
+
+@functools.cache
+def _revision() -> str | None:
+    """The commit of the checkout, with `-dirty` when it was edited since; None outside git."""
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None

@@ -22,9 +22,8 @@ from launch.records import JOBS, Job, JobFolder, State, newest_job
 from launch.script import CODE
 from launch.settings import ClusterConfig
 from launch.slurm import EXECUTORS, sbatch_script
-from launch.snapshot import take_snapshot
 from launch.states import read_jobs
-from launch.submit import cancel, check, new_job, queue, submitting
+from launch.submit import cancel, check, new_job, queue, submitting, take_snapshot
 
 SWEEP_FILE = "sweep.json"
 # Slurm's default MaxArraySize is 1001.

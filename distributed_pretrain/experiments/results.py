@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
-from data_shards.files.atomic import write_text_atomically
+from data_shards.files.atomic import write_bytes_atomically
 from data_shards.profiles import Config
 from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob
 from distributed_pretrain.measures.metric import Metric
@@ -38,11 +39,6 @@ class RunResult(Config):
 
 
 Results: TypeAlias = dict[str, tuple[RunResult, ...]]
-
-
-class _ResultsFile(Config):
-    title: str
-    methods: Results
 
 
 def fingerprint(job: RunJob) -> str:
@@ -73,8 +69,9 @@ def collect(config: ComparisonConfig, jobs: Sequence[RunJob]) -> Results:
 
 def write_results(path: Path, title: str, results: Results) -> None:
     """All figures as one JSON file."""
-    text = _ResultsFile(title=title, methods=results).model_dump_json(indent=1)
-    write_text_atomically(path, text + "\n")
+    write_bytes_atomically(
+        path, to_json({"title": title, "methods": results}, indent=1, inf_nan_mode="null") + b"\n"
+    )
 
 
 def values_of(results: Sequence[RunResult], metric: Metric) -> dict[int, float]:
