@@ -105,13 +105,10 @@ def read_invocation(words: Sequence[str], *, frozen: Path | None = None) -> Invo
 
 def said_commands() -> list[tuple[str, str]]:
     """What may stand after the --, and what it does; the first package's name is left out."""
-    first = next(iter(PACKAGES))
+    prefixes = ("", *(f"{package} " for package in list(PACKAGES)[1:]))
     return [
-        (
-            f"{'' if package == first else package + ' '}{each.name} {_SUBJECTS[each.subject]}",
-            each.help,
-        )
-        for package in PACKAGES
+        (f"{prefix}{each.name} {_SUBJECTS[each.subject]}", each.help)
+        for prefix, package in zip(prefixes, PACKAGES, strict=True)
         for each in _for_jobs(package)
     ]
 

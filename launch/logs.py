@@ -37,16 +37,15 @@ def show_logs(results: Path, *, rank: int | None, follow: bool) -> Job | None:
             f"{results}: executor={record.executor} keeps no log: it wrote to its terminal"
         )
     ranks = range(record.ranks) if rank is None else [rank]
-    prefixed = len(ranks) > 1
-    logs = [_Log(log_of(record, each), f"[{each}] " if prefixed else "") for each in ranks]
+    prefix = "[{}] " if len(ranks) > 1 else ""
+    logs = [_Log(log_of(record, each), prefix.format(each)) for each in ranks]
     if not any(log.path.exists() for log in logs):
         [now] = read_jobs([job])
         if not follow:
             raise InputError(f"{logs[0].path}: not there yet: the job is {now.state}")
         print(f"{now.state} {now.line}".rstrip(), file=sys.stderr, flush=True)
-    asked = -math.inf
+    ended, asked = None, -math.inf
     while True:
-        ended = None
         # The scheduler is asked only from time to time.
         said_last = {each.event for each in job.events()[-1:]} & {"finished", "failed"}
         if follow and (said_last or time.monotonic() - asked >= SECONDS_BETWEEN_STATES):
@@ -80,12 +79,8 @@ class _Log:
             file.seek(self._position)
             new = file.read()
         self._position += len(new)
-        text = self._decoder.decode(new)
-        if not text:
+        if not (text := self._decoder.decode(new)):
             return
-        if self._prefix:
-            start = self._prefix if self._at_line_start else ""
-            self._at_line_start = text.endswith("\n")
-            text = start + re.sub(r"\n(?!\Z)", "\n" + self._prefix, text)
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        start = self._prefix if self._at_line_start else ""
+        self._at_line_start = text.endswith("\n")
+        print(start + re.sub(r"\n(?!\Z)", "\n" + self._prefix, text), end="", flush=True)

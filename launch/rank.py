@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ from typing import Literal, NoReturn, Self
 
 from data_shards.command_line import BAD_INPUT, GOES_ON, INTERRUPTED
 from data_shards.errors import InputError
-from data_shards.processes import ENDING_SIGNALS
+from data_shards.processes import ENDING_SIGNALS, ending_signals_go_to
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.progress import saved_step
 from launch.records import JobFolder, since_start, starts_of
@@ -134,11 +135,10 @@ class _Rank:
 
     def _saved_step(self) -> int | None:
         """The step that a start goes on from; None where it goes on by other things than steps."""
-        if self.task.goes_on_by == "tasks":
-            return None
+        if self.task.goes_on_by == "steps":
+            return saved_step(RunFolder(self.job.results))
         # What goes on by nothing begins anew each time.
-        by_steps = self.task.goes_on_by == "steps"
-        return saved_step(RunFolder(self.job.results)) if by_steps else 0
+        return None if self.task.goes_on_by == "tasks" else 0
 
     def _how_it_ended(self, status: int) -> str:
         if status < 0:
@@ -152,39 +152,30 @@ class _Rank:
         sys.exit(status)
 
 
-class _Told:
+class _Told(ExitStack):
     """Within it, signals are passed on to the command; an early one keeps it from starting."""
 
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+    number: int | None = None
+    _process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._pass_on) for number in ENDING_SIGNALS}
-        return self
+        self.enter_context(ending_signals_go_to(self._pass_on))
+        return super().__enter__()
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def _pass_on(self, number: int, _: FrameType | None = None) -> None:
         self.number = number
         if self._process is not None:
             self._process.send_signal(number)
 
     def run(self, words: Sequence[str], environment: Mapping[str, str]) -> int:
         """The status of the command, negative for the signal that ended it."""
-        if self.number is not None:
-            return -self.number
-        self._process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
-        self._catch_up(self._process)
+        if self.number is None:
+            self._process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
+        if self._process is None:
+            return -(self.number or signal.SIGTERM)
+        if self.number is not None:  # it came while the process was started
+            self._process.send_signal(self.number)
         return self._process.wait()
-
-    def _catch_up(self, process: subprocess.Popen[bytes]) -> None:
-        """A signal may have come while the process was started."""
-        if self.number is not None:
-            process.send_signal(self.number)
 
 
 def rank_variables(place: Place, host: str, port: int | str) -> dict[str, str]:

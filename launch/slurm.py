@@ -30,13 +30,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from data_shards.errors import InputError
 from launch.rank import Place, RankTask
 from launch.records import Job, JobFolder
-from launch.scheduler import (
-    Answer,
-    cancel_jobs,
-    ended_jobs,
-    queued_jobs,
-    refuse_unknown_partition,
-)
+from launch.scheduler import Answer, cancel_jobs, ended_jobs, queued_jobs, refuse_unknown_partition
 from launch.script import CODE, REQUEUE_WISH, job_variables, python_command, slurm_parameters
 from launch.settings import ClusterConfig, ExecutorName
 
@@ -93,20 +87,17 @@ class _Slurm(Executor):
         )
         parameters = slurm_parameters(cluster, submission=at)
         executor.update_parameters(**{f"slurm_{key}": value for key, value in parameters.items()})
-        starts = [RankStart(task) for task in tasks]
+        # One alone is no array.
+        together = executor.batch() if len(tasks) > 1 else contextlib.nullcontext()
         try:
             # submitit prints what sbatch says, and raises it too.
-            with contextlib.redirect_stderr(io.StringIO()):
-                if len(starts) == 1:
-                    return [str(executor.submit(starts[0]).job_id)]
-                with executor.batch():
-                    jobs = [executor.submit(start) for start in starts]
-                return [str(job.job_id) for job in jobs]
+            with contextlib.redirect_stderr(io.StringIO()), together:
+                jobs = [executor.submit(RankStart(task)) for task in tasks]
+            return [str(job.job_id) for job in jobs]
         except UncompletedJobError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            said = "; ".join(
-                line.removeprefix("sbatch: ").removeprefix("error: ") for line in lines
-            )
+            lines = [line.strip() for line in str(error).splitlines()]
+            plain = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in lines]
+            said = "; ".join(filter(None, plain))
             raise InputError(
                 f"Slurm would not take this job: {said}: change the cluster profile"
             ) from error
@@ -123,8 +114,7 @@ class _Slurm(Executor):
             if must_know:
                 raise
             unknown = Answer("unknown", line=str(error))
-        answers = [found.get(job.record.job_id, unknown) for job in jobs]
-        return [replace(job, **each._asdict()) for job, each in zip(jobs, answers, strict=True)]
+        return [replace(job, **found.get(job.record.job_id, unknown)._asdict()) for job in jobs]
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         # Before it is written down: what Slurm refuses to end goes on.
@@ -181,12 +171,10 @@ class _Debug(_Local):
     def submit(self, cluster: ClusterConfig, tasks: Sequence[RankTask], at: Path) -> list[str]:
         del cluster
         executor = submitit.AutoExecutor(at, cluster="debug")
-        names = []
-        for task in tasks:
-            job = executor.submit(_StartHere(task))
+        jobs = [executor.submit(_StartHere(task)) for task in tasks]
+        for job in jobs:
             job.result()
-            names.append(str(job.job_id))
-        return names
+        return [str(job.job_id) for job in jobs]
 
 
 EXECUTORS: dict[ExecutorName, Executor] = {"slurm": _Slurm(), "local": _Local(), "debug": _Debug()}
@@ -278,17 +266,14 @@ def _no_terminal() -> Iterator[None]:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    saved = [os.dup(number) for number in range(3)]
-    nothing = os.open(os.devnull, os.O_RDWR)
-    handlers = {each: signal.signal(each, signal.SIG_IGN) for each in _OF_THE_TERMINAL}
-    try:
+    with contextlib.ExitStack() as restoring:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        restoring.callback(os.close, nothing)
         for number in range(3):
+            ours = os.dup(number)
+            restoring.callback(os.close, ours)
+            restoring.callback(os.dup2, ours, number)
             os.dup2(nothing, number)
+        for each in _OF_THE_TERMINAL:
+            restoring.callback(signal.signal, each, signal.signal(each, signal.SIG_IGN))
         yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, copy in enumerate(saved):
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(nothing)

@@ -7,28 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 from data_shards.errors import InputError
 from distributed_pretrain.experiments.tables import text_table
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import RunProgress, read_progress
-from launch.records import (
-    JOBS,
-    Event,
-    EventName,
-    Job,
-    JobFolder,
-    State,
-    newest_job,
-    starts_of,
-)
+from distributed_pretrain.run_folder.progress import read_progress
+from launch.records import JOBS, Job, JobFolder, State, newest_job, starts_of
 from launch.slurm import EXECUTORS
 
-_LAST_WORDS: dict[EventName, State] = {
-    "finished": "finished",
-    "failed": "failed",
-    "cancelled": "cancelled",
-}
 _HEADER = ("folder", "state", "step", "pairs/s", "loss", "left", "restarts", "job", "node")
 
 
@@ -77,24 +64,19 @@ def status(folders: Sequence[Path]) -> str:
 
 def _with_last_word(job: Job) -> Job:
     """A job of which those who run it have told, with what its ranks wrote down."""
-    said = job.last_word
+    said, starts = job.last_word, starts_of(job.events)
+    why = f"rank {said.rank}: {said.line}" if said is not None and said.event == "failed" else ""
     if job.state == "running" and said is not None:
         # Whoever started it again while its ranks end would write into the same folder.
-        return replace(job, line=f"it ends: {said.event} {_line_of(said)}".rstrip())
+        return replace(job, line=f"it ends: {said.event} {why}".rstrip())
     if job.is_live:
         return job
-    starts = starts_of(job.events)
     host = starts[-1].host if starts else ""
     if said is not None:
-        return replace(job, state=_LAST_WORDS[said.event], nodes=host, line=_line_of(said))
-    line = job.line
+        return replace(job, state=cast(State, said.event), nodes=host, line=why)
     if job.state == "failed" and job.events and job.events[-1].event == "requeued":
-        line += ": it saved, but was not requeued; submit it again"
-    return replace(job, nodes=job.nodes or host, line=line)
-
-
-def _line_of(event: Event) -> str:
-    return f"rank {event.rank}: {event.line}" if event.event == "failed" else ""
+        job = replace(job, line=f"{job.line}: it saved, but was not requeued; submit it again")
+    return replace(job, nodes=job.nodes or host)
 
 
 def _result_folders(folder: Path) -> Iterator[Path]:
@@ -108,22 +90,18 @@ def _result_folders(folder: Path) -> Iterator[Path]:
 
 
 def _row(job: Job) -> tuple[str, ...]:
+    """Folder, state, step, pairs a second, loss, time left, restarts, number and nodes."""
     results, here = job.folder.results, Path.cwd()
     shown = results.relative_to(here) if results.is_relative_to(here) else results
-    progress = read_progress(RunFolder(results))
-    figures = _figures(job, progress) if progress is not None else ("-",) * 4
+    step = rate = loss = left = "-"
+    if (progress := read_progress(RunFolder(results))) is not None:
+        step = f"{progress.step}/{progress.total_steps or '?'}"
+        loss = loss if progress.loss is None else f"{progress.loss:.4f}"
+        # Until the new job has made a step, the rate is that of the one before.
+        submitted = datetime.fromisoformat(job.record.submitted).timestamp()
+        if progress.written > submitted and progress.pairs_per_second is not None:
+            rate = f"{progress.pairs_per_second:,.0f}"
+        if progress.written > submitted and progress.seconds_left is not None and job.is_live:
+            left = str(timedelta(seconds=round(progress.seconds_left)))
     ending = (str(job.restarts), job.record.job_id, job.nodes or "-")
-    return (str(shown), job.state, *figures, *ending)
-
-
-def _figures(job: Job, progress: RunProgress) -> tuple[str, ...]:
-    """Step, pairs a second, loss and time left."""
-    rate = left = "-"
-    # Until the new job has made a step, the rate is that of the one before.
-    of_this_job = progress.written > datetime.fromisoformat(job.record.submitted).timestamp()
-    if progress.pairs_per_second is not None and of_this_job:
-        rate = f"{progress.pairs_per_second:,.0f}"
-    if progress.seconds_left is not None and of_this_job and job.is_live:
-        left = str(timedelta(seconds=round(progress.seconds_left)))
-    loss = "-" if progress.loss is None else f"{progress.loss:.4f}"
-    return f"{progress.step}/{progress.total_steps or '?'}", rate, loss, left
+    return (str(shown), job.state, step, rate, loss, left, *ending)

@@ -64,8 +64,18 @@ def queue(
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
             folders.callback(signal.signal, signal.SIGINT, before)
         numbers = executor.submit(cluster, tasks, at)
+        common = {
+            "executor": cluster.executor,
+            "submission": at,
+            "nodes": cluster.nodes,
+            "ranks": cluster.ranks,
+            "requeues": cluster.requeues,
+            "host": socket.gethostname(),
+            "submitted": datetime.now(UTC).isoformat(timespec="seconds"),
+            "revision": _revision(),
+        }
         for job, invocation, number in zip(jobs, invocations, numbers, strict=True):
-            job.write_record(_record(cluster, invocation, number, at))
+            job.write_record(JobRecord(job_id=number, command=invocation.words, **common))
     return numbers
 
 
@@ -165,21 +175,6 @@ def rank_task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) ->
         requeues=cluster.requeues if most is None else min(cluster.requeues, most),
         cpus=cluster.cpus_per_rank,
         master_port=cluster.master_port,
-    )
-
-
-def _record(cluster: ClusterConfig, invocation: Invocation, number: str, at: Path) -> JobRecord:
-    return JobRecord(
-        executor=cluster.executor,
-        job_id=number,
-        command=invocation.words,
-        submission=at,
-        nodes=cluster.nodes,
-        ranks=cluster.ranks,
-        requeues=cluster.requeues,
-        host=socket.gethostname(),
-        submitted=datetime.now(UTC).isoformat(timespec="seconds"),
-        revision=_revision(),
     )
 
 

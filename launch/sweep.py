@@ -50,11 +50,14 @@ def sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> int:
                 return _queue_arrays(cluster, tasks, points, submission)
             remember(folder, points)
             runs = [_JobRun(cluster, task, submission.path) for task in tasks]
-            if executor.in_background:
-                _run_here(cluster, runs)
-            else:
+            if not executor.in_background:
                 for run in runs:
                     run.start()
+                return len(runs)
+            # As many at a time as this machine has cores for, until they have ended.
+            fitting = max(1, available_cores() // (cluster.ranks * cluster.cpus_per_rank))
+            if run_all(runs, at_once=min(cluster.running_at_most, fitting)).interrupted:
+                raise KeyboardInterrupt
             return len(runs)
 
 
@@ -106,7 +109,7 @@ def read_sweep(folder: Path) -> list[Point]:
 def remember(folder: Path, points: Sequence[Point]) -> None:
     """Keep the points; those of earlier calls with other values stay in the sweep."""
     folder.mkdir(parents=True, exist_ok=True)
-    earlier = read_sweep(folder) if (folder / SWEEP_FILE).exists() else []
+    earlier = read_sweep(folder) if _is_sweep(folder) else []
     every = {point.name: point for point in [*earlier, *points]}
     tasks = [{"name": n, "words": p.words, "values": p.values} for n, p in every.items()]
     write_text_atomically(folder / SWEEP_FILE, json.dumps({"tasks": tasks}, indent=1) + "\n")
@@ -120,37 +123,32 @@ def collect(folder: Path) -> list[Row]:
     points = read_sweep(folder)
     rows: list[dict[str, str | float | None]] = []
     for point, state in zip(points, states_of_points(folder, points), strict=True):
-        rows.append({"task": point.name, "state": state})
-        rows[-1] |= {**point.values, **_figures(folder / point.name)}
+        rows.append({"task": point.name, "state": state, **point.values})
+        if job := newest_job(folder / point.name):
+            rows[-1] |= read_invocation(job.record().command, frozen=job.profile).figures
     columns = dict.fromkeys(key for row in rows for key in row)
     return [{key: row.get(key) for key in columns} for row in rows]
 
 
 def _missing(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> list[Invocation]:
     """Those whose jobs have neither finished nor go on, read and checked."""
-    _refuse_others(folder, points)
-    states = states_of_points(folder, points, must_know=True)
-    kept = ("finished", "queued", "running")
-    tasks = [
-        _task(point, folder / point.name)
-        for point, state in zip(points, states, strict=True)
-        if state not in kept
-    ]
-    check(cluster, tasks)
-    return tasks
-
-
-def _refuse_others(folder: Path, points: Sequence[Point]) -> None:
-    if not (folder / SWEEP_FILE).exists():
-        return
-    earlier = {point.name: point for point in read_sweep(folder)}
+    known = {each.name: each for each in read_sweep(folder)} if _is_sweep(folder) else {}
     for point in points:
-        twin = earlier.get(point.name)
-        if twin is not None and twin.words != point.words:
+        if (twin := known.get(point.name, point)).words != point.words:
             raise InputError(
                 f"{folder}: its task {point.name} is another command ({' '.join(twin.words)}): "
                 "choose another --folder"
             )
+    states = states_of_points(folder, points, must_know=True)
+    kept = ("finished", "queued", "running")
+    missing = [point for point, state in zip(points, states, strict=True) if state not in kept]
+    tasks = [_task(point, folder / point.name) for point in missing]
+    check(cluster, tasks)
+    return tasks
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / SWEEP_FILE).exists()
 
 
 def _task(point: Point, folder: Path) -> Invocation:
@@ -209,15 +207,3 @@ class _JobRun:
         newest = newest_job(self.folder)
         assert newest is not None, self.folder
         return read_jobs([newest])[0]
-
-
-def _run_here(cluster: ClusterConfig, runs: Sequence[_JobRun]) -> None:
-    """All on this machine, as many at a time as it has cores for, until they have ended."""
-    fitting = max(1, available_cores() // (cluster.ranks * cluster.cpus_per_rank))
-    if run_all(runs, at_once=min(cluster.running_at_most, fitting)).interrupted:
-        raise KeyboardInterrupt
-
-
-def _figures(folder: Path) -> dict[str, float]:
-    job = newest_job(folder)
-    return {} if job is None else read_invocation(job.record().command, frozen=job.profile).figures

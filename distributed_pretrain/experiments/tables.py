@@ -28,12 +28,12 @@ def show_estimate(found: Estimate, metric: Metric | None = None) -> str:
 
     Without a metric, as in files: the mean with four digits, the interval with two.
     """
-    if metric is None:
-        numbers = [f"{found.mean:.4g}", f"{found.half_width or 0:.2g}"]
-    else:
-        both = (found.mean, found.half_width or 0.0)
-        numbers = [f"{metric.scale * each:.{metric.digits}f}" for each in both]
-    return numbers[0] if found.half_width is None else " ± ".join(numbers)
+    numbers = [(found.mean, ".4g")]
+    if found.half_width is not None:
+        numbers.append((found.half_width, ".2g"))
+    if metric is not None:
+        numbers = [(metric.scale * each, f".{metric.digits}f") for each, _ in numbers]
+    return " ± ".join(format(*each) for each in numbers)
 
 
 def show_difference(found: Estimate, metric: Metric) -> str:
@@ -81,11 +81,11 @@ def runs_table(rows: Sequence[Row], *, values: Sequence[str]) -> str:
     table = [[*by, "finished", *figures]]
     for key, members in groups.items():
         finished = sum(row["state"] == "finished" for row in members)
-        shown = [
-            show_values([each for row in members if isinstance(each := row[name], int | float)])
+        numbers = [
+            [each for row in members if isinstance(each := row[name], int | float)]
             for name in figures
         ]
-        table.append([*key, f"{finished} of {len(members)}", *shown])
+        table.append([*key, f"{finished} of {len(members)}", *map(show_values, numbers)])
     return text_table(table)
 
 
@@ -97,13 +97,9 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
         write_text_atomically(path, text.getvalue())
-    elif path.suffix == ".parquet":
-        write_bytes_atomically(path, _parquet(rows))
-    else:
+        return
+    if path.suffix != ".parquet":
         raise InputError(f"{path}: results are written to a .csv or a .parquet")
-
-
-def _parquet(rows: Sequence[Row]) -> bytes:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -111,4 +107,4 @@ def _parquet(rows: Sequence[Row]) -> bytes:
         raise InputError("Parquet needs pyarrow: `pip install pyarrow`, or write a .csv") from error
     sink = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), sink)
-    return sink.getvalue()
+    write_bytes_atomically(path, sink.getvalue())
