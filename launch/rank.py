@@ -22,7 +22,6 @@ from data_shards.command_line import BAD_INPUT, GOES_ON, INTERRUPTED
 from data_shards.errors import InputError
 from data_shards.processes import ENDING_SIGNALS, ending_signals_go_to
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import saved_step
 from launch.records import JobFolder, since_start, starts_of
 from launch.rendezvous import ToldToEndError, meeting_place
 
@@ -136,7 +135,7 @@ class _Rank:
     def _saved_step(self) -> int | None:
         """The step that a start goes on from; None where it goes on by other things than steps."""
         if self.task.goes_on_by == "steps":
-            return saved_step(RunFolder(self.job.results))
+            return RunFolder(self.job.results).saved_step()
         # What goes on by nothing begins anew each time.
         return None if self.task.goes_on_by == "tasks" else 0
 

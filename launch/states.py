@@ -12,7 +12,6 @@ from typing import cast
 from data_shards.errors import InputError
 from distributed_pretrain.experiments.tables import text_table
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import read_progress
 from launch.records import JOBS, Job, JobFolder, State, newest_job, starts_of
 from launch.slurm import EXECUTORS
 
@@ -94,7 +93,7 @@ def _row(job: Job) -> tuple[str, ...]:
     results, here = job.folder.results, Path.cwd()
     shown = results.relative_to(here) if results.is_relative_to(here) else results
     step = rate = loss = left = "-"
-    if (progress := read_progress(RunFolder(results))) is not None:
+    if (progress := RunFolder(results).progress()) is not None:
         step = f"{progress.step}/{progress.total_steps or '?'}"
         loss = loss if progress.loss is None else f"{progress.loss:.4f}"
         # Until the new job has made a step, the rate is that of the one before.

@@ -31,7 +31,6 @@ from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob, 
 from distributed_pretrain.measures.region_similarity import RegionSimilarity
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import read_progress
 
 
 def run_compare(profile: Path, overrides: Sequence[str]) -> int:
@@ -86,7 +85,7 @@ def run_job(path: Path) -> int:
         return GOES_ON
     pretrain_cpu_seconds = time.process_time()
     evaluation = evaluate_run(job.folder, job.evaluate, more=(RegionSimilarity,))
-    trained = read_progress(RunFolder(job.folder))
+    trained = RunFolder(job.folder).progress()
     gpu = torch.cuda.is_available()
     result = RunResult(
         job=fingerprint(job),

@@ -9,8 +9,7 @@ from statistics import fmean
 
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
 from distributed_pretrain.experiments.settings import ComparedMethod
-from distributed_pretrain.experiments.statistics import Verdict, paired_difference, verdict_of
-from distributed_pretrain.experiments.tables import show_difference
+from distributed_pretrain.experiments.tables import Verdict, paired_difference, verdict_of
 from distributed_pretrain.measures.grounding import GROUNDING_CNR
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
@@ -114,7 +113,7 @@ def _comparison(
         return Check(expectation, verdict_of(None), "")
     common = better.keys() & worse.keys()
     means = [metric.show(fmean(values[seed] for seed in common)) for values in (better, worse)]
-    figures = f"{means[0]} against {means[1]}: {show_difference(difference, metric)}"
+    figures = f"{means[0]} against {means[1]}: {difference.show_difference(metric)}"
     return Check(expectation, verdict_of(difference), figures)
 
 

@@ -20,7 +20,6 @@ from data_shards.command_line import DONE, GOES_ON
 from data_shards.errors import InputError
 from data_shards.processes import InterruptionFlag
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import read_progress
 
 CHECKOUT = Path(__file__).parents[3]
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -164,7 +163,7 @@ class _Progress:
         self._last_line = now
         done, steps = float(self._ended), []
         for run in running:
-            found = read_progress(RunFolder(run.folder))
+            found = RunFolder(run.folder).progress()
             steps.append(f"{run.name} step {found.step if found else 0}")
             if found and found.total_steps:
                 done += TRAINING_SHARE * min(1.0, found.step / found.total_steps)

@@ -26,8 +26,7 @@ from distributed_pretrain.experiments.settings import (
     ComparisonConfig,
     Supervision,
 )
-from distributed_pretrain.experiments.statistics import estimate
-from distributed_pretrain.experiments.tables import markdown_table, show_values
+from distributed_pretrain.experiments.tables import estimate, markdown_table, show_values
 from distributed_pretrain.measures.grounding import GROUNDING_CNR
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
