@@ -7,14 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from data_shards.profiles import Config
 
@@ -42,17 +35,8 @@ _SECRET = re.compile(
 )
 _ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
 _OPTION = re.compile(r"[a-z][a-z0-9-]+")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def _as_text(value: object) -> object:
-    """Numbers as a shell has them; anything but numbers and text is left to be refused."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if is_number else value
-
 
 ExecutorName: TypeAlias = Literal["slurm", "local", "debug"]
-Variable = Annotated[str, BeforeValidator(_as_text)]
 
 
 def refuse_secrets(names: Iterable[str], *, where: str) -> None:
@@ -74,13 +58,13 @@ class EnvironmentConfig(Config):
 
     modules: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
-    variables: dict[str, Variable] = Field({})
+    variables: dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = Field({})
     venv: Path | None = None
 
     @model_validator(mode="after")
     def _variables_are_public(self) -> Self:
         for name in self.variables:
-            if not _VARIABLE.fullmatch(name):
+            if not (name.isascii() and name.isidentifier()):
                 raise ValueError(f"variables: {name!r} is not the name of a variable")
         refuse_secrets(self.variables, where="variables")
         refuse_secrets(_ASSIGNED.findall("\n".join(self.setup)), where="setup")
@@ -180,8 +164,8 @@ class ClusterConfig(Config):
                 f"signal_seconds={self.signal_seconds} is not below time_minutes="
                 f"{self.time_minutes}: nothing would be left to train in"
             )
-        words = [*self.srun, *map(str, self.sbatch.values())]
-        refuse_secrets(_ASSIGNED.findall("\n".join(words)), where="sbatch, srun")
+        words = "\n".join([*self.srun, *map(str, self.sbatch.values())])
+        refuse_secrets(_ASSIGNED.findall(words), where="sbatch, srun")
         for option in self.sbatch:
             plain = option.replace("_", "-")
             if not _OPTION.fullmatch(plain):

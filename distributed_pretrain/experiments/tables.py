@@ -34,7 +34,6 @@ class Estimate:
 
     mean: float
     half_width: float | None
-    count: int
 
     def show(self, metric: Metric | None = None) -> str:
         """Mean ± half the interval, in the metric's unit (per cent without its sign).
@@ -60,7 +59,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     For three runs that is optimistic: Student's t would give 4.30 in place of 1.96.
     """
     half_width = 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-    return Estimate(fmean(values), half_width, len(values))
+    return Estimate(fmean(values), half_width)
 
 
 def paired_difference(better: Mapping[int, float], worse: Mapping[int, float]) -> Estimate | None:

@@ -37,12 +37,12 @@ CONTRAST = Metric("grounding_cnr", "grounding CNR", unit="number")
 def test_an_estimate_is_shown_in_the_unit_of_its_metric(
     half_width: float | None, metric: Metric | None, shown: str
 ) -> None:
-    assert Estimate(0.31412, half_width, 3).show(metric) == shown
+    assert Estimate(0.31412, half_width).show(metric) == shown
 
 
 def test_a_difference_has_its_sign_and_counts_fractions_in_points() -> None:
-    assert Estimate(0.021, 0.01, 3).show_difference(RECALL) == "+2.1 ± 1.0 points"
-    assert Estimate(-0.021, None, 1).show_difference(CONTRAST) == "-0.02"
+    assert Estimate(0.021, 0.01).show_difference(RECALL) == "+2.1 ± 1.0 points"
+    assert Estimate(-0.021, None).show_difference(CONTRAST) == "-0.02"
 
 
 def test_runs_without_a_value_are_a_dash() -> None:
