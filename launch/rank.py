@@ -23,7 +23,7 @@ from data_shards.errors import InputError
 from data_shards.processes import ENDING_SIGNALS, ending_signals_go_to
 from distributed_pretrain.run_folder.folder import RunFolder
 from launch.records import JobFolder, since_start, starts_of
-from launch.rendezvous import ToldToEndError, meeting_place
+from launch.rendezvous import meeting_place
 
 # Ended by one of these, a command was told to end.
 _TOLD_TO_END = {GOES_ON, INTERRUPTED, *(-number for number in ENDING_SIGNALS)}
@@ -103,7 +103,7 @@ class _Rank:
         try:
             with meeting as (host, port):
                 return told.run(words, environment | rank_variables(place, host, port))
-        except ToldToEndError:
+        except InterruptedError:
             return -(told.number or signal.SIGTERM)
 
     def _may_go_on(self) -> bool:

@@ -22,10 +22,6 @@ PATIENCE_SECONDS = 600.0
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
-class ToldToEndError(Exception):
-    """A signal came before the ranks had met."""
-
-
 @contextmanager
 def meeting_place(
     path: Path, *, rank: int, master_port: int | None, told: Callable[[], bool] = lambda: False
@@ -33,8 +29,8 @@ def meeting_place(
     """Host and port of rank 0, the same on every rank that gives the same `path`.
 
     `master_port` is taken as it is; None lets the kernel choose. Raises InputError when that port
-    is taken, and on the other ranks when rank 0 does not come; ToldToEndError when `told` says so
-    while they wait.
+    is taken, and on the other ranks when rank 0 does not come; InterruptedError when `told` says
+    so while they wait.
     """
     if rank != 0:
         yield _read_when_there(path, told)
@@ -71,7 +67,7 @@ def _read_when_there(path: Path, told: Callable[[], bool]) -> tuple[str, int]:
             host, port = json.loads(path.read_text())
         except FileNotFoundError:
             if told():
-                raise ToldToEndError from None
+                raise InterruptedError from None
             time.sleep(SECONDS_BETWEEN_LOOKS)
             continue
         return str(host), int(port)

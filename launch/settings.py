@@ -11,23 +11,17 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from data_shards.profiles import Config
 
-# Options that other fields or the launcher set: a second value would decide by its place.
+# Options by the field that sets them, None: the launcher. A second value would decide by its place.
 _TAKEN_SBATCH_OPTIONS = {
-    **{each: each for each in ("account", "constraint", "exclude", "nodes", "partition", "qos")},
-    "array": "running_at_most",
-    "cpus-per-task": "cpus_per_rank",
-    "gpus": "gpus_per_node",
-    "gpus-per-node": "gpus_per_node",
-    "gpus-per-task": "gpus_per_node",
-    "gres": "gpus_per_node",
-    "mem": "memory_gb_per_node",
-    "mem-per-cpu": "memory_gb_per_node",
-    "mem-per-gpu": "memory_gb_per_node",
-    "ntasks": "ranks_per_node",
-    "ntasks-per-node": "ranks_per_node",
-    "signal": "signal_seconds",
-    "time": "time_minutes",
-    **dict.fromkeys(("error", "job-name", "open-mode", "output", "requeue", "no-requeue"), None),
+    **{each: {each} for each in ("account", "constraint", "exclude", "nodes", "partition", "qos")},
+    "cpus_per_rank": {"cpus-per-task"},
+    "gpus_per_node": {"gpus", "gpus-per-node", "gpus-per-task", "gres"},
+    "memory_gb_per_node": {"mem", "mem-per-cpu", "mem-per-gpu"},
+    "ranks_per_node": {"ntasks", "ntasks-per-node"},
+    "running_at_most": {"array"},
+    "signal_seconds": {"signal"},
+    "time_minutes": {"time"},
+    None: {"error", "job-name", "no-requeue", "open-mode", "output", "requeue"},
 }
 _SECRET = re.compile(
     r"(?:[A-Za-z0-9]+_)*(?:SECRET|TOKEN|PASSWORD|PASSWD|KEY|APIKEY|AUTH|CREDENTIALS?)(?:_[A-Za-z0-9]+)*",
@@ -170,10 +164,10 @@ class ClusterConfig(Config):
             plain = option.replace("_", "-")
             if not _OPTION.fullmatch(plain):
                 raise ValueError(f"sbatch: {option}: write the long name, without dashes before it")
-            if plain in _TAKEN_SBATCH_OPTIONS:
-                field = _TAKEN_SBATCH_OPTIONS[plain]
-                remedy = f"set {field}" if field else "the launcher sets it"
-                raise ValueError(f"sbatch: {option}: {remedy}")
+            for field, taken in _TAKEN_SBATCH_OPTIONS.items():
+                if plain in taken:
+                    remedy = f"set {field}" if field else "the launcher sets it"
+                    raise ValueError(f"sbatch: {option}: {remedy}")
         if self.executor != "slurm" and self.container is not None:
             raise ValueError(f"container: executor={self.executor} starts none: set container=null")
         return self

@@ -44,8 +44,7 @@ class Executor(ABC):
     has_queue = False
     # Whether jobs outlive the command that submitted them, and leave logs.
     in_background = True
-    most_ranks: int | None = None
-    most_requeues: int | None = None
+    most_ranks = most_requeues = sys.maxsize
 
     def check_queue(self, cluster: ClusterConfig) -> None:
         """Raise InputError for a queue that is not there; say what of the profile is left out."""
@@ -141,7 +140,7 @@ class _Local(Executor):
         )
         variables = job_variables(cluster) | {"PYTHONPATH": str(at / CODE)}
         with environment_variables(**variables), _no_terminal():
-            return [str(executor.submit(_LocalStart(task)).job_id) for task in tasks]
+            return [str(executor.submit(RankStart(task)).job_id) for task in tasks]
 
     def look(self, jobs: Sequence[Job], *, must_know: bool) -> list[Job]:
         del must_know
@@ -171,7 +170,7 @@ class _Debug(_Local):
     def submit(self, cluster: ClusterConfig, tasks: Sequence[RankTask], at: Path) -> list[str]:
         del cluster
         executor = submitit.AutoExecutor(at, cluster="debug")
-        jobs = [executor.submit(_StartHere(task)) for task in tasks]
+        jobs = [executor.submit(_start_here, task) for task in tasks]
         for job in jobs:
             job.result()
         return [str(job.job_id) for job in jobs]
@@ -182,13 +181,16 @@ EXECUTORS: dict[ExecutorName, Executor] = {"slurm": _Slurm(), "local": _Local(),
 
 @dataclass(frozen=True)
 class RankStart:
-    """What submitit pickles into the submission folder, and calls in each task of Slurm."""
+    """What submitit pickles into the submission folder, and calls in each task."""
 
     task: RankTask
 
     def __call__(self) -> None:
         """Run this process's rank; see `RankTask.run`."""
         environment = submitit.JobEnvironment()
+        is_local = environment.cluster == "local"
+        if is_local:
+            os.setsid()  # Ctrl-C in the shell that submitted is not for this job
         place = Place(
             job_id=environment.job_id,
             rank=environment.global_rank,
@@ -199,37 +201,24 @@ class RankStart:
             log=environment.paths.stdout,
         )
         if self.task.run(place):
-            self._go_on(environment, place)
+            if is_local:
+                sys.exit(LOCAL_REQUEUE_RETURN_CODE)
+            wish = f"{REQUEUE_WISH}{environment.raw_job_id}-{place.restart}"
+            (environment.paths.folder / wish).touch()
 
     def checkpoint(self) -> DelayedSubmission:
         """Itself: all that a start needs is on the disk (submitit asks before it requeues)."""
         return DelayedSubmission(self)
 
-    def _go_on(self, environment: submitit.JobEnvironment, place: Place) -> None:
-        wish = f"{REQUEUE_WISH}{environment.raw_job_id}-{place.restart}"
-        (environment.paths.folder / wish).touch()
 
-
-class _LocalStart(RankStart):
-    def __call__(self) -> None:
-        # Ctrl-C in the shell that submitted is not for this job.
-        os.setsid()
-        super().__call__()
-
-    def _go_on(self, environment: submitit.JobEnvironment, place: Place) -> None:
-        del environment, place
-        sys.exit(LOCAL_REQUEUE_RETURN_CODE)
-
-
-class _StartHere(RankStart):
-    def __call__(self) -> None:
-        module, *arguments = self.task.words
-        job = JobFolder(self.task.job)
-        job.add("started")
-        status = importlib.import_module(f"{module}.__main__").main(arguments)
-        if status:
-            sys.exit(status)
-        job.add("finished")
+def _start_here(task: RankTask) -> None:
+    module, *arguments = task.words
+    job = JobFolder(task.job)
+    job.add("started")
+    status = importlib.import_module(f"{module}.__main__").main(arguments)
+    if status:
+        sys.exit(status)
+    job.add("finished")
 
 
 def sbatch_script(cluster: ClusterConfig, *, submission: Path, tasks: int = 1) -> str:

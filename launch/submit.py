@@ -64,18 +64,19 @@ def queue(
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)
             folders.callback(signal.signal, signal.SIGINT, before)
         numbers = executor.submit(cluster, tasks, at)
-        common = {
-            "executor": cluster.executor,
-            "submission": at,
-            "nodes": cluster.nodes,
-            "ranks": cluster.ranks,
-            "requeues": cluster.requeues,
-            "host": socket.gethostname(),
-            "submitted": datetime.now(UTC).isoformat(timespec="seconds"),
-            "revision": _revision(),
-        }
+        record = functools.partial(
+            JobRecord,
+            executor=cluster.executor,
+            submission=at,
+            nodes=cluster.nodes,
+            ranks=cluster.ranks,
+            requeues=cluster.requeues,
+            host=socket.gethostname(),
+            submitted=datetime.now(UTC).isoformat(timespec="seconds"),
+            revision=_revision(),
+        )
         for job, invocation, number in zip(jobs, invocations, numbers, strict=True):
-            job.write_record(JobRecord(job_id=number, command=invocation.words, **common))
+            job.write_record(record(job_id=number, command=invocation.words))
     return numbers
 
 
@@ -140,8 +141,7 @@ def dry_run(cluster: ClusterConfig, invocation: Invocation) -> str:
 
 def check(cluster: ClusterConfig, invocations: Sequence[Invocation]) -> None:
     """Raise InputError for a command that cannot run, or not on this cluster."""
-    most = EXECUTORS[cluster.executor].most_ranks
-    if most is not None and cluster.ranks > most:
+    if cluster.ranks > EXECUTORS[cluster.executor].most_ranks:
         raise InputError(
             f"executor={cluster.executor} runs one rank in this process, not {cluster.ranks}: pass "
             "nodes=1 gpus_per_node=1 (0 without a GPU) ranks_per_node=null"
@@ -167,12 +167,11 @@ def _refuse_running(results: Path) -> None:
 def rank_task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) -> RankTask:
     """What each rank of a job of the command does."""
     keeps = invocation.resolved_profile is not None
-    most = EXECUTORS[cluster.executor].most_requeues
     return RankTask(
         job=job.path,
         words=invocation.words_with(job.profile) if keeps else invocation.words,
         goes_on_by=invocation.command.goes_on_by,
-        requeues=cluster.requeues if most is None else min(cluster.requeues, most),
+        requeues=min(cluster.requeues, EXECUTORS[cluster.executor].most_requeues),
         cpus=cluster.cpus_per_rank,
         master_port=cluster.master_port,
     )

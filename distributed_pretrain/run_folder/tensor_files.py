@@ -104,7 +104,10 @@ def join_tensors(plain: Any, tensors: dict[str, Tensor]) -> Any:
         case list():
             return [join_tensors(item, tensors) for item in plain]
         case {"tensor": path, "stride": stride}:
-            return _laid_out(tensors[path], tuple(stride))
+            tensor = tensors[path]
+            if list(tensor.stride()) == stride:
+                return tensor
+            return tensor.new_empty_strided(tensor.shape, stride).copy_(tensor)
         case {"tuple": items}:
             return tuple(join_tensors(item, tensors) for item in items)
         case {"dict": pairs}:
@@ -134,10 +137,3 @@ def _split(tree: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
         case None | bool() | int() | float() | str():
             return tree
     raise TypeError(f"{'.'.join(path)}: a {type(tree).__name__} has no place in a checkpoint")
-
-
-def _laid_out(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
-    if tensor.stride() == stride:
-        return tensor
-    laid_out = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
-    return laid_out.copy_(tensor)
