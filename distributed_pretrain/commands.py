@@ -26,10 +26,7 @@ BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "checkpoint", "scalin
 
 
 def _later(where: str) -> Callable[..., int]:
-    """The function `module:name` of this package, which is imported when it is called.
-
-    So `--help` and a launcher that only asks answer at once.
-    """
+    """The function `module:name`, imported when called: `--help` and launchers answer at once."""
 
     def run(*words: object, **options: object) -> int:
         return int(resolve_name(f"{__package__}.{where}")(*words, **options))

@@ -71,10 +71,7 @@ class Invocation:
 
 
 def find_command(words: Sequence[str]) -> tuple[str, Command, list[str]]:
-    """The package and command that `words` begin with, and the words after it.
-
-    Raises InputError for one that no job runs.
-    """
+    """The package and command that `words` begin with, and the rest; InputError for no such job."""
     package, rest = next(iter(PACKAGES)), list(words)
     if rest[:1] and rest[0] in PACKAGES:
         package = rest.pop(0)
@@ -86,10 +83,7 @@ def find_command(words: Sequence[str]) -> tuple[str, Command, list[str]]:
 
 
 def read_invocation(words: Sequence[str], *, frozen: Path | None = None) -> Invocation:
-    """The command that `words` say; as it was submitted, where `frozen` holds its profile.
-
-    Raises InputError for bad input, and a command that no job runs.
-    """
+    """The command that `words` say; as it was submitted, where `frozen` holds its profile."""
     package, command, rest = find_command(words)
     if not rest:
         raise InputError(f"{' '.join(words)}: of what? Write {_known()} after the --")

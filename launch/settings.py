@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from data_shards.profiles import Config
 
 # Options by the field that sets them, None: the launcher. A second value would decide by its place.
-_TAKEN_SBATCH_OPTIONS = {
+_TAKEN_SBATCH_OPTIONS: dict[str | None, set[str]] = {
     **{each: {each} for each in ("account", "constraint", "exclude", "nodes", "partition", "qos")},
     "cpus_per_rank": {"cpus-per-task"},
     "gpus_per_node": {"gpus", "gpus-per-node", "gpus-per-task", "gres"},

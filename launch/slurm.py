@@ -222,10 +222,7 @@ def _start_here(task: RankTask) -> None:
 
 
 def sbatch_script(cluster: ClusterConfig, *, submission: Path, tasks: int = 1) -> str:
-    """The text of the script that submitit gives to sbatch; `tasks` > 1 makes it a job array.
-
-    Nothing but the arguments decides it.
-    """
+    """The text of the script that submitit gives to sbatch; `tasks` > 1 makes it a job array."""
     array: dict[str, Any] = {"map_count": tasks} if tasks > 1 else {}
     python = python_command(cluster, submission)
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(submission))}"

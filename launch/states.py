@@ -49,10 +49,7 @@ def jobs_within(folders: Sequence[Path], *, must_know: bool = False) -> list[Job
 
 
 def status(folders: Sequence[Path]) -> str:
-    """A table of the newest job of each folder, and of those within it (a sweep, or runs/).
-
-    Raises InputError for a folder without any job.
-    """
+    """A table of the newest job of each folder, and of those within it (a sweep, or runs/)."""
     jobs = jobs_within(folders)
     header, *rows = text_table([_HEADER, *map(_row, jobs)]).split("\n")
     lines = [header]

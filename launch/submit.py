@@ -81,10 +81,7 @@ def queue(
 
 
 def cancel(folders: Sequence[Path]) -> list[str]:
-    """The numbers of the jobs that were told to end: those at or below `folders` that go on.
-
-    Raises InputError for a folder without any job.
-    """
+    """The numbers of the jobs that were told to end: those at or below `folders` that go on."""
     live = [job for job in jobs_within(folders, must_know=True) if job.is_live]
     for name, executor in EXECUTORS.items():
         executor.cancel([job for job in live if job.record.executor == name])
@@ -178,10 +175,7 @@ def rank_task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) ->
 
 
 def take_snapshot(folder: Path) -> None:
-    """Copy the packages, and the profiles that commands read by name, into `folder`.
-
-    A job that is requeued runs what was submitted.
-    """
+    """Copy packages and profiles into `folder`: a job that is requeued runs what was submitted."""
     for name in SNAPSHOT:
         if (CHECKOUT / name).is_dir():
             nothing = shutil.ignore_patterns("__pycache__")

@@ -75,10 +75,7 @@ def dry_run_sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path)
 def states_of_points(
     folder: Path, points: Sequence[Point], *, must_know: bool = False
 ) -> list[TaskState]:
-    """The state of the newest job of each point, or that it has had none.
-
-    `must_know`: raises InputError when Slurm does not answer.
-    """
+    """The state of the newest job of each point (see `read_jobs`), or that it has had none."""
     jobs = [newest_job(folder / point.name) for point in points]
     states = iter(read_jobs([job for job in jobs if job is not None], must_know=must_know))
     return ["not submitted" if job is None else next(states).state for job in jobs]

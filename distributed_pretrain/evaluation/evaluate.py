@@ -64,8 +64,7 @@ def evaluate_run(
 ) -> Evaluation:
     """Retrieval, grounding, linear segmentation and classification, where the shards allow it.
 
-    `untrained` is the same encoder as the run began with; `more` measures are taken besides. Raises
-    InputError for a folder without run, checkpoint or samples.
+    `more` measures are taken besides. Raises InputError without run, checkpoint or samples.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("evaluate runs in one process: start it without accelerate launch")
@@ -100,10 +99,7 @@ def embed(
     most: int | None = None,
     features_only: bool = False,
 ) -> Generator[tuple[Batch, FeatureOutputs]]:
-    """Each batch of a split with what the method makes of it, up to `most` samples.
-
-    `features_only` leaves the embeddings out.
-    """
+    """Each batch of a split, of up to `most` samples in all, with what the method makes of it."""
     left = len(loader.split) if most is None else most
     for batch in loader.batches():
         wanted = torch.arange(len(batch.keys), device=batch.sample_mask.device) < left
@@ -115,7 +111,7 @@ def embed(
 
 
 def outputs_of(method: Method, batch: Batch, *, features_only: bool = False) -> FeatureOutputs:
-    """What an evaluation reads of one batch."""
+    """What an evaluation reads of one batch; `features_only` leaves the embeddings out."""
     features = method.feature_map(batch.images)
     plain = FeatureOutputs(sample_mask=batch.sample_mask, feature_map=features)
     if features_only or not isinstance(method, ImageTextMethod):

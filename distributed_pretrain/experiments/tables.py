@@ -1,6 +1,4 @@
-"""Many runs in figures: means over seeds, 95% confidence intervals, what differences are worth.
-
-And their tables, in a metric's unit, for a terminal, a page or a file.
+"""Many runs in figures: means over seeds with 95% intervals, what differences are worth, tables.
 
 Nothing here needs torch: the launcher shows sweeps by it.
 """

@@ -146,10 +146,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 def find_latest_intact(
     folder: Path, *, until_step: int | None = None
 ) -> tuple[Path | None, dict[Path, str]]:
-    """The newest intact step folder, and for each newer, damaged one the complaint.
-
-    With `until_step` later ones are not looked at.
-    """
+    """The newest intact step folder (of at most `until_step`), and complaints about newer ones."""
     damaged = {}
     for candidate in reversed(step_folders(folder)):
         if until_step is None or step_of(candidate) <= until_step:
@@ -182,10 +179,7 @@ def latest_step(folder: Path, *, until_step: int | None = None) -> int | None:
 
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
-    """Delete the step folders of a future that was abandoned, and point `last` before it.
-
-    A `best` in that future is gone too.
-    """
+    """Delete the steps (and a `best`) of an abandoned future, and point `last` before it."""
     for candidate in step_folders(folder):
         if step_of(candidate) > step:
             _delete(candidate)

@@ -106,10 +106,7 @@ class RunFolder:
             )
 
     def prepare(self, config: Config) -> None:
-        """Create the folder with `config`, or check that it holds a run of the same config.
-
-        Raises InputError naming the first field that differs.
-        """
+        """Create the folder with `config`, or refuse it as `refuse_other` does."""
         self.refuse_other(config)
         if not self.has_progress:
             self.path.mkdir(parents=True, exist_ok=True)

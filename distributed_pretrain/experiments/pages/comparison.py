@@ -1,7 +1,4 @@
-"""The page of a comparison with its picture, made from its results and nothing else.
-
-The picture shows every run's figures, and LoVT's Figure 3.
-"""
+"""The page of a comparison with its picture, made from its results and nothing else."""
 
 from __future__ import annotations
 
@@ -148,7 +145,7 @@ def _definitions(config: ComparisonConfig, results: Results) -> str:
 
 
 def _draw_comparison(path: Path, methods: Sequence[ComparedMethod], results: Results) -> None:
-    """Write the picture: a column of dots for each metric, and violins by distance beneath.
+    """Write the picture: a column of dots for each metric, and LoVT's Figure 3 beneath.
 
     A dot is a run, a bar the 95% confidence interval of the mean. Methods without runs keep an
     empty line.
