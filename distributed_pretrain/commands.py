@@ -9,17 +9,9 @@ from pkgutil import resolve_name
 
 from data_shards.command_line import DONE, Command
 from distributed_pretrain.downstream import settings as downstream
-from distributed_pretrain.evaluation.settings import (
-    EvaluateConfig,
-    figures_of_evaluation,
-    refuse_missing_run,
-)
+from distributed_pretrain.evaluation import settings as evaluation
 from distributed_pretrain.experiments.settings import ComparisonConfig, QuickstartConfig
-from distributed_pretrain.pretrain.settings import (
-    PretrainConfig,
-    figures_of_run,
-    refuse_what_cannot_start,
-)
+from distributed_pretrain.pretrain import settings as pretrain
 
 # Each a file in `benchmark/`.
 BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "checkpoint", "scaling")
@@ -57,21 +49,21 @@ COMMANDS = (
     Command(
         "pretrain",
         help="train a profile, or go on where it stopped",
-        settings=PretrainConfig,
+        settings=pretrain.PretrainConfig,
         folder="run_folder",
         goes_on_by="steps",
         ranks="any",
-        check=refuse_what_cannot_start,
-        figures=figures_of_run,
+        check=pretrain.refuse_what_cannot_start,
+        figures=pretrain.figures_of_run,
         run=_later("pretrain.build:run_pretrain"),
     ),
     Command(
         "evaluate",
         help="retrieval, grounding and linear Dice of a run",
         subject="run_folder",
-        settings=EvaluateConfig,
-        check=refuse_missing_run,
-        figures=figures_of_evaluation,
+        settings=evaluation.EvaluateConfig,
+        check=evaluation.refuse_missing_run,
+        figures=evaluation.figures_of_evaluation,
         run=_later("evaluation.evaluate:run_evaluate"),
     ),
     Command(

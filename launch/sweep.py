@@ -105,9 +105,7 @@ def read_sweep(folder: Path) -> list[Point]:
 
 def remember(folder: Path, points: Sequence[Point]) -> None:
     """Keep the points; those of earlier calls with other values stay in the sweep."""
-    folder.mkdir(parents=True, exist_ok=True)
-    earlier = read_sweep(folder) if _is_sweep(folder) else []
-    every = {point.name: point for point in [*earlier, *points]}
+    every = _known(folder) | {point.name: point for point in points}
     tasks = [{"name": n, "words": p.words, "values": p.values} for n, p in every.items()]
     write_text_atomically(folder / SWEEP_FILE, json.dumps({"tasks": tasks}, indent=1) + "\n")
 
@@ -129,7 +127,7 @@ def collect(folder: Path) -> list[Row]:
 
 def _missing(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> list[Invocation]:
     """Those whose jobs have neither finished nor go on, read and checked."""
-    known = {each.name: each for each in read_sweep(folder)} if _is_sweep(folder) else {}
+    known = _known(folder)
     for point in points:
         if (twin := known.get(point.name, point)).words != point.words:
             raise InputError(
@@ -144,8 +142,10 @@ def _missing(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> l
     return tasks
 
 
-def _is_sweep(folder: Path) -> bool:
-    return (folder / SWEEP_FILE).exists()
+def _known(folder: Path) -> dict[str, Point]:
+    """The points of earlier calls, by name."""
+    there = (folder / SWEEP_FILE).exists()
+    return {each.name: each for each in read_sweep(folder)} if there else {}
 
 
 def _task(point: Point, folder: Path) -> Invocation:

@@ -66,16 +66,15 @@ def _make_missing(config: ComparisonConfig, jobs: Sequence[RunJob]) -> Outcome:
         f"time, in {config.output}",
         file=sys.stderr,
     )
-    return run_all([_run_of(job, config.threads) for job in missing], at_once=at_once)
-
-
-def _run_of(job: RunJob, threads: int) -> ModuleRun:
-    """A process that reads `job` from a file in its folder."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    path = job.folder / "job.json"
-    write_text_atomically(path, job.model_dump_json(indent=1) + "\n")
-    words = ("distributed_pretrain.experiments.compare", str(path))
-    return ModuleRun(f"{job.method} seed {job.seed}", job.folder, words, threads=threads)
+    runs = []
+    for job in missing:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        path = job.folder / "job.json"
+        write_text_atomically(path, job.model_dump_json(indent=1) + "\n")
+        words = ("distributed_pretrain.experiments.compare", str(path))
+        name = f"{job.method} seed {job.seed}"
+        runs.append(ModuleRun(name, job.folder, words, threads=config.threads))
+    return run_all(runs, at_once=at_once)
 
 
 def run_job(path: Path) -> int:

@@ -25,14 +25,9 @@ from distributed_pretrain.experiments.grid.pool import build_shards
 from distributed_pretrain.experiments.pages import quickstart as pages
 from distributed_pretrain.experiments.pages.charts import Chart, Curve
 from distributed_pretrain.experiments.settings import QuickstartConfig
+from distributed_pretrain.measures import retrieval
 from distributed_pretrain.measures.grounding import Grounding
 from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.measures.retrieval import (
-    RECALL_AT_1,
-    RECALL_AT_5,
-    RECALL_AT_10,
-    Retrieval,
-)
 from distributed_pretrain.measures.study_images import StudyImages
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
@@ -119,9 +114,9 @@ def _charts(lines: Sequence[Line]) -> list[Chart]:
         )
         for term in LOSS_TERMS
     ]
-    recalls = (RECALL_AT_1, RECALL_AT_5, RECALL_AT_10)
+    recalls = (retrieval.RECALL_AT_1, retrieval.RECALL_AT_5, retrieval.RECALL_AT_10)
     curves = tuple(_curve(lines, "validate", each.name, each.title) for each in recalls)
-    return [*losses, Chart("recall", RECALL_AT_5, curves)]
+    return [*losses, Chart("recall", retrieval.RECALL_AT_5, curves)]
 
 
 def _curve(lines: Sequence[Line], split: str, name: str, label: str) -> Curve:
@@ -131,7 +126,7 @@ def _curve(lines: Sequence[Line], split: str, name: str, label: str) -> Curve:
 
 def _retrievals(trained: Evaluation) -> list[pages.Retrieval]:
     """The first studies, each with the distinct reports nearest to its image."""
-    measure, pixels = trained.of(Retrieval), trained.of(StudyImages).pixels
+    measure, pixels = trained.of(retrieval.Retrieval), trained.of(StudyImages).pixels
     shown = []
     for sample in range(min(SHOWN_STUDIES, trained.samples)):
         ranked = measure.similarity[sample].argsort(descending=True, stable=True).tolist()

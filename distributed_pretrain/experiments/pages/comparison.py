@@ -10,19 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data_shards.files.atomic import write_text_atomically
-from distributed_pretrain.experiments.expectations import (
-    LOVT,
-    WITHOUT_LOCAL_LOSSES,
-    Check,
-    check_expectations,
-)
+from distributed_pretrain.experiments import expectations
 from distributed_pretrain.experiments.pages.charts import plain_axes
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
-from distributed_pretrain.experiments.settings import (
-    ComparedMethod,
-    ComparisonConfig,
-    Supervision,
-)
+from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
 from distributed_pretrain.experiments.tables import estimate, markdown_table, show_values
 from distributed_pretrain.measures.grounding import GROUNDING_CNR
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
@@ -35,7 +26,7 @@ NOT_YET_RUN = "not yet run"
 TABLE = (RECALL_AT_1, RECALL_AT_5, GROUNDING_CNR, LINEAR_DICE, LINEAR_AUROC)
 PICTURED = TABLE[1:]
 # Colour and legend.
-KINDS: dict[Supervision, tuple[str, str]] = {
+KINDS = {
     "reports": ("#1f6fb4", "learns from reports"),
     "images": ("#d9822b", "from images"),
     "labels": ("#4c9a5b", "from labels"),
@@ -50,7 +41,7 @@ def write_page(config: ComparisonConfig, results: Results, *, command: str) -> s
     picture = config.page.with_suffix(".png")
     config.page.parent.mkdir(parents=True, exist_ok=True)
     _draw_comparison(picture, config.methods, results)
-    checks = check_expectations(config.methods, results)
+    checks = expectations.check_expectations(config.methods, results)
     text = "\n\n".join(
         [
             f"# {config.title}",
@@ -111,7 +102,7 @@ def _row(method: ComparedMethod, runs: Sequence[RunResult]) -> list[str]:
     return [method.title, learns_from, *figures, str(len(runs)), f"{seconds:.0f}"]
 
 
-def _checks(checks: Sequence[Check]) -> str:
+def _checks(checks: Sequence[expectations.Check]) -> str:
     rows = [[check.expectation, f"**{check.verdict}**", check.figures] for check in checks]
     return markdown_table([["expected", "", "figures"], *rows])
 
@@ -164,7 +155,9 @@ def _draw_comparison(path: Path, methods: Sequence[ComparedMethod], results: Res
     place = "outside upper center"
     above.legend(handles, legends, loc=place, ncols=len(legends), frameon=False)
     titles = {method.name: method.title for method in methods}
-    shown = [name for name in (LOVT, WITHOUT_LOCAL_LOSSES) if results.get(name)]
+    shown = [
+        name for name in (expectations.LOVT, expectations.WITHOUT_LOCAL_LOSSES) if results.get(name)
+    ]
     if shown:
         violins = below.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, name in zip(violins, shown, strict=True):
