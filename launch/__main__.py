@@ -13,10 +13,9 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.experiments.grid.points import read_points, read_rows
 from distributed_pretrain.experiments.tables import runs_table, text_table, write_rows
 from launch.invocation import read_invocation, said_commands
-from launch.logs import show_logs
 from launch.settings import ClusterConfig
 from launch.slurm import EXECUTORS
-from launch.states import status
+from launch.states import show_logs, status
 from launch.submit import cancel, dry_run, submit
 from launch.sweep import collect, describe, dry_run_sweep, read_sweep, states_of_points, sweep
 

@@ -12,21 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from pydantic_core import to_json
 
 from data_shards.command_line import DONE, FAILED, GOES_ON, guarded, split_dotted
-from data_shards.files.atomic import write_text_atomically
+from data_shards.files.atomic import write_bytes_atomically, write_text_atomically
 from data_shards.processes import available_cores
 from data_shards.profiles import load_profile
 from distributed_pretrain.evaluation.evaluate import evaluate_run
 from distributed_pretrain.experiments.grid.pool import ModuleRun, Outcome, build_shards, run_all
 from distributed_pretrain.experiments.pages.comparison import write_page
-from distributed_pretrain.experiments.results import (
-    RunResult,
-    collect,
-    fingerprint,
-    read_result,
-    write_results,
-)
+from distributed_pretrain.experiments.results import RunResult, collect, fingerprint, read_result
 from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob, jobs_of
 from distributed_pretrain.measures.region_similarity import RegionSimilarity
 from distributed_pretrain.pretrain.build import pretrain
@@ -45,7 +40,8 @@ def run_compare(profile: Path, overrides: Sequence[str]) -> int:
     outcome = _make_missing(config, jobs_of(config, tuple(of_runs)))
     every = config.model_copy(update={"only": ()})
     results = collect(config, jobs_of(every, tuple(of_runs)))
-    write_results(config.output / "results.json", config.title, results)
+    told = to_json({"title": config.title, "methods": results}, indent=1, inf_nan_mode="null")
+    write_bytes_atomically(config.output / "results.json", told + b"\n")
     command = " ".join(["python -m distributed_pretrain compare", str(profile), *overrides])
     print(write_page(config, results, command=command))
     for line in outcome.failed:

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 
-from data_shards.files.atomic import write_bytes_atomically
 from data_shards.profiles import Config
 from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob
 from distributed_pretrain.measures.metric import Metric
@@ -65,13 +63,6 @@ def collect(config: ComparisonConfig, jobs: Sequence[RunJob]) -> Results:
         if result is not None:
             found[job.method] += (result,)
     return found
-
-
-def write_results(path: Path, title: str, results: Results) -> None:
-    """All figures as one JSON file."""
-    write_bytes_atomically(
-        path, to_json({"title": title, "methods": results}, indent=1, inf_nan_mode="null") + b"\n"
-    )
 
 
 def values_of(results: Sequence[RunResult], metric: Metric) -> dict[int, float]:

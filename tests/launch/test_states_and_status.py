@@ -13,9 +13,8 @@ import pytest
 
 from data_shards.errors import InputError
 from distributed_pretrain.run_folder.folder import TAIL_BYTES, RunFolder
-from launch.logs import log_of, show_logs
 from launch.records import EventName, Job, State
-from launch.states import read_jobs, status
+from launch.states import log_of, read_jobs, show_logs, status
 from launch.submit import cancel
 from tests.launch.jobs import submitted
 

@@ -137,7 +137,7 @@ def test_runs_are_started_and_waited_for_here_alone() -> None:
     """What else starts a process or waits is listed: a rank's command, and looks at files."""
     others = {
         "launch/rank.py": {"subprocess.Popen("},
-        "launch/logs.py": {"time.sleep("},
+        "launch/states.py": {"time.sleep("},
         "launch/rendezvous.py": {"time.sleep("},
     }
     found: dict[str, set[str]] = {}
