@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -107,10 +106,6 @@ class JobFolder:
             ) from error
         return sorted(found, key=lambda each: each.time)
 
-    def read(self) -> Job:
-        """What is written down of it. Raises InputError as `record` and `events` do."""
-        return Job(self, self.record(), self.events())
-
 
 @dataclass(frozen=True)
 class Job:
@@ -167,11 +162,9 @@ def new_job_folder(results: Path, verb: str) -> JobFolder:
     """
     jobs = results / JOBS
     jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = jobs.stat()
-    if found.st_uid != os.getuid():
+    if jobs.stat().st_uid != os.getuid():
         raise InputError(f"{jobs}: belongs to another user: choose another folder for the results")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        jobs.chmod(0o700)
+    jobs.chmod(0o700)
     earlier = jobs_of(results)
     number = int(earlier[-1].path.name.partition("-")[0]) + 1 if earlier else 1
     path = jobs / f"{number:03}-{verb}"

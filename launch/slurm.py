@@ -226,14 +226,8 @@ def sbatch_script(cluster: ClusterConfig, *, submission: Path, tasks: int = 1) -
     array: dict[str, Any] = {"map_count": tasks} if tasks > 1 else {}
     python = python_command(cluster, submission)
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(submission))}"
-    return str(
-        _make_sbatch_string(
-            command=command,
-            folder=submission,
-            **slurm_parameters(cluster, submission=submission),
-            **array,
-        )
-    )
+    parameters = slurm_parameters(cluster, submission=submission) | array
+    return str(_make_sbatch_string(command=command, folder=submission, **parameters))
 
 
 def _is_caretaker(number: str) -> bool:

@@ -30,7 +30,7 @@ def read_jobs(folders: Sequence[JobFolder], *, must_know: bool = False) -> list[
 
     When Slurm does not answer, what the ranks wrote down has to do; with `must_know`, InputError.
     """
-    every = [folder.read() for folder in folders]
+    every = [Job(folder, folder.record(), folder.events()) for folder in folders]
     seen: dict[Path, Job] = {}
     for name, executor in EXECUTORS.items():
         of_it = [job for job in every if job.record.executor == name]

@@ -66,8 +66,7 @@ def dry_run_sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path)
     folder = folder.absolute()
     tasks = _missing(cluster, points, folder)
     submission = folder / JOBS / "NNN-sweep"
-    count = min(len(tasks), TASKS_A_JOB)
-    script = sbatch_script(cluster, submission=submission, tasks=count)
+    script = sbatch_script(cluster, submission=submission, tasks=min(len(tasks), TASKS_A_JOB))
     lines = [f"{task.folder.name}: {shlex.join(task.words)}" for task in tasks]
     return "\n".join([script, f"# {len(tasks)} of {len(points)} tasks", *lines])
 

@@ -57,12 +57,9 @@ def read_result(job: RunJob) -> RunResult | None:
 
 def collect(config: ComparisonConfig, jobs: Sequence[RunJob]) -> Results:
     """The results there are, by method in the order of the table and then by seed."""
-    found: Results = {method.name: () for method in config.methods}
-    for job in jobs:
-        result = read_result(job)
-        if result is not None:
-            found[job.method] += (result,)
-    return found
+    found = [result for job in jobs if (result := read_result(job))]
+    names = [method.name for method in config.methods]
+    return {name: tuple(each for each in found if each.method == name) for name in names}
 
 
 def values_of(results: Sequence[RunResult], metric: Metric) -> dict[int, float]:
