@@ -1,4 +1,4 @@
-"""One rank of a job: starts the command, passes signals on, and says how it ended.
+"""One rank of a job: meets the others, starts the command, passes signals on, says how it ended.
 
 The command is a process of its own, so that whatever ends it (a segmentation fault, the kernel out
 of memory) is seen and written down, and signals never meet submitit's handlers: those save inside
@@ -7,12 +7,15 @@ rank 0's handler alone, while what saves here is the trainer, on all ranks at a 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,14 +23,16 @@ from typing import Literal, NoReturn, Self
 
 from data_shards.command_line import BAD_INPUT, GOES_ON, INTERRUPTED
 from data_shards.errors import InputError
+from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import ENDING_SIGNALS, ending_signals_go_to
 from distributed_pretrain.run_folder.folder import RunFolder
 from launch.records import JobFolder, since_start, starts_of
-from launch.rendezvous import meeting_place
 
 # Ended by one of these, a command was told to end.
 _TOLD_TO_END = {GOES_ON, INTERRUPTED, *(-number for number in ENDING_SIGNALS)}
 STARTS_WITHOUT_PROGRESS = 2
+PATIENCE_SECONDS = 600.0
+SECONDS_BETWEEN_LOOKS = 0.1
 _NOT_OURS = ("submitit ", "srun: ", "slurmstepd: ")
 
 
@@ -198,3 +203,62 @@ def last_line(log: Path) -> str:
         lines = file.read().decode(errors="replace").splitlines()
     ours = [line.strip() for line in lines if not line.startswith(_NOT_OURS)]
     return next((line for line in reversed(ours) if line), "")
+
+
+@contextmanager
+def meeting_place(
+    path: Path, *, rank: int, master_port: int | None, told: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[str, int]]:
+    """Host and port of rank 0, the same on every rank that gives the same `path`.
+
+    A port computed from a job's number may be in use. Rank 0 takes one that the kernel says is
+    free, and stays bound to it (without listening) until the job ends: nobody else is given it,
+    and torch's store, which sets SO_REUSEADDR as this socket does, may listen on it.
+
+    `master_port` is taken as it is; None lets the kernel choose. Raises InputError when that port
+    is taken, and on the other ranks when rank 0 does not come; InterruptedError when `told` says
+    so while they wait.
+    """
+    if rank != 0:
+        yield _read_when_there(path, told)
+        return
+    with _bound(master_port or 0) as holder:
+        place = (socket.gethostname(), int(holder.getsockname()[1]))
+        write_text_atomically(path, json.dumps(place))
+        try:
+            yield place
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _bound(port: int) -> socket.socket:
+    holder = socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET)
+    if holder.family == socket.AF_INET6:
+        holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        holder.bind(("", port))
+    except OSError as error:
+        holder.close()
+        raise InputError(
+            f"master_port={port}: not free on {socket.gethostname()} ({error.strerror}): choose "
+            "another, or leave it out"
+        ) from error
+    return holder
+
+
+def _read_when_there(path: Path, told: Callable[[], bool]) -> tuple[str, int]:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            host, port = json.loads(path.read_text())
+        except FileNotFoundError:
+            if told():
+                raise InterruptedError from None
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            continue
+        return str(host), int(port)
+    raise InputError(
+        f"{path}: rank 0 said no address in {PATIENCE_SECONDS:.0f} s: look at its log, and whether "
+        "all nodes see this folder"
+    )
