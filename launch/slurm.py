@@ -150,7 +150,10 @@ class _Local(Executor):
         host = job.record.host
         if host != socket.gethostname():
             return replace(job, line=f"ask on {host}, where it runs", may_live=True)
-        if not _is_caretaker(job.record.job_id):
+        # Numbers of processes are used again. -ww: not cut at the width of a terminal.
+        words = ["ps", "-ww", "-o", "command=", "-p", job.record.job_id]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if "submitit.local._local" not in done.stdout:
             return replace(job, line="it ended without a word")
         return replace(job, state="running" if job.events else "queued", nodes=host)
 
@@ -228,14 +231,6 @@ def sbatch_script(cluster: ClusterConfig, *, submission: Path, tasks: int = 1) -
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(submission))}"
     parameters = slurm_parameters(cluster, submission=submission) | array
     return str(_make_sbatch_string(command=command, folder=submission, **parameters))
-
-
-def _is_caretaker(number: str) -> bool:
-    """Whether the process is one that looks after a local job (numbers are used again)."""
-    # Not cut at the width of a terminal.
-    words = ["ps", "-ww", "-o", "command=", "-p", number]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return "submitit.local._local" in done.stdout
 
 
 @contextlib.contextmanager

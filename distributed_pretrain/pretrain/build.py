@@ -160,10 +160,9 @@ class TrainedMethod:
 
 
 def load_method(run_folder: Path, checkpoint: str) -> TrainedMethod:
-    """The method of a run: `checkpoint` is best, last, a step folder's name, or untrained.
+    """The method of a run, by best, last, a step folder's name, or untrained (as the run began).
 
-    `untrained` is the same method as the run began with. Raises InputError for a folder without
-    run or checkpoint.
+    Raises InputError for a folder without run or checkpoint.
     """
     run = RunFolder(run_folder)
     config = run.read_config(PretrainConfig)

@@ -88,18 +88,16 @@ def _range(values: Sequence[int]) -> str:
 
 
 def _table(config: ComparisonConfig, results: Results) -> str:
-    head = ["", "learns from", *(metric.title for metric in TABLE), "runs", "CPU s a run"]
-    rows = [_row(method, results.get(method.name, ())) for method in config.methods]
-    return markdown_table([head, *rows])
-
-
-def _row(method: ComparedMethod, runs: Sequence[RunResult]) -> list[str]:
-    learns_from = "nothing" if method.supervision == "none" else method.supervision
-    if not runs:
-        return [method.title, learns_from, *[NOT_YET_RUN] * len(TABLE), "0", ""]
-    figures = [show_values(list(values_of(runs, metric).values()), metric) for metric in TABLE]
-    seconds = fmean(run.pretrain_cpu_seconds + run.evaluate_cpu_seconds for run in runs)
-    return [method.title, learns_from, *figures, str(len(runs)), f"{seconds:.0f}"]
+    rows = [["", "learns from", *(metric.title for metric in TABLE), "runs", "CPU s a run"]]
+    for method in config.methods:
+        runs, figures, seconds = results.get(method.name, ()), [NOT_YET_RUN] * len(TABLE), ""
+        if runs:
+            figures = [show_values(list(values_of(runs, each).values()), each) for each in TABLE]
+            spent = fmean(run.pretrain_cpu_seconds + run.evaluate_cpu_seconds for run in runs)
+            seconds = f"{spent:.0f}"
+        learns_from = "nothing" if method.supervision == "none" else method.supervision
+        rows.append([method.title, learns_from, *figures, str(len(runs)), seconds])
+    return markdown_table(rows)
 
 
 def _checks(checks: Sequence[expectations.Check]) -> str:
