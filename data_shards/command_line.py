@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_shards.errors import InputError, RunError
-from data_shards.files.disk_space import NO_SPACE
+from data_shards.files.atomic import NO_SPACE
 from data_shards.processes import ENDING_SIGNALS
 from data_shards.profiles import Config, load_profile, parse_overrides, validate
 

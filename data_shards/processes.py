@@ -153,10 +153,10 @@ def map_in_processes(
                 f"is kept; run the same command again with fewer than workers={workers}"
             ) from error
         finally:
-            # Of no effect when all is done; otherwise the pool's exit waits for the workers,
-            # who find it at their next tick.
+            # Of no effect when all is done; otherwise the workers find it at their next tick, and
+            # are waited for.
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
     return [future.result() for future in futures]
 
 

@@ -17,12 +17,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from data_shards.errors import InputError
 
-
-class _Free:
-    """Marks a field that changes no result: `Annotated[int, FREE]`."""
-
-
-FREE = _Free()
+# Marks a field that changes no result: `Annotated[int, FREE]`.
+FREE = "changes no result"
 _UNKNOWN_KEY = "unknown_key"
 
 

@@ -10,12 +10,11 @@ import numpy as np
 from PIL import Image
 
 from data_shards.building.shard_writer import write_studies
-from data_shards.building.study_conversion import ConvertedStudy, image_record, packed
+from data_shards.building.study_conversion import ConvertedStudy
 from data_shards.building.summary import summarise
 from data_shards.files.atomic import write_text_atomically
-from data_shards.images.resize import StoredImage, pixel_sums
 from data_shards.records.manifest import MANIFEST_NAME
-from data_shards.records.study import Report, SourceImage, Split, StudyRecord, View
+from data_shards.records.study import ImageRecord, Report, Split, StudyRecord, View
 
 _FINDINGS = (
     "The lungs are clear.",
@@ -52,13 +51,42 @@ def write_synthetic_shards(
 
     Each of `labels` is present, absent, uncertain or not mentioned, at random.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
+
+    def study(key: str, split: Split) -> ConvertedStudy:
+        images: list[ImageRecord] = []
+        members: dict[str, bytes] = {}
+        for number, view in enumerate(views):
+            sides = (longest_side_px, int(longest_side_px * random.uniform(0.8, 1)))
+            size = sides if random.random() < 0.5 else sides[::-1]
+            member = f"image{number}.jpg"
+            members[member] = synthetic_jpeg(random, width=size[0], height=size[1])
+            images.append(ImageRecord(f"{key}-{number}", view, member, *size, *size))
+        findings = random.permutation(_FINDINGS)[: random.integers(1, len(_FINDINGS))].tolist()
+        impression = (str(random.choice(_IMPRESSIONS)),)
+        sentences = {"findings": tuple(findings), "impression": impression}
+        sections = {name: " ".join(each) for name, each in sentences.items()}
+        record = StudyRecord(
+            key=key,
+            patient_id=f"patient-{key}",
+            study_id=key,
+            split=split,
+            source="synthetic",
+            licence="none",
+            images=tuple(images),
+            report=Report(" ".join(sections.values()), sections, sentences),
+            labels={name: (1.0, 0.0, -1.0, None)[random.integers(4)] for name in labels},
+            boxes=(),
+            masks=(),
+        )
+        return ConvertedStudy(record, {**members, "json": record.to_json()})
+
+    folder.mkdir(parents=True, exist_ok=True)
     indices = [
         write_studies(
             folder / f"{split}-{number:06d}.tar",
             (
-                _study(f"{split}{i:06d}", split, views, random, longest_side_px, labels)
+                study(f"{split}{i:06d}", split)
                 for i in range(start, min(start + studies_a_shard, count))
             ),
             split=split,
@@ -77,40 +105,3 @@ def write_synthetic_shards(
         longest_side_px=longest_side_px,
     )
     write_text_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1))
-
-
-def _study(
-    key: str,
-    split: Split,
-    views: Sequence[View | None],
-    random: np.random.Generator,
-    longest_side_px: int,
-    labels: Sequence[str],
-) -> ConvertedStudy:
-    images: list[StoredImage] = []
-    for _ in views:
-        sides = (longest_side_px, int(longest_side_px * random.uniform(0.8, 1)))
-        width, height = sides if random.random() < 0.5 else sides[::-1]
-        jpeg = synthetic_jpeg(random, width=width, height=height)
-        images.append(StoredImage(jpeg, width, height, width, height, pixel_sums(jpeg)))
-    findings = tuple(random.permutation(_FINDINGS)[: random.integers(1, len(_FINDINGS))].tolist())
-    impression = (str(random.choice(_IMPRESSIONS)),)
-    sentences = {"findings": findings, "impression": impression}
-    sections = {name: " ".join(each) for name, each in sentences.items()}
-    record = StudyRecord(
-        key=key,
-        patient_id=f"patient-{key}",
-        study_id=key,
-        split=split,
-        source="synthetic",
-        licence="none",
-        images=tuple(
-            image_record(SourceImage(f"{key}-{number}", Path(), view), number, image)
-            for number, (view, image) in enumerate(zip(views, images, strict=True))
-        ),
-        report=Report(raw=" ".join(sections.values()), sections=sections, sentences=sentences),
-        labels={name: (1.0, 0.0, -1.0, None)[random.integers(4)] for name in labels},
-        boxes=(),
-        masks=(),
-    )
-    return packed(record, images)

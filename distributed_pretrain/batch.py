@@ -17,18 +17,13 @@ from data_shards.records.study import StudyRecord
 class SampleRows:
     """A dataclass whose fields have one entry a sample first, or are None where not asked for.
 
-    Such fields are tensors, tuples, or again `SampleRows`; others are of all samples alike.
+    Such fields are tensors (or dicts of them), tuples, or again `SampleRows`; others are of all
+    samples alike.
     """
 
     def rows(self, chosen: slice) -> Self:
         """Some of the samples."""
-
-        def rows_of(value: Any) -> Any:
-            if isinstance(value, SampleRows):
-                return value.rows(chosen)
-            return value[chosen] if isinstance(value, Tensor | tuple) else value
-
-        return self._with(rows_of)
+        return self._map(lambda value: value[chosen], (Tensor, tuple))
 
     def to(self, device: torch.device) -> Self:
         """The same samples on `device`."""
@@ -36,19 +31,17 @@ class SampleRows:
 
     def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same with `change` made to every tensor, in the order of the fields."""
+        return self._map(change, (Tensor,))
 
+    def _map(self, change: Callable[[Any], Any], kinds: tuple[type, ...]) -> Self:
         def changed(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return change(value)
-            return value.map_tensors(change) if isinstance(value, SampleRows) else value
+            if isinstance(value, SampleRows):
+                return value._map(change, kinds)
+            if isinstance(value, dict):
+                return {name: changed(each) for name, each in value.items()}
+            return change(value) if isinstance(value, kinds) else value
 
-        return self._with(changed)
-
-    def _with(self, change: Callable[[Any], Any]) -> Self:
-        present = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(
-            self, **{name: change(value) for name, value in present.items() if value is not None}
-        )
+        return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
 
 
 Rows = TypeVar("Rows", bound=SampleRows)
@@ -189,7 +182,5 @@ def pad_to(
 ) -> Shaped[Tensor, "batch ..."]:
     """`values` with zeros (False) behind each dimension but the first, up to `sizes`."""
     missing = [size - own for size, own in zip(sizes, values.shape[1:], strict=True)]
-    if not any(missing):
-        return values
     widths = [width for each in reversed(missing) for width in (0, each)]
-    return torch.nn.functional.pad(values, widths)
+    return torch.nn.functional.pad(values, widths) if any(missing) else values

@@ -3,61 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
+from pkgutil import resolve_name
 
 from data_shards.command_line import DONE, Command
+from data_shards.profiles import parse_overrides, validate
 from distributed_pretrain.downstream import settings as downstream
-from distributed_pretrain.evaluation.settings import (
-    EvaluateConfig,
-    figures_of_evaluation,
-    refuse_missing_run,
-)
+from distributed_pretrain.evaluation import settings as evaluation
 from distributed_pretrain.experiments.settings import ComparisonConfig, QuickstartConfig
-from distributed_pretrain.pretrain.settings import (
-    PretrainConfig,
-    figures_of_run,
-    refuse_what_cannot_start,
-)
+from distributed_pretrain.pretrain import settings as pretrain
 
-# Each a file in `benchmark/`.
+# Each a file in `benchmark/` with its `Settings`, and `run`, which measures and prints.
 BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "checkpoint", "scaling")
 
 
-# Imports stand inside the commands: `--help` and a launcher that only asks answer at once.
-def _quickstart(overrides: Sequence[str]) -> int:
-    from distributed_pretrain.experiments.quickstart import run_quickstart
+def _later(where: str) -> Callable[..., int]:
+    """The function `module:name`, imported when called: `--help` and launchers answer at once."""
 
-    return run_quickstart(overrides)
+    def run(*words: object, **options: object) -> int:
+        return int(resolve_name(f"{__package__}.{where}")(*words, **options))
 
-
-def _pretrain(profile: Path, overrides: Sequence[str]) -> int:
-    from distributed_pretrain.pretrain.build import run_pretrain
-
-    return run_pretrain(profile, overrides)
-
-
-def _evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
-    from distributed_pretrain.evaluation.evaluate import run_evaluate
-
-    return run_evaluate(run_folder, overrides)
-
-
-def _downstream(profile: Path, overrides: Sequence[str]) -> int:
-    from distributed_pretrain.downstream.run import run_downstream
-
-    return run_downstream(profile, overrides)
-
-
-def _compare(profile: Path, overrides: Sequence[str]) -> int:
-    from distributed_pretrain.experiments.compare import run_compare
-
-    return run_compare(profile, overrides)
+    return run
 
 
 def _benchmark(overrides: Sequence[str], *, what: str) -> int:
-    import_module(f"distributed_pretrain.benchmark.{what}").run(overrides)
+    module = import_module(f"{__package__}.benchmark.{what}")
+    module.run(validate(module.Settings, parse_overrides(overrides), where=f"benchmark {what}"))
     return DONE
 
 
@@ -74,27 +46,27 @@ COMMANDS = (
         own_overrides="undotted",
         folder="output",
         goes_on_by="tasks",
-        run=_quickstart,
+        run=_later("experiments.quickstart:run_quickstart"),
     ),
     Command(
         "pretrain",
         help="train a profile, or go on where it stopped",
-        settings=PretrainConfig,
+        settings=pretrain.PretrainConfig,
         folder="run_folder",
         goes_on_by="steps",
         ranks="any",
-        check=refuse_what_cannot_start,
-        figures=figures_of_run,
-        run=_pretrain,
+        check=pretrain.refuse_what_cannot_start,
+        figures=pretrain.figures_of_run,
+        run=_later("pretrain.build:run_pretrain"),
     ),
     Command(
         "evaluate",
         help="retrieval, grounding and linear Dice of a run",
         subject="run_folder",
-        settings=EvaluateConfig,
-        check=refuse_missing_run,
-        figures=figures_of_evaluation,
-        run=_evaluate,
+        settings=evaluation.EvaluateConfig,
+        check=evaluation.refuse_missing_run,
+        figures=evaluation.figures_of_evaluation,
+        run=_later("evaluation.evaluate:run_evaluate"),
     ),
     Command(
         "downstream",
@@ -105,7 +77,7 @@ COMMANDS = (
         ranks="any",
         check=downstream.refuse_what_cannot_start,
         figures=downstream.figures_of_task,
-        run=_downstream,
+        run=_later("downstream.run:run_downstream"),
     ),
     Command(
         "compare",
@@ -114,7 +86,7 @@ COMMANDS = (
         own_overrides="undotted",
         folder="output",
         goes_on_by="tasks",
-        run=_compare,
+        run=_later("experiments.compare:run_compare"),
     ),
     Command(
         "benchmark",

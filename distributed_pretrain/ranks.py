@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.nn.functional import all_reduce
 from torch.distributed.rendezvous import rendezvous
 
 
@@ -33,9 +34,7 @@ def world_size() -> int:
 
 def gather_rows(rows: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "all_ranks ..."]:
     """The rows of all ranks, rank 0's first. The gradient is summed over the ranks."""
-    if world_size() == 1:
-        return rows
-    gathered: Tensor = _GatherRows.apply(rows)
+    gathered: Tensor = _GatherRows.apply(rows) if world_size() > 1 else rows
     return gathered
 
 
@@ -47,9 +46,7 @@ def own_rows(batch: int) -> slice:
 
 def sum_over_ranks(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Σ over the ranks of `values`. The gradient is summed over the ranks too."""
-    if world_size() == 1:
-        return values
-    total: Tensor = _SumOverRanks.apply(values)
+    total: Tensor = all_reduce(values) if world_size() > 1 else values
     return total
 
 
@@ -75,7 +72,7 @@ def mean_over_samples(
 
 def mean_over_ranks(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The element-wise mean over ranks, without gradient."""
-    return values.detach() if world_size() == 1 else _all_reduced(values.detach()) / world_size()
+    return sum_over_ranks(values.detach()) / world_size()
 
 
 def copy_from_main(tensors: Iterable[Tensor]) -> None:
@@ -83,13 +80,6 @@ def copy_from_main(tensors: Iterable[Tensor]) -> None:
     if world_size() > 1:
         for tensor in tensors:
             distributed.broadcast(tensor, src=0)
-
-
-def from_main(number: int, device: torch.device) -> int:
-    """Rank 0's `number`, sent through `device`."""
-    sent = torch.tensor([number], device=device)
-    copy_from_main([sent])
-    return int(sent)
 
 
 def wait_for_all() -> None:
@@ -111,23 +101,6 @@ class _GatherRows(torch.autograd.Function):
         own = gradient.new_empty(gradient.shape[0] // world_size(), *gradient.shape[1:])
         distributed.reduce_scatter_tensor(own, gradient.contiguous())
         return own
-
-
-class _SumOverRanks(torch.autograd.Function):
-    @staticmethod
-    def forward(_ctx: Any, values: Tensor) -> Tensor:
-        return _all_reduced(values)
-
-    @staticmethod
-    @once_differentiable
-    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
-        return _all_reduced(gradient)
-
-
-def _all_reduced(values: Tensor) -> Tensor:
-    total = values.clone(memory_format=torch.contiguous_format)
-    distributed.all_reduce(total)
-    return total
 
 
 # A key-value store beside the collectives, for what ranks must say when those no longer work.

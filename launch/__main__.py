@@ -13,10 +13,9 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.experiments.grid.points import read_points, read_rows
 from distributed_pretrain.experiments.tables import runs_table, text_table, write_rows
 from launch.invocation import read_invocation, said_commands
-from launch.logs import show_logs
 from launch.settings import ClusterConfig
 from launch.slurm import EXECUTORS
-from launch.states import status
+from launch.states import show_logs, status
 from launch.submit import cancel, dry_run, submit
 from launch.sweep import collect, describe, dry_run_sweep, read_sweep, states_of_points, sweep
 
@@ -65,10 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    for queuing in (
-        add(_submit, "queue a command: CLUSTER.yaml [key=value] -- ..."),
-        sweeping := add(_sweep, "every combination of what a command leaves open"),
-    ):
+    submitting = add(_submit, "queue a command: CLUSTER.yaml [key=value] -- ...")
+    sweeping = add(_sweep, "every combination of what a command leaves open")
+    for queuing in (submitting, sweeping):
         queuing.add_argument("cluster", type=Path, metavar="CLUSTER.yaml", help="configs/cluster/")
         add_overrides(queuing)
         queuing.add_argument("--dry-run", action="store_true", help="print it all, queue nothing")
@@ -82,11 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("folder", type=Path, metavar="RUN_FOLDER")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
     logs.add_argument("--rank", default="0", help="a number, or `all` (default 0)")
-    for looking in (
-        add(_status, "how the jobs of run folders are"),
-        add(_cancel, "end the jobs about these folders and those within; training saves first"),
-    ):
-        looking.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
+    looking = add(_status, "how the jobs of run folders are")
+    ending = add(_cancel, "end the jobs about these folders and those within; training saves first")
+    for about in (looking, ending):
+        about.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
     return parser
 
 

@@ -71,10 +71,7 @@ class Invocation:
 
 
 def find_command(words: Sequence[str]) -> tuple[str, Command, list[str]]:
-    """The package and command that `words` begin with, and the words after it.
-
-    Raises InputError for one that no job runs.
-    """
+    """The package and command that `words` begin with, and the rest; InputError for no such job."""
     package, rest = next(iter(PACKAGES)), list(words)
     if rest[:1] and rest[0] in PACKAGES:
         package = rest.pop(0)
@@ -86,10 +83,7 @@ def find_command(words: Sequence[str]) -> tuple[str, Command, list[str]]:
 
 
 def read_invocation(words: Sequence[str], *, frozen: Path | None = None) -> Invocation:
-    """The command that `words` say; as it was submitted, where `frozen` holds its profile.
-
-    Raises InputError for bad input, and a command that no job runs.
-    """
+    """The command that `words` say; as it was submitted, where `frozen` holds its profile."""
     package, command, rest = find_command(words)
     if not rest:
         raise InputError(f"{' '.join(words)}: of what? Write {_known()} after the --")
@@ -105,13 +99,10 @@ def read_invocation(words: Sequence[str], *, frozen: Path | None = None) -> Invo
 
 def said_commands() -> list[tuple[str, str]]:
     """What may stand after the --, and what it does; the first package's name is left out."""
-    first = next(iter(PACKAGES))
+    prefixes = ("", *(f"{package} " for package in list(PACKAGES)[1:]))
     return [
-        (
-            f"{'' if package == first else package + ' '}{each.name} {_SUBJECTS[each.subject]}",
-            each.help,
-        )
-        for package in PACKAGES
+        (f"{prefix}{each.name} {_SUBJECTS[each.subject]}", each.help)
+        for prefix, package in zip(prefixes, PACKAGES, strict=True)
         for each in _for_jobs(package)
     ]
 

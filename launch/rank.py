@@ -1,4 +1,4 @@
-"""One rank of a job: starts the command, passes signals on, and says how it ended.
+"""One rank of a job: meets the others, starts the command, passes signals on, says how it ended.
 
 The command is a process of its own, so that whatever ends it (a segmentation fault, the kernel out
 of memory) is seen and written down, and signals never meet submitit's handlers: those save inside
@@ -7,11 +7,15 @@ rank 0's handler alone, while what saves here is the trainer, on all ranks at a 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,15 +23,16 @@ from typing import Literal, NoReturn, Self
 
 from data_shards.command_line import BAD_INPUT, GOES_ON, INTERRUPTED
 from data_shards.errors import InputError
-from data_shards.processes import ENDING_SIGNALS
+from data_shards.files.atomic import write_text_atomically
+from data_shards.processes import ENDING_SIGNALS, ending_signals_go_to
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import saved_step
 from launch.records import JobFolder, since_start, starts_of
-from launch.rendezvous import ToldToEndError, meeting_place
 
 # Ended by one of these, a command was told to end.
 _TOLD_TO_END = {GOES_ON, INTERRUPTED, *(-number for number in ENDING_SIGNALS)}
 STARTS_WITHOUT_PROGRESS = 2
+PATIENCE_SECONDS = 600.0
+SECONDS_BETWEEN_LOOKS = 0.1
 _NOT_OURS = ("submitit ", "srun: ", "slurmstepd: ")
 
 
@@ -103,7 +108,7 @@ class _Rank:
         try:
             with meeting as (host, port):
                 return told.run(words, environment | rank_variables(place, host, port))
-        except ToldToEndError:
+        except InterruptedError:
             return -(told.number or signal.SIGTERM)
 
     def _may_go_on(self) -> bool:
@@ -134,11 +139,10 @@ class _Rank:
 
     def _saved_step(self) -> int | None:
         """The step that a start goes on from; None where it goes on by other things than steps."""
-        if self.task.goes_on_by == "tasks":
-            return None
+        if self.task.goes_on_by == "steps":
+            return RunFolder(self.job.results).saved_step()
         # What goes on by nothing begins anew each time.
-        by_steps = self.task.goes_on_by == "steps"
-        return saved_step(RunFolder(self.job.results)) if by_steps else 0
+        return None if self.task.goes_on_by == "tasks" else 0
 
     def _how_it_ended(self, status: int) -> str:
         if status < 0:
@@ -152,39 +156,30 @@ class _Rank:
         sys.exit(status)
 
 
-class _Told:
+class _Told(ExitStack):
     """Within it, signals are passed on to the command; an early one keeps it from starting."""
 
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+    number: int | None = None
+    _process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._pass_on) for number in ENDING_SIGNALS}
-        return self
+        self.enter_context(ending_signals_go_to(self._pass_on))
+        return super().__enter__()
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def _pass_on(self, number: int, _: FrameType | None = None) -> None:
         self.number = number
         if self._process is not None:
             self._process.send_signal(number)
 
     def run(self, words: Sequence[str], environment: Mapping[str, str]) -> int:
         """The status of the command, negative for the signal that ended it."""
-        if self.number is not None:
-            return -self.number
-        self._process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
-        self._catch_up(self._process)
+        if self.number is None:
+            self._process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
+        if self._process is None:
+            return -(self.number or signal.SIGTERM)
+        if self.number is not None:  # it came while the process was started
+            self._process.send_signal(self.number)
         return self._process.wait()
-
-    def _catch_up(self, process: subprocess.Popen[bytes]) -> None:
-        """A signal may have come while the process was started."""
-        if self.number is not None:
-            process.send_signal(self.number)
 
 
 def rank_variables(place: Place, host: str, port: int | str) -> dict[str, str]:
@@ -208,3 +203,62 @@ def last_line(log: Path) -> str:
         lines = file.read().decode(errors="replace").splitlines()
     ours = [line.strip() for line in lines if not line.startswith(_NOT_OURS)]
     return next((line for line in reversed(ours) if line), "")
+
+
+@contextmanager
+def meeting_place(
+    path: Path, *, rank: int, master_port: int | None, told: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[str, int]]:
+    """Host and port of rank 0, the same on every rank that gives the same `path`.
+
+    A port computed from a job's number may be in use. Rank 0 takes one that the kernel says is
+    free, and stays bound to it (without listening) until the job ends: nobody else is given it,
+    and torch's store, which sets SO_REUSEADDR as this socket does, may listen on it.
+
+    `master_port` is taken as it is; None lets the kernel choose. Raises InputError when that port
+    is taken, and on the other ranks when rank 0 does not come; InterruptedError when `told` says
+    so while they wait.
+    """
+    if rank != 0:
+        yield _read_when_there(path, told)
+        return
+    with _bound(master_port or 0) as holder:
+        place = (socket.gethostname(), int(holder.getsockname()[1]))
+        write_text_atomically(path, json.dumps(place))
+        try:
+            yield place
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _bound(port: int) -> socket.socket:
+    holder = socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET)
+    if holder.family == socket.AF_INET6:
+        holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        holder.bind(("", port))
+    except OSError as error:
+        holder.close()
+        raise InputError(
+            f"master_port={port}: not free on {socket.gethostname()} ({error.strerror}): choose "
+            "another, or leave it out"
+        ) from error
+    return holder
+
+
+def _read_when_there(path: Path, told: Callable[[], bool]) -> tuple[str, int]:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            host, port = json.loads(path.read_text())
+        except FileNotFoundError:
+            if told():
+                raise InterruptedError from None
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            continue
+        return str(host), int(port)
+    raise InputError(
+        f"{path}: rank 0 said no address in {PATIENCE_SECONDS:.0f} s: look at its log, and whether "
+        "all nodes see this folder"
+    )

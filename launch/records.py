@@ -15,18 +15,18 @@ from __future__ import annotations
 import os
 import re
 import socket
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.json_lines import JsonLines
+from data_shards.profiles import Config
 from launch.settings import ExecutorName
 
 JOBS = "jobs"
@@ -37,10 +37,8 @@ EventName: TypeAlias = Literal["started", "requeued", "finished", "failed", "can
 State: TypeAlias = Literal["queued", "running", "finished", "failed", "cancelled", "unknown"]
 
 
-class JobRecord(BaseModel):
+class JobRecord(Config):
     """One submission. `submission` is the folder with its code, start files and logs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     executor: ExecutorName
     job_id: str
@@ -54,10 +52,8 @@ class JobRecord(BaseModel):
     revision: str | None
 
 
-class Event(BaseModel):
+class Event(Config):
     """Something that befell a job, as the rank that saw it wrote down."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     event: EventName
     time: str
@@ -72,26 +68,10 @@ class JobFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @property
-    def record_file(self) -> Path:
-        """The record, written once the scheduler has given a number."""
-        return self.path / "record.json"
-
-    @property
-    def event_lines(self) -> JsonLines:
-        """A line an event, of each rank and of the user who cancels."""
-        return JsonLines(self.path / "events.jsonl")
-
-    @property
-    def profile(self) -> Path:
-        """The resolved profile."""
-        return self.path / "profile.yaml"
-
-    @property
-    def results(self) -> Path:
-        """The folder of results that the submission is about."""
-        return self.path.parent.parent
+        self.results = path.parent.parent  # the folder that the submission is about
+        self.record_file = path / "record.json"  # written once the scheduler has given a number
+        self.profile = path / "profile.yaml"  # the resolved one
+        self.event_lines = JsonLines(path / "events.jsonl")  # of each rank, and who cancels
 
     def write_record(self, record: JobRecord) -> None:
         """Keep `record`."""
@@ -110,14 +90,9 @@ class JobFolder:
         self, event: EventName, *, rank: int = 0, step: int | None = None, line: str = ""
     ) -> None:
         """Append an event to those of its rank, or of the user who cancels."""
-        entry = Event(
-            event=event,
-            time=datetime.now(UTC).isoformat(timespec="microseconds"),
-            host=socket.gethostname(),
-            rank=rank,
-            step=step,
-            line=line[:LONGEST_LINE],
-        )
+        time, host = datetime.now(UTC).isoformat(timespec="microseconds"), socket.gethostname()
+        line = line[:LONGEST_LINE]
+        entry = Event(event=event, time=time, host=host, rank=rank, step=step, line=line)
         writer = "user" if event == "cancelled" else f"rank{rank}"
         self.event_lines.append(entry.model_dump(mode="json"), writer=writer)
 
@@ -130,10 +105,6 @@ class JobFolder:
                 f"{self.event_lines.path}: not a job's events of this release: delete its folder"
             ) from error
         return sorted(found, key=lambda each: each.time)
-
-    def read(self) -> Job:
-        """What is written down of it. Raises InputError as `record` and `events` do."""
-        return Job(self, self.record(), self.events())
 
 
 @dataclass(frozen=True)
@@ -168,10 +139,9 @@ class Job:
         A job that was cancelled stays so, unless its last step was its last anyway.
         """
         since = since_start(self.events)
-        finished = [each for each in since if each.event == "finished"]
-        cancelled = [each for each in self.events if each.event == "cancelled"]
-        failed = [each for each in since if each.event == "failed"]
-        return next(iter([*finished, *cancelled, *failed]), None)
+        by_weight = (("finished", since), ("cancelled", self.events), ("failed", since))
+        found = (each for name, those in by_weight for each in those if each.event == name)
+        return next(found, None)
 
 
 def starts_of(events: Sequence[Event]) -> list[Event]:
@@ -192,11 +162,9 @@ def new_job_folder(results: Path, verb: str) -> JobFolder:
     """
     jobs = results / JOBS
     jobs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = jobs.stat()
-    if found.st_uid != os.getuid():
+    if jobs.stat().st_uid != os.getuid():
         raise InputError(f"{jobs}: belongs to another user: choose another folder for the results")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        jobs.chmod(0o700)
+    jobs.chmod(0o700)
     earlier = jobs_of(results)
     number = int(earlier[-1].path.name.partition("-")[0]) + 1 if earlier else 1
     path = jobs / f"{number:03}-{verb}"
@@ -211,8 +179,6 @@ def newest_job(results: Path) -> JobFolder | None:
 
 def jobs_of(results: Path) -> list[JobFolder]:
     """All submissions about `results`, oldest first."""
-    jobs = results / JOBS
-    if not jobs.is_dir():
-        return []
-    named = [(int(m[1]), each) for each in jobs.iterdir() if (m := _NUMBERED.fullmatch(each.name))]
+    found = (results / JOBS).glob("*")
+    named = [(int(m[1]), each) for each in found if (m := _NUMBERED.fullmatch(each.name))]
     return [JobFolder(path) for _, path in sorted(named)]

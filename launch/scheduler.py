@@ -25,7 +25,10 @@ class Answer(NamedTuple):
 
 def refuse_unknown_partition(partition: str) -> None:
     """Raise InputError, naming those there are, unless `sinfo` knows the partition."""
-    known = sorted({line.rstrip("*") for line in _ask("sinfo", "--noheader", "--format=%R")})
+    done = _run("sinfo", "--noheader", "--format=%R")
+    if done.returncode:
+        raise InputError(f"sinfo: {done.stderr.strip()}: is Slurm running?")
+    known = sorted({line.rstrip("*") for line in _lines(done.stdout)})
     missing = [each for each in partition.split(",") if each not in known]
     if missing:
         raise InputError(
@@ -35,9 +38,9 @@ def refuse_unknown_partition(partition: str) -> None:
 
 def queued_jobs(job_ids: Sequence[str]) -> dict[str, Answer]:
     """Those of the jobs that wait or run, by number (array tasks as `12_3`)."""
-    found: dict[str, Answer] = {}
     if not job_ids:
-        return found
+        return {}
+    found: dict[str, Answer] = {}
     form = "--format=%i|%T|%N|%r"
     done = _run("squeue", "--noheader", "--array", f"--jobs={_whole(job_ids)}", form)
     if done.returncode and "Invalid job id" not in done.stderr:
@@ -75,13 +78,6 @@ def cancel_jobs(job_ids: Sequence[str]) -> None:
 def _whole(job_ids: Sequence[str]) -> str:
     """The jobs, of array tasks their arrays, as Slurm takes them."""
     return ",".join(sorted({each.partition("_")[0] for each in job_ids}))
-
-
-def _ask(*command: str) -> list[str]:
-    done = _run(*command)
-    if done.returncode:
-        raise InputError(f"{command[0]}: {done.stderr.strip()}: is Slurm running?")
-    return _lines(done.stdout)
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

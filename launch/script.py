@@ -13,6 +13,8 @@ from launch.settings import ApptainerConfig, ClusterConfig, PyxisConfig
 
 # The snapshot in a submission folder.
 CODE = "code"
+# Fields of a cluster profile that sbatch has by the same name.
+_AS_THEY_ARE = {"account", "constraint", "exclude", "nodes", "partition", "qos"}
 # What rank 0 leaves beside the logs when the job is to go on: see `_requeue_lines`.
 REQUEUE_WISH = "requeue-"
 
@@ -23,17 +25,12 @@ def slurm_parameters(cluster: ClusterConfig, *, submission: Path) -> dict[str, A
     wanted = {
         # That of the folder of results.
         "job_name": submission.parent.parent.name,
-        "partition": cluster.partition,
+        **cluster.model_dump(include=_AS_THEY_ARE),
         "time": cluster.time_minutes,
-        "nodes": cluster.nodes,
         "ntasks_per_node": cluster.ranks_on_node,
         "cpus_per_task": cluster.cpus_per_rank,
         "gpus_per_node": cluster.gpus_per_node or None,
         "mem": None if memory is None else f"{round(memory * 1024)}M",
-        "qos": cluster.qos,
-        "account": cluster.account,
-        "constraint": cluster.constraint,
-        "exclude": cluster.exclude,
         "signal_delay_s": cluster.signal_seconds,
         "array_parallelism": cluster.running_at_most,
         "stderr_to_stdout": True,

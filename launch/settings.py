@@ -7,34 +7,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from data_shards.profiles import Config
 
-# Options that other fields or the launcher set: a second value would decide by its place.
-_TAKEN_SBATCH_OPTIONS = {
-    **{each: each for each in ("account", "constraint", "exclude", "nodes", "partition", "qos")},
-    "array": "running_at_most",
-    "cpus-per-task": "cpus_per_rank",
-    "gpus": "gpus_per_node",
-    "gpus-per-node": "gpus_per_node",
-    "gpus-per-task": "gpus_per_node",
-    "gres": "gpus_per_node",
-    "mem": "memory_gb_per_node",
-    "mem-per-cpu": "memory_gb_per_node",
-    "mem-per-gpu": "memory_gb_per_node",
-    "ntasks": "ranks_per_node",
-    "ntasks-per-node": "ranks_per_node",
-    "signal": "signal_seconds",
-    "time": "time_minutes",
-    **dict.fromkeys(("error", "job-name", "open-mode", "output", "requeue", "no-requeue"), None),
+# Options by the field that sets them, None: the launcher. A second value would decide by its place.
+_TAKEN_SBATCH_OPTIONS: dict[str | None, set[str]] = {
+    **{each: {each} for each in ("account", "constraint", "exclude", "nodes", "partition", "qos")},
+    "cpus_per_rank": {"cpus-per-task"},
+    "gpus_per_node": {"gpus", "gpus-per-node", "gpus-per-task", "gres"},
+    "memory_gb_per_node": {"mem", "mem-per-cpu", "mem-per-gpu"},
+    "ranks_per_node": {"ntasks", "ntasks-per-node"},
+    "running_at_most": {"array"},
+    "signal_seconds": {"signal"},
+    "time_minutes": {"time"},
+    None: {"error", "job-name", "no-requeue", "open-mode", "output", "requeue"},
 }
 _SECRET = re.compile(
     r"(?:[A-Za-z0-9]+_)*(?:SECRET|TOKEN|PASSWORD|PASSWD|KEY|APIKEY|AUTH|CREDENTIALS?)(?:_[A-Za-z0-9]+)*",
@@ -42,17 +29,8 @@ _SECRET = re.compile(
 )
 _ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
 _OPTION = re.compile(r"[a-z][a-z0-9-]+")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def _as_text(value: object) -> object:
-    """Numbers as a shell has them; anything but numbers and text is left to be refused."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if is_number else value
-
 
 ExecutorName: TypeAlias = Literal["slurm", "local", "debug"]
-Variable = Annotated[str, BeforeValidator(_as_text)]
 
 
 def refuse_secrets(names: Iterable[str], *, where: str) -> None:
@@ -74,13 +52,13 @@ class EnvironmentConfig(Config):
 
     modules: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
-    variables: dict[str, Variable] = Field({})
+    variables: dict[str, Annotated[str, Field(coerce_numbers_to_str=True)]] = Field({})
     venv: Path | None = None
 
     @model_validator(mode="after")
     def _variables_are_public(self) -> Self:
         for name in self.variables:
-            if not _VARIABLE.fullmatch(name):
+            if not (name.isascii() and name.isidentifier()):
                 raise ValueError(f"variables: {name!r} is not the name of a variable")
         refuse_secrets(self.variables, where="variables")
         refuse_secrets(_ASSIGNED.findall("\n".join(self.setup)), where="setup")
@@ -180,16 +158,16 @@ class ClusterConfig(Config):
                 f"signal_seconds={self.signal_seconds} is not below time_minutes="
                 f"{self.time_minutes}: nothing would be left to train in"
             )
-        words = [*self.srun, *map(str, self.sbatch.values())]
-        refuse_secrets(_ASSIGNED.findall("\n".join(words)), where="sbatch, srun")
+        words = "\n".join([*self.srun, *map(str, self.sbatch.values())])
+        refuse_secrets(_ASSIGNED.findall(words), where="sbatch, srun")
         for option in self.sbatch:
             plain = option.replace("_", "-")
             if not _OPTION.fullmatch(plain):
                 raise ValueError(f"sbatch: {option}: write the long name, without dashes before it")
-            if plain in _TAKEN_SBATCH_OPTIONS:
-                field = _TAKEN_SBATCH_OPTIONS[plain]
-                remedy = f"set {field}" if field else "the launcher sets it"
-                raise ValueError(f"sbatch: {option}: {remedy}")
+            for field, taken in _TAKEN_SBATCH_OPTIONS.items():
+                if plain in taken:
+                    remedy = f"set {field}" if field else "the launcher sets it"
+                    raise ValueError(f"sbatch: {option}: {remedy}")
         if self.executor != "slurm" and self.container is not None:
             raise ValueError(f"container: executor={self.executor} starts none: set container=null")
         return self

@@ -30,13 +30,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from data_shards.errors import InputError
 from launch.rank import Place, RankTask
 from launch.records import Job, JobFolder
-from launch.scheduler import (
-    Answer,
-    cancel_jobs,
-    ended_jobs,
-    queued_jobs,
-    refuse_unknown_partition,
-)
+from launch.scheduler import Answer, cancel_jobs, ended_jobs, queued_jobs, refuse_unknown_partition
 from launch.script import CODE, REQUEUE_WISH, job_variables, python_command, slurm_parameters
 from launch.settings import ClusterConfig, ExecutorName
 
@@ -50,8 +44,7 @@ class Executor(ABC):
     has_queue = False
     # Whether jobs outlive the command that submitted them, and leave logs.
     in_background = True
-    most_ranks: int | None = None
-    most_requeues: int | None = None
+    most_ranks = most_requeues = sys.maxsize
 
     def check_queue(self, cluster: ClusterConfig) -> None:
         """Raise InputError for a queue that is not there; say what of the profile is left out."""
@@ -93,20 +86,17 @@ class _Slurm(Executor):
         )
         parameters = slurm_parameters(cluster, submission=at)
         executor.update_parameters(**{f"slurm_{key}": value for key, value in parameters.items()})
-        starts = [RankStart(task) for task in tasks]
+        # One alone is no array.
+        together = executor.batch() if len(tasks) > 1 else contextlib.nullcontext()
         try:
             # submitit prints what sbatch says, and raises it too.
-            with contextlib.redirect_stderr(io.StringIO()):
-                if len(starts) == 1:
-                    return [str(executor.submit(starts[0]).job_id)]
-                with executor.batch():
-                    jobs = [executor.submit(start) for start in starts]
-                return [str(job.job_id) for job in jobs]
+            with contextlib.redirect_stderr(io.StringIO()), together:
+                jobs = [executor.submit(RankStart(task)) for task in tasks]
+            return [str(job.job_id) for job in jobs]
         except UncompletedJobError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            said = "; ".join(
-                line.removeprefix("sbatch: ").removeprefix("error: ") for line in lines
-            )
+            lines = [line.strip() for line in str(error).splitlines()]
+            plain = [line.removeprefix("sbatch: ").removeprefix("error: ") for line in lines]
+            said = "; ".join(filter(None, plain))
             raise InputError(
                 f"Slurm would not take this job: {said}: change the cluster profile"
             ) from error
@@ -123,8 +113,7 @@ class _Slurm(Executor):
             if must_know:
                 raise
             unknown = Answer("unknown", line=str(error))
-        answers = [found.get(job.record.job_id, unknown) for job in jobs]
-        return [replace(job, **each._asdict()) for job, each in zip(jobs, answers, strict=True)]
+        return [replace(job, **found.get(job.record.job_id, unknown)._asdict()) for job in jobs]
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         # Before it is written down: what Slurm refuses to end goes on.
@@ -151,7 +140,7 @@ class _Local(Executor):
         )
         variables = job_variables(cluster) | {"PYTHONPATH": str(at / CODE)}
         with environment_variables(**variables), _no_terminal():
-            return [str(executor.submit(_LocalStart(task)).job_id) for task in tasks]
+            return [str(executor.submit(RankStart(task)).job_id) for task in tasks]
 
     def look(self, jobs: Sequence[Job], *, must_know: bool) -> list[Job]:
         del must_know
@@ -161,7 +150,10 @@ class _Local(Executor):
         host = job.record.host
         if host != socket.gethostname():
             return replace(job, line=f"ask on {host}, where it runs", may_live=True)
-        if not _is_caretaker(job.record.job_id):
+        # Numbers of processes are used again. -ww: not cut at the width of a terminal.
+        words = ["ps", "-ww", "-o", "command=", "-p", job.record.job_id]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if "submitit.local._local" not in done.stdout:
             return replace(job, line="it ended without a word")
         return replace(job, state="running" if job.events else "queued", nodes=host)
 
@@ -181,12 +173,10 @@ class _Debug(_Local):
     def submit(self, cluster: ClusterConfig, tasks: Sequence[RankTask], at: Path) -> list[str]:
         del cluster
         executor = submitit.AutoExecutor(at, cluster="debug")
-        names = []
-        for task in tasks:
-            job = executor.submit(_StartHere(task))
+        jobs = [executor.submit(_start_here, task) for task in tasks]
+        for job in jobs:
             job.result()
-            names.append(str(job.job_id))
-        return names
+        return [str(job.job_id) for job in jobs]
 
 
 EXECUTORS: dict[ExecutorName, Executor] = {"slurm": _Slurm(), "local": _Local(), "debug": _Debug()}
@@ -194,13 +184,16 @@ EXECUTORS: dict[ExecutorName, Executor] = {"slurm": _Slurm(), "local": _Local(),
 
 @dataclass(frozen=True)
 class RankStart:
-    """What submitit pickles into the submission folder, and calls in each task of Slurm."""
+    """What submitit pickles into the submission folder, and calls in each task."""
 
     task: RankTask
 
     def __call__(self) -> None:
         """Run this process's rank; see `RankTask.run`."""
         environment = submitit.JobEnvironment()
+        is_local = environment.cluster == "local"
+        if is_local:
+            os.setsid()  # Ctrl-C in the shell that submitted is not for this job
         place = Place(
             job_id=environment.job_id,
             rank=environment.global_rank,
@@ -211,63 +204,33 @@ class RankStart:
             log=environment.paths.stdout,
         )
         if self.task.run(place):
-            self._go_on(environment, place)
+            if is_local:
+                sys.exit(LOCAL_REQUEUE_RETURN_CODE)
+            wish = f"{REQUEUE_WISH}{environment.raw_job_id}-{place.restart}"
+            (environment.paths.folder / wish).touch()
 
     def checkpoint(self) -> DelayedSubmission:
         """Itself: all that a start needs is on the disk (submitit asks before it requeues)."""
         return DelayedSubmission(self)
 
-    def _go_on(self, environment: submitit.JobEnvironment, place: Place) -> None:
-        wish = f"{REQUEUE_WISH}{environment.raw_job_id}-{place.restart}"
-        (environment.paths.folder / wish).touch()
 
-
-class _LocalStart(RankStart):
-    def __call__(self) -> None:
-        # Ctrl-C in the shell that submitted is not for this job.
-        os.setsid()
-        super().__call__()
-
-    def _go_on(self, environment: submitit.JobEnvironment, place: Place) -> None:
-        del environment, place
-        sys.exit(LOCAL_REQUEUE_RETURN_CODE)
-
-
-class _StartHere(RankStart):
-    def __call__(self) -> None:
-        module, *arguments = self.task.words
-        job = JobFolder(self.task.job)
-        job.add("started")
-        status = importlib.import_module(f"{module}.__main__").main(arguments)
-        if status:
-            sys.exit(status)
-        job.add("finished")
+def _start_here(task: RankTask) -> None:
+    module, *arguments = task.words
+    job = JobFolder(task.job)
+    job.add("started")
+    status = importlib.import_module(f"{module}.__main__").main(arguments)
+    if status:
+        sys.exit(status)
+    job.add("finished")
 
 
 def sbatch_script(cluster: ClusterConfig, *, submission: Path, tasks: int = 1) -> str:
-    """The text of the script that submitit gives to sbatch; `tasks` > 1 makes it a job array.
-
-    Nothing but the arguments decides it.
-    """
+    """The text of the script that submitit gives to sbatch; `tasks` > 1 makes it a job array."""
     array: dict[str, Any] = {"map_count": tasks} if tasks > 1 else {}
     python = python_command(cluster, submission)
     command = f"{python} -u -m submitit.core._submit {shlex.quote(str(submission))}"
-    return str(
-        _make_sbatch_string(
-            command=command,
-            folder=submission,
-            **slurm_parameters(cluster, submission=submission),
-            **array,
-        )
-    )
-
-
-def _is_caretaker(number: str) -> bool:
-    """Whether the process is one that looks after a local job (numbers are used again)."""
-    # Not cut at the width of a terminal.
-    words = ["ps", "-ww", "-o", "command=", "-p", number]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return "submitit.local._local" in done.stdout
+    parameters = slurm_parameters(cluster, submission=submission) | array
+    return str(_make_sbatch_string(command=command, folder=submission, **parameters))
 
 
 @contextlib.contextmanager
@@ -278,17 +241,14 @@ def _no_terminal() -> Iterator[None]:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    saved = [os.dup(number) for number in range(3)]
-    nothing = os.open(os.devnull, os.O_RDWR)
-    handlers = {each: signal.signal(each, signal.SIG_IGN) for each in _OF_THE_TERMINAL}
-    try:
+    with contextlib.ExitStack() as restoring:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        restoring.callback(os.close, nothing)
         for number in range(3):
+            ours = os.dup(number)
+            restoring.callback(os.close, ours)
+            restoring.callback(os.dup2, ours, number)
             os.dup2(nothing, number)
+        for each in _OF_THE_TERMINAL:
+            restoring.callback(signal.signal, each, signal.signal(each, signal.SIG_IGN))
         yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, copy in enumerate(saved):
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(nothing)

@@ -1,34 +1,27 @@
-"""How jobs are: the word of whoever runs them, and where there is none, what the ranks wrote."""
+"""How jobs are, by the word of who runs them or of their ranks, and what these say (`logs`)."""
 
 from __future__ import annotations
 
+import codecs
+import math
 import os
+import re
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 from data_shards.errors import InputError
 from distributed_pretrain.experiments.tables import text_table
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import RunProgress, read_progress
-from launch.records import (
-    JOBS,
-    Event,
-    EventName,
-    Job,
-    JobFolder,
-    State,
-    newest_job,
-    starts_of,
-)
+from launch.records import JOBS, Job, JobFolder, JobRecord, State, newest_job, starts_of
 from launch.slurm import EXECUTORS
 
-_LAST_WORDS: dict[EventName, State] = {
-    "finished": "finished",
-    "failed": "failed",
-    "cancelled": "cancelled",
-}
+SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_STATES = 10.0
 _HEADER = ("folder", "state", "step", "pairs/s", "loss", "left", "restarts", "job", "node")
 
 
@@ -37,7 +30,7 @@ def read_jobs(folders: Sequence[JobFolder], *, must_know: bool = False) -> list[
 
     When Slurm does not answer, what the ranks wrote down has to do; with `must_know`, InputError.
     """
-    every = [folder.read() for folder in folders]
+    every = [Job(folder, folder.record(), folder.events()) for folder in folders]
     seen: dict[Path, Job] = {}
     for name, executor in EXECUTORS.items():
         of_it = [job for job in every if job.record.executor == name]
@@ -63,10 +56,7 @@ def jobs_within(folders: Sequence[Path], *, must_know: bool = False) -> list[Job
 
 
 def status(folders: Sequence[Path]) -> str:
-    """A table of the newest job of each folder, and of those within it (a sweep, or runs/).
-
-    Raises InputError for a folder without any job.
-    """
+    """A table of the newest job of each folder, and of those within it (a sweep, or runs/)."""
     jobs = jobs_within(folders)
     header, *rows = text_table([_HEADER, *map(_row, jobs)]).split("\n")
     lines = [header]
@@ -77,24 +67,19 @@ def status(folders: Sequence[Path]) -> str:
 
 def _with_last_word(job: Job) -> Job:
     """A job of which those who run it have told, with what its ranks wrote down."""
-    said = job.last_word
+    said, starts = job.last_word, starts_of(job.events)
+    why = f"rank {said.rank}: {said.line}" if said is not None and said.event == "failed" else ""
     if job.state == "running" and said is not None:
         # Whoever started it again while its ranks end would write into the same folder.
-        return replace(job, line=f"it ends: {said.event} {_line_of(said)}".rstrip())
+        return replace(job, line=f"it ends: {said.event} {why}".rstrip())
     if job.is_live:
         return job
-    starts = starts_of(job.events)
     host = starts[-1].host if starts else ""
     if said is not None:
-        return replace(job, state=_LAST_WORDS[said.event], nodes=host, line=_line_of(said))
-    line = job.line
+        return replace(job, state=cast(State, said.event), nodes=host, line=why)
     if job.state == "failed" and job.events and job.events[-1].event == "requeued":
-        line += ": it saved, but was not requeued; submit it again"
-    return replace(job, nodes=job.nodes or host, line=line)
-
-
-def _line_of(event: Event) -> str:
-    return f"rank {event.rank}: {event.line}" if event.event == "failed" else ""
+        job = replace(job, line=f"{job.line}: it saved, but was not requeued; submit it again")
+    return replace(job, nodes=job.nodes or host)
 
 
 def _result_folders(folder: Path) -> Iterator[Path]:
@@ -108,22 +93,86 @@ def _result_folders(folder: Path) -> Iterator[Path]:
 
 
 def _row(job: Job) -> tuple[str, ...]:
+    """Folder, state, step, pairs a second, loss, time left, restarts, number and nodes."""
     results, here = job.folder.results, Path.cwd()
     shown = results.relative_to(here) if results.is_relative_to(here) else results
-    progress = read_progress(RunFolder(results))
-    figures = _figures(job, progress) if progress is not None else ("-",) * 4
+    step = rate = loss = left = "-"
+    if (progress := RunFolder(results).progress()) is not None:
+        step = f"{progress.step}/{progress.total_steps or '?'}"
+        loss = loss if progress.loss is None else f"{progress.loss:.4f}"
+        # Until the new job has made a step, the rate is that of the one before.
+        submitted = datetime.fromisoformat(job.record.submitted).timestamp()
+        if progress.written > submitted and progress.pairs_per_second is not None:
+            rate = f"{progress.pairs_per_second:,.0f}"
+        if progress.written > submitted and progress.seconds_left is not None and job.is_live:
+            left = str(timedelta(seconds=round(progress.seconds_left)))
     ending = (str(job.restarts), job.record.job_id, job.nodes or "-")
-    return (str(shown), job.state, *figures, *ending)
+    return (str(shown), job.state, step, rate, loss, left, *ending)
 
 
-def _figures(job: Job, progress: RunProgress) -> tuple[str, ...]:
-    """Step, pairs a second, loss and time left."""
-    rate = left = "-"
-    # Until the new job has made a step, the rate is that of the one before.
-    of_this_job = progress.written > datetime.fromisoformat(job.record.submitted).timestamp()
-    if progress.pairs_per_second is not None and of_this_job:
-        rate = f"{progress.pairs_per_second:,.0f}"
-    if progress.seconds_left is not None and of_this_job and job.is_live:
-        left = str(timedelta(seconds=round(progress.seconds_left)))
-    loss = "-" if progress.loss is None else f"{progress.loss:.4f}"
-    return f"{progress.step}/{progress.total_steps or '?'}", rate, loss, left
+def show_logs(results: Path, *, rank: int | None, follow: bool) -> Job | None:
+    """Print the log of one rank (None: of all, each line with its rank), then what comes.
+
+    Following ends with the job, whose last state is returned (None without `follow`); a requeued
+    job goes on in the same files. Raises InputError for a folder without a job, a rank that it
+    has not, or a job without logs.
+    """
+    job = newest_job(results)
+    if job is None:
+        raise InputError(f"{results}: no job was submitted about it")
+    record = job.record()
+    if rank is not None and rank >= record.ranks:
+        there_are = "rank 0 alone" if record.ranks == 1 else f"ranks 0 to {record.ranks - 1}"
+        raise InputError(f"--rank {rank}: the job has {there_are}")
+    if not EXECUTORS[record.executor].in_background:
+        raise InputError(
+            f"{results}: executor={record.executor} keeps no log: it wrote to its terminal"
+        )
+    ranks = range(record.ranks) if rank is None else [rank]
+    prefix = "[{}] " if len(ranks) > 1 else ""
+    logs = [_Log(log_of(record, each), prefix.format(each)) for each in ranks]
+    if not any(log.path.exists() for log in logs):
+        [now] = read_jobs([job])
+        if not follow:
+            raise InputError(f"{logs[0].path}: not there yet: the job is {now.state}")
+        print(f"{now.state} {now.line}".rstrip(), file=sys.stderr, flush=True)
+    ended, asked = None, -math.inf
+    while True:
+        # The scheduler is asked only from time to time.
+        said_last = {each.event for each in job.events()[-1:]} & {"finished", "failed"}
+        if follow and (said_last or time.monotonic() - asked >= SECONDS_BETWEEN_STATES):
+            asked = time.monotonic()
+            [now] = read_jobs([job])
+            ended = None if now.is_live else now
+        for log in logs:
+            log.print_new()
+        if ended is not None or not follow:
+            return ended
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def log_of(record: JobRecord, rank: int) -> Path:
+    """Where submitit puts what a rank says."""
+    return record.submission / f"{record.job_id}_{rank}_log.out"
+
+
+class _Log:
+    def __init__(self, path: Path, prefix: str) -> None:
+        self.path, self._prefix = path, prefix
+        self._position = 0
+        self._at_line_start = True
+        # A read may end within a letter.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def print_new(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._position)
+            new = file.read()
+        self._position += len(new)
+        if not (text := self._decoder.decode(new)):
+            return
+        start = self._prefix if self._at_line_start else ""
+        self._at_line_start = text.endswith("\n")
+        print(start + re.sub(r"\n(?!\Z)", "\n" + self._prefix, text), end="", flush=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from launch.records import JOBS, JobFolder, JobRecord, new_job_folder, newest_jo
 from launch.script import CODE, python_command
 from launch.settings import ClusterConfig
 from launch.slurm import EXECUTORS, sbatch_script
-from launch.snapshot import revision, take_snapshot
 from launch.states import jobs_within, read_jobs
+
+CHECKOUT = Path(__file__).parents[1]
+SNAPSHOT = ("data_shards", "distributed_pretrain", "launch", "configs")
 
 
 def submit(cluster: ClusterConfig, invocation: Invocation) -> str:
@@ -55,18 +59,29 @@ def queue(
             if invocation.resolved_profile is not None:
                 write_text_atomically(job.profile, invocation.resolved_profile)
         tasks = [rank_task(cluster, *each) for each in zip(invocations, jobs, strict=True)]
-        with _undisturbed() if executor.in_background else nullcontext():
-            numbers = executor.submit(cluster, tasks, at)
-            for job, invocation, number in zip(jobs, invocations, numbers, strict=True):
-                job.write_record(_record(cluster, invocation, number, at))
+        if executor.in_background:
+            # Ctrl-C waits: between a job's start and its record nobody would know of it.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            folders.callback(signal.signal, signal.SIGINT, before)
+        numbers = executor.submit(cluster, tasks, at)
+        record = functools.partial(
+            JobRecord,
+            executor=cluster.executor,
+            submission=at,
+            nodes=cluster.nodes,
+            ranks=cluster.ranks,
+            requeues=cluster.requeues,
+            host=socket.gethostname(),
+            submitted=datetime.now(UTC).isoformat(timespec="seconds"),
+            revision=_revision(),
+        )
+        for job, invocation, number in zip(jobs, invocations, numbers, strict=True):
+            job.write_record(record(job_id=number, command=invocation.words))
     return numbers
 
 
 def cancel(folders: Sequence[Path]) -> list[str]:
-    """The numbers of the jobs that were told to end: those at or below `folders` that go on.
-
-    Raises InputError for a folder without any job.
-    """
+    """The numbers of the jobs that were told to end: those at or below `folders` that go on."""
     live = [job for job in jobs_within(folders, must_know=True) if job.is_live]
     for name, executor in EXECUTORS.items():
         executor.cancel([job for job in live if job.record.executor == name])
@@ -97,16 +112,6 @@ def new_job(results: Path, verb: str) -> Iterator[JobFolder]:
         raise
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C waits: between a job's start and its record it would make a job nobody knows of."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
 def _remove_if_empty(results: Path) -> None:
     with suppress(OSError):  # not empty: the usual case
         (results / JOBS).rmdir()
@@ -133,8 +138,7 @@ def dry_run(cluster: ClusterConfig, invocation: Invocation) -> str:
 
 def check(cluster: ClusterConfig, invocations: Sequence[Invocation]) -> None:
     """Raise InputError for a command that cannot run, or not on this cluster."""
-    most = EXECUTORS[cluster.executor].most_ranks
-    if most is not None and cluster.ranks > most:
+    if cluster.ranks > EXECUTORS[cluster.executor].most_ranks:
         raise InputError(
             f"executor={cluster.executor} runs one rank in this process, not {cluster.ranks}: pass "
             "nodes=1 gpus_per_node=1 (0 without a GPU) ranks_per_node=null"
@@ -160,27 +164,30 @@ def _refuse_running(results: Path) -> None:
 def rank_task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) -> RankTask:
     """What each rank of a job of the command does."""
     keeps = invocation.resolved_profile is not None
-    most = EXECUTORS[cluster.executor].most_requeues
     return RankTask(
         job=job.path,
         words=invocation.words_with(job.profile) if keeps else invocation.words,
         goes_on_by=invocation.command.goes_on_by,
-        requeues=cluster.requeues if most is None else min(cluster.requeues, most),
+        requeues=min(cluster.requeues, EXECUTORS[cluster.executor].most_requeues),
         cpus=cluster.cpus_per_rank,
         master_port=cluster.master_port,
     )
 
 
-def _record(cluster: ClusterConfig, invocation: Invocation, number: str, at: Path) -> JobRecord:
-    return JobRecord(
-        executor=cluster.executor,
-        job_id=number,
-        command=invocation.words,
-        submission=at,
-        nodes=cluster.nodes,
-        ranks=cluster.ranks,
-        requeues=cluster.requeues,
-        host=socket.gethostname(),
-        submitted=datetime.now(UTC).isoformat(timespec="seconds"),
-        revision=revision(),
-    )
+def take_snapshot(folder: Path) -> None:
+    """Copy packages and profiles into `folder`: a job that is requeued runs what was submitted."""
+    for name in SNAPSHOT:
+        if (CHECKOUT / name).is_dir():
+            nothing = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(CHECKOUT / name, folder / name, ignore=nothing)
+
+
+@functools.cache
+def _revision() -> str | None:
+    """The commit of the checkout, with `-dirty` when it was edited since; None outside git."""
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None

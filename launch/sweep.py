@@ -22,9 +22,8 @@ from launch.records import JOBS, Job, JobFolder, State, newest_job
 from launch.script import CODE
 from launch.settings import ClusterConfig
 from launch.slurm import EXECUTORS, sbatch_script
-from launch.snapshot import take_snapshot
 from launch.states import read_jobs
-from launch.submit import cancel, check, new_job, queue, submitting
+from launch.submit import cancel, check, new_job, queue, submitting, take_snapshot
 
 SWEEP_FILE = "sweep.json"
 # Slurm's default MaxArraySize is 1001.
@@ -51,11 +50,14 @@ def sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> int:
                 return _queue_arrays(cluster, tasks, points, submission)
             remember(folder, points)
             runs = [_JobRun(cluster, task, submission.path) for task in tasks]
-            if executor.in_background:
-                _run_here(cluster, runs)
-            else:
+            if not executor.in_background:
                 for run in runs:
                     run.start()
+                return len(runs)
+            # As many at a time as this machine has cores for, until they have ended.
+            fitting = max(1, available_cores() // (cluster.ranks * cluster.cpus_per_rank))
+            if run_all(runs, at_once=min(cluster.running_at_most, fitting)).interrupted:
+                raise KeyboardInterrupt
             return len(runs)
 
 
@@ -64,8 +66,7 @@ def dry_run_sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path)
     folder = folder.absolute()
     tasks = _missing(cluster, points, folder)
     submission = folder / JOBS / "NNN-sweep"
-    count = min(len(tasks), TASKS_A_JOB)
-    script = sbatch_script(cluster, submission=submission, tasks=count)
+    script = sbatch_script(cluster, submission=submission, tasks=min(len(tasks), TASKS_A_JOB))
     lines = [f"{task.folder.name}: {shlex.join(task.words)}" for task in tasks]
     return "\n".join([script, f"# {len(tasks)} of {len(points)} tasks", *lines])
 
@@ -73,10 +74,7 @@ def dry_run_sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path)
 def states_of_points(
     folder: Path, points: Sequence[Point], *, must_know: bool = False
 ) -> list[TaskState]:
-    """The state of the newest job of each point, or that it has had none.
-
-    `must_know`: raises InputError when Slurm does not answer.
-    """
+    """The state of the newest job of each point (see `read_jobs`), or that it has had none."""
     jobs = [newest_job(folder / point.name) for point in points]
     states = iter(read_jobs([job for job in jobs if job is not None], must_know=must_know))
     return ["not submitted" if job is None else next(states).state for job in jobs]
@@ -106,9 +104,7 @@ def read_sweep(folder: Path) -> list[Point]:
 
 def remember(folder: Path, points: Sequence[Point]) -> None:
     """Keep the points; those of earlier calls with other values stay in the sweep."""
-    folder.mkdir(parents=True, exist_ok=True)
-    earlier = read_sweep(folder) if (folder / SWEEP_FILE).exists() else []
-    every = {point.name: point for point in [*earlier, *points]}
+    every = _known(folder) | {point.name: point for point in points}
     tasks = [{"name": n, "words": p.words, "values": p.values} for n, p in every.items()]
     write_text_atomically(folder / SWEEP_FILE, json.dumps({"tasks": tasks}, indent=1) + "\n")
 
@@ -121,37 +117,34 @@ def collect(folder: Path) -> list[Row]:
     points = read_sweep(folder)
     rows: list[dict[str, str | float | None]] = []
     for point, state in zip(points, states_of_points(folder, points), strict=True):
-        rows.append({"task": point.name, "state": state})
-        rows[-1] |= {**point.values, **_figures(folder / point.name)}
+        rows.append({"task": point.name, "state": state, **point.values})
+        if job := newest_job(folder / point.name):
+            rows[-1] |= read_invocation(job.record().command, frozen=job.profile).figures
     columns = dict.fromkeys(key for row in rows for key in row)
     return [{key: row.get(key) for key in columns} for row in rows]
 
 
 def _missing(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> list[Invocation]:
     """Those whose jobs have neither finished nor go on, read and checked."""
-    _refuse_others(folder, points)
-    states = states_of_points(folder, points, must_know=True)
-    kept = ("finished", "queued", "running")
-    tasks = [
-        _task(point, folder / point.name)
-        for point, state in zip(points, states, strict=True)
-        if state not in kept
-    ]
-    check(cluster, tasks)
-    return tasks
-
-
-def _refuse_others(folder: Path, points: Sequence[Point]) -> None:
-    if not (folder / SWEEP_FILE).exists():
-        return
-    earlier = {point.name: point for point in read_sweep(folder)}
+    known = _known(folder)
     for point in points:
-        twin = earlier.get(point.name)
-        if twin is not None and twin.words != point.words:
+        if (twin := known.get(point.name, point)).words != point.words:
             raise InputError(
                 f"{folder}: its task {point.name} is another command ({' '.join(twin.words)}): "
                 "choose another --folder"
             )
+    states = states_of_points(folder, points, must_know=True)
+    kept = ("finished", "queued", "running")
+    missing = [point for point, state in zip(points, states, strict=True) if state not in kept]
+    tasks = [_task(point, folder / point.name) for point in missing]
+    check(cluster, tasks)
+    return tasks
+
+
+def _known(folder: Path) -> dict[str, Point]:
+    """The points of earlier calls, by name."""
+    there = (folder / SWEEP_FILE).exists()
+    return {each.name: each for each in read_sweep(folder)} if there else {}
 
 
 def _task(point: Point, folder: Path) -> Invocation:
@@ -210,15 +203,3 @@ class _JobRun:
         newest = newest_job(self.folder)
         assert newest is not None, self.folder
         return read_jobs([newest])[0]
-
-
-def _run_here(cluster: ClusterConfig, runs: Sequence[_JobRun]) -> None:
-    """All on this machine, as many at a time as it has cores for, until they have ended."""
-    fitting = max(1, available_cores() // (cluster.ranks * cluster.cpus_per_rank))
-    if run_all(runs, at_once=min(cluster.running_at_most, fitting)).interrupted:
-        raise KeyboardInterrupt
-
-
-def _figures(folder: Path) -> dict[str, float]:
-    job = newest_job(folder)
-    return {} if job is None else read_invocation(job.record().command, frozen=job.profile).figures

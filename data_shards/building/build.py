@@ -1,39 +1,41 @@
 """A source turned into a folder of shards: planned, written by all cores, then summed up.
 
 A rerun goes on where the last run stopped: a shard whose index is of the same plan and whose
-tar has the size it should have is not touched again. Parts of a build (`part=3/16`) make the same
-plan each, and whichever is the last to be done sums up.
+tar has the size it should have is not touched again.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from data_shards.building.output_folder import workplace_in
 from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
 from data_shards.building.summary import summarise
 from data_shards.errors import InputError
-from data_shards.files.atomic import write_text_atomically
-from data_shards.files.disk_space import refuse_full_disk
+from data_shards.files.atomic import refuse_full_disk, write_text_atomically
+from data_shards.files.lock import locked
 from data_shards.phantom.archive import draw_if_absent
 from data_shards.processes import Progress, map_in_processes, start_server
 from data_shards.records.manifest import (
     MANIFEST_NAME,
     Manifest,
     ShardIndex,
+    index_name,
     read_manifest,
     read_shard_index,
 )
 from data_shards.records.study import SPLITS
-from data_shards.sources.base import Source
 
 # Importing webdataset brings in torch: seconds, spent once for all workers while the
 # studies are being listed.
 WORKER_MODULES = ("webdataset.writer", "data_shards.building.shard_writer")
+_LOCK_NAME = "build.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +58,23 @@ def build(config: ShardsConfig) -> str:
     return _described(built.manifest, config.output)
 
 
-def build_shards(config: ShardsConfig) -> Manifest:
-    """The manifest of the finished shard folder `config.output`.
-
-    The bytes written depend on the source and the config, not on the number of workers nor
-    on how often the build was stopped. Raises InputError for bad input; finished shards stay,
-    half-written files do not.
-    """
-    manifest = build_part(config).manifest
-    assert manifest is not None, "a part is built by build_part"
-    return manifest
-
-
 def build_part(config: ShardsConfig) -> BuiltPart:
     """How the build into `config.output` stands once the shards of `config.part` are written.
 
     Parts run side by side on any machines that share the folder. Together they give the bytes
     of a whole build, which is a single part; one that finds no shard missing writes the manifest.
+    The bytes depend on the source and the config, not on the number of workers nor on how often
+    the build was stopped. Raises InputError for bad input; finished shards stay, half-written
+    files do not.
     """
-    source, plan = _open_and_plan(config)
-    folder = config.output
+    if config.worker_count > 1:
+        start_server(preload=WORKER_MODULES)
+    drawn = ""
+    if config.phantom is not None:
+        drawn = draw_if_absent(config.phantom, workers=config.worker_count)
+    source, folder = config.source.open(), config.output
+    studies = source.list_studies()
+    plan = plan_build(studies, config, fingerprint=source.fingerprint() + drawn)
     with (
         workplace_in(folder, config.part) as workplace,
         refuse_full_disk(folder, what="shards", option="output"),
@@ -95,29 +94,17 @@ def build_part(config: ShardsConfig) -> BuiltPart:
         return BuiltPart(len(plan.shards), missing, manifest)
 
 
-def _open_and_plan(config: ShardsConfig) -> tuple[Source, BuildPlan]:
-    if config.worker_count > 1:
-        start_server(preload=WORKER_MODULES)
-    drawn = ""
-    if config.phantom is not None:
-        drawn = draw_if_absent(config.phantom, workers=config.worker_count)
-    source = config.source.open()
-    studies = source.list_studies()
-    return source, plan_build(studies, config, fingerprint=source.fingerprint() + drawn)
-
-
 def _written(folder: Path, shards: Sequence[ShardPlan]) -> Iterator[ShardIndex | None]:
     """The index of each shard, or None for those still to be written."""
     # One listing rather than a look at each name: it is cheap, and a network file system may
     # remember for a while that a name was not there.
     names = {path.name for path in folder.iterdir()}
-    for shard in shards:
+    for tar in (shard.tar_name for shard in shards):
         index = None
-        if {shard.tar_name, shard.index_name} <= names:
-            index = read_shard_index(folder / shard.index_name)
-            if (folder / shard.tar_name).stat().st_size != index.tar_bytes:
-                index = None
-        yield index
+        if {tar, index_name(tar)} <= names:
+            index = read_shard_index(folder / index_name(tar))
+        is_whole = index is not None and (folder / tar).stat().st_size == index.tar_bytes
+        yield index if is_whole else None
 
 
 def _write(context: ShardContext, shards: Sequence[ShardPlan]) -> bool:
@@ -174,3 +161,57 @@ def _described(manifest: Manifest, folder: Path) -> str:
     for reason, count in manifest.dropped_by_reason.items():
         lines.append(f"dropped: {count:,} x {reason}")
     return "\n".join([*lines, f"shards: {folder}"])
+
+
+@contextmanager
+def workplace_in(folder: Path, part: str | None) -> Iterator[Path]:
+    """Where unfinished files go meanwhile: `folder` itself, or for a part a folder of its own.
+
+    Folders are made, and go again when they stay empty. A whole build keeps all others out, a part
+    whole builds and whoever builds the same part. What killed ones left is removed first. Bytes do
+    not hang on the locks: a shard that two processes write, where a network file system has none,
+    is the same twice and appears whole.
+    """
+    busy = f"{folder}: another build is writing here: wait for it, or pass another output=..."
+    with ExitStack() as stack:
+        stack.enter_context(_removed_if_empty(folder))
+        try:
+            stack.enter_context(locked(folder / _LOCK_NAME, shared=part is not None, busy=busy))
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot hold the shards ({error.strerror}): pass another output=..."
+            ) from error
+        # Running parts keep no such file here; a whole build may lose workers that were killed.
+        _remove_files(folder)
+        if part is None:
+            for left in folder.glob("part-*-of-*.partial"):
+                shutil.rmtree(left)
+            stack.callback(_remove_files, folder)
+            yield folder
+            return
+        own = folder / f"part-{part.replace('/', '-of-')}.partial"
+        busy = f"{folder}: part {part} is being built already: wait for it"
+        stack.enter_context(_removed_if_empty(own))
+        stack.enter_context(locked(own / _LOCK_NAME, busy=busy))
+        for left in own.glob("run-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        # New with every run: without locks, a second run of the part takes the files of the
+        # first away, which then fails, instead of writing into them.
+        run = TemporaryDirectory(prefix="run-", dir=own, ignore_cleanup_errors=True)
+        yield Path(stack.enter_context(run))
+
+
+def _remove_files(folder: Path) -> None:
+    for path in folder.glob("*.partial"):
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        # Not empty, or not there.
+        with suppress(OSError):
+            folder.rmdir()

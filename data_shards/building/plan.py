@@ -8,14 +8,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
-from data_shards.records.manifest import INDEX_VERSION, index_name
+from data_shards.records.manifest import INDEX_VERSION
 from data_shards.records.study import SPLITS, Split
-from data_shards.sources.base import StudyRef, refuse_patients_in_two_splits
+from data_shards.sources.base import StudyRef
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -24,19 +22,9 @@ _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class ShardPlan:
     """One shard to be: its studies in order, with the key of each."""
 
-    name: str
+    tar_name: str
     split: Split
     studies: tuple[tuple[str, StudyRef], ...]
-
-    @property
-    def tar_name(self) -> str:
-        """File name of the tar."""
-        return f"{self.name}.tar"
-
-    @property
-    def index_name(self) -> str:
-        """File name of the index beside the tar."""
-        return index_name(self.tar_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +45,7 @@ def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint
 
     Neither the order of `studies` nor the number of workers matters. `fingerprint` is the
     source's: it changes the digest, not the shards' members. Raises InputError for
-    an empty list, duplicate ids, a patient in two splits and an empty split.
+    an empty list, duplicate ids and an empty split.
     """
     if not studies:
         raise InputError("the source lists no study: check its paths and filters")
@@ -71,10 +59,12 @@ def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint
     shards: list[ShardPlan] = []
     for split in SPLITS:
         members = [(key, ref) for key, ref in keys.items() if splits[ref.patient_id] == split]
-        members.sort(key=lambda member: _shuffled(config.seed, member[0]))
+        # By a hash rather than random.shuffle: the same on every Python, whatever the order in
+        # which the source lists its studies.
+        members.sort(key=lambda each: hashlib.sha256(f"{config.seed}/{each[0]}".encode()).digest())
         for number, start in enumerate(range(0, len(members), config.samples_per_shard)):
             part = tuple(members[start : start + config.samples_per_shard])
-            shards.append(ShardPlan(f"{split}-{number:06d}", split, part))
+            shards.append(ShardPlan(f"{split}-{number:06d}.tar", split, part))
     return BuildPlan(tuple(shards), _digest(shards, config, fingerprint))
 
 
@@ -85,14 +75,14 @@ def split_patients(
 
     A split that the source gives holds for all studies of that patient; the others are drawn
     one by one from (seed, patient), so that a patient stays where it is when studies are
-    added. Raises InputError for a patient whom the source puts in two splits, and for a split
-    that was asked for and got nobody.
+    added. Raises InputError for a split that was asked for and got nobody.
     """
-    refuse_patients_in_two_splits(studies, where="the source")
     splits = {each.patient_id: each.split for each in studies if each.split is not None}
     drawn = {each.patient_id for each in studies} - splits.keys()
     for patient in drawn:
-        position = _position(seed, patient)
+        digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+        # 53 bits: all that a float holds, so that the quotient never rounds up to 1.
+        position = (int.from_bytes(digest[:8], "big") >> 11) / 2**53
         if position < test_fraction:
             splits[patient] = "test"
         elif position < test_fraction + validate_fraction:
@@ -116,13 +106,6 @@ def refuse_empty_splits(wanted: Iterable[Split], found: Iterable[Split], *, of: 
             "test": "raise test_fraction, set it to 0, or take another seed",
         }
         raise InputError(f"split {empty[0]!r} has no {of}: {remedies[empty[0]]}")
-
-
-def _position(seed: int, patient_id: str) -> float:
-    """A number in [0, 1) that depends on nothing but the seed and the patient."""
-    digest = hashlib.sha256(f"{seed}:{patient_id}".encode()).digest()
-    # 53 bits: all that a float holds, so that the quotient never rounds up to 1.
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 def sample_key(patient_id: str, study_id: str) -> str:
@@ -150,12 +133,6 @@ def _keys(studies: Sequence[StudyRef]) -> dict[str, StudyRef]:
     return keys
 
 
-def _shuffled(seed: int, key: str) -> bytes:
-    # Sorting by a hash rather than random.shuffle: the same on every Python, whatever the
-    # order in which the source lists its studies.
-    return hashlib.sha256(f"{seed}/{key}".encode()).digest()
-
-
 def _digest(shards: Sequence[ShardPlan], config: ShardsConfig, fingerprint: str) -> str:
     """SHA-256 of all that decides the bytes of the shards, the images' content aside."""
     described = {
@@ -163,19 +140,15 @@ def _digest(shards: Sequence[ShardPlan], config: ShardsConfig, fingerprint: str)
         # Another release may split sentences or resize images in another way.
         "release": version("radalign"),
         "source": fingerprint,
-        "config": _without_folders(config.model_dump(exclude={"output", "workers", "part"})),
+        "config": config.model_dump(exclude={"output", "workers", "part"}),
         "shards": [
-            [shard.name, [[key, ref.patient_id, ref.study_id] for key, ref in shard.studies]]
+            [
+                shard.tar_name.removesuffix(".tar"),
+                [[key, ref.patient_id, ref.study_id] for key, ref in shard.studies],
+            ]
             for shard in shards
         ],
     }
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _without_folders(value: Any) -> Any:
-    """`value` with paths cut to their names: an archive that was moved is the same archive."""
-    if isinstance(value, dict):
-        return {str(key): _without_folders(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_folders(each) for each in value]
-    return value.name if isinstance(value, Path) else value
+    # Paths are cut to their names: an archive that was moved is the same archive.
+    text = json.dumps(described, sort_keys=True, default=lambda path: path.name)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tarfile
 import zlib
@@ -15,6 +14,7 @@ from data_shards.building.plan import ShardPlan
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.files.atomic import write_text_atomically
+from data_shards.images.conversion import pixel_sums
 from data_shards.processes import Tick
 from data_shards.records.manifest import (
     DroppedSample,
@@ -22,6 +22,7 @@ from data_shards.records.manifest import (
     Member,
     PixelSums,
     ShardIndex,
+    file_sha256,
     index_name,
 )
 from data_shards.records.policies import words_of_sentences
@@ -43,29 +44,24 @@ class ShardContext:
 
 
 def write_shard(context: ShardContext, plan: ShardPlan, tick: Tick) -> None:
-    """Convert the studies of `plan` and write them, as `write_studies` does.
+    """Convert the studies of `plan` and write them. Raises InputError for bad input."""
 
-    `tick` is called after each study. Raises InputError for bad input.
-    """
+    def converted() -> Iterator[ConvertedStudy | DroppedSample]:
+        for key, ref in plan.studies:
+            sample = context.source.load_study(ref)
+            if isinstance(sample, str):
+                yield DroppedSample(key=key, reason=sample)
+            else:
+                yield convert_study(sample, context.config, key=key, split=plan.split)
+            tick()
+
     write_studies(
         context.config.output / plan.tar_name,
-        _converted(context, plan, tick),
+        converted(),
         split=plan.split,
         plan_sha256=context.plan_sha256,
         workplace=context.workplace,
     )
-
-
-def _converted(
-    context: ShardContext, plan: ShardPlan, tick: Tick
-) -> Iterator[ConvertedStudy | DroppedSample]:
-    for key, ref in plan.studies:
-        sample = context.source.load_study(ref)
-        if isinstance(sample, str):
-            yield DroppedSample(key=key, reason=sample)
-        else:
-            yield convert_study(sample, context.config, key=key, split=plan.split)
-        tick()
 
 
 def write_studies(
@@ -86,13 +82,11 @@ def write_studies(
             written, dropped, pixels = _write_samples(file, studies)
             file.flush()
             os.fsync(file.fileno())
-        with partial.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         index = ShardIndex(
             plan_sha256=plan_sha256,
             tar_name=tar.name,
             tar_bytes=partial.stat().st_size,
-            tar_sha256=sha256,
+            tar_sha256=file_sha256(partial),
             split=split,
             samples=_indexed(written, partial),
             dropped=tuple(dropped),
@@ -125,8 +119,8 @@ def _write_samples(
             checksums = {name: zlib.crc32(payload) for name, payload in study.members.items()}
             written.append((study.record, checksums))
             dropped.extend(study.dropped_images)
-            for image in study.images:
-                pixels += image.pixels
+            for image in study.record.images:
+                pixels += pixel_sums(study.members[image.member])
     return written, dropped, pixels
 
 

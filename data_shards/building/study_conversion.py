@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
-from data_shards.images.decode import BadImageError
-from data_shards.images.resize import StoredImage, convert_image, convert_mask
+from data_shards.images.conversion import BadImageError, convert_image, convert_mask
 from data_shards.records.manifest import DroppedSample
-from data_shards.records.study import (
-    Box,
-    ImageRecord,
-    MaskRecord,
-    Sample,
-    SourceImage,
-    Split,
-    StudyRecord,
-)
+from data_shards.records.study import Box, ImageRecord, MaskRecord, Sample, Split, StudyRecord
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertedStudy:
-    """A study ready to be written; `members` maps `json`, `image0.jpg` ... to bytes."""
+    """A study ready to be written; `members` maps `image0.jpg` ... and `json` to bytes."""
 
     record: StudyRecord
     members: dict[str, bytes]
-    images: tuple[StoredImage, ...]
-    dropped_images: tuple[DroppedSample, ...]
+    dropped_images: tuple[DroppedSample, ...] = ()
 
 
 def convert_study(
@@ -43,84 +32,13 @@ def convert_study(
     image the study does not have.
     """
     _refuse_strays(sample, key)
-    converted, dropped = _convert_images(sample.images, config, key)
-    if not converted:
-        return DroppedSample(key=key, reason="no readable image" if dropped else "no image")
-    position_of = {original: position for position, original in enumerate(converted)}
-    images = tuple(converted.values())
-    masks, mask_members = _convert_masks(sample, position_of, images, key)
-    record = StudyRecord(
-        key=key,
-        patient_id=sample.patient_id,
-        study_id=sample.study_id,
-        split=split,
-        source=config.source_name,
-        licence=config.source.licence,
-        images=tuple(
-            image_record(sample.images[original], position, images[position])
-            for original, position in position_of.items()
-        ),
-        report=sample.report,
-        labels=sample.labels,
-        boxes=tuple(
-            _scaled(box, position_of[box.image], images[position_of[box.image]])
-            for box in sample.boxes
-            if box.image in position_of
-        ),
-        masks=masks,
-    )
-    return packed(record, images, masks=mask_members, dropped_images=dropped)
-
-
-def image_record(image: SourceImage, position: int, stored: StoredImage) -> ImageRecord:
-    """The record of a study's image number `position`."""
-    return ImageRecord(
-        id=image.id,
-        view=image.view,
-        member=f"image{position}.jpg",
-        width=stored.width,
-        height=stored.height,
-        original_width=stored.original_width,
-        original_height=stored.original_height,
-    )
-
-
-def packed(
-    record: StudyRecord,
-    images: Sequence[StoredImage],
-    *,
-    masks: Mapping[str, bytes] | None = None,
-    dropped_images: tuple[DroppedSample, ...] = (),
-) -> ConvertedStudy:
-    """A record with its images, in its order, and its masks by member, as files of a tar."""
-    described = json.dumps(record.to_json(), ensure_ascii=False, sort_keys=True)
-    members = {
-        stored.member: image.jpeg for stored, image in zip(record.images, images, strict=True)
-    }
-    members |= {**(masks or {}), "json": described.encode()}
-    return ConvertedStudy(record, members, tuple(images), dropped_images)
-
-
-def _refuse_strays(sample: Sample, key: str) -> None:
-    for what, image in [
-        *(("box", box.image) for box in sample.boxes),
-        *(("mask", mask.image) for mask in sample.masks),
-    ]:
-        if not 0 <= image < len(sample.images):
-            raise InputError(
-                f"{key}: a {what} names image {image}, but the study has {len(sample.images)}: "
-                "correct the annotation"
-            )
-
-
-def _convert_images(
-    images: Sequence[SourceImage], config: ShardsConfig, key: str
-) -> tuple[dict[int, StoredImage], tuple[DroppedSample, ...]]:
-    converted: dict[int, StoredImage] = {}
+    members: dict[str, bytes] = {}
+    # By number in the sample, which is another than in the record when images were dropped.
+    images: dict[int, ImageRecord] = {}
     dropped: list[DroppedSample] = []
-    for position, image in enumerate(images):
+    for number, image in enumerate(sample.images):
         try:
-            converted[position] = convert_image(
+            jpeg, stored, original = convert_image(
                 image.path,
                 longest_side_px=config.longest_side_px,
                 jpeg_quality=config.jpeg_quality,
@@ -129,18 +47,54 @@ def _convert_images(
             if config.bad_images == "stop":
                 raise
             dropped.append(DroppedSample(key=f"{key}/{image.id}", reason=error.reason))
-    return converted, tuple(dropped)
+            continue
+        member = f"image{len(images)}.jpg"
+        members[member] = jpeg
+        images[number] = ImageRecord(image.id, image.view, member, *stored, *original)
+    if not images:
+        return DroppedSample(key=key, reason="no readable image" if dropped else "no image")
+    positions = {number: position for position, number in enumerate(images)}
+    masks, mask_members = _convert_masks(sample, images, positions, key)
+    record = StudyRecord(
+        key=key,
+        patient_id=sample.patient_id,
+        study_id=sample.study_id,
+        split=split,
+        source=config.source_name,
+        licence=config.source.licence,
+        images=tuple(images.values()),
+        report=sample.report,
+        labels=sample.labels,
+        boxes=tuple(
+            _scaled(box, positions[box.image], images[box.image])
+            for box in sample.boxes
+            if box.image in images
+        ),
+        masks=masks,
+    )
+    members |= {**mask_members, "json": record.to_json()}
+    return ConvertedStudy(record, members, tuple(dropped))
+
+
+def _refuse_strays(sample: Sample, key: str) -> None:
+    for what, drawn in (("box", sample.boxes), ("mask", sample.masks)):
+        for each in drawn:
+            if not 0 <= each.image < len(sample.images):
+                raise InputError(
+                    f"{key}: a {what} names image {each.image}, but the study has "
+                    f"{len(sample.images)}: correct the annotation"
+                )
 
 
 def _convert_masks(
-    sample: Sample, position_of: dict[int, int], images: Sequence[StoredImage], key: str
+    sample: Sample, images: Mapping[int, ImageRecord], positions: Mapping[int, int], key: str
 ) -> tuple[tuple[MaskRecord, ...], dict[str, bytes]]:
     records: list[MaskRecord] = []
     members: dict[str, bytes] = {}
     for mask in sample.masks:
-        position = position_of.get(mask.image)
-        if position is None:
+        if mask.image not in images:
             continue
+        image, position = images[mask.image], positions[mask.image]
         category = re.sub(r"[^A-Za-z0-9-]+", "_", mask.category)
         suffix = f"_image{position}" if position else ""
         member = f"mask_{category}{suffix}.png"
@@ -148,17 +102,16 @@ def _convert_masks(
             raise InputError(
                 f"{key}: two masks of {mask.category!r} for image {mask.image}: unite them in one"
             )
-        image = images[position]
         members[member] = convert_mask(
             mask.path,
             original=(image.original_width, image.original_height),
             stored=(image.width, image.height),
         )
-        records.append(MaskRecord(image=position, category=mask.category, member=member))
+        records.append(MaskRecord(position, mask.category, member))
     return tuple(records), members
 
 
-def _scaled(box: Box, position: int, image: StoredImage) -> Box:
+def _scaled(box: Box, position: int, image: ImageRecord) -> Box:
     across = image.width / image.original_width
     down = image.height / image.original_height
     return replace(

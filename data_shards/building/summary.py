@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from data_shards.records.manifest import (
     PixelSums,
     ShardEntry,
     ShardIndex,
+    file_sha256,
     index_name,
 )
 from data_shards.records.study import SPLITS
@@ -63,7 +63,19 @@ def summarise(
         },
         images_by_split_and_view={split: _views(here) for split, here in samples.items()},
         # A shard whose studies were all dropped is nothing to train on.
-        shards=tuple(_entry(folder, index) for index in indices if index.samples),
+        shards=tuple(
+            ShardEntry(
+                tar_name=index.tar_name,
+                index_name=index_name(index.tar_name),
+                split=index.split,
+                samples=len(index.samples),
+                bytes=index.tar_bytes,
+                sha256=index.tar_sha256,
+                index_sha256=file_sha256(folder / index_name(index.tar_name)),
+            )
+            for index in indices
+            if index.samples
+        ),
         dropped=tuple(dropped),
         dropped_by_reason=reasons,
     )
@@ -72,16 +84,3 @@ def summarise(
 def _views(samples: Iterable[IndexedSample]) -> dict[str, int]:
     views = Counter(view or "unknown" for sample in samples for view in sample.views)
     return dict(sorted(views.items()))
-
-
-def _entry(folder: Path, index: ShardIndex) -> ShardEntry:
-    name = index_name(index.tar_name)
-    return ShardEntry(
-        tar_name=index.tar_name,
-        index_name=name,
-        split=index.split,
-        samples=len(index.samples),
-        bytes=index.tar_bytes,
-        sha256=index.tar_sha256,
-        index_sha256=hashlib.sha256((folder / name).read_bytes()).hexdigest(),
-    )

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import textwrap
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
-from PIL import Image
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_bytes_atomically
@@ -28,23 +21,19 @@ IMAGES_PER_STUDY = 2
 PHRASE_LINES = 4
 LINES = 10
 LINE_CHARACTERS = 78
-CELL_INCHES = (4.9, 4.2)
-DOTS_PER_INCH = 100
+CELL_PX = (490, 430)
+IMAGE_PX = (240, 250)
+LINE_PX = 15
+MARGIN_PX = 4
 SECTIONS_FIRST = ("findings", "impression", "last_paragraph")
 BACKGROUND, TEXT, HEADING = "#181a1e", "#d6dae0", "#8cc8ff"
 # Told apart on grey, by readers with colour-blindness as well (Okabe and Ito).
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
+# Pillow's own font has few letters beyond ASCII.
+FONT = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), 11)
 
-
-@dataclass(frozen=True, slots=True)
-class _Study:
-    record: StudyRecord
-    members: dict[str, bytes]
-
-    def pixels(self, member: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        """The decoded grey levels of a jpg or png."""
-        with Image.open(io.BytesIO(self.members[member]), formats=("JPEG", "PNG")) as image:
-            return np.asarray(image)
+# A record, and its images and masks by member.
+_Study: TypeAlias = tuple[StudyRecord, dict[str, Image.Image]]
 
 
 def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
@@ -55,26 +44,18 @@ def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
     unfinished folder, an empty split or a damaged tar.
     """
     studies = _read_studies(folder, split, samples)
-    categories = {box.category for study in studies for box in study.record.boxes}
-    categories |= {mask.category for study in studies for mask in study.record.masks}
+    categories = {box.category for record, _ in studies for box in record.boxes}
+    categories |= {mask.category for record, _ in studies for mask in record.masks}
     colour_of = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(sorted(categories))}
     columns = min(COLUMNS, len(studies))
-    rows = -(-len(studies) // columns)
-    figure = Figure(
-        figsize=(columns * CELL_INCHES[0], rows * CELL_INCHES[1]),
-        dpi=DOTS_PER_INCH,
-        facecolor=BACKGROUND,
-    )
-    grid = figure.subplots(rows, columns, squeeze=False)
-    # The lower part of each cell is for its text.
-    figure.subplots_adjust(0.01, 0.42 / rows, 0.99, 1 - 0.07 / rows, wspace=0.03, hspace=0.9)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, study in zip(grid.flat, studies, strict=False):
-        _draw_study(axes, study, colour_of)
+    (width, height), rows = CELL_PX, -(-len(studies) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), BACKGROUND)
+    for number, study in enumerate(studies):
+        row, column = divmod(number, columns)
+        sheet.paste(_drawn(study, colour_of), (column * width, row * height))
     path = folder / f"preview_{split}.png"
     encoded = io.BytesIO()
-    figure.savefig(encoded, format="png")
+    sheet.save(encoded, "PNG")
     write_bytes_atomically(path, encoded.getvalue())
     return path
 
@@ -95,95 +76,76 @@ def _read_study(folder: Path, entry: ShardEntry, position: int) -> _Study:
     members: dict[str, bytes] = {}
     with tar.open("rb") as file:
         for name, member in sample.members.items():
-            file.seek(member.offset)
-            members[name] = file.read(member.size)
-            if zlib.crc32(members[name]) != member.crc32:
+            payload = member.read(file)
+            if payload is None:
                 raise InputError(
                     f"{tar}: {sample.key}.{name} is damaged: delete the tar and build again "
                     "(`python -m data_shards verify` lists all that is wrong)"
                 )
+            members[name] = payload
     try:
-        return _Study(StudyRecord.from_json(json.loads(members["json"])), members)
+        record = StudyRecord.from_json(members.pop("json"))
     except (ValueError, KeyError) as error:
         raise InputError(
             f"{tar}: the record of {sample.key} cannot be read: run `python -m data_shards verify`"
         ) from error
+    kinds = ("JPEG", "PNG")
+    return record, {
+        name: Image.open(io.BytesIO(payload), formats=kinds) for name, payload in members.items()
+    }
 
 
-def _draw_study(axes: Axes, study: _Study, colour_of: Mapping[str, str]) -> None:
-    record = study.record
+def _drawn(study: _Study, colour_of: Mapping[str, str]) -> Image.Image:
+    record, _ = study
+    cell = Image.new("RGB", CELL_PX, BACKGROUND)
+    draw = ImageDraw.Draw(cell)
     order = [*record.frontal_images(), *record.lateral_images()]
     order += [position for position in range(len(record.images)) if position not in order]
-    right = 0.0
-    for position in order[:IMAGES_PER_STUDY]:
-        # Images are of height 1, side by side.
-        right = _draw_image(axes, study, position, colour_of, left=right) + 0.03
-    axes.set(xlim=(0, max(right, 2)), ylim=(1, 0))
-    axes.set_anchor("NW")
-    views = " + ".join(record.images[i].view or "view unknown" for i in order[:IMAGES_PER_STUDY])
-    hidden = len(order) - IMAGES_PER_STUDY
+    shown, hidden = order[:IMAGES_PER_STUDY], len(order) - IMAGES_PER_STUDY
+    views = " + ".join(record.images[position].view or "view unknown" for position in shown)
     more = f" and {hidden} more" if hidden > 0 else ""
-    axes.set_title(f"{record.key}   {views}{more}", loc="left", color=HEADING, fontsize=9)
-    lines = _phrases(record, colour_of)
-    lines += [(text, TEXT) for text in _sentences(record, most=LINES - len(lines))]
-    for number, (line, colour) in enumerate(lines):
-        axes.annotate(
-            line,
-            (0, 0),
-            (2, -6 - 11 * number),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=colour,
-            fontsize=8,
-            va="top",
-            parse_math=False,
-        )
+    draw.text((MARGIN_PX, MARGIN_PX), f"{record.key}   {views}{more}", HEADING, FONT)
+    top = LINE_PX + 2 * MARGIN_PX
+    for number, position in enumerate(shown):
+        left = MARGIN_PX + number * (IMAGE_PX[0] + MARGIN_PX)
+        cell.paste(_annotated(study, position, colour_of), (left, top))
+    top += IMAGE_PX[1]
+    for number, (line, colour) in enumerate(_lines(record, colour_of)):
+        draw.text((MARGIN_PX, top + number * LINE_PX), line, colour, FONT)
+    return cell
 
 
-def _draw_image(
-    axes: Axes, study: _Study, position: int, colour_of: Mapping[str, str], *, left: float
-) -> float:
-    """Draw one image from `left` on; where it ends."""
-    stored = study.record.images[position]
-    scale = 1 / stored.height
-    place = (left, left + stored.width * scale, 1, 0)
-    pixels = study.pixels(stored.member)
-    axes.imshow(pixels, "gray", vmin=0, vmax=255, extent=place, interpolation="bicubic")
-    for mask in study.record.masks:
+def _annotated(study: _Study, position: int, colour_of: Mapping[str, str]) -> Image.Image:
+    """One image of a study with its masks and boxes."""
+    record, members = study
+    image = members[record.images[position].member].convert("RGB")
+    for mask in record.masks:
         if mask.image == position:
-            inside = study.pixels(mask.member)[..., None] > 0
-            axes.imshow(inside * (*to_rgb(colour_of[mask.category]), 0.3), extent=place)
-    for box in study.record.boxes:
+            veil = members[mask.member].point(lambda level: 0.3 * level)
+            image.paste(colour_of[mask.category], (0, 0), veil)
+    image = ImageOps.contain(image, IMAGE_PX)
+    scale = image.width / record.images[position].width
+    draw = ImageDraw.Draw(image)
+    for box in record.boxes:
         if box.image == position:
-            x, y, colour = left + box.x * scale, box.y * scale, colour_of[box.category]
-            size = (box.width * scale, box.height * scale)
-            axes.add_patch(Rectangle((x, y), *size, fill=False, edgecolor=colour, linewidth=1.5))
+            x, y, colour = box.x * scale, box.y * scale, colour_of[box.category]
+            corner = (x + box.width * scale, y + box.height * scale)
+            draw.rectangle((x, y, *corner), outline=colour, width=2)
             # Above the box, where there is room.
-            name = axes.text(x, max(y - 0.01, 0.05), box.category, color=colour, fontsize=7)
-            name.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
-    return place[1]
+            place = (x, max(y, LINE_PX))
+            draw.text(place, box.category, colour, FONT, "lb", stroke_width=1, stroke_fill="black")
+    return image
 
 
-def _phrases(record: StudyRecord, colour_of: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The boxes' phrases, each with its colour."""
+def _lines(record: StudyRecord, colour_of: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The boxes' phrases in their colours, then the report, findings first."""
     phrases = dict.fromkeys((box.category, box.phrase) for box in record.boxes if box.phrase)
-    return [
-        (
-            textwrap.shorten(f"{name}: {phrase}", LINE_CHARACTERS, placeholder=" ..."),
-            colour_of[name],
-        )
-        for name, phrase in list(phrases)[:PHRASE_LINES]
+    lines = [
+        (textwrap.shorten(f"{name}: {said}", LINE_CHARACTERS, placeholder=" ..."), colour_of[name])
+        for name, said in list(phrases)[:PHRASE_LINES]
     ]
-
-
-def _sentences(record: StudyRecord, *, most: int) -> list[str]:
-    """The report in lines, findings first."""
     sentences = record.report.sentences
-    sections = [name for name in SECTIONS_FIRST if sentences.get(name)]
-    sections += [name for name in sentences if name not in sections]
-    lines: list[str] = []
-    for name in sections:
-        for number, sentence in enumerate(sentences[name]):
-            heading = f"{name}: " if number == 0 else ""
-            lines += textwrap.wrap(heading + sentence, LINE_CHARACTERS)
-    return lines if len(lines) <= most else [*lines[: most - 1], "..."]
+    for name in dict.fromkeys((*SECTIONS_FIRST, *sentences)):
+        if said := " ".join(sentences.get(name, ())):
+            lines += [(line, TEXT) for line in textwrap.wrap(f"{name}: {said}", LINE_CHARACTERS)]
+    return lines if len(lines) <= LINES else [*lines[: LINES - 1], ("...", TEXT)]

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
-import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from data_shards.errors import InputError
-from data_shards.images.resize import pixel_sums
+from data_shards.images.conversion import pixel_sums
 from data_shards.processes import Progress, Tick, map_in_processes, start_server
 from data_shards.records.manifest import (
     IndexedSample,
     Manifest,
     PixelSums,
     ShardEntry,
-    ShardIndex,
+    file_sha256,
     read_manifest,
     read_shard_index,
 )
@@ -103,18 +101,26 @@ def _inspect_shard(folder: Path, entry: ShardEntry, tick: Tick) -> _Inspection:
     size = tar.stat().st_size
     if size != entry.bytes:
         found.problems.append(f"{size:,} bytes, but the manifest says {entry.bytes:,}")
-    with tar.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
-            found.problems.append("sha256 differs from the manifest's")
+    if file_sha256(tar) != entry.sha256:
+        found.problems.append("sha256 differs from the manifest's")
     try:
         index = read_shard_index(folder / entry.index_name)
     except InputError as error:
         found.problems.append(str(error))
         return found
-    digest = hashlib.sha256((folder / entry.index_name).read_bytes()).hexdigest()
-    if digest != entry.index_sha256:
+    if file_sha256(folder / entry.index_name) != entry.index_sha256:
         found.problems.append(f"sha256 of {entry.index_name} differs from the manifest's")
-    found.problems += _misplaced_members(tar, index)
+    said = {
+        f"{sample.key}.{name}": (member.offset, member.size)
+        for sample in index.samples
+        for name, member in sample.members.items()
+    }
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            there = {each.name: (each.offset_data, each.size) for each in archive}
+        found.problems += _differences("(offset, size)", "index", said, "tar", there)
+    except tarfile.TarError as error:
+        found.problems.append(f"not a whole tar ({error})")
     with tar.open("rb") as file:
         for sample in index.samples:
             _inspect_sample(file, sample, index.split, found)
@@ -124,43 +130,34 @@ def _inspect_shard(folder: Path, entry: ShardEntry, tick: Tick) -> _Inspection:
     return found
 
 
-def _misplaced_members(tar: Path, index: ShardIndex) -> Iterator[str]:
-    said = {
-        f"{sample.key}.{name}": (member.offset, member.size)
-        for sample in index.samples
-        for name, member in sample.members.items()
-    }
-    try:
-        with tarfile.open(tar, "r:") as archive:
-            there = {each.name: (each.offset_data, each.size) for each in archive}
-    except tarfile.TarError as error:
-        yield f"not a whole tar ({error})"
-        return
+def _differences(
+    what: str, one: str, said: Mapping[str, object], other: str, there: Mapping[str, object]
+) -> Iterator[str]:
+    """The members of which two places do not say the same."""
     for name in sorted(said.keys() | there.keys()):
         if name not in there:
-            yield f"{name}: in the index, but not in the tar"
+            yield f"{name}: in the {one}, but not in the {other}"
         elif name not in said:
-            yield f"{name}: in the tar, but not in the index"
+            yield f"{name}: in the {other}, but not in the {one}"
         elif said[name] != there[name]:
-            yield f"{name}: (offset, size) {said[name]} in the index, {there[name]} in the tar"
+            yield f"{name}: {what} {said[name]} in the {one}, {there[name]} in the {other}"
 
 
 def _inspect_sample(
     file: io.BufferedReader, sample: IndexedSample, split: Split, found: _Inspection
 ) -> None:
     found.patient_of_key.append((sample.key, sample.patient_id))
-    sizes: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, tuple[int, int] | None] = dict.fromkeys(sample.members.keys() - {"json"})
     record: StudyRecord | None = None
     for name, member in sample.members.items():
         where = f"{sample.key}.{name}"
-        file.seek(member.offset)
-        payload = file.read(member.size)
-        if zlib.crc32(payload) != member.crc32:
+        payload = member.read(file)
+        if payload is None:
             found.problems.append(f"{where}: checksum differs from the index's")
             continue
         try:
             if name == "json":
-                record = StudyRecord.from_json(json.loads(payload))
+                record = StudyRecord.from_json(payload)
             elif name.endswith((".jpg", ".png")):
                 sizes[name] = _decoded_size(payload)
             else:
@@ -171,8 +168,17 @@ def _inspect_sample(
         if name.endswith(".jpg"):
             found.images.append((where, hashlib.sha256(payload).digest()))
             found.pixels += pixel_sums(payload)
-    if record is not None:
-        found.problems += _contradictions(record, sample, split, sizes)
+    if record is None:
+        return
+    if (record.key, record.patient_id, record.split) != (sample.key, sample.patient_id, split):
+        found.problems.append(f"{sample.key}.json: key, patient or split differ from the index's")
+    image_of = {image.member: image for image in record.images}
+    image_of |= {mask.member: record.images[mask.image] for mask in record.masks}
+    said = {member: (image.width, image.height) for member, image in image_of.items()}
+    # What could not be decoded is a problem already.
+    there = {member: size or said.get(member) for member, size in sizes.items()}
+    differences = _differences("(width, height)", "record", said, "tar", there)
+    found.problems += [f"{sample.key}.{each}" for each in differences]
 
 
 def _decoded_size(payload: bytes) -> tuple[int, int]:
@@ -181,23 +187,6 @@ def _decoded_size(payload: bytes) -> tuple[int, int]:
         if image.mode != "L":
             raise ValueError(f"pixels of mode {image.mode}, not 8-bit grey")
         return image.size
-
-
-def _contradictions(
-    record: StudyRecord, sample: IndexedSample, split: Split, sizes: dict[str, tuple[int, int]]
-) -> Iterator[str]:
-    if (record.key, record.patient_id, record.split) != (sample.key, sample.patient_id, split):
-        yield f"{sample.key}.json: key, patient or split differ from the index's"
-    image_of = {image.member: image for image in record.images}
-    image_of |= {mask.member: record.images[mask.image] for mask in record.masks}
-    wanted = {member: (image.width, image.height) for member, image in image_of.items()}
-    for member in sorted(wanted.keys() | (sample.members.keys() - {"json"})):
-        if member not in sample.members:
-            yield f"{sample.key}.{member}: named by the record, but not there"
-        elif member not in wanted:
-            yield f"{sample.key}.{member}: not named by the record"
-        elif member in sizes and sizes[member] != wanted[member]:
-            yield f"{sample.key}.{member}: {sizes[member]} px, the record says {wanted[member]}"
 
 
 def _problems_across(inspections: Sequence[_Inspection]) -> Iterator[str]:

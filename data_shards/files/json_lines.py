@@ -27,7 +27,8 @@ class JsonLines:
     def append(self, line: Line, *, writer: str = "") -> None:
         """Add a line to those of `writer`, in one short write; its folder is made."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._file_of(writer).open("a", encoding="utf-8") as file:
+        path = self.path.with_stem(f"{self.path.stem}-{writer}") if writer else self.path
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def read(self) -> list[Line]:
@@ -39,11 +40,6 @@ class JsonLines:
         for path in self._files():
             kept = [json.dumps(line) + "\n" for line in read_lines(path) if wanted(line)]
             write_text_atomically(path, "".join(kept))
-
-    def _file_of(self, writer: str) -> Path:
-        if not writer:
-            return self.path
-        return self.path.with_name(f"{self.path.stem}-{writer}{self.path.suffix}")
 
     def _files(self) -> Iterator[Path]:
         if self.path.exists():

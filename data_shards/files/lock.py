@@ -15,7 +15,6 @@ from data_shards.errors import InputError
 
 _SECONDS_TO_SHARE = 1.0
 _SECONDS_BETWEEN_TRIES = 0.05
-_HOLDER = "{holder}"
 
 
 @contextmanager
@@ -56,8 +55,9 @@ def _open_locked(path: Path, operation: int, busy: str, wait: bool, patience_sec
             continue
         try:
             _lock(descriptor, operation, busy, wait, patience_seconds)
-            if _is_at(path, descriptor):
-                return descriptor
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                    return descriptor
         except BaseException:
             os.close(descriptor)
             raise
@@ -74,7 +74,7 @@ def _lock(descriptor: int, operation: int, busy: str, wait: bool, patience_secon
             time.sleep(_SECONDS_BETWEEN_TRIES)
             continue
         holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
-        busy = busy.replace(_HOLDER, holder or "another process")
+        busy = busy.replace("{holder}", holder or "another process")
         if not wait:
             raise InputError(busy)
         print(busy, file=sys.stderr, flush=True)
@@ -89,10 +89,3 @@ def _try_lock(descriptor: int, operation: int) -> bool:
         # A file system without locks keeps nobody out.
         return not isinstance(error, BlockingIOError)
     return True
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

@@ -6,18 +6,14 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from data_shards.errors import InputError
-from data_shards.files.atomic import write_text_atomically
-from data_shards.files.disk_space import refuse_full_disk
+from data_shards.files.atomic import refuse_full_disk, write_text_atomically
 from data_shards.files.lock import locked
-from data_shards.phantom.layouts.base import Rows
-from data_shards.phantom.layouts.catalog import LAYOUTS
+from data_shards.phantom import mimic_cxr_layout
+from data_shards.phantom.mimic_cxr_layout import Rows
 from data_shards.phantom.settings import PhantomConfig
 from data_shards.phantom.study import PatientPlan, draw_patient, plan_patients
 from data_shards.processes import Progress, Tick, map_in_processes
@@ -41,23 +37,46 @@ def draw_if_absent(config: PhantomConfig, *, workers: int) -> str:
     when the disk is full.
     """
     archive = config.archive
-    with (
-        refuse_full_disk(archive, what="the phantom", option="phantom.archive"),
-        ExitStack() as held,
-    ):
-        # Where nothing is to be drawn, or nowhere to, `is_drawn` says so.
-        if not (archive / _COMPLETE_NAME).is_file() and (archive.is_dir() or not archive.exists()):
-            busy = f"another process is drawing {archive}: waiting for it"
-            held.enter_context(locked(archive / _LOCK_NAME, busy=busy, wait=True))
+    busy = f"another process is drawing {archive}: waiting for it"
+    with refuse_full_disk(archive, what="the phantom", option="phantom.archive"):
         if not is_drawn(config):
-            draw_archive(config, workers=workers)
+            with locked(archive / _LOCK_NAME, busy=busy, wait=True):
+                # The other may have finished it meanwhile.
+                if not is_drawn(config):
+                    draw_archive(config, workers=workers)
     return _settings_text(config)
 
 
 def is_drawn(config: PhantomConfig) -> bool:
-    """Whether the archive is there and finished. Raises InputError for one of other settings."""
-    _refuse_another_archive(config)
-    return (config.archive / _COMPLETE_NAME).is_file()
+    """Whether the archive is there and finished.
+
+    Raises InputError for files that this config did not make: they are never drawn over.
+    """
+    archive, wanted = config.archive, json.loads(_settings_text(config))
+    remedy = "set phantom.archive to another folder, or remove this one"
+    if archive.exists() and not archive.is_dir():
+        raise InputError(f"{archive}: not a folder: {remedy}")
+    try:
+        drawn = json.loads((archive / _SETTINGS_NAME).read_bytes())
+    except FileNotFoundError:
+        # Made just before the settings are written.
+        ours = {_LOCK_NAME, _PARTS_NAME, f"{_SETTINGS_NAME}.partial"}
+        strangers = sorted({path.name for path in archive.glob("*")} - ours)
+        if strangers:
+            raise InputError(
+                f"{archive}: holds {strangers[0]!r}, not a phantom: {remedy}"
+            ) from None
+        return False
+    except ValueError as error:
+        raise InputError(
+            f"{archive / _SETTINGS_NAME}: not valid JSON ({error}): {remedy}"
+        ) from error
+    # Earlier releases drew one layout and did not say so.
+    found = {"layout": "mimic_cxr", **(drawn if isinstance(drawn, dict) else {})}
+    if found != wanted:
+        changes = (f"{k}={found.get(k)!r}" for k in wanted if found.get(k) != wanted[k])
+        raise InputError(f"{archive}: drawn with other settings ({', '.join(changes)}): {remedy}")
+    return (archive / _COMPLETE_NAME).is_file()
 
 
 def draw_archive(config: PhantomConfig, *, workers: int) -> None:
@@ -75,7 +94,7 @@ def draw_archive(config: PhantomConfig, *, workers: int) -> None:
     with Progress("drawing the phantom", total=studies, unit="studies") as progress:
         map_in_processes(_draw_part, config, missing, workers=workers, progress=progress)
     rows = _joined(json.loads(path.read_bytes()) for path, _ in parts)
-    LAYOUTS[config.layout].write_tables(config.archive, rows)
+    mimic_cxr_layout.write_tables(config.archive, rows)
     write_text_atomically(config.archive / _COMPLETE_NAME, _settings_text(config))
     shutil.rmtree(parts_folder)
 
@@ -83,59 +102,21 @@ def draw_archive(config: PhantomConfig, *, workers: int) -> None:
 def _draw_part(config: PhantomConfig, part: tuple[Path, Sequence[PatientPlan]], tick: Tick) -> None:
     """Draw some patients; their rows, written last, mark them as done."""
     path, plans = part
-    write = partial(
-        LAYOUTS[config.layout].write_study,
-        seed=config.seed,
-        height_px=config.image_size_px,
-        noise=config.noise,
-    )
     drawn: list[Rows] = []
     for study in chain.from_iterable(draw_patient(config.seed, plan) for plan in plans):
-        drawn.append(write(config.archive, study))
+        drawn.append(mimic_cxr_layout.write_study(config, study))
         tick()
     write_text_atomically(path, json.dumps(_joined(drawn)))
 
 
 def _joined(parts: Iterable[Rows]) -> Rows:
-    joined: defaultdict[str, list[list[Any]]] = defaultdict(list)
+    joined: Rows = defaultdict(list)
     for table, more in chain.from_iterable(rows.items() for rows in parts):
         joined[table] += more
-    return dict(joined)
-
-
-def _settings(config: PhantomConfig) -> dict[str, Any]:
-    """What decides an archive's bytes."""
-    settings = config.model_dump(mode="json", exclude={"archive"})
-    return {"drawing_version": DRAWING_VERSION, **settings}
+    return joined
 
 
 def _settings_text(config: PhantomConfig) -> str:
-    return json.dumps(_settings(config), indent=2) + "\n"
-
-
-def _refuse_another_archive(config: PhantomConfig) -> None:
-    """Never draw over files that this config did not make."""
-    archive, wanted = config.archive, _settings(config)
-    remedy = "set phantom.archive to another folder, or remove this one"
-    if archive.exists() and not archive.is_dir():
-        raise InputError(f"{archive}: not a folder: {remedy}")
-    try:
-        drawn = json.loads((archive / _SETTINGS_NAME).read_bytes())
-    except FileNotFoundError:
-        # Made just before the settings are written.
-        ours = {_LOCK_NAME, _PARTS_NAME, f"{_SETTINGS_NAME}.partial"}
-        strangers = sorted({path.name for path in archive.glob("*")} - ours)
-        if strangers:
-            raise InputError(
-                f"{archive}: holds {strangers[0]!r}, not a phantom: {remedy}"
-            ) from None
-        return
-    except ValueError as error:
-        raise InputError(
-            f"{archive / _SETTINGS_NAME}: not valid JSON ({error}): {remedy}"
-        ) from error
-    # Earlier releases drew one layout and did not say so.
-    found = {"layout": "mimic_cxr", **(drawn if isinstance(drawn, dict) else {})}
-    if found != wanted:
-        changes = (f"{k}={found.get(k)!r}" for k in wanted if found.get(k) != wanted[k])
-        raise InputError(f"{archive}: drawn with other settings ({', '.join(changes)}): {remedy}")
+    """What decides an archive's bytes."""
+    settings = config.model_dump(mode="json", exclude={"archive"})
+    return json.dumps({"drawing_version": DRAWING_VERSION, **settings}, indent=2) + "\n"

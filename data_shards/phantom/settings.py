@@ -43,11 +43,10 @@ def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:
     source, drawn = values.get("source"), values.get("phantom")
     if not isinstance(source, dict) or (drawn is None and source.get("name") != "phantom"):
         return dict(values)
+    moved = {key: source[key] for key in source.keys() & PhantomConfig.model_fields.keys()}
+    source = {key: value for key, value in source.items() if key not in moved}
     if source.get("name") == "phantom":
-        moved, source = {k: v for k, v in source.items() if k != "name"}, {"name": "mimic_cxr"}
-    else:
-        moved = {key: source[key] for key in source.keys() & PhantomConfig.model_fields.keys()}
-        source = {key: value for key, value in source.items() if key not in moved}
+        source["name"] = "mimic_cxr"
     drawn = {**(drawn or {}), **moved}
     try:
         phantom = PhantomConfig.model_validate(drawn)
@@ -56,7 +55,7 @@ def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:
         return {**values, "phantom": drawn, "source": source}
     if source.get("name") == phantom.layout:
         # Brings in what draws, which those who read no phantom's profile do without.
-        from data_shards.phantom.layouts.catalog import LAYOUTS
+        from data_shards.phantom.mimic_cxr_layout import importer_settings
 
-        source = {**LAYOUTS[phantom.layout].importer_settings(phantom.archive), **source}
+        source = {**importer_settings(phantom.archive), **source}
     return {**values, "phantom": drawn, "source": source}

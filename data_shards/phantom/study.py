@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
@@ -48,7 +48,7 @@ class Study:
     devices: tuple[Device, ...]
     findings: tuple[Finding, ...]
     changes: tuple[Change, ...]
-    resolved: tuple[Finding, ...] = field(default=())
+    resolved: tuple[Finding, ...]
 
     @property
     def is_first(self) -> bool:
@@ -152,10 +152,9 @@ def _with_new_findings(
     findings: tuple[Finding, ...], count: int, rng: Generator
 ) -> tuple[Finding, ...]:
     for _ in range(count):
-        new = draw_finding(rng, findings)
         # One more try; a crowded chest may stay as it is.
-        new = new or draw_finding(rng, findings)
-        findings = (*findings, new) if new else findings
+        if new := draw_finding(rng, findings) or draw_finding(rng, findings):
+            findings = (*findings, new)
     return findings
 
 

@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import zlib
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -31,6 +33,12 @@ class Member(_Document):
     offset: int
     size: int
     crc32: int
+
+    def read(self, tar: BinaryIO) -> bytes | None:
+        """The payload, or None when its checksum is another."""
+        tar.seek(self.offset)
+        payload = tar.read(self.size)
+        return payload if zlib.crc32(payload) == self.crc32 else None
 
 
 class IndexedSample(_Document):
@@ -133,11 +141,16 @@ def index_name(tar_name: str) -> str:
     return tar_name.removesuffix(".tar") + ".index.json"
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as it lies there, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a shard folder.
 
-    Raises InputError when there is none (unfinished build), when it is of another schema
-    version, or when it is malformed.
+    Raises InputError for none (an unfinished build), another schema version and a malformed one.
     """
     absent = (
         "no manifest, so this is not a finished shard folder: run `python -m data_shards build "

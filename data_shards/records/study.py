@@ -7,9 +7,10 @@ the shard stores as `<key>.json`, beside `<key>.image0.jpg`, `<key>.image1.jpg` 
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import TypeAdapter
 
@@ -18,17 +19,11 @@ SPLITS: tuple[Split, ...] = ("train", "validate", "test")
 
 View = Literal["PA", "AP", "L"]
 FRONTAL_VIEWS: frozenset[str] = frozenset({"PA", "AP"})
-LATERAL_VIEWS: frozenset[str] = frozenset({"L"})
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A radiology report: raw text, its sections, and each section's sentences, in order.
-
-    `sections` maps a normalised name ("findings", "impression", ...) to text; `sentences`
-    has the same keys. Text policies (`data_shards.records.policies`) choose from these when
-    a shard is read, so that changing the policy needs no new conversion.
-    """
+    """A radiology report: raw text, sections by normalised name, and the sentences of each."""
 
     raw: str
     sections: dict[str, str]
@@ -121,14 +116,14 @@ class StudyRecord:
     boxes: tuple[Box, ...]
     masks: tuple[MaskRecord, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries and lists, ready for `json.dumps`."""
-        return asdict(self)
+    def to_json(self) -> bytes:
+        """The content of `<key>.json`."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True).encode()
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> StudyRecord:
-        """The record of a parsed `<key>.json`. Raises ValueError when malformed."""
-        return _RECORD.validate_python(value)
+    def from_json(cls, payload: bytes) -> StudyRecord:
+        """The record of a `<key>.json`. Raises ValueError when malformed."""
+        return _RECORD.validate_json(payload)
 
     def frontal_images(self) -> tuple[int, ...]:
         """Positions of the frontal (PA, AP) images, ordered by image id."""
@@ -136,7 +131,7 @@ class StudyRecord:
 
     def lateral_images(self) -> tuple[int, ...]:
         """Positions of the lateral images, ordered by image id."""
-        return self._positions(LATERAL_VIEWS)
+        return self._positions(frozenset({"L"}))
 
     def _positions(self, views: frozenset[str]) -> tuple[int, ...]:
         matching = (i for i, image in enumerate(self.images) if image.view in views)

@@ -11,9 +11,8 @@ from pydantic import Field, model_validator
 from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.study import View
-from data_shards.sources.base import SourceConfig
+from data_shards.sources.base import ImageRow, Source, SourceConfig, split_in
 from data_shards.sources.formats.tables import read_rows
-from data_shards.sources.table_source import ImageRow, TableSource, split_in
 
 # A "frontal" of unknown direction counts as PA, the usual one: methods only tell frontal from
 # lateral.
@@ -46,11 +45,6 @@ class CsvColumns(Config):
             raise ValueError("name either the report column, or findings and impression")
         return self
 
-    @property
-    def used(self) -> tuple[str, ...]:
-        """The columns the table must have."""
-        return tuple(column for column in self.model_dump().values() if column is not None)
-
 
 class CsvPairsConfig(SourceConfig):
     """A table, the folder its image paths start from, and what its columns mean.
@@ -78,18 +72,13 @@ class CsvPairsConfig(SourceConfig):
         return CsvPairsSource(self)
 
 
-class CsvPairsSource(TableSource):
+class CsvPairsSource(Source):
     """The studies of the rows that pass `where`."""
 
     config: CsvPairsConfig
     views = VIEWS
     study_ids_are_unique = False
     narrowed_by = ", or leave it out by source.where"
-
-    @property
-    def image_root(self) -> Path:
-        """The folder of the settings."""
-        return self.config.image_root
 
     def tables(self) -> Sequence[Path]:
         """The one table."""
@@ -98,31 +87,29 @@ class CsvPairsSource(TableSource):
     def rows(self) -> Iterator[ImageRow]:
         """The rows that pass `where`; raises InputError when none does."""
         config, columns = self.config, self.config.columns
-        texts = {
-            name: column
-            for name in ("report", "findings", "impression")
-            if (column := getattr(columns, name)) is not None
-        }
-        count, passed = 0, 0
-        for row in read_rows(config.table, (*columns.used, *config.where)):
-            count += 1
-            if not all(row[column] in values for column, values in config.where.items()):
-                continue
-            passed += 1
+        used = filter(None, columns.model_dump().values())
+        rows = list(read_rows(config.table, (*used, *config.where)))
+        where = config.where.items()
+        passed = [row for row in rows if all(row[column] in values for column, values in where)]
+        if not passed:
+            raise InputError(
+                f"{config.table}: none of {len(rows)} rows passes source.where={config.where}: "
+                "check its columns and values"
+            )
+        for row in passed:
             path = PurePosixPath(row.filled(columns.image))
             image_id = str(path.with_suffix(""))
             yield ImageRow(
                 row.line,
                 image_id,
-                str(path),
+                str(config.image_root / path),
                 patient_id=row.filled(columns.patient_id),
                 study_id=row.filled(columns.study_id) if columns.study_id else image_id,
                 view=(row[columns.view] if columns.view else "") or config.default_view or "",
                 split=split_in(row, columns.split) if columns.split else None,
-                texts={name: row[column] for name, column in texts.items()},
-            )
-        if not passed:
-            raise InputError(
-                f"{config.table}: none of {count} rows passes source.where={config.where}: check "
-                "its columns and values"
+                texts={
+                    name: row[column]
+                    for name in ("report", "findings", "impression")
+                    if (column := getattr(columns, name)) is not None
+                },
             )

@@ -20,27 +20,25 @@ from data_shards.records.study import (
     Box,
     Report,
     Sample,
+    SourceImage,
     SourceMask,
-    Split,
     View,
 )
 from data_shards.report_text.report import parse_report, report_of_sections
-from data_shards.sources.base import SourceConfig, StudyRef
-from data_shards.sources.formats.report_archive import BadReportError, ReportArchive, find_reports
-from data_shards.sources.mimic_cxr_exceptions import (
+from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef
+from data_shards.sources.mimic_cxr_files import (
     EXCEPTIONS,
     WITHOUT_FINDINGS,
+    BadReportError,
+    ReportArchive,
     conclusion_by_hand,
-)
-from data_shards.sources.mimic_cxr_tables import (
-    Labels,
+    find_reports,
     image_rows,
     read_labels,
     study_path,
     table_paths,
 )
 from data_shards.sources.ms_cxr import annotation_file, ms_cxr_overlap, read_ms_cxr
-from data_shards.sources.table_source import ImageRow, TableSource
 
 VIEW_OF_POSITION: dict[str, View] = {"PA": "PA", "AP": "AP", "LATERAL": "L", "LL": "L"}
 
@@ -82,7 +80,7 @@ class MimicCxrConfig(SourceConfig):
         return MimicCxrSource(self)
 
 
-class MimicCxrSource(TableSource):
+class MimicCxrSource(Source):
     """The studies of an archive in MIMIC-CXR-JPG's layout, in its official split.
 
     A report stands in a file of its study's name, so that a study has one or none.
@@ -90,11 +88,6 @@ class MimicCxrSource(TableSource):
 
     config: MimicCxrConfig
     views = VIEW_OF_POSITION
-
-    @property
-    def image_root(self) -> Path:
-        """The archive's root."""
-        return self.config.root
 
     def tables(self) -> Sequence[Path]:
         """Metadata, splits, labels and MS-CXR's boxes, those that there are."""
@@ -106,7 +99,7 @@ class MimicCxrSource(TableSource):
         return image_rows(self.config.root)
 
     def list_studies(self) -> Sequence[StudyRef]:
-        """Every study of the metadata, sorted. Errors: see `TableSource` and `image_rows`."""
+        """Every study of the metadata, sorted. Errors: see `Source` and `image_rows`."""
         # Found missing here rather than by the first worker.
         _ = self._reports, self._masks, self._phrase_boxes
         return super().list_studies()
@@ -117,25 +110,17 @@ class MimicCxrSource(TableSource):
             return "one of the 54 reports with hand-written rules"
         if self.config.exclude_ms_cxr == "patients" and ref.patient_id in self._patients_of_ms_cxr:
             return "patient of MS-CXR"
-        images = tuple(
-            image
-            for image in self.known_images(ref)
-            if image.view in self.config.views and image.id not in self._held_out_images
-        )
+        images = self.known_images(ref)
         if not images:
             return "no image of a wanted view"
         if self.config.require_frontal and not any(i.view in FRONTAL_VIEWS for i in images):
             return "no frontal image"
-        report = self._report(ref)
-        if not isinstance(report, Report):
-            return report
-        return Sample(
-            patient_id=ref.patient_id,
-            study_id=ref.study_id,
-            images=images,
-            report=report,
-            split=ref.split,
-            labels=self._labels.of(ref),
+        sample = super().load_study(ref)
+        if isinstance(sample, str):
+            return sample
+        return replace(
+            sample,
+            labels=self._labels.get((ref.patient_id, ref.study_id), {}),
             boxes=tuple(
                 replace(box, image=number)
                 for number, image in enumerate(images)
@@ -148,12 +133,16 @@ class MimicCxrSource(TableSource):
             ),
         )
 
-    def fingerprint(self) -> str:
-        """SHA-256 over the tables, MS-CXR's boxes and the report zip's directory.
+    def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
+        """Those of a wanted view, without the ones of MS-CXR where these are held out."""
+        return tuple(
+            image
+            for image in super().known_images(ref)
+            if image.view in self.config.views and image.id not in self._held_out_images
+        )
 
-        Images, masks and reports in an unpacked folder are not read: those edited in place go
-        unnoticed.
-        """
+    def fingerprint(self) -> str:
+        """SHA-256 over the tables and the report zip's directory; masks are not read either."""
         described = json.dumps([super().fingerprint(), self._reports.fingerprint()])
         return hashlib.sha256(described.encode()).hexdigest()
 
@@ -161,7 +150,7 @@ class MimicCxrSource(TableSource):
         """Images of an unknown view, and MS-CXR's where those are held out."""
         unknown = super().list_dropped_images()
         held_out = self._held_out_images - {image.key for image in unknown}
-        listed = held_out & self._place_of_image.keys()
+        listed = held_out & self._study_of_image.keys()
         dropped = (DroppedSample(key=image, reason="image of MS-CXR") for image in listed)
         return tuple(sorted((*unknown, *dropped), key=lambda image: image.key))
 
@@ -169,11 +158,11 @@ class MimicCxrSource(TableSource):
         """`ms_cxr_overlap.json`: how many of MS-CXR's images and patients each split holds."""
         if self.config.ms_cxr is None:
             return {}
-        overlap = ms_cxr_overlap(self._phrase_boxes, self._place_of_image)
+        overlap = ms_cxr_overlap(self._phrase_boxes, self._study_of_image)
         return {"ms_cxr_overlap.json": json.dumps(overlap, indent=2) + "\n"}
 
-    def _report(self, ref: StudyRef) -> Report | str:
-        """The parsed report, or the reason to leave its study out."""
+    def read_report(self, ref: StudyRef) -> Report | str:
+        """The report, parsed by the archive's layout or its published exceptions."""
         member = PurePosixPath(f"{study_path(ref.patient_id, ref.study_id)}.txt")
         without_findings = ref.study_id in WITHOUT_FINDINGS
         if without_findings and self.config.exceptions == "sections":
@@ -196,7 +185,7 @@ class MimicCxrSource(TableSource):
         return report_of_sections(raw, {**report.sections, "impression": conclusion})
 
     @cached_property
-    def _labels(self) -> Labels:
+    def _labels(self) -> dict[tuple[str, str], dict[str, float | None]]:
         return read_labels(self.config.root)
 
     @cached_property
@@ -212,19 +201,13 @@ class MimicCxrSource(TableSource):
         return frozenset(self._phrase_boxes if self.config.exclude_ms_cxr == "images" else ())
 
     @cached_property
-    def _place_of_image(self) -> dict[str, tuple[str, Split]]:
-        """Patient and split."""
-        return {
-            image.image_id: (ref.patient_id, ref.split)
-            for ref, images in self.studies.items()
-            for image in images
-            if ref.split is not None
-        }
+    def _study_of_image(self) -> dict[str, StudyRef]:
+        return {image.image_id: ref for ref, images in self.studies.items() for image in images}
 
     @cached_property
     def _patients_of_ms_cxr(self) -> frozenset[str]:
-        images = self._phrase_boxes.keys() & self._place_of_image.keys()
-        return frozenset(self._place_of_image[image][0] for image in images)
+        images = self._phrase_boxes.keys() & self._study_of_image.keys()
+        return frozenset(self._study_of_image[image].patient_id for image in images)
 
     @cached_property
     def _masks(self) -> dict[str, list[tuple[str, Path]]]:

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_shards.errors import InputError
-from data_shards.records.study import SPLITS, Box, Split
+from data_shards.records.study import SPLITS, Box
+from data_shards.sources.base import StudyRef
 from data_shards.sources.formats.tables import read_rows
 
 _BOX_COLUMNS = ("x", "y", "w", "h")
@@ -38,20 +39,15 @@ def read_ms_cxr(path: Path) -> dict[str, list[Box]]:
 
 
 def ms_cxr_overlap(
-    ms_cxr_images: Iterable[str], patient_and_split_of_image: Mapping[str, tuple[str, Split]]
+    ms_cxr_images: Iterable[str], study_of_image: Mapping[str, StudyRef]
 ) -> dict[str, Any]:
-    """How many of MS-CXR's images and patients each split of an archive holds.
-
-    `images_absent` are those that the archive does not list.
-    """
+    """How many of MS-CXR's images and patients each split of an archive holds, or none does."""
     images = set(ms_cxr_images)
-    present = [
-        patient_and_split_of_image[each] for each in images & set(patient_and_split_of_image)
-    ]
-    patients = [split for _, split in set(present)]
+    present = [study_of_image[each] for each in images & study_of_image.keys()]
+    patients = {(study.patient_id, study.split) for study in present}
     return {
-        "images_by_split": {split: sum(s == split for _, s in present) for split in SPLITS},
-        "patients_by_split": {split: patients.count(split) for split in SPLITS},
+        "images_by_split": {split: sum(s.split == split for s in present) for split in SPLITS},
+        "patients_by_split": {split: sum(s == split for _, s in patients) for split in SPLITS},
         "images_absent": len(images) - len(present),
     }
 

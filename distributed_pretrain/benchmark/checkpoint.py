@@ -18,8 +18,8 @@ from statistics import median
 
 from pydantic import PositiveInt
 
-from distributed_pretrain.benchmark import bare_training, harness
-from distributed_pretrain.benchmark.bare_training import LovtSizes, noise_batch
+from distributed_pretrain.benchmark import harness
+from distributed_pretrain.benchmark.step import LovtSizes, bare_step, noise_batch, prepare
 from distributed_pretrain.run_folder.checkpoint import Checkpoint, TrainingState, save_checkpoint
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.tensor_files import split_tensors
@@ -29,7 +29,7 @@ VOCABULARY_SIZE = 28_996  # of the BERTs of the field
 WARMUP_STEPS = 3  # the first makes the optimizer's moments
 
 
-class CheckpointBenchmarkConfig(LovtSizes):
+class Settings(LovtSizes):
     """Every layer is trained.
 
     `usual_steps` come before each background save and again after it. `folder` is on the disk to
@@ -73,9 +73,8 @@ def round_figures(
     }
 
 
-def run(overrides: Sequence[str]) -> None:
-    """Measure and print. Raises InputError for a bad override."""
-    config = harness.read_settings(CheckpointBenchmarkConfig, overrides, verb="checkpoint")
+def run(config: Settings) -> None:
+    """Measure and print."""
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
         rounds = measure(config, Path(folder))
     figures = {name: median(each[name] for each in rounds) for name in rounds[0]}
@@ -86,16 +85,16 @@ def run(overrides: Sequence[str]) -> None:
     )
 
 
-def measure(config: CheckpointBenchmarkConfig, folder: Path) -> list[dict[str, float]]:
+def measure(config: Settings, folder: Path) -> list[dict[str, float]]:
     """`round_figures` of every round, with checkpoints written under `folder`."""
     numbers = count(1)
     with (
         harness.joined() as engine,
         closing(CheckpointWriter(folder / "background", keep=1)) as writer,
     ):
-        bare_training.prepare(engine, config.build(VOCABULARY_SIZE))
-        bare_step = partial(bare_training.bare_step, engine, noise_batch(config, engine.device))
-        step = partial(harness.seconds_of, bare_step)
+        prepare(engine, config.build(VOCABULARY_SIZE))
+        bare = partial(bare_step, engine, noise_batch(config, engine.device))
+        step = partial(harness.seconds_of, bare)
 
         def checkpoint() -> Checkpoint:
             """As the trainer's: not copied."""
@@ -112,9 +111,6 @@ def measure(config: CheckpointBenchmarkConfig, folder: Path) -> list[dict[str, f
         def save_at_once() -> None:
             save_checkpoint(folder / "at_once", checkpoint(), keep=1, is_best=False)
 
-        def usual() -> list[float]:
-            return [step() for _ in range(config.usual_steps)]
-
         for _ in range(WARMUP_STEPS):
             step()
         save()  # The first snapshot allocates its memory.
@@ -124,17 +120,12 @@ def measure(config: CheckpointBenchmarkConfig, folder: Path) -> list[dict[str, f
         state_bytes = sum(each.nbytes for each in tensors)
         rounds = []
         for _ in range(config.rounds):
-            before, snapshot, beside = usual(), harness.seconds_of(save), [step()]
+            usual = [step() for _ in range(config.usual_steps)]
+            snapshot, beside = harness.seconds_of(save), [step()]
             while writer.is_saving:
                 beside.append(step())
-            steps = before + usual()
-            rounds.append(
-                round_figures(
-                    steps,
-                    snapshot,
-                    beside,
-                    harness.seconds_of(save_at_once),
-                    state_bytes=state_bytes,
-                )
-            )
+            usual += [step() for _ in range(config.usual_steps)]
+            at_once = harness.seconds_of(save_at_once)
+            figures = round_figures(usual, snapshot, beside, at_once, state_bytes=state_bytes)
+            rounds.append(figures)
     return rounds

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import signal
 import socket
 import statistics
@@ -25,7 +26,6 @@ import torch
 
 from data_shards.errors import InputError
 from data_shards.processes import ENDING_SIGNALS, start_server
-from data_shards.profiles import ConfigT, parse_overrides, validate
 from distributed_pretrain.ranks import is_communication_error
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.settings import TrainingConfig
@@ -37,11 +37,6 @@ ResultT = TypeVar("ResultT")
 _PROCESS = Path("/proc/self")
 # Written to clear_refs: the peak starts again from what is resident now (proc(5)).
 _RESET_PEAK = "5"
-
-
-def read_settings(kind: type[ConfigT], overrides: Sequence[str], *, verb: str) -> ConfigT:
-    """What `benchmark VERB key=value ...` asks for. Raises InputError for a bad override."""
-    return validate(kind, parse_overrides(overrides), where=f"benchmark {verb}")
 
 
 def seconds_of(action: Callable[[], object]) -> float:
@@ -99,8 +94,8 @@ def peak_bytes_above_start(action: Callable[[], object]) -> int:
 
 def _status_bytes(field: str) -> int:
     """A field of /proc/self/status, which counts in KiB."""
-    lines = (_PROCESS / "status").read_text().splitlines()
-    return int(dict(line.split(":", 1) for line in lines)[field].split()[0]) * 1024
+    (kibibytes,) = re.findall(rf"{field}:\s+(\d+)", (_PROCESS / "status").read_text())
+    return int(kibibytes) * 1024
 
 
 def in_fresh_processes(
@@ -117,11 +112,8 @@ def in_fresh_processes(
     function is a module's own, as it is pickled; its error is raised here. Raises InputError if a
     process dies, which mostly is the system's answer to a lack of memory.
     """
-    count = len(arguments)
-    everywhere = {
-        "ACCELERATE_USE_CPU": str(device == "cpu").lower(),
-        "OMP_NUM_THREADS": str(threads),
-    }
+    count, on_cpu = len(arguments), str(device == "cpu").lower()
+    everywhere = {"ACCELERATE_USE_CPU": on_cpu, "OMP_NUM_THREADS": str(threads)}
     variables = [everywhere] * count
     if as_ranks and count > 1:
         with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -32,7 +32,6 @@ from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.benchmark import harness
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.loader import TrainingLoader
-from distributed_pretrain.data.prefetch import prefetch_in_order
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
@@ -43,7 +42,7 @@ AIM_RATIO = 12
 WARMUP_BATCHES = 2
 
 
-class LoaderBenchmarkConfig(Config):
+class Settings(Config):
     """`images` go through our pipeline a round, a quarter, all of them distinct, through theirs."""
 
     images: int = Field(default=1024, ge=256)
@@ -54,9 +53,8 @@ class LoaderBenchmarkConfig(Config):
     rounds: int = Field(default=3, ge=1)
 
 
-def run(overrides: Sequence[str]) -> None:
-    """Measure and print. Raises InputError for a bad override."""
-    config = harness.read_settings(LoaderBenchmarkConfig, overrides, verb="loader")
+def run(config: Settings) -> None:
+    """Measure and print."""
     print(f"images/s on {config.cores} cores, {config.longest_side_px} px stored", end=" ")
     print(f"-> {config.image_size_px} px, batches of {config.batch}")
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +70,7 @@ def run(overrides: Sequence[str]) -> None:
     )
 
 
-def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
+def measure(config: Settings, folder: Path) -> dict[str, float]:
     """Images a second by stage. The pipelines take turns, and the best round counts."""
     distinct_images = config.images // 4
     write_synthetic_shards(
@@ -90,7 +88,7 @@ def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
     split = ShardSplit(data.shards, "train", data.text_policy)
     build_tokenizer(folder / "tokenizer", split, partial(train_wordpiece, vocabulary_size=400))
     tokenizer = SentenceTokenizer.load(folder / "tokenizer")
-    jpegs = [split.read(position).image_bytes(0) for position in range(len(split))]
+    jpegs = [split.read_member(position, "image0.jpg") for position in range(len(split))]
     theirs = _torchvision_loader(config, jpegs)
     rate = partial(_rate, images=config.images, batch=config.batch)
 
@@ -111,9 +109,7 @@ def measure(config: LoaderBenchmarkConfig, folder: Path) -> dict[str, float]:
     return {
         "bare JPEG decode, one thread": rate(_decoded(jpegs), batch=1),
         "loader without augmentation": rate_of(_HostLoader),
-        "augmentation": rate(
-            augment(each, torch.device("cpu"), train=True) for each in repeat(host)
-        ),
+        "augmentation": rate(augment(each, torch.device("cpu")) for each in repeat(host)),
         **{name: max(rates) for name, rates in rounds.items()},
     }
 
@@ -130,8 +126,7 @@ class _HostLoader(TrainingLoader):
     """Gives its batches as they are before the augmentation."""
 
     def _batches(self, plans: Iterator[Any]) -> Generator[Any]:
-        threads, ahead = self._config.decode_threads or 1, self._config.prefetch_batches
-        return prefetch_in_order(plans, self._load, threads=threads, prefetch_batches=ahead)
+        return self._host_batches(plans)
 
 
 def _decoded(jpegs: Sequence[bytes]) -> Iterator[Tensor]:
@@ -139,7 +134,7 @@ def _decoded(jpegs: Sequence[bytes]) -> Iterator[Tensor]:
     return (decode_image(image, ImageReadMode.GRAY) for image in cycle(images))
 
 
-def _torchvision_loader(config: LoaderBenchmarkConfig, jpegs: list[bytes]) -> DataLoader[bytes]:
+def _torchvision_loader(config: Settings, jpegs: list[bytes]) -> DataLoader[bytes]:
     ours, side_px = AugmentationConfig(), config.image_size_px
     # Of the usual forms (PIL, uint8 tensors, float tensors) this is the quickest.
     augment = v2.Compose(

@@ -8,7 +8,7 @@ Everything is forward and backward, from raw embeddings to their gradients.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from typing import Any, TypeAlias, TypeVar
@@ -36,7 +36,7 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 ResultT = TypeVar("ResultT")
 
 
-class LossBenchmarkConfig(Config):
+class Settings(Config):
     """Batches over all ranks, the chunked form alone with the `big_batch`.
 
     Threads are shared out between ranks; `ranks=1` gathers nothing.
@@ -52,7 +52,7 @@ class LossBenchmarkConfig(Config):
     device: harness.Device = "cpu"
 
     @model_validator(mode="after")
-    def _ranks_have_equal_rows_and_a_device(self) -> LossBenchmarkConfig:
+    def _ranks_have_equal_rows_and_a_device(self) -> Settings:
         for batch in self.batch_sizes:
             if batch % self.ranks:
                 raise ValueError(
@@ -67,9 +67,8 @@ class LossBenchmarkConfig(Config):
         return self
 
 
-def run(overrides: Sequence[str]) -> None:
-    """Measure and print. Raises InputError for a bad override."""
-    config = harness.read_settings(LossBenchmarkConfig, overrides, verb="loss")
+def run(config: Settings) -> None:
+    """Measure and print."""
     print(
         f"forward + backward in float32, dim {config.dim}, chunks of {config.chunk_size} rows, "
         f"{config.threads} threads in all, {config.device}; median seconds of {config.repeats} "
@@ -128,11 +127,7 @@ def open_clip_local_loss(image: Tensor, report: Tensor) -> Tensor:
 
 
 def _on_ranks(
-    function: Callable[..., ResultT],
-    config: LossBenchmarkConfig,
-    batch: int,
-    ranks: int,
-    *more: Any,
+    function: Callable[..., ResultT], config: Settings, batch: int, ranks: int, *more: Any
 ) -> list[ResultT]:
     """What every rank answers, each a new process."""
     return harness.in_fresh_processes(
@@ -144,7 +139,7 @@ def _on_ranks(
     )
 
 
-def _seconds_by_form(config: LossBenchmarkConfig, rows: int) -> dict[str, list[float]]:
+def _seconds_by_form(config: Settings, rows: int) -> dict[str, list[float]]:
     with harness.joined() as engine:
         image, report = _embeddings(rows, config.dim, engine.rank, engine.device)
 
@@ -159,7 +154,7 @@ def _seconds_by_form(config: LossBenchmarkConfig, rows: int) -> dict[str, list[f
         return harness.take_turns(measures, turns=config.repeats)
 
 
-def _peak_bytes(config: LossBenchmarkConfig, rows: int, form: str) -> int:
+def _peak_bytes(config: Settings, rows: int, form: str) -> int:
     """The peak of one form above its inputs."""
     with harness.joined() as engine:
         loss = loss_forms(config.chunk_size)[form]

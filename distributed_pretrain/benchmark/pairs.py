@@ -9,7 +9,7 @@ turns.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -76,7 +76,7 @@ RATE_REPEATS = 4
 WARM_UP_BATCH = 2
 
 
-class PairBenchmarkConfig(Config):
+class Settings(Config):
     """Sizes of one process; with `big_batch` the memory of our forms alone is measured.
 
     Real reports have from a fifth of `words` to all of them.
@@ -92,9 +92,8 @@ class PairBenchmarkConfig(Config):
     threads: PositiveInt = Field(default_factory=available_cores)
 
 
-def run(overrides: Sequence[str]) -> None:
-    """Measure and print. Raises InputError for a bad override."""
-    config = harness.read_settings(PairBenchmarkConfig, overrides, verb="pairs")
+def run(config: Settings) -> None:
+    """Measure and print."""
     print(
         f"{config.method}: forward + backward, {config.batch_size} images x {config.batch_size} "
         f"reports, {config.regions} regions, {config.words} words, dim {config.dim}, "
@@ -136,9 +135,7 @@ def run(overrides: Sequence[str]) -> None:
     harness.conclude(targets, figures)
 
 
-def measure(
-    config: PairBenchmarkConfig, steps: dict[Form, Step]
-) -> dict[Form | Precision, list[float]]:
+def measure(config: Settings, steps: dict[Form, Step]) -> dict[Form | Precision, list[float]]:
     """Seconds of the forms, and GFLOP/s of large products by precision.
 
     Of bfloat16 on a CPU where it is slow a time would say nothing: only its roundings are seen.
@@ -154,7 +151,7 @@ def measure(
     return harness.take_turns(measures, turns=config.repeats)
 
 
-def pair_step(form: Form, config: PairBenchmarkConfig, batch: int) -> Step:
+def pair_step(form: Form, config: Settings, batch: int) -> Step:
     """A form on random regions and words whose raw scores spread by about 1."""
     generator = torch.Generator().manual_seed(0)
     regions, words = (
@@ -186,7 +183,7 @@ def pair_step(form: Form, config: PairBenchmarkConfig, batch: int) -> Step:
     return step
 
 
-def report_lengths(form: Form, config: PairBenchmarkConfig, batch: int) -> Tensor:
+def report_lengths(form: Form, config: Settings, batch: int) -> Tensor:
     """Words of each report: all of them, or lengths spread evenly, in a shuffled order."""
     if not form.padded:
         return torch.full((batch,), config.words)
@@ -194,7 +191,7 @@ def report_lengths(form: Form, config: PairBenchmarkConfig, batch: int) -> Tenso
     return spread[torch.randperm(batch, generator=torch.Generator().manual_seed(0))]
 
 
-def form_gflops(form: Form, config: PairBenchmarkConfig) -> float:
+def form_gflops(form: Form, config: Settings) -> float:
     """What the matrix products of a form's forward and backward take, recomputing included."""
     regions, dim, batch = config.regions, config.dim, config.batch_size
     words = int(report_lengths(form, config, batch).sum())
@@ -235,13 +232,13 @@ def _gflops_per_second(precision: Precision) -> float:
     return RATE_REPEATS * 2 * RATE_MATRIX**3 / harness.seconds_of(multiply) / 1e9
 
 
-def _peak_mib(form: Form, config: PairBenchmarkConfig, batch: int) -> float:
+def _peak_mib(form: Form, config: Settings, batch: int) -> float:
     arguments = [(form, config, batch)]
     (peak,) = harness.in_fresh_processes(_peak_bytes, arguments, threads=config.threads)
     return peak / 2**20
 
 
-def _peak_bytes(form: Form, config: PairBenchmarkConfig, batch: int) -> int:
+def _peak_bytes(form: Form, config: Settings, batch: int) -> int:
     """The peak of one form above its inputs."""
     # The buffers of the libraries are not the form's.
     small = config.model_copy(update={"regions": 4, "words": 4, "dim": 8})

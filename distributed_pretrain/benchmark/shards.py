@@ -27,7 +27,7 @@ from data_shards.synthetic_shards import synthetic_jpeg
 from distributed_pretrain.benchmark import harness
 
 TARGET_RATIO = 0.85
-# The builder's: see data_shards.images.resize.
+# The builder's: see data_shards.images.conversion.
 OVERSAMPLING = 2
 LONGEST_SIDE_PX = 320
 JPEG_QUALITY = 95
@@ -35,7 +35,7 @@ ASPECT = 1.2
 WARM_UP_IMAGES = 4
 
 
-class ShardsBenchmarkConfig(Config):
+class Settings(Config):
     """`images` files, `distinct_images` of them drawn and the others hard links to these.
 
     Many images, because the start of the builder counts: it takes seconds once, of hours.
@@ -47,9 +47,8 @@ class ShardsBenchmarkConfig(Config):
     workers: int = Field(default_factory=available_cores, ge=1)
 
 
-def run(overrides: Sequence[str]) -> None:
-    """Measure and print. Raises InputError for a bad override."""
-    config = harness.read_settings(ShardsBenchmarkConfig, overrides, verb="shards")
+def run(config: Settings) -> None:
+    """Measure and print."""
     print(
         f"{config.images:,} JPEGs {config.width_px:,} px wide to {LONGEST_SIDE_PX} px on "
         f"{config.workers} cores"
@@ -64,7 +63,7 @@ def run(overrides: Sequence[str]) -> None:
     harness.conclude([ratio], figures)
 
 
-def measure(config: ShardsBenchmarkConfig) -> dict[str, float]:
+def measure(config: Settings) -> dict[str, float]:
     """Seconds for all images: of the bare loop, and of the whole build command with its start."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -77,7 +76,7 @@ def measure(config: ShardsBenchmarkConfig) -> dict[str, float]:
     return {"bare decode + resize + encode": bare, "python -m data_shards build": build}
 
 
-def _draw_images(folder: Path, config: ShardsBenchmarkConfig) -> list[Path]:
+def _draw_images(folder: Path, config: Settings) -> list[Path]:
     folder.mkdir()
     random, height_px = np.random.default_rng(0), round(config.width_px * ASPECT)
     paths = [folder / f"{number:06d}.jpg" for number in range(config.images)]
@@ -89,7 +88,7 @@ def _draw_images(folder: Path, config: ShardsBenchmarkConfig) -> list[Path]:
     return paths
 
 
-def _time_bare_loop(paths: Sequence[Path], config: ShardsBenchmarkConfig) -> float:
+def _time_bare_loop(paths: Sequence[Path], config: Settings) -> float:
     """Seconds for all `paths`, shared out evenly; the start of the processes is not counted."""
     shares = [(paths[worker :: config.workers],) for worker in range(config.workers)]
     return max(harness.in_fresh_processes(_time_share, shares))
@@ -117,7 +116,7 @@ def convert_bare(paths: Sequence[Path], *, longest_side_px: int, jpeg_quality: i
     return total
 
 
-def _write_profile(folder: Path, paths: Sequence[Path], config: ShardsBenchmarkConfig) -> Path:
+def _write_profile(folder: Path, paths: Sequence[Path], config: Settings) -> Path:
     table, profile = folder / "pairs.csv", folder / "profile.yaml"
     lines = (f"{path.name},{path.stem},No acute finding.\n" for path in paths)
     table.write_text("".join(["image,patient_id,report\n", *lines]))

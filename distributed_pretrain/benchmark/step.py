@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 
-from pydantic import PositiveInt
+import torch
+from pydantic import PositiveFloat, PositiveInt
 
-from data_shards.profiles import validate
+from data_shards.profiles import Config, validate
 from data_shards.synthetic_shards import write_synthetic_shards
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.benchmark import harness
-from distributed_pretrain.benchmark.bare_training import LovtSizes, bare_step
+from distributed_pretrain.methods.encoders import ImageEncoderConfig, NewReportEncoderConfig
+from distributed_pretrain.methods.lovt.method import Lovt
+from distributed_pretrain.methods.lovt.settings import LovtConfig
+from distributed_pretrain.methods.settings import Sizes
+from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.pretrain.build import build_parts
+from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.run import build_trainer, make_engine
+from distributed_pretrain.training.settings import OptimizerConfig
 from distributed_pretrain.training.step import peak_memory_bytes
 
 TARGET_RATIO = 1.05
@@ -31,8 +39,68 @@ TARGET_WAIT_SHARE = 0.03
 WARMUP_STEPS = 2
 AUGMENTED_BATCHES = 3
 
+LEARNING_RATE = 1e-5
+TOKENS = 64
+# Fewer than any vocabulary here has.
+_TOKEN_IDS = 1000
 
-class StepBenchmarkConfig(LovtSizes):
+
+class LovtSizes(Config):
+    """The paper's model sizes (random weights: nothing is downloaded), and pairs a step."""
+
+    batch: PositiveInt = 8
+    image_size_px: PositiveInt = 224
+    backbone: str = "resnet50"
+    width: PositiveFloat = 1.0
+    hidden_size: PositiveInt = 768
+    layers: PositiveInt = 12
+    embedding_dim: PositiveInt = 512
+    projection_hidden_dim: PositiveInt = 2048
+
+    def method(self, *, frozen_layers: int | None = None, norm: Norm = "sync") -> LovtConfig:
+        """The method's settings; `norm` is that of the trunk."""
+        return LovtConfig(
+            image_encoder=ImageEncoderConfig(
+                backbone=self.backbone, width=self.width, weights=None, norm=norm
+            ),
+            report_encoder=NewReportEncoderConfig(
+                hidden_size=self.hidden_size,
+                layers=self.layers,
+                heads=max(1, self.hidden_size // 64),
+                intermediate_size=4 * self.hidden_size,
+                frozen_layers=frozen_layers,
+            ),
+            embedding_dim=self.embedding_dim,
+            projection_hidden_dim=self.projection_hidden_dim,
+        )
+
+    def build(self, vocabulary_size: int, *, norm: Norm = "sync") -> Lovt:
+        """LoVT in training mode, the same weights each time. Raises InputError for odd sizes."""
+        torch.manual_seed(0)
+        return self.method(norm=norm).build(Sizes(vocabulary_size)).train()
+
+
+def prepare(engine: Engine, lovt: Lovt) -> None:
+    """Give `engine` the method, and AdamW."""
+    engine.prepare(lovt.to(engine.device), build_optimizer(OptimizerConfig(), lovt))
+
+
+def noise_batch(sizes: LovtSizes, device: torch.device) -> Batch:
+    """Pairs without padding that show and say nothing, the same ones each time."""
+    torch.manual_seed(0)
+    batch = full_batch(device, rows=sizes.batch, image_size_px=sizes.image_size_px, tokens=TOKENS)
+    batch.images.normal_()
+    batch.report.token_ids.random_(1, _TOKEN_IDS)
+    return batch
+
+
+def bare_step(engine: Engine, batch: Batch) -> None:
+    """What no training can leave out: forward, loss, backward, norm, update."""
+    engine.backward(engine.objective.loss(engine.forward(batch))["total"])
+    engine.update(LEARNING_RATE, clip_norm=None, norm=engine.gradient_norm())
+
+
+class Settings(LovtSizes):
     """The paper's sizes, its frozen layers too, unless told otherwise."""
 
     steps: PositiveInt = 8
@@ -42,9 +110,8 @@ class StepBenchmarkConfig(LovtSizes):
     compile: bool = False
 
 
-def run(overrides: Sequence[str]) -> None:
-    """Measure and print. Raises InputError for a bad override."""
-    config = harness.read_settings(StepBenchmarkConfig, overrides, verb="step")
+def run(config: Settings) -> None:
+    """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(config, Path(folder))
     harness.print_figures(figures)
@@ -55,7 +122,7 @@ def run(overrides: Sequence[str]) -> None:
     harness.conclude(targets, figures)
 
 
-def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
+def measure(config: Settings, folder: Path) -> dict[str, float]:
     """Median seconds a step of both loops, their ratio, and the trainer's shares."""
     run_config = _run_config(config, folder)
     engine = make_engine(run_config.training)
@@ -98,7 +165,7 @@ def measure(config: StepBenchmarkConfig, folder: Path) -> dict[str, float]:
     }
 
 
-def _run_config(config: StepBenchmarkConfig, folder: Path) -> PretrainConfig:
+def _run_config(config: Settings, folder: Path) -> PretrainConfig:
     shards, studies = folder / "shards", 8 * config.batch
     write_synthetic_shards(
         shards, studies={"train": studies, "validate": studies}, studies_a_shard=64

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.host_batch import AugmentationParameters, HostBatch, HostImages
 from distributed_pretrain.data.resampling import (
     adjust_brightness,
     adjust_contrast,
@@ -19,6 +18,7 @@ from distributed_pretrain.data.resampling import (
     gaussian_blur,
     resize_windows,
 )
+from distributed_pretrain.data.sample import HostBatch, HostImages
 from distributed_pretrain.data.settings import AugmentationConfig
 
 # On a CPU the intermediate images of this many samples stay in a core's second-level cache.
@@ -27,7 +27,7 @@ _CPU_CHUNK_IMAGES = 8
 
 @dataclass(frozen=True)
 class DeviceTransform:
-    """Turns a HostBatch into a Batch: resize, augment in training, normalise.
+    """Turns a HostBatch into a Batch: resize, augment where that was drawn, normalise.
 
     Augmented in LoVT's order: crop and flip, affine, brightness, contrast, blur. The parameters
     come from the host, so that a CPU and a GPU see the same images up to rounding. Always float32,
@@ -40,12 +40,8 @@ class DeviceTransform:
     pixel_mean: float
     pixel_std: float
 
-    def __call__(self, host: HostBatch, device: torch.device, *, train: bool) -> Batch:
-        """The batch on `device`, images normalised with the given mean and std.
-
-        `train` applies the batch's augmentation parameters; images without are only resized. A
-        second view is augmented in evaluation too.
-        """
+    def __call__(self, host: HostBatch, device: torch.device) -> Batch:
+        """The batch on `device`, normalised; images without a drawn augmentation only resized."""
         batch, side = host.batch.to(device), self.image_size_px
         lateral, second_view = batch.lateral, batch.second_view
         if host.batch.lateral is not None and lateral is not None:
@@ -53,28 +49,25 @@ class DeviceTransform:
             if host.lateral is not None:
                 # The numbers of rows come from the host: a mask on the device would wait for it.
                 rows = host.batch.lateral.mask.nonzero()[:, 0].to(device, non_blocking=True)
-                laterals[rows] = self._images(host.lateral, device, augment=train)
+                laterals[rows] = self._images(host.lateral, device)
             lateral = replace(lateral, images=laterals)
         if second_view is not None and host.second_view is not None:
-            augmented = self._images(host.second_view, device, augment=True)
-            second_view = replace(second_view, images=augmented)
-        images = self._images(host.frontal, device, augment=train)
+            second_view = replace(second_view, images=self._images(host.second_view, device))
+        images = self._images(host.frontal, device)
         return replace(batch, images=images, lateral=lateral, second_view=second_view)
 
-    def _images(
-        self, host: HostImages, device: torch.device, *, augment: bool
-    ) -> Float[Tensor, "batch 1 side side"]:
+    def _images(self, host: HostImages, device: torch.device) -> Float[Tensor, "batch 1 side side"]:
         batch, side = len(host.pixels), self.image_size_px
         images = torch.empty(batch, 1, side, side, device=device)
 
         def transform(rows: slice) -> None:
             some = host.rows(rows)
-            drawn = some.augmentation.to(device) if augment and some.augmentation else None
+            sizes_px = some.window_sizes_px  # which stay on the host
+            some = some.to(device)
             # Both are settings of a thread. Autocast would use bfloat16 in the products.
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                pixels = some.pixels[:, 0].to(device, non_blocking=True)
-                scaled = pixels.to(torch.float32).div_(255)
-                augmented = self._augment(scaled, some.window_sizes_px, drawn)
+                scaled = some.pixels[:, 0].to(torch.float32).div_(255)
+                augmented = self._augment(scaled, sizes_px, some.augmentation)
                 images[rows, 0] = augmented.sub_(self.pixel_mean).div_(self.pixel_std)
 
         if device.type == "cpu":
@@ -88,26 +81,25 @@ class DeviceTransform:
         self,
         canvas: Float[Tensor, "batch height width"],
         window_sizes_px: Int[Tensor, "batch 2"],
-        parameters: AugmentationParameters | None,
+        drawn: dict[str, Tensor] | None,
     ) -> Float[Tensor, "batch side side"]:
         images = resize_windows(canvas, window_sizes_px, side_px=self.image_size_px)
-        if parameters is None:
+        if drawn is None:
             return images
         if self.config.affine or self.config.horizontal_flip:
             images = affine_warp(
                 images,
-                mirrored=parameters.flip,
-                rotation_degrees=parameters.rotation_degrees,
-                translation_fraction=parameters.translation_fraction,
-                scale=parameters.scale,
+                mirrored=drawn["flip"],
+                rotation_degrees=drawn["rotation_degrees"],
+                translation_fraction=drawn["translation_fraction"],
+                scale=drawn["scale"],
             )
         if self.config.brightness_contrast:
-            images = adjust_brightness(images, parameters.brightness)
-            images = adjust_contrast(images, parameters.contrast)
+            images = adjust_brightness(images, drawn["brightness"])
+            images = adjust_contrast(images, drawn["contrast"])
         if self.config.gaussian_blur:
-            images = gaussian_blur(
-                images, parameters.blur_sigma_px, kernel_px=self.config.blur_kernel_px
-            )
+            kernel_px = self.config.blur_kernel_px
+            images = gaussian_blur(images, drawn["blur_sigma_px"], kernel_px=kernel_px)
         return images
 
 

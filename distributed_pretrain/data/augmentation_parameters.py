@@ -3,6 +3,8 @@
 The choices of one stream come from one generator in a fixed order and number (sentence swaps,
 of varying number, last), so that switching one operation off leaves the others as they were.
 Each view has a stream of its own, so that asking for one more changes nothing either.
+
+The padded square of an image is the smallest square around it, centred, zero outside the image.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distributed_pretrain.data.crops import Window, square_window
 from distributed_pretrain.data.settings import AugmentationConfig
 
 _CROP_ATTEMPTS = 10
@@ -31,6 +32,41 @@ _STREAM_NUMBERS: dict[Stream, int] = {
 }
 
 Option = TypeVar("Option")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a stored image in pixels; it may reach beyond the image, where all is zero."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def square_window(
+    width: int, height: int, *, fraction: float = 1.0, place: Sequence[float] | None = None
+) -> Window:
+    """A square of `fraction` of the padded square's side inside it, at whole pixels.
+
+    In the middle, which is what evaluation shows, or at `place` (across, down), both in [0, 1):
+    evenly over all places there are.
+    """
+    whole = max(width, height)
+    side = max(1, round(fraction * whole))
+    left = top = (whole - side) // 2
+    if place is not None:
+        left, top = (int(each * (whole - side + 1)) for each in place)
+    return Window(left - (whole - width) // 2, top - (whole - height) // 2, side, side)
+
+
+def stored_to_model_scale(
+    width: int, height: int, image_size_px: int, *, crop_fraction: float = 1.0
+) -> tuple[float, float, float]:
+    """(scale, offset_x, offset_y) in pixels: model = stored * scale + offset, as in evaluation."""
+    window = square_window(width, height, fraction=crop_fraction)
+    scale = image_size_px / window.width
+    return scale, -window.left * scale, -window.top * scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +123,12 @@ class SampleDraws:
             self._uniforms[1:], [4 * _CROP_ATTEMPTS]
         )
         affine, levels = config.affine, config.brightness_contrast
-        reach = config.translation_fraction if affine else 0.0
+        reach = (-config.translation_fraction, config.translation_fraction) if affine else (0, 0)
         return AugmentationDraw(
             window=_crop(config, crops.reshape(_CROP_ATTEMPTS, 4), width, height),
             flip=config.horizontal_flip and bool(flip < config.flip_probability),
             rotation_degrees=_between(config.rotation_degrees, turn) if affine else 0.0,
-            translation_fraction=(
-                _between((-reach, reach), right),
-                _between((-reach, reach), down),
-            ),
+            translation_fraction=(_between(reach, right), _between(reach, down)),
             scale=_between(config.scale, scale) if affine else 1.0,
             brightness=_between(config.brightness, brightness) if levels else 1.0,
             contrast=_between(config.contrast, contrast) if levels else 1.0,
@@ -124,9 +157,8 @@ def _crop(
     if config.crop == "random_resized":
         return _random_resized_crop(config, uniforms, width, height)
     if config.crop == "padded_crop":
-        across, down = uniforms[0, 2:].tolist()
-        fraction = config.padded_crop_fraction
-        return square_window(width, height, fraction=fraction, place=(across, down))
+        fraction, place = config.padded_crop_fraction, uniforms[0, 2:].tolist()
+        return square_window(width, height, fraction=fraction, place=place)
     return square_window(width, height, fraction=config.evaluation_crop_fraction)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from itertools import count
-from typing import ClassVar
+from itertools import count, islice
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -24,16 +26,21 @@ from data_shards.files.json_lines import JsonLines
 from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.host_batch import HostBatch, collate
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
-from distributed_pretrain.data.prefetch import prefetch_in_order
-from distributed_pretrain.data.quarantine import Quarantine, replacement_position
-from distributed_pretrain.data.sample import LoadedSample, load_sample
+from distributed_pretrain.data.sample import HostBatch, LoadedSample, collate, load_sample
 from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.data.shards import BadSampleError, ShardSplit, check_labels
+from distributed_pretrain.data.shards import (
+    BadSampleError,
+    Quarantine,
+    ShardSplit,
+    check_labels,
+    replacement_position,
+)
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
+# Large enough to make a task's own cost small, small enough to spread one batch over all threads.
+_ROWS_A_TASK = 4
 _HOST = torch.device("cpu")
 
 
@@ -60,19 +67,15 @@ class Share:
 ALONE = Share()
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One row to load: `real` is False where it only fills up a batch."""
+class _Plan(NamedTuple):
+    """A rank's rows of a batch to load; positions beyond the split only fill it up."""
 
-    epoch: int
-    position: int
+    positions: list[int]
     samples_consumed: int
-    real: bool = True
+    epoch: int = 0
 
 
-_Plan = tuple[Sequence[_Row], Callable[[list[LoadedSample]], HostBatch]]
-
-
+@dataclass(eq=False)
 class _Loader(ABC):
     """What training and evaluation share: rows planned, loaded ahead, joined, and transformed.
 
@@ -80,29 +83,27 @@ class _Loader(ABC):
     when the ranks do not divide the global batch, or the split lacks a label.
     """
 
+    split: ShardSplit
+    tokenizer: ReportTokenizer
+    config: DataConfig
+    share: Share = ALONE
+    _: KW_ONLY
     seed: int = 0
+    quarantine: JsonLines | None = None
     _augmented: ClassVar[bool]
 
-    def __init__(
-        self,
-        split: ShardSplit,
-        tokenizer: ReportTokenizer,
-        config: DataConfig,
-        share: Share = ALONE,
-        *,
-        quarantine: JsonLines | None = None,
-    ) -> None:
+    def __post_init__(self) -> None:
+        split, config, share = self.split, self.config, self.share
         check_world_size(config.global_batch, share.world_size)
         check_labels(split, config.labels)
-        self.split = split
         self.wait_seconds = 0.0
-        self._config = config
-        self._share = share
-        self._quarantine = Quarantine(
-            split.split, len(split), config.max_bad_fraction, quarantine, share.rank
+        self._unreadable = Quarantine(
+            split.split, len(split), config.max_bad_fraction, self.quarantine, share.rank
         )
         pin_memory = share.device.type == "cuda"
-        self._collate = partial(collate, tokenizer=tokenizer, config=config, pin_memory=pin_memory)
+        self._collate = partial(
+            collate, tokenizer=self.tokenizer, config=config, pin_memory=pin_memory
+        )
         statistics = (split.manifest.pixel_mean, split.manifest.pixel_std)
         mean, std = statistics if config.normalisation == "dataset" else (0.5, 0.5)
         self._transform = DeviceTransform(
@@ -111,41 +112,65 @@ class _Loader(ABC):
 
     def _batches(self, plans: Iterator[_Plan]) -> Generator[Batch]:
         """The batches of `plans` in turn; `wait_seconds` grows by what the consumer waited."""
-        stream = prefetch_in_order(
-            plans,
-            self._load,
-            threads=self._config.decode_threads or min(16, available_cores()),
-            prefetch_batches=self._config.prefetch_batches,
-        )
-        with closing(stream):
+        with closing(self._host_batches(plans)) as stream:
             while True:
                 started = time.perf_counter()
                 host = next(stream, None)
                 self.wait_seconds += time.perf_counter() - started
                 if host is None:
                     return
-                yield self._transform(host, self._share.device, train=self._augmented)
+                yield self._transform(host, self.share.device)
 
-    def _load(self, row: _Row) -> LoadedSample:
-        seed, position = self.seed, row.position
-        epoch = row.epoch if self._augmented else None
+    def _host_batches(self, plans: Iterator[_Plan]) -> Generator[HostBatch]:
+        """The same before the transform, made by threads at most `prefetch_batches` ahead.
+
+        The first exception of any row is raised in its batch's turn. When the iterator ends, is
+        closed or fails, all its threads have ended.
+        """
+        threads = self.config.decode_threads or min(16, available_cores())
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
+
+        def load(plan: _Plan, first: int) -> list[LoadedSample]:
+            positions = plan.positions[first : first + _ROWS_A_TASK]
+            return [self._load(position, plan) for position in positions]
+
+        def join(plan: _Plan, parts: list[Future[list[LoadedSample]]]) -> HostBatch:
+            samples = [sample for part in parts for sample in part.result()]
+            consumed = plan.samples_consumed
+            return self._collate(samples, epoch=plan.epoch, samples_consumed=consumed)
+
+        def start(plan: _Plan) -> Future[HostBatch]:
+            firsts = range(0, len(plan.positions), _ROWS_A_TASK)
+            # The pool is first in, first out: when a thread comes to join, all parts have been
+            # started, so waiting for them inside the pool cannot lock up.
+            return pool.submit(join, plan, [pool.submit(load, plan, first) for first in firsts])
+
+        try:
+            started = map(start, plans)
+            pending = deque(islice(started, self.config.prefetch_batches))
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(islice(started, 1))
+                yield result
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _load(self, wanted: int, plan: _Plan) -> LoadedSample:
+        seed, samples = self.seed, len(self.split)
+        epoch = plan.epoch if self._augmented else None
+        position = own = min(wanted, samples - 1)
         for attempt in range(_REPLACEMENT_ATTEMPTS):
             try:
                 sample = load_sample(
-                    self.split, self._config, position=position, seed=seed, epoch=epoch
+                    self.split, self.config, position=position, seed=seed, epoch=epoch
                 )
             except BadSampleError as error:
-                self._quarantine.add(error, samples_consumed=row.samples_consumed)
-                position = replacement_position(
-                    seed=seed,
-                    epoch=row.epoch,
-                    position=row.position,
-                    attempt=attempt,
-                    samples=len(self.split),
-                )
+                self._unreadable.add(error, samples_consumed=plan.samples_consumed)
+                state = (seed, plan.epoch, own, attempt)
+                position = replacement_position(state, samples=samples)
             else:
                 # A stand-in trains like any other sample, but no evaluation counts it.
-                real = row.real and (attempt == 0 or self._augmented)
+                real = wanted < samples and (attempt == 0 or self._augmented)
                 return replace(sample, real=real, replaced=attempt > 0)
         raise InputError(
             f"{self.split.folder}: {_REPLACEMENT_ATTEMPTS} samples of split {self.split.split!r} "
@@ -154,6 +179,7 @@ class _Loader(ABC):
         )
 
 
+@dataclass(eq=False)
 class TrainingLoader(_Loader):
     """One rank's training batches, epoch after epoch, from any count of samples consumed.
 
@@ -163,32 +189,14 @@ class TrainingLoader(_Loader):
     """
 
     _augmented = True
+    micro_batches: int = field(default=1, kw_only=True)
 
-    def __init__(
-        self,
-        split: ShardSplit,
-        tokenizer: ReportTokenizer,
-        config: DataConfig,
-        share: Share = ALONE,
-        *,
-        seed: int,
-        micro_batches: int = 1,
-        quarantine: JsonLines | None = None,
-    ) -> None:
-        super().__init__(split, tokenizer, config, share, quarantine=quarantine)
-        self.seed = seed
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes, config = self.split.shard_sizes, self.config
         self.order = GlobalOrder(
-            shard_sizes=split.shard_sizes,
-            global_batch=config.global_batch,
-            seed=seed,
-            shuffle_buffer_shards=config.shuffle_buffer_shards,
+            sizes, config.global_batch, self.seed, config.shuffle_buffer_shards
         )
-        self._micro_batches = micro_batches
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Global batches an epoch."""
-        return self.order.steps_per_epoch
 
     def batches(self, samples_consumed: int = 0) -> Generator[Batch]:
         """Batches without end, from the one after `samples_consumed` on.
@@ -202,13 +210,12 @@ class TrainingLoader(_Loader):
         first_epoch, first_step = self.order.epoch_and_step(consumed)
         for epoch in count(first_epoch):
             positions = self.order.epoch_positions(epoch)
-            for step in range(first_step, self.steps_per_epoch):
+            for step in range(first_step, self.order.steps_per_epoch):
                 start = step * self.order.global_batch
                 consumed += self.order.global_batch
                 whole = positions[start : start + self.order.global_batch]
-                share = self._share.of(whole, micro_batches=self._micro_batches)
-                rows = [_Row(epoch, int(position), consumed) for position in share]
-                yield rows, partial(self._collate, epoch=epoch, samples_consumed=consumed)
+                share = self.share.of(whole, micro_batches=self.micro_batches)
+                yield _Plan(share.tolist(), consumed, epoch)
             first_step = 0
 
 
@@ -223,18 +230,14 @@ class EvaluationLoader(_Loader):
 
     def __len__(self) -> int:
         """Batches in the split, the same on every rank."""
-        return -(-len(self.split) // self._config.global_batch)
+        return -(-len(self.split) // self.config.global_batch)
 
     def batches(self) -> Generator[Batch]:
         """Every batch once. Raises InputError when too many samples are unreadable."""
         return self._batches(self._plans())
 
     def _plans(self) -> Iterator[_Plan]:
-        samples, ranks = len(self.split), self._share.world_size
-        for start in range(0, samples, self._config.global_batch):
-            end = min(start + self._config.global_batch, samples)
-            share = self._share.of(np.arange(start, end + (start - end) % ranks))
-            rows = [
-                _Row(0, min(int(each), samples - 1), end, real=each < samples) for each in share
-            ]
-            yield rows, partial(self._collate, samples_consumed=end)
+        for start in range(0, len(self.split), self.config.global_batch):
+            end = min(start + self.config.global_batch, len(self.split))
+            padded = np.arange(start, end + (start - end) % self.share.world_size)
+            yield _Plan(self.share.of(padded).tolist(), end)

@@ -58,9 +58,8 @@ class GlobalOrder:
 
     def epoch_positions(self, epoch: int) -> NDArray[np.int64]:
         """All positions in the order of `epoch`, (samples,)."""
-        random = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence((self.seed, epoch, _ORDER_STREAM)))
-        )
+        state = np.random.SeedSequence((self.seed, epoch, _ORDER_STREAM))
+        random = np.random.Generator(np.random.Philox(state))
         ends = np.cumsum(self.shard_sizes)
         shards = random.permutation(len(self.shard_sizes))
         windows = []
@@ -73,15 +72,15 @@ class GlobalOrder:
 
 def check_world_size(global_batch: int, world_size: int) -> None:
     """Raises InputError, naming the nearest that fit, unless the ranks divide the global batch."""
-    if global_batch % world_size == 0:
+    rest = global_batch % world_size
+    if rest == 0:
         return
     divisors = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
-    ranks = [max(n for n in divisors if n < world_size)]
-    ranks += [n for n in divisors if n > world_size][:1]
-    below = global_batch // world_size * world_size
-    batches = [n for n in (below, below + world_size) if n > 0]
-    fitting_ranks, fitting_batches = (" or ".join(map(str, each)) for each in (ranks, batches))
+    fewer, more = [n for n in divisors if n < world_size], [n for n in divisors if n > world_size]
+    ranks = " or ".join(map(str, fewer[-1:] + more[:1]))
+    larger = global_batch - rest + world_size
+    batches = f"{global_batch - rest} or {larger}" if global_batch > rest else larger
     raise InputError(
         f"global_batch={global_batch} is not divisible by {world_size} ranks: "
-        f"use {fitting_ranks} ranks, or global_batch={fitting_batches}"
+        f"use {ranks} ranks, or global_batch={batches}"
     )

@@ -1,11 +1,12 @@
-"""Random access to the samples of one split of a shard folder, and to their labels by name."""
+"""Random access to the samples and labels of one split; those that cannot be read are counted."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import json
 import math
 import mmap
+import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from hashlib import sha256
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from data_shards.errors import InputError
+from data_shards.files.json_lines import JsonLines, rank_writer
 from data_shards.records.manifest import (
     IndexedSample,
     Member,
@@ -32,6 +36,9 @@ READABLE_SUFFIXES = frozenset({".jpg", ".png", ".json"})
 # Each mapping keeps a file descriptor, of which a process often has no more than 1,024.
 _MOST_OPEN_TARS = 128
 
+# Keeps replacements apart from the other random streams of (seed, epoch, sample).
+_REPLACEMENT_STREAM = 0xBAD
+
 
 class BadSampleError(ValueError):
     """One sample cannot be read: `key`, its tar, and the reason in one line."""
@@ -43,17 +50,62 @@ class BadSampleError(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class StoredStudy:
-    """One study of a shard: its record at once, its images when asked for."""
+@dataclass
+class Quarantine:
+    """The unreadable among the `samples` of a split, also as `lines` of a run where it has them.
 
-    record: StudyRecord
-    position: int
-    split: ShardSplit
+    A line has key, shard, split, reason, and the `samples_consumed` after the batch that met the
+    sample first. A rank writes each of its samples once, counts those of the other ranks too, and
+    a resumed run goes on with the lines it finds.
+    """
 
-    def image_bytes(self, image: int) -> bytes:
-        """The encoded image number `image`. Raises BadSampleError when it is damaged."""
-        return self.split.read_member(self.position, self.record.images[image].member)
+    split: Split
+    samples: int
+    max_bad_fraction: float
+    lines: JsonLines | None = None
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._met = self._written()
+
+    def add(self, error: BadSampleError, *, samples_consumed: int) -> None:
+        """Note one bad sample. Raises InputError once too large a share of the split is bad."""
+        with self._lock:
+            if error.key not in self._met:
+                written = self._written()
+                self._met |= {error.key, *written}
+                if self.lines is not None and error.key not in written:
+                    line = {
+                        "key": error.key,
+                        "shard": error.shard,
+                        "split": self.split,
+                        "reason": error.reason,
+                        "samples_consumed": samples_consumed,
+                    }
+                    self.lines.append(line, writer=rank_writer(self.rank))
+            bad = len(self._met)
+        if bad > self.max_bad_fraction * self.samples:
+            where = f" (listed in {self.lines.path})" if self.lines is not None else ""
+            raise InputError(
+                f"{bad} of {self.samples} samples of split {self.split!r} cannot be read{where}, "
+                f"more than max_bad_fraction={self.max_bad_fraction} allows; the last: {error}: "
+                "run `python -m data_shards verify` and copy or build the damaged shards again"
+            )
+
+    def _written(self) -> set[str]:
+        """The keys that any rank has written down."""
+        lines = self.lines.read() if self.lines is not None else []
+        return {line["key"] for line in lines if line["split"] == self.split}
+
+
+def replacement_position(of: tuple[int, int, int, int], *, samples: int) -> int:
+    """Which sample stands in for an unreadable one, a function of (seed, epoch, position, attempt).
+
+    So it is the same on every rank and after a resume.
+    """
+    state = np.random.SeedSequence((*of, _REPLACEMENT_STREAM))
+    return int(np.random.Generator(np.random.Philox(state)).integers(samples))
 
 
 class ShardSplit:
@@ -106,14 +158,13 @@ class ShardSplit:
         """The key of a sample, without reading it."""
         return self._samples[position][1].key
 
-    def read(self, position: int) -> StoredStudy:
-        """The study at `position`. Raises BadSampleError when its record is damaged."""
+    def read(self, position: int) -> StudyRecord:
+        """What the shard knows of a study. Raises BadSampleError when that is damaged."""
         payload = self.read_member(position, "json")
         try:
-            record = StudyRecord.from_json(json.loads(payload))
-        except (ValueError, KeyError, TypeError) as error:
+            return StudyRecord.from_json(payload)
+        except ValueError as error:
             raise self.bad_sample(position, f"the record is malformed ({error!r})") from error
-        return StoredStudy(record, position, self)
 
     def read_member(self, position: int, name: str) -> bytes:
         """The bytes of one member ("json", "image0.jpg" ...), checked against its CRC-32.
@@ -148,7 +199,7 @@ class ShardSplit:
             payload = self._read_checked(tar, sample.members["json"])
             if payload is None:
                 return True  # for whoever reads it to name
-            report = StudyRecord.from_json(json.loads(payload)).report
+            report = StudyRecord.from_json(payload).report
             words = word_count(select_sentences(report, self.policy))
         return words >= POLICIES[self.policy].minimum_words
 
@@ -192,18 +243,15 @@ def check_labels(split: ShardSplit, names: Sequence[str]) -> None:
 
     Studies are read until every name has been met: one or few, unless a name is wrong.
     """
-    missing, known = set(names), set[str]()
+    known = set[str]()
     for position in range(len(split)):
-        if not missing:
-            return
-        try:
-            known |= split.read(position).record.labels.keys()
-        except BadSampleError:
-            continue  # The loader will meet it again, and count it.
-        missing -= known
-    if not missing:
+        if known.issuperset(names):
+            break
+        with contextlib.suppress(BadSampleError):  # the loader will meet it again, and count it
+            known |= split.read(position).labels.keys()
+    name = next((name for name in names if name not in known), None)
+    if name is None:
         return
-    name = next(name for name in names if name in missing)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     listed = ", ".join(sorted(known)) or "none (build shards from a source with labels)"
     remedy = f"did you mean {near[0]!r}?" if near else f"known labels: {listed}"

@@ -132,17 +132,15 @@ class SentenceTokenizer:
             flat = list(chain.from_iterable(reports))
             encoded = self._backend.encode_batch_fast(flat, add_special_tokens=False)
             ids = _joined(each.ids for each in encoded)
-            return ids, ~self._continues_word[ids], [len(each) for each in encoded]
-        # White space would be tokens, but for that before a word: a part of its piece.
-        texts = (
-            (number, single_spaced(each))
-            for report in reports
-            for number, each in enumerate(report)
-        )
-        flat = [f" {text}" if number and text else text for number, text in texts]
-        encoded = self._backend.encode_batch(flat, add_special_tokens=False)
-        begins_word = _joined(_word_starts(each.word_ids) for each in encoded).astype(np.bool_)
-        return _joined(each.ids for each in encoded), begins_word, [len(each) for each in encoded]
+            begins_word = ~self._continues_word[ids]
+        else:
+            # White space would be tokens, but for that before a word: a part of its piece.
+            texts = chain.from_iterable(enumerate(map(single_spaced, each)) for each in reports)
+            flat = [f" {text}" if number and text else text for number, text in texts]
+            encoded = self._backend.encode_batch(flat, add_special_tokens=False)
+            ids = _joined(each.ids for each in encoded)
+            begins_word = _joined(_word_starts(each.word_ids) for each in encoded).astype(np.bool_)
+        return ids, begins_word, [len(each) for each in encoded]
 
     def _fitting(self, sentences: list[int]) -> list[int]:
         """Of the sentences' lengths those that are kept; that of a first one too long is cut."""
@@ -190,9 +188,8 @@ def _joined(numbers: Iterable[Iterable[int]]) -> NDArray[np.int64]:
 
 
 def _prefix_mask(lengths: Sequence[int], width: int | None = None) -> NDArray[np.bool_]:
-    columns = np.arange(width if width is not None else max(lengths))
-    mask: NDArray[np.bool_] = columns < np.asarray(lengths)[:, None]
-    return mask
+    columns = np.arange(max(lengths) if width is None else width)
+    return columns < np.asarray(lengths)[:, None]
 
 
 def _required(name: str, *token_ids: int | None) -> int:

@@ -50,7 +50,7 @@ def build_tokenizer(
 def _sentences(split: ShardSplit) -> Iterator[str]:
     for position in range(len(split)):
         with contextlib.suppress(BadSampleError):  # training meets it again, and names it
-            yield from select_sentences(split.read(position).record.report, split.policy)
+            yield from select_sentences(split.read(position).report, split.policy)
 
 
 def train_wordpiece(texts: Iterable[str], folder: Path, *, vocabulary_size: int) -> None:

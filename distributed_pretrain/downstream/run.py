@@ -17,8 +17,7 @@ from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.measures.auroc import Auroc
 from distributed_pretrain.measures.loss_terms import LossTerms
 from distributed_pretrain.measures.metric import write_figures
-from distributed_pretrain.pretrain.build import load_method
-from distributed_pretrain.pretrain.on_shards import OnShards, open_split
+from distributed_pretrain.pretrain.build import OnShards, load_method, open_split
 from distributed_pretrain.run_folder.checkpoint import load_weights
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.engine.ddp import Engine
@@ -49,7 +48,8 @@ def _judge(config: DownstreamConfig, run: RunFolder) -> dict[str, float]:
         config, Share(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     )
     head.objective.load_state_dict(load_weights(run.checkpoint(checkpoint)))
-    return head.validation(open_split(config.data, split)).run().metrics
+    figures, _ = head.validation(open_split(config.data, split)).run()
+    return figures
 
 
 def _head_of(config: DownstreamConfig, share: Share) -> OnShards:

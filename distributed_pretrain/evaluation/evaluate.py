@@ -15,17 +15,12 @@ import torch
 from data_shards.command_line import DONE
 from data_shards.errors import InputError
 from data_shards.profiles import parse_overrides, validate
-from data_shards.records.study import Split, StudyRecord
+from data_shards.records.study import Split
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.evaluation.settings import EvaluateConfig
-from distributed_pretrain.measures.base import (
-    Context,
-    FeatureOutputs,
-    Measure,
-    make_measures,
-)
+from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, make_measures
 from distributed_pretrain.measures.catalog import EVALUATION
 from distributed_pretrain.measures.metric import write_figures
 from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
@@ -68,8 +63,7 @@ def evaluate_run(
 ) -> Evaluation:
     """Retrieval, grounding, linear segmentation and classification, where the shards allow it.
 
-    `untrained` is the same encoder as the run began with; `more` measures are taken besides. Raises
-    InputError for a folder without run, checkpoint or samples.
+    `more` measures are taken besides. Raises InputError without run, checkpoint or samples.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("evaluate runs in one process: start it without accelerate launch")
@@ -103,26 +97,21 @@ def embed(
     most: int | None = None,
     features_only: bool = False,
 ) -> Generator[tuple[Batch, FeatureOutputs]]:
-    """Each batch of a split with what the method makes of it, up to `most` samples.
-
-    `features_only` leaves the embeddings out.
-    """
+    """Each batch of a split, of up to `most` samples in all, with what the method makes of it."""
     left = len(loader.split) if most is None else most
-    for each in loader.batches():
-        rows = len(each.keys)
-        wanted = torch.arange(rows, device=each.sample_mask.device) < left
-        batch = replace(each, sample_mask=each.sample_mask & wanted)
+    for batch in loader.batches():
+        wanted = torch.arange(len(batch.keys), device=batch.sample_mask.device) < left
+        batch = replace(batch, sample_mask=batch.sample_mask & wanted)
         yield batch, outputs_of(method, batch, features_only=features_only)
-        left -= rows
+        left -= len(batch.keys)
         if left <= 0:
             return
 
 
 def outputs_of(method: Method, batch: Batch, *, features_only: bool = False) -> FeatureOutputs:
-    """What an evaluation reads of one batch."""
-    plain = FeatureOutputs(
-        sample_mask=batch.sample_mask, feature_map=method.feature_map(batch.images)
-    )
+    """What an evaluation reads of one batch; `features_only` leaves the embeddings out."""
+    features = method.feature_map(batch.images)
+    plain = FeatureOutputs(sample_mask=batch.sample_mask, feature_map=features)
     if features_only or not isinstance(method, ImageTextMethod):
         return plain
     images, reports = method.embed_images(batch), method.embed_reports(batch.report)
@@ -148,10 +137,6 @@ def _context(
         for split in splits
         for position in range(len(split))
     }
-
-    def read(record: StudyRecord, member: str) -> bytes:
-        return members[record.split, record.key](member)
-
     data = trained.config.data
     return Context(
         objective=trained.method,
@@ -163,5 +148,5 @@ def _context(
         seed=trained.config.seed,
         thorough=True,
         encode=trained.tokenizer.encode,
-        read=read,
+        read=lambda record, member: members[record.split, record.key](member),
     )

@@ -1,19 +1,31 @@
-"""`compare`: every method of a comparison trained, evaluated and told on one page."""
+"""`compare`: every method of a comparison trained, evaluated and told on one page.
+
+Each run is a process of its own: python -m distributed_pretrain.experiments.compare JOB.json
+"""
 
 from __future__ import annotations
 
+import platform
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_shards.command_line import DONE, FAILED, GOES_ON, split_dotted
-from data_shards.files.atomic import write_text_atomically
+import torch
+from pydantic_core import to_json
+
+from data_shards.command_line import DONE, FAILED, GOES_ON, guarded, split_dotted
+from data_shards.files.atomic import write_bytes_atomically, write_text_atomically
 from data_shards.processes import available_cores
 from data_shards.profiles import load_profile
+from distributed_pretrain.evaluation.evaluate import evaluate_run
 from distributed_pretrain.experiments.grid.pool import ModuleRun, Outcome, build_shards, run_all
 from distributed_pretrain.experiments.pages.comparison import write_page
-from distributed_pretrain.experiments.results import collect, read_result, write_results
+from distributed_pretrain.experiments.results import RunResult, collect, fingerprint, read_result
 from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob, jobs_of
+from distributed_pretrain.measures.region_similarity import RegionSimilarity
+from distributed_pretrain.pretrain.build import pretrain
+from distributed_pretrain.run_folder.folder import RunFolder
 
 
 def run_compare(profile: Path, overrides: Sequence[str]) -> int:
@@ -28,7 +40,8 @@ def run_compare(profile: Path, overrides: Sequence[str]) -> int:
     outcome = _make_missing(config, jobs_of(config, tuple(of_runs)))
     every = config.model_copy(update={"only": ()})
     results = collect(config, jobs_of(every, tuple(of_runs)))
-    write_results(config.output / "results.json", config.title, results)
+    told = to_json({"title": config.title, "methods": results}, indent=1, inf_nan_mode="null")
+    write_bytes_atomically(config.output / "results.json", told + b"\n")
     command = " ".join(["python -m distributed_pretrain compare", str(profile), *overrides])
     print(write_page(config, results, command=command))
     for line in outcome.failed:
@@ -49,13 +62,42 @@ def _make_missing(config: ComparisonConfig, jobs: Sequence[RunJob]) -> Outcome:
         f"time, in {config.output}",
         file=sys.stderr,
     )
-    return run_all([_run_of(job, config.threads) for job in missing], at_once=at_once)
+    runs = []
+    for job in missing:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        path = job.folder / "job.json"
+        write_text_atomically(path, job.model_dump_json(indent=1) + "\n")
+        words = ("distributed_pretrain.experiments.compare", str(path))
+        name = f"{job.method} seed {job.seed}"
+        runs.append(ModuleRun(name, job.folder, words, threads=config.threads))
+    return run_all(runs, at_once=at_once)
 
 
-def _run_of(job: RunJob, threads: int) -> ModuleRun:
-    """A process that reads `job` from a file in its folder."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    path = job.folder / "job.json"
-    write_text_atomically(path, job.model_dump_json(indent=1) + "\n")
-    words = ("distributed_pretrain.experiments.one_run", str(path))
-    return ModuleRun(f"{job.method} seed {job.seed}", job.folder, words, threads=threads)
+def run_job(path: Path) -> int:
+    """Pre-train, evaluate and write the figures down, as a file says; the exit status as always."""
+    job = RunJob.model_validate_json(path.read_bytes())
+    if not pretrain(job.pretrain):
+        return GOES_ON
+    pretrain_cpu_seconds = time.process_time()
+    evaluation = evaluate_run(job.folder, job.evaluate, more=(RegionSimilarity,))
+    trained = RunFolder(job.folder).progress()
+    gpu = torch.cuda.is_available()
+    result = RunResult(
+        job=fingerprint(job),
+        method=job.method,
+        seed=job.seed,
+        metrics=evaluation.metrics,
+        region_similarity=evaluation.of(RegionSimilarity).by_distance,
+        steps=trained.step if trained is not None else 0,
+        global_batch=job.pretrain.data.global_batch,
+        image_size_px=job.pretrain.data.image_size_px,
+        pretrain_cpu_seconds=pretrain_cpu_seconds,
+        evaluate_cpu_seconds=time.process_time() - pretrain_cpu_seconds,
+        machine=torch.cuda.get_device_name() if gpu else f"CPU ({platform.machine()})",
+    )
+    write_text_atomically(job.result, result.model_dump_json(indent=1) + "\n")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: run_job(Path(sys.argv[1]))))

@@ -8,9 +8,8 @@ from itertools import pairwise
 from statistics import fmean
 
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
-from distributed_pretrain.experiments.settings import ComparedMethod, Supervision
-from distributed_pretrain.experiments.statistics import Verdict, paired_difference, verdict_of
-from distributed_pretrain.experiments.tables import show_difference
+from distributed_pretrain.experiments.settings import ComparedMethod
+from distributed_pretrain.experiments.tables import Verdict, paired_difference, verdict_of
 from distributed_pretrain.measures.grounding import GROUNDING_CNR
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
@@ -36,33 +35,37 @@ def check_expectations(methods: Sequence[ComparedMethod], results: Results) -> t
     Differences are taken within seeds. A method named by an expectation that the comparison lacks
     counts as not run.
     """
-    titles = {method.name: method.title for method in methods}
     lovt = results.get(LOVT, ())
-
-    def lovt_beats(other: str, called: str, metric: Metric) -> Check:
-        return _comparison(
-            f"{titles.get(LOVT, LOVT)} beats {called}",
-            values_of(lovt, metric),
-            values_of(results.get(other, ()), metric),
-            metric,
-        )
-
+    title = next((method.title for method in methods if method.name == LOVT), LOVT)
+    beaten = (
+        (WITHOUT_LOCAL_LOSSES, "its ablation without local losses", (LINEAR_DICE, GROUNDING_CNR)),
+        (RANDOM_START, "its random start", (LINEAR_DICE, LINEAR_AUROC)),
+    )
     checks: list[Check] = []
     for metric in (LINEAR_DICE, LINEAR_AUROC):
         checks += _reports_against_images(methods, results, metric)
-    for metric in (LINEAR_DICE, GROUNDING_CNR):
-        checks.append(lovt_beats(WITHOUT_LOCAL_LOSSES, "its ablation without local losses", metric))
-    for metric in (LINEAR_DICE, LINEAR_AUROC):
-        checks.append(lovt_beats(RANDOM_START, "its random start", metric))
-    return (*checks, _falls_with_distance(lovt, SMOOTH_UP_TO), _falls_with_distance(lovt, 1.0))
+    for other, called, metrics in beaten:
+        for metric in metrics:
+            better, worse = (values_of(runs, metric) for runs in (lovt, results.get(other, ())))
+            checks.append(_comparison(f"{title} beats {called}", better, worse, metric))
+    return (*checks, *(_falls_with_distance(lovt, up_to) for up_to in (SMOOTH_UP_TO, 1.0)))
 
 
 def _reports_against_images(
     methods: Sequence[ComparedMethod], results: Results, metric: Metric
 ) -> list[Check]:
     """The groups' means, then every text-supervised method against the best image-only one."""
-    by_reports = _of_supervision(methods, results, "reports", metric)
-    by_images = _of_supervision(methods, results, "images", metric)
+    titles = {method.name: method.title for method in methods}
+    # Of the paper's methods that have any value by seed; ablations are none of them.
+    by_reports, by_images = (
+        {
+            each.name: values
+            for each in methods
+            if each.supervision == supervision and each.name != WITHOUT_LOCAL_LOSSES
+            if (values := values_of(results.get(each.name, ()), metric))
+        }
+        for supervision in ("reports", "images")
+    )
     checks = [
         _comparison(
             "Methods that learn from reports beat those from images alone, on average",
@@ -71,7 +74,6 @@ def _reports_against_images(
             metric,
         )
     ]
-    titles = {method.name: method.title for method in methods}
     best = max(by_images, key=lambda name: fmean(by_images[name].values()), default=None)
     if best is not None:
         checks += [
@@ -84,18 +86,6 @@ def _reports_against_images(
             for name, values in by_reports.items()
         ]
     return checks
-
-
-def _of_supervision(
-    methods: Sequence[ComparedMethod], results: Results, supervision: Supervision, metric: Metric
-) -> dict[str, dict[int, float]]:
-    """Values by seed of the paper's methods that have any; ablations are none of them."""
-    found = {
-        method.name: values_of(results.get(method.name, ()), metric)
-        for method in methods
-        if method.supervision == supervision and method.name != WITHOUT_LOCAL_LOSSES
-    }
-    return {name: values for name, values in found.items() if values}
 
 
 def _mean_by_seed(by_method: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
@@ -115,7 +105,7 @@ def _comparison(
         return Check(expectation, verdict_of(None), "")
     common = better.keys() & worse.keys()
     means = [metric.show(fmean(values[seed] for seed in common)) for values in (better, worse)]
-    figures = f"{means[0]} against {means[1]}: {show_difference(difference, metric)}"
+    figures = f"{means[0]} against {means[1]}: {difference.show_difference(metric)}"
     return Check(expectation, verdict_of(difference), figures)
 
 

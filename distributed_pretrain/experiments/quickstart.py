@@ -22,20 +22,12 @@ from data_shards.profiles import load_profile, parse_overrides, validate
 from distributed_pretrain.evaluation.evaluate import Evaluation, evaluate_run
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.experiments.grid.pool import build_shards
+from distributed_pretrain.experiments.pages import quickstart as pages
 from distributed_pretrain.experiments.pages.charts import Chart, Curve
-from distributed_pretrain.experiments.pages.quickstart import (
-    MEANINGS,
-    Grounding,
-    QuickstartPage,
-    Retrieval,
-    format_table,
-    write_page,
-)
 from distributed_pretrain.experiments.settings import QuickstartConfig
-from distributed_pretrain.measures.grounding import Grounding as GroundingMeasure
+from distributed_pretrain.measures import retrieval
+from distributed_pretrain.measures.grounding import Grounding
 from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5, RECALL_AT_10
-from distributed_pretrain.measures.retrieval import Retrieval as RetrievalMeasure
 from distributed_pretrain.measures.study_images import StudyImages
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
@@ -72,8 +64,8 @@ def run_quickstart(overrides: Sequence[str]) -> int:
     page = _page(run, untrained, trained, minutes)
     summary = {"untrained": page.untrained, "trained": page.trained}
     write_text_atomically(config.output / "summary.json", json.dumps(summary, indent=1) + "\n")
-    write_page(config.output / "index.html", page)
-    print(format_table(page.untrained, page.trained))
+    pages.write_page(config.output / "index.html", page)
+    print(pages.format_table(page.untrained, page.trained))
     print(f"\n{minutes:.1f} minutes. Open {config.output / 'index.html'}")
     print(f"Curves: {page.tensorboard_command}")
     return DONE
@@ -85,15 +77,15 @@ def _say(line: str) -> None:
 
 def _page(
     run: PretrainConfig, untrained: Evaluation, trained: Evaluation, minutes: float
-) -> QuickstartPage:
+) -> pages.QuickstartPage:
     folder = RunFolder(run.run_folder)
     lines = folder.read_metrics()
     before, after = (
-        {metric.name: each.metrics[metric.name] for metric in MEANINGS}
+        {metric.name: each.metrics[metric.name] for metric in pages.MEANINGS}
         for each in (untrained, trained)
     )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return QuickstartPage(
+    return pages.QuickstartPage(
         untrained=before,
         trained=after,
         charts=_charts(lines),
@@ -122,9 +114,9 @@ def _charts(lines: Sequence[Line]) -> list[Chart]:
         )
         for term in LOSS_TERMS
     ]
-    recalls = (RECALL_AT_1, RECALL_AT_5, RECALL_AT_10)
+    recalls = (retrieval.RECALL_AT_1, retrieval.RECALL_AT_5, retrieval.RECALL_AT_10)
     curves = tuple(_curve(lines, "validate", each.name, each.title) for each in recalls)
-    return [*losses, Chart("recall", RECALL_AT_5, curves)]
+    return [*losses, Chart("recall", retrieval.RECALL_AT_5, curves)]
 
 
 def _curve(lines: Sequence[Line], split: str, name: str, label: str) -> Curve:
@@ -132,38 +124,38 @@ def _curve(lines: Sequence[Line], split: str, name: str, label: str) -> Curve:
     return Curve(label, [line["step"] for line in points], [line[name] for line in points])
 
 
-def _retrievals(trained: Evaluation) -> list[Retrieval]:
+def _retrievals(trained: Evaluation) -> list[pages.Retrieval]:
     """The first studies, each with the distinct reports nearest to its image."""
-    measure, pixels = trained.of(RetrievalMeasure), trained.of(StudyImages).pixels
+    measure, pixels = trained.of(retrieval.Retrieval), trained.of(StudyImages).pixels
     shown = []
     for sample in range(min(SHOWN_STUDIES, trained.samples)):
         ranked = measure.similarity[sample].argsort(descending=True, stable=True).tolist()
         distinct = list(dict.fromkeys(measure.reports[other] for other in ranked))[:RETRIEVED]
         own = measure.reports[sample]
         found = tuple((" ".join(each), each == own) for each in distinct)
-        shown.append(Retrieval(_stretched(pixels[sample]), " ".join(own), found))
+        shown.append(pages.Retrieval(_stretched(pixels[sample]), " ".join(own), found))
     return shown
 
 
-def _groundings(untrained: Evaluation, trained: Evaluation) -> list[Grounding]:
+def _groundings(untrained: Evaluation, trained: Evaluation) -> list[pages.Grounding]:
     """Phrases spread evenly over the held-out ones, so that none are picked for their looks."""
-    before, after = (each.of(GroundingMeasure).grounded for each in (untrained, trained))
+    before, after = (each.of(Grounding).grounded for each in (untrained, trained))
     if before is None or after is None:
         return []
     pixels = trained.of(StudyImages).pixels
     count = min(SHOWN_PHRASES, len(after.phrases))
     chosen = np.linspace(0, len(after.phrases) - 1, count).round().astype(int).tolist()
     return [
-        Grounding(
-            image=_stretched(pixels[after.phrases[i].sample]),
-            boxes=tuple(map(after.phrases[i].square.box, after.phrases[i].boxes)),
-            phrase=after.phrases[i].text,
+        pages.Grounding(
+            image=_stretched(pixels[phrase.sample]),
+            boxes=tuple(map(phrase.square.box, phrase.boxes)),
+            phrase=phrase.text,
             untrained_heat=before.heat[i].numpy(),
             trained_heat=after.heat[i].numpy(),
             untrained_cnr=before.contrast[i].item(),
             trained_cnr=after.contrast[i].item(),
         )
-        for i in chosen
+        for i, phrase in ((i, after.phrases[i]) for i in chosen)
     ]
 
 

@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
-from data_shards.files.atomic import write_text_atomically
 from data_shards.profiles import Config
 from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob
 from distributed_pretrain.measures.metric import Metric
@@ -40,11 +39,6 @@ class RunResult(Config):
 Results: TypeAlias = dict[str, tuple[RunResult, ...]]
 
 
-class _ResultsFile(Config):
-    title: str
-    methods: Results
-
-
 def fingerprint(job: RunJob) -> str:
     """A hash of what decides a run's figures; where its folder lies does not."""
     pretrain = job.pretrain.model_copy(update={"run_folder": Path()})
@@ -63,18 +57,9 @@ def read_result(job: RunJob) -> RunResult | None:
 
 def collect(config: ComparisonConfig, jobs: Sequence[RunJob]) -> Results:
     """The results there are, by method in the order of the table and then by seed."""
-    found: Results = {method.name: () for method in config.methods}
-    for job in jobs:
-        result = read_result(job)
-        if result is not None:
-            found[job.method] += (result,)
-    return found
-
-
-def write_results(path: Path, title: str, results: Results) -> None:
-    """All figures as one JSON file."""
-    text = _ResultsFile(title=title, methods=results).model_dump_json(indent=1)
-    write_text_atomically(path, text + "\n")
+    found = [result for job in jobs if (result := read_result(job))]
+    names = [method.name for method in config.methods]
+    return {name: tuple(each for each in found if each.method == name) for name in names}
 
 
 def values_of(results: Sequence[RunResult], metric: Metric) -> dict[int, float]:

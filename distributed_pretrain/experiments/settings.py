@@ -69,11 +69,6 @@ class ComparisonConfig(Config):
             raise ValueError(f"only: {unknown[0]!r} is none of {', '.join(names)}")
         return self
 
-    @property
-    def wanted(self) -> tuple[ComparedMethod, ...]:
-        """The methods to train now."""
-        return tuple(each for each in self.methods if not self.only or each.name in self.only)
-
 
 class RunJob(Config):
     """One run of a comparison, as its process reads it; `result` is written when all is done."""
@@ -108,8 +103,9 @@ def jobs_of(config: ComparisonConfig, overrides: tuple[str, ...] = ()) -> tuple[
         labels=config.labels,
     )
     jobs = []
+    wanted = [each for each in config.methods if not config.only or each.name in config.only]
     for seed in config.seeds:
-        for method in config.wanted:
+        for method in wanted:
             fixed = (
                 f"run_folder={config.output / method.name / f'seed_{seed}'}",
                 f"seed={seed}",

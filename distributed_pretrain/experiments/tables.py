@@ -1,4 +1,4 @@
-"""Tables of many runs: means with intervals in a metric's unit, for a terminal, a page, a file.
+"""Many runs in figures: means over seeds with 95% intervals, what differences are worth, tables.
 
 Nothing here needs torch: the launcher shows sweeps by it.
 """
@@ -7,44 +7,80 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from statistics import fmean, stdev
+from typing import Literal, TypeAlias
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_bytes_atomically, write_text_atomically
-from distributed_pretrain.experiments.statistics import Estimate, estimate
 from distributed_pretrain.measures.metric import Metric
 
+Verdict = Literal["holds", "within noise", "does not hold", "not yet run"]
 Row: TypeAlias = Mapping[str, str | float | None]
 NOTHING = "-"
 # More would not fit a line.
 MOST_FIGURES = 6
 
 
-def show_estimate(found: Estimate, metric: Metric | None = None) -> str:
-    """Mean ± half the interval, in the metric's unit (per cent without its sign).
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with half the width of its 95% confidence interval, None for a single value."""
 
-    Without a metric, as in files: the mean with four digits, the interval with two.
+    mean: float
+    half_width: float | None
+
+    def show(self, metric: Metric | None = None) -> str:
+        """Mean ± half the interval, in the metric's unit (per cent without its sign).
+
+        Without a metric, as in files: the mean with four digits, the interval with two.
+        """
+        numbers = [(self.mean, ".4g")]
+        if self.half_width is not None:
+            numbers.append((self.half_width, ".2g"))
+        if metric is not None:
+            numbers = [(metric.scale * each, f".{metric.digits}f") for each, _ in numbers]
+        return " ± ".join(format(*each) for each in numbers)
+
+    def show_difference(self, metric: Metric) -> str:
+        """The same with its sign, in percentage points for fractions."""
+        sign = "+" if self.mean >= 0 else ""
+        return f"{sign}{self.show(metric)}{' points' if metric.unit == 'fraction' else ''}"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean ± 1.96 std(ddof=1) / sqrt(n), as LoVT's tables have it; at least one value.
+
+    For three runs that is optimistic: Student's t would give 4.30 in place of 1.96.
     """
-    if metric is None:
-        numbers = [f"{found.mean:.4g}", f"{found.half_width or 0:.2g}"]
-    else:
-        both = (found.mean, found.half_width or 0.0)
-        numbers = [f"{metric.scale * each:.{metric.digits}f}" for each in both]
-    return numbers[0] if found.half_width is None else " ± ".join(numbers)
+    half_width = 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return Estimate(fmean(values), half_width)
 
 
-def show_difference(found: Estimate, metric: Metric) -> str:
-    """The same with its sign, in percentage points for fractions."""
-    sign = "+" if found.mean >= 0 else ""
-    return f"{sign}{show_estimate(found, metric)}{' points' if metric.unit == 'fraction' else ''}"
+def paired_difference(better: Mapping[int, float], worse: Mapping[int, float]) -> Estimate | None:
+    """By how much `better` exceeds `worse`, seed by seed; None without a common seed."""
+    common = sorted(better.keys() & worse.keys())
+    return estimate([better[seed] - worse[seed] for seed in common]) if common else None
+
+
+def verdict_of(difference: Estimate | None) -> Verdict:
+    """Whether a difference that is expected to be positive is.
+
+    `within noise`: its interval holds 0, or there is none, of a single seed.
+    """
+    if difference is None:
+        return "not yet run"
+    if difference.half_width is None or abs(difference.mean) <= difference.half_width:
+        return "within noise"
+    return "holds" if difference.mean > 0 else "does not hold"
 
 
 def show_values(values: Sequence[float], metric: Metric | None = None) -> str:
     """The estimate of some runs' values; a dash where there are none."""
-    return show_estimate(estimate(values), metric) if values else NOTHING
+    return estimate(values).show(metric) if values else NOTHING
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
@@ -81,11 +117,11 @@ def runs_table(rows: Sequence[Row], *, values: Sequence[str]) -> str:
     table = [[*by, "finished", *figures]]
     for key, members in groups.items():
         finished = sum(row["state"] == "finished" for row in members)
-        shown = [
-            show_values([each for row in members if isinstance(each := row[name], int | float)])
+        numbers = [
+            [each for row in members if isinstance(each := row[name], int | float)]
             for name in figures
         ]
-        table.append([*key, f"{finished} of {len(members)}", *shown])
+        table.append([*key, f"{finished} of {len(members)}", *map(show_values, numbers)])
     return text_table(table)
 
 
@@ -97,13 +133,9 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
         write_text_atomically(path, text.getvalue())
-    elif path.suffix == ".parquet":
-        write_bytes_atomically(path, _parquet(rows))
-    else:
+        return
+    if path.suffix != ".parquet":
         raise InputError(f"{path}: results are written to a .csv or a .parquet")
-
-
-def _parquet(rows: Sequence[Row]) -> bytes:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -111,4 +143,4 @@ def _parquet(rows: Sequence[Row]) -> bytes:
         raise InputError("Parquet needs pyarrow: `pip install pyarrow`, or write a .csv") from error
     sink = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), sink)
-    return sink.getvalue()
+    write_bytes_atomically(path, sink.getvalue())

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_shards.records.study import Box, ImageRecord, StudyRecord
-from distributed_pretrain.data.crops import stored_to_model_scale
+from distributed_pretrain.data.augmentation_parameters import stored_to_model_scale
 
 
 @dataclass(frozen=True)

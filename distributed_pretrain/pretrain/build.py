@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,16 +11,20 @@ import torch
 
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.errors import InputError
+from data_shards.files.json_lines import JsonLines
 from data_shards.profiles import load_profile
-from distributed_pretrain.data.loader import Share
+from data_shards.records.study import Split
+from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
+from distributed_pretrain.data.settings import DataConfig
+from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import NoReports, ReportTokenizer, SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import build_tokenizer
+from distributed_pretrain.measures.base import Context, Measure
 from distributed_pretrain.measures.catalog import VALIDATION
-from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.methods.objective import Method, Objective
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.models.ema import EmaTeacher
 from distributed_pretrain.pretrain.full_batch import full_batch
-from distributed_pretrain.pretrain.on_shards import OnShards, open_split
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.ranks import wait_for_all
 from distributed_pretrain.run_folder.checkpoint import load_weights
@@ -28,8 +32,62 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.run import Parts, train
+from distributed_pretrain.training.settings import RunConfig
+from distributed_pretrain.training.validation import Validation
 
 UNTRAINED = "untrained"
+
+
+def open_split(data: DataConfig, split: Split) -> ShardSplit:
+    """A split of the shards; of the training split the patients that are asked for."""
+    fraction = data.patient_fraction if split == "train" else 1.0
+    return ShardSplit(data.shards, split, data.text_policy, patient_fraction=fraction)
+
+
+@dataclass(frozen=True)
+class OnShards:
+    """An objective, on its share's device, and the kinds of measures that judge it."""
+
+    config: RunConfig
+    objective: Objective
+    tokenizer: ReportTokenizer
+    kinds: tuple[type[Measure], ...]
+    share: Share
+
+    def parts(
+        self,
+        run: RunFolder,
+        training: ShardSplit,
+        validation: ShardSplit,
+        count_flops: Callable[[], StepFlops] = StepFlops,
+    ) -> Parts:
+        """What this rank trains with; unreadable samples are named in the run's folder."""
+        loader = TrainingLoader(
+            training,
+            self.tokenizer,
+            self.config.data,
+            self.share,
+            seed=self.config.seed,
+            micro_batches=self.config.training.accumulation_steps,
+            quarantine=run.quarantine,
+        )
+        judged = self.validation(validation, run.quarantine)
+        return Parts(self.objective, loader, judged, count_flops)
+
+    def validation(self, split: ShardSplit, bad: JsonLines | None = None) -> Validation:
+        """The measures over a split, on all ranks; `bad` are the lines of unreadable samples."""
+        data = self.config.data
+        loader = EvaluationLoader(split, self.tokenizer, data, self.share, quarantine=bad)
+        context = Context(
+            objective=self.objective,
+            device=self.share.device,
+            text_policy=data.text_policy,
+            labels=data.labels,
+            crop_fraction=data.augmentation.evaluation_crop_fraction,
+            seed=self.config.seed,
+            encode=self.tokenizer.encode,
+        )
+        return Validation(loader.batches, context, self.kinds)
 
 
 def run_pretrain(profile: Path, overrides: Sequence[str]) -> int:
@@ -102,10 +160,9 @@ class TrainedMethod:
 
 
 def load_method(run_folder: Path, checkpoint: str) -> TrainedMethod:
-    """The method of a run: `checkpoint` is best, last, a step folder's name, or untrained.
+    """The method of a run, by best, last, a step folder's name, or untrained (as the run began).
 
-    `untrained` is the same method as the run began with. Raises InputError for a folder without
-    run or checkpoint.
+    Raises InputError for a folder without run or checkpoint.
     """
     run = RunFolder(run_folder)
     config = run.read_config(PretrainConfig)

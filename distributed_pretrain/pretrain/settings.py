@@ -10,7 +10,6 @@ from pydantic import PositiveInt, TypeAdapter, ValidationError, model_validator
 from data_shards.records.manifest import read_manifest
 from distributed_pretrain.methods.catalog import AnyMethodConfig
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import best_validation
 from distributed_pretrain.training.settings import RunConfig
 
 _METHOD: TypeAdapter[AnyMethodConfig] = TypeAdapter(AnyMethodConfig)
@@ -58,4 +57,4 @@ def refuse_what_cannot_start(config: RunConfig, folder: Path, ranks: int) -> Non
 
 def figures_of_run(_: PretrainConfig, folder: Path) -> dict[str, float]:
     """What validation measured at the best checkpoint."""
-    return best_validation(RunFolder(folder))
+    return RunFolder(folder).best_validation()

@@ -28,13 +28,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_shards.errors import InputError
+from distributed_pretrain.run_folder import tensor_files
 from distributed_pretrain.run_folder.folder import MARKER, step_folder, step_folders, step_of
-from distributed_pretrain.run_folder.tensor_files import (
-    join_tensors,
-    safetensors_content,
-    split_tensors,
-    write_hashed,
-)
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 OPTIMIZER_TREE_FILE, STATE_FILE = "optimizer.json", "state.json"
@@ -100,10 +95,10 @@ def save_checkpoint(
     try:
         partial.mkdir()
         digests = {
-            name: write_hashed(partial / name, content, after_piece=after_piece)
+            name: tensor_files.write_hashed(partial / name, content, after_piece=after_piece)
             for name, content in _content(checkpoint).items()
         }
-        write_hashed(partial / MARKER, [json.dumps(digests, indent=1).encode()])
+        tensor_files.write_hashed(partial / MARKER, [json.dumps(digests, indent=1).encode()])
         _sync(partial)
         if final.exists():
             final.rename(replaced)  # a rename is over at once, and a removal is not
@@ -133,7 +128,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         TrainingState(**document["state"]),
         document["config"],
         load_file(folder / MODEL_FILE),
-        join_tensors(tree, load_file(folder / OPTIMIZER_FILE)),
+        tensor_files.join_tensors(tree, load_file(folder / OPTIMIZER_FILE)),
     )
 
 
@@ -146,10 +141,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 def find_latest_intact(
     folder: Path, *, until_step: int | None = None
 ) -> tuple[Path | None, dict[Path, str]]:
-    """The newest intact step folder, and for each newer, damaged one the complaint.
-
-    With `until_step` later ones are not looked at.
-    """
+    """The newest intact step folder (of at most `until_step`), and complaints about newer ones."""
     damaged = {}
     for candidate in reversed(step_folders(folder)):
         if until_step is None or step_of(candidate) <= until_step:
@@ -182,10 +174,7 @@ def latest_step(folder: Path, *, until_step: int | None = None) -> int | None:
 
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
-    """Delete the step folders of a future that was abandoned, and point `last` before it.
-
-    A `best` in that future is gone too.
-    """
+    """Delete the steps (and a `best`) of an abandoned future, and point `last` before it."""
     for candidate in step_folders(folder):
         if step_of(candidate) > step:
             _delete(candidate)
@@ -220,15 +209,15 @@ def check_intact(folder: Path) -> None:
 
 def _content(checkpoint: Checkpoint) -> dict[str, Iterable[bytes | memoryview]]:
     """What each of the files holds."""
-    tree, tensors = split_tensors(checkpoint.optimizer)
+    tree, tensors = tensor_files.split_tensors(checkpoint.optimizer)
     state = {
         "state": asdict(checkpoint.state),
         "config": checkpoint.config,
         "versions": {name: version(name) for name in ("torch", "transformers", "radalign")},
     }
     return {
-        MODEL_FILE: safetensors_content(checkpoint.model),
-        OPTIMIZER_FILE: safetensors_content(tensors),
+        MODEL_FILE: tensor_files.safetensors_content(checkpoint.model),
+        OPTIMIZER_FILE: tensor_files.safetensors_content(tensors),
         OPTIMIZER_TREE_FILE: [json.dumps(tree).encode()],
         STATE_FILE: [json.dumps(state, indent=1).encode()],
     }

@@ -1,4 +1,4 @@
-"""What lies in a run's folder, by which names, and whose it is: the one place that knows.
+"""What lies in a run's folder, by which names, whose it is, and how far: the one place that knows.
 
 Nothing here needs torch: launchers and tables look into run folders too.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import statistics
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -21,8 +23,26 @@ from data_shards.profiles import Config, dump_profile, first_difference, load_pr
 
 LOCK_PATIENCE_SECONDS = 10.0
 MARKER = "COMPLETE"
+TAIL_BYTES = 200_000
+_TIMING_SUFFIXES = ("_per_second", "_seconds")
+_TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share", "mfu"})
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """The newest step with its loss, the rate of late, and the seconds left at that rate.
+
+    `written` is when, in seconds since 1970: an earlier job may have done it.
+    """
+
+    step: int
+    total_steps: int | None
+    loss: float | None
+    pairs_per_second: float | None
+    seconds_left: float | None
+    written: float
 
 
 class RunFolder:
@@ -33,9 +53,7 @@ class RunFolder:
         self.config = path / "config.yaml"  # the resolved one
         self.metrics = path / "metrics.jsonl"  # a line a step or evaluation
         self.tensorboard = path / "tensorboard"
-        self.checkpoints = (
-            path / "checkpoints"
-        )  # `step_...` folders and the links `last` and `best`
+        self.checkpoints = path / "checkpoints"  # steps, and the links `last` and `best`
         self.tokenizer = path / "tokenizer"
         # A line a sample that could not be read; a line a batch and rank that was left out for a
         # non-finite loss or gradient; a line a start: when, where, from which step.
@@ -88,10 +106,7 @@ class RunFolder:
             )
 
     def prepare(self, config: Config) -> None:
-        """Create the folder with `config`, or check that it holds a run of the same config.
-
-        Raises InputError naming the first field that differs.
-        """
+        """Create the folder with `config`, or refuse it as `refuse_other` does."""
         self.refuse_other(config)
         if not self.has_progress:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -117,6 +132,42 @@ class RunFolder:
         """The lines of `metrics.jsonl`, oldest first; those at its end, of so many bytes."""
         return read_lines(self.metrics, last_bytes=last_bytes)
 
+    def progress(self) -> RunProgress | None:
+        """How far the run is; None where nothing has been trained yet."""
+        tail = self.read_metrics(last_bytes=TAIL_BYTES)
+        lines = [line for line in tail if line["split"] == "train"]
+        if not lines:
+            return None
+        newest, recent = lines[-1], lines[-20:]
+        starts = self.starts.read()
+        total = starts[-1].get("total_steps") if starts else None
+        seconds = [line["step_seconds"] for line in recent if "step_seconds" in line]
+        rates = [line["pairs_per_second"] for line in recent if "pairs_per_second" in line]
+        left = statistics.median(seconds) * (total - newest["step"]) if seconds and total else None
+        return RunProgress(
+            step=newest["step"],
+            total_steps=total,
+            loss=newest.get("total"),
+            pairs_per_second=statistics.median(rates) if rates else None,
+            seconds_left=left,
+            written=self.metrics.stat().st_mtime,
+        )
+
+    def saved_step(self) -> int:
+        """The step of the newest complete checkpoint, by its marker alone; 0 without one."""
+        complete = [each for each in step_folders(self.checkpoints) if (each / MARKER).exists()]
+        return step_of(complete[-1]) if complete else 0
+
+    def best_validation(self) -> dict[str, float]:
+        """What validation measured at the best checkpoint, without timings; empty before."""
+        best = self.checkpoints / "best"
+        at = ("validate", step_of(best.resolve()) if best.exists() else None)
+        lines = [each for each in self.read_metrics() if (each["split"], each["step"]) == at]
+        figures = lines[-1] if lines else {}
+        return {
+            name: each for name, each in figures.items() if name != "split" and not is_timing(name)
+        }
+
     def note_start(self, **numbers: object) -> int:
         """Add a line to `starts.jsonl`; how often the run has been started before."""
         earlier = len(self.starts.read())
@@ -138,3 +189,8 @@ def step_folders(checkpoints: Path) -> list[Path]:
 def step_of(folder: Path) -> int:
     """The step that a checkpoint's folder is called by."""
     return int(folder.name.removeprefix("step_"))
+
+
+def is_timing(name: str) -> bool:
+    """Whether a metric may differ between two otherwise identical runs."""
+    return name in _TIMING_NAMES or name.endswith(_TIMING_SUFFIXES)

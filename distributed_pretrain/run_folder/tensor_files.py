@@ -21,14 +21,9 @@ from torch import Tensor
 # core's cache what the hash has just read.
 PIECE_BYTES = 1 << 20
 _DTYPE_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
+    **{getattr(torch, f"float{bits}"): f"F{bits}" for bits in (16, 32, 64)},
+    **{getattr(torch, f"int{bits}"): f"I{bits}" for bits in (8, 16, 32, 64)},
     torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
@@ -104,7 +99,10 @@ def join_tensors(plain: Any, tensors: dict[str, Tensor]) -> Any:
         case list():
             return [join_tensors(item, tensors) for item in plain]
         case {"tensor": path, "stride": stride}:
-            return _laid_out(tensors[path], tuple(stride))
+            tensor = tensors[path]
+            if list(tensor.stride()) == stride:
+                return tensor
+            return tensor.new_empty_strided(tensor.shape, stride).copy_(tensor)
         case {"tuple": items}:
             return tuple(join_tensors(item, tensors) for item in items)
         case {"dict": pairs}:
@@ -134,10 +132,3 @@ def _split(tree: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
         case None | bool() | int() | float() | str():
             return tree
     raise TypeError(f"{'.'.join(path)}: a {type(tree).__name__} has no place in a checkpoint")
-
-
-def _laid_out(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
-    if tensor.stride() == stride:
-        return tensor
-    laid_out = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
-    return laid_out.copy_(tensor)

@@ -12,7 +12,6 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -106,14 +105,12 @@ class StepFlops:
         length = max(_SHORTEST_SENTENCE, min(_TOKENS_A_SENTENCE, fitting))
         copied = copy.deepcopy(objective).train()
 
-        def total_loss(batch: Batch) -> Tensor:
-            return copied.loss(copied(batch))["total"]
-
-        counts = []
-        for rows, n in _PROBES:
+        def counted(rows: int, n: int) -> int:
             batch = probe(rows=rows, tokens=n * length, tokens_a_sentence=length)
             copied.zero_grad(set_to_none=True)
-            counts.append(training_flops(partial(total_loss, batch)))
+            return training_flops(lambda: copied.loss(copied(batch))["total"])
+
+        counts = [counted(rows, n) for rows, n in _PROBES]
         powers = [_powers(rows, n) for rows, n in _PROBES]
         found = np.linalg.solve(np.array(powers, float), np.array(counts, float)).tolist()
         return cls(tuple(found[:3]), tuple(found[3:]), length)
@@ -175,7 +172,6 @@ class _ProductCounter(TorchDispatchMode):
 def _formula(func: Any) -> Callable[..., int] | None:
     """How torch counts the operations of a product, in place or not; None for anything else."""
     packet = func.overloadpacket
-    if packet not in flop_registry:
-        packet = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), None)
-    formula: Callable[..., int] | None = flop_registry.get(packet)
+    out_of_place = getattr(torch.ops.aten, packet.__name__.removesuffix("_"), None)
+    formula: Callable[..., int] | None = flop_registry.get(packet, flop_registry.get(out_of_place))
     return formula

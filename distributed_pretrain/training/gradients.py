@@ -22,6 +22,8 @@ from distributed_pretrain.training.engine.ddp import Engine
 
 # The name of several batch terms' common gradient where they need not be told apart.
 _CONTRASTED = "contrasted"
+# Gradients of one micro-batch by term and what is compared.
+_Cached = dict[str, dict[str, Tensor]]
 
 
 @dataclass
@@ -48,10 +50,9 @@ def accumulate_gradients(
     """
     objective, count = engine.objective, len(micro_batches)
     result = StepGradients()
-    cache = None
+    cached: list[_Cached] | None = None
     if exact and count > 1 and objective.contrasts_samples:
-        cache = _ContrastedGradients.of_first_pass(engine, micro_batches, seed, apart=measure_norms)
-        result.terms |= cache.terms
+        result.terms, cached = _first_pass(engine, micro_batches, seed, apart=measure_norms)
     by_term: dict[str, Tensor] = {}
     for number, batch in enumerate(micro_batches):
         with engine.micro_batch(last=number == count - 1):
@@ -60,13 +61,17 @@ def accumulate_gradients(
             contrasted = objective.contrasted(outputs)
             result.finite_rows.append(_finite_rows(contrasted, batch))
             terms = objective.sample_terms(outputs)
-            if cache is None:
+            if cached is None:
                 terms = objective.batch_terms(**contrasted.rows, **contrasted.shared) | terms
             for name, term in terms.items():
                 result.terms[name] = result.terms.get(name, 0) + term.detach() / count
             parts = {name: term / count for name, term in objective.weighted(terms).items()}
-            if cache is not None:
-                parts |= cache.surrogates(contrasted, number)
+            if cached is not None:
+                # Scalars whose gradients are the cached ones.
+                compared = contrasted.rows | contrasted.shared
+                for loss_name, of in cached[number].items():
+                    products = {name: (compared[name] * own).sum() for name, own in of.items()}
+                    parts[loss_name] = sum_of(products)
             if measure_norms:
                 _add_gradients(by_term, parts, engine.parameters)
             engine.backward(sum_of(parts))
@@ -76,60 +81,42 @@ def accumulate_gradients(
     return result
 
 
-@dataclass(frozen=True)
-class _ContrastedGradients:
-    """Values of the batch terms over all micro-batches, and their gradients.
-
-    These are by micro-batch, term and what is compared.
-    """
-
-    terms: dict[str, Tensor]
-    gradients: list[dict[str, dict[str, Tensor]]]
-
-    @classmethod
-    def of_first_pass(
-        cls, engine: Engine, micro_batches: list[Batch], seed: int, *, apart: bool
-    ) -> _ContrastedGradients:
-        objective, count = engine.objective, len(micro_batches)
-        pieces = []
-        statistics = [buffer.clone() for buffer in objective.buffers()]
-        with torch.no_grad(), engine.autocast():
-            for number, batch in enumerate(micro_batches):
-                torch.manual_seed(seed + number)
-                pieces.append(objective.contrasted(objective(batch)))
-        restore_buffers(objective, statistics)  # they are for the second pass to update, once
-        joint = Contrasted(
-            rows={name: torch.cat([p.rows[name] for p in pieces]) for name in pieces[0].rows},
-            shared=pieces[0].shared,
+def _first_pass(
+    engine: Engine, micro_batches: list[Batch], seed: int, *, apart: bool
+) -> tuple[dict[str, Tensor], list[_Cached]]:
+    """The batch terms over all micro-batches, and their gradients by micro-batch."""
+    objective, count = engine.objective, len(micro_batches)
+    pieces = []
+    statistics = [buffer.clone() for buffer in objective.buffers()]
+    with torch.no_grad(), engine.autocast():
+        for number, batch in enumerate(micro_batches):
+            torch.manual_seed(seed + number)
+            pieces.append(objective.contrasted(objective(batch)))
+    restore_buffers(objective, statistics)  # they are for the second pass to update, once
+    joint = Contrasted(
+        rows={name: torch.cat([p.rows[name] for p in pieces]) for name in pieces[0].rows},
+        shared=pieces[0].shared,
+    )
+    leaves = {
+        name: tensor.requires_grad_()
+        for name, tensor in (joint.rows | joint.shared).items()
+        if tensor.is_floating_point()
+    }
+    terms = objective.batch_terms(**joint.rows, **joint.shared)
+    weighted = objective.weighted(terms)
+    losses = weighted if apart else {_CONTRASTED: sum_of(weighted)}
+    gradients: list[_Cached] = [{} for _ in micro_batches]
+    for loss_name, loss in losses.items():
+        found = torch.autograd.grad(
+            loss, list(leaves.values()), retain_graph=apart, materialize_grads=True
         )
-        leaves = {
-            name: tensor.requires_grad_()
-            for name, tensor in (joint.rows | joint.shared).items()
-            if tensor.is_floating_point()
-        }
-        terms = objective.batch_terms(**joint.rows, **joint.shared)
-        weighted = objective.weighted(terms)
-        losses = weighted if apart else {_CONTRASTED: sum_of(weighted)}
-        gradients: list[dict[str, dict[str, Tensor]]] = [{} for _ in micro_batches]
-        for loss_name, loss in losses.items():
-            found = torch.autograd.grad(
-                loss, list(leaves.values()), retain_graph=apart, materialize_grads=True
-            )
-            parts = [
-                gradient.chunk(count) if name in joint.rows else [gradient / count] * count
-                for name, gradient in zip(leaves, found, strict=True)
-            ]
-            for of_batch, own in zip(gradients, zip(*parts, strict=True), strict=True):
-                of_batch[loss_name] = dict(zip(leaves, own, strict=True))
-        return cls({name: term.detach() for name, term in terms.items()}, gradients)
-
-    def surrogates(self, contrasted: Contrasted, number: int) -> dict[str, Tensor]:
-        """Scalars whose gradients are the cached ones of micro-batch `number`."""
-        compared = contrasted.rows | contrasted.shared
-        return {
-            loss_name: sum_of({name: (compared[name] * own).sum() for name, own in of.items()})
-            for loss_name, of in self.gradients[number].items()
-        }
+        parts = [
+            gradient.chunk(count) if name in joint.rows else [gradient / count] * count
+            for name, gradient in zip(leaves, found, strict=True)
+        ]
+        for of_batch, own in zip(gradients, zip(*parts, strict=True), strict=True):
+            of_batch[loss_name] = dict(zip(leaves, own, strict=True))
+    return {name: term.detach() for name, term in terms.items()}, gradients
 
 
 def _add_gradients(

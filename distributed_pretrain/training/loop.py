@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -9,12 +10,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NoReturn
 
+import torch
+
 from data_shards.errors import RunError
 from data_shards.processes import InterruptionFlag
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import TrainingLoader
-from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.ranks import copy_from_main, from_main, wait_for_all
+from distributed_pretrain.ranks import copy_from_main, wait_for_all
 from distributed_pretrain.run_folder.checkpoint import (
     Checkpoint,
     TrainingState,
@@ -28,9 +30,9 @@ from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops, device_peak
 from distributed_pretrain.training.recorder import Recorder, TrainingProgress
+from distributed_pretrain.training.schedules import judge_validation
 from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.step import Stepper
-from distributed_pretrain.training.stopping import judge_validation
 from distributed_pretrain.training.validation import Validation, evaluating
 
 
@@ -60,14 +62,10 @@ class Trainer:
     def fit(self, interruption: InterruptionFlag) -> bool:
         """Train to the end; False when a signal ended it early (a checkpoint is saved)."""
         state, training = self.state, self.config.training
-        validate_every = training.validate_every_steps or self.loader.steps_per_epoch
-        save_every = training.checkpoint_every_steps or self.loader.steps_per_epoch
-        progress = TrainingProgress(
-            first_step=state.step,
-            total_steps=self.stepper.total_steps,
-            interval_seconds=training.log_interval_seconds,
-            enabled=self.engine.is_main,
-        )
+        validate_every = training.validate_every_steps or self.loader.order.steps_per_epoch
+        save_every = training.checkpoint_every_steps or self.loader.order.steps_per_epoch
+        seconds, enabled = training.log_interval_seconds, self.engine.is_main
+        progress = TrainingProgress(state.step, self.stepper.total_steps, seconds, enabled=enabled)
         batches = self.loader.batches(state.samples_consumed)
         self.engine.objective.train()
         try:
@@ -136,22 +134,20 @@ class Trainer:
 
     def close(self) -> None:
         """End the last save and close the records."""
-        try:
-            if self.checkpoints is not None:
-                self.checkpoints.close()
-        finally:
-            if self.recorder is not None:
-                self.recorder.close()
+        with contextlib.ExitStack() as ending:
+            for each in (self.recorder, self.checkpoints):
+                if each is not None:
+                    ending.callback(each.close)
 
     def _validate(self, progress: TrainingProgress) -> tuple[bool, bool]:
         objective, state, training = self.engine.objective, self.state, self.config.training
         started = time.monotonic()
         copy_from_main(objective.buffers())
-        validated = self.validation.run(
+        metrics, measures = self.validation.run(
             autocast=self.engine.autocast,
             before_batch=lambda: self.liveness.at(state.step, "validating"),
         )
-        metrics, known = validated.metrics, self.validation.metrics
+        known = self.validation.metrics
         if bad := ", ".join(name for name, value in metrics.items() if not math.isfinite(value)):
             raise NonFiniteError(
                 f"validation at step {state.step}: {bad} not finite: training "
@@ -164,14 +160,13 @@ class Trainer:
         if training.pictures:
             # On every rank: a forward of rank 0 alone could wait for the others' parameters.
             with evaluating(objective), self.engine.autocast():
-                pictures = validated.pictures()
+                pictures = {k: v for each in measures for k, v in each.pictures().items()}
             if self.recorder is not None:
                 self.recorder.show(state.step, pictures)
-        progress.say(
-            f"validation at step {state.step}: {_headline(known, metrics)}"
-            + (" (best)" if is_best else "")
-        )
-        objective.train()
+        shown = [each for each in known.values() if each.headline and each.name in metrics]
+        headline = ", ".join(f"{each.title} {each.show(metrics[each.name])}" for each in shown)
+        best = " (best)" if is_best else ""
+        progress.say(f"validation at step {state.step}: {headline}{best}")
         return is_best, stop
 
     def _rewind(self, progress: TrainingProgress) -> None:
@@ -189,9 +184,8 @@ class Trainer:
             consecutive_skips=0,
             rewinds=state.rewinds + 1,
         )
-        if self.engine.is_main:
-            drop_checkpoints_after(self.run.checkpoints, state.step)
         if self.recorder is not None:
+            drop_checkpoints_after(self.run.checkpoints, state.step)
             self.recorder.cut_back(state.step)
         wait_for_all()
         progress.say(
@@ -237,16 +231,11 @@ def load_newest(
     """The state of the newest intact checkpoint, whose weights the engine gets; or None."""
     newest = latest_step(run.checkpoints, until_step=until_step) if engine.is_main else None
     # Rank 0 chooses for all: a shared folder may look older from another node.
-    step = from_main(newest or 0, engine.device)
+    step = torch.tensor(newest or 0, device=engine.device)
+    copy_from_main([step])
     if not step:
         return None
-    checkpoint = load_checkpoint(step_folder(run.checkpoints, step))
+    checkpoint = load_checkpoint(step_folder(run.checkpoints, int(step)))
     engine.load_state(checkpoint.model, checkpoint.optimizer)
     wait_for_all()  # all have read it before rank 0 tidies up
     return checkpoint.state
-
-
-def _headline(known: dict[str, Metric], metrics: dict[str, float]) -> str:
-    """The few numbers that tell in a line how a run does."""
-    shown = [metric for name, metric in known.items() if metric.headline and name in metrics]
-    return ", ".join(f"{each.title} {each.show(metrics[each.name])}" for each in shown)

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,48 +76,49 @@ class Recorder:
         self._writer.close()
 
 
+@dataclass
 class TrainingProgress:
     """Shows step, loss and rate on stderr, in a bar or in lines; silent on ranks other than 0."""
 
-    def __init__(
-        self, *, first_step: int, total_steps: int, interval_seconds: float, enabled: bool
-    ) -> None:
-        self._enabled = enabled
-        self._interval = interval_seconds
-        self._total = total_steps
+    first_step: int
+    total_steps: int
+    interval_seconds: float
+    enabled: bool
+
+    def __post_init__(self) -> None:
         self._updates = 0
         self._started = time.monotonic()
-        self._last_line = self._started - interval_seconds
-        self._bar: Any = None
-        if enabled and sys.stderr.isatty():
-            self._bar = tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True)
+        self._last_line = self._started - self.interval_seconds
+        self._bar = tqdm(
+            total=self.total_steps,
+            initial=self.first_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=None if self.enabled else True,  # None: where stderr is no terminal
+        )
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Report that a step has ended with these numbers, and that the run stands at `step`."""
         self._updates += 1
         loss, rate = values.get("total", math.nan), values["pairs_per_second"]
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} pairs/s", False)
-            self._bar.update(step - self._bar.n)
-            return
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} pairs/s", False)
+        self._bar.update(step - self._bar.n)
         now = time.monotonic()
-        if self._enabled and (now - self._last_line >= self._interval or step == self._total):
+        due = now - self._last_line >= self.interval_seconds or step == self.total_steps
+        if self._bar.disable and self.enabled and due:
             self._last_line = now
             # Not by the steps: a run that went back has made more than its number says.
-            left = (now - self._started) / self._updates * (self._total - step)
+            left = (now - self._started) / self._updates * (self.total_steps - step)
             self.say(
-                f"step {step}/{self._total}  loss {loss:.4f}  {rate:.0f} pairs/s  "
+                f"step {step}/{self.total_steps}  loss {loss:.4f}  {rate:.0f} pairs/s  "
                 f"{tqdm.format_interval(left)} left"
             )
 
     def say(self, line: str) -> None:
         """Print a line without disturbing the bar."""
-        if self._bar is not None:
+        if self.enabled:
             self._bar.write(line, file=sys.stderr)
-        elif self._enabled:
-            print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal clean."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

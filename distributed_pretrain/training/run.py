@@ -133,21 +133,15 @@ def _trainer_of(
         checkpoints = CheckpointWriter(
             run.checkpoints, keep=training.keep_checkpoints, while_writing=liveness.kept_alive
         )
-    steps_per_epoch = parts.loader.steps_per_epoch
-    epoch_limit = training.epochs * steps_per_epoch
-    total_steps = min(epoch_limit, training.max_steps or epoch_limit)
+    steps_per_epoch = parts.loader.order.steps_per_epoch
+    whole = training.epochs * steps_per_epoch if objective.term_weights else 0
+    total_steps = min(whole, training.max_steps or whole)
     return Trainer(
         config,
         engine=engine,
         run=run,
         loader=parts.loader,
-        stepper=Stepper(
-            config,
-            engine=engine,
-            skipped=run.skipped,
-            steps_per_epoch=steps_per_epoch,
-            total_steps=total_steps if objective.term_weights else 0,
-        ),
+        stepper=Stepper(config, engine, run.skipped, steps_per_epoch, total_steps),
         validation=parts.validation,
         state=state,
         recorder=recorder,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -29,15 +29,16 @@ class OptimizerConfig(Config):
 class ScheduleConfig(Config):
     """How the learning rate moves: see `distributed_pretrain.training.schedules`.
 
-    At most one of the warm-ups is given. `patience` and `factor` are of `plateau`: after more than
+    At most one of the warm-ups is given; `warmup_share` is of all steps. `final_share` is the last
+    rate of `cosine` / the peak rate. `patience` and `factor` are of `plateau`: after more than
     `patience` validations whose best metric did not get better, the rate is multiplied.
     """
 
     name: Literal["constant", "cosine", "cosine_per_epoch", "plateau"] = "cosine_per_epoch"
     warmup_steps: int = Field(0, ge=0)
     warmup_epochs: float = Field(0.0, ge=0)
-    warmup_share: float = Field(0.0, ge=0, lt=1, description="of all steps")
-    final_share: float = Field(0.0, ge=0, le=1, description="last rate / peak rate (cosine)")
+    warmup_share: float = Field(0.0, ge=0, lt=1)
+    final_share: float = Field(0.0, ge=0, le=1)
     patience: NonNegativeInt = 12
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
@@ -64,16 +65,14 @@ class DdpConfig(Config):
 class DeepSpeedConfig(Config):
     """DeepSpeed with optimizer states (1), gradients (2) or parameters (3) cut over the ranks.
 
-    The models of this field fit on one GPU, so that DDP is the default.
+    The models of this field fit on one GPU, so that DDP is the default. `bucket_elements` are
+    gradients reduced at a time.
     """
 
     name: Literal["deepspeed"] = "deepspeed"
     zero_stage: Literal[0, 1, 2, 3] = 1
-    bucket_elements: PositiveInt = Field(50_000_000, description="gradients reduced at a time")
+    bucket_elements: PositiveInt = 50_000_000
     overlap_communication: bool = True
-
-
-DistributedConfig: TypeAlias = Annotated[DdpConfig | DeepSpeedConfig, Field(discriminator="name")]
 
 
 class NonFiniteConfig(Config):
@@ -89,53 +88,49 @@ class NonFiniteConfig(Config):
 
 
 class TrainingConfig(Config):
-    """Length, precision, ranks, and when to validate, to save and to stop."""
+    """Length, precision, ranks, and when to validate, to save (once an epoch) and to stop.
+
+    `accumulation_steps` are micro-batches of a rank's batch. With `exact` accumulation every sample
+    of the global batch is a negative of every other, by a first pass without gradients (gradient
+    caching); with `plain` negatives come from within a micro-batch only, as the authors' 32 x 16
+    (global_batch 512, 16 steps).
+
+    A rank without a sign of life for `rank_timeout_seconds` is lost: launchers kill the rest 30 s
+    after a death, stay below. `collective_timeout_seconds` is how long a collective waits for a
+    rank that lives but does not come.
+
+    `keep_checkpoints` counts the newest, besides the best by `best_metric`: a validation metric,
+    such as a loss term, a recall or auroc. `gradient_norms_every_steps` measures each loss term's
+    gradient, at a backward each. `peak_teraflops` are of one device at this precision, for mfu
+    (null: by the device's name), `log_interval_seconds` of plain progress lines in a log.
+    """
 
     # Whether the best is highest is what the metric itself knows.
     former_names: ClassVar[Mapping[str, str | None]] = {"best_is": None}
 
     epochs: PositiveInt = 100
     max_steps: PositiveInt | None = None
-    accumulation: Literal["exact", "plain"] = Field(
-        "exact",
-        description="exact: every sample of the global batch is a negative of every other, by a "
-        "first pass without gradients (gradient caching); plain: negatives come from within a "
-        "micro-batch only, as the authors' 32 x 16 (global_batch 512, 16 steps)",
-    )
-    accumulation_steps: PositiveInt = Field(1, description="micro-batches of a rank's batch")
+    accumulation: Literal["exact", "plain"] = "exact"
+    accumulation_steps: PositiveInt = 1
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = False
     compile: bool = False
     clip_gradient_norm: PositiveFloat | None = None
     non_finite: NonFiniteConfig = NonFiniteConfig()
-    distributed: Annotated[DistributedConfig, FREE] = DdpConfig()
-    rank_timeout_seconds: Annotated[PositiveFloat, FREE] = Field(
-        20.0,
-        description="a rank without a sign of life for so long is lost; launchers kill the rest "
-        "30 s after a death: stay below",
+    distributed: Annotated[DdpConfig | DeepSpeedConfig, Field(discriminator="name"), FREE] = (
+        DdpConfig()
     )
-    collective_timeout_seconds: Annotated[PositiveFloat, FREE] = Field(
-        1800.0, description="how long a collective waits for a rank that lives but does not come"
-    )
-    validate_every_steps: PositiveInt | None = Field(None, description="null: once an epoch")
-    checkpoint_every_steps: PositiveInt | None = Field(None, description="null: once an epoch")
-    keep_checkpoints: Annotated[PositiveInt, FREE] = Field(
-        2, description="newest ones kept, besides the best"
-    )
-    best_metric: str = Field(
-        "total", description="a validation metric: a loss term, a recall or auroc"
-    )
+    rank_timeout_seconds: Annotated[PositiveFloat, FREE] = 20.0
+    collective_timeout_seconds: Annotated[PositiveFloat, FREE] = 1800.0
+    validate_every_steps: PositiveInt | None = None
+    checkpoint_every_steps: PositiveInt | None = None
+    keep_checkpoints: Annotated[PositiveInt, FREE] = 2
+    best_metric: str = "total"
     early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()
     pictures: Annotated[bool, FREE] = True
-    gradient_norms_every_steps: PositiveInt | None = Field(
-        100, description="how often each loss term's gradient is measured, at a backward each"
-    )
-    peak_teraflops: Annotated[PositiveFloat | None, FREE] = Field(
-        None, description="of one device at this precision, for mfu; null: by the device's name"
-    )
-    log_interval_seconds: Annotated[PositiveFloat, FREE] = Field(
-        10.0, description="plain progress lines in a log"
-    )
+    gradient_norms_every_steps: PositiveInt | None = 100
+    peak_teraflops: Annotated[PositiveFloat | None, FREE] = None
+    log_interval_seconds: Annotated[PositiveFloat, FREE] = 10.0
 
     def deciding(self) -> dict[str, Any]:
         """What decides weights and metrics: exact accumulation does not, however many parts."""
@@ -169,8 +164,7 @@ class RunConfig(Config):
     def check_ranks(self, world_size: int) -> None:
         """Raise InputError, naming what fits, unless `world_size` ranks can share the batch."""
         check_world_size(self.data.global_batch, world_size)
-        pieces = self.training.accumulation_steps
-        share = self.data.global_batch // world_size
+        pieces, share = self.training.accumulation_steps, self.data.global_batch // world_size
         if share % pieces:
             raise InputError(
                 f"training.accumulation_steps={pieces} does not divide the {share} pairs of each "

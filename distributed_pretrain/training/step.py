@@ -78,7 +78,11 @@ class Stepper:
             "data_wait_seconds": data_wait_seconds,
             "memory_bytes": peak_memory_bytes(self.engine.device),
         }
-        by_rank = dict(zip(own, _over_ranks(own, self.engine.device), strict=True))
+        device, dtype = self.engine.device, torch.float64
+        numbers = [torch.as_tensor(each, dtype=dtype, device=device) for each in own.values()]
+        # Of all ranks, (numbers, ranks), on the host.
+        gathered = gather_rows(torch.stack(numbers)[None]).cpu().T
+        by_rank = dict(zip(own, gathered, strict=True))
         replaced, any_interrupted = by_rank.pop("replaced_samples"), by_rank.pop("interrupted")
         waits, memory = by_rank.pop("data_wait_seconds"), by_rank.pop("memory_bytes")
         means = {name: float(values.mean()) for name, values in by_rank.items()}
@@ -126,12 +130,6 @@ class Stepper:
                 "keys": keys,
             }
             self.skipped.append(line, writer=rank_writer(rank))
-
-
-def _over_ranks(own: dict[str, Tensor | float], device: torch.device) -> Tensor:
-    """The numbers of all ranks, (numbers, ranks), on the host."""
-    numbers = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in own.values()]
-    return gather_rows(torch.stack(numbers)[None]).cpu().T
 
 
 def _seed_of(*parts: int) -> int:

@@ -10,22 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.measures.base import Context, Measure, Picture, make_measures
+from distributed_pretrain.measures.base import Context, Measure, make_measures
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.ranks import copy_from_main
-
-
-@dataclass(frozen=True)
-class Validated:
-    """The numbers, the same on every rank to the last bit, and the measures that gave them."""
-
-    metrics: dict[str, float]
-    measures: list[Measure]
-
-    def pictures(self) -> dict[str, Picture]:
-        """What there is to see; every rank must ask."""
-        return {k: v for each in self.measures for k, v in each.pictures().items()}
 
 
 @dataclass(frozen=True)
@@ -47,8 +35,11 @@ class Validation:
         *,
         autocast: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         before_batch: Callable[[], None] = lambda: None,
-    ) -> Validated:
-        """Every measure that applies, over the whole split."""
+    ) -> tuple[dict[str, float], list[Measure]]:
+        """The numbers over the whole split, and the measures that apply, which gave them.
+
+        The numbers are the same on every rank to the last bit.
+        """
         objective, measures = self.context.objective, make_measures(self.kinds, self.context)
         with evaluating(objective):
             for batch in self.batches():
@@ -59,11 +50,11 @@ class Validation:
                         measure.update(batch, outputs)
             with autocast():
                 metrics = {k: v for each in measures for k, v in each.compute().items()}
-        # Rank 0's, to the last bit: what follows from them must be the same on every rank.
+        # Rank 0's: what follows from them must be the same on every rank.
         own = list(metrics.values())
         values = torch.tensor(own, dtype=torch.float64, device=self.context.device)
         copy_from_main([values])
-        return Validated(dict(zip(metrics, values.tolist(), strict=True)), measures)
+        return dict(zip(metrics, values.tolist(), strict=True)), measures
 
 
 @contextlib.contextmanager

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data_shards.building.build import build_shards
 from data_shards.building.settings import ShardsConfig
 from data_shards.profiles import validate
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import train_wordpiece
+from tests.data_shards.building.whole import build_shards
 from tests.distributed_pretrain.phantom_batches import STUDIES
 
 

@@ -15,7 +15,6 @@ import pyarrow.parquet
 import pytest
 
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import read_progress
 from launch.__main__ import main
 from launch.records import Job, newest_job
 from launch.states import read_jobs
@@ -58,7 +57,7 @@ def state_of(results: Path) -> Job:
 def train_to_step(results: Path, step: int) -> None:
     """Return when the run is that far."""
     deadline = time.monotonic() + SECONDS_UNTIL_HANGING
-    while (progress := read_progress(RunFolder(results))) is None or progress.step < step:
+    while (progress := RunFolder(results).progress()) is None or progress.step < step:
         assert time.monotonic() < deadline, f"{results} never reached step {step}"
         time.sleep(0.1)
 

@@ -11,8 +11,8 @@ import torch
 import torch.distributed
 
 from data_shards.errors import InputError
-from launch import rendezvous
-from launch.rendezvous import ToldToEndError, meeting_place
+from launch import rank as launch_rank
+from launch.rank import meeting_place
 
 
 def test_two_jobs_at_the_same_time_meet_at_different_ports(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_fixed_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
 def test_ranks_whose_rank_0_does_not_come_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendezvous, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(launch_rank, "PATIENCE_SECONDS", 0.0)
     with (
         pytest.raises(InputError, match="rank 0 said no address"),
         meeting_place(tmp_path / "a", rank=1, master_port=None),
@@ -82,7 +82,7 @@ def test_ranks_whose_rank_0_does_not_come_say_so(
 
 def test_ranks_that_wait_for_rank_0_end_when_told(tmp_path: Path) -> None:
     with (
-        pytest.raises(ToldToEndError),
+        pytest.raises(InterruptedError),
         meeting_place(tmp_path / "a", rank=1, master_port=None, told=lambda: True),
     ):
         pass

@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 
 from data_shards.errors import InputError
-from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import TAIL_BYTES, read_progress
-from launch.logs import log_of, show_logs
+from distributed_pretrain.run_folder.folder import TAIL_BYTES, RunFolder
 from launch.records import EventName, Job, State
-from launch.states import read_jobs, status
+from launch.states import log_of, read_jobs, show_logs, status
 from launch.submit import cancel
 from tests.launch.jobs import submitted
 
@@ -117,7 +115,7 @@ def step(number: int, **values: float) -> dict[str, Any]:
 
 def test_progress_is_that_of_the_newest_training_step(tmp_path: Path) -> None:
     metrics(tmp_path, step(9), step(10, total=1.5), {"step": 10, "split": "validate", "total": 9.0})
-    progress = read_progress(RunFolder(tmp_path))
+    progress = RunFolder(tmp_path).progress()
     assert progress is not None
     assert (progress.step, progress.total_steps, progress.loss) == (10, 40, 1.5)
     assert progress.seconds_left == 3.0 * 30
@@ -125,7 +123,7 @@ def test_progress_is_that_of_the_newest_training_step(tmp_path: Path) -> None:
 
 def test_one_slow_step_does_not_move_the_time_left(tmp_path: Path) -> None:
     metrics(tmp_path, *(step(n, step_seconds=500.0 if n == 5 else 2.0) for n in range(1, 11)))
-    progress = read_progress(RunFolder(tmp_path))
+    progress = RunFolder(tmp_path).progress()
     assert progress is not None
     assert progress.seconds_left == 2.0 * 30
 
@@ -134,7 +132,7 @@ def test_a_line_still_being_written_is_not_read(tmp_path: Path) -> None:
     metrics(tmp_path, step(1))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "spl')
-    progress = read_progress(RunFolder(tmp_path))
+    progress = RunFolder(tmp_path).progress()
     assert progress is not None
     assert progress.step == 1
 
@@ -146,15 +144,15 @@ def test_of_a_huge_file_the_end_is_enough(tmp_path: Path) -> None:
         # Whoever read it from the start would stumble.
         file.write(b"not JSON")
     assert path.stat().st_size > 10 * TAIL_BYTES
-    progress = read_progress(RunFolder(tmp_path))
+    progress = RunFolder(tmp_path).progress()
     assert progress is not None
     assert (progress.step, progress.seconds_left) == (29_999, 3.0)
 
 
 def test_nothing_trained_yet_is_no_progress(tmp_path: Path) -> None:
-    assert read_progress(RunFolder(tmp_path)) is None
+    assert RunFolder(tmp_path).progress() is None
     metrics(tmp_path, {"step": 0, "split": "validate", "total": 9.0})
-    assert read_progress(RunFolder(tmp_path)) is None
+    assert RunFolder(tmp_path).progress() is None
 
 
 def test_the_table_has_a_line_a_run_and_the_error_below(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool
@@ -42,6 +42,9 @@ from data_shards.phantom.images.projection import (
 )
 
 Mask = Bool[ndarray, "height width"]
+# Where a finding changes the line integrals of each lung it lies in; under None all of the heart's
+# shadow, as radiologists box it.
+Regions: TypeAlias = dict[Lung | None, Mask]
 
 BONE = 0.24
 VERTEBRA = 0.13
@@ -62,18 +65,6 @@ class Pose:
     turn_degrees: float = 0.0
     right_cm: float = 0.0
     down_cm: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Absorption:
-    """Line integrals of a view, and for each finding and lung where it changes them.
-
-    `regions[i]` holds one (lung, mask) for each lung finding i lies in, or one (None, mask) for
-    the heart: all of its shadow, as radiologists box it.
-    """
-
-    line_integrals: Plane
-    regions: tuple[tuple[tuple[Lung | None, Mask], ...], ...]
 
 
 def rays_of(
@@ -98,7 +89,7 @@ def rays_of(
 
 def draw_absorption(
     chest: Chest, findings: Sequence[Finding], rays: Rays, metal: Iterable[Ellipsoid] = ()
-) -> Absorption:
+) -> tuple[Plane, list[Regions]]:
     """Line integrals of a chest with its findings, and where each finding changes them."""
     is_frontal = abs(rays.beam[2]) > abs(rays.beam[0])
     body = (chest.torso, chest.neck, *chest.shoulders) if is_frontal else (chest.torso,)
@@ -112,7 +103,7 @@ def draw_absorption(
     _add_bones(total, chest, cavity, rays)
     for airway in (*chest.airways, chest.stomach_bubble):
         _add(total, rays, airway, -SOFT_TISSUE)
-    regions: list[dict[Lung | None, Mask]] = [{} for _ in findings]
+    regions: list[Regions] = [{} for _ in findings]
     for lung in LUNGS:
         dome = ellipsoid_interval(chest.domes[lung], rays)
         lobe = intersection(cavity, ellipsoid_interval(chest.lobes[lung], rays))
@@ -125,7 +116,7 @@ def draw_absorption(
     for finding, masks in zip(findings, regions, strict=True):
         if finding.category == "Cardiomegaly":
             masks[None] = np.float32(SOFT_TISSUE) * heart.length() >= VISIBLE_CHANGE
-    return Absorption(total, tuple(tuple(masks.items()) for masks in regions))
+    return total, regions
 
 
 def _add_lung(
@@ -170,8 +161,8 @@ def _add_lung(
         if finding.category in ("Pleural Effusion", "Pneumothorax"):
             continue
         change = np.zeros_like(total)
-        for deposit in deposits_of(chest, lung, finding):
-            _add(change, rays, deposit.solid, deposit.attenuation, within=lobe, outside=solids)
+        for solid, attenuation in deposits_of(chest, lung, finding):
+            _add(change, rays, solid, attenuation, within=lobe, outside=solids)
         total += change
         yield index, change >= VISIBLE_CHANGE
 

@@ -32,6 +32,8 @@ ZONES: tuple[Zone, ...] = ("upper", "mid", "lower")
 Grade = Literal[1, 2, 3]
 GRADES: tuple[Grade, ...] = (1, 2, 3)
 Slot = tuple[Lung, Zone]
+# Solid tissue in aerated lung, and what it adds to the lung's attenuation, in 1/cm.
+Deposit = tuple[Ellipsoid, float]
 
 # Attenuation in 1/cm at about 70 keV (in the lung: of the aerated tissue).
 SOFT_TISSUE = 0.18
@@ -60,11 +62,7 @@ _RADIUS_CM: dict[Category, tuple[float, float, float]] = {
     "Atelectasis": (3.0, 4.0, 5.0),
     "Edema": (4.6, 5.4, 6.2),
 }
-_LESION_DIAMETER_CM: dict[Grade, tuple[float, float]] = {
-    1: (1.6, 2.2),
-    2: (2.4, 3.0),
-    3: (3.4, 5.0),
-}
+_LESION_DIAMETER_CM = ((1.6, 2.2), (2.4, 3.0), (3.4, 5.0))
 
 
 @dataclass(frozen=True)
@@ -89,14 +87,6 @@ class Finding:
         if self.side is None:
             return ()
         return LUNGS if self.side == "bilateral" else (self.side,)
-
-
-@dataclass(frozen=True, eq=False)
-class Deposit:
-    """Solid tissue in aerated lung; `attenuation` in 1/cm is what it adds to the lung's."""
-
-    solid: Ellipsoid
-    attenuation: float
 
 
 def slots_of(finding: Finding) -> frozenset[Slot]:
@@ -187,18 +177,14 @@ def deposits_of(chest: Chest, lung: Lung, finding: Finding) -> tuple[Deposit, ..
         radii = finding.diameter_cm / 2 * rng.uniform(0.95, 1.05, 3)
         # Small ones calcify.
         attenuation = (0.34, 0.25, 0.17)[finding.grade - 1]
-        return (Deposit(ellipsoid(middle, radii, tilt_degrees=rng.uniform(0, 90)), attenuation),)
+        return ((ellipsoid(middle, radii, tilt_degrees=rng.uniform(0, 90)), attenuation),)
     extent = _RADIUS_CM[finding.category][finding.grade - 1] * rng.uniform(0.94, 1.06)
     if finding.category == "Atelectasis":
-        plate = ellipsoid(
-            middle,
-            (extent, 0.42, 0.7 * extent),
-            tilt_degrees=OUTWARD[lung] * rng.uniform(-18, 28),
-        )
-        return (Deposit(plate, 0.20),)
+        tilt = OUTWARD[lung] * rng.uniform(-18, 28)
+        return ((ellipsoid(middle, (extent, 0.42, 0.7 * extent), tilt_degrees=tilt), 0.20),)
     if finding.category == "Lung Opacity":
         hazy = extent * rng.uniform(0.85, 1.15, 3)
-        return (Deposit(ellipsoid(middle, hazy, tilt_degrees=rng.uniform(0, 90)), 0.075),)
+        return ((ellipsoid(middle, hazy, tilt_degrees=rng.uniform(0, 90)), 0.075),)
     patches, spread = (4, 0.45) if finding.category == "Consolidation" else (9, 0.72)
     return _patches(middle, extent, rng, patches=patches, spread=spread)
 
@@ -212,7 +198,7 @@ def _patches(
     offsets *= spread * radius / np.linalg.norm(offsets, axis=1, keepdims=True)
     attenuation = 0.11 if patches <= 4 else 0.13
     return tuple(
-        Deposit(
+        (
             ellipsoid(
                 middle + offset * rng.uniform(0.5, 1.0),
                 share * radius * rng.uniform(0.75, 1.1, 3),
@@ -229,10 +215,10 @@ def _edema(chest: Chest, lung: Lung, finding: Finding, rng: Generator) -> tuple[
     radius = _RADIUS_CM["Edema"][finding.grade - 1]
     middle = chest.lung_point(lung, 0.56, 0.30, 0.0)
     attenuation = (0.026, 0.036, 0.046)[finding.grade - 1]
-    haze = Deposit(ellipsoid(middle, (0.72 * radius, radius, radius)), attenuation)
+    haze = (ellipsoid(middle, (0.72 * radius, radius, radius)), attenuation)
     offsets = rng.uniform(-0.55, 0.55, (8, 3)) * np.array([0.72, 1.0, 1.0]) * radius
     patches = (
-        Deposit(ellipsoid(middle + offset, rng.uniform(0.7, 1.3, 3)), 2 * attenuation)
+        (ellipsoid(middle + offset, rng.uniform(0.7, 1.3, 3)), 2 * attenuation)
         for offset in offsets
     )
     return (haze, *patches)
@@ -261,5 +247,5 @@ def _places(category: Category, grade: Grade, shape_seed: int, rng: Generator) -
 
 
 def _lesion_diameter(grade: Grade, shape_seed: int) -> float:
-    low, high = _LESION_DIAMETER_CM[grade]
+    low, high = _LESION_DIAMETER_CM[grade - 1]
     return round(float(np.random.default_rng(shape_seed).uniform(low, high)), 1)

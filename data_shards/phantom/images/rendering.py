@@ -1,25 +1,26 @@
-"""The images of a study with masks and boxes: one frontal, and a lateral where there is one."""
+"""The 8-bit images of a study, out of line integrals by dose, scatter, blur and contrast.
+
+One frontal with masks and boxes, and a lateral where there is one.
+"""
+
+# H rows, W columns of the detector
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
+from numpy.random import Generator
 
 from data_shards.phantom.images.devices import device_solids, side_marker
-from data_shards.phantom.images.drawing import (
-    FIELD_HEIGHT_CM,
-    Absorption,
-    Mask,
-    draw_absorption,
-    rays_of,
-)
-from data_shards.phantom.images.findings import Category, Finding, chest_with
-from data_shards.phantom.images.radiograph import Exposure, expose
+from data_shards.phantom.images.drawing import FIELD_HEIGHT_CM, Mask, draw_absorption, rays_of
+from data_shards.phantom.images.findings import Category, chest_with
+from data_shards.phantom.images.projection import Plane
 from data_shards.phantom.study import Study
+
+_BINS = 512
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class FindingBox:
 
 @dataclass(frozen=True, eq=False)
 class RenderedStudy:
-    """8-bit images; masks by category and boxes are those of the frontal."""
+    """8-bit images; masks by category and boxes are those of the frontal.
+
+    A mask is the union of the visible regions of all findings of a category.
+    """
 
     frontal: UInt8[ndarray, "height width"]
     lateral: UInt8[ndarray, "height width"] | None
@@ -44,10 +48,7 @@ class RenderedStudy:
 
 
 def render_study(study: Study, *, seed: int, height_px: int, noise: float) -> RenderedStudy:
-    """The study's images; `noise` scales the standard deviation of the usual quantum noise.
-
-    Random numbers are those of (seed, study number) alone.
-    """
+    """The study's images by (seed, study number) alone; `noise` scales the usual quantum noise."""
     rng = np.random.default_rng([seed, study.number, 3])
     chest = chest_with(study.anatomy, study.findings, study.lung_volume)
     metal = device_solids(chest, study.devices)
@@ -61,32 +62,24 @@ def render_study(study: Study, *, seed: int, height_px: int, noise: float) -> Re
     )
     pixel_cm = FIELD_HEIGHT_CM / height_px
     frontal_rays = rays_of("frontal", height_px, study.pose)
-    absorption = draw_absorption(chest, study.findings, frontal_rays, (*metal, *marker))
-    frontal = expose(absorption.line_integrals, pixel_cm, exposure, rng)
+    through, regions = draw_absorption(chest, study.findings, frontal_rays, (*metal, *marker))
+    frontal = expose(through, pixel_cm, exposure, rng)
     lateral = None
     if study.has_lateral:
         rays = rays_of("lateral", height_px, study.lateral_pose)
-        through = draw_absorption(chest, study.findings, rays, metal).line_integrals
+        through, _ = draw_absorption(chest, study.findings, rays, metal)
         # A lateral passes through twice the tissue and is taken at a higher dose.
         dose = replace(exposure, photons_per_cm2=12.0 * exposure.photons_per_cm2)
         lateral = expose(through, pixel_cm, dose, rng)
-    boxes = tuple(
-        tight_box(index, mask)
-        for index, regions in enumerate(absorption.regions)
-        for _, mask in regions
-        if mask.any()
-    )
-    return RenderedStudy(frontal, lateral, masks_by_category(study.findings, absorption), boxes)
-
-
-def masks_by_category(findings: Sequence[Finding], drawn: Absorption) -> dict[Category, Mask]:
-    """The union of the visible regions of all findings of each category."""
     masks: dict[Category, Mask] = {}
-    for finding, regions in zip(findings, drawn.regions, strict=True):
-        for _, mask in regions:
+    boxes: list[FindingBox] = []
+    for index, finding in enumerate(study.findings):
+        category = finding.category
+        for mask in regions[index].values():
             if mask.any():
-                masks[finding.category] = masks.get(finding.category, False) | mask
-    return masks
+                boxes.append(tight_box(index, mask))
+                masks[category] = masks.get(category, False) | mask
+    return RenderedStudy(frontal, lateral, masks, tuple(boxes))
 
 
 def tight_box(finding: int, mask: Mask) -> FindingBox:
@@ -94,3 +87,64 @@ def tight_box(finding: int, mask: Mask) -> FindingBox:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x, y = int(columns[0]), int(rows[0])
     return FindingBox(finding, x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How an image was taken.
+
+    `photons_per_cm2` reach the detector beside the patient; `scatter` is the share of a bright
+    veil in the mean signal; `equalised` (0 to 1) mixes the histogram-equalised image into the
+    plainly windowed one.
+    """
+
+    photons_per_cm2: float
+    scatter: float
+    equalised: float
+    collimation_px: int = 0
+
+
+def expose(
+    line_integrals: Plane, pixel_cm: float, exposure: Exposure, rng: Generator
+) -> UInt8[ndarray, "height width"]:
+    """The 8-bit image: dense tissue bright, as MIMIC-CXR's JPGs are.
+
+    Photon counts are exp(-P) and a veil of scatter, with Poisson noise (as a normal of the same
+    variance: counts are in the hundreds and more); the image is their negative logarithm.
+    """
+    signal = np.exp(-_blur(line_integrals))
+    signal += np.float32(exposure.scatter * signal.mean())
+    photons = np.float32(exposure.photons_per_cm2 * pixel_cm**2)
+    noise = rng.standard_normal(signal.shape, dtype=np.float32)
+    signal += np.sqrt(signal / photons) * noise
+    density = -np.log(np.maximum(signal, 1 / photons))
+    image = _to_grey_levels(density, exposure.equalised)
+    edge = exposure.collimation_px
+    if edge:
+        image[:edge], image[-edge:] = 0, 0
+        image[:, :edge], image[:, -edge:] = 0, 0
+    return image
+
+
+def _blur(plane: Plane) -> Plane:
+    """A focal spot's blur: the binomial kernel (1, 6, 1) / 8 along both axes."""
+    for _ in range(2):
+        padded = np.pad(plane, ((1, 1), (0, 0)), "edge")
+        blurred = np.float32(0.75) * plane + np.float32(0.125) * (padded[:-2] + padded[2:])
+        plane = blurred.T
+    return plane
+
+
+def _to_grey_levels(density: Plane, equalised: float) -> UInt8[ndarray, "height width"]:
+    """Window to the patient's range, then move each level towards its rank in the histogram."""
+    low, high = np.quantile(density[::2, ::2], (0.02, 0.995))
+    level = (density - np.float32(low)) * np.float32((_BINS - 1) / (high - low))
+    level = np.clip(level, 0, _BINS - 1).astype(np.intp)
+    counts = np.bincount(level.ravel(), minlength=_BINS).astype(np.float64)
+    # The background beside the patient takes no share of the grey levels.
+    counts[: _BINS // 20] = 0
+    rank = np.cumsum(counts) / max(counts.sum(), 1)
+    plain = np.linspace(0, 1, _BINS)
+    curve = equalised * rank + (1 - equalised) * plain
+    grey_levels: UInt8[ndarray, "height width"] = (255 * curve + 0.5).astype(np.uint8)[level]
+    return grey_levels

@@ -53,7 +53,11 @@ def write_report(study: Study, rng: Generator) -> WrittenReport:
     return WrittenReport(
         text=_assemble(_preliminaries(study, rng) + sections, rng),
         labels=_labels_of(statements),
-        phrases=tuple(_phrase_of(statements, i, rng) for i in range(len(study.findings))),
+        # As MS-CXR gives them: one of the sentences on a finding, without its full stop.
+        phrases=tuple(
+            pick(rng, [each.text.removesuffix(".") for each in statements if each.finding == i])
+            for i in range(len(study.findings))
+        ),
     )
 
 
@@ -62,20 +66,11 @@ def _labels_of(statements: Sequence[Statement]) -> dict[str, int]:
     labels: dict[str, int] = {}
     for statement in statements:
         for name, value in statement.labels.items():
-            labels[name] = max(labels.get(name, 0), value, key=_STRENGTH.__getitem__)
+            labels[name] = max(labels.get(name, 0), value, key=(0, -1, 1).index)
     abnormal = (value for name, value in labels.items() if name != "Support Devices")
     if not any(abnormal):
         labels["No Finding"] = 1
     return labels
-
-
-_STRENGTH = {0: 0, -1: 1, 1: 2}
-
-
-def _phrase_of(statements: Sequence[Statement], index: int, rng: Generator) -> str:
-    """One of the sentences on a finding, without its full stop, as MS-CXR gives them."""
-    about = tuple(each.text.removesuffix(".") for each in statements if each.finding == index)
-    return pick(rng, about)
 
 
 def examination_title(study: Study) -> str:

@@ -25,12 +25,6 @@ class NounPhrase:
     article: bool = True
     plural: bool = False
 
-    def with_article(self) -> str:
-        """The phrase with "a" or "an" where it takes one."""
-        if not self.article:
-            return self.text
-        return f"{'an' if self.text[0] in 'aeiou' else 'a'} {self.text}"
-
 
 def pick(rng: Generator, choices: Sequence[str]) -> str:
     """One of several phrasings."""
@@ -76,9 +70,10 @@ def sentence(finding: Finding, change: Change, rng: Generator) -> str:
         verb = "remains" if change == "unchanged" else "is"
         return f"The {wording(rng, 'silhouette')} {verb} {wording(rng, 'enlarged', finding.grade)}."
     phrase = noun_phrase(finding, rng)
+    article = "an " if phrase.text[0] in "aeiou" else "a "
     text = wording(rng, "changed", change).format(
         full=phrase.text,
-        with_article=phrase.with_article(),
+        with_article=(article if phrase.article else "") + phrase.text,
         article="a " if phrase.article else "",
         verb="are" if phrase.plural else "is",
     )
@@ -183,7 +178,11 @@ def background(study: Study, rng: Generator) -> list[Statement]:
     """Heart size, breath, anatomy, devices and bones."""
     statements: list[Statement] = []
     if all(finding.category != "Cardiomegaly" for finding in study.findings):
-        statements.append(_normal_heart(rng))
+        if rng.random() < 0.3:
+            labels = {"Enlarged Cardiomediastinum": 0, "Cardiomegaly": 0}
+            statements.append(Statement(wording(rng, "normal_silhouette"), labels))
+        else:
+            statements.append(Statement(wording(rng, "normal_heart"), {"Cardiomegaly": 0}))
     if study.lung_volume != "normal" or rng.random() < 0.25:
         statements.append(Statement(wording(rng, "volumes", study.lung_volume)))
     if study.anatomy.is_tortuous:
@@ -196,13 +195,6 @@ def background(study: Study, rng: Generator) -> list[Statement]:
     if rng.random() < 0.3:
         statements.append(Statement(wording(rng, "distractors")))
     return statements
-
-
-def _normal_heart(rng: Generator) -> Statement:
-    if rng.random() < 0.3:
-        labels = {"Enlarged Cardiomediastinum": 0, "Cardiomegaly": 0}
-        return Statement(wording(rng, "normal_silhouette"), labels)
-    return Statement(wording(rng, "normal_heart"), {"Cardiomegaly": 0})
 
 
 def impression(study: Study, rng: Generator) -> list[Statement]:

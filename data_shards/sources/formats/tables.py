@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -66,12 +65,6 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise InputError(f"{path}: not a readable table ({error})") from error
 
 
-def table_sha256(path: Path) -> str:
-    """SHA-256 of the file as it lies there: packed again, the same table has another."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _open_text(path: Path) -> IO[str]:
     # utf-8-sig: tables saved by spreadsheets start with a byte order mark.
     if path.suffix == ".gz":
@@ -92,7 +85,7 @@ def _delimited(path: Path, file: IO[str], columns: Sequence[str], delimiter: str
 
 
 def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[Row]:
-    checked = False
+    required = columns
     for line_number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -103,9 +96,9 @@ def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[R
         if not isinstance(value, dict):
             raise InputError(f"{path}: line {line_number}: expected one JSON object a line")
         row = {key: "" if each is None else str(each) for key, each in value.items()}
-        if not checked:
-            _require_columns(path, columns, tuple(row))
-            checked = True
+        # Those of the first line: a later one may leave some out.
+        _require_columns(path, required, tuple(row))
+        required = ()
         yield Row(path, line_number, dict.fromkeys(columns, "") | row)
 
 

@@ -1,4 +1,7 @@
-"""The downstream protocols there are: a union of their settings, by `name`."""
+"""The downstream protocols there are: a union of their settings, by `name`.
+
+Each has `build`: its head on an encoder, for so many classes. InputError for what does not fit.
+"""
 
 from __future__ import annotations
 

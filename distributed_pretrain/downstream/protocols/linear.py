@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from distributed_pretrain.downstream.protocols.base import ProtocolConfig
+from data_shards.profiles import Config
 
 if TYPE_CHECKING:
     from distributed_pretrain.methods.objective import Method, Objective
 
 
-class LinearConfig(ProtocolConfig):
+class LinearConfig(Config):
     """The encoder is frozen, its statistics too; `data.labels` names what is told."""
 
     name: Literal["linear"] = "linear"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ LONGEST_NAME = 120
 # What the profile or run folder of a command is called in a table.
 SUBJECT = "of"
 _OPENING, _CLOSING = "[{(", "]})"
+_QUOTED_OR_LETTER = re.compile(r"""'[^']*'?|"[^"]*"?|.""", re.DOTALL)
 # A run folder may have a = in its name, but comes with its path.
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
@@ -61,8 +62,18 @@ def read_points(
     for choice in itertools.product(*axes):
         values = {key: value for each, _ in choice for key, value in each.items()}
         said = tuple(word for _, chosen in choice for word in chosen)
-        points += _parts(said, values, parts) if parts else [Point(said, values)]
-    _refuse_equal_names(points)
+        if parts is None:
+            points.append(Point(said, values))
+        for part in range(1, (parts or 0) + 1):
+            own = [word.replace("{i}", str(part)).replace("{n}", str(parts)) for word in said]
+            points.append(Point(tuple(own), values | {"part": f"{part}-of-{parts}"}))
+    seen: dict[str, Point] = {}
+    for point in points:
+        if (twin := seen.setdefault(point.name, point)) is not point:
+            raise InputError(
+                f"two tasks would be called {point.name}: {' '.join(twin.words)} and "
+                f"{' '.join(point.words)}: give a value once, and profiles different names"
+            )
     return points
 
 
@@ -94,22 +105,21 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def _as_written(value: object) -> str:
     if isinstance(value, str):
         return value
-    return (
-        yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
-    )
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
+    return text.removesuffix("\n...\n").strip()
 
 
 def _axis(word: str) -> list[tuple[dict[str, str], tuple[str, ...]]]:
     """What one word may be: the values to tell it by, and the word itself."""
-    is_override = _OVERRIDE.match(word)
-    key, value = word.split("=", 1) if is_override else (SUBJECT, word)
-    choices = list(_split(value))
-    if not is_override:
-        choices = [path for choice in choices for path in _matching(choice)]
-    if len(choices) == 1:
-        return [({}, (choices[0],) if not is_override else (word,))]
-    prefix = f"{key}=" if is_override else ""
-    return [({key: choice}, (prefix + choice,)) for choice in choices]
+    if _OVERRIDE.match(word):
+        key, value = word.split("=", 1)
+        choices = [(choice, f"{key}={choice}") for choice in _split(value)]
+        if len(choices) == 1:
+            return [({}, (word,))]
+    else:
+        key = SUBJECT
+        choices = [(path, path) for choice in _split(word) for path in _matching(choice)]
+    return [({key: value} if len(choices) > 1 else {}, (said,)) for value, said in choices]
 
 
 def _matching(pattern: str) -> list[str]:
@@ -123,38 +133,13 @@ def _matching(pattern: str) -> list[str]:
     return found
 
 
-def _split(text: str) -> Iterator[str]:
+def _split(text: str) -> list[str]:
     """`text` cut at the commas outside brackets and quotes."""
-    depth, quote, piece = 0, "", ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"":
-            quote = letter
-        elif letter in _OPENING:
-            depth += 1
-        elif letter in _CLOSING:
-            depth -= 1
-        elif letter == "," and depth == 0:
-            yield piece.strip()
-            piece = ""
-            continue
-        piece += letter
-    yield piece.strip()
-
-
-def _parts(words: Sequence[str], values: dict[str, str], parts: int) -> Iterator[Point]:
-    for part in range(1, parts + 1):
-        said = tuple(word.replace("{i}", str(part)).replace("{n}", str(parts)) for word in words)
-        yield Point(said, values | {"part": f"{part}-of-{parts}"})
-
-
-def _refuse_equal_names(points: Sequence[Point]) -> None:
-    seen: dict[str, Point] = {}
-    for point in points:
-        twin = seen.setdefault(point.name, point)
-        if twin is not point:
-            raise InputError(
-                f"two tasks would be called {point.name}: {' '.join(twin.words)} and "
-                f"{' '.join(point.words)}: give a value once, and profiles different names"
-            )
+    depth, pieces = 0, [""]
+    for piece in _QUOTED_OR_LETTER.findall(text):
+        depth += (piece in _OPENING) - (piece in _CLOSING)
+        if piece == "," and depth == 0:
+            pieces.append("")
+        else:
+            pieces[-1] += piece
+    return [piece.strip() for piece in pieces]

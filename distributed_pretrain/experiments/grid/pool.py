@@ -1,7 +1,6 @@
 """Many runs on this machine: several at a time, told to end by signals, gone on with when repeated.
 
-The one place that starts runs and looks after them until they end: comparisons of methods and the
-launcher's sweeps without a cluster both come here.
+Comparisons of methods and the launcher's sweeps without a cluster both come here.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from data_shards.command_line import DONE, GOES_ON
 from data_shards.errors import InputError
 from data_shards.processes import InterruptionFlag
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.progress import read_progress
 
 CHECKOUT = Path(__file__).parents[3]
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -85,18 +83,13 @@ def run_all(runs: Sequence[Run], *, at_once: int) -> Outcome:
                     failed.append(f"{run.name}: {run.last_word()}")
                 progress.ended(run, status)
             progress.look(running)
-        _end(running)
+        if running:
+            _say(f"interrupted: {len(running)} runs save and end")
+        for run in running:
+            run.end()
+        while any(run.status() is None for run in running):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
         return Outcome(tuple(failed), interrupted=saved or bool(waiting or running))
-
-
-def _end(running: Sequence[Run]) -> None:
-    if not running:
-        return
-    _say(f"interrupted: {len(running)} runs save and end")
-    for run in running:
-        run.end()
-    while any(run.status() is None for run in running):
-        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 class ModuleRun:
@@ -104,12 +97,8 @@ class ModuleRun:
 
     def __init__(self, name: str, folder: Path, words: Sequence[str], *, threads: int) -> None:
         self.name, self.folder = name, folder
+        self.log = folder / "run.log"
         self._words, self._threads = words, threads
-
-    @property
-    def log(self) -> Path:
-        """What it said, over all its starts."""
-        return self.folder / "run.log"
 
     def start(self) -> None:
         """Start the process; the folder is made."""
@@ -153,8 +142,7 @@ class _Progress:
     """Lines about runs that start and end, and from time to time about those under way."""
 
     def __init__(self, *, total: int) -> None:
-        self._total = total
-        self._ended = 0
+        self._total, self._ended = total, 0
         self._first = self._last_line = time.monotonic()
         self._starts: dict[str, float] = {}
 
@@ -175,11 +163,10 @@ class _Progress:
         self._last_line = now
         done, steps = float(self._ended), []
         for run in running:
-            found = read_progress(RunFolder(run.folder))
-            step = found.step if found is not None else 0
-            steps.append(f"{run.name} step {step}")
-            if found is not None and found.total_steps:
-                done += TRAINING_SHARE * min(1.0, step / found.total_steps)
+            found = RunFolder(run.folder).progress()
+            steps.append(f"{run.name} step {found.step if found else 0}")
+            if found and found.total_steps:
+                done += TRAINING_SHARE * min(1.0, found.step / found.total_steps)
         # The first steps of the first runs tell nothing yet.
         if done >= 0.25:
             left = (now - self._first) / done * (self._total - done)

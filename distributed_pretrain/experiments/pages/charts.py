@@ -21,12 +21,8 @@ MOST_POINTS_MARKED = 40
 ROUND = (1, 2, 2.5, 5, 10)
 # Drawn in colours that the page's style sheet then replaces, so that dark mode reaches them too.
 MUTED, RULE = "#5c676c", "#dfdcd4"
-SERIES = ("#a09a8e", "#0b6b72", "#c0702a")
-STYLES = {
-    MUTED: "var(--muted)",
-    RULE: "var(--rule)",
-    **dict(zip(SERIES, ("var(--before)", "var(--accent)", "var(--third)"), strict=True)),
-}
+SERIES = {"#a09a8e": "var(--before)", "#0b6b72": "var(--accent)", "#c0702a": "var(--third)"}
+STYLES = {MUTED: "var(--muted)", RULE: "var(--rule)", **SERIES}
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Chart:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=ROUND, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=ROUND))
         # A curve that stands alone is the trained encoder's, as in the table.
-        colours = SERIES if len(self.curves) > 1 else SERIES[1:]
+        colours = list(SERIES)[len(self.curves) == 1 :]
         for curve, colour in zip(self.curves, colours, strict=False):
             steps, values = [p[0] for p in curve.finite], [p[1] for p in curve.finite]
             marker = "o" if len(steps) <= MOST_POINTS_MARKED else ""

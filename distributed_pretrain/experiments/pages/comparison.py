@@ -1,32 +1,47 @@
-"""The page of a comparison, made from its results and nothing else."""
+"""The page of a comparison with its picture, made from its results and nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from data_shards.files.atomic import write_text_atomically
-from distributed_pretrain.experiments.expectations import Check, check_expectations
-from distributed_pretrain.experiments.pages.comparison_charts import draw_comparison
+from distributed_pretrain.experiments import expectations
+from distributed_pretrain.experiments.pages.charts import plain_axes
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
 from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
-from distributed_pretrain.experiments.tables import markdown_table, show_values
+from distributed_pretrain.experiments.tables import estimate, markdown_table, show_values
 from distributed_pretrain.measures.grounding import GROUNDING_CNR
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
+from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.region_similarity import STUDIES
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
 NOT_YET_RUN = "not yet run"
 TABLE = (RECALL_AT_1, RECALL_AT_5, GROUNDING_CNR, LINEAR_DICE, LINEAR_AUROC)
+PICTURED = TABLE[1:]
+# Colour and legend.
+KINDS = {
+    "reports": ("#1f6fb4", "learns from reports"),
+    "images": ("#d9822b", "from images"),
+    "labels": ("#4c9a5b", "from labels"),
+    "none": ("#777777", "from nothing"),
+}
+# Of the distance between two violins; the one with the most pairs is that wide.
+WIDEST_VIOLIN = 0.09
 
 
 def write_page(config: ComparisonConfig, results: Results, *, command: str) -> str:
     """Write the page and the picture beside it; return the table and the checks as text."""
     picture = config.page.with_suffix(".png")
     config.page.parent.mkdir(parents=True, exist_ok=True)
-    draw_comparison(picture, config.methods, results)
-    checks = check_expectations(config.methods, results)
+    _draw_comparison(picture, config.methods, results)
+    checks = expectations.check_expectations(config.methods, results)
     text = "\n\n".join(
         [
             f"# {config.title}",
@@ -73,21 +88,19 @@ def _range(values: Sequence[int]) -> str:
 
 
 def _table(config: ComparisonConfig, results: Results) -> str:
-    head = ["", "learns from", *(metric.title for metric in TABLE), "runs", "CPU s a run"]
-    rows = [_row(method, results.get(method.name, ())) for method in config.methods]
-    return markdown_table([head, *rows])
+    rows = [["", "learns from", *(metric.title for metric in TABLE), "runs", "CPU s a run"]]
+    for method in config.methods:
+        runs, figures, seconds = results.get(method.name, ()), [NOT_YET_RUN] * len(TABLE), ""
+        if runs:
+            figures = [show_values(list(values_of(runs, each).values()), each) for each in TABLE]
+            spent = fmean(run.pretrain_cpu_seconds + run.evaluate_cpu_seconds for run in runs)
+            seconds = f"{spent:.0f}"
+        learns_from = "nothing" if method.supervision == "none" else method.supervision
+        rows.append([method.title, learns_from, *figures, str(len(runs)), seconds])
+    return markdown_table(rows)
 
 
-def _row(method: ComparedMethod, runs: Sequence[RunResult]) -> list[str]:
-    learns_from = "nothing" if method.supervision == "none" else method.supervision
-    if not runs:
-        return [method.title, learns_from, *[NOT_YET_RUN] * len(TABLE), "0", ""]
-    figures = [show_values(list(values_of(runs, metric).values()), metric) for metric in TABLE]
-    seconds = fmean(run.pretrain_cpu_seconds + run.evaluate_cpu_seconds for run in runs)
-    return [method.title, learns_from, *figures, str(len(runs)), f"{seconds:.0f}"]
-
-
-def _checks(checks: Sequence[Check]) -> str:
+def _checks(checks: Sequence[expectations.Check]) -> str:
     rows = [[check.expectation, f"**{check.verdict}**", check.figures] for check in checks]
     return markdown_table([["expected", "", "figures"], *rows])
 
@@ -118,3 +131,74 @@ def _definitions(config: ComparisonConfig, results: Results) -> str:
 - Figure 3 (LoVT, ECCV 2022): cosines of the feature map's cells y, all pairs of an image's cells,
   by their distance over the grid's diagonal, rounded to 0.1; the first {STUDIES} test
   studies. The paper's curves fall up to 0.6 and may rise beyond, between opposite borders."""
+
+
+def _draw_comparison(path: Path, methods: Sequence[ComparedMethod], results: Results) -> None:
+    """Write the picture: a column of dots for each metric, and LoVT's Figure 3 beneath.
+
+    A dot is a run, a bar the 95% confidence interval of the mean. Methods without runs keep an
+    empty line.
+    """
+    figure = Figure(figsize=(11, 4.2 + 0.28 * len(methods)), dpi=110, layout="constrained")
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2 + 0.28 * len(methods), 3.0))
+    above, below = parts[:, 0]
+    panels = above.subplots(1, len(PICTURED), sharey=True)
+    for axes, metric in zip(panels, PICTURED, strict=True):
+        _draw_runs(axes, metric, methods, results)
+    panels[0].set_yticks(range(len(methods)), [method.title for method in methods])
+    panels[0].invert_yaxis()
+    shown_kinds = [KINDS[kind] for kind in dict.fromkeys(each.supervision for each in methods)]
+    handles = [panels[0].plot([], [], "o", color=colour)[0] for colour, _ in shown_kinds]
+    legends = [legend for _, legend in shown_kinds]
+    place = "outside upper center"
+    above.legend(handles, legends, loc=place, ncols=len(legends), frameon=False)
+    titles = {method.name: method.title for method in methods}
+    shown = [
+        name for name in (expectations.LOVT, expectations.WITHOUT_LOCAL_LOSSES) if results.get(name)
+    ]
+    if shown:
+        violins = below.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        for axes, name in zip(violins, shown, strict=True):
+            _draw_violins(axes, results[name][0])
+            axes.set_title(f"{titles[name]}, seed {results[name][0].seed}", fontsize=9)
+        violins[0].set_ylabel("cosine of two regions")
+    figure.savefig(path)
+
+
+def _draw_runs(
+    axes: Axes, metric: Metric, methods: Sequence[ComparedMethod], results: Results
+) -> None:
+    for row, method in enumerate(methods):
+        found = values_of(results.get(method.name, ()), metric).values()
+        values = [metric.scale * value for value in found]
+        if not values:
+            continue
+        colour, _ = KINDS[method.supervision]
+        mean = estimate(values)
+        axes.errorbar(mean.mean, row, xerr=mean.half_width, color=colour, capsize=3, marker="|")
+        axes.plot(values, [row] * len(values), "o", color=colour, markersize=3.5, alpha=0.6)
+    axes.set_title(f"{metric.title}{', %' if metric.unit == 'fraction' else ''}", fontsize=10)
+    axes.grid(axis="x", alpha=0.3)
+    plain_axes(axes)
+
+
+def _draw_violins(axes: Axes, run: RunResult) -> None:
+    """Violins as wide as there are pairs, with dashed quartiles, of the stored percentiles."""
+    # A density needs values that differ.
+    by_distance = [
+        each for each in run.region_similarity if each.percentiles[-1] > each.percentiles[0]
+    ]
+    if by_distance:
+        most = max(each.pairs for each in by_distance)
+        parts = axes.violinplot(
+            [each.percentiles for each in by_distance],
+            [each.distance for each in by_distance],
+            widths=[WIDEST_VIOLIN * each.pairs / most for each in by_distance],
+            quantiles=[[0.25, 0.5, 0.75]] * len(by_distance),
+        )
+        parts["cquantiles"].set_linestyle("--")
+    medians = [(each.distance, each.quartiles[1]) for each in run.region_similarity]
+    axes.plot(*zip(*medians, strict=True), color="black", linewidth=0.8, alpha=0.6)
+    axes.set_xlabel("distance / diagonal of the grid")
+    axes.grid(axis="y", alpha=0.3)
+    plain_axes(axes)

@@ -21,7 +21,6 @@ from distributed_pretrain.experiments.pages.charts import Chart
 from distributed_pretrain.experiments.tables import text_table
 from distributed_pretrain.measures.grounding import GROUNDING_CNR
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
-from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.pictures import heat_over
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
@@ -110,13 +109,13 @@ def format_table(untrained: Mapping[str, float], trained: Mapping[str, float]) -
 
 
 def _rows(untrained: Mapping[str, float], trained: Mapping[str, float]) -> list[list[str]]:
-    return [_row(each, untrained[each.name], trained[each.name]) for each in MEANINGS]
-
-
-def _row(metric: Metric, before: float, after: float) -> list[str]:
-    change = f"{metric.scale * (after - before):+.{metric.digits}f}"
-    name = metric.title[0].upper() + metric.title[1:]
-    return [name, metric.show(before), metric.show(after), change]
+    rows = []
+    for metric in MEANINGS:
+        before, after = untrained[metric.name], trained[metric.name]
+        change = f"{metric.scale * (after - before):+.{metric.digits}f}"
+        name = metric.title[0].upper() + metric.title[1:]
+        rows.append([name, metric.show(before), metric.show(after), change])
+    return rows
 
 
 def _heat(image: Float[ndarray, "height width"], heat: Float[ndarray, "rows columns"]) -> str:

@@ -44,22 +44,17 @@ class Engine:
     def __init__(
         self, training: TrainingConfig, *, deepspeed: dict[str, Any] | None = None
     ) -> None:
+        # Stage 3 would cut up hub models while transformers loads them.
+        plugin = deepspeed and DeepSpeedPlugin(hf_ds_config=deepspeed, zero3_init_flag=False)
+        # Ranks normalise with batch statistics or shared ones: running statistics of rank 0 need
+        # not travel in every forward (see `Trainer`, before a validation).
+        ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
         timeout = timedelta(seconds=training.collective_timeout_seconds)
         self._accelerator = Accelerator(
             # Left to itself, Accelerate takes ranks without a GPU for single processes.
             cpu=deepspeed is None and not torch.cuda.is_available(),
-            deepspeed_plugin=None
-            if deepspeed is None
-            # Stage 3 would cut up hub models while transformers loads them.
-            else DeepSpeedPlugin(hf_ds_config=deepspeed, zero3_init_flag=False),
-            kwargs_handlers=[
-                # Ranks normalise with batch statistics or shared ones: running statistics of
-                # rank 0 need not travel in every forward (see `Trainer`, before a validation).
-                DistributedDataParallelKwargs(
-                    gradient_as_bucket_view=True, broadcast_buffers=False
-                ),
-                InitProcessGroupKwargs(timeout=timeout),
-            ],
+            deepspeed_plugin=plugin,
+            kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=timeout)],
         )
         launched, found = os.environ.get("WORLD_SIZE", "1"), self._accelerator.num_processes
         if found != int(launched):
@@ -74,10 +69,7 @@ class Engine:
         self.is_main: bool = self._accelerator.is_main_process
 
     def prepare(self, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
-        """Take both over; the method is on the device already.
-
-        Norms that share statistics use torch's fused ones where several GPUs take part.
-        """
+        """Take both over; the method is on the device already."""
         if self.world_size > 1 and self.device.type == "cuda":
             objective = with_device_sync_norms(objective)
         self.objective = objective

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 
 from distributed_pretrain.ranks import (
@@ -23,8 +23,8 @@ from distributed_pretrain.ranks import (
     is_communication_error,
     rank_zero_hosts_the_store,
 )
-from distributed_pretrain.training.faults.board import Board
 from distributed_pretrain.training.faults.messages import (
+    Board,
     Heartbeat,
     PeerError,
     State,
@@ -43,6 +43,7 @@ START_SECONDS = 60.0
 UNWIND_SECONDS = 10.0
 
 
+@dataclass(kw_only=True, eq=False)
 class Liveness:
     """A context, one a process, around all after the process group's start; idle with one rank.
 
@@ -56,24 +57,20 @@ class Liveness:
     ended without unwinding.
     """
 
-    def __init__(
-        self,
-        *,
-        rank: int,
-        world_size: int,
-        timeout_seconds: float,
-        interval_seconds: float = 1.0,
-        hang_timeout_seconds: float | None = None,
-    ) -> None:
-        self.rank = rank
-        self.world_size = world_size
-        self.timeout_seconds = timeout_seconds
-        self.interval_seconds = interval_seconds
-        self._peers = Peers(rank == 0, timeout_seconds, interval_seconds, hang_timeout_seconds)
+    rank: int
+    world_size: int
+    timeout_seconds: float
+    interval_seconds: float = 1.0
+    hang_timeout_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        self._peers = Peers(
+            self.rank == 0, self.timeout_seconds, self.interval_seconds, self.hang_timeout_seconds
+        )
         # Seconds this process was awake: what passed while it was stopped is not others' silence.
         self._awake = 0.0
         self._store_answered = 0.0
-        self._place = Heartbeat(rank, socket.gethostname(), os.getpid())
+        self._place = Heartbeat(self.rank, socket.gethostname(), os.getpid())
         self._moved = 0.0
         self._beats = count(1)
         self._state = State.RUNNING

@@ -1,4 +1,7 @@
-"""What ranks tell each other: signs of life, and in one line for the user why the run ends."""
+"""What ranks tell each other: signs of life, and in one line for the user why the run ends.
+
+They post both on a board, a key-value store beside the collectives.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Self
+
+from pydantic import TypeAdapter
 
 from data_shards.command_line import GOES_ON, exit_status_of
 from data_shards.errors import RunError
-from distributed_pretrain.ranks import rank_zero_hosts_the_store, store_address
+from distributed_pretrain.ranks import (
+    RankStore,
+    connect_to_store,
+    rank_zero_hosts_the_store,
+    store_address,
+)
 
 # A node that dies takes all its ranks along; more names than these help nobody.
 NAMED_RANKS = 8
@@ -55,10 +66,7 @@ class Heartbeat:
 
 
 class PeerError(RunError):
-    """The run ends because of another rank: all that is to be said is on stderr already.
-
-    The message names a rank that is gone or hangs, or is the first line of a failing rank's error.
-    """
+    """The run ends because of another rank: all that is to be said is on stderr already."""
 
     is_said = True
 
@@ -155,3 +163,53 @@ def _names(ranks: Sequence[Heartbeat]) -> str:
 
 def _place(rank: Heartbeat) -> str:
     return f"at step {rank.step}, {rank.phase}"
+
+
+_VERDICT = "verdict"
+_heartbeats, _verdicts = TypeAdapter(Heartbeat), TypeAdapter(Verdict)
+
+
+@dataclass(frozen=True)
+class Board:
+    """One rank's connection, and the ranks it watches: rank 0 all others, the others rank 0.
+
+    Every call may raise `STORE_ERRORS`, or hang where the store's host is stopped.
+    """
+
+    store: RankStore
+    watched: Sequence[int]
+
+    @classmethod
+    def connect(cls, rank: int, world_size: int, *, timeout_seconds: float) -> Self:
+        """The board of this start."""
+        store = connect_to_store(rank=rank, ranks=world_size, timeout_seconds=timeout_seconds)
+        store.compare_set(_VERDICT, "", "")  # a read waits for a key that does not exist
+        return cls(store, range(1, world_size) if rank == 0 else range(1))
+
+    def exchange(
+        self, own: Heartbeat, *, wait_for_all: bool
+    ) -> tuple[Verdict | None, list[Heartbeat]]:
+        """Post `own`; (the verdict if there is one, the heartbeats of the watched).
+
+        With `wait_for_all` these are none until all are there.
+        """
+        self.store.set(_key(own.rank), _heartbeats.dump_json(own).decode())
+        keys = [_key(rank) for rank in self.watched]
+        if wait_for_all and not self.store.check(keys):
+            keys = []
+        verdict, *heard = self.store.multi_get([_VERDICT, *keys])
+        heartbeats = [_heartbeats.validate_json(each) for each in heard]
+        return (_verdicts.validate_json(verdict) if verdict else None), heartbeats
+
+    def first_of(self, proposal: Verdict) -> Verdict:
+        """The verdict that was posted first, and is everybody's: `proposal`, or an earlier one."""
+        posted = _verdicts.dump_json(proposal).decode()
+        return _verdicts.validate_json(self.store.compare_set(_VERDICT, "", posted))
+
+    def missing(self) -> list[int]:
+        """The watched ranks that never posted."""
+        return [rank for rank in self.watched if not self.store.check([_key(rank)])]
+
+
+def _key(rank: int) -> str:
+    return f"rank/{rank}"

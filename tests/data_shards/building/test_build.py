@@ -14,12 +14,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from data_shards.building.build import build_shards
-from data_shards.building.output_folder import workplace_in
+from data_shards.building.build import workplace_in
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.records.manifest import read_manifest, read_shard_index
 from data_shards.records.study import StudyRecord
+from tests.data_shards.building.whole import build_shards
 
 MakeConfig = Callable[..., ShardsConfig]
 
@@ -36,7 +36,7 @@ def records(folder: Path) -> list[StudyRecord]:
                 if entry.name.endswith(".json"):
                     file = archive.extractfile(entry)
                     assert file is not None
-                    found.append(StudyRecord.from_json(json.load(file)))
+                    found.append(StudyRecord.from_json(file.read()))
     return found
 
 

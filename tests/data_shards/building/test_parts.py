@@ -14,10 +14,11 @@ import yaml
 from PIL import Image
 
 from data_shards.__main__ import main
-from data_shards.building.build import BuiltPart, build_part, build_shards
+from data_shards.building.build import BuiltPart, build_part
 from data_shards.building.settings import ShardsConfig
 from data_shards.checking.verify import verify_shards
 from data_shards.errors import InputError
+from tests.data_shards.building.whole import build_shards
 
 MakeConfig = Callable[..., ShardsConfig]
 

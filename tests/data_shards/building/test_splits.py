@@ -45,14 +45,6 @@ def test_official_splits_need_no_draw_and_no_test_set() -> None:
     assert split(studies) == {"a": "train", "b": "validate"}
 
 
-def test_a_patient_in_two_splits_is_refused_by_name() -> None:
-    studies = [StudyRef("a", "1", "train"), StudyRef("a", "2", "test")]
-    with pytest.raises(
-        InputError, match=r"patient a is in two splits \(study 1 in train, study 2 in test\)"
-    ):
-        split(studies)
-
-
 def test_a_split_that_was_asked_for_and_is_empty_is_refused_with_a_remedy() -> None:
     with pytest.raises(InputError, match="'validate' has no patients: raise validate_fraction"):
         split_patients(undecided(3), seed=0, validate_fraction=1e-9, test_fraction=0.0)

@@ -1,5 +1,4 @@
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from PIL import Image
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.errors import InputError
-from data_shards.images.decode import BadImageError
+from data_shards.images.conversion import BadImageError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, Report, Sample, SourceImage, SourceMask, StudyRecord
 
@@ -86,7 +85,7 @@ def test_masks_of_further_images_have_names_of_their_own(sample: Sample) -> None
 
 def test_the_record_survives_its_json(sample: Sample) -> None:
     study = convert(sample)
-    assert StudyRecord.from_json(json.loads(study.members["json"])) == study.record
+    assert StudyRecord.from_json(study.members["json"]) == study.record
 
 
 def test_a_dropped_image_takes_its_boxes_and_masks_with_it(sample: Sample) -> None:

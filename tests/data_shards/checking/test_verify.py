@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from data_shards.__main__ import main
-from data_shards.building.build import build_shards
 from data_shards.building.settings import ShardsConfig
 from data_shards.checking.verify import verify_shards
 from data_shards.files.atomic import write_text_atomically
 from data_shards.records.manifest import Manifest, ShardIndex, read_manifest, read_shard_index
+from tests.data_shards.building.whole import build_shards
 
 TAR = "train-000000.tar"
 INDEX = "train-000000.index.json"

@@ -17,9 +17,9 @@ from PIL import Image
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.phantom import archive as phantom_archive
+from data_shards.phantom import mimic_cxr_layout as mimic_layout
 from data_shards.phantom.archive import draw_if_absent
-from data_shards.phantom.layouts import mimic_cxr as mimic_layout
-from data_shards.phantom.layouts.base import Rows
+from data_shards.phantom.mimic_cxr_layout import Rows
 from data_shards.phantom.settings import PhantomConfig
 from data_shards.phantom.study import Study, draw_patient, plan_patients
 from data_shards.profiles import load_profile, validate
@@ -86,13 +86,11 @@ def test_a_stopped_drawing_goes_on_where_it_was(
     drawn: list[int] = []
     dies_at: int | None = 39
 
-    def write_study(
-        archive: Path, study: Study, *, seed: int, height_px: int, noise: float
-    ) -> Rows:
+    def write_study(config: PhantomConfig, study: Study) -> Rows:
         if study.number == dies_at:
             raise KeyboardInterrupt
         drawn.append(study.number)
-        return whole(archive, study, seed=seed, height_px=height_px, noise=noise)
+        return whole(config, study)
 
     whole = mimic_layout.write_study
     monkeypatch.setattr(mimic_layout, "write_study", write_study)

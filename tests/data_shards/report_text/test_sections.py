@@ -1,7 +1,11 @@
 import pytest
 
-from data_shards.report_text.report import parse_plain_report, parse_report, split_sections
-from data_shards.report_text.section_names import section_name
+from data_shards.report_text.report import (
+    parse_plain_report,
+    parse_report,
+    section_name,
+    split_sections,
+)
 
 # Every line starts with a blank, blank lines too.
 REPORT = "\n".join(

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from data_shards.__main__ import main
-from data_shards.building.build import build_shards
 from data_shards.building.settings import ShardsConfig
+from tests.data_shards.building.whole import build_shards
 
 Row = dict[str, str]
 ChangeRows = Callable[[Callable[[list[Row]], object]], None]

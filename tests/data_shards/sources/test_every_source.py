@@ -27,7 +27,6 @@ from typing import Any, get_args
 
 import pytest
 
-from data_shards.building.build import build_shards
 from data_shards.building.settings import ShardsConfig
 from data_shards.checking.verify import verify_shards
 from data_shards.errors import InputError
@@ -35,6 +34,7 @@ from data_shards.profiles import validate
 from data_shards.records.study import Sample
 from data_shards.sources.base import Source
 from data_shards.sources.catalog import AnySourceConfig
+from tests.data_shards.building.whole import build_shards
 from tests.data_shards.sources.tiny_archive import TinyImage
 
 LATERAL = TinyImage("image-b", "10000001", "50000001", "L")

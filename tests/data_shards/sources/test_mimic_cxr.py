@@ -11,7 +11,7 @@ from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, Sample
 from data_shards.sources.base import StudyRef
 from data_shards.sources.mimic_cxr import MimicCxrConfig, MimicCxrSource
-from data_shards.sources.mimic_cxr_exceptions import EXCEPTIONS, WITHOUT_FINDINGS
+from data_shards.sources.mimic_cxr_files import EXCEPTIONS, WITHOUT_FINDINGS
 from tests.data_shards.sources.archives.mimic_cxr import (
     report_member,
     write_reports,

@@ -5,6 +5,7 @@ import pytest
 
 from data_shards.errors import InputError
 from data_shards.records.study import Box
+from data_shards.sources.base import StudyRef
 from data_shards.sources.ms_cxr import ms_cxr_overlap, read_ms_cxr
 
 EFFUSION = Box(0, 10.0, 20.0, 30.0, 40.0, "Pleural Effusion", "small left effusion")
@@ -51,7 +52,12 @@ def test_a_folder_stands_for_the_file_in_it(tmp_path: Path) -> None:
 def test_the_overlap_counts_images_and_patients_of_each_split() -> None:
     overlap = ms_cxr_overlap(
         ["a", "b", "c", "elsewhere", "a"],
-        {"a": ("p1", "train"), "b": ("p1", "train"), "c": ("p2", "test"), "d": ("p3", "validate")},
+        {
+            "a": StudyRef("p1", "s1", "train"),
+            "b": StudyRef("p1", "s2", "train"),
+            "c": StudyRef("p2", "s3", "test"),
+            "d": StudyRef("p3", "s4", "validate"),
+        },
     )
     assert overlap == {
         "images_by_split": {"train": 2, "validate": 0, "test": 1},

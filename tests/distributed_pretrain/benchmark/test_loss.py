@@ -8,13 +8,18 @@ import pytest
 import torch
 
 from data_shards.errors import InputError
+from data_shards.profiles import parse_overrides, validate
 from distributed_pretrain.benchmark.harness import in_fresh_processes, peak_bytes_above_start
-from distributed_pretrain.benchmark.loss import loss_forms, open_clip_local_loss, run
+from distributed_pretrain.benchmark.loss import Settings, loss_forms, open_clip_local_loss
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 
 MEBIBYTE = 2**20
 # One worker: processes are started from it.
 pytestmark = pytest.mark.xdist_group("benchmark")
+
+
+def settings_of(override: str) -> Settings:
+    return validate(Settings, parse_overrides([override]), where="benchmark loss")
 
 
 def bytes_of_the_loss(batch: int, chunk_size: int | None) -> int:
@@ -54,10 +59,10 @@ def test_open_clip_s_rows_are_ours_with_equal_weights() -> None:
 )
 def test_a_bad_setting_is_refused(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        run([override])
+        settings_of(override)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="2 ranks need as many GPUs, found 0"):
-        run(["device=cuda"])
+        settings_of("device=cuda")

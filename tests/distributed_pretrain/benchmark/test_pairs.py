@@ -8,22 +8,21 @@ from data_shards.errors import InputError
 from data_shards.profiles import validate
 from distributed_pretrain.benchmark.pairs import (
     Form,
-    PairBenchmarkConfig,
+    Settings,
     form_gflops,
     report_lengths,
-    run,
 )
 
 
-def config_of(**changes: Any) -> PairBenchmarkConfig:
-    return validate(PairBenchmarkConfig, {"method": "limitr"} | changes, where="test")
+def config_of(**changes: Any) -> Settings:
+    return validate(Settings, {"method": "limitr"} | changes, where="test")
 
 
 def test_the_method_must_be_named_and_known() -> None:
-    with pytest.raises(InputError, match="benchmark pairs: method: required"):
-        run([])
-    with pytest.raises(InputError, match=r"benchmark pairs: method: .*'limitr' or 'gloria'"):
-        run(["method=lovt"])
+    with pytest.raises(InputError, match="test: method: required"):
+        validate(Settings, {}, where="test")
+    with pytest.raises(InputError, match=r"test: method: .*'limitr' or 'gloria'"):
+        config_of(method="lovt")
 
 
 def test_reports_of_real_lengths_reach_from_a_fifth_to_all_words() -> None:

@@ -9,24 +9,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from data_shards.profiles import validate
-from distributed_pretrain.benchmark.bare_training import noise_batch, prepare
 from distributed_pretrain.benchmark.harness import in_fresh_processes, joined
 from distributed_pretrain.benchmark.scaling import (
-    ScalingBenchmarkConfig,
-    small_lovt,
-    training_step,
-)
-from distributed_pretrain.benchmark.scaling_model import (
     Collective,
     Link,
     Message,
+    Settings,
     collective_seconds,
     core_share_slowdown,
     fit_link,
     predict_step,
+    small_lovt,
     step_messages,
+    training_step,
     waiting_seconds,
 )
+from distributed_pretrain.benchmark.step import noise_batch, prepare
 from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.training.flops import StepFlops
 
@@ -45,8 +43,8 @@ TINY = {
 }
 
 
-def tiny_config() -> ScalingBenchmarkConfig:
-    return validate(ScalingBenchmarkConfig, TINY, where="test")
+def tiny_config() -> Settings:
+    return validate(Settings, TINY, where="test")
 
 
 def test_a_ring_sends_all_but_its_own_share_once_and_a_sum_twice() -> None:
@@ -147,7 +145,7 @@ class CollectiveRecorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def record_step(config: ScalingBenchmarkConfig) -> tuple[list[tuple[str, int]], StepFlops]:
+def record_step(config: Settings) -> tuple[list[tuple[str, int]], StepFlops]:
     """The collectives of a step, and the operations of this rank."""
     with joined() as engine:
         prepare(engine, small_lovt(config))

@@ -7,10 +7,13 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.augmentation_parameters import AugmentationDraw, SampleDraws
-from distributed_pretrain.data.crops import square_window, stored_to_model_scale
-from distributed_pretrain.data.host_batch import HostBatch
-from distributed_pretrain.data.sample import LoadedView
+from distributed_pretrain.data.augmentation_parameters import (
+    AugmentationDraw,
+    SampleDraws,
+    square_window,
+    stored_to_model_scale,
+)
+from distributed_pretrain.data.sample import HostBatch, LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig
 from tests.distributed_pretrain.data.textures import SIDE, textured
 from tests.distributed_pretrain.phantom_batches import host_batch
@@ -60,7 +63,7 @@ def transform(config: AugmentationConfig) -> DeviceTransform:
 def test_the_whole_chain_is_torchvisions_chain_in_lovts_order() -> None:
     config = AugmentationConfig()
     images, host = training_batch(config)
-    ours = transform(config)(host, CPU, train=True).images
+    ours = transform(config)(host, CPU).images
     for i, image in enumerate(images):
         draw = SampleDraws(seed=1, epoch=0, position=i).augmentation(config, width=150, height=130)
         # In units of the standard deviation: 2e-4 is a hundredth of a grey level.
@@ -75,7 +78,7 @@ def test_the_chain_has_the_same_bits_for_any_number_of_threads() -> None:
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            results.append(transform(config)(host, CPU, train=True).images)
+            results.append(transform(config)(host, CPU).images)
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
@@ -86,9 +89,9 @@ def test_the_chain_has_the_same_bits_for_any_number_of_threads() -> None:
 def test_autocast_and_gradients_do_not_reach_the_augmentation() -> None:
     config = AugmentationConfig()
     _, host = training_batch(config, count=3)
-    expected = transform(config)(host, CPU, train=True).images
+    expected = transform(config)(host, CPU).images
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        images = transform(config)(host, CPU, train=True).images
+        images = transform(config)(host, CPU).images
     assert images.dtype == torch.float32
     assert torch.equal(images, expected)
     assert not images.requires_grad
@@ -97,7 +100,7 @@ def test_autocast_and_gradients_do_not_reach_the_augmentation() -> None:
 def test_evaluation_pads_to_a_centred_square_and_resizes() -> None:
     images = textured(2, 130, 61), textured(2, 50, 141)
     views = [view(image, None) for pair in images for image in pair]
-    ours = transform(AugmentationConfig())(host_batch(views), CPU, train=False).images
+    ours = transform(AugmentationConfig())(host_batch(views), CPU).images
     for i, image in enumerate([*images[0], *images[1]]):
         x = (image[None] * 255).round() / 255
         height, width = x.shape[1:]
@@ -114,7 +117,7 @@ def test_stored_positions_map_to_where_evaluation_shows_them() -> None:
     image[60:80, 20:40] = 1
     batch = host_batch([view(image, None)])
     shown = DeviceTransform(AugmentationConfig(), image_size_px=65, pixel_mean=0, pixel_std=1)(
-        batch, CPU, train=False
+        batch, CPU
     ).images[0, 0]
     scale, offset_x, offset_y = stored_to_model_scale(width, height, 65)
     assert scale == 0.5
@@ -141,8 +144,8 @@ def test_with_every_operation_off_training_sees_what_evaluation_sees() -> None:
     off = AugmentationConfig.model_validate(SWITCHES)
     images, host = training_batch(off, count=3)
     evaluation = host_batch([view(image, None) for image in images])
-    trained = transform(off)(host, CPU, train=True).images
-    assert torch.equal(trained, transform(off)(evaluation, CPU, train=False).images)
+    trained = transform(off)(host, CPU).images
+    assert torch.equal(trained, transform(off)(evaluation, CPU).images)
 
 
 @pytest.mark.parametrize("switch", SWITCHES)

@@ -154,8 +154,8 @@ def test_training_draws_among_the_frontal_images_only(data: DataConfig) -> None:
     plain = data.model_copy(update={"augmentation": AugmentationConfig(enabled=False)})
     split = opened(plain)
     for position in range(STUDIES):
-        study = split.read(position)
-        frontal = {int(_decoded(study.image_bytes(i)).sum()) for i in (1, 2)}
+        members = [split.read_member(position, f"image{i}.jpg") for i in (1, 2)]
+        frontal = {int(_decoded(member).sum()) for member in members}
         drawn = set()
         for epoch in range(8):
             sample = load_sample(split, plain, seed=7, epoch=epoch, position=position)
@@ -207,7 +207,7 @@ def test_too_many_bad_samples_stop_the_run(data: DataConfig, tokenizer: Sentence
 
 def test_images_that_do_not_decode_are_bad_samples(data: DataConfig) -> None:
     split = opened(data)
-    payload = split.read(0).image_bytes(1)
+    payload = split.read_member(0, "image1.jpg")
     for damaged, reason in (
         (payload[: len(payload) // 2], "cannot be decoded"),
         (b"not an image at all", "cannot be decoded"),

@@ -70,7 +70,7 @@ def test_one_sentence_is_any_of_the_report_and_evaluation_reads_all(
     data = configured(phantom_shards, sentences="one")
     split = opened(data)
     for position in (0, 5, 11):
-        report = select_sentences(split.read(position).record.report, data.text_policy)
+        report = select_sentences(split.read(position).report, data.text_policy)
         drawn = [
             load_sample(split, data, seed=1, epoch=epoch, position=position).sentences
             for epoch in range(40 * len(report))

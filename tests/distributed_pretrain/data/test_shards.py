@@ -42,14 +42,14 @@ def flip_a_byte(folder: Path, tar: str, *, sample: int, member: str) -> str:
 def test_positions_count_in_file_order(shards: Path) -> None:
     split = ShardSplit(shards, "train", "lovt")
     assert split.shard_sizes == (4, 4, 2)
-    assert [split.read(i).record.key for i in range(10)] == [f"train{i:06d}" for i in range(10)]
+    assert [split.read(i).key for i in range(10)] == [f"train{i:06d}" for i in range(10)]
     assert [split.key(i) for i in range(10)] == [f"train{i:06d}" for i in range(10)]
 
 
 def test_a_study_gives_its_images_on_demand(shards: Path) -> None:
-    study = ShardSplit(shards, "train", "lovt").read(7)
-    for number, entry in enumerate(study.record.images):
-        image = Image.open(io.BytesIO(study.image_bytes(number)))
+    split = ShardSplit(shards, "train", "lovt")
+    for entry in split.read(7).images:
+        image = Image.open(io.BytesIO(split.read_member(7, entry.member)))
         assert image.size == (entry.width, entry.height)
 
 
@@ -61,7 +61,7 @@ def test_studies_without_a_frontal_image_or_enough_words_are_left_out(shards: Pa
     rewrite_index(shards, path, index)
     split = ShardSplit(shards, "train", "lovt")
     assert split.shard_sizes == (2, 4, 2)
-    assert split.read(0).record.key == "train000002"
+    assert split.read(0).key == "train000002"
     assert ShardSplit(shards, "train", "limitr").shard_sizes == (3, 4, 2)
 
 
@@ -76,7 +76,7 @@ def test_shards_are_read_under_a_policy_of_a_later_release(
     expected = [
         every.key(position)
         for position in range(len(every))
-        if word_count(select_sentences(every.read(position).record.report, "long findings")) >= 12
+        if word_count(select_sentences(every.read(position).report, "long findings")) >= 12
     ]
     split = ShardSplit(folder, "train", "long findings")
     assert [split.key(position) for position in range(len(split))] == expected
@@ -122,19 +122,18 @@ def test_a_fraction_of_the_patients_keeps_all_their_studies_and_grows_by_adding(
 
 def test_threads_read_the_same(shards: Path) -> None:
     split = ShardSplit(shards, "train", "lovt")
-    expected = [split.read(i).image_bytes(1) for i in range(10)]
+    expected = [split.read_member(i, "image1.jpg") for i in range(10)]
     with ThreadPoolExecutor(4) as pool:
-        read = pool.map(lambda i: split.read(i).image_bytes(1), [*range(10)] * 4)
+        read = pool.map(lambda i: split.read_member(i, "image1.jpg"), [*range(10)] * 4)
         assert list(read) == expected * 4
 
 
 def test_a_flipped_bit_is_named_when_the_member_is_read(shards: Path) -> None:
     key = flip_a_byte(shards, "train-000001.tar", sample=2, member="image1.jpg")
     split = ShardSplit(shards, "train", "lovt")
-    study = split.read(6)
-    study.image_bytes(0)
+    split.read_member(6, "image0.jpg")
     with pytest.raises(BadSampleError, match=r"'image1.jpg' differs from its checksum") as caught:
-        study.image_bytes(1)
+        split.read_member(6, "image1.jpg")
     assert (caught.value.key, caught.value.shard) == (key, "train-000001.tar")
 
 

@@ -10,8 +10,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.augmentation_parameters import SampleDraws
-from distributed_pretrain.data.crops import square_window, stored_to_model_scale
+from distributed_pretrain.data.augmentation_parameters import (
+    SampleDraws,
+    square_window,
+    stored_to_model_scale,
+)
 from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig
 from tests.distributed_pretrain.phantom_batches import host_batch
@@ -29,12 +32,10 @@ LIMITR = AugmentationConfig(
 GEOMETRY_ONLY = {"brightness_contrast": False, "gaussian_blur": False}
 
 
-def shown(
-    views: list[LoadedView], config: AugmentationConfig, *, side_px: int, train: bool
-) -> Tensor:
+def shown(views: list[LoadedView], config: AugmentationConfig, *, side_px: int) -> Tensor:
     """The views through the real transform, in [0, 1]."""
     transform = DeviceTransform(config, image_size_px=side_px, pixel_mean=0, pixel_std=1)
-    return transform(host_batch(views), CPU, train=train).images[:, 0]
+    return transform(host_batch(views), CPU).images[:, 0]
 
 
 def textured(height: int, width: int) -> NDArray[np.uint8]:
@@ -63,7 +64,7 @@ def test_a_padded_crop_is_torchvisions_pad_crop_and_resize(height: int, width: i
     ]
     views = [LoadedView.cut(image, draw.window, draw) for draw in draws]
     square = square_window(width, height)
-    for draw, ours in zip(draws, shown(views, LIMITR, side_px=299, train=True), strict=True):
+    for draw, ours in zip(draws, shown(views, LIMITR, side_px=299), strict=True):
         top, left = draw.window.top - square.top, draw.window.left - square.left
         crop = tv.crop(padded_square(image), top, left, 224, 224)
         theirs = tv.resize(crop, [299, 299], antialias=True)[0]
@@ -74,7 +75,7 @@ def test_a_padded_crop_is_torchvisions_pad_crop_and_resize(height: int, width: i
 def test_evaluation_shows_torchvisions_centre_crop(height: int, width: int, crop: int) -> None:
     image = textured(height, width)
     window = square_window(width, height, fraction=LIMITR.evaluation_crop_fraction)
-    ours = shown([LoadedView.cut(image, window, None)], LIMITR, side_px=299, train=False)[0]
+    ours = shown([LoadedView.cut(image, window, None)], LIMITR, side_px=299)[0]
     theirs = tv.resize(tv.center_crop(padded_square(image), [crop, crop]), [299, 299])[0]
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
 
@@ -95,7 +96,7 @@ def test_stored_positions_map_to_where_a_cropping_evaluation_shows_them() -> Non
     image[60:80, 20:40] = 255
     window = square_window(side, side, fraction=fraction)
     config = AugmentationConfig()
-    visible = shown([LoadedView.cut(image, window, None)], config, side_px=65, train=False)[0]
+    visible = shown([LoadedView.cut(image, window, None)], config, side_px=65)[0]
     scale, offset_x, offset_y = stored_to_model_scale(side, side, 65, crop_fraction=fraction)
     assert scale == 0.5
     rows, columns = (visible > 0.5).nonzero().unbind(1)
@@ -138,7 +139,7 @@ def test_a_view_shows_each_position_where_its_map_says(config: AugmentationConfi
         )
         flips.add(draw.flip)
         views = [LoadedView.cut(image, draw.window, draw) for image in images]
-        x, y, visible = shown(views, config, side_px=side_px, train=True).double()
+        x, y, visible = shown(views, config, side_px=side_px).double()
         expected = torch.einsum(
             "ij,jhw->ihw", torch.from_numpy(views[0].to_image()), pixel_positions(side_px)
         )

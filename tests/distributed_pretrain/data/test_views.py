@@ -110,7 +110,7 @@ def test_phantom_studies_have_laterals_but_not_all(
 ) -> None:
     data = configured(phantom_shards, views="frontal_lateral")
     split = opened(data)
-    counts = [len(split.read(i).record.lateral_images()) for i in range(len(split))]
+    counts = [len(split.read(i).lateral_images()) for i in range(len(split))]
     assert Counter(counts).keys() == {0, 1}
     for batch in train(data, small_tokenizer, steps=3):
         assert batch.lateral is not None
@@ -133,7 +133,7 @@ def test_evaluation_shows_the_lateral_as_it_is_stored(
             if sample.lateral is None:
                 assert not lateral.any()
             else:
-                stored = split.read(row).record.images[sample.record.lateral_images()[0]]
+                stored = split.read(row).images[sample.record.lateral_images()[0]]
                 assert (sample.lateral.height, sample.lateral.width) == (
                     stored.height,
                     stored.width,

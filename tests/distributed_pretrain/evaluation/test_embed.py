@@ -35,7 +35,7 @@ def test_a_method_embeds_studies_by_both_views(
         laterals += outputs.images.lateral_mask.tolist()
         torch.testing.assert_close(outputs.feature_map, method.feature_map(batch.images))
     split = loader.split
-    stored = [bool(split.read(i).record.lateral_images()) for i in range(len(split))]
+    stored = [bool(split.read(i).lateral_images()) for i in range(len(split))]
     assert laterals == stored
     assert 0 < sum(stored) < STUDIES
 

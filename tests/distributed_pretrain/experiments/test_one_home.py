@@ -15,7 +15,7 @@ EXPERIMENTS = "distributed_pretrain/experiments"
 @pytest.mark.parametrize(
     ("sign", "home"),
     [
-        (r"\b1\.96 \*", f"{EXPERIMENTS}/statistics.py"),
+        (r"\b1\.96 \*", f"{EXPERIMENTS}/tables.py"),
         (r"csv\.DictWriter|pyarrow\.parquet\.write", f"{EXPERIMENTS}/tables.py"),
         (r'format="svg"|<polyline|ElementTree', f"{EXPERIMENTS}/pages/charts.py"),
         (r"matplotlib\.colormaps|inferno", "distributed_pretrain/measures/pictures.py"),

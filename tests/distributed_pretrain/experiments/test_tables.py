@@ -9,13 +9,11 @@ import pyarrow.parquet
 import pytest
 
 from data_shards.errors import InputError
-from distributed_pretrain.experiments.statistics import Estimate
 from distributed_pretrain.experiments.tables import (
+    Estimate,
     Row,
     markdown_table,
     runs_table,
-    show_difference,
-    show_estimate,
     show_values,
     text_table,
     write_rows,
@@ -39,12 +37,12 @@ CONTRAST = Metric("grounding_cnr", "grounding CNR", unit="number")
 def test_an_estimate_is_shown_in_the_unit_of_its_metric(
     half_width: float | None, metric: Metric | None, shown: str
 ) -> None:
-    assert show_estimate(Estimate(0.31412, half_width, 3), metric) == shown
+    assert Estimate(0.31412, half_width).show(metric) == shown
 
 
 def test_a_difference_has_its_sign_and_counts_fractions_in_points() -> None:
-    assert show_difference(Estimate(0.021, 0.01, 3), RECALL) == "+2.1 ± 1.0 points"
-    assert show_difference(Estimate(-0.021, None, 1), CONTRAST) == "-0.02"
+    assert Estimate(0.021, 0.01).show_difference(RECALL) == "+2.1 ± 1.0 points"
+    assert Estimate(-0.021, None).show_difference(CONTRAST) == "-0.02"
 
 
 def test_runs_without_a_value_are_a_dash() -> None:

@@ -136,9 +136,8 @@ def test_a_process_is_told_to_end_by_sigterm(tmp_path: Path) -> None:
 def test_runs_are_started_and_waited_for_here_alone() -> None:
     """What else starts a process or waits is listed: a rank's command, and looks at files."""
     others = {
-        "launch/rank.py": {"subprocess.Popen("},
-        "launch/logs.py": {"time.sleep("},
-        "launch/rendezvous.py": {"time.sleep("},
+        "launch/rank.py": {"subprocess.Popen(", "time.sleep("},
+        "launch/states.py": {"time.sleep("},
     }
     found: dict[str, set[str]] = {}
     for folder in ("distributed_pretrain/experiments", "launch"):

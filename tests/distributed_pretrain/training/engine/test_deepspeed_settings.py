@@ -5,12 +5,15 @@ from typing import Any
 import pytest
 
 from data_shards.errors import InputError
-from distributed_pretrain.training.engine.deepspeed_settings import deepspeed_settings
 from distributed_pretrain.training.settings import DeepSpeedConfig, TrainingConfig
+
+pytest.importorskip("deepspeed")
 
 
 def settings(stage: int = 1, **training: Any) -> dict[str, Any]:
     config = DeepSpeedConfig.model_validate({"zero_stage": stage, "bucket_elements": 1000})
+    from distributed_pretrain.training.engine.deepspeed import deepspeed_settings
+
     return deepspeed_settings(TrainingConfig.model_validate(training), config)
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from torch._C._distributed_c10d import HashStore
 
-from distributed_pretrain.training.faults.board import Board
 from distributed_pretrain.training.faults.messages import (
+    Board,
     Heartbeat,
     State,
     Verdict,

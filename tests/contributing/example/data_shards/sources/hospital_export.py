@@ -8,9 +8,8 @@ from typing import Literal
 
 from data_shards.errors import InputError
 from data_shards.records.study import View
-from data_shards.sources.base import SourceConfig
+from data_shards.sources.base import ImageRow, Source, SourceConfig
 from data_shards.sources.formats.tables import read_rows
-from data_shards.sources.table_source import ImageRow, TableSource
 
 COLUMNS = ("file", "patient", "exam", "projection")
 VIEWS: dict[str, View] = {"PA": "PA", "AP": "AP", "LATERAL": "L"}
@@ -28,16 +27,11 @@ class HospitalExportConfig(SourceConfig):
         return HospitalExportSource(self)
 
 
-class HospitalExportSource(TableSource):
+class HospitalExportSource(Source):
     """The rows of the table, each with the report of its exam."""
 
     config: HospitalExportConfig
     views = VIEWS
-
-    @property
-    def image_root(self) -> Path:
-        """Where `file` starts from."""
-        return self.config.root / "images"
 
     def tables(self) -> Sequence[Path]:
         """The table, and the reports by name."""
@@ -54,7 +48,7 @@ class HospitalExportSource(TableSource):
             yield ImageRow(
                 row.line,
                 image_id=Path(row.filled("file")).stem,
-                path=row["file"],
+                path=str(self.config.root / "images" / row["file"]),
                 patient_id=row.filled("patient"),
                 study_id=exam,
                 view=row["projection"],

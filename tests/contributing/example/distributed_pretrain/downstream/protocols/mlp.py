@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
-from distributed_pretrain.downstream.protocols.base import ProtocolConfig
+from data_shards.profiles import Config
 
 if TYPE_CHECKING:
     from distributed_pretrain.methods.objective import Method, Objective
 
 
-class MlpConfig(ProtocolConfig):
+class MlpConfig(Config):
     """One hidden layer; `data.labels` names what is told."""
 
     name: Literal["mlp"] = "mlp"

@@ -16,7 +16,7 @@ import io
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,9 +25,12 @@ from PIL import Image
 
 from data_shards.files.atomic import write_bytes_atomically
 from data_shards.phantom.images.rendering import render_study
-from data_shards.phantom.layouts.base import Rows
 from data_shards.phantom.reports.report_writer import examination_title, write_report
+from data_shards.phantom.settings import PhantomConfig
 from data_shards.phantom.study import Study
+
+# Rows by table: plain lists, which are kept as JSON while an archive is being drawn.
+Rows: TypeAlias = dict[str, list[list[Any]]]
 
 REPORTS_NAME = "mimic-cxr-reports.zip"
 MS_CXR_NAME = "MS_CXR_Local_Alignment_v1.1.0.csv"
@@ -70,9 +73,10 @@ def subject_id(seed: int, patient: int) -> str:
     return str(10_000_000 + _permuted(seed, patient, "subject"))
 
 
-def write_study(archive: Path, study: Study, *, seed: int, height_px: int, noise: float) -> Rows:
+def write_study(config: PhantomConfig, study: Study) -> Rows:
     """Draw a study, write its images and masks, and return what the tables say of it."""
-    rendered = render_study(study, seed=seed, height_px=height_px, noise=noise)
+    archive, seed = config.archive, config.seed
+    rendered = render_study(study, seed=seed, height_px=config.image_size_px, noise=config.noise)
     report = write_report(study, np.random.default_rng([seed, study.number, 2]))
     subject = subject_id(seed, study.patient)
     name = str(50_000_000 + _permuted(seed, study.number, "study"))
@@ -112,10 +116,7 @@ def write_study(archive: Path, study: Study, *, seed: int, height_px: int, noise
 
 
 def write_tables(archive: Path, rows: Rows) -> None:
-    """Write the tables and the reports of all studies, in the order of their ids.
-
-    The same rows give the same bytes: times in the gzip and zip files are fixed.
-    """
+    """Write the tables and reports of all studies, in the order of their ids, times fixed."""
     for kind, header in _HEADERS.items():
         compressed = gzip.compress(_csv_bytes(header, rows[kind]), mtime=0)
         write_bytes_atomically(archive / f"mimic-cxr-2.0.0-{kind}.csv.gz", compressed)
