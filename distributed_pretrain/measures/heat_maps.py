@@ -54,7 +54,8 @@ def on_border(cells: Cells) -> Hits:
 
 def shares_of_cells(inside: Pixels, cells: Cells) -> Cells:
     """The share of each cell that the boxes cover: the best map that the grid can draw."""
-    return F.adaptive_avg_pool2d(inside.float()[:, None], cells.shape[1:])[:, 0]
+    grid = (cells.shape[1], cells.shape[2])
+    return F.adaptive_avg_pool2d(inside.float()[:, None], grid)[:, 0]
 
 
 def _moments(heat: Heat, mask: Pixels) -> tuple[PerPhrase, PerPhrase]:
