@@ -77,15 +77,19 @@ def text_ids(
     P^i modulo 2^63, so that two texts share a number by a chance of some 2^-63; computed on the
     device, and that of a part without tokens means nothing.
     """
-    place = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
-    begins = part_index.diff(dim=1, prepend=torch.full_like(part_index[:, :1], -2)) != 0
-    in_part = place - torch.where(begins, place, 0).cummax(dim=1).values
-    powers = torch.full_like(place[0], _PRIME).cumprod(dim=0)
+    powers = torch.full_like(token_ids[0], _PRIME).cumprod(dim=0)
     hashed = (token_ids + 1) * _ODD
-    hashed = (hashed ^ (hashed >> 31)) * powers[in_part]
+    hashed = (hashed ^ (hashed >> 31)) * powers[place_in_part(part_index)]
     hashed = torch.where(part_index >= 0, hashed, 0)
     sums = hashed.new_zeros(len(token_ids), parts)
     return sums.scatter_add_(1, part_index.clamp(min=0), hashed) & _POSITIVE
+
+
+def place_in_part(part_index: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
+    """How many tokens of the same number stand directly before each, from 0."""
+    place = torch.arange(part_index.shape[1], device=part_index.device).expand_as(part_index)
+    begins = part_index.diff(dim=1, prepend=torch.full_like(part_index[:, :1], -2)) != 0
+    return place - torch.where(begins, place, 0).cummax(dim=1).values
 
 
 # A prime and an odd number of 62 bits, drawn once.

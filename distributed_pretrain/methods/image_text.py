@@ -101,12 +101,23 @@ class ImageTextMethod(Method):
         """Embeddings of reports and their local parts; all are real without a mask."""
 
     def encode_sentences(
-        self, report: ReportTokens, sample_mask: Bool[Tensor, " batch"] | None
+        self,
+        report: ReportTokens,
+        sample_mask: Bool[Tensor, " batch"] | None,
+        *,
+        alone: bool = False,
     ) -> tuple[Float[Tensor, "batch sentences dim"], Bool[Tensor, "batch sentences"]]:
-        """The encoder's sentence embeddings, and which of them are a real sample's."""
+        """The encoder's sentence embeddings, and which of them are a real sample's.
+
+        `alone` is that of the encoder.
+        """
         sentence_mask = of_real_samples(report.sentence_mask, sample_mask)
         sentences = self.report_encoder(
-            report.token_ids, report.token_mask, report.sentence_index, sentence_mask
+            report.token_ids,
+            report.token_mask,
+            report.sentence_index,
+            sentence_mask,
+            alone=alone,
         )
         return sentences, sentence_mask
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from data_shards.errors import InputError
+from distributed_pretrain.batch import place_in_part
 from distributed_pretrain.models.pooling import (
     TokenMask,
     TokenNumbers,
@@ -48,9 +49,15 @@ class ReportEncoder(nn.Module):
         token_mask: TokenMask,
         sentence_index: TokenNumbers,
         sentence_mask: Bool[Tensor, "batch sentences"],
+        *,
+        alone: bool = False,
     ) -> Float[Tensor, "batch sentences {self.dim}"]:
-        """Sentence embeddings; zeros for padded sentences (`sentence_mask` False)."""
-        tokens = self.embed_tokens(token_ids, token_mask)
+        """Sentence embeddings; zeros for padded sentences (`sentence_mask` False).
+
+        `alone` reads each sentence as if it were the report, so that it is the same in every one.
+        """
+        read_alone = sentence_index if alone else None
+        (tokens,) = self._encode(token_ids, token_mask, every_layer=False, read_alone=read_alone)
         return pool_sentences(tokens, sentence_index, sentence_mask)
 
     def embed_tokens(
@@ -97,15 +104,32 @@ class ReportEncoder(nn.Module):
             )
 
     def _encode(
-        self, token_ids: Tensor, token_mask: Tensor, *, every_layer: bool
+        self,
+        token_ids: Tensor,
+        token_mask: Tensor,
+        *,
+        every_layer: bool,
+        read_alone: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """The hidden states of the last layer, or of the embeddings and every layer."""
+        """The hidden states of the last layer, or of the embeddings and every layer.
+
+        Tokens of other numbers in `read_alone` do not see each other, and each number's begin at
+        the position behind CLS.
+        """
         assert token_ids.shape[1] <= self.max_tokens, "reports are cut when they are tokenised"
         # A row without any token (it fills up a batch) would be a softmax over nothing: NaN.
         attended = token_mask | ~token_mask.any(dim=1, keepdim=True)
-        encoded = self.bert(
-            token_ids, attention_mask=attended.long(), output_hidden_states=every_layer
-        )
+        inputs = {"attention_mask": attended.long()}
+        if read_alone is not None:
+            together = read_alone[:, :, None] == read_alone[:, None]
+            itself = torch.eye(token_ids.shape[1], dtype=torch.bool, device=token_ids.device)
+            inputs = {
+                "attention_mask": (together & token_mask[:, None] | itself)[:, None],
+                # Padding may be as long as a report, which ends one position earlier.
+                "position_ids": self.trunk.first_position
+                + (place_in_part(read_alone) + 1).clamp(max=token_ids.shape[1] - 1),
+            }
+        encoded = self.bert(token_ids, output_hidden_states=every_layer, **inputs)
         return tuple(encoded.hidden_states) if every_layer else (encoded.last_hidden_state,)
 
 

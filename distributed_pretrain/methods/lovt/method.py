@@ -204,7 +204,9 @@ class Lovt(ImageTextMethod):
         self, report: ReportTokens, sample_mask: Bool[Tensor, " batch"] | None = None
     ) -> ReportEmbeddings:
         """Projected global and sentence representations."""
-        sentences, sentence_mask = self.encode_sentences(report, sample_mask)
+        sentences, sentence_mask = self.encode_sentences(
+            report, sample_mask, alone=self.config.sentence_context == "alone"
+        )
         if self.config.attention_pooling:
             pooled, weights = self.sentence_pooling(sentences, sentence_mask)
         else:

@@ -27,7 +27,8 @@ class LovtConfig(MethodConfig):
     for what each choice means on several ranks), `chunk_size` bounds the memory of the losses
     between samples. `pair_weight` above 0 adds the max-pooled contrast of sentences with the
     regions of every image (`sentence_region_contrast`), which LoVT has not: its own local losses
-    need no image (docs/grounding.md), so that regions need not point.
+    need no image (docs/grounding.md), so that regions need not point. `sentence_context` alone
+    reads sentences one by one: in that of the report a sentence may carry what others say.
     """
 
     name: Literal["lovt"] = "lovt"
@@ -46,6 +47,7 @@ class LovtConfig(MethodConfig):
     local_report_weight: NonNegativeFloat = 0.75
     pair_weight: NonNegativeFloat = 0.0
     pair_temperature: PositiveFloat = 0.1
+    sentence_context: Literal["report", "alone"] = "report"
     spatial_prior: bool = True
     sharpness: PositiveFloat = 1.0
     cutoff: NonNegativeFloat = 0.5

@@ -30,7 +30,8 @@ class BertTrunk(TextTrunk):
         # A RoBERTa counts positions from the one after padding's.
         padding_position = getattr(model.embeddings, "padding_idx", None)
         if padding_position is not None:
-            self.max_tokens -= padding_position + 1
+            self.first_position = padding_position + 1
+            self.max_tokens -= self.first_position
 
     @staticmethod
     def fits(model: PreTrainedModel) -> bool:

@@ -18,10 +18,11 @@ class TextTrunk(ABC):
     """Where things lie in a kind of Hugging Face `model`; each kind is one file beside this.
 
     No module itself: who holds the model gives it its name in the state dict. `max_tokens` is the
-    longest report that it can read.
+    longest report that it can read, `first_position` the number of the first token's.
     """
 
     max_tokens: int
+    first_position: int = 0
     # The module within the model that is the list of its layers.
     layers_path: ClassVar[str]
     # What its config calls the dropouts, of hidden states and of attention.

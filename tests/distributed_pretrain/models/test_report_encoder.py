@@ -69,6 +69,25 @@ def test_longer_padding_changes_nothing(kind: str) -> None:
 
 
 @every_kind
+def test_a_sentence_read_alone_is_the_same_in_every_report(kind: str) -> None:
+    encoder = small_encoder(kind)
+    token_ids, token_mask, index, mask = reports()
+    whole = encoder(token_ids, token_mask, index, mask, alone=True)
+    second = torch.cat([token_ids[:1, :1], token_ids[:1, 3:]], dim=1)
+    by_itself = torch.tensor([[-1, 0, 0, 0, -1]])
+    everything = torch.ones(1, 5, dtype=torch.bool)
+    own = encoder(second, everything, by_itself, everything[:, :1], alone=True)
+    torch.testing.assert_close(whole[0, 1], own[0, 0])
+    assert whole[1, 1].eq(0).all()
+    in_context = encoder(token_ids, token_mask, index, mask)
+    assert (in_context[0, 1] - whole[0, 1]).abs().max() > 1e-3
+    # Nobody sees who does not take part: a row of padding as long as the encoder reads.
+    nothing = torch.zeros(1, 32, dtype=torch.long)
+    lost = encoder(nothing, nothing.bool(), nothing - 1, nothing[:, :1].bool(), alone=True)
+    assert lost.eq(0).all()
+
+
+@every_kind
 def test_a_row_without_tokens_leaves_every_gradient_finite(kind: str) -> None:
     encoder = small_encoder(kind)
     token_ids, token_mask, index, mask = reports()
