@@ -40,14 +40,13 @@ def _preview(profile: Path, overrides: Sequence[str], *, split: Split, samples: 
 
 def _add_preview_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, default="train")
-    parser.add_argument("--samples", type=_positive, default=12, help="default 12")
+    parser.add_argument("--samples", type=_at_least_one, default=12, help="default 12")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number from 1 on is needed")
+    return int(text)
 
 
 _about_shards = partial(Command, settings=ShardsConfig, folder="output")

@@ -61,10 +61,10 @@ COMMANDS = (
     ),
     Command(
         "evaluate",
-        help="retrieval, grounding and linear Dice of a run",
+        help="retrieval, grounding, linear Dice and AUROC of a run",
         subject="run_folder",
         settings=evaluation.EvaluateConfig,
-        check=evaluation.refuse_missing_run,
+        check=evaluation.refuse_what_cannot_start,
         figures=evaluation.figures_of_evaluation,
         run=_later("evaluation.evaluate:run_evaluate"),
     ),

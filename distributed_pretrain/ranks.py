@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -23,6 +23,11 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.nn.functional import all_reduce
 from torch.distributed.rendezvous import rendezvous
+
+
+def launcher_number(name: Literal["RANK", "WORLD_SIZE", "LOCAL_RANK"]) -> int | None:
+    """What the launcher of this process (torchrun, say) has put there; None without one."""
+    return int(os.environ[name]) if name in os.environ else None
 
 
 def world_size() -> int:

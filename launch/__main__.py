@@ -59,13 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(run: Callable[[argparse.Namespace], int], what: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(run.__name__.removeprefix("_"), help=what, description=what)
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], what: str
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=what, description=what)
         command.set_defaults(run=run)
         return command
 
-    submitting = add(_submit, "queue a command: CLUSTER.yaml [key=value] -- ...")
-    sweeping = add(_sweep, "every combination of what a command leaves open")
+    submitting = add("submit", _submit, "queue a command: CLUSTER.yaml [key=value] -- ...")
+    sweeping = add("sweep", _sweep, "every combination of what a command leaves open")
     for queuing in (submitting, sweeping):
         queuing.add_argument("cluster", type=Path, metavar="CLUSTER.yaml", help="configs/cluster/")
         add_overrides(queuing)
@@ -73,15 +75,17 @@ def _parser() -> argparse.ArgumentParser:
     sweeping.add_argument("--folder", type=Path, required=True, help="what its tasks are to be in")
     sweeping.add_argument("--points", type=Path, help="a CSV or YAML of overrides, a task a row")
     sweeping.add_argument("--parts", type=int, metavar="N", help="for part={i}/{n}")
-    results = add(_results, "a sweep's figures in one table, over seeds as mean ± 95%% interval")
+    told = "a sweep's figures in one table, over seeds as mean ± 95%% interval"
+    results = add("results", _results, told)
     results.add_argument("folder", type=Path, metavar="SWEEP_FOLDER")
     results.add_argument("--output", type=Path, help=".csv or .parquet (results.csv beside it)")
-    logs = add(_logs, "what a job says")
+    logs = add("logs", _logs, "what a job says")
     logs.add_argument("folder", type=Path, metavar="RUN_FOLDER")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the job ends")
     logs.add_argument("--rank", default="0", help="a number, or `all` (default 0)")
-    looking = add(_status, "how the jobs of run folders are")
-    ending = add(_cancel, "end the jobs about these folders and those within; training saves first")
+    looking = add("status", _status, "how the jobs of run folders are")
+    told = "end the jobs about these folders and those within; training saves first"
+    ending = add("cancel", _cancel, told)
     for about in (looking, ending):
         about.add_argument("folders", nargs="+", type=Path, metavar="RUN_FOLDER")
     return parser

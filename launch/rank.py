@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, NoReturn, Self
 
-from data_shards.command_line import BAD_INPUT, GOES_ON, INTERRUPTED
+from data_shards.command_line import BAD_INPUT, FAILED, GOES_ON, INTERRUPTED
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import ENDING_SIGNALS, ending_signals_go_to
@@ -116,7 +116,7 @@ class _Rank:
         starts = starts_of(events)
         if any(each.event == "failed" for each in since_start(events)):
             # Another rank's own failure ended this one.
-            sys.exit(1)
+            sys.exit(FAILED)
         # Also from before the start: the signal may have come on its first line.
         if any(each.event == "cancelled" for each in events):
             return False

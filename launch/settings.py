@@ -66,8 +66,10 @@ class EnvironmentConfig(Config):
 
 
 class _ImageConfig(Config):
+    """`mounts` are SRC:DST, besides the submitting folder."""
+
     image: str
-    mounts: tuple[str, ...] = Field((), description="SRC:DST, besides the submitting folder")
+    mounts: tuple[str, ...] = ()
     python: str = "python"
 
 
@@ -87,13 +89,17 @@ ContainerConfig: TypeAlias = Annotated[PyxisConfig | ApptainerConfig, Field(disc
 
 
 class NcclConfig(Config):
-    """NCCL's settings that clusters differ in; null leaves NCCL its own choice."""
+    """NCCL's settings that clusters differ in; null leaves NCCL its own choice.
+
+    `socket_interface` (ib0, or ^lo) is NCCL_SOCKET_IFNAME, `infiniband_devices` (mlx5) NCCL_IB_HCA;
+    `infiniband` and `peer_to_peer` false are NCCL_IB_DISABLE=1 and NCCL_P2P_DISABLE=1.
+    """
 
     debug: Literal["VERSION", "WARN", "INFO", "TRACE"] = "WARN"
-    socket_interface: str | None = Field(None, description="NCCL_SOCKET_IFNAME, e.g. ib0 or ^lo")
-    infiniband_devices: str | None = Field(None, description="NCCL_IB_HCA, e.g. mlx5")
-    infiniband: bool | None = Field(None, description="false: NCCL_IB_DISABLE=1")
-    peer_to_peer: bool | None = Field(None, description="false: NCCL_P2P_DISABLE=1")
+    socket_interface: str | None = None
+    infiniband_devices: str | None = None
+    infiniband: bool | None = None
+    peer_to_peer: bool | None = None
 
     @property
     def variables(self) -> dict[str, str]:
@@ -117,34 +123,34 @@ class ClusterConfig(Config):
 
     `executor`: `slurm`; `local`, the same ranks as processes of this machine; `debug`, one rank in
     the process that submits. `signal_seconds` before the time limit the ranks are told to save:
-    more than a step and a save take. A job is requeued at most `requeues` times.
+    more than a step and a save take. A job is requeued at most `requeues` times. Null are one rank
+    a GPU, or one where there is none (`ranks_per_node`), and the partition's memory. Of a sweep
+    `running_at_most` jobs run at the same time. `sbatch` holds more options, without dashes, `srun`
+    more with them (--cpu-bind=cores). Rank 0 listens on `master_port` (null: one that is free, kept
+    until it is used).
     """
 
     executor: ExecutorName = "slurm"
     nodes: PositiveInt = 1
     gpus_per_node: NonNegativeInt = 0
-    ranks_per_node: PositiveInt | None = Field(
-        None, description="null: one a GPU, or one where there is none"
-    )
+    ranks_per_node: PositiveInt | None = None
     cpus_per_rank: PositiveInt = 1
-    memory_gb_per_node: PositiveFloat | None = Field(None, description="null: the partition's")
+    memory_gb_per_node: PositiveFloat | None = None
     time_minutes: PositiveInt = 60
     signal_seconds: PositiveInt = 120
     requeues: NonNegativeInt = 20
-    running_at_most: PositiveInt = Field(16, description="jobs of a sweep at the same time")
+    running_at_most: PositiveInt = 16
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
     exclude: str | None = None
-    sbatch: dict[str, str | int | bool] = Field({}, description="more options, without dashes")
-    srun: tuple[str, ...] = Field((), description="more options, e.g. --cpu-bind=cores")
+    sbatch: dict[str, str | int | bool] = Field({})
+    srun: tuple[str, ...] = ()
     environment: EnvironmentConfig = EnvironmentConfig()
     container: ContainerConfig | None = None
     nccl: NcclConfig = NcclConfig()
-    master_port: PositiveInt | None = Field(
-        None, description="where rank 0 listens; null: one that is free, kept until it is used"
-    )
+    master_port: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Self:

@@ -22,11 +22,20 @@ HOMES = {
         r'|path / "(checkpoints|tensorboard|tokenizer)"|"evaluation_|f"step_',
         {"distributed_pretrain/run_folder/folder.py"},
     ),
+    "the names of checkpoints": (
+        r'"best"|"last"|checkpoint.*"untrained"',
+        {"distributed_pretrain/run_folder/folder.py"},
+    ),
+    "what a launcher calls ranks": (
+        r"""environ.*["'](RANK|WORLD_SIZE|LOCAL_RANK)\b""",
+        set(),
+    ),
     "the file lock": (r"^import fcntl", {"data_shards/files/lock.py"}),
     "JSON lines of several ranks": (r"\.stem\}-", {"data_shards/files/json_lines.py"}),
     "the number of cores": (r"cpu_count|sched_getaffinity", {"data_shards/processes.py"}),
     "the signals that ask to end": (r"signal\.SIGUSR2", {"data_shards/processes.py"}),
     "the exit status to start again by": (r"= 75\b", {"data_shards/command_line.py"}),
+    "exit statuses in numbers": (r"sys\.exit\(\d|SystemExit\(\d", set()),
     "command lines with overrides": (
         r"ArgumentParser\(|parse_known_args|parse_args\(",
         {"data_shards/command_line.py"},

@@ -64,7 +64,10 @@ TextPolicy: TypeAlias = Annotated[str, AfterValidator(_known)]
 
 
 def select_sentences(report: Report, policy: TextPolicy) -> tuple[str, ...]:
-    """The sentences `policy` takes from `report`; may be empty."""
+    """The sentences `policy` takes from `report`, in its order of sections; may be empty.
+
+    A report without a section that the policy wants falls back to its free text, if it has any.
+    """
     rules = POLICIES[policy]
     return tuple(
         sentence

@@ -63,7 +63,11 @@ def square_window(
 def stored_to_model_scale(
     width: int, height: int, image_size_px: int, *, crop_fraction: float = 1.0
 ) -> tuple[float, float, float]:
-    """(scale, offset_x, offset_y) in pixels: model = stored * scale + offset, as in evaluation."""
+    """(scale, offset_x, offset_y) in pixels: model = stored * scale + offset, as in evaluation.
+
+    A stored image of `width` x `height` is zero-padded to a centred square, of which the middle
+    `crop_fraction` is resized.
+    """
     window = square_window(width, height, fraction=crop_fraction)
     scale = image_size_px / window.width
     return scale, -window.left * scale, -window.top * scale

@@ -59,7 +59,7 @@ class LoadedView:
     def to_image(self) -> NDArray[np.float64]:
         """The affine map (2, 3) from the augmented view to the image's padded square.
 
-        Positions are (x, y) in [0, 1] on both sides, see `Batch.view_to_image`.
+        Positions are (x, y) in [0, 1] on both sides, see `SecondView.view_to_image`.
         """
         window, square = self.window, square_window(self.width, self.height)
         across = [window.width, 0, window.left - square.left]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from distributed_pretrain.measures.auroc import Auroc
 from distributed_pretrain.measures.loss_terms import LossTerms
 from distributed_pretrain.measures.metric import write_figures
 from distributed_pretrain.pretrain.build import OnShards, load_method, open_split
+from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.run_folder.checkpoint import load_weights
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.engine.ddp import Engine
@@ -29,7 +29,7 @@ def run_downstream(profile: Path, overrides: Sequence[str]) -> int:
     config = load_profile(DownstreamConfig, profile, overrides)
     if not train(config, partial(_build_parts, config)):
         return GOES_ON
-    if os.environ.get("RANK", "0") == "0":
+    if not launcher_number("RANK"):
         run = RunFolder(config.run_folder)
         write_figures(_judge(config, run), run.evaluation(*JUDGED))
     return DONE

@@ -10,11 +10,11 @@ from data_shards.records.study import Split
 from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
 from distributed_pretrain.measures.metric import read_figures
 from distributed_pretrain.pretrain import settings as pretrain
-from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.folder import BEST, RunFolder
 from distributed_pretrain.training.settings import RunConfig
 
 # The split and the weights that a task is judged by.
-JUDGED: tuple[Split, str] = ("test", "best")
+JUDGED: tuple[Split, str] = ("test", BEST)
 
 
 class EncoderConfig(Config):
@@ -24,7 +24,7 @@ class EncoderConfig(Config):
     """
 
     run_folder: Annotated[Path, FREE]
-    checkpoint: str = "best"
+    checkpoint: str = BEST
 
 
 class DownstreamConfig(RunConfig):
@@ -40,7 +40,7 @@ class DownstreamConfig(RunConfig):
 def refuse_what_cannot_start(config: DownstreamConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for what would end a start in its first minute."""
     pretrain.refuse_what_cannot_start(config, folder, ranks)
-    RunFolder(config.encoder.run_folder).refuse_missing()
+    RunFolder(config.encoder.run_folder).refuse_missing(checkpoint=config.encoder.checkpoint)
 
 
 def figures_of_task(_: DownstreamConfig, folder: Path) -> dict[str, float]:

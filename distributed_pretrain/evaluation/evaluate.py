@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from distributed_pretrain.measures.metric import write_figures
 from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.pretrain.build import TrainedMethod, load_method
+from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.run_folder.folder import RunFolder
 
 MeasureT = TypeVar("MeasureT", bound=Measure)
@@ -43,6 +43,7 @@ class Evaluation:
     samples: int
     metrics: dict[str, float]
     measures: list[Measure]
+    context: Context
 
     def of(self, kind: type[MeasureT]) -> MeasureT:
         """The measure of a kind."""
@@ -65,7 +66,7 @@ def evaluate_run(
 
     `more` measures are taken besides. Raises InputError without run, checkpoint or samples.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if (launcher_number("WORLD_SIZE") or 1) > 1:
         raise InputError("evaluate runs in one process: start it without accelerate launch")
     trained = load_method(run_folder, config.checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -86,7 +87,7 @@ def evaluate_run(
     metrics = {"samples": float(samples)}
     for measure in measures:
         metrics |= measure.compute()
-    return Evaluation(samples, metrics, measures)
+    return Evaluation(samples, metrics, measures, context)
 
 
 @torch.no_grad()

@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from data_shards.profiles import Config
+from data_shards.records.manifest import read_manifest
 from data_shards.records.study import Split
 from distributed_pretrain.measures.metric import read_figures
-from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.folder import BEST, RunFolder
 
 
 class EvaluateConfig(Config):
@@ -21,7 +22,7 @@ class EvaluateConfig(Config):
     those that it is to tell; none: all that the shards have.
     """
 
-    checkpoint: str = "best"
+    checkpoint: str = BEST
     split: Split = "test"
     shards: Path | None = None
     labelled_studies: PositiveInt = 600
@@ -33,10 +34,12 @@ class EvaluateConfig(Config):
         return run.evaluation(self.split, self.checkpoint)
 
 
-def refuse_missing_run(_: EvaluateConfig, folder: Path, ranks: int) -> None:
+def refuse_what_cannot_start(config: EvaluateConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for what would end a start in its first minute."""
     del ranks
-    RunFolder(folder).refuse_missing()
+    RunFolder(folder).refuse_missing(checkpoint=config.checkpoint)
+    if config.shards:
+        read_manifest(config.shards)
 
 
 def figures_of_evaluation(config: EvaluateConfig, folder: Path) -> dict[str, float]:

@@ -74,7 +74,9 @@ def _reports_against_images(
             metric,
         )
     ]
-    best = max(by_images, key=lambda name: fmean(by_images[name].values()), default=None)
+    best = max(
+        by_images, key=lambda name: metric.gain(fmean(by_images[name].values())), default=None
+    )
     if best is not None:
         checks += [
             _comparison(
@@ -102,11 +104,11 @@ def _comparison(
     expectation = f"{expectation}: {metric.title}"
     difference = paired_difference(better, worse)
     if difference is None:
-        return Check(expectation, verdict_of(None), "")
+        return Check(expectation, "not yet run", "")
     common = better.keys() & worse.keys()
     means = [metric.show(fmean(values[seed] for seed in common)) for values in (better, worse)]
     figures = f"{means[0]} against {means[1]}: {difference.show_difference(metric)}"
-    return Check(expectation, verdict_of(difference), figures)
+    return Check(expectation, verdict_of(difference, metric), figures)
 
 
 def _falls_with_distance(runs: Sequence[RunResult], up_to: float) -> Check:
@@ -114,7 +116,7 @@ def _falls_with_distance(runs: Sequence[RunResult], up_to: float) -> Check:
     where = "at every step" if up_to >= 1 else f"at every step up to {up_to}"
     expectation = f"Figure 3: similarity of LoVT's regions falls with their distance {where}"
     if not runs:
-        return Check(expectation, verdict_of(None), "")
+        return Check(expectation, "not yet run", "")
     curves = [{each.distance: each.quartiles[1] for each in run.region_similarity} for run in runs]
     distances = [distance for distance in curves[0] if distance <= up_to]
     means = {each: fmean(curve[each] for curve in curves) for each in distances}

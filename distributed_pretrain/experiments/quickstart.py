@@ -27,13 +27,13 @@ from distributed_pretrain.experiments.pages.charts import Chart, Curve
 from distributed_pretrain.experiments.settings import QuickstartConfig
 from distributed_pretrain.measures import retrieval
 from distributed_pretrain.measures.grounding import Grounding
+from distributed_pretrain.measures.loss_terms import LossTerms
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.study_images import StudyImages
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.folder import BEST, UNTRAINED, RunFolder
 
-LOSS_TERMS = ("total", "global", "local_image", "local_report")
 SHOWN_STUDIES = 4
 SHOWN_PHRASES = 6
 RETRIEVED = 3
@@ -58,7 +58,7 @@ def run_quickstart(overrides: Sequence[str]) -> int:
     _say("3/3 the trained encoder against the untrained one")
     untrained, trained = (
         evaluate_run(run.run_folder, EvaluateConfig(checkpoint=checkpoint), more=(StudyImages,))
-        for checkpoint in ("untrained", "best")
+        for checkpoint in (UNTRAINED, BEST)
     )
     minutes = (time.monotonic() - started) / 60
     page = _page(run, untrained, trained, minutes)
@@ -88,7 +88,7 @@ def _page(
     return pages.QuickstartPage(
         untrained=before,
         trained=after,
-        charts=_charts(lines),
+        charts=_charts(lines, LossTerms(trained.context).metrics),
         retrievals=_retrievals(trained),
         groundings=_groundings(untrained, trained),
         facts={
@@ -104,15 +104,15 @@ def _page(
     )
 
 
-def _charts(lines: Sequence[Line]) -> list[Chart]:
+def _charts(lines: Sequence[Line], terms: Sequence[Metric]) -> list[Chart]:
     """One chart a loss term, and one of all recalls."""
     losses = [
         Chart(
-            term.replace("_", " "),
-            Metric(term, term, unit="number", better="low"),
-            tuple(_curve(lines, split, term, split) for split in ("train", "validate")),
+            term.title.replace("_", " "),
+            term,
+            tuple(_curve(lines, split, term.name, split) for split in ("train", "validate")),
         )
-        for term in LOSS_TERMS
+        for term in terms
     ]
     recalls = (retrieval.RECALL_AT_1, retrieval.RECALL_AT_5, retrieval.RECALL_AT_10)
     curves = tuple(_curve(lines, "validate", each.name, each.title) for each in recalls)

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from data_shards.profiles import Config, load_profile
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
+from distributed_pretrain.run_folder.folder import LAST
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -42,7 +43,8 @@ class ComparisonConfig(Config):
     `labelled_subsets` times, each time to other `labelled_studies` training studies, and averaged;
     `labels` are those to tell (none: all).
     `processes` runs go on at a time with `threads` each (null: one for each core). `only` names
-    the methods to train now; the page always tells of all.
+    the methods to train now; the page always tells of all. `notes` are paragraphs beneath its
+    checks.
     """
 
     title: str
@@ -58,7 +60,7 @@ class ComparisonConfig(Config):
     threads: PositiveInt = 1
     methods: Annotated[tuple[ComparedMethod, ...], Field(min_length=1)]
     only: tuple[str, ...] = ()
-    notes: tuple[str, ...] = Field((), description="paragraphs for the page, beneath the checks")
+    notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -97,7 +99,7 @@ def jobs_of(config: ComparisonConfig, overrides: tuple[str, ...] = ()) -> tuple[
     """
     evaluate = EvaluateConfig(
         # The last one: after the same number of steps for all, whatever they call their best.
-        checkpoint="last",
+        checkpoint=LAST,
         labelled_studies=config.labelled_studies,
         labelled_subsets=config.labelled_subsets,
         labels=config.labels,

@@ -61,21 +61,19 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(better: Mapping[int, float], worse: Mapping[int, float]) -> Estimate | None:
-    """By how much `better` exceeds `worse`, seed by seed; None without a common seed."""
+    """`better` less `worse`, seed by seed; None without a common seed."""
     common = sorted(better.keys() & worse.keys())
     return estimate([better[seed] - worse[seed] for seed in common]) if common else None
 
 
-def verdict_of(difference: Estimate | None) -> Verdict:
-    """Whether a difference that is expected to be positive is.
+def verdict_of(difference: Estimate, metric: Metric) -> Verdict:
+    """Whether a difference of `metric`, expected to be for the better, is.
 
     `within noise`: its interval holds 0, or there is none, of a single seed.
     """
-    if difference is None:
-        return "not yet run"
     if difference.half_width is None or abs(difference.mean) <= difference.half_width:
         return "within noise"
-    return "holds" if difference.mean > 0 else "does not hold"
+    return "holds" if metric.gain(difference.mean) > 0 else "does not hold"
 
 
 def show_values(values: Sequence[float], metric: Metric | None = None) -> str:

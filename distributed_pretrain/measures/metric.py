@@ -59,9 +59,13 @@ class Metric:
         }
         return {self.name: sum(each.values()) / len(each), **each} if each else {}
 
+    def gain(self, change: float) -> float:
+        """A change, positive where it is for the better."""
+        return change if self.better == "high" else -change
+
     def improves(self, value: float, on: float, *, by: float = 0.0) -> bool:
         """Whether `value` is better than `on` by more than `by`."""
-        return (value - on if self.better == "high" else on - value) > by
+        return self.gain(value - on) > by
 
 
 def write_figures(figures: Mapping[str, float], path: Path) -> None:

@@ -37,7 +37,7 @@ class LabelClassifier(Method):
         super().__init__()
         if classes == 0:
             raise InputError(
-                "data.labels=[]: this protocol learns to tell labels: name them, for example "
+                "data.labels=[]: there is nothing to tell apart: name labels, for example "
                 'data.labels=["Edema", "Pneumonia"]'
             )
         self.frozen = frozen

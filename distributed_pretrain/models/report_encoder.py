@@ -77,7 +77,10 @@ class ReportEncoder(nn.Module):
     def embed_tokens_with_attention(
         self, token_ids: TokenNumbers, token_mask: TokenMask
     ) -> tuple[Float[Tensor, "batch tokens {self.dim}"], TokenWeights]:
-        """The last hidden states, and what CLS pays each token (CLS and SEP too) in that layer."""
+        """The last hidden states, and what CLS pays each token, CLS and SEP too, in the last layer.
+
+        The latter is a mean over heads, sums to 1 over a report's tokens and has no gradient.
+        """
         *_, before_last, last = self._encode(token_ids, token_mask, every_layer=True)
         return last, self.trunk.first_token_attention(before_last, token_mask)
 

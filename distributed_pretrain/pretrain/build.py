@@ -28,14 +28,12 @@ from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.ranks import wait_for_all
 from distributed_pretrain.run_folder.checkpoint import load_weights
-from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.folder import UNTRAINED, RunFolder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.run import Parts, train
 from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.validation import Validation
-
-UNTRAINED = "untrained"
 
 
 def open_split(data: DataConfig, split: Split) -> ShardSplit:

@@ -13,6 +13,8 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.settings import RunConfig
 
 _METHOD: TypeAdapter[AnyMethodConfig] = TypeAdapter(AnyMethodConfig)
+# Of methods, in the configs of earlier runs.
+_FORMER_NAMES = {"initial": "untrained"}
 
 
 class PretrainConfig(RunConfig):
@@ -31,11 +33,14 @@ class PretrainConfig(RunConfig):
         data = values.get("data") if isinstance(values, dict) else None
         if not isinstance(data, dict):
             return values
+        method = values.get("method")
+        if isinstance(method, dict) and method.get("name") in _FORMER_NAMES:
+            values = {**values, "method": {**method, "name": _FORMER_NAMES[method["name"]]}}
         try:
-            method = _METHOD.validate_python(values.get("method"))
+            reads = _METHOD.validate_python(values.get("method")).reads
         except ValidationError:
             return values  # and the field itself says what is wrong
-        return {**values, "data": method.reads.fill(data)}
+        return {**values, "data": reads.fill(data)}
 
     @model_validator(mode="after")
     def _views_are_those_of_the_method(self) -> Self:

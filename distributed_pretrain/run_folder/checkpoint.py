@@ -29,7 +29,14 @@ from torch import Tensor
 
 from data_shards.errors import InputError
 from distributed_pretrain.run_folder import tensor_files
-from distributed_pretrain.run_folder.folder import MARKER, step_folder, step_folders, step_of
+from distributed_pretrain.run_folder.folder import (
+    BEST,
+    LAST,
+    MARKER,
+    step_folder,
+    step_folders,
+    step_of,
+)
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 OPTIMIZER_TREE_FILE, STATE_FILE = "optimizer.json", "state.json"
@@ -103,9 +110,9 @@ def save_checkpoint(
         if final.exists():
             final.rename(replaced)  # a rename is over at once, and a removal is not
         partial.rename(final)
-        point_link(folder / "last", final)
+        point_link(folder / LAST, final)
         if is_best:
-            point_link(folder / "best", final)
+            point_link(folder / BEST, final)
         _sync(folder)
     except OSError as error:
         raise InputError(
@@ -164,7 +171,7 @@ def set_damaged_aside(folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         each.rename(aside)
         if intact is not None:
-            point_link(folder / "last", intact)
+            point_link(folder / LAST, intact)
 
 
 def latest_step(folder: Path, *, until_step: int | None = None) -> int | None:
@@ -179,8 +186,8 @@ def drop_checkpoints_after(folder: Path, step: int) -> None:
         if step_of(candidate) > step:
             _delete(candidate)
         else:
-            point_link(folder / "last", candidate)
-    best = folder / "best"
+            point_link(folder / LAST, candidate)
+    best = folder / BEST
     if best.is_symlink() and not best.exists():
         best.unlink()
 
@@ -254,7 +261,7 @@ def _drop_old(folder: Path, keep: int, *, last_good_step: int) -> None:
     """Spares the best, and the newest from before skipped steps: a rewind goes back to it."""
     folders = step_folders(folder)
     good = [each for each in folders if step_of(each) <= last_good_step]
-    spared = {each.name for each in [*folders[-keep:], *good[-1:], (folder / "best").resolve()]}
+    spared = {each.name for each in [*folders[-keep:], *good[-1:], (folder / BEST).resolve()]}
     for old in folders:
         if old.name not in spared:
             _delete(old)

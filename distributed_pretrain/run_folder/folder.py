@@ -21,6 +21,8 @@ from data_shards.files.json_lines import JsonLines, Line, read_lines
 from data_shards.files.lock import locked
 from data_shards.profiles import Config, dump_profile, first_difference, load_profile
 
+# Links among the checkpoints; what stands for the weights that a run began with, beside them.
+LAST, BEST, UNTRAINED = "last", "best", "untrained"
 LOCK_PATIENCE_SECONDS = 10.0
 MARKER = "COMPLETE"
 TAIL_BYTES = 200_000
@@ -53,7 +55,7 @@ class RunFolder:
         self.config = path / "config.yaml"  # the resolved one
         self.metrics = path / "metrics.jsonl"  # a line a step or evaluation
         self.tensorboard = path / "tensorboard"
-        self.checkpoints = path / "checkpoints"  # steps, and the links `last` and `best`
+        self.checkpoints = path / "checkpoints"  # steps, and links
         self.tokenizer = path / "tokenizer"
         # A line a sample that could not be read; a line a batch and rank that was left out for a
         # non-finite loss or gradient; a line a start: when, where, from which step.
@@ -65,7 +67,9 @@ class RunFolder:
         """A checkpoint by the name of its folder or link. Raises InputError when there is none."""
         folder = self.checkpoints / name
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such checkpoint: use best, last or a step folder")
+            raise InputError(
+                f"{folder}: no such checkpoint: use {BEST}, {LAST}, a step folder or {UNTRAINED}"
+            )
         return folder
 
     def evaluation(self, split: str, checkpoint: str) -> Path:
@@ -117,10 +121,12 @@ class RunFolder:
         self.refuse_missing()
         return load_profile(kind, self.config)
 
-    def refuse_missing(self) -> None:
-        """Raise InputError where there is no run."""
+    def refuse_missing(self, *, checkpoint: str = UNTRAINED) -> None:
+        """Raise InputError where there is no run, or not this checkpoint of it."""
         if not self.config.is_file():
             raise InputError(f"{self.config}: missing, so {self.path} is not a run folder")
+        if checkpoint != UNTRAINED:
+            self.checkpoint(checkpoint)
 
     def discard(self) -> None:
         """Remove what a start left that was refused before its first step."""
@@ -160,7 +166,7 @@ class RunFolder:
 
     def best_validation(self) -> dict[str, float]:
         """What validation measured at the best checkpoint, without timings; empty before."""
-        best = self.checkpoints / "best"
+        best = self.checkpoints / BEST
         at = ("validate", step_of(best.resolve()) if best.exists() else None)
         lines = [each for each in self.read_metrics() if (each["split"], each["step"]) == at]
         figures = lines[-1] if lines else {}

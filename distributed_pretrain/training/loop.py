@@ -30,10 +30,9 @@ from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops, device_peak
 from distributed_pretrain.training.recorder import Recorder, TrainingProgress
-from distributed_pretrain.training.schedules import judge_validation
 from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.step import Stepper
-from distributed_pretrain.training.validation import Validation, evaluating
+from distributed_pretrain.training.validation import Validation, evaluating, judge_validation
 
 
 class NonFiniteError(RunError):

@@ -1,4 +1,4 @@
-"""Validation in the loop: an objective's measures over a whole split, on all ranks."""
+"""Validation in the loop: an objective's measures over a whole split, and what follows of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from dataclasses import dataclass
 
 import torch
 
+from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.measures.base import Context, Measure, make_measures
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.ranks import copy_from_main
+from distributed_pretrain.run_folder.checkpoint import TrainingState
+from distributed_pretrain.training.settings import ScheduleConfig, TrainingConfig
+
+# torch's ReduceLROnPlateau: an improvement is one by more than this share of the best score.
+_PLATEAU_THRESHOLD = 1e-4
 
 
 @dataclass(frozen=True)
@@ -67,3 +73,48 @@ def evaluating(objective: Objective) -> Iterator[None]:
             yield
     finally:
         objective.train(was_training)
+
+
+def judge_validation(
+    state: TrainingState,
+    config: TrainingConfig,
+    schedule: ScheduleConfig,
+    metrics: dict[str, float],
+    judged_by: Metric,
+) -> tuple[bool, bool]:
+    """(is the best so far, should training stop), updating the counters of `state`.
+
+    The first validation is the best. Patience counts from the last score that beat the one
+    before it by more than `min_delta`, so that creeping gains do not keep a run alive. With the
+    `plateau` schedule the learning rate falls after more than `schedule.patience` validations
+    without an improvement. Raises InputError when the metric could not be measured.
+    """
+    if config.best_metric not in metrics:
+        raise InputError(
+            f"training.best_metric={config.best_metric}: the validation split has none: it needs "
+            "positives and negatives of a label; choose another metric, or other shards"
+        )
+    score = metrics[config.best_metric]
+
+    def improves(reference: float | None, by: float = 0.0) -> bool:
+        return reference is None or judged_by.improves(score, reference, by=by)
+
+    if is_best := improves(state.best_score):
+        state.best_score = score
+    if schedule.name == "plateau":
+        state.validations_on_plateau += 1
+        if improves(
+            state.plateau_reference, _PLATEAU_THRESHOLD * abs(state.plateau_reference or 0)
+        ):
+            state.plateau_reference = score
+            state.validations_on_plateau = 0
+        elif state.validations_on_plateau > schedule.patience:
+            state.learning_rate_reductions += 1
+            state.validations_on_plateau = 0
+    if config.early_stopping is None:
+        return is_best, False
+    state.validations_without_improvement += 1
+    if improves(state.stopping_reference, config.early_stopping.min_delta):
+        state.stopping_reference = score
+        state.validations_without_improvement = 0
+    return is_best, state.validations_without_improvement >= config.early_stopping.patience

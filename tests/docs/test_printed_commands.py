@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import data_shards.__main__
 from data_shards.command_line import DONE, Command, run_command
 from data_shards.profiles import load_profile
 from distributed_pretrain.experiments.grid.points import read_points
+from distributed_pretrain.experiments.settings import QuickstartConfig
 from launch.__main__ import epilog, parsed
 from launch.invocation import PACKAGES, read_invocation
 from launch.settings import ClusterConfig
@@ -146,3 +148,22 @@ def test_accelerate_launch_works_as_the_readme_prints_it(
     )
     assert "2 steps of 8 pairs on 1 x" in said
     assert (folder / "checkpoints" / "last" / "COMPLETE").exists()
+
+
+def folders_of(value: Any) -> set[str]:
+    """The folders under `runs/` that a profile names."""
+    if isinstance(value, dict):
+        return set().union(*map(folders_of, value.values()))
+    return {value} if isinstance(value, str) and value.startswith("runs/") else set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_folders_that_a_page_names_are_those_that_commands_write(page: Path) -> None:
+    """Of some profile, of the quickstart, or of a command on the page; or what lies in such one."""
+    profiles = [*(ROOT / "configs").rglob("*.yaml"), *(EXAMPLE / "configs").rglob("*.yaml")]
+    written = {str(QuickstartConfig().output)}
+    written |= set().union(*(folders_of(yaml.safe_load(each.read_text())) for each in profiles))
+    text = page.read_text()
+    written |= set(re.findall(r"(?:\s(?:run_folder|output)=|--folder )(runs/[\w/]+)", text))
+    named = set(re.findall(r"runs/[\w/.]*\w", text))
+    assert {each for each in named if not {each, str(Path(each).parent)} & written} == set()

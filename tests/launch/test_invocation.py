@@ -107,3 +107,14 @@ def test_what_runs_in_one_process_wants_no_more_ranks(tmp_path: Path) -> None:
 def test_an_evaluation_of_no_run_is_refused() -> None:
     with pytest.raises(InputError, match="gone is not a run folder"):
         read_invocation(["evaluate", "gone"]).check(ranks=1)
+
+
+def test_an_evaluation_of_no_checkpoint_or_shards_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    evaluate = ["evaluate", str(tmp_path)]
+    with pytest.raises(InputError, match=r"checkpoints/best: no such checkpoint: .*untrained"):
+        read_invocation(evaluate).check(ranks=1)
+    evaluate.append("checkpoint=untrained")
+    read_invocation(evaluate).check(ranks=1)
+    with pytest.raises(InputError, match=r"gone/.*: no manifest"):
+        read_invocation([*evaluate, f"shards={tmp_path / 'gone'}"]).check(ranks=1)

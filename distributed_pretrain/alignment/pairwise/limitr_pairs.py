@@ -72,7 +72,7 @@ class _PairLogits(torch.autograd.Function):
         keep: bool,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        scales = [inverse_lengths(each) for each in (regions, words) if kind is PaperWeights]
+        scales = list(map(inverse_lengths, (regions, words))) if kind is PaperWeights else []
         ctx.save_for_backward(regions, words, *weights, *scales)
         ctx.work, ctx.kind = work, kind
         tensors = PairInputs.of(regions, words, scales, work, kind(*weights))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import field_validator
-
 from distributed_pretrain.methods.settings import MethodConfig, Sizes
 
 if TYPE_CHECKING:
@@ -15,13 +13,8 @@ if TYPE_CHECKING:
 class UntrainedConfig(MethodConfig):
     """`image_encoder.weights` decides: `IMAGENET1K_V1` (or another start), or null for random."""
 
-    name: Literal["untrained", "initial"] = "untrained"
+    name: Literal["untrained"] = "untrained"
     report_encoder: None = None
-
-    @field_validator("name")
-    @classmethod
-    def _take_former_name(cls, name: str) -> str:
-        return name.replace("initial", "untrained")
 
     def build(self, sizes: Sizes) -> Untrained:
         """The method."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
@@ -17,6 +16,7 @@ from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.models.norms.maps import with_device_sync_norms
+from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 
 
@@ -56,8 +56,8 @@ class Engine:
             deepspeed_plugin=plugin,
             kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=timeout)],
         )
-        launched, found = os.environ.get("WORLD_SIZE", "1"), self._accelerator.num_processes
-        if found != int(launched):
+        launched, found = launcher_number("WORLD_SIZE") or 1, self._accelerator.num_processes
+        if found != launched:
             raise InputError(
                 f"WORLD_SIZE={launched}, but {found} processes found each other: "
                 "start ranks with torchrun, accelerate launch or srun, one process a rank"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -26,7 +25,7 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 
 from data_shards.errors import InputError
-from distributed_pretrain.ranks import world_size
+from distributed_pretrain.ranks import launcher_number, world_size
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.settings import DeepSpeedConfig, TrainingConfig
 
@@ -199,7 +198,7 @@ def deepspeed_settings(training: TrainingConfig, config: DeepSpeedConfig) -> dic
 
 def _check(training: TrainingConfig, config: DeepSpeedConfig) -> None:
     """Raise InputError for a start without a launcher, and for settings that ZeRO would ignore."""
-    if "WORLD_SIZE" not in os.environ or "LOCAL_RANK" not in os.environ:
+    if launcher_number("WORLD_SIZE") is None or launcher_number("LOCAL_RANK") is None:
         raise InputError(
             "training.distributed.name=deepspeed needs a launcher, on one GPU too: start with "
             "accelerate launch or torchrun, or use training.distributed.name=ddp"

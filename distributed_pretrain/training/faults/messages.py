@@ -5,7 +5,6 @@ They post both on a board, a key-value store beside the collectives.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,6 +17,7 @@ from data_shards.errors import RunError
 from distributed_pretrain.ranks import (
     RankStore,
     connect_to_store,
+    launcher_number,
     rank_zero_hosts_the_store,
     store_address,
 )
@@ -92,7 +92,7 @@ class Verdict:
         """Whether `rank` tells the user: rank 0, or without it rank 1 and one of each node."""
         if self.rank != 0:
             return rank == 0
-        return rank == 1 or (rank > 1 and os.environ.get("LOCAL_RANK") == "0")
+        return rank == 1 or (rank > 1 and launcher_number("LOCAL_RANK") == 0)
 
     def is_echoed_by(self, error: BaseException) -> bool:
         """Whether `error`, of another rank, tells nothing new."""

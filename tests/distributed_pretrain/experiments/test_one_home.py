@@ -1,4 +1,4 @@
-"""What is told of many runs has one home each: intervals, tables, charts and heat on an X-ray."""
+"""What is told of many runs has one home each: tables, charts and heat on an X-ray."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ EXPERIMENTS = "distributed_pretrain/experiments"
 @pytest.mark.parametrize(
     ("sign", "home"),
     [
-        (r"\b1\.96 \*", f"{EXPERIMENTS}/tables.py"),
         (r"csv\.DictWriter|pyarrow\.parquet\.write", f"{EXPERIMENTS}/tables.py"),
         (r'format="svg"|<polyline|ElementTree', f"{EXPERIMENTS}/pages/charts.py"),
         (r"matplotlib\.colormaps|inferno", "distributed_pretrain/measures/pictures.py"),
     ],
-    ids=["intervals", "tables", "charts", "heat"],
+    ids=["tables", "charts", "heat"],
 )
 def test_there_is_one(sign: str, home: str) -> None:
     found = [
@@ -30,11 +29,3 @@ def test_there_is_one(sign: str, home: str) -> None:
         if re.search(sign, path.read_text())
     ]
     assert found == [home]
-
-
-def test_a_metric_is_named_where_it_is_measured() -> None:
-    """Elsewhere it is imported: with its title, unit and direction."""
-    measured = re.compile(r'"(recall_at_\d+|grounding_cnr|linear_dice|linear_auroc)"')
-    told = [*(ROOT / EXPERIMENTS).rglob("*.py"), *(ROOT / "launch").glob("*.py")]
-    assert len(told) > 20
-    assert [path.name for path in told if measured.search(path.read_text())] == []

@@ -10,12 +10,13 @@ from distributed_pretrain.measures.auroc import AUROC
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.retrieval import RECALL_AT_5 as RECALL
 from distributed_pretrain.run_folder.checkpoint import TrainingState
-from distributed_pretrain.training.schedules import judge_validation, learning_rate_factor
+from distributed_pretrain.training.schedules import learning_rate_factor
 from distributed_pretrain.training.settings import (
     EarlyStoppingConfig,
     ScheduleConfig,
     TrainingConfig,
 )
+from distributed_pretrain.training.validation import judge_validation
 
 TOTAL = Metric("total", "total", unit="number", better="low")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from distributed_pretrain.experiments.results import Results, RunResult, values_
 from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
 from distributed_pretrain.experiments.tables import estimate, paired_difference, verdict_of
 from distributed_pretrain.measures.grounding import GROUNDING_CNR
+from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.region_similarity import SimilarityAtDistance
 from tests.paths import ROOT
 
@@ -93,7 +95,9 @@ def test_differences_are_taken_within_seeds() -> None:
     difference = paired_difference({0: 0.1, 1: 0.5, 2: 0.9}, {0: 0.09, 1: 0.48, 2: 0.87, 3: 0.0})
     assert difference is not None
     assert difference.mean == pytest.approx(0.02)
-    assert verdict_of(difference) == "holds"
+    accuracy = Metric("accuracy", "accuracy")
+    assert verdict_of(difference, accuracy) == "holds"
+    assert verdict_of(difference, replace(accuracy, better="low")) == "does not hold"
 
 
 @pytest.mark.parametrize(
