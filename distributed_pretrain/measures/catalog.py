@@ -8,8 +8,9 @@ from distributed_pretrain.measures.grounding import Grounding
 from distributed_pretrain.measures.linear_auroc import LinearAuroc
 from distributed_pretrain.measures.linear_dice import LinearDice
 from distributed_pretrain.measures.loss_terms import LossTerms
+from distributed_pretrain.measures.other_images import OtherImages
 from distributed_pretrain.measures.region_maps import RegionMaps
 from distributed_pretrain.measures.retrieval import Retrieval
 
-VALIDATION: tuple[type[Measure], ...] = (LossTerms, Retrieval, Auroc, RegionMaps)
-EVALUATION: tuple[type[Measure], ...] = (Retrieval, Grounding, LinearAuroc, LinearDice)
+VALIDATION: tuple[type[Measure], ...] = (LossTerms, OtherImages, Retrieval, Auroc, RegionMaps)
+EVALUATION: tuple[type[Measure], ...] = (OtherImages, Retrieval, Grounding, LinearAuroc, LinearDice)

@@ -66,10 +66,11 @@ class ImageTextMethod(Method):
     """A method whose images and reports can be compared with each other.
 
     With `compares_local` the similarity reads regions and local parts of reports, and measures
-    keep them for it.
+    keep them for it. `local_terms` are the loss terms that compare regions with parts of reports.
     """
 
     compares_local: bool = False
+    local_terms: tuple[str, ...] = ()
 
     def __init__(self, image_encoder: ImageEncoder, report_encoder: ReportEncoder) -> None:
         super().__init__()
@@ -79,11 +80,17 @@ class ImageTextMethod(Method):
 
     def forward(self, batch: Batch) -> ImageTextOutputs:
         """Every representation of `batch`."""
-        return ImageTextOutputs(
-            images=self.embed_images(batch),
-            reports=self.embed_reports(batch.report, batch.sample_mask),
-            sample_mask=batch.sample_mask,
-        )
+        reports = self.embed_reports(batch.report, batch.sample_mask)
+        return self.paired(self.embed_images(batch), reports, batch.sample_mask)
+
+    def paired(
+        self,
+        images: ImageEmbeddings,
+        reports: ReportEmbeddings,
+        sample_mask: Bool[Tensor, " batch"],
+    ) -> ImageTextOutputs:
+        """What the losses need of image i beside report i."""
+        return ImageTextOutputs(images=images, reports=reports, sample_mask=sample_mask)
 
     def contrasted(self, outputs: Any) -> Contrasted:
         """By default `image` and `report`, whole."""

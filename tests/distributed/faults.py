@@ -21,7 +21,8 @@ def inject(faults: dict[str, Any]) -> None:
     `record`: a folder; each rank writes the keys of its batches to it.
     """
     from distributed_pretrain.batch import Batch
-    from distributed_pretrain.methods.lovt.method import Lovt, LovtOutputs
+    from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
+    from distributed_pretrain.methods.lovt.method import Lovt
     from distributed_pretrain.training.step import Stepper
 
     forward, step = Lovt.forward, Stepper.step
@@ -29,7 +30,7 @@ def inject(faults: dict[str, Any]) -> None:
     bad_batches = frozenset(faults.get("bad_batches", ()))
     poisoned = False
 
-    def faulty_forward(self: Lovt, batch: Batch) -> LovtOutputs:
+    def faulty_forward(self: ImageTextMethod, batch: Batch) -> ImageTextOutputs:
         bad = torch.tensor([poisoned or key in bad_samples for key in batch.keys]) & self.training
         images = torch.where(bad[:, None, None, None], torch.nan, batch.images)
         return forward(self, replace(batch, images=images))

@@ -28,6 +28,7 @@ class Gloria(WordsMethod):
     """GLoRIA's encoders and its two losses, both between samples."""
 
     config: GloriaConfig
+    local_terms = ("local",)
 
     def __init__(
         self, config: GloriaConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder

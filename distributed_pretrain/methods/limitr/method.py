@@ -59,6 +59,7 @@ class Limitr(WordsMethod):
     """
 
     config: LimitrConfig
+    local_terms = ("external", "internal")
 
     def __init__(
         self,
@@ -80,10 +81,13 @@ class Limitr(WordsMethod):
         self.positions = GridPositions(dim) if config.position else None
         self.similarity_of_pairs = LimitrSimilarity(dim, config.variant, config.chunk_size)
 
-    def forward(self, batch: Batch) -> LimitrOutputs:
-        """Every representation of `batch`."""
-        images = self.embed_images(batch)
-        reports = self.embed_reports(batch.report, batch.sample_mask)
+    def paired(
+        self,
+        images: ImageEmbeddings,
+        reports: ReportEmbeddings,
+        sample_mask: Bool[Tensor, " batch"],
+    ) -> LimitrOutputs:
+        """With the regions of both views, and what each side attends to in the other."""
         regions, region_mask = self._joint_regions(images)
         matched = self.similarity_of_pairs.matched(
             regions, reports.local, reports.local_mask, region_mask
@@ -100,7 +104,7 @@ class Limitr(WordsMethod):
                 name: self.similarity_of_pairs.get_parameter(name).clone()
                 for name, _ in self.similarity_of_pairs.named_parameters()
             },
-            sample_mask=batch.sample_mask,
+            sample_mask=sample_mask,
         )
 
     def contrasted(self, outputs: Any) -> Contrasted:

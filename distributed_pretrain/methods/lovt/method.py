@@ -73,6 +73,7 @@ class Lovt(ImageTextMethod):
         }
         if config.pair_weight:
             self.term_weights["pair"] = config.pair_weight
+        self.local_terms = tuple(name for name in self.term_weights if name != "global")
         image_dim, report_dim = image_encoder.channels, report_encoder.dim
         head = partial(
             Projection,
@@ -94,12 +95,15 @@ class Lovt(ImageTextMethod):
             self.log_global_temperature = _log_parameter(config.global_temperature)
             self.log_local_temperature = _log_parameter(config.local_temperature)
 
-    def forward(self, batch: Batch) -> LovtOutputs:
-        """Every representation of `batch`."""
-        images = self.embed_images(batch)
-        reports = self.embed_reports(batch.report, batch.sample_mask)
+    def paired(
+        self,
+        images: ImageEmbeddings,
+        reports: ReportEmbeddings,
+        sample_mask: Bool[Tensor, " batch"],
+    ) -> LovtOutputs:
+        """With what each makes of the other (eqs 1-2), and the temperatures."""
         aligned = self.alignment(
-            images.regions.flatten(1, 2), reports.local, reports.local_mask, batch.sample_mask
+            images.regions.flatten(1, 2), reports.local, reports.local_mask, sample_mask
         )
         global_temperature, local_temperature = self._temperatures()
         return LovtOutputs(
@@ -107,7 +111,7 @@ class Lovt(ImageTextMethod):
             reports=reports,
             regions_from_report=aligned.regions_from_report,
             sentences_from_image=aligned.sentences_from_image,
-            sample_mask=batch.sample_mask,
+            sample_mask=sample_mask,
             global_temperature=global_temperature,
             local_temperature=local_temperature,
         )

@@ -52,6 +52,8 @@ class Mgca(ImageTextMethod):
     Padded words reach no statistic, gradient or loss.
     """
 
+    local_terms = ("token",)
+
     def __init__(
         self, config: MgcaConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
     ) -> None:
@@ -83,14 +85,19 @@ class Mgca(ImageTextMethod):
         """Freeze the prototypes in the first epochs, while embeddings still move fast."""
         self.prototypes_are_frozen = epoch < self.config.frozen_prototype_epochs
 
-    def forward(self, batch: Batch) -> MgcaOutputs:
-        """Every representation of `batch`."""
+    def paired(
+        self,
+        images: ImageEmbeddings,
+        reports: ReportEmbeddings,
+        sample_mask: Bool[Tensor, " batch"],
+    ) -> MgcaOutputs:
+        """With the prototypes."""
         return MgcaOutputs(
-            images=self.embed_images(batch),
-            reports=self.embed_reports(batch.report, batch.sample_mask),
+            images=images,
+            reports=reports,
             # A new tensor, since DeepSpeed's stage 3 lets go of parameters after forward.
             prototypes=unit_vectors(self.prototypes),
-            sample_mask=batch.sample_mask,
+            sample_mask=sample_mask,
         )
 
     def contrasted(self, outputs: MgcaOutputs) -> Contrasted:
