@@ -28,7 +28,6 @@ class Gloria(WordsMethod):
     """GLoRIA's encoders and its two losses, both between samples."""
 
     config: GloriaConfig
-    local_terms = ("local",)
 
     def __init__(
         self, config: GloriaConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
@@ -39,7 +38,7 @@ class Gloria(WordsMethod):
             attention_temperature=config.attention_temperature,
             chunk_size=config.chunk_size,
         )
-        self.term_weights = {"global": config.global_weight, "local": config.local_weight}
+        self.set_terms({"global": config.global_weight, "local": config.local_weight})
 
     def batch_terms(
         self,
@@ -49,8 +48,9 @@ class Gloria(WordsMethod):
         words: Tensor,
         word_mask: Tensor,
         sample_mask: Tensor,
+        word_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """`global` and `local`, each with both directions added."""
+        """`global` and `local`, each with both directions added, and `pair` beyond the paper."""
         similarity = self._similarity(
             regions,
             *self.compared_words(words, word_mask),
@@ -59,6 +59,7 @@ class Gloria(WordsMethod):
         return {
             "global": self.global_term(image, report, sample_mask),
             "local": self.external_term(similarity, sample_mask),
+            **self.pair_term(regions, words, word_mask, word_ids, sample_mask),
         }
 
     def embed_images(self, batch: Batch) -> ImageEmbeddings:
@@ -87,8 +88,11 @@ class Gloria(WordsMethod):
     def grounding_map(self, phrases: ReportEmbeddings, images: ImageEmbeddings) -> Heat:
         """The attention of the phrase's words over the regions, as the paper pictures it.
 
-        Words and regions meet by it alone: no loss compares a phrase with a single region.
+        Words and regions meet by it alone: no loss compares a phrase with a single region, but
+        that of `pair_weight`, whose cosine is the answer then.
         """
+        if self.config.pair_weight:
+            return self.compared_map(phrases, images)
         attention = gloria_phrase_attention(
             images.regions.flatten(1, 2),
             phrases.local,

@@ -59,7 +59,6 @@ class Limitr(WordsMethod):
     """
 
     config: LimitrConfig
-    local_terms = ("external", "internal")
 
     def __init__(
         self,
@@ -69,11 +68,13 @@ class Limitr(WordsMethod):
         report_encoder: ReportEncoder,
     ) -> None:
         super().__init__(config, image_encoder, report_encoder)
-        self.term_weights = {
-            "global": config.global_weight,
-            "external": config.external_weight,
-            "internal": config.internal_weight,
-        }
+        self.set_terms(
+            {
+                "global": config.global_weight,
+                "external": config.external_weight,
+                "internal": config.internal_weight,
+            }
+        )
         dim = report_encoder.dim
         self.lateral_encoder = lateral_encoder
         if lateral_encoder is not None:
@@ -123,15 +124,21 @@ class Limitr(WordsMethod):
         word_mask: Tensor,
         sample_mask: Tensor,
         region_mask: Tensor | None = None,
+        word_ids: Tensor | None = None,
         **learnt: Tensor,
     ) -> dict[str, Tensor]:
-        """`global`, both directions added, and `external`, of both sides of the similarity."""
+        """`global`, both directions added, and `external`, of both sides of the similarity.
+
+        Beyond the paper `pair`, of the frontal regions, which come first.
+        """
+        frontal = regions if self.lateral_encoder is None else regions.chunk(2, dim=1)[0]
         inputs = (regions, *self.compared_words(words, word_mask), region_mask)
         sides = functional_call(self.similarity_of_pairs, learnt, inputs)
         external_terms = (self.external_term(each, sample_mask) for each in sides)
         return {
             "global": self.global_term(image, report, sample_mask),
             "external": self._of_sides(*external_terms),
+            **self.pair_term(frontal, words, word_mask, word_ids, sample_mask),
         }
 
     def sample_terms(self, outputs: LimitrOutputs) -> dict[str, Tensor]:
@@ -192,8 +199,11 @@ class Limitr(WordsMethod):
         """The attention of the phrase's words over the regions of both views: the frontal's share.
 
         It is what the losses let words and regions meet by, in both variants; a mean of cosines
-        would let words that look nowhere in particular count as much as those that do.
+        would let words that look nowhere in particular count as much as those that do. With
+        `pair_weight` a loss compares these cosines, and their mean is the answer.
         """
+        if self.config.pair_weight:
+            return self.compared_map(phrases, images)
         regions, region_mask = self._joint_regions(images)
         attention = self.similarity_of_pairs.phrase_attention(
             regions, phrases.local, phrases.local_mask, region_mask

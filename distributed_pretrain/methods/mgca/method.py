@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from distributed_pretrain.batch import Batch, ReportTokens
+from distributed_pretrain.batch import Batch, ReportTokens, text_ids
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.precision import unit_vectors
 from distributed_pretrain.losses.prototypes import prototype_loss
+from distributed_pretrain.losses.sentence_region_contrast import sentence_region_contrast
 from distributed_pretrain.losses.token_alignment import clipped_weights, token_alignment_loss
 from distributed_pretrain.methods.image_text import (
     Heat,
@@ -20,6 +21,7 @@ from distributed_pretrain.methods.image_text import (
     ImageTextMethod,
     ImageTextOutputs,
     ReportEmbeddings,
+    cosine_map,
     of_real_samples,
 )
 from distributed_pretrain.methods.mgca.settings import MgcaConfig
@@ -52,7 +54,7 @@ class Mgca(ImageTextMethod):
     Padded words reach no statistic, gradient or loss.
     """
 
-    local_terms = ("token",)
+    local_terms: tuple[str, ...] = ("token",)
 
     def __init__(
         self, config: MgcaConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
@@ -64,6 +66,9 @@ class Mgca(ImageTextMethod):
             "token": config.token_weight,
             "prototype": config.prototype_weight,
         }
+        if config.word_region_weight:
+            self.term_weights["word_region"] = config.word_region_weight
+            self.local_terms = ("token", "word_region")
         self.prototypes_are_frozen = False
         head = partial(
             Projection,
@@ -101,14 +106,32 @@ class Mgca(ImageTextMethod):
         )
 
     def contrasted(self, outputs: MgcaOutputs) -> Contrasted:
-        """The global embeddings, and the prototypes."""
-        shared = {"prototypes": outputs.prototypes}
-        return replace(super().contrasted(outputs), shared=shared)
+        """The global embeddings, and the prototypes; regions and words where they meet."""
+        rows = super().contrasted(outputs).rows
+        reports = outputs.reports
+        if reports.local_ids is not None:
+            assert reports.local_weights is not None
+            rows |= {
+                "regions": outputs.images.regions.flatten(1, 2),
+                "sentences": reports.local,
+                "sentence_mask": reports.local_mask,
+                "sentence_ids": reports.local_ids,
+                "sentence_weights": reports.local_weights,
+            }
+        return Contrasted(rows, {"prototypes": outputs.prototypes})
 
     def batch_terms(
-        self, image: Tensor, report: Tensor, sample_mask: Tensor, prototypes: Tensor
+        self,
+        image: Tensor,
+        report: Tensor,
+        sample_mask: Tensor,
+        prototypes: Tensor,
+        **words: Tensor,
     ) -> dict[str, Tensor]:
-        """`pair` and `prototype`: ITA and CPA, both over the samples of all ranks."""
+        """`pair` and `prototype`: ITA and CPA, both over the samples of all ranks.
+
+        Beyond the paper `word_region`, in which words count by their attention as in CTA.
+        """
         config = self.config
         pair_term = global_contrastive_loss(
             image,
@@ -128,7 +151,18 @@ class Mgca(ImageTextMethod):
             frozen=self.prototypes_are_frozen,
             sample_mask=sample_mask,
         )
-        return {"pair": pair_term, "prototype": prototype_term}
+        terms = {"pair": pair_term, "prototype": prototype_term}
+        if words:
+            assert self.max_tokens is not None
+            terms["word_region"] = sentence_region_contrast(
+                **words,
+                most_sentences=self.max_tokens,
+                temperature=config.word_region_temperature,
+                chunk_size=config.chunk_size,
+                sample_mask=sample_mask,
+                gather=True,
+            )
+        return terms
 
     def sample_terms(self, outputs: MgcaOutputs) -> dict[str, Tensor]:
         """`token`: CTA, of regions and words of the same pair."""
@@ -179,15 +213,21 @@ class Mgca(ImageTextMethod):
             local=self.word_projection(words, word_mask),
             local_mask=word_mask,
             local_weights=clipped_weights(paid.squeeze(2), word_mask),
+            local_ids=text_ids(report.token_ids, report.word_index, most)
+            if self.config.word_region_weight
+            else None,
         )
 
     def grounding_map(self, phrases: ReportEmbeddings, images: ImageEmbeddings) -> Heat:
         """The attention that CTA lets each phrase's words pay the regions, weighted as in CTA.
 
-        Of phrase i in image i; sums to 1.
+        Of phrase i in image i; sums to 1. With `word_region_weight` a loss compares cosines, and
+        their mean, weighted alike, is the answer.
         """
         assert phrases.local_weights is not None
         words = unit_vectors(phrases.local, phrases.local_mask)
+        if self.config.word_region_weight:
+            return cosine_map((phrases.local_weights[..., None] * words).sum(dim=1), images)
         cosine = words @ unit_vectors(images.regions.flatten(1, 2)).mT
         attention = (cosine / self.config.token_temperature).softmax(dim=2)
         heat: Tensor = torch.einsum("pw,pwr->pr", phrases.local_weights, attention)

@@ -27,6 +27,9 @@ class MgcaConfig(MethodConfig):
     The authors' code differs from the paper in what CTA attends with (we follow the code, which
     learns nothing for it) and adds up the two directions of ITA and the two sides of CTA, where
     the paper and we take means: `pair_weight` and `token_weight` of 2 are what they trained with.
+
+    `word_region_weight` above 0 adds what other methods call `pair_weight`: the max-pooled contrast
+    of words with the regions of every image (`sentence_region_contrast`, of words).
     """
 
     READS: ClassVar[Reads] = Reads(text_policy="mgca", sentence_swaps=False, max_tokens=112)
@@ -41,6 +44,8 @@ class MgcaConfig(MethodConfig):
     prototype_weight: NonNegativeFloat = 1.0
     pair_temperature: PositiveFloat = 0.07
     token_temperature: PositiveFloat = 0.1
+    word_region_weight: NonNegativeFloat = 0.0
+    word_region_temperature: PositiveFloat = 0.1
     prototypes: PositiveInt = 500
     prototype_temperature: PositiveFloat = 0.2
     sinkhorn_epsilon: Annotated[float, Field(ge=0.005)] = 0.05

@@ -9,12 +9,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from distributed_pretrain.alignment.pairwise.products import as_factors
-from distributed_pretrain.batch import ReportTokens
+from distributed_pretrain.batch import ReportTokens, text_ids
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.external import external_loss, gather_tokens
+from distributed_pretrain.losses.precision import unit_vectors
+from distributed_pretrain.losses.sentence_region_contrast import sentence_region_contrast
 from distributed_pretrain.methods.image_text import (
+    Heat,
+    ImageEmbeddings,
     ImageTextMethod,
     ReportEmbeddings,
+    cosine_map,
     of_real_samples,
 )
 from distributed_pretrain.methods.objective import Contrasted
@@ -23,6 +28,9 @@ from distributed_pretrain.models.heads import TwoLevelHeads
 from distributed_pretrain.models.image_encoder import ImageEncoder, check_upsampling, upsampled
 from distributed_pretrain.models.pooling import mean_of_tokens, sum_word_pieces
 from distributed_pretrain.models.report_encoder import ReportEncoder
+
+# Bounds the memory of their products with all regions.
+_WORDS_AT_A_TIME = 512
 
 
 class WordsMethod(ImageTextMethod):
@@ -53,7 +61,46 @@ class WordsMethod(ImageTextMethod):
         # As many columns as tokens less one: the same for all micro-batches of a batch.
         rows["words"] = outputs.reports.local
         rows["word_mask"] = outputs.reports.local_mask
+        if outputs.reports.local_ids is not None:
+            rows["word_ids"] = outputs.reports.local_ids
         return Contrasted(rows)
+
+    def set_terms(self, weights: dict[str, float]) -> None:
+        """Take these terms, of which `global` alone reads no words, and `pair` where it counts."""
+        if self.config.pair_weight:
+            weights["pair"] = self.config.pair_weight
+        self.term_weights = weights
+        self.local_terms = tuple(name for name in weights if name != "global")
+
+    def pair_term(
+        self,
+        frontal_regions: Tensor,
+        words: Tensor,
+        word_mask: Tensor,
+        word_ids: Tensor | None,
+        sample_mask: Tensor,
+    ) -> dict[str, Tensor]:
+        """`pair`, where it counts. CLS is no word that could be anywhere."""
+        if word_ids is None:
+            return {}
+        assert self.max_tokens is not None
+        term = sentence_region_contrast(
+            words[:, 1:],
+            frontal_regions,
+            sentence_mask=word_mask[:, 1:],
+            sentence_ids=word_ids[:, 1:],
+            most_sentences=self.max_tokens,
+            temperature=self.config.pair_temperature,
+            chunk_size=_WORDS_AT_A_TIME,
+            sample_mask=sample_mask,
+            gather=self.config.external_negatives == "global",
+        )
+        return {"pair": term}
+
+    def compared_map(self, phrases: ReportEmbeddings, images: ImageEmbeddings) -> Heat:
+        """The mean cosine of a phrase's words to a region, which `pair` compares."""
+        real = phrases.local_mask[:, 1:]
+        return cosine_map(unit_vectors(phrases.local[:, 1:], real).sum(dim=1), images)
 
     def global_term(self, image: Tensor, report: Tensor, sample_mask: Tensor) -> Tensor:
         """The contrast of whole images and whole reports, both directions added."""
@@ -104,6 +151,9 @@ class WordsMethod(ImageTextMethod):
             report=mean_of_tokens(tokens, token_mask),
             local=as_factors(words),
             local_mask=of_real_samples(word_mask, sample_mask),
+            local_ids=text_ids(report.token_ids, with_first, columns - 1)
+            if self.config.pair_weight
+            else None,
         )
 
     def feature_map(

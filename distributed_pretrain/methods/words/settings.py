@@ -18,7 +18,9 @@ class WordsConfig(MethodConfig):
     report encoder's layers whose hidden states are added. `external_negatives` are of the own rank
     (`local`), whatever the accumulation, or of all ranks (`global`), for which words are exchanged
     (see `gather_tokens` for the bytes). `chunk_size` pairs are compared at a time (null: by the
-    memory there is).
+    memory there is). `pair_weight` above 0 adds the max-pooled contrast of words with the regions
+    of every image (`sentence_region_contrast`, of words), which neither paper has; it
+    reaches as far as `external_negatives` do.
     """
 
     report_encoder: ReportEncoderConfig = PretrainedReportEncoderConfig(frozen_layers=None)
@@ -27,4 +29,6 @@ class WordsConfig(MethodConfig):
     temperature: PositiveFloat = 0.1
     global_weight: NonNegativeFloat = 1.0
     external_negatives: Literal["local", "global"] = "local"
+    pair_weight: NonNegativeFloat = 0.0
+    pair_temperature: PositiveFloat = 0.1
     chunk_size: Annotated[PositiveInt | None, FREE] = None

@@ -19,7 +19,10 @@ LOCAL = {
     "phantom_lovt_regions": {"local_image", "local_report", "pair"},
     "phantom_gloria": {"local"},
     "phantom_limitr": {"external", "internal"},
+    "phantom_gloria_regions": {"local", "pair"},
+    "phantom_limitr_regions": {"external", "internal", "pair"},
     "phantom_mgca": {"token"},
+    "phantom_mgca_regions": {"token", "word_region"},
 }
 
 
