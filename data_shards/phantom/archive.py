@@ -71,8 +71,9 @@ def is_drawn(config: PhantomConfig) -> bool:
         raise InputError(
             f"{archive / _SETTINGS_NAME}: not valid JSON ({error}): {remedy}"
         ) from error
-    # Earlier releases drew one layout and did not say so.
-    found = {"layout": "mimic_cxr", **(drawn if isinstance(drawn, dict) else {})}
+    # What earlier releases did not say is what they had no choice of.
+    usual = PhantomConfig().model_dump(mode="json", include={"layout", "world"})
+    found = {**usual, **(drawn if isinstance(drawn, dict) else {})}
     if found != wanted:
         changes = (f"{k}={found.get(k)!r}" for k in wanted if found.get(k) != wanted[k])
         raise InputError(f"{archive}: drawn with other settings ({', '.join(changes)}): {remedy}")
@@ -103,7 +104,9 @@ def _draw_part(config: PhantomConfig, part: tuple[Path, Sequence[PatientPlan]], 
     """Draw some patients; their rows, written last, mark them as done."""
     path, plans = part
     drawn: list[Rows] = []
-    for study in chain.from_iterable(draw_patient(config.seed, plan) for plan in plans):
+    for study in chain.from_iterable(
+        draw_patient(config.seed, plan, config.world) for plan in plans
+    ):
         drawn.append(mimic_cxr_layout.write_study(config, study))
         tick()
     write_text_atomically(path, json.dumps(_joined(drawn)))

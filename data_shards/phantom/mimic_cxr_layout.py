@@ -77,7 +77,11 @@ def write_study(config: PhantomConfig, study: Study) -> Rows:
     """Draw a study, write its images and masks, and return what the tables say of it."""
     archive, seed = config.archive, config.seed
     rendered = render_study(study, seed=seed, height_px=config.image_size_px, noise=config.noise)
-    report = write_report(study, np.random.default_rng([seed, study.number, 2]))
+    report = write_report(
+        study,
+        np.random.default_rng([seed, study.number, 2]),
+        place_words=config.world.place_words,
+    )
     subject = subject_id(seed, study.patient)
     name = str(50_000_000 + _permuted(seed, study.number, "study"))
     folder = f"files/p{subject[:2]}/p{subject}/s{name}"

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PositiveFloat, ValidationError
 
 from data_shards.profiles import Config
 from data_shards.records.study import SPLITS, Split
+
+
+class WorldConfig(Config):
+    """How little of where a finding lies follows without looking at the image.
+
+    `focal_share` of new findings are focal, so that they may lie anywhere in a lung (null: as often
+    as a radiologist meets them). The frontal is shifted by up to `shift_cm` and enlarged by a
+    factor between those of `zoom`. Without `place_words` no sentence says the side or zone of a
+    finding.
+    """
+
+    focal_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    shift_cm: float = Field(default=0.0, ge=0.0, le=17.0)
+    zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    place_words: bool = True
 
 
 class PhantomConfig(Config):
@@ -26,6 +41,7 @@ class PhantomConfig(Config):
     test_studies: int = Field(default=200, ge=0)
     image_size_px: int = Field(default=256, ge=64, le=2048)
     noise: float = Field(default=1.0, ge=0.0, le=10.0)
+    world: WorldConfig = WorldConfig()
     seed: int = Field(default=0, ge=0)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Literal
 
@@ -14,6 +14,7 @@ from data_shards.phantom.images.anatomy import Anatomy, LungVolume, draw_anatomy
 from data_shards.phantom.images.devices import Device
 from data_shards.phantom.images.drawing import Pose
 from data_shards.phantom.images.findings import GRADES, Finding, draw_finding, regrade, slots_of
+from data_shards.phantom.settings import WorldConfig
 from data_shards.records.study import SPLITS, Split
 
 Change = Literal["first seen", "new", "larger", "smaller", "unchanged"]
@@ -71,8 +72,11 @@ def plan_patients(seed: int, studies_by_split: Mapping[Split, int]) -> tuple[Pat
     return tuple(plans)
 
 
-def draw_patient(seed: int, plan: PatientPlan) -> tuple[Study, ...]:
+def draw_patient(
+    seed: int, plan: PatientPlan, world: WorldConfig | None = None
+) -> tuple[Study, ...]:
     """The studies of a patient, oldest first: one anatomy, findings that come, change and go."""
+    world = world or WorldConfig()
     rng = np.random.default_rng([seed, plan.number, 1])
     anatomy = draw_anatomy(rng)
     kept_devices = tuple(device for device, share in _LASTING_DEVICES if rng.random() < share)
@@ -80,7 +84,7 @@ def draw_patient(seed: int, plan: PatientPlan) -> tuple[Study, ...]:
     studies: list[Study] = []
     for visit in range(plan.studies):
         previous = studies[-1].findings if studies else None
-        findings, changes, resolved = _findings_after(previous, rng)
+        findings, changes, resolved = _findings_after(previous, rng, world)
         projection: Projection = "PA" if rng.random() < 0.6 else "AP"
         portable = projection == "AP"
         volume: LungVolume = _VOLUMES[
@@ -97,7 +101,11 @@ def draw_patient(seed: int, plan: PatientPlan) -> tuple[Study, ...]:
                 lung_volume=volume,
                 projection=projection,
                 has_lateral=not portable and rng.random() < 0.8,
-                pose=_draw_pose(rng, spread_degrees=3.0 if portable else 1.5),
+                pose=_framed(
+                    _draw_pose(rng, spread_degrees=3.0 if portable else 1.5),
+                    world,
+                    np.random.default_rng([seed, plan.first_study + visit, 4]),
+                ),
                 lateral_pose=_draw_pose(rng, spread_degrees=2.0),
                 devices=(*kept_devices, *(_bedside_devices(rng) if portable else ())),
                 findings=findings,
@@ -114,11 +122,11 @@ _LASTING_DEVICES: tuple[tuple[Device, float], ...] = (("pacemaker", 0.07), ("ste
 
 
 def _findings_after(
-    previous: tuple[Finding, ...] | None, rng: Generator
+    previous: tuple[Finding, ...] | None, rng: Generator, world: WorldConfig
 ) -> tuple[tuple[Finding, ...], tuple[Change, ...], tuple[Finding, ...]]:
     """Findings of the next visit, how each changed, and those that are gone."""
     if previous is None:
-        fresh = _with_new_findings((), rng.choice(4, p=(0.17, 0.33, 0.32, 0.18)), rng)
+        fresh = _with_new_findings((), rng.choice(4, p=(0.17, 0.33, 0.32, 0.18)), rng, world)
         first_seen: list[Change] = ["first seen"] * len(fresh)
         return fresh, tuple(first_seen), ()
     kept: list[Finding] = []
@@ -141,7 +149,7 @@ def _findings_after(
         changes.append("larger" if difference > 0 else "smaller" if difference else "unchanged")
     gone = {finding.category for finding in resolved}
     wanted = int(rng.choice(3, p=(0.45, 0.4, 0.15)))
-    findings = _with_new_findings(tuple(kept), wanted, rng)
+    findings = _with_new_findings(tuple(kept), wanted, rng, world)
     # What has just gone does not come back elsewhere: "resolved" would contradict it.
     fresh = tuple(f for f in findings[len(kept) :] if f.category not in gone)
     changes += ["new"] * len(fresh)
@@ -149,11 +157,12 @@ def _findings_after(
 
 
 def _with_new_findings(
-    findings: tuple[Finding, ...], count: int, rng: Generator
+    findings: tuple[Finding, ...], count: int, rng: Generator, world: WorldConfig
 ) -> tuple[Finding, ...]:
     for _ in range(count):
         # One more try; a crowded chest may stay as it is.
-        if new := draw_finding(rng, findings) or draw_finding(rng, findings):
+        share = world.focal_share
+        if new := draw_finding(rng, findings, share) or draw_finding(rng, findings, share):
             findings = (*findings, new)
     return findings
 
@@ -165,6 +174,16 @@ def _bedside_devices(rng: Generator) -> tuple[Device, ...]:
     if rng.random() < 0.35:
         devices.append("right central line" if rng.random() < 0.7 else "left central line")
     return tuple(devices)
+
+
+def _framed(pose: Pose, world: WorldConfig, rng: Generator) -> Pose:
+    right, down = rng.uniform(-world.shift_cm, world.shift_cm, 2)
+    return replace(
+        pose,
+        right_cm=pose.right_cm + right,
+        down_cm=pose.down_cm + down,
+        zoom=rng.uniform(*world.zoom),
+    )
 
 
 def _draw_pose(rng: Generator, *, spread_degrees: float) -> Pose:

@@ -60,11 +60,12 @@ _DISC_PERIOD_CM = 2.9
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient stands: turn about the vertical axis, and shift on the detector."""
+    """How the patient stands: turn about the vertical axis, shift on the detector, enlargement."""
 
     turn_degrees: float = 0.0
     right_cm: float = 0.0
     down_cm: float = 0.0
+    zoom: float = 1.0
 
 
 def rays_of(
@@ -72,8 +73,8 @@ def rays_of(
 ) -> Rays:
     """The rays of a view: a frontal is seen facing the patient, a lateral has the front left."""
     pose = pose or Pose()
-    pixel_cm = FIELD_HEIGHT_CM / height_px
-    width_px = round(FIELD_WIDTH_CM[orientation] / pixel_cm)
+    width_px = round(FIELD_WIDTH_CM[orientation] * height_px / FIELD_HEIGHT_CM)
+    pixel_cm = FIELD_HEIGHT_CM / height_px / pose.zoom
     turn = np.deg2rad(pose.turn_degrees)
     to_left = np.array([np.cos(turn), 0.0, np.sin(turn)])
     to_front = np.array([-np.sin(turn), 0.0, np.cos(turn)])

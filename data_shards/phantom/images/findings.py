@@ -101,11 +101,17 @@ def slots_of(finding: Finding) -> frozenset[Slot]:
     return frozenset(product(finding.lungs, zones))
 
 
-def draw_finding(rng: Generator, others: Iterable[Finding]) -> Finding | None:
+def draw_finding(
+    rng: Generator, others: Iterable[Finding], focal_share: float | None = None
+) -> Finding | None:
     """A new disease beside `others`, or None when the one drawn finds no free place."""
     others = tuple(others)
-    names = list(_FREQUENCY)
-    category = names[rng.choice(len(names), p=np.fromiter(_FREQUENCY.values(), float))]
+    names, frequencies = list(_FREQUENCY), np.fromiter(_FREQUENCY.values(), float)
+    if focal_share is not None:
+        focal = np.array([name in FOCAL for name in names])
+        frequencies[focal] *= focal_share / frequencies[focal].sum()
+        frequencies[~focal] *= (1 - focal_share) / frequencies[~focal].sum()
+    category = names[rng.choice(len(names), p=frequencies)]
     grade = GRADES[rng.choice(3, p=(0.36, 0.36, 0.28))]
     shape_seed = int(rng.integers(2**32))
     alike = sum(other.category == category for other in others)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from numpy.random import Generator
 
+from data_shards.phantom.reports.places import without_place
 from data_shards.phantom.reports.statements import (
     Statement,
     background,
@@ -35,14 +36,17 @@ class WrittenReport:
     phrases: tuple[str, ...]
 
 
-def write_report(study: Study, rng: Generator) -> WrittenReport:
-    """The report of a study; every finding is stated, and nothing that is not there."""
-    body = _shuffled_groups(
-        [finding_statements(study, rng), negations(study, rng), background(study, rng)], rng
-    )
+def write_report(study: Study, rng: Generator, *, place_words: bool = True) -> WrittenReport:
+    """The report of a study; every finding is stated, and nothing that is not there.
+
+    Without `place_words` no finding has a side or a zone.
+    """
+    told = _as_they_are if place_words else _without_places
+    groups = [finding_statements(study, rng), negations(study, rng), background(study, rng)]
+    body = told(_shuffled_groups(groups, rng))
     layout = rng.choice(4, p=(0.72, 0.10, 0.08, 0.10))
     if layout == 0:
-        conclusion = impression(study, rng)
+        conclusion = told(impression(study, rng))
         sections = [("FINDINGS", _paragraph(body, rng)), ("IMPRESSION", _listing(conclusion, rng))]
     else:
         conclusion = []
@@ -59,6 +63,15 @@ def write_report(study: Study, rng: Generator) -> WrittenReport:
             for i in range(len(study.findings))
         ),
     )
+
+
+def _as_they_are(statements: list[Statement]) -> list[Statement]:
+    return statements
+
+
+def _without_places(statements: list[Statement]) -> list[Statement]:
+    plain = ((each, without_place(each.text)) for each in statements)
+    return [replace(each, text=text) for each, text in plain if text is not None]
 
 
 def _labels_of(statements: Sequence[Statement]) -> dict[str, int]:
