@@ -8,13 +8,19 @@ from itertools import pairwise
 from statistics import fmean
 
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
-from distributed_pretrain.experiments.settings import ComparedMethod
+from distributed_pretrain.experiments.settings import Bar, ComparedMethod
 from distributed_pretrain.experiments.tables import Verdict, paired_difference, verdict_of
-from distributed_pretrain.measures.grounding import GROUNDING_CNR
+from distributed_pretrain.measures.grounding_metrics import GROUNDING_CNR, GROUNDING_METRICS
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
 from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
+# Those that a bar may name.
+METRICS = {
+    metric.name: metric
+    for metric in (RECALL_AT_1, RECALL_AT_5, LINEAR_DICE, LINEAR_AUROC, *GROUNDING_METRICS)
+}
 LOVT, WITHOUT_LOCAL_LOSSES, RANDOM_START = "lovt", "lovt_no_local", "untrained"
 # Beyond it the paper's own curves may rise: both regions are then background at opposite borders.
 SMOOTH_UP_TO = 0.6
@@ -49,6 +55,22 @@ def check_expectations(methods: Sequence[ComparedMethod], results: Results) -> t
             better, worse = (values_of(runs, metric) for runs in (lovt, results.get(other, ())))
             checks.append(_comparison(f"{title} beats {called}", better, worse, metric))
     return (*checks, *(_falls_with_distance(lovt, up_to) for up_to in (SMOOTH_UP_TO, 1.0)))
+
+
+def check_bars(bars: Sequence[Bar], results: Results) -> tuple[Check, ...]:
+    """Whether each bar is reached, by the seeds that both sides have."""
+    return tuple(_check_bar(bar, results) for bar in bars)
+
+
+def _check_bar(bar: Bar, results: Results) -> Check:
+    metric = METRICS[bar.metric]
+    found = values_of(results.get(bar.method, ()), metric)
+    wanted = dict.fromkeys(found, bar.plus)
+    if bar.than_method or bar.than_metric:
+        runs = results.get(bar.than_method or bar.method, ())
+        other = values_of(runs, METRICS[bar.than_metric or bar.metric])
+        wanted = {seed: bar.times * value + bar.plus for seed, value in other.items()}
+    return _comparison(bar.says, found, wanted, metric)
 
 
 def _reports_against_images(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from data_shards.profiles import Config, load_profile
 from distributed_pretrain.evaluation.settings import EvaluateConfig
@@ -36,6 +36,22 @@ class ComparedMethod(Config):
     overrides: tuple[str, ...] = ()
 
 
+class Bar(Config):
+    """What is asked of a row: `metric` above `times` another figure `plus` so much, seed by seed.
+
+    The other figure is that of `than_method`, or `than_metric` of the same runs, or both; without
+    either it is `plus` alone.
+    """
+
+    says: str
+    method: str
+    metric: str
+    than_method: str | None = None
+    than_metric: str | None = None
+    times: PositiveFloat = 1.0
+    plus: float = 0.0
+
+
 class ComparisonConfig(Config):
     """Every method times every seed: trained, evaluated, collected in `output`, told on `page`.
 
@@ -44,7 +60,7 @@ class ComparisonConfig(Config):
     `labels` are those to tell (none: all).
     `processes` runs go on at a time with `threads` each (null: one for each core). `only` names
     the methods to train now; the page always tells of all. `notes` are paragraphs beneath its
-    checks.
+    checks, which are the papers' expectations or, where there are any, the `bars`.
     """
 
     title: str
@@ -61,12 +77,16 @@ class ComparisonConfig(Config):
     methods: Annotated[tuple[ComparedMethod, ...], Field(min_length=1)]
     only: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    bars: tuple[Bar, ...] = ()
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         names = [method.name for method in self.methods]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{twice[0]!r} is the name of two methods")
+        told = {name for bar in self.bars for name in (bar.method, bar.than_method) if name}
+        if strangers := sorted(told - set(names)):
+            raise ValueError(f"bars: {strangers[0]!r} is none of {', '.join(names)}")
         if unknown := [name for name in self.only if name not in names]:
             raise ValueError(f"only: {unknown[0]!r} is none of {', '.join(names)}")
         return self

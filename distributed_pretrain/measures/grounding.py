@@ -19,6 +19,11 @@ from distributed_pretrain.measures.geometry import (
     evaluated_image,
     region_map_on_pixels,
 )
+from distributed_pretrain.measures.grounding_metrics import (
+    CNR_GAIN,
+    FOCAL_POINTING,
+    GROUNDING_METRICS,
+)
 from distributed_pretrain.measures.heat_maps import (
     Cells,
     Heat,
@@ -31,28 +36,8 @@ from distributed_pretrain.measures.heat_maps import (
     pointing_hits,
     shares_of_cells,
 )
-from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.methods.image_text import ImageEmbeddings, ImageTextOutputs
 
-GROUNDING_CNR = Metric("grounding_cnr", "grounding CNR", unit="number")
-CNR_GAIN = Metric("grounding_cnr_gain", "CNR of the right phrase less another's", unit="number")
-POINTING = Metric("grounding_pointing", "pointing game")
-FOCAL_POINTING = Metric("grounding_pointing_focal", "pointing on focal findings")
-BLIND_POINTING = {
-    knowing: Metric(f"grounding_blind_{knowing}_pointing", f"pointing of a blind map ({of})")
-    for knowing, of in zip(
-        BLIND, ("all boxes", "of the category", "of category, side and zone"), strict=True
-    )
-}
-_OTHERS = (
-    Metric("grounding_phrases", "phrases", unit="number"),
-    Metric("grounding_box_area", "share of the image in boxes", better="low"),
-    Metric("grounding_cnr_absolute", "CNR as MS-CXR has it, |.|", unit="number"),
-    Metric("grounding_pointing_fixed", "pointing on findings of fixed place"),
-    Metric("grounding_border", "hottest cells on the border", better="low"),
-    Metric("grounding_same_cell_other_phrase", "same cell for another phrase", better="low"),
-    Metric("grounding_same_cell_other_image", "same cell in another image", better="low"),
-)
 # Bounds the memory of their images.
 _PHRASES_AT_A_TIME = 64
 _BLIND_SIZE_PX = 64
@@ -107,34 +92,14 @@ class Grounding(ImageTextMeasure):
     After `compute`, `grounded` has the maps; None when no study has a phrase with a box.
     """
 
-    grounded: Grounded | None = None
+    metrics = GROUNDING_METRICS
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self.grounded: Grounded | None = None
         self._phrases: list[Phrase] = []
         self._samples = 0
         self._blind = BlindMaps(_BLIND_SIZE_PX)
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """Without training boxes there are no blind maps."""
-        bounds = tuple(
-            Metric(f"{each.name}_{end}", f"{each.title}, {end} end of 95 %", each.unit)
-            for each in (CNR_GAIN, FOCAL_POINTING)
-            for end in ("low", "high")
-        )
-        blind = tuple(
-            metric
-            for map_ in (*(f"blind {each}" for each in BLIND), "best")
-            for name in (f"grounding_{map_.replace(' ', '_')}",)
-            for metric in (
-                Metric(f"{name}_pointing_focal", f"{map_}, pointing on focal findings"),
-                Metric(f"{name}_cnr", f"{map_}, CNR", unit="number"),
-            )
-        )
-        best = Metric("grounding_best_pointing", "pointing of the grid's best map")
-        known = (GROUNDING_CNR, CNR_GAIN, POINTING, FOCAL_POINTING, *_OTHERS, best)
-        return (*known, *BLIND_POINTING.values(), *blind, *bounds)
 
     def learn(self, batch: Batch, outputs: Any) -> None:
         """Keep where the boxes of training studies lie."""

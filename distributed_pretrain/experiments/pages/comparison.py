@@ -15,7 +15,17 @@ from distributed_pretrain.experiments.pages.charts import plain_axes
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
 from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
 from distributed_pretrain.experiments.tables import estimate, markdown_table, show_values
-from distributed_pretrain.measures.grounding import GROUNDING_CNR
+from distributed_pretrain.measures.grounding_metrics import (
+    BORDER,
+    CNR_GAIN,
+    FOCAL_POINTING,
+    GROUNDING_CNR,
+    MAPS,
+    POINTING,
+    SAME_CELL_OTHER_IMAGE,
+    SAME_CELL_OTHER_PHRASE,
+    of_map,
+)
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
 from distributed_pretrain.measures.metric import Metric
@@ -25,6 +35,15 @@ from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 NOT_YET_RUN = "not yet run"
 TABLE = (RECALL_AT_1, RECALL_AT_5, GROUNDING_CNR, LINEAR_DICE, LINEAR_AUROC)
 PICTURED = TABLE[1:]
+GROUNDED = (
+    POINTING,
+    FOCAL_POINTING,
+    GROUNDING_CNR,
+    CNR_GAIN,
+    BORDER,
+    SAME_CELL_OTHER_PHRASE,
+    SAME_CELL_OTHER_IMAGE,
+)
 # Colour and legend.
 KINDS = {
     "reports": ("#1f6fb4", "learns from reports"),
@@ -41,14 +60,17 @@ def write_page(config: ComparisonConfig, results: Results, *, command: str) -> s
     picture = config.page.with_suffix(".png")
     config.page.parent.mkdir(parents=True, exist_ok=True)
     _draw_comparison(picture, config.methods, results)
-    checks = expectations.check_expectations(config.methods, results)
+    checks = expectations.check_bars(config.bars, results)
+    if not checks:
+        checks = expectations.check_expectations(config.methods, results)
     text = "\n\n".join(
         [
             f"# {config.title}",
             _introduction(config, results, command),
             _table(config, results),
             f"![Every run, and the similarity of regions by distance]({picture.name})",
-            "## Expected from the papers",
+            *_grounding(config, results),
+            "## What is asked" if config.bars else "## Expected from the papers",
             _checks(checks),
             *config.notes,
             "## How to read it",
@@ -98,6 +120,28 @@ def _table(config: ComparisonConfig, results: Results) -> str:
         learns_from = "nothing" if method.supervision == "none" else method.supervision
         rows.append([method.title, learns_from, *figures, str(len(runs)), seconds])
     return markdown_table(rows)
+
+
+def _grounding(config: ComparisonConfig, results: Results) -> list[str]:
+    """How phrases are grounded, beside what a map does that is blind to the image."""
+    rows, seen = [], []
+    for method in config.methods:
+        runs = results.get(method.name, ())
+        if any(values_of(runs, FOCAL_POINTING)):
+            shown = [show_values(list(values_of(runs, each).values()), each) for each in GROUNDED]
+            rows.append([method.title, *shown])
+            seen = list(runs)
+    for name, title in MAPS.items():
+        values = {each: list(values_of(seen, each).values())[:1] for each in of_map(name)}
+        if all(values.values()):
+            shown = [show_values(value, each) for each, value in values.items()]
+            rows.append([title, *shown, *[""] * (len(GROUNDED) - len(shown))])
+    if not rows:
+        return []
+    return [
+        "## Phrases in their boxes",
+        markdown_table([["", *(m.title for m in GROUNDED)], *rows]),
+    ]
 
 
 def _checks(checks: Sequence[expectations.Check]) -> str:

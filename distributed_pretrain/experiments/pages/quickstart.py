@@ -19,7 +19,7 @@ from PIL import Image
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.pages.charts import Chart
 from distributed_pretrain.experiments.tables import text_table
-from distributed_pretrain.measures.grounding import GROUNDING_CNR
+from distributed_pretrain.measures.grounding_metrics import GROUNDING_CNR
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
 from distributed_pretrain.measures.pictures import heat_over
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5

@@ -107,8 +107,10 @@ def _study(key: str, boxes: tuple[Box, ...]) -> StudyRecord:
     )
 
 
-def _box(x: float, y: float, width: float, height: float, phrase: str = BRIGHT) -> Box:
-    return Box(0, x, y, width, height, "Opacity", phrase)
+def _box(
+    x: float, y: float, width: float, height: float, phrase: str = BRIGHT, of: str = "Opacity"
+) -> Box:
+    return Box(0, x, y, width, height, of, phrase)
 
 
 def _batch(*boxes: tuple[Box, ...], masked: int = 0) -> Batch:
@@ -129,10 +131,19 @@ def _batch(*boxes: tuple[Box, ...], masked: int = 0) -> Batch:
 
 def grounding(*batches: Batch, **context: Any) -> tuple[Grounding, dict[str, float]]:
     """The measure after these batches, and its numbers."""
+    return grounded_after([], *batches, **context)
+
+
+def grounded_after(
+    training: Sequence[Batch], *batches: Batch, **context: Any
+) -> tuple[Grounding, dict[str, float]]:
+    """The same, of a measure that has learnt where the boxes of `training` lie."""
     method = BrightnessMethod()
     measure = Grounding(
         Context(objective=method, device=torch.device("cpu"), encode=_encode, **context)
     )
+    for batch in training:
+        measure.learn(batch, method(batch))
     for batch in batches:
         measure.update(batch, method(batch))
     return measure, measure.compute()
@@ -188,3 +199,67 @@ def test_only_boxes_with_a_phrase_on_the_evaluated_image_count() -> None:
     measure, metrics = grounding(_batch((_box(*LIT, phrase=""), on_the_lateral)))
     assert measure.grounded is None
     assert metrics == {}
+
+
+def test_a_box_outside_of_what_is_shown_is_no_phrase() -> None:
+    measure, metrics = grounding(_batch((_box(-9, -9, 5, 5),), (_box(40, 2, 5, 5),)))
+    assert measure.grounded is None
+    assert metrics == {}
+    _, cropped = grounding(_batch((_box(0, 0, 3, 3), _box(*LIT, DARK))), crop_fraction=0.75)
+    assert cropped["grounding_phrases"] == 1
+
+
+def test_another_findings_phrase_on_the_same_image_is_the_measure_of_the_right_one() -> None:
+    """Of another study and another category: its heat there is what any phrase would have had."""
+    lit, other = _box(*LIT, BRIGHT, "Nodule"), _box(*LIT, DARK, "Edema")
+    measure, metrics = grounding(_batch((lit,), (other,)))
+    assert measure.grounded is not None
+    assert measure.grounded.other_phrases == [DARK, BRIGHT]
+    right, wrong = measure.grounded.contrast.tolist()
+    assert metrics["grounding_cnr_gain"] == pytest.approx(((right - wrong) + (wrong - right)) / 2)
+    assert metrics["grounding_same_cell_other_phrase"] == 0
+    assert metrics["grounding_same_cell_other_image"] == 1  # both images are the same
+    # Two of one category, or of one study, tell nothing of each other.
+    for batch in (_batch((lit,), (lit,)), _batch((lit, other))):
+        _, alone = grounding(batch)
+        assert "grounding_cnr_gain" not in alone
+        assert "grounding_same_cell_other_phrase" not in alone
+
+
+def test_focal_findings_are_told_apart_from_those_of_fixed_place() -> None:
+    focal, fixed = _box(*LIT, BRIGHT, "Nodule"), _box(*LIT, DARK, "Edema")
+    _, metrics = grounding(_batch((focal,), (fixed,)))
+    assert metrics["grounding_pointing_focal"] == 1
+    assert metrics["grounding_pointing_fixed"] == 0
+    assert metrics["grounding_pointing"] == 0.5
+    assert metrics["grounding_box_area"] == pytest.approx(LIT[2] * LIT[3] / SIZE_PX**2)
+
+
+def test_the_border_is_where_the_wrong_phrase_is_hottest() -> None:
+    _, metrics = grounding(_batch((_box(*LIT, BRIGHT, "Nodule"),), (_box(*LIT, DARK, "Edema"),)))
+    assert metrics["grounding_border"] == 0.5
+
+
+def test_blind_maps_are_the_means_of_training_boxes() -> None:
+    right, elsewhere = _box(*LIT, BRIGHT, "Nodule"), _box(0, 24, 8, 8, DARK, "Edema")
+    training = _batch((right,), (elsewhere,), (elsewhere,))
+    _, metrics = grounded_after([training], _batch((right,), (elsewhere,)))
+    # Most training boxes lie elsewhere; those of the category lie where the phrase's box is.
+    assert metrics["grounding_blind_all_pointing"] == 0.5
+    assert metrics["grounding_blind_all_pointing_focal"] == 0
+    assert metrics["grounding_blind_category_pointing"] == 1
+    assert metrics["grounding_blind_place_pointing"] == 1
+    assert metrics["grounding_best_pointing"] == 1
+    _, without = grounding(_batch((right,)))
+    assert not any(name.startswith("grounding_blind") for name in without)
+
+
+def test_intervals_are_over_studies_and_not_over_phrases() -> None:
+    """A study with many phrases is drawn, or not, as a whole."""
+    phrases = [(BRIGHT, "Nodule"), (DARK, "Edema")]
+    boxes = [tuple(_box(*LIT, *each) for each in phrases), (_box(*LIT, BRIGHT, "Nodule"),)] * 6
+    _, metrics = grounding(_batch(*boxes))
+    low, high = (metrics[f"grounding_pointing_focal_{end}"] for end in ("low", "high"))
+    assert low == high == metrics["grounding_pointing_focal"] == 1
+    low, high = (metrics[f"grounding_cnr_gain_{end}"] for end in ("low", "high"))
+    assert low < metrics["grounding_cnr_gain"] < high

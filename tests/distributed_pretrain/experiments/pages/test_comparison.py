@@ -17,7 +17,7 @@ from distributed_pretrain.experiments.pages.comparison import write_page
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
 from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
 from distributed_pretrain.experiments.tables import estimate, paired_difference, verdict_of
-from distributed_pretrain.measures.grounding import GROUNDING_CNR
+from distributed_pretrain.measures.grounding_metrics import GROUNDING_CNR
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.region_similarity import SimilarityAtDistance
 from tests.paths import ROOT

@@ -1,0 +1,57 @@
+"""What phrase grounding is told by: the figures of a method, and those of maps to hold beside."""
+
+from __future__ import annotations
+
+from distributed_pretrain.measures.metric import Metric
+
+GROUNDING_CNR = Metric("grounding_cnr", "grounding CNR", unit="number")
+CNR_GAIN = Metric("grounding_cnr_gain", "CNR above another phrase's", unit="number")
+POINTING = Metric("grounding_pointing", "pointing")
+FOCAL_POINTING = Metric("grounding_pointing_focal", "pointing, focal findings")
+BORDER = Metric("grounding_border", "hottest on the border", better="low")
+SAME_CELL_OTHER_PHRASE = Metric(
+    "grounding_same_cell_other_phrase", "same cell for another phrase", better="low"
+)
+SAME_CELL_OTHER_IMAGE = Metric(
+    "grounding_same_cell_other_image", "same cell in another image", better="low"
+)
+# Of a method; those that are means of phrases come with the ends of an interval over studies.
+HEADLINES = (CNR_GAIN, FOCAL_POINTING)
+METHOD = (
+    Metric("grounding_phrases", "phrases", unit="number"),
+    Metric("grounding_box_area", "share of the image in boxes", better="low"),
+    POINTING,
+    FOCAL_POINTING,
+    Metric("grounding_pointing_fixed", "pointing, findings of fixed place"),
+    GROUNDING_CNR,
+    Metric("grounding_cnr_absolute", "CNR as MS-CXR has it, |.|", unit="number"),
+    CNR_GAIN,
+    BORDER,
+    SAME_CELL_OTHER_PHRASE,
+    SAME_CELL_OTHER_IMAGE,
+    *(
+        Metric(f"{each.name}_{end}", f"{each.title}, {end} end of 95 %", each.unit)
+        for each in HEADLINES
+        for end in ("low", "high")
+    ),
+)
+# Maps of the training boxes, which see no image, and the best that the grid of regions could do.
+MAPS = {
+    "blind_all": "all training boxes",
+    "blind_category": "boxes of the category",
+    "blind_place": "boxes of category, side and zone",
+    "best": "the grid's best map",
+}
+
+
+def of_map(name: str) -> tuple[Metric, Metric, Metric]:
+    """Pointing, that on focal findings, and the CNR of a map of `MAPS`."""
+    title = MAPS[name]
+    return (
+        Metric(f"grounding_{name}_pointing", f"pointing, {title}"),
+        Metric(f"grounding_{name}_pointing_focal", f"pointing, focal findings, {title}"),
+        Metric(f"grounding_{name}_cnr", f"CNR, {title}", unit="number"),
+    )
+
+
+GROUNDING_METRICS = (*METHOD, *(metric for name in MAPS for metric in of_map(name)))
