@@ -62,10 +62,10 @@ def run_quickstart(overrides: Sequence[str]) -> int:
     )
     minutes = (time.monotonic() - started) / 60
     page = _page(run, untrained, trained, minutes)
-    summary = {"untrained": page.untrained, "trained": page.trained}
+    summary = {"untrained": page.untrained, "trained": page.trained, "blind map": page.blind}
     write_text_atomically(config.output / "summary.json", json.dumps(summary, indent=1) + "\n")
     pages.write_page(config.output / "index.html", page)
-    print(pages.format_table(page.untrained, page.trained))
+    print(pages.format_table(page))
     print(f"\n{minutes:.1f} minutes. Open {config.output / 'index.html'}")
     print(f"Curves: {page.tensorboard_command}")
     return DONE
@@ -81,16 +81,18 @@ def _page(
     folder = RunFolder(run.run_folder)
     lines = folder.read_metrics()
     before, after = (
-        {metric.name: each.metrics[metric.name] for metric in pages.MEANINGS}
-        for each in (untrained, trained)
+        {each.name: found[each.name] for each in pages.MEANINGS if each.name in found}
+        for found in (untrained.metrics, trained.metrics)
     )
+    blind = {of.name: trained.metrics.get(each.name) for of, each in pages.BLIND.items()}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return pages.QuickstartPage(
         untrained=before,
         trained=after,
+        blind={name: value for name, value in blind.items() if value is not None},
         charts=_charts(lines, LossTerms(trained.context).metrics),
         retrievals=_retrievals(trained),
-        groundings=_groundings(untrained, trained),
+        groundings=_groundings(trained),
         facts={
             "command": "make quickstart",
             "hardware": f"{device}, {available_cores()} CPU cores, {platform.machine()}",
@@ -137,10 +139,10 @@ def _retrievals(trained: Evaluation) -> list[pages.Retrieval]:
     return shown
 
 
-def _groundings(untrained: Evaluation, trained: Evaluation) -> list[pages.Grounding]:
+def _groundings(trained: Evaluation) -> list[pages.Grounding]:
     """Phrases spread evenly over the held-out ones, so that none are picked for their looks."""
-    before, after = (each.of(Grounding).grounded for each in (untrained, trained))
-    if before is None or after is None:
+    after = trained.of(Grounding).grounded
+    if after is None:
         return []
     pixels = trained.of(StudyImages).pixels
     count = min(SHOWN_PHRASES, len(after.phrases))
@@ -150,10 +152,10 @@ def _groundings(untrained: Evaluation, trained: Evaluation) -> list[pages.Ground
             image=_stretched(pixels[phrase.sample]),
             boxes=tuple(map(phrase.square.box, phrase.boxes)),
             phrase=phrase.text,
-            untrained_heat=before.heat[i].numpy(),
-            trained_heat=after.heat[i].numpy(),
-            untrained_cnr=before.contrast[i].item(),
-            trained_cnr=after.contrast[i].item(),
+            heat=after.heat[i].numpy(),
+            hit=bool(after.hits[i]),
+            other_phrase=after.other_phrases[i],
+            other_heat=after.other_heat[i].numpy(),
         )
         for i, phrase in ((i, after.phrases[i]) for i in chosen)
     ]

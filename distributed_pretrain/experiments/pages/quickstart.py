@@ -19,8 +19,14 @@ from PIL import Image
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.pages.charts import Chart
 from distributed_pretrain.experiments.tables import text_table
-from distributed_pretrain.measures.grounding_metrics import GROUNDING_CNR
+from distributed_pretrain.measures.grounding_metrics import (
+    CNR_GAIN,
+    FOCAL_POINTING,
+    POINTING,
+    of_map,
+)
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
+from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.pictures import heat_over
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
@@ -28,9 +34,13 @@ from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 MEANINGS = {
     RECALL_AT_1: "the nearest is right, mean of both directions",
     RECALL_AT_5: "one of the nearest five is right",
-    GROUNDING_CNR: "contrast of a phrase's heat to its box",
+    POINTING: "a phrase is hottest inside its box",
+    FOCAL_POINTING: "the same, of findings that may lie anywhere in a lung",
+    CNR_GAIN: "contrast of the box to the rest, above that for another finding's phrase",
     LINEAR_DICE: "findings outlined by a linear layer",
 }
+# What a map reaches that knows where findings of the category lay in training, and no image.
+BLIND = dict(zip((POINTING, FOCAL_POINTING), of_map("blind_category")[:2], strict=True))
 
 
 @dataclass(frozen=True)
@@ -47,30 +57,33 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Grounding:
-    """Where a phrase is on an X-ray, in [0, 1], and where the encoders see it.
+    """Where a phrase is on an X-ray, in [0, 1], where the encoder sees it, and where another.
 
-    `boxes` are (x, y, width, height) in pixels of `image`. Heats have any range: each is shown on a
-    scale of its own.
+    `boxes` are (x, y, width, height) in pixels of `image`, of `phrase`; `hit` says whether its heat
+    is strongest in them. Heats have any range: each is shown on a scale of its own.
     """
 
     image: Float[ndarray, "height width"]
     boxes: tuple[tuple[float, float, float, float], ...]
     phrase: str
-    untrained_heat: Float[ndarray, "rows columns"]
-    trained_heat: Float[ndarray, "rows columns"]
-    untrained_cnr: float
-    trained_cnr: float
+    heat: Float[ndarray, "rows columns"]
+    hit: bool
+    other_phrase: str
+    other_heat: Float[ndarray, "rows columns"]
 
 
 @dataclass(frozen=True)
 class QuickstartPage:
-    """Everything the page tells; `untrained` and `trained` hold all metrics of `MEANINGS`.
+    """Everything the page tells; `untrained` and `trained` hold metrics of `MEANINGS` by name.
 
+    What only one of them has is not shown. `blind` holds the figures of blind maps by the names of
+    what they stand beside.
     `facts` say how it was made: command, hardware, wall time, seed.
     """
 
     untrained: Mapping[str, float]
     trained: Mapping[str, float]
+    blind: Mapping[str, float]
     charts: Sequence[Chart]
     retrievals: Sequence[Retrieval]
     groundings: Sequence[Grounding]
@@ -82,7 +95,7 @@ class QuickstartPage:
 def write_page(path: Path, page: QuickstartPage) -> None:
     """Write `page` as one HTML file: style, charts and pictures inside, nothing fetched.
 
-    The file appears whole or not at all. Raises KeyError when a figure is missing.
+    The file appears whole or not at all.
     """
     environment = Environment(
         loader=PackageLoader("distributed_pretrain.experiments", "pages"),
@@ -94,7 +107,7 @@ def write_page(path: Path, page: QuickstartPage) -> None:
     environment.filters["typeset"] = lambda number: number.replace("-", "\N{MINUS SIGN}")
     html = environment.get_template("quickstart.html.jinja").render(
         page=page,
-        rows=zip(_rows(page.untrained, page.trained), MEANINGS.values(), strict=True),
+        rows=zip(_rows(page), (MEANINGS[each] for each in _shown(page)), strict=True),
         # matplotlib has escaped every text in it.
         svg=lambda chart: Markup(chart.svg()),
         grey=lambda image: _data_url(np.asarray((255 * image).round(), np.uint8)),
@@ -103,19 +116,25 @@ def write_page(path: Path, page: QuickstartPage) -> None:
     write_text_atomically(path, html)
 
 
-def format_table(untrained: Mapping[str, float], trained: Mapping[str, float]) -> str:
-    """The comparison as plain text for a terminal; recalls and Dice in per cent."""
-    return text_table([["", "untrained", "trained", "change"], *_rows(untrained, trained)])
+def format_table(page: QuickstartPage) -> str:
+    """The comparison as plain text for a terminal; fractions in per cent."""
+    return text_table([["", "blind map", "untrained", "trained", "change"], *_rows(page)])
 
 
-def _rows(untrained: Mapping[str, float], trained: Mapping[str, float]) -> list[list[str]]:
+def _rows(page: QuickstartPage) -> list[list[str]]:
     rows = []
-    for metric in MEANINGS:
-        before, after = untrained[metric.name], trained[metric.name]
+    for metric in _shown(page):
+        before, after = page.untrained[metric.name], page.trained[metric.name]
+        blind = page.blind.get(metric.name)
         change = f"{metric.scale * (after - before):+.{metric.digits}f}"
         name = metric.title[0].upper() + metric.title[1:]
-        rows.append([name, metric.show(before), metric.show(after), change])
+        shown = "" if blind is None else metric.show(blind)
+        rows.append([name, shown, metric.show(before), metric.show(after), change])
     return rows
+
+
+def _shown(page: QuickstartPage) -> list[Metric]:
+    return [each for each in MEANINGS if each.name in page.untrained.keys() & page.trained.keys()]
 
 
 def _heat(image: Float[ndarray, "height width"], heat: Float[ndarray, "rows columns"]) -> str:

@@ -35,12 +35,14 @@ def test_the_quickstart_goes_from_nothing_to_a_page_of_results(tmp_path: Path) -
         assert "tensorboard --logdir" in process.stdout
     assert "already complete" in process.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    names = {"recall_at_1", "recall_at_5", "grounding_cnr", "linear_dice"}
+    pointing = {"grounding_pointing", "grounding_pointing_focal"}
+    names = {"recall_at_1", "recall_at_5", "grounding_cnr_gain", "linear_dice", *pointing}
     assert {key: set(value) for key, value in summary.items()} == {
         "untrained": names,
         "trained": names,
+        "blind map": pointing,
     }
-    assert all(0 <= summary["trained"][name] <= 1 for name in names - {"grounding_cnr"})
+    assert all(0 <= summary["trained"][name] <= 1 for name in names - {"grounding_cnr_gain"})
     page = (tmp_path / "out" / "index.html").read_text()
     HTMLParser().feed(page)
     assert f"{100 * summary['trained']['recall_at_5']:.1f}" in page
