@@ -15,7 +15,7 @@ from distributed_pretrain.experiments.settings import ComparisonConfig, Quicksta
 from distributed_pretrain.pretrain import settings as pretrain
 
 # Each a file in `benchmark/` with its `Settings`, and `run`, which measures and prints.
-BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "checkpoint", "scaling")
+BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "regions", "checkpoint", "scaling")
 
 
 def _later(where: str) -> Callable[..., int]:

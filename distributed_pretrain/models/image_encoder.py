@@ -148,18 +148,17 @@ def make_image_encoder(
     return ImageEncoder(trunk)
 
 
-def receptive_field_px(image_encoder: ImageEncoder, image_size_px: int) -> int:
-    """The side of the square of pixels that the map's middle cell sees, found by its gradient.
+def receptive_field_px(
+    encode: Callable[[Tensor], Tensor], image_size_px: int, like: Tensor | None = None
+) -> int:
+    """The side of the square of pixels that the middle cell of a map sees, found by its gradient.
 
-    `image_size_px` where it sees the whole image. Norms are taken as they are in evaluation.
+    `encode` makes maps of images of the precision and on the device of `like`, its norms in
+    evaluation mode. `image_size_px` where the cell sees the whole image.
     """
-    training = image_encoder.training
-    parameter = next(image_encoder.parameters())
-    images = torch.rand(1, 1, image_size_px, image_size_px).to(parameter).requires_grad_()
-    try:
-        cells = image_encoder.eval()(images)
-    finally:
-        image_encoder.train(training)
+    images = torch.rand(1, 1, image_size_px, image_size_px)
+    images = (images if like is None else images.to(like)).requires_grad_()
+    cells = encode(images)
     middle = cells[0, :, cells.shape[2] // 2, cells.shape[3] // 2]
     # Squares: that of a channel which a ReLU has shut off tells nothing, of the others it does.
     (gradient,) = torch.autograd.grad(middle.square().sum(), images)

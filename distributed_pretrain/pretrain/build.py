@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from distributed_pretrain.measures.catalog import VALIDATION
 from distributed_pretrain.methods.objective import Method, Objective
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.models.ema import EmaTeacher
+from distributed_pretrain.models.image_encoder import receptive_field_px
 from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.ranks import wait_for_all
@@ -109,10 +111,22 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
     tokenizer = _tokenizer_of(config, run)
     torch.manual_seed(config.seed)
     method = build_method(config, tokenizer).to(engine.device)
+    if engine.is_main:
+        _say_what_a_cell_sees(method, config.data.image_size_px)
     share = Share(engine.rank, engine.world_size, engine.device)
     return OnShards(config, method, tokenizer, VALIDATION, share).parts(
         run, training, validation, lambda: flops_of(method, config, engine.device)
     )
+
+
+def _say_what_a_cell_sees(method: Method, image_size_px: int) -> None:
+    like = next(method.image_encoder.parameters())
+    state = torch.random.get_rng_state()
+    method.eval()
+    field = receptive_field_px(method.feature_map, image_size_px, like)
+    method.train()
+    torch.random.set_rng_state(state)
+    print(f"a cell of the feature map sees {field} of {image_size_px} px", file=sys.stderr)
 
 
 def build_method(config: PretrainConfig, tokenizer: ReportTokenizer) -> Method:

@@ -89,6 +89,15 @@ def test_loss_has_a_row_for_every_form_in_one_process_and_on_ranks(start: Start)
 
 
 @on_linux
+def test_regions_with_and_without_chunks(start: Start) -> None:
+    sizes = ("images=6", "regions=4", "sentences=2", "dim=8", "chunk_size=5")
+    report = start("regions", *sizes, "repeats=1", "threads=1")
+    assert [row["form"] for row in report["rows"]] == ["plain", "chunked"]
+    assert all(row["seconds"] > 0 for row in report["rows"])
+    assert target_names(report) == ["chunked / plain", "GiB of chunked"]
+
+
+@on_linux
 @pytest.mark.parametrize("method", ["limitr", "gloria"])
 @pytest.mark.parametrize("has_bfloat16", [True, False])
 def test_pairs_has_a_row_and_verdicts_for_every_form_that_this_cpu_can_run(
