@@ -57,9 +57,16 @@ def check_expectations(methods: Sequence[ComparedMethod], results: Results) -> t
     return (*checks, *(_falls_with_distance(lovt, up_to) for up_to in (SMOOTH_UP_TO, 1.0)))
 
 
-def check_bars(bars: Sequence[Bar], results: Results) -> tuple[Check, ...]:
-    """Whether each bar is reached, by the seeds that both sides have."""
-    return tuple(_check_bar(bar, results) for bar in bars)
+def check_bars(
+    bars: Sequence[Bar], methods: Sequence[ComparedMethod], results: Results
+) -> tuple[Check, ...]:
+    """Whether each bar is reached, by the seeds that both sides have; and Figure 3 of their rows."""
+    titles = {method.name: method.title for method in methods}
+    figures = (
+        _falls_with_distance(results.get(name, ()), SMOOTH_UP_TO, f"regions ({titles[name]})")
+        for name in dict.fromkeys(bar.method for bar in bars)
+    )
+    return (*(_check_bar(bar, results) for bar in bars), *figures)
 
 
 def _check_bar(bar: Bar, results: Results) -> Check:
@@ -133,10 +140,12 @@ def _comparison(
     return Check(expectation, verdict_of(difference, metric), figures)
 
 
-def _falls_with_distance(runs: Sequence[RunResult], up_to: float) -> Check:
+def _falls_with_distance(
+    runs: Sequence[RunResult], up_to: float, whose: str = "LoVT's regions"
+) -> Check:
     """Whether the median cosine falls from each distance to the next (LoVT's Figure 3)."""
     where = "at every step" if up_to >= 1 else f"at every step up to {up_to}"
-    expectation = f"Figure 3: similarity of LoVT's regions falls with their distance {where}"
+    expectation = f"Figure 3: similarity of {whose} falls with their distance {where}"
     if not runs:
         return Check(expectation, "not yet run", "")
     curves = [{each.distance: each.quartiles[1] for each in run.region_similarity} for run in runs]

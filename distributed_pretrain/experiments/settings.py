@@ -60,7 +60,8 @@ class ComparisonConfig(Config):
     `labels` are those to tell (none: all).
     `processes` runs go on at a time with `threads` each (null: one for each core). `only` names
     the methods to train now; the page always tells of all. `notes` are paragraphs beneath its
-    checks, which are the papers' expectations or, where there are any, the `bars`.
+    checks, which are the papers' expectations or, where there are any, the `bars`. `overrides` are
+    those of every row, behind its own.
     """
 
     title: str
@@ -78,6 +79,7 @@ class ComparisonConfig(Config):
     only: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     bars: tuple[Bar, ...] = ()
+    overrides: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
@@ -133,7 +135,7 @@ def jobs_of(config: ComparisonConfig, overrides: tuple[str, ...] = ()) -> tuple[
                 f"seed={seed}",
                 f"data.shards={config.shards}",
             )
-            changes = (*method.overrides, *overrides, *fixed)
+            changes = (*method.overrides, *config.overrides, *overrides, *fixed)
             pretrain = load_profile(PretrainConfig, method.profile, changes)
             jobs.append(RunJob(method=method.name, seed=seed, pretrain=pretrain, evaluate=evaluate))
     return tuple(jobs)

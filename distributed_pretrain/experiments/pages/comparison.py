@@ -60,7 +60,7 @@ def write_page(config: ComparisonConfig, results: Results, *, command: str) -> s
     picture = config.page.with_suffix(".png")
     config.page.parent.mkdir(parents=True, exist_ok=True)
     _draw_comparison(picture, config.methods, results)
-    checks = expectations.check_bars(config.bars, results)
+    checks = expectations.check_bars(config.bars, config.methods, results)
     if not checks:
         checks = expectations.check_expectations(config.methods, results)
     text = "\n\n".join(
@@ -127,7 +127,7 @@ def _grounding(config: ComparisonConfig, results: Results) -> list[str]:
     rows, seen = [], []
     for method in config.methods:
         runs = results.get(method.name, ())
-        if any(values_of(runs, FOCAL_POINTING)):
+        if values_of(runs, FOCAL_POINTING):
             shown = [show_values(list(values_of(runs, each).values()), each) for each in GROUNDED]
             rows.append([method.title, *shown])
             seen = list(runs)
@@ -169,6 +169,9 @@ def _definitions(config: ComparisonConfig, results: Results) -> str:
   k / studies.
 - Grounding CNR: contrast of a phrase's heat inside its box to outside, signed. Without local losses
   LoVT's heat goes through an alignment that nothing has trained.
+- Phrases in their boxes: pointing is right where a phrase's hottest pixel lies in its box; focal
+  findings may lie anywhere in a lung. Another phrase is of another finding and study, on the same
+  image. Maps of training boxes see no image: what is not above them has learnt nothing from it.
 - Linear Dice and AUROC: a linear head on the frozen feature map (on its mean for AUROC), fitted to
   few labelled training studies ({subsets}), since labels
   are what pre-training is to save. Means over the classes with masks, and over {labels}.

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_shards.building.settings import ShardsConfig
 from data_shards.profiles import load_profile
+from distributed_pretrain.experiments.expectations import METRICS
 from distributed_pretrain.experiments.results import fingerprint
 from distributed_pretrain.experiments.settings import ComparisonConfig, jobs_of
 from tests.paths import ROOT
@@ -139,3 +141,20 @@ def test_jobs_differ_by_settings_and_not_by_where_they_lie(tmp_path: Path) -> No
         assert not set(changed) & set(usual)
     assert len(set(jobs("seeds=[3,4]"))) == 6
     assert jobs("only=[untrained]") == usual[2:]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs/compare").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_comparisons_profile_asks_for_runs_that_can_be_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = load_profile(ComparisonConfig, path)
+    jobs = jobs_of(config)
+    assert len(jobs) == len(config.methods) * len(config.seeds)
+    assert len({job.folder for job in jobs}) == len(jobs)
+    shards = load_profile(ShardsConfig, config.shards_profile)
+    assert shards.output == config.shards
+    assert {bar.metric for bar in config.bars} <= METRICS.keys()
+    assert {bar.than_metric for bar in config.bars} - {None} <= METRICS.keys()

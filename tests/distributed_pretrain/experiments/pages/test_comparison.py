@@ -12,10 +12,10 @@ from PIL import Image
 
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.experiments.expectations import Check, check_expectations
+from distributed_pretrain.experiments.expectations import Check, check_bars, check_expectations
 from distributed_pretrain.experiments.pages.comparison import write_page
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
-from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
+from distributed_pretrain.experiments.settings import Bar, ComparedMethod, ComparisonConfig
 from distributed_pretrain.experiments.tables import estimate, paired_difference, verdict_of
 from distributed_pretrain.measures.grounding_metrics import GROUNDING_CNR
 from distributed_pretrain.measures.metric import Metric
@@ -209,9 +209,71 @@ def test_a_comparison_without_any_run_still_has_a_page(tmp_path: Path) -> None:
     assert "**holds**" not in page
 
 
+BARS: dict[str, tuple[dict[str, object], str]] = {
+    "above another figure of the run": (
+        {"than_metric": "grounding_blind_category_pointing", "plus": 0.1},
+        "holds",
+    ),
+    "not so far above it": (
+        {"than_metric": "grounding_blind_category_pointing", "plus": 0.45},
+        "does not hold",
+    ),
+    "a multiple of it": (
+        {"than_metric": "grounding_blind_category_pointing", "times": 3},
+        "within noise",
+    ),
+    "a number": ({"plus": 0.5}, "holds"),
+    "another row": ({"than_method": "lovt_no_local"}, "holds"),
+    "a row that has not been run": ({"than_method": "byol"}, "not yet run"),
+}
+
+
+@pytest.mark.parametrize("bar", BARS)
+def test_a_bar_is_reached_seed_by_seed_or_not(bar: str) -> None:
+    settings, verdict = BARS[bar]
+    blind = "grounding_blind_category_pointing"
+    results: Results = {
+        "lovt": tuple(
+            _run("lovt", seed, {"grounding_pointing": value, blind: 0.2})
+            for seed, value in enumerate((0.58, 0.6, 0.63))
+        ),
+        "lovt_no_local": _runs("lovt_no_local", "grounding_pointing", 0.1, 0.15, 0.2),
+    }
+    asked = {"says": "Points", "method": "lovt", "metric": "grounding_pointing", **settings}
+    check, figure_3 = check_bars([Bar.model_validate(asked)], METHODS, results)
+    assert check.verdict == verdict
+    assert check.expectation == "Points: pointing"
+    assert figure_3.expectation.startswith("Figure 3: similarity of regions (LoVT) falls")
+    assert figure_3.verdict == "holds"
+
+
+def test_the_page_holds_grounding_beside_maps_that_see_no_image(tmp_path: Path) -> None:
+    figures = {
+        "grounding_pointing": 0.6,
+        "grounding_pointing_focal": 0.5,
+        "grounding_cnr": 1.1,
+        "grounding_blind_category_pointing": 0.217,
+        "grounding_blind_category_pointing_focal": 0.08,
+        "grounding_blind_category_cnr": 0.99,
+    }
+    results: Results = {"lovt": (_run("lovt", 0, figures),)}
+    bar = {"says": "Points", "method": "lovt", "metric": "grounding_pointing", "plus": 0.5}
+    write_page(_config(tmp_path, bars=[bar]), results, command="c")
+    page = (tmp_path / "page.md").read_text()
+    assert "| LoVT | 60.0 | 50.0 | 1.10 | - |" in page
+    assert "| boxes of the category | 21.7 | 8.0 | 0.99 |" in page
+    assert "all training boxes" not in page
+    assert "| Points: pointing | **within noise** | 60.0 % against 50.0 %: +10.0 points |" in page
+    assert "SimCLR beats" not in page
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (
+            {"bars": [{"says": "x", "method": "lovtt", "metric": "linear_dice"}]},
+            "bars: 'lovtt' is none of lovt, lovt_no_local",
+        ),
         ({"only": ["lovtt"]}, "only: 'lovtt' is none of lovt, lovt_no_local"),
         ({"methods": [METHODS[0], METHODS[0]]}, "'lovt' is the name of two methods"),
         ({"seeds": []}, "seeds"),
