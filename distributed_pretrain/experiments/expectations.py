@@ -60,7 +60,7 @@ def check_expectations(methods: Sequence[ComparedMethod], results: Results) -> t
 def check_bars(
     bars: Sequence[Bar], methods: Sequence[ComparedMethod], results: Results
 ) -> tuple[Check, ...]:
-    """Whether each bar is reached, by the seeds that both sides have; and Figure 3 of their rows."""
+    """Whether each bar is reached, by the seeds that both have; and Figure 3 of their rows."""
     titles = {method.name: method.title for method in methods}
     figures = (
         _falls_with_distance(results.get(name, ()), SMOOTH_UP_TO, f"regions ({titles[name]})")
