@@ -19,7 +19,8 @@ pytestmark = pytest.mark.xdist_group("methods_on_ranks")
 NAMES = [name for name in PROFILES if name.startswith("phantom_") and name != "phantom_untrained"]
 GROUP = {name: MethodCase(name, "group") for name in NAMES}
 CACHED = {name: MethodCase(name, "group", micro_batches=3) for name in NAMES}
-SYNC = {name: MethodCase(name, "sync") for name in NAMES}
+# Another loss on the same modules says nothing new of their norms.
+SYNC = {name: MethodCase(name, "sync") for name in NAMES if not name.endswith("_regions")}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_two_ranks_train_as_one_process(name: str, two_ranks: dict[MethodCase, R
     assert_equal(two_ranks[CACHED[name]], expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SYNC)
 def test_two_ranks_share_their_norms_statistics(
     name: str, two_ranks: dict[MethodCase, Result]
 ) -> None:

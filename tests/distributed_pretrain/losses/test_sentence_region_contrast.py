@@ -212,3 +212,28 @@ def test_texts_are_told_apart_by_their_tokens_in_order() -> None:
     ]
     assert sorted(same) == [[(0, 0), (1, 1), (1, 3)], [(0, 1), (0, 3), (1, 0)], [(0, 2)], [(1, 2)]]
     assert (ids >= 0).all()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_the_host_never_waits_for_a_number(chunk_size: int | None) -> None:
+    """Tensors without data have none to wait for."""
+    with torch.device("meta"):
+        sentences = torch.empty(BATCH, SENTENCES, DIM, requires_grad=True)
+        regions = torch.empty(BATCH, REGIONS, DIM, requires_grad=True)
+        tokens = torch.empty(BATCH, 12, dtype=torch.long)
+        mask = torch.empty(BATCH, SENTENCES, dtype=torch.bool)
+        loss = sentence_region_contrast(
+            sentences,
+            regions,
+            sentence_mask=mask,
+            sentence_ids=text_ids(tokens, tokens, SENTENCES),
+            most_sentences=9,
+            sentence_weights=torch.empty(BATCH, SENTENCES),
+            chunk_size=chunk_size,
+            sample_mask=mask[:, 0],
+        )
+    loss.backward()
+    assert sentences.grad is not None
+    assert regions.grad is not None
+    with pytest.raises(RuntimeError):
+        loss.item()
