@@ -23,7 +23,7 @@ HOMES = {
         {"distributed_pretrain/run_folder/folder.py"},
     ),
     "the names of checkpoints": (
-        r'"best"|"last"|checkpoint.*"untrained"',
+        r'(/|=|\() ?"(best|last)"|checkpoint.*"untrained"',
         {"distributed_pretrain/run_folder/folder.py"},
     ),
     "what a launcher calls ranks": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from distributed_pretrain.measures.auroc import Auroc
 from distributed_pretrain.measures.base import Measure
 from distributed_pretrain.measures.grounding import Grounding
+from distributed_pretrain.measures.grounding_crops import CroppedGrounding
 from distributed_pretrain.measures.linear_auroc import LinearAuroc
 from distributed_pretrain.measures.linear_dice import LinearDice
 from distributed_pretrain.measures.loss_terms import LossTerms
@@ -13,4 +14,11 @@ from distributed_pretrain.measures.region_maps import RegionMaps
 from distributed_pretrain.measures.retrieval import Retrieval
 
 VALIDATION: tuple[type[Measure], ...] = (LossTerms, OtherImages, Retrieval, Auroc, RegionMaps)
-EVALUATION: tuple[type[Measure], ...] = (OtherImages, Retrieval, Grounding, LinearAuroc, LinearDice)
+EVALUATION: tuple[type[Measure], ...] = (
+    OtherImages,
+    Retrieval,
+    Grounding,
+    CroppedGrounding,
+    LinearAuroc,
+    LinearDice,
+)

@@ -20,12 +20,14 @@ from distributed_pretrain.data.augmentation_parameters import stored_to_model_sc
 class ModelSquare:
     """What a model sees of a stored image, on `size_px` x `size_px` pixels.
 
-    That is the middle `crop_fraction` (of its side) of the image's padded square.
+    That is the middle `crop_fraction` (of its side) of the image's padded square, and of that the
+    `window` (left, top, side), in fractions.
     """
 
     image: ImageRecord
     size_px: int
     crop_fraction: float = 1.0
+    window: tuple[float, float, float] = (0.0, 0.0, 1.0)
 
     def box(self, box: Box) -> tuple[float, float, float, float]:
         """(x, y, width, height) of a stored box in the model's pixels, perhaps beyond them."""
@@ -63,8 +65,14 @@ class ModelSquare:
         return found[rows][:, columns]
 
     def _placement(self) -> tuple[float, float, float]:
-        return stored_to_model_scale(
+        scale, left, top = stored_to_model_scale(
             self.image.width, self.image.height, self.size_px, crop_fraction=self.crop_fraction
+        )
+        from_left, from_top, side = self.window
+        return (
+            scale / side,
+            (left - from_left * self.size_px) / side,
+            (top - from_top * self.size_px) / side,
         )
 
     def _centres(self) -> Float[Tensor, " size"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from distributed_pretrain.measures.metric import Metric
 
 GROUNDING_CNR = Metric("grounding_cnr", "grounding CNR", unit="number")
@@ -54,4 +56,10 @@ def of_map(name: str) -> tuple[Metric, Metric, Metric]:
     )
 
 
+CROPPED = "grounding_cropped"
 GROUNDING_METRICS = (*METHOD, *(metric for name in MAPS for metric in of_map(name)))
+# The same on crops of the images.
+CROPPED_METRICS = tuple(
+    replace(each, name=each.name.replace("grounding", CROPPED, 1), title=f"{each.title}, crops")
+    for each in GROUNDING_METRICS
+)
