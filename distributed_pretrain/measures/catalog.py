@@ -13,7 +13,13 @@ from distributed_pretrain.measures.other_images import OtherImages
 from distributed_pretrain.measures.region_maps import RegionMaps
 from distributed_pretrain.measures.retrieval import Retrieval
 
-VALIDATION: tuple[type[Measure], ...] = (LossTerms, OtherImages, Retrieval, Auroc, RegionMaps)
+VALIDATION: tuple[type[Measure], ...] = (
+    LossTerms,
+    OtherImages,
+    Retrieval,
+    Auroc,
+    RegionMaps,
+)
 EVALUATION: tuple[type[Measure], ...] = (
     OtherImages,
     Retrieval,

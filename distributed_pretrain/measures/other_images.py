@@ -11,7 +11,7 @@ from distributed_pretrain.measures.base import Context, ImageTextMeasure
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
 from distributed_pretrain.methods.objective import Objective
-from distributed_pretrain.ranks import gather_rows, mean_over_ranks
+from distributed_pretrain.ranks import gather_rows, mean_over_ranks, own_rows
 
 
 class OtherImages(ImageTextMeasure):
@@ -20,7 +20,7 @@ class OtherImages(ImageTextMeasure):
     `pair_other_image` is the term `pair` so, and `pair_from_image` by how much that is above the
     term of the own images: what it learns from them. A term for which that stays near 0 tells
     parts of a report apart without looking (LoVT's own local losses do), and has no business in a
-    claim about regions. The next study is one of the rank's own.
+    claim about regions. Ranks exchange their images' embeddings.
     """
 
     def __init__(self, context: Context) -> None:
@@ -49,9 +49,10 @@ class OtherImages(ImageTextMeasure):
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Add the batch's terms, by its real samples."""
         mask = batch.sample_mask
-        order = next_real_rows(mask)
-        others = outputs.images.map_tensors(lambda rows: rows[order])
-        real = float(gather_rows(mask).sum())
+        every_mask = gather_rows(mask)
+        order = next_real_rows(every_mask)[own_rows(len(mask))]
+        others = outputs.images.map_tensors(lambda rows: gather_rows(rows)[order])
+        real = float(every_mask.sum())
         for row, images in enumerate((outputs.images, others)):
             loss = self.method.loss(self.method.paired(images, outputs.reports, mask))
             terms = torch.stack([loss[name].detach() for name in self._terms])

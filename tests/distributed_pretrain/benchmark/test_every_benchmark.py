@@ -149,6 +149,7 @@ def test_an_unknown_setting_is_refused_by_every_one_and_the_nearest_is_named(
         "step": "step",
         "loss": "chunks",
         "pairs": "region",
+        "regions": "image",
         "checkpoint": "round",
         "scaling": "rank",
     }
