@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from pkgutil import resolve_name
+from pathlib import Path
 
 from data_shards.command_line import DONE, Command
 from data_shards.profiles import parse_overrides, validate
@@ -18,13 +18,35 @@ from distributed_pretrain.pretrain import settings as pretrain
 BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "regions", "checkpoint", "scaling")
 
 
-def _later(where: str) -> Callable[..., int]:
-    """The function `module:name`, imported when called: `--help` and launchers answer at once."""
+# Imports stand inside the commands: `--help` and a launcher that only asks answer at once.
+def _quickstart(overrides: Sequence[str]) -> int:
+    from distributed_pretrain.experiments.quickstart import run_quickstart
 
-    def run(*words: object, **options: object) -> int:
-        return int(resolve_name(f"{__package__}.{where}")(*words, **options))
+    return run_quickstart(overrides)
 
-    return run
+
+def _pretrain(profile: Path, overrides: Sequence[str]) -> int:
+    from distributed_pretrain.pretrain.build import run_pretrain
+
+    return run_pretrain(profile, overrides)
+
+
+def _evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
+    from distributed_pretrain.evaluation.evaluate import run_evaluate
+
+    return run_evaluate(run_folder, overrides)
+
+
+def _downstream(profile: Path, overrides: Sequence[str]) -> int:
+    from distributed_pretrain.downstream.run import run_downstream
+
+    return run_downstream(profile, overrides)
+
+
+def _compare(profile: Path, overrides: Sequence[str]) -> int:
+    from distributed_pretrain.experiments.compare import run_compare
+
+    return run_compare(profile, overrides)
 
 
 def _benchmark(overrides: Sequence[str], *, what: str) -> int:
@@ -46,7 +68,7 @@ COMMANDS = (
         own_overrides="undotted",
         folder="output",
         goes_on_by="tasks",
-        run=_later("experiments.quickstart:run_quickstart"),
+        run=_quickstart,
     ),
     Command(
         "pretrain",
@@ -57,7 +79,7 @@ COMMANDS = (
         ranks="any",
         check=pretrain.refuse_what_cannot_start,
         figures=pretrain.figures_of_run,
-        run=_later("pretrain.build:run_pretrain"),
+        run=_pretrain,
     ),
     Command(
         "evaluate",
@@ -66,7 +88,7 @@ COMMANDS = (
         settings=evaluation.EvaluateConfig,
         check=evaluation.refuse_what_cannot_start,
         figures=evaluation.figures_of_evaluation,
-        run=_later("evaluation.evaluate:run_evaluate"),
+        run=_evaluate,
     ),
     Command(
         "downstream",
@@ -77,7 +99,7 @@ COMMANDS = (
         ranks="any",
         check=downstream.refuse_what_cannot_start,
         figures=downstream.figures_of_task,
-        run=_later("downstream.run:run_downstream"),
+        run=_downstream,
     ),
     Command(
         "compare",
@@ -86,7 +108,7 @@ COMMANDS = (
         own_overrides="undotted",
         folder="output",
         goes_on_by="tasks",
-        run=_later("experiments.compare:run_compare"),
+        run=_compare,
     ),
     Command(
         "benchmark",

@@ -173,14 +173,15 @@ def _held_by(
     ids_S: Int[Tensor, " sentences"], reports_AM: Int[Tensor, "images longest"]
 ) -> Bool[Tensor, "sentences images"]:
     """Whether an image's report holds a sentence of this text."""
-    sorted_S = ids_S.sort().values
-    last = len(ids_S) - 1
     # Equal ids share the first place among the sorted; a table says which report has which place.
-    place_AM = torch.searchsorted(sorted_S, reports_AM).clamp(max=last)
-    matches_AM = sorted_S[place_AM] == reports_AM
-    spare = torch.full_like(place_AM, len(ids_S))
-    table_AS = torch.zeros(len(reports_AM), len(ids_S) + 1, dtype=torch.bool, device=ids_S.device)
-    table_AS.scatter_(1, torch.where(matches_AM, place_AM, spare), True)
+    # What is none of them goes to the last place, behind all.
+    nobody = len(ids_S)
+    behind_all = ids_S.new_full((1,), torch.iinfo(ids_S.dtype).max)
+    sorted_S = torch.cat([ids_S.sort().values, behind_all])
+    place_AM = torch.searchsorted(sorted_S, reports_AM)
+    place_AM = torch.where(sorted_S[place_AM] == reports_AM, place_AM, nobody)
+    table_AS = torch.zeros(len(reports_AM), nobody + 1, dtype=torch.bool, device=ids_S.device)
+    table_AS.scatter_(1, place_AM, True)
     return table_AS[:, torch.searchsorted(sorted_S, ids_S)].T
 
 

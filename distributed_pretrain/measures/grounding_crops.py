@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from data_shards.records.study import Box, StudyRecord
 from distributed_pretrain.batch import Batch
+from distributed_pretrain.measures.base import real_records
 from distributed_pretrain.measures.geometry import ModelSquare
 from distributed_pretrain.measures.grounding_metrics import CROPPED, CROPPED_METRICS
 from distributed_pretrain.measures.phrase_grounding import PhraseGrounding
@@ -35,9 +36,13 @@ class CroppedGrounding(PhraseGrounding):
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep the crops that show phrases with boxes, embedded by themselves."""
-        windows = [window_of(key) for key in batch.keys]
-        cropped = replace(batch, images=cropped_images(batch.images, windows))
-        super().update(batch, replace(outputs, images=self.method.embed_images(cropped)))
+        size_px = batch.images.shape[-1]
+        records = real_records(batch)
+        if any(self.phrases_of(each, self.square(each, size_px)) for each in records):
+            windows = [window_of(key) for key in batch.keys]
+            cropped = replace(batch, images=cropped_images(batch.images, windows))
+            outputs = replace(outputs, images=self.method.embed_images(cropped))
+        super().update(batch, outputs)
 
     def compute(self) -> dict[str, float]:
         """As those of whole images, by names of their own."""

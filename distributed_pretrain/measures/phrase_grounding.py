@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,12 @@ from distributed_pretrain.measures.geometry import (
     region_map_on_pixels,
 )
 from distributed_pretrain.measures.grounding_metrics import (
+    BORDER,
     CNR_GAIN,
     FOCAL_POINTING,
+    GROUNDING_CNR,
+    SAME_CELL_OTHER_IMAGE,
+    SAME_CELL_OTHER_PHRASE,
 )
 from distributed_pretrain.measures.heat_maps import (
     Cells,
@@ -105,7 +110,7 @@ class PhraseGrounding(ImageTextMeasure):
         del outputs
         for record in real_records(batch):
             square = self.square(record, _BLIND_SIZE_PX)
-            for text, boxes in self._phrases_of(record).items():
+            for text, boxes in self.phrases_of(record, square).items():
                 self._blind.add(text, boxes, square.inside(boxes))
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
@@ -116,7 +121,7 @@ class PhraseGrounding(ImageTextMeasure):
             image = images.rows(slice(row, row + 1))
             self._phrases += [
                 Phrase(self._samples + row, text, boxes, square, image)
-                for text, boxes in self._phrases_of(record).items()
+                for text, boxes in self.phrases_of(record, square).items()
             ]
         self._samples += int(batch.sample_mask.sum())
 
@@ -153,15 +158,11 @@ class PhraseGrounding(ImageTextMeasure):
         figures = {
             "grounding_phrases": float(len(phrases)),
             "grounding_box_area": ((inside & valid).sum() / valid.sum()).item(),
-            "grounding_cnr": contrast.mean().item(),
+            GROUNDING_CNR.name: contrast.mean().item(),
             "grounding_cnr_absolute": contrast.abs().mean().item(),
-            "grounding_border": _mean(on_border(cells)),
-            "grounding_same_cell_other_phrase": _mean(
-                hottest == hottest_cells(of_other), has_other
-            ),
-            "grounding_same_cell_other_image": _mean(
-                hottest == hottest_cells(on_other), has_stranger
-            ),
+            BORDER.name: _mean(on_border(cells)),
+            SAME_CELL_OTHER_PHRASE.name: _mean(hottest == hottest_cells(of_other), has_other),
+            SAME_CELL_OTHER_IMAGE.name: _mean(hottest == hottest_cells(on_other), has_stranger),
             **judge.pointing("grounding", hits),
             **judge.with_bounds(CNR_GAIN.name, gain, has_other),
             **judge.with_bounds(FOCAL_POINTING.name, hits.double(), focal),
@@ -171,7 +172,7 @@ class PhraseGrounding(ImageTextMeasure):
             for knowing in BLIND:
                 maps = [self._blind.of(each.text, each.category, knowing) for each in phrases]
                 figures |= judge.of_map(f"grounding_blind_{knowing}", torch.stack(maps))
-        return {name: value for name, value in figures.items() if value == value}
+        return {name: value for name, value in figures.items() if not math.isnan(value)}
 
     def square(self, record: StudyRecord, size_px: int) -> ModelSquare:
         """What a model sees of a study's image."""
@@ -182,9 +183,9 @@ class PhraseGrounding(ImageTextMeasure):
         """Whether enough of a phrase's boxes is seen to count: a pixel."""
         return bool(square.inside(boxes).any())
 
-    def _phrases_of(self, record: StudyRecord) -> dict[str, list[Box]]:
-        """The phrases with boxes on the image that an evaluation shows."""
-        shown, square = evaluated_image(record), self.square(record, _BLIND_SIZE_PX)
+    def phrases_of(self, record: StudyRecord, square: ModelSquare) -> dict[str, list[Box]]:
+        """The phrases with boxes that are seen in `square`, of the image that is evaluated."""
+        shown = evaluated_image(record)
         found: dict[str, list[Box]] = {}
         for box in record.boxes:
             if box.phrase and box.image == shown:

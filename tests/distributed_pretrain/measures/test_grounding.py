@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -263,3 +264,11 @@ def test_intervals_are_over_studies_and_not_over_phrases() -> None:
     assert low == high == metrics["grounding_pointing_focal"] == 1
     low, high = (metrics[f"grounding_cnr_gain_{end}"] for end in ("low", "high"))
     assert low < metrics["grounding_cnr_gain"] < high
+
+
+def test_the_smallest_box_that_is_seen_is_a_phrase() -> None:
+    """On the model's own pixels, however coarse the blind maps are."""
+    wide = torch.zeros(1, 1, 256, 256)
+    batch = replace(_batch((_box(8.1, 8.1, 0.2, 0.2),)), images=wide)
+    _, metrics = grounding(batch)
+    assert metrics["grounding_phrases"] == 1

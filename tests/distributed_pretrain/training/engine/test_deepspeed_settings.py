@@ -7,8 +7,6 @@ import pytest
 from data_shards.errors import InputError
 from distributed_pretrain.training.settings import DeepSpeedConfig, TrainingConfig
 
-pytest.importorskip("deepspeed")
-
 
 def settings(stage: int = 1, **training: Any) -> dict[str, Any]:
     config = DeepSpeedConfig.model_validate({"zero_stage": stage, "bucket_elements": 1000})
