@@ -27,6 +27,7 @@ METHOD = (
     Metric("grounding_pointing_fixed", "pointing, findings of fixed place"),
     GROUNDING_CNR,
     Metric("grounding_cnr_absolute", "CNR as MS-CXR has it, |.|", unit="number"),
+    Metric("grounding_miou", "mIoU as BioViL has it, heat > 0.1 ... 0.5"),
     CNR_GAIN,
     BORDER,
     SAME_CELL_OTHER_PHRASE,

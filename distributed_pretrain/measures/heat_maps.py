@@ -14,6 +14,7 @@ Heat: TypeAlias = Float[Tensor, "phrases height width"]
 Pixels: TypeAlias = Bool[Tensor, "phrases height width"]
 PerPhrase: TypeAlias = Float[Tensor, " phrases"]
 Hits: TypeAlias = Bool[Tensor, " phrases"]
+MIOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def contrast_to_noise(heat: Heat, inside: Pixels, valid: Pixels) -> PerPhrase:
@@ -31,6 +32,21 @@ def contrast_to_noise(heat: Heat, inside: Pixels, valid: Pixels) -> PerPhrase:
     noise = (variance_in + variance_out).sqrt()
     usable = (noise > 0) & within.any(dim=(1, 2)) & without.any(dim=(1, 2))
     return torch.where(usable, (mean_in - mean_out) / torch.where(usable, noise, 1.0), 0.0)
+
+
+def mean_iou(heat: Heat, inside: Pixels, valid: Pixels) -> PerPhrase:
+    """Of each map the mean IoU of (heat > t) and the union of boxes over t = 0.1, 0.2 ... 0.5.
+
+    On the heat as it is (a cosine), as BioViL has it on MS-CXR (Boecking et al. 2022); so it depends
+    on how large a method's heats are, and methods are told apart by it within their kind only.
+    """
+    boxes = inside & valid
+    ious = []
+    for threshold in MIOU_THRESHOLDS:
+        hot = (heat > threshold) & valid
+        union = (hot | boxes).sum(dim=(1, 2)).clamp_min(1)
+        ious.append((hot & boxes).sum(dim=(1, 2)) / union)
+    return torch.stack(ious).mean(dim=0)
 
 
 def pointing_hits(heat: Heat, inside: Pixels, valid: Pixels) -> Hits:

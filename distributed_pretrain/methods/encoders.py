@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 class ImageEncoderConfig(Config):
     """A torchvision backbone, or `timm/` and timm's name of one (see `make_image_encoder`).
 
-    `weights` is torchvision's name or timm's tag, a .pt or .safetensors file, or null for a random
-    start; `width`, `last_stride` and `last_stage` are for torchvision's ResNets. `norm` decides
-    what a run on several ranks computes (see `Norm`).
+    `weights` is torchvision's name or timm's tag, a .pt or .safetensors file (also the model of a
+    run's checkpoint: a warm start), or null for a random start; `width`, `last_stride` and
+    `last_stage` are for torchvision's ResNets. `norm` decides what a run on several ranks
+    computes (see `Norm`).
     """
 
     backbone: str = "resnet50"

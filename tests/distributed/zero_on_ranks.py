@@ -33,8 +33,8 @@ NORMS_BY_SAMPLE: dict[str, Any] = {
 
 
 def method_and_optimizer() -> tuple[Lovt, torch.optim.Optimizer]:
-    """Temperatures of shape (1,) are learnt, the word embeddings are frozen."""
-    method = tiny_lovt(learnable_temperatures=True, **NORMS_BY_SAMPLE).train()
+    """All losses; temperatures of shape (1,) are learnt, the word embeddings are frozen."""
+    method = tiny_lovt(learnable_temperatures=True, pair_weight=1.0, **NORMS_BY_SAMPLE).train()
     for name, parameter in method.named_parameters():
         parameter.requires_grad_("word_embeddings" not in name)
     return method, build_optimizer(OPTIMIZER, method)

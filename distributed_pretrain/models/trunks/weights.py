@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from data_shards.errors import InputError
 
-_WRAPPERS = ("backbone.", "model.")
+# Of a method in a run folder, of an `ImageEncoder`, of a trunk that wraps another model.
+_WRAPPERS = ("image_encoder.", "backbone.", "model.")
 
 
 def load_weights(
@@ -28,7 +29,8 @@ def load_weights(
 
     `weights` is one of those `published`, which `download` fetches, or a .pt, .pth or .safetensors
     file with the model's keys, with or without the classifier and with or without the prefix of an
-    `ImageEncoder`. Raises InputError when neither, or when a tensor is missing or of another shape.
+    `ImageEncoder` or of a run's method (a run folder's checkpoints/last/model.safetensors).
+    Raises InputError when neither, or when a tensor is missing or of another shape.
     """
     if weights in published:
         state = download(weights)

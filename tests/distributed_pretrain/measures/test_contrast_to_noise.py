@@ -1,4 +1,4 @@
-"""How well a heat map meets boxes: contrast to noise, and the pointing game."""
+"""How well a heat map meets boxes: contrast to noise, mean IoU, and the pointing game."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distributed_pretrain.measures.heat_maps import contrast_to_noise, pointing_hits
+from distributed_pretrain.measures.heat_maps import contrast_to_noise, mean_iou, pointing_hits
 
 
 def _naive_cnr(heat: Tensor, inside: Tensor, valid: Tensor) -> float:
@@ -77,3 +77,20 @@ def test_a_hit_is_the_hottest_pixel_inside_a_box() -> None:
     inside[0, 1, 1:] = True
     inside[1, 2, 1:] = True
     assert pointing_hits(heat, inside, torch.ones_like(inside)).tolist() == [True, False]
+
+
+def test_the_mean_iou_is_over_thresholds_of_the_heat_as_it_is() -> None:
+    heat, inside, valid = _random_heat(4)
+    for phrase in range(4):
+        ious = []
+        for threshold in (0.1, 0.2, 0.3, 0.4, 0.5):
+            hot = (heat[phrase] > threshold) & valid[phrase]
+            boxes = inside[phrase] & valid[phrase]
+            ious.append(float((hot & boxes).sum() / (hot | boxes).sum()))
+        assert mean_iou(heat, inside, valid)[phrase].item() == pytest.approx(sum(ious) / 5)
+
+
+def test_the_mean_iou_is_one_where_the_heat_is_the_box_and_zero_where_neither_is() -> None:
+    _, inside, valid = _random_heat(2)
+    inside[1] = False
+    assert mean_iou(inside.float(), inside, valid).tolist() == [1.0, 0.0]

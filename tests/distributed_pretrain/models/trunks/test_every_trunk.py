@@ -130,10 +130,14 @@ def test_heads_fit_the_image_and_its_regions(name: str) -> None:
     assert regions.shape[-1] == 8
 
 
+@pytest.mark.parametrize("prefix", ["", "image_encoder."], ids=["encoder", "run"])
 @pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit"])
-def test_an_encoders_own_state_dict_loads_as_weights(name: str, tmp_path: Path) -> None:
+def test_an_encoders_or_a_runs_state_dict_loads_as_weights(
+    name: str, prefix: str, tmp_path: Path
+) -> None:
     saved, path = encoder(name), tmp_path / "encoder.pt"
-    torch.save(saved.state_dict(), path)
+    of_others = {"teacher.backbone.conv1.weight": torch.zeros(1)} if prefix else {}
+    torch.save({prefix + key: value for key, value in saved.state_dict().items()} | of_others, path)
     loaded = make_image_encoder(name, weights=str(path))
     for key, value in saved.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value)
