@@ -37,8 +37,8 @@ def contrast_to_noise(heat: Heat, inside: Pixels, valid: Pixels) -> PerPhrase:
 def mean_iou(heat: Heat, inside: Pixels, valid: Pixels) -> PerPhrase:
     """Of each map the mean IoU of (heat > t) and the union of boxes over t = 0.1, 0.2 ... 0.5.
 
-    On the heat as it is (a cosine), as BioViL has it on MS-CXR (Boecking et al. 2022); so it depends
-    on how large a method's heats are, and methods are told apart by it within their kind only.
+    On the heat as it is (a cosine), as BioViL has it on MS-CXR (Boecking et al. 2022); so it hangs
+    on how large a method's heats are, and methods of one kind only are told apart by it.
     """
     boxes = inside & valid
     ious = []

@@ -13,6 +13,16 @@ from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOu
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.ranks import gather_rows, mean_over_ranks, own_rows
 
+TOLD = "_from_image"
+
+
+def of_term(term: str) -> tuple[Metric, Metric]:
+    """A term with the images of other studies, and by how much its own are better."""
+    return (
+        Metric(f"{term}_other_image", f"{term} of another image", unit="number", better="low"),
+        Metric(f"{term}{TOLD}", f"{term}: what the image tells", unit="number"),
+    )
+
 
 class OtherImages(ImageTextMeasure):
     """Every local term with each report beside the image of the next study of the batch.
@@ -37,14 +47,7 @@ class OtherImages(ImageTextMeasure):
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """Two for each local term."""
-        return tuple(
-            metric
-            for term in self._terms
-            for metric in (
-                Metric(f"{term}_other_image", f"{term} of another image", unit="number"),
-                Metric(f"{term}_from_image", f"{term}: what the image tells", unit="number"),
-            )
-        )
+        return tuple(metric for term in self._terms for metric in of_term(term))
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Add the batch's terms, by its real samples."""
@@ -64,8 +67,8 @@ class OtherImages(ImageTextMeasure):
         own, other = (self._sums / self._count).tolist()
         figures: dict[str, float] = {}
         for name, own_term, other_term in zip(self._terms, own, other, strict=True):
-            figures[f"{name}_other_image"] = other_term
-            figures[f"{name}_from_image"] = other_term - own_term
+            of_others, told = of_term(name)
+            figures |= {of_others.name: other_term, told.name: other_term - own_term}
         return figures
 
 

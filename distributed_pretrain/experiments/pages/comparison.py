@@ -29,11 +29,12 @@ from distributed_pretrain.measures.grounding_metrics import (
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
 from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.measures.other_images import TOLD, of_term
 from distributed_pretrain.measures.region_similarity import STUDIES
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
 NOT_YET_RUN = "not yet run"
-TABLE = (RECALL_AT_1, RECALL_AT_5, GROUNDING_CNR, LINEAR_DICE, LINEAR_AUROC)
+TABLE = (RECALL_AT_1, RECALL_AT_5, FOCAL_POINTING, CNR_GAIN, LINEAR_DICE, LINEAR_AUROC)
 PICTURED = TABLE[1:]
 GROUNDED = (
     POINTING,
@@ -53,13 +54,14 @@ KINDS = {
 }
 # Of the distance between two violins; the one with the most pairs is that wide.
 WIDEST_VIOLIN = 0.09
+MOST_VIOLINS = 3
 
 
 def write_page(config: ComparisonConfig, results: Results, *, command: str) -> str:
     """Write the page and the picture beside it; return the table and the checks as text."""
     picture = config.page.with_suffix(".png")
     config.page.parent.mkdir(parents=True, exist_ok=True)
-    _draw_comparison(picture, config.methods, results)
+    _draw_comparison(picture, config, results)
     checks = expectations.check_bars(config.bars, config.methods, results)
     if not checks:
         checks = expectations.check_expectations(config.methods, results)
@@ -70,6 +72,7 @@ def write_page(config: ComparisonConfig, results: Results, *, command: str) -> s
             _table(config, results),
             f"![Every run, and the similarity of regions by distance]({picture.name})",
             *_grounding(config, results),
+            *_told_by_images(config, results),
             "## What is asked" if config.bars else "## Expected from the papers",
             _checks(checks),
             *config.notes,
@@ -144,6 +147,22 @@ def _grounding(config: ComparisonConfig, results: Results) -> list[str]:
     ]
 
 
+def _told_by_images(config: ComparisonConfig, results: Results) -> list[str]:
+    """The terms that compare regions with reports, with the images of other studies."""
+    rows = []
+    for method in config.methods:
+        runs = results.get(method.name, ())
+        names = dict.fromkeys(name for run in runs for name in run.metrics if name.endswith(TOLD))
+        for term in (name.removesuffix(TOLD) for name in names):
+            values = (list(values_of(runs, each).values()) for each in of_term(term))
+            shown = map(show_values, values, of_term(term))
+            rows.append([method.title, f"`{term}`", *shown])
+    if not rows:
+        return []
+    heads = ["", "term", "with another study's image", "less with the own: what the image tells"]
+    return ["## What regions learn from the image", markdown_table([heads, *rows])]
+
+
 def _checks(checks: Sequence[expectations.Check]) -> str:
     rows = [[check.expectation, f"**{check.verdict}**", check.figures] for check in checks]
     return markdown_table([["expected", "", "figures"], *rows])
@@ -167,25 +186,29 @@ def _definitions(config: ComparisonConfig, results: Results) -> str:
 - All metrics are of {studies} held-out studies, for the weights after the last step.
 - R@k: mean of both directions; identical reports count as one. Guessing finds about
   k / studies.
-- Grounding CNR: contrast of a phrase's heat inside its box to outside, signed. Without local losses
-  LoVT's heat goes through an alignment that nothing has trained.
 - Phrases in their boxes: pointing is right where a phrase's hottest pixel lies in its box; focal
-  findings may lie anywhere in a lung. Another phrase is of another finding and study, on the same
-  image. Maps of training boxes see no image: what is not above them has learnt nothing from it.
+  findings may lie anywhere in a lung. CNR: contrast of the heat inside its box to outside, signed;
+  above that of another phrase, of another finding and study, on the same image. Without local
+  losses LoVT's heat goes through an alignment that nothing has trained. Maps of training boxes see
+  no image: what is not above them has learnt nothing from it.
 - Linear Dice and AUROC: a linear head on the frozen feature map (on its mean for AUROC), fitted to
   few labelled training studies ({subsets}), since labels
   are what pre-training is to save. Means over the classes with masks, and over {labels}.
 - Figure 3 (LoVT, ECCV 2022): cosines of the feature map's cells y, all pairs of an image's cells,
   by their distance over the grid's diagonal, rounded to 0.1; the first {STUDIES} test
-  studies. The paper's curves fall up to 0.6 and may rise beyond, between opposite borders."""
+  studies. The paper's curves fall up to 0.6 and may rise beyond, between opposite borders.
+- What regions learn from the image: each loss between regions and reports once more with the
+  images of other studies, in nats. Where that changes nothing, it tells parts of a report apart
+  without looking."""
 
 
-def _draw_comparison(path: Path, methods: Sequence[ComparedMethod], results: Results) -> None:
+def _draw_comparison(path: Path, config: ComparisonConfig, results: Results) -> None:
     """Write the picture: a column of dots for each metric, and LoVT's Figure 3 beneath.
 
     A dot is a run, a bar the 95% confidence interval of the mean. Methods without runs keep an
-    empty line.
+    empty line. Figure 3 is of the rows that the bars are about.
     """
+    methods = config.methods
     figure = Figure(figsize=(11, 4.2 + 0.28 * len(methods)), dpi=110, layout="constrained")
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2 + 0.28 * len(methods), 3.0))
     above, below = parts[:, 0]
@@ -200,9 +223,11 @@ def _draw_comparison(path: Path, methods: Sequence[ComparedMethod], results: Res
     place = "outside upper center"
     above.legend(handles, legends, loc=place, ncols=len(legends), frameon=False)
     titles = {method.name: method.title for method in methods}
-    shown = [
-        name for name in (expectations.LOVT, expectations.WITHOUT_LOCAL_LOSSES) if results.get(name)
+    asked = [bar.method for bar in config.bars] or [
+        expectations.LOVT,
+        expectations.WITHOUT_LOCAL_LOSSES,
     ]
+    shown = [name for name in dict.fromkeys(asked) if results.get(name)][:MOST_VIOLINS]
     if shown:
         violins = below.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, name in zip(violins, shown, strict=True):

@@ -14,8 +14,11 @@ import yaml
 
 from data_shards.building.settings import ShardsConfig
 from data_shards.profiles import load_profile
+from distributed_pretrain.experiments.compare import run_job
 from distributed_pretrain.experiments.expectations import METRICS
-from distributed_pretrain.experiments.results import fingerprint
+from distributed_pretrain.experiments.grid.pool import build_shards
+from distributed_pretrain.experiments.pages.comparison import write_page
+from distributed_pretrain.experiments.results import collect, fingerprint
 from distributed_pretrain.experiments.settings import ComparisonConfig, jobs_of
 from tests.paths import ROOT
 
@@ -27,20 +30,25 @@ TINY = (
 )
 
 
-def _profile(folder: Path) -> Path:
-    """LoVT, its ablation that is to stop by what nobody measures, and a random start."""
-    (folder / "shards.yaml").write_text(
+def _shards_profile(folder: Path) -> Path:
+    path = folder / "shards.yaml"
+    path.write_text(
         f"extends: {ROOT / 'configs/shards/phantom_quickstart.yaml'}\n"
         f"phantom: {{archive: {folder / 'archive'}, image_size_px: 64, train_studies: 32,"
         " validate_studies: 8, test_studies: 12}\n"
         "longest_side_px: 64\n"
     )
+    return path
+
+
+def _profile(folder: Path) -> Path:
+    """LoVT, its ablation that is to stop by what nobody measures, and a random start."""
     lovt = str(ROOT / "configs/pretrain/phantom_lovt.yaml")
     comparison = {
         "title": "Tiny",
         "output": str(folder / "out"),
         "page": str(folder / "page.md"),
-        "shards_profile": str(folder / "shards.yaml"),
+        "shards_profile": str(_shards_profile(folder)),
         "shards": str(folder / "shards"),
         "seeds": [3],
         "labelled_studies": 12,
@@ -158,3 +166,37 @@ def test_a_comparisons_profile_asks_for_runs_that_can_be_made(
     assert shards.output == config.shards
     assert {bar.metric for bar in config.bars} <= METRICS.keys()
     assert {bar.than_metric for bar in config.bars} - {None} <= METRICS.keys()
+
+
+@pytest.mark.xdist_group("comparison")
+def test_the_comparison_for_a_gpu_runs_in_miniature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row of it, ResNet-50 in bf16 as there; in this process, to import everything once."""
+    monkeypatch.chdir(ROOT)
+    where = (
+        f"output={tmp_path / 'out'}",
+        f"page={tmp_path / 'page.md'}",
+        f"shards_profile={_shards_profile(tmp_path)}",
+        f"shards={tmp_path / 'shards'}",
+        "labelled_studies=12",
+        "labelled_subsets=2",
+    )
+    config = load_profile(ComparisonConfig, Path("configs/compare/phantom_gpu.yaml"), where)
+    build_shards(config.shards_profile, config.shards)
+    jobs = jobs_of(config, (*TINY, "training.validate_every_steps=2", "training.max_steps=2"))
+    for job in jobs:
+        assert job.pretrain.training.precision == "bf16"
+        assert job.pretrain.method.image_encoder.backbone == "resnet50"
+        job.folder.mkdir(parents=True)
+        (job.folder / "job.json").write_text(job.model_dump_json())
+        assert run_job(job.folder / "job.json") == 0
+    results = collect(config, jobs)
+    write_page(config, results, command="-")
+    page = (tmp_path / "page.md").read_text()
+    for method, runs in results.items():
+        assert [run.steps for run in runs] == [2], method
+        assert "grounding_pointing" in runs[0].metrics
+    assert "not yet run" not in page
+    for bar in config.bars:
+        assert bar.says in page

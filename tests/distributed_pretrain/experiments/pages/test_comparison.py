@@ -180,7 +180,10 @@ def test_the_page_has_every_figure_and_names_what_is_missing(tmp_path: Path) -> 
             {
                 "recall_at_1": 0.2,
                 "recall_at_5": 0.5 + seed / 100,
-                "grounding_cnr": 0.31,
+                "grounding_pointing_focal": 0.4,
+                "grounding_cnr_gain": 0.31,
+                "local_report_other_image": 0.7,
+                "local_report_from_image": 0.01 * seed,
                 "linear_dice": 0.25,
                 "linear_auroc": 0.8,
             },
@@ -190,10 +193,14 @@ def test_the_page_has_every_figure_and_names_what_is_missing(tmp_path: Path) -> 
     results["byol"] = (_run("byol", 0, {"linear_dice": 0.2, "linear_auroc": 0.7}),)
     text = write_page(_config(tmp_path, notes=["A note."]), results, command="the command")
     page = (tmp_path / "page.md").read_text()
-    row = "| LoVT | reports | 20.0 ± 0.0 | 51.0 ± 1.1 | 0.31 ± 0.00 | 25.0 ± 0.0 | 80.0 ± 0.0 | 3 |"
+    row = (
+        "| LoVT | reports | 20.0 ± 0.0 | 51.0 ± 1.1 | 40.0 ± 0.0 | 0.31 ± 0.00 | 25.0 ± 0.0 "
+        "| 80.0 ± 0.0 | 3 |"
+    )
     assert row in page
+    assert "| LoVT | `local_report` | 0.70 ± 0.00 | 0.01 ± 0.01 |" in page
     assert row in text
-    assert "| BYOL | images | - | - | - | 20.0 | 70.0 | 1 | 72 |" in page
+    assert "| BYOL | images | - | - | - | - | 20.0 | 70.0 | 1 | 72 |" in page
     assert "| SimCLR | images | not yet run |" in page
     assert "from 4 of 15 runs" in page
     assert "A note." in page
