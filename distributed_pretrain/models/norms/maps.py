@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from distributed_pretrain.losses.precision import at_least_float32, full_precision
+from distributed_pretrain.losses.precision import full_precision
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.models.norms.rows import batch_norm
+from distributed_pretrain.models.norms.synchronised import sync_batch_norm
 from distributed_pretrain.ranks import world_size
 
 _Maps: TypeAlias = Float[Tensor, "batch channels rows columns"]
@@ -22,8 +22,7 @@ _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d`, by state dict and by function, over the maps of all ranks in training.
 
-    The ranks may hold different numbers of maps, or none. nn.SyncBatchNorm refuses CPUs; this one
-    runs everywhere, and `with_device_sync_norms` exchanges it where torch's is faster.
+    The ranks may hold different numbers of maps, or none: see `sync_batch_norm`.
     """
 
     def forward(self, input: _Maps) -> _Maps:
@@ -31,9 +30,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if not self.training or world_size() == 1:
             return super().forward(input)
         with full_precision(input):
-            positions = at_least_float32(input).movedim(1, -1)
-            normalised = batch_norm(self, positions, across_ranks=True)
-            return normalised.movedim(-1, 1).to(input.dtype)
+            return sync_batch_norm(self, input)
 
 
 def exchange_batch_norms(backbone: nn.Module, norm: Norm) -> int:
@@ -58,17 +55,6 @@ def _like(old: nn.BatchNorm2d, norm: Norm) -> nn.Module:
     kept = new.state_dict().keys() & old.state_dict().keys()
     new.load_state_dict({name: old.state_dict()[name] for name in kept})
     return new
-
-
-def with_device_sync_norms(module: _ModuleT) -> _ModuleT:
-    """`module` itself, each SyncBatchNorm2d in it exchanged for torch's fused nn.SyncBatchNorm.
-
-    For several GPUs, before DDP: the same statistics with fewer kernels, and an error on a CPU.
-    It gathers each rank's mean, variance and count in float32, where ours adds them up in float64.
-    Parameters and buffers stay the same tensors under the same names; other batch norms stay.
-    """
-    _exchange(module, SyncBatchNorm2d, nn.SyncBatchNorm.convert_sync_batchnorm)
-    return module
 
 
 def _exchange(

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
-from distributed_pretrain.models.norms.maps import with_device_sync_norms
 from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 
@@ -70,8 +69,6 @@ class Engine:
 
     def prepare(self, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
         """Take both over; the method is on the device already."""
-        if self.world_size > 1 and self.device.type == "cuda":
-            objective = with_device_sync_norms(objective)
         self.objective = objective
         self.optimizer = optimizer
         self.parameters = [p for p in objective.parameters() if p.requires_grad]

@@ -16,7 +16,6 @@ from distributed_pretrain.models.image_encoder import make_image_encoder, recept
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.maps import (
     SyncBatchNorm2d,
-    with_device_sync_norms,
 )
 
 
@@ -130,22 +129,6 @@ def test_in_one_process_a_synchronised_norm_is_torchs_batch_norm(training: bool)
         assert torch.equal(mine, expected)
     for name, buffer in reference.named_buffers():
         assert torch.equal(ours.get_buffer(name), buffer)
-
-
-@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_small"])
-def test_gpus_get_torchs_synchronised_norms_for_ours_alone(backbone: str) -> None:
-    encoder = make_image_encoder(backbone)
-    before = encoder.state_dict()
-    ours = sum(isinstance(each, SyncBatchNorm2d) for each in encoder.modules())
-    assert ours
-    assert with_device_sync_norms(encoder) is encoder
-    assert sum(type(each) is nn.SyncBatchNorm for each in encoder.modules()) == ours
-    assert not any(isinstance(each, SyncBatchNorm2d) for each in encoder.modules())
-    after = encoder.state_dict()
-    assert list(after) == list(before)
-    assert all(after[name].data_ptr() == before[name].data_ptr() for name in before)
-    own_rank = with_device_sync_norms(make_image_encoder(backbone, norm="local"))
-    assert not any(isinstance(each, nn.SyncBatchNorm) for each in own_rank.modules())
 
 
 _LAYERS: dict[Norm, type[nn.Module]] = {
