@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from distributed_pretrain.losses.precision import whole_float32_products
+
 # B rows, A columns, C rows of one block, D dim.
 
 # Numbers in a block of a matrix that is kept: anything from 2**20 to 2**24 was as quick on a CPU
@@ -77,7 +79,8 @@ class _Matrix(NamedTuple):
 
     def write_logits(self, block: slice, out_CA: Tensor) -> None:
         """<row, column> of a block; what a mask takes out is the lowest finite number."""
-        torch.mm(self.rows[block], self.columns.T, out=out_CA)
+        with whole_float32_products():
+            torch.mm(self.rows[block], self.columns.T, out=out_CA)
         lowest = torch.finfo(out_CA.dtype).min
         if self.column_mask is not None:
             out_CA.masked_fill_(~self.column_mask, lowest)

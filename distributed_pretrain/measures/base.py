@@ -115,10 +115,14 @@ def make_measures(kinds: Sequence[type[Measure]], context: Context) -> list[Meas
     return [kind(context) for kind in kinds if kind.applies(context.objective)]
 
 
+def on_host(values: Tensor) -> Tensor:
+    """On the CPU, in float32 where they are floating-point numbers."""
+    return (values.float() if values.is_floating_point() else values).cpu()
+
+
 def real_rows(values: Tensor, sample_mask: Tensor) -> Tensor:
-    """The real samples' rows on the CPU, in float32 where they are floating-point numbers."""
-    kept = values[sample_mask]
-    return (kept.float() if kept.is_floating_point() else kept).cpu()
+    """The real samples' rows, `on_host`."""
+    return on_host(values[sample_mask])
 
 
 def real_records(batch: Batch) -> list[StudyRecord]:

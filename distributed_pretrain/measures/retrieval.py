@@ -78,8 +78,8 @@ class Retrieval(ImageTextMeasure):
             reports = ReportEmbeddings(report=reports.report, local=local, local_mask=real)
         mask = gather_rows(batch.sample_mask)
         hashes = torch.tensor([self._hash(record) for record in batch.records], device=mask.device)
-        self._images.append((images.map_tensors(Tensor.cpu), batch.sample_mask.cpu()))
-        self._reports.append(reports.map_tensors(lambda rows: gather_tokens(rows)[mask].cpu()))
+        self._images.append((images.map_tensors(on_host), batch.sample_mask.cpu()))
+        self._reports.append(reports.map_tensors(lambda rows: on_host(gather_tokens(rows)[mask])))
         self._groups += gather_rows(hashes)[mask].tolist()
         self.reports += [self.context.sentences(record) for record in real_records(batch)]
 

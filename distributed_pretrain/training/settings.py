@@ -95,6 +95,11 @@ class TrainingConfig(Config):
     caching); with `plain` negatives come from within a micro-batch only, as the authors' 32 x 16
     (global_batch 512, 16 steps).
 
+    With `tf32` a GPU's products of float32 numbers keep 10 bits of each (logits of the global loss
+    keep all). A resumed run goes on from the exact state; that its numbers are those of one that
+    was not interrupted to the last bit holds on CPUs, and on GPUs with `deterministic`, which is
+    slower.
+
     A rank without a sign of life for `rank_timeout_seconds` is lost: launchers kill the rest 30 s
     after a death, stay below. `collective_timeout_seconds` is how long a collective waits for a
     rank that lives but does not come.
@@ -113,6 +118,8 @@ class TrainingConfig(Config):
     accumulation: Literal["exact", "plain"] = "exact"
     accumulation_steps: PositiveInt = 1
     precision: Literal["float32", "bf16"] = "float32"
+    tf32: Annotated[bool, FREE] = True
+    deterministic: Annotated[bool, FREE] = False
     channels_last: bool = False
     compile: bool = False
     clip_gradient_norm: PositiveFloat | None = None

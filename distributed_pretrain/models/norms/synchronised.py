@@ -33,6 +33,7 @@ def sync_batch_norm(layer: nn.BatchNorm2d, maps: Maps) -> Maps:
     assert layer.running_var is not None
     assert layer.num_batches_tracked is not None
     assert layer.momentum is not None
+    normalised: Tensor
     normalised, mean, variance, count = _SyncBatchNorm.apply(
         maps, layer.weight, layer.bias, layer.eps
     )

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.ranks import launcher_number
+from distributed_pretrain.training.engine.device import set_device_up
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 
 
@@ -43,17 +45,17 @@ class Engine:
     def __init__(
         self, training: TrainingConfig, *, deepspeed: dict[str, Any] | None = None
     ) -> None:
+        set_device_up(training)
         # Stage 3 would cut up hub models while transformers loads them.
         plugin = deepspeed and DeepSpeedPlugin(hf_ds_config=deepspeed, zero3_init_flag=False)
-        # Ranks normalise with batch statistics or shared ones: running statistics of rank 0 need
-        # not travel in every forward (see `Trainer`, before a validation).
-        ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)
         timeout = timedelta(seconds=training.collective_timeout_seconds)
         self._accelerator = Accelerator(
             # Left to itself, Accelerate takes ranks without a GPU for single processes.
             cpu=deepspeed is None and not torch.cuda.is_available(),
             deepspeed_plugin=plugin,
-            kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=timeout)],
+            # Ours is `autocast`; a launcher's fp16 would scale gradients behind our back.
+            mixed_precision="no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
         launched, found = launcher_number("WORLD_SIZE") or 1, self._accelerator.num_processes
         if found != launched:
@@ -75,7 +77,14 @@ class Engine:
         self._wrap()
 
     def _wrap(self) -> None:
-        self._model: nn.Module = self._accelerator.prepare_model(self.objective)
+        self._model: nn.Module = self.objective
+        if self.world_size > 1:
+            # By no device's number: where each rank sees its own GPU alone, that is 0 for all.
+            # Ranks normalise with batch statistics or shared ones: running statistics of rank 0
+            # need not travel in every forward (see `Trainer`, before a validation).
+            self._model = DistributedDataParallel(
+                self.objective, gradient_as_bucket_view=True, broadcast_buffers=False
+            )
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the run."""
@@ -88,14 +97,14 @@ class Engine:
 
     def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
         """Around the forward and backward of one micro-batch: reduced over ranks at the last."""
-        if last:
+        if last or not isinstance(self._model, DistributedDataParallel):
             return contextlib.nullcontext()
-        context: AbstractContextManager[None] = self._accelerator.no_sync(self._model)
+        context: AbstractContextManager[None] = self._model.no_sync()
         return context
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`; the ranks' average stands after the last micro-batch."""
-        self._accelerator.backward(loss)
+        loss.backward()
 
     def gradient_norm(self) -> Tensor:
         """The Euclidean norm over all gradients of the step, the same on every rank."""

@@ -15,6 +15,7 @@ from distributed_pretrain.data.tokenization import SentenceTokenizer
 from distributed_pretrain.losses.multi_label import multi_label_loss
 from distributed_pretrain.measures.base import Context
 from distributed_pretrain.measures.catalog import VALIDATION
+from distributed_pretrain.measures.retrieval import Retrieval
 from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
     ImageTextMethod,
@@ -111,3 +112,12 @@ def test_validation_leaves_the_objective_as_it_was(validation: Validation) -> No
         assert objective.training == training
     torch.testing.assert_close(dict(objective.state_dict()), before, rtol=0, atol=0)
     assert all(parameter.grad is None for parameter in objective.parameters())
+
+
+def test_recalls_of_a_bf16_run_are_ranked_in_float32(validation: Validation) -> None:
+    """Cosines of 8 bits have ties, which count against the model; an evaluation has none."""
+    _, measures = validation.run(autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    (similarity,) = (each.similarity for each in measures if isinstance(each, Retrieval))
+    assert len(similarity) > 1
+    assert not torch.equal(similarity, similarity.bfloat16().float())
+    assert similarity.abs().max() <= 1 + 1e-6
