@@ -13,7 +13,13 @@ from torch import Tensor
 from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.losses.external import gather_tokens
-from distributed_pretrain.measures.base import Context, ImageTextMeasure, Picture, real_records
+from distributed_pretrain.measures.base import (
+    Context,
+    ImageTextMeasure,
+    Picture,
+    on_host,
+    real_records,
+)
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.pictures import similarity_matrix_picture
 from distributed_pretrain.methods.image_text import (
