@@ -54,7 +54,8 @@ class ReportTokens(SampleRows):
     `sentence_index` numbers the sentence each token belongs to from 0, `word_index` the word:
     the pieces of one word share a number, punctuation marks are words, and no word reaches across
     sentences. Both are -1 for CLS, SEP and padding. `sentence_mask` is True for the sentences a
-    report really has.
+    report really has. `lengths` are the reports' numbers of tokens and `sentences` those of
+    sentences, on the host; () where it does not know them.
     """
 
     token_ids: Int[Tensor, "batch tokens"]
@@ -62,6 +63,26 @@ class ReportTokens(SampleRows):
     sentence_index: Int[Tensor, "batch tokens"]
     sentence_mask: Bool[Tensor, "batch sentences"]
     word_index: Int[Tensor, "batch tokens"]
+    lengths: tuple[int, ...] = ()
+    sentences: tuple[int, ...] = ()
+
+    def cut(self) -> ReportTokens:
+        """Without the padding that all reports share, but for whole steps of 32 tokens.
+
+        Few widths, since compilers and allocators want them; the same where lengths are unknown.
+        """
+        if not self.lengths:
+            return self
+        width = -(-max(self.lengths) // _WIDTH_STEP) * _WIDTH_STEP
+        return ReportTokens(
+            token_ids=self.token_ids[:, :width],
+            token_mask=self.token_mask[:, :width],
+            sentence_index=self.sentence_index[:, :width],
+            sentence_mask=self.sentence_mask[:, : max(self.sentences)],
+            word_index=self.word_index[:, :width],
+            lengths=self.lengths,
+            sentences=self.sentences,
+        )
 
     def sentence_ids(self) -> Int[Tensor, "batch sentences"]:
         """`text_ids` of the sentences."""
@@ -92,6 +113,7 @@ def place_in_part(part_index: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch
     return place - torch.where(begins, place, 0).cummax(dim=1).values
 
 
+_WIDTH_STEP = 32
 # A prime and an odd number of 62 bits, drawn once.
 _PRIME, _ODD, _POSITIVE = 3_916_890_016_382_381_617, 2_774_005_275_976_959_351, 2**63 - 1
 
@@ -100,11 +122,13 @@ _PRIME, _ODD, _POSITIVE = 3_916_890_016_382_381_617, 2_774_005_275_976_959_351, 
 class Lateral(SampleRows):
     """A lateral view of each study.
 
-    Where `mask` is False the study has none; its pixels are zeros and mean nothing.
+    Where `mask` is False the study has none; its pixels are zeros and mean nothing. `present` is
+    the mask on the host, () where that does not know it.
     """
 
     images: Float[Tensor, "batch 1 height width"]
     mask: Bool[Tensor, " batch"]
+    present: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +150,8 @@ class Batch(SampleRows):
     """One rank's share of a global batch.
 
     `images` are frontal views, normalised, one channel. `sample_mask` is False for rows that only
-    fill up the last batch of an evaluation, or stand in for unreadable samples of it.
+    fill up the last batch of an evaluation, or stand in for unreadable samples of it. `real` is
+    that on the host, () where it does not know.
 
     `lateral` is there with `data.views: frontal_lateral`, `second_view` with `two_augmentations`.
     With `data.labels`, `labels` has a column for each: 1 present, 0 absent, -1 uncertain (as the
@@ -148,15 +173,33 @@ class Batch(SampleRows):
     epoch: int = 0
     samples_consumed: int = 0
     replaced: int = 0
+    real: tuple[bool, ...] = ()
+
+    @property
+    def encoded_mask(self) -> Bool[Tensor, " batch"]:
+        """`sample_mask`; on the host where that knows it: there nobody waits to read it."""
+        return torch.tensor(self.real) if self.real else self.sample_mask
+
+    @property
+    def lateral_mask(self) -> Bool[Tensor, " batch"]:
+        """The same of laterals, of real samples."""
+        assert self.lateral is not None
+        if self.real and self.lateral.present:
+            return torch.tensor(self.real) & torch.tensor(self.lateral.present)
+        return self.sample_mask & self.lateral.mask
 
     def split(self, pieces: int) -> list[Batch]:
-        """Equal consecutive parts of the rows, as many as `pieces` (1: the batch itself)."""
+        """Equal consecutive parts of the rows, as many as `pieces` (1: the batch itself).
+
+        Each is cut to its own longest report.
+        """
         if pieces == 1:
             return [self]
         rows = len(self.keys)
         assert rows % pieces == 0, f"{rows} rows cannot be cut into {pieces}"
         size = rows // pieces
-        return [self.rows(slice(start, start + size)) for start in range(0, rows, size)]
+        parts = [self.rows(slice(start, start + size)) for start in range(0, rows, size)]
+        return [replace(part, report=part.report.cut()) for part in parts]
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:
@@ -168,7 +211,7 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
     for field in fields(parts[0]):
         values = [getattr(part, field.name) for part in parts]
         if isinstance(values[0], Tensor):
-            joined[field.name] = _cat_padded(values)
+            joined[field.name] = cat_padded(values)
         elif isinstance(values[0], SampleRows):
             joined[field.name] = join_rows(values)
         elif isinstance(values[0], tuple):
@@ -176,7 +219,8 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
     return replace(parts[0], **joined)
 
 
-def _cat_padded(tensors: Sequence[Tensor]) -> Tensor:
+def cat_padded(tensors: Sequence[Tensor]) -> Tensor:
+    """The rows of all, their further dimensions padded with zeros to the longest."""
     longest = [max(sizes) for sizes in zip(*(each.shape[1:] for each in tensors), strict=True)]
     return torch.cat([pad_to(each, longest) for each in tensors])
 

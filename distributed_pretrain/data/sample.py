@@ -226,7 +226,8 @@ def collate(
     no_pixels = torch.empty(len(samples), 1, 0, 0)
     lateral = second_view = labels = None
     if config.views == "frontal_lateral":
-        lateral = Lateral(no_pixels, torch.tensor([each.lateral is not None for each in samples]))
+        present = tuple(each.lateral is not None for each in samples)
+        lateral = Lateral(no_pixels, torch.tensor(present), present)
     if seconds:
         pairs = zip(frontals, seconds, strict=True)
         maps = torch.tensor(np.array([[view.to_image() for view in pair] for pair in pairs]))
@@ -245,6 +246,7 @@ def collate(
         epoch=epoch,
         samples_consumed=samples_consumed,
         replaced=sum(sample.replaced for sample in samples),
+        real=tuple(sample.real for sample in samples),
     )
     return HostBatch(
         batch,

@@ -122,6 +122,8 @@ class SentenceTokenizer:
             word_index=torch.from_numpy(
                 np.where(sentence_index >= 0, np.cumsum(word_starts, axis=1) - 1, -1)
             ),
+            lengths=tuple(tokens),
+            sentences=tuple(map(len, kept)),
         )
 
     def _pieces(

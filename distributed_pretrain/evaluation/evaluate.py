@@ -102,7 +102,7 @@ def embed(
     left = len(loader.split) if most is None else most
     for batch in loader.batches():
         wanted = torch.arange(len(batch.keys), device=batch.sample_mask.device) < left
-        batch = replace(batch, sample_mask=batch.sample_mask & wanted)
+        batch = replace(batch, sample_mask=batch.sample_mask & wanted, real=())
         yield batch, outputs_of(method, batch, features_only=features_only)
         left -= len(batch.keys)
         if left <= 0:

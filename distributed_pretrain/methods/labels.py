@@ -55,7 +55,7 @@ class LabelClassifier(Method):
     def forward(self, batch: Batch) -> LabelOutputs:
         """A logit for each label."""
         assert batch.labels is not None, "data.labels is empty"
-        last_map = self.image_encoder(batch.images, batch.sample_mask)
+        last_map = self.image_encoder(batch.images, batch.encoded_mask)
         return LabelOutputs(
             logits=self.classifier(last_map.mean(dim=(2, 3))),
             # NaN (not mentioned) would look like an output that is not finite.

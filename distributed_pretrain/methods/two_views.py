@@ -52,8 +52,8 @@ class TwoViewsMethod(Method):
         Views go through one after the other, as in the code of BYOL's and PixPro's authors: batch
         statistics are those of one view of every image.
         """
-        mask = batch.sample_mask
-        return [self.project(head, encoder(each, mask), mask) for each in self.views(batch)]
+        maps = (encoder(each, batch.encoded_mask) for each in self.views(batch))
+        return [self.project(head, each, batch.sample_mask) for each in maps]
 
     def project(self, projection: nn.Module, last_map: Tensor, sample_mask: Tensor) -> Tensor:
         """The projection of feature maps, by default of their means."""

@@ -27,7 +27,7 @@ from distributed_pretrain.models.trunks.vision_transformer import (
     VISION_TRANSFORMERS,
     VisionTransformerTrunk,
 )
-from distributed_pretrain.ranks import sum_over_ranks
+from distributed_pretrain.ranks import sum_over_ranks, world_size
 
 # Which trunk each backbone is; `timm/...` besides, of which the library knows the names.
 _TRUNKS: dict[str, Callable[..., Trunk]] = {
@@ -95,8 +95,10 @@ class ImageEncoder(nn.Module):
         the norms' statistics stay as they are. All ranks must call this together.
         """
         # A rank without any still joins the exchanges of synchronised norms, if others have some.
-        # If nobody has, torch's own synchronised norm would divide by the number of images.
-        if sum_over_ranks(present.sum().float()) > 0:
+        count = present.sum().float()
+        if world_size() > 1:
+            count = sum_over_ranks(count.to(images.device))
+        if count > 0:
             return self.tokens(images, present)
         training = self.training
         try:
@@ -194,13 +196,13 @@ def _real(
     images: GreyImages, sample_mask: SampleMask | None
 ) -> tuple[Float[Tensor, "real 3 height width"], Callable[[Tensor], Tensor]]:
     """The real images, as three equal channels, and what puts theirs among zeros for the others."""
-    # Left out rather than masked, since the trunk's batch norms know nothing of masks; that the
-    # host reads the mask costs a wait for the device at the beginning of a step.
+    # Left out rather than masked, since the trunk's batch norms know nothing of masks. A mask on a
+    # GPU makes the host wait for it.
     if sample_mask is None or bool(sample_mask.all()):
         return images.expand(-1, 3, -1, -1), lambda encoded: encoded
-    rows = (sample_mask.nonzero().squeeze(1),)
+    rows = sample_mask.nonzero().squeeze(1).to(images.device, non_blocking=True)
 
     def in_batch(encoded: Tensor) -> Tensor:
-        return encoded.new_zeros(len(images), *encoded.shape[1:]).index_put(rows, encoded)
+        return encoded.new_zeros(len(images), *encoded.shape[1:]).index_put((rows,), encoded)
 
-    return images[sample_mask].expand(-1, 3, -1, -1), in_batch
+    return images.index_select(0, rows).expand(-1, 3, -1, -1), in_batch

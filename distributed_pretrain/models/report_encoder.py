@@ -122,7 +122,7 @@ class ReportEncoder(nn.Module):
         assert token_ids.shape[1] <= self.max_tokens, "reports are cut when they are tokenised"
         # A row without any token (it fills up a batch) would be a softmax over nothing: NaN.
         attended = token_mask | ~token_mask.any(dim=1, keepdim=True)
-        inputs = {"attention_mask": attended.long()}
+        inputs = {"attention_mask": self.trunk.attention_mask(attended)}
         if read_alone is not None:
             together = read_alone[:, :, None] == read_alone[:, None]
             itself = torch.eye(token_ids.shape[1], dtype=torch.bool, device=token_ids.device)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from distributed_pretrain.batch import Batch
+from distributed_pretrain.batch import Batch, cat_padded
 from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
 from distributed_pretrain.ranks import mean_over_ranks
 from distributed_pretrain.training.engine.ddp import Engine
@@ -54,27 +54,28 @@ def accumulate_gradients(
     if exact and count > 1 and objective.contrasts_samples:
         result.terms, cached = _first_pass(engine, micro_batches, seed, apart=measure_norms)
     by_term: dict[str, Tensor] = {}
-    for number, batch in enumerate(micro_batches):
-        with engine.micro_batch(last=number == count - 1):
-            torch.manual_seed(seed + number)
-            outputs = engine.forward(batch)
-            contrasted = objective.contrasted(outputs)
-            result.finite_rows.append(_finite_rows(contrasted, batch))
-            terms = objective.sample_terms(outputs)
-            if cached is None:
-                terms = objective.batch_terms(**contrasted.rows, **contrasted.shared) | terms
-            for name, term in terms.items():
-                result.terms[name] = result.terms.get(name, 0) + term.detach() / count
-            parts = {name: term / count for name, term in objective.weighted(terms).items()}
-            if cached is not None:
-                # Scalars whose gradients are the cached ones.
-                compared = contrasted.rows | contrasted.shared
-                for loss_name, of in cached[number].items():
-                    products = {name: (compared[name] * own).sum() for name, own in of.items()}
-                    parts[loss_name] = sum_of(products)
-            if measure_norms:
-                _add_gradients(by_term, parts, engine.parameters)
-            engine.backward(sum_of(parts))
+    with engine.kept_casts():
+        for number, batch in enumerate(micro_batches):
+            with engine.micro_batch(last=number == count - 1):
+                torch.manual_seed(seed + number)
+                outputs = engine.forward(batch)
+                contrasted = objective.contrasted(outputs)
+                result.finite_rows.append(_finite_rows(contrasted, batch))
+                terms = objective.sample_terms(outputs)
+                if cached is None:
+                    terms = objective.batch_terms(**contrasted.rows, **contrasted.shared) | terms
+                for name, term in terms.items():
+                    result.terms[name] = result.terms.get(name, 0) + term.detach() / count
+                parts = {name: term / count for name, term in objective.weighted(terms).items()}
+                if cached is not None:
+                    # Scalars whose gradients are the cached ones.
+                    compared = contrasted.rows | contrasted.shared
+                    for loss_name, of in cached[number].items():
+                        products = {name: (compared[name] * own).sum() for name, own in of.items()}
+                        parts[loss_name] = sum_of(products)
+                if measure_norms:
+                    _add_gradients(by_term, parts, engine.parameters)
+                engine.backward(sum_of(parts))
     result.norms = {name: mean_over_ranks(flat).norm() for name, flat in by_term.items()}
     total = sum_of(objective.weighted(result.terms))
     result.terms = {"total": total, **{name: result.terms[name] for name in objective.term_weights}}
@@ -94,7 +95,7 @@ def _first_pass(
             pieces.append(objective.contrasted(objective(batch)))
     restore_buffers(objective, statistics)  # they are for the second pass to update, once
     joint = Contrasted(
-        rows={name: torch.cat([p.rows[name] for p in pieces]) for name in pieces[0].rows},
+        rows={name: cat_padded([p.rows[name] for p in pieces]) for name in pieces[0].rows},
         shared=pieces[0].shared,
     )
     leaves = {
@@ -111,12 +112,24 @@ def _first_pass(
             loss, list(leaves.values()), retain_graph=apart, materialize_grads=True
         )
         parts = [
-            gradient.chunk(count) if name in joint.rows else [gradient / count] * count
+            _of_pieces(gradient, [piece.rows[name] for piece in pieces])
+            if name in joint.rows
+            else [gradient / count] * count
             for name, gradient in zip(leaves, found, strict=True)
         ]
         for of_batch, own in zip(gradients, zip(*parts, strict=True), strict=True):
             of_batch[loss_name] = dict(zip(leaves, own, strict=True))
     return {name: term.detach() for name, term in terms.items()}, gradients
+
+
+def _of_pieces(gradient: Tensor, rows: list[Tensor]) -> list[Tensor]:
+    """The gradient of padded and joined rows, cut into those of each piece."""
+    parts = gradient.split([len(each) for each in rows])
+    return [part[_corner(each)] for part, each in zip(parts, rows, strict=True)]
+
+
+def _corner(like: Tensor) -> tuple[slice, ...]:
+    return tuple(slice(size) for size in like.shape)
 
 
 def _add_gradients(

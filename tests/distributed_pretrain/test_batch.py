@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -24,19 +24,21 @@ ROWS = 6
 
 def full() -> Batch:
     """A batch with every field, each different in every row."""
-    report = ReportTokens(*(torch.randint(0, 99, (ROWS, 8)) for _ in range(5)))
+    names = ("token_ids", "token_mask", "sentence_index", "sentence_mask", "word_index")
+    report = ReportTokens(**{name: torch.randint(0, 99, (ROWS, 8)) for name in names})
     return Batch(
         keys=tuple(map(str, range(ROWS))),
         images=torch.randn(ROWS, 1, 4, 4),
         report=report,
         sample_mask=torch.arange(ROWS) < 5,
-        lateral=Lateral(torch.randn(ROWS, 1, 4, 4), torch.arange(ROWS) % 2 == 0),
+        lateral=Lateral(torch.randn(ROWS, 1, 4, 4), torch.arange(ROWS) % 2 == 0, (True, False) * 3),
         second_view=SecondView(torch.randn(ROWS, 1, 4, 4), torch.randn(ROWS, 2, 2, 3)),
         labels=torch.randn(ROWS, 3),
         records=tuple(map(record, range(ROWS))),
         epoch=3,
         samples_consumed=12,
         replaced=1,
+        real=(True,) * 5 + (False,),
     )
 
 
@@ -88,3 +90,36 @@ def test_fields_that_were_not_asked_for_stay_away() -> None:
     optional = ("lateral", "second_view", "labels")
     for batch in (*plain.split(2), plain.to(torch.device("cpu"))):
         assert [getattr(batch, name) for name in optional] == [None] * 3
+
+
+def test_parts_are_cut_to_their_own_longest_report_in_steps_of_32_tokens() -> None:
+    lengths, sentences = (40, 7, 97, 64), (3, 1, 9, 4)
+    mask = torch.arange(104) < torch.tensor(lengths)[:, None]
+    numbers = torch.arange(104).expand(4, -1)
+    batch = replace(
+        full().rows(slice(4)),
+        report=ReportTokens(
+            token_ids=numbers,
+            token_mask=mask,
+            sentence_index=numbers,
+            sentence_mask=torch.arange(9) < torch.tensor(sentences)[:, None],
+            word_index=numbers,
+            lengths=lengths,
+            sentences=sentences,
+        ),
+    )
+    first, second = (part.report for part in batch.split(2))
+    assert (first.token_ids.shape, first.sentence_mask.shape) == ((2, 64), (2, 3))
+    assert (second.token_ids.shape, second.sentence_mask.shape) == ((2, 104), (2, 9))
+    assert torch.equal(first.token_mask, mask[:2, :64])
+    assert (first.lengths, second.sentences) == ((40, 7), (9, 4))
+    assert batch.split(1)[0].report.token_ids.shape == (4, 104)
+
+
+def test_masks_of_what_is_encoded_lie_on_the_host_where_it_knows_them() -> None:
+    batch = full()
+    assert batch.encoded_mask.tolist() == list(batch.real)
+    assert batch.lateral_mask.tolist() == [True, False, True, False, True, False]
+    unknown = replace(batch, real=())
+    assert unknown.encoded_mask is unknown.sample_mask
+    assert torch.equal(unknown.lateral_mask, batch.lateral_mask)

@@ -92,7 +92,7 @@ class GlobalContrast(ImageTextMethod):
         )
 
     def _embedded(self, batch: Batch, regions_of: Callable[[Tensor], Tensor]) -> ImageEmbeddings:
-        last_map = self.image_encoder(batch.images, batch.sample_mask)
+        last_map = self.image_encoder(batch.images, batch.encoded_mask)
         image, weights = self.image_head(last_map, batch.sample_mask)
         regions = regions_of(last_map)
         return ImageEmbeddings(image=image, regions=regions, region_weights=weights)

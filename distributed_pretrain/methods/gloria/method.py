@@ -64,7 +64,7 @@ class Gloria(WordsMethod):
 
     def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """Images and their regions."""
-        tokens = self.image_encoder.tokens(self.upsampled(batch.images), batch.sample_mask)
+        tokens = self.image_encoder.tokens(self.upsampled(batch.images), batch.encoded_mask)
         image, regions = self.heads(tokens)
         return ImageEmbeddings(image=image, regions=as_factors(regions))
 

@@ -167,7 +167,7 @@ class Limitr(WordsMethod):
 
     def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """The mean of the views, the regions of the frontal, and those of the lateral view."""
-        tokens = self.image_encoder.tokens(self.upsampled(batch.images), batch.sample_mask)
+        tokens = self.image_encoder.tokens(self.upsampled(batch.images), batch.encoded_mask)
         image, regions = self.heads(tokens)
         regions = self._placed(regions)
         if self.lateral_encoder is None:
@@ -175,7 +175,7 @@ class Limitr(WordsMethod):
         assert batch.lateral is not None, "views: frontal_lateral"
         present = batch.lateral.mask & batch.sample_mask
         lateral_tokens = self.lateral_encoder.present_tokens(
-            self.upsampled(batch.lateral.images), present
+            self.upsampled(batch.lateral.images), batch.lateral_mask
         )
         lateral, lateral_regions = self.lateral_heads(lateral_tokens)
         views = 1 + present[:, None].to(image.dtype)

@@ -189,7 +189,7 @@ class Lovt(ImageTextMethod):
 
     def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """Projected global and region representations."""
-        last_map = self.image_encoder(batch.images, batch.sample_mask)
+        last_map = self.image_encoder(batch.images, batch.encoded_mask)
         regions = last_map.flatten(2).transpose(1, 2)
         region_mask = batch.sample_mask[:, None].expand(regions.shape[:2])
         if self.config.attention_pooling:

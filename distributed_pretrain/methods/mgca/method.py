@@ -183,7 +183,7 @@ class Mgca(ImageTextMethod):
     def embed_images(self, batch: Batch) -> ImageEmbeddings:
         """Projected images and regions."""
         sample_mask = batch.sample_mask
-        tokens = self.image_encoder.tokens(batch.images, sample_mask)
+        tokens = self.image_encoder.tokens(batch.images, batch.encoded_mask)
         grid = tokens.regions.shape[1:3]
         region_mask = sample_mask[:, None].expand(-1, grid.numel())
         attention = tokens.class_attention

@@ -29,7 +29,8 @@ class Simclr(TwoViewsMethod):
         ones from the second.
         """
         view_mask = torch.cat([batch.sample_mask, batch.sample_mask])
-        last_map = self.image_encoder(torch.cat(self.views(batch)), view_mask)
+        encoded = torch.cat([batch.encoded_mask, batch.encoded_mask])
+        last_map = self.image_encoder(torch.cat(self.views(batch)), encoded)
         first, second = self.project(self.projection, last_map, view_mask).chunk(2)
         return TwoViewsOutputs(first=first, second=second, sample_mask=batch.sample_mask)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedModel
 
 from distributed_pretrain.models.pooling import (
@@ -42,6 +43,10 @@ class BertTrunk(TextTrunk):
     def untrained(sizes: dict[str, Any]) -> PreTrainedModel:
         """A new BERT."""
         return BertModel(BertConfig(**sizes), add_pooling_layer=False)
+
+    def attention_mask(self, attended: TokenMask) -> Tensor:
+        """By head and query: transformers would look, on the host, whether all are attended."""
+        return attended[:, None, None]
 
     @torch.no_grad()
     def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:

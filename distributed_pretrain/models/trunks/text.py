@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distributed_pretrain.models.pooling import TokenMask, Tokens, TokenWeights
@@ -72,6 +72,10 @@ class TextTrunk(ABC):
         parent, _, name = self.layers_path.rpartition(".")
         setattr(self.model.get_submodule(parent), name, self.layers[:layers])
         self.model.config.num_hidden_layers = layers
+
+    def attention_mask(self, attended: TokenMask) -> Tensor:
+        """What the model takes for tokens that are to be attended, from each of their row."""
+        return attended.long()
 
     @abstractmethod
     def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:

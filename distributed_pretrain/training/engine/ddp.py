@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
@@ -94,6 +95,19 @@ class Engine:
         """The method's outputs, for a backward pass."""
         with self.autocast():
             return self._model(batch)
+
+    @contextlib.contextmanager
+    def kept_casts(self) -> Iterator[None]:
+        """Around the forwards of a step, without no_grad: weights are cast to bf16 once for all.
+
+        Each autocast would drop its copies at its end.
+        """
+        torch.autocast_increment_nesting()
+        try:
+            yield
+        finally:
+            if torch.autocast_decrement_nesting() == 0:
+                torch.clear_autocast_cache()
 
     def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
         """Around the forward and backward of one micro-batch: reduced over ranks at the last."""
