@@ -26,8 +26,8 @@ def fake_cuda() -> Iterator[None]:
     Operations that mix devices raise.
     """
     with (
-        mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
-        mock.patch("torch.cuda.is_bf16_supported", lambda *_, **__: True),
+        mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
+        mock.patch("torch.cuda.is_bf16_supported", return_value=True),
         FakeTensorMode(allow_non_fake_inputs=True),
     ):
         yield
