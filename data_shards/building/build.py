@@ -160,6 +160,7 @@ def _described(manifest: Manifest, folder: Path) -> str:
         )
     for reason, count in manifest.dropped_by_reason.items():
         lines.append(f"dropped: {count:,} x {reason}")
+    lines += [f"warning: {each}" for each in manifest.warnings]
     return "\n".join([*lines, f"shards: {folder}"])
 
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data_shards.building.plan import refuse_empty_splits
+from data_shards.errors import InputError
+from data_shards.images.notes import told
 from data_shards.records.manifest import (
     DroppedSample,
     IndexedSample,
@@ -43,11 +44,12 @@ def summarise(
     dropped.sort(key=lambda each: (each.key, each.reason))
     reasons = dict(sorted(Counter(each.reason for each in dropped).items()))
     why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
-    refuse_empty_splits(
-        {index.split for index in indices},
-        {split for split, here in samples.items() if here},
-        of=f"samples left (dropped: {why})",
-    )
+    for split in sorted({index.split for index in indices}, key=SPLITS.index):
+        if not samples[split]:
+            raise InputError(
+                f"split {split!r} has no samples left (dropped: {why}): mend what these name; "
+                "bad_images=stop and source.bad_reports=stop tell where the first one is"
+            )
     train = (index.pixels for index in indices if index.split == "train")
     mean, std = sum(train, PixelSums()).mean_and_std()
     return Manifest(
@@ -78,6 +80,10 @@ def summarise(
         ),
         dropped=tuple(dropped),
         dropped_by_reason=reasons,
+        warnings=told(
+            ((noted.key, noted.kind, noted.detail) for each in indices for noted in each.noted),
+            images=sum(len(each.views) for here in samples.values() for each in here),
+        ),
     )
 
 

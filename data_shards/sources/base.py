@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from data_shards.errors import InputError
 from data_shards.profiles import Config
@@ -45,13 +47,18 @@ class StudyRef:
 class SourceConfig(Config):
     """Base of the settings of a data set; each gives `name` the value that profiles choose it by.
 
-    Name and `licence` are stored with every sample. `unknown_views`: an image whose view is none of
+    Name and `licence` are stored with every sample. `bits`: samples of images use this many bits,
+    where their files have more (12 of 16, say); `in_use`: as many as each image's highest sample
+    needs; by default those of the file. `orientation`: images and masks are turned upright as
+    their files say, or taken as they are stored there. `unknown_views`: an image whose view is none of
     the known stops the build, or is left out and counted. `bad_reports`: so for a study whose
     report is absent, empty or cannot be read.
     """
 
     name: str
     licence: str
+    bits: Annotated[int, Field(ge=1, le=16)] | Literal["in_use"] | None = None
+    orientation: Literal["upright", "as_stored"] = "upright"
     unknown_views: Literal["stop", "drop"] = "stop"
     bad_reports: Literal["stop", "drop"] = "stop"
 

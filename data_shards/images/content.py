@@ -1,0 +1,41 @@
+"""What can be seen in stored images: sums for the statistics, and whether there is anything."""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+from PIL import Image
+
+from data_shards.images.notes import Note
+from data_shards.records.manifest import PixelSums
+
+# An eighth of all grey levels: no radiograph gets by with fewer.
+FEWEST_LEVELS = 32
+SMALLEST_SIDE_PX = 16
+
+
+class StoredContent(NamedTuple):
+    """The pixels of a stored image, summed up, and what there is to say of it."""
+
+    sums: PixelSums
+    notes: tuple[Note, ...]
+
+
+def look_at(jpeg: bytes) -> StoredContent:
+    """What a grey JPEG decodes to: what training will see. Its sums are exact."""
+    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+        histogram = image.histogram()
+        size = image.size
+    present = [value for value, count in enumerate(histogram) if count]
+    notes = []
+    if present[-1] - present[0] < FEWEST_LEVELS:
+        notes.append(Note("plain", f"grey levels {present[0]} to {present[-1]}"))
+    if min(size) < SMALLEST_SIDE_PX:
+        notes.append(Note("small", f"{size[0]} x {size[1]} px"))
+    sums = PixelSums(
+        count=sum(histogram),
+        total=sum(value * count for value, count in enumerate(histogram)),
+        total_of_squares=sum(value * value * count for value, count in enumerate(histogram)),
+    )
+    return StoredContent(sums, tuple(notes))
