@@ -113,21 +113,18 @@ def _to_grey(pixels: Image.Image, meaning: SampleMeaning, depth: Depth) -> tuple
         samples = np.asarray(pixels)
         return Image.fromarray(eight_bits(samples, meaning, depth)), bits_in_use(samples, meaning)
     grey = _unmultiplied(pixels).convert("L")
-    highest = grey.getextrema()[1]
-    if not isinstance(highest, int):
-        raise AssertionError(f"grey of {highest!r}")
+    samples = np.asarray(grey)
     if _has_lost_bits(pixels, meaning):
-        used = 8 + highest.bit_length()
+        used = 8 + int(samples.max()).bit_length()
         if depth is not None and (used if depth == "in_use" else depth) < meaning.bits:
             raise RefusedError(
                 "16-bit colour that source.bits cannot be applied to", "save it in grey"
             )
         return grey, used
     eight = SampleMeaning(8, white_is_zero=meaning.white_is_zero)
-    if depth is None and not eight.white_is_zero:
-        return grey, highest.bit_length()
-    samples = np.asarray(grey)
-    return Image.fromarray(eight_bits(samples, eight, depth)), bits_in_use(samples, eight)
+    if depth is not None or eight.white_is_zero:
+        grey = Image.fromarray(eight_bits(samples, eight, depth))
+    return grey, bits_in_use(samples, eight)
 
 
 def _has_lost_bits(pixels: Image.Image, meaning: SampleMeaning) -> bool:

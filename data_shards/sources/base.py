@@ -50,8 +50,8 @@ class SourceConfig(Config):
     Name and `licence` are stored with every sample. `bits`: samples of images use this many bits,
     where their files have more (12 of 16, say); `in_use`: as many as each image's highest sample
     needs; by default those of the file. `orientation`: images and masks are turned upright as
-    their files say, or taken as they are stored there. `unknown_views`: an image whose view is none of
-    the known stops the build, or is left out and counted. `bad_reports`: so for a study whose
+    their files say, or taken as they are stored there. `unknown_views`: an image whose view is none
+    of the known stops the build, or is left out and counted. `bad_reports`: so for a study whose
     report is absent, empty or cannot be read.
     """
 

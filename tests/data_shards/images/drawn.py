@@ -28,15 +28,15 @@ _TYPE_OF_TAG = {254: 4, 273: 4, 279: 4, 324: 4, 325: 4}
 def scene(top: int = 255, *, width: int = WIDTH, height: int = HEIGHT) -> Samples:
     """The scene with `top` as full white: 8-bit samples, or 16-bit ones where these are needed."""
     shares = np.kron([[0.2, 0.4], [0.6, 0.8]], np.ones((height // 2, width // 2)))
-    return np.rint(shares * top).astype(np.uint8 if top < 256 else np.uint16)
+    samples: Samples = np.rint(shares * top).astype(np.uint8 if top < 256 else np.uint16)
+    return samples
 
 
 def quarters(pixels: NDArray[Any]) -> list[int]:
     """The means of the four quarters, row by row."""
     down, across = pixels.shape[0] // 2, pixels.shape[1] // 2
-    parts = (pixels[:down, :across], pixels[:down, across:])
-    parts += (pixels[down:, :across], pixels[down:, across:])
-    return [round(float(part.mean())) for part in parts]
+    halves = pixels[:down], pixels[down:]
+    return [round(float(p.mean())) for half in halves for p in (half[:, :across], half[:, across:])]
 
 
 def packed(samples: Samples, bits: int) -> bytes:
