@@ -74,6 +74,7 @@ def build_part(config: ShardsConfig) -> BuiltPart:
         drawn = draw_if_absent(config.phantom, workers=config.worker_count)
     source, folder = config.source.open(), config.output
     studies = source.list_studies()
+    source.refuse_absent_folder()
     plan = plan_build(studies, config, fingerprint=source.fingerprint() + drawn)
     with (
         workplace_in(folder, config.part) as workplace,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,12 +96,14 @@ class Source(ABC):
     """The studies of tables with one image a row; the rows of a study need not be together.
 
     `views` are the known ones in upper case. `study_ids_are_unique`: no two patients have studies
-    of one id. `narrowed_by` is what the settings offer to leave rows out, for messages. A pickle
-    holds the settings only: tables and archives are opened in the process that reads them.
+    of one id. For messages, `images_placed_by` is the setting that says where images lie, and
+    `narrowed_by` what the settings offer to leave rows out. A pickle holds the settings only:
+    tables and archives are opened in the process that reads them.
     """
 
     views: ClassVar[Mapping[str, View]]
     study_ids_are_unique: ClassVar[bool] = True
+    images_placed_by: ClassVar[str] = "source"
     narrowed_by: ClassVar[str] = ""
 
     def __init__(self, config: SourceConfig) -> None:
@@ -125,6 +128,20 @@ class Source(ABC):
         report (where the policy is to stop), and what `rows` refuses.
         """
         return sorted(self.studies)
+
+    def refuse_absent_folder(self) -> None:
+        """Raise InputError where not even the folder that all images should lie in is there."""
+        parents = {str(Path(row.path).parent) for rows in self.studies.values() for row in rows}
+        try:
+            folder = Path(os.path.commonpath(parents))
+        except ValueError:
+            # Some paths are absolute and some are not.
+            return
+        if not folder.is_dir():
+            what = "a file, not a folder" if folder.exists() else "no such folder"
+            raise InputError(
+                f"{folder}: {what}, and all images should lie there: check {self.images_placed_by}"
+            )
 
     def load_study(self, ref: StudyRef) -> Sample | str:
         """The study with its report parsed and its images listed (not decoded) in the order of
