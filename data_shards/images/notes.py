@@ -11,7 +11,7 @@ NoteKind: TypeAlias = Literal["unused_bits", "turned", "orientation_unknown", "p
 # By kind: what is the matter with the images, and what may be done.
 _TEXTS: dict[NoteKind, tuple[str, str]] = {
     "unused_bits": (
-        "use fewer bits than their files have, so that they are stored dark",
+        "use fewer bits than their files have, so that they fill a part of the grey scale",
         "set source.bits to what they hold, or to in_use, or to 16 if all is well",
     ),
     "turned": (
@@ -50,7 +50,7 @@ def told(notes: Iterable[tuple[str, str, str]], *, images: int) -> tuple[str, ..
         if not here:
             continue
         details = Counter(detail for _, detail in here if detail).most_common()
-        said = [f"{count:,} x {detail}" for detail, count in details[:_SHOWN]]
+        said = [f"{detail}: {count:,}" for detail, count in details[:_SHOWN]]
         said += ["..."] if len(details) > _SHOWN else []
         names = ", ".join(name for name, _ in here[:_SHOWN])
         told = "; ".join([", ".join(said), f"first {names}"] if said else [f"first {names}"])

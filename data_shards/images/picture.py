@@ -125,15 +125,9 @@ def open_picture(path: Path, *, as_stored: bool = False) -> Picture:
         if image.size != layout.size:
             raise damaged("two sizes")
         _refuse_several(image)
-        known, orientation = True, layout.orientation
-        if orientation is None:
-            try:
-                orientation = image.getexif().get(_ORIENTATION, 1)
-            except _UNDECODABLE:
-                known = False
-    if as_stored or orientation not in _TURNS:
-        orientation = 1
-    return Picture(layout, image, kind, orientation, known or as_stored)
+        orientation = layout.orientation or (1 if as_stored else _orientation(image))
+    turn = orientation if orientation in _TURNS and not as_stored else 1
+    return Picture(layout, image, kind, turn, orientation_is_known=orientation is not None)
 
 
 @contextmanager
@@ -174,6 +168,19 @@ def _refuse_several(image: Image.Image) -> None:
     full = sum("Thumbnail" not in kind for kind in kinds)
     if full > 1:
         raise RefusedError("a file of several pages", "split it", f"{full} pages")
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """What EXIF or XMP say, or None where they cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow forgives metadata that are damaged, or warns of them.
+            warnings.simplefilter("error")
+            Image.Exif().load(image.info.get("exif", b""))
+        value = image.getexif().get(_ORIENTATION, 1)
+    except (*_UNDECODABLE, Warning):
+        return None
+    return value if isinstance(value, int) else None
 
 
 @contextmanager

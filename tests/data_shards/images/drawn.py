@@ -17,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_shards.images.conversion import ConvertedImage, convert_image
+
 WIDTH, HEIGHT = 64, 48
 QUARTERS = [51, 102, 153, 204]
 Samples = NDArray[np.unsignedinteger[Any]]
+Pixels = NDArray[np.uint8]
 # By number: the values of a TIFF tag.
 Tags = Mapping[int, Sequence[int]]
 _TYPE_OF_TAG = {254: 4, 273: 4, 279: 4, 324: 4, 325: 4}
@@ -81,10 +84,14 @@ def tiff(*pages: tuple[Tags, Sequence[bytes]], order: str = "<") -> bytes:
 
 
 def png(
-    *chunks: tuple[bytes, bytes], depth: int = 8, colour: int = 0, interlaced: int = 0
+    *chunks: tuple[bytes, bytes],
+    depth: int = 8,
+    colour: int = 0,
+    interlaced: int = 0,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> bytes:
-    """A PNG of the scene's size: its header, `chunks` and its end, with right checksums."""
-    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, colour, 0, 0, interlaced)
+    """A PNG of `size`: its header, `chunks` and its end, with right checksums."""
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, interlaced)
     out = b"\x89PNG\r\n\x1a\n"
     for name, data in ((b"IHDR", header), *chunks, (b"IEND", b"")):
         checksum = struct.pack(">I", zlib.crc32(name + data))
@@ -109,6 +116,12 @@ def jpeg(pixels: NDArray[np.uint8] | None = None, **options: Any) -> bytes:
 def noise(width: int = 128, height: int = 96) -> NDArray[np.uint8]:
     """Pixels that no two blocks share."""
     return np.random.default_rng(0).integers(0, 255, (height, width), dtype=np.uint8)
+
+
+def stored(path: Path, **options: Any) -> tuple[Pixels, ConvertedImage]:
+    """What `convert_image` stores of the file at `path`: its pixels, and all that it says."""
+    converted = convert_image(path, longest_side_px=WIDTH, jpeg_quality=100, **options)
+    return np.asarray(Image.open(io.BytesIO(converted.jpeg))), converted
 
 
 def write(folder: Path, name: str, payload: bytes) -> Path:
