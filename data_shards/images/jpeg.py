@@ -18,7 +18,7 @@ _NOT_READ = {
     **dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "hierarchical"),
     **dict.fromkeys((0xC9, 0xCA), "arithmetic coding"),
 }
-_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_END, _SCAN, _INTERVAL = 0xD9, 0xDA, 0xDD
 # Bare markers: TEM, RST0 to RST7, another SOI.
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 # What ends a scan: 0xFF not followed by a stuffed zero, a restart's number or a filling 0xFF.
@@ -74,14 +74,17 @@ def _refuse_cut(data: bytes, end: int) -> None:
 
 
 def _scans(data: bytes) -> _Scans:
-    found, place, progressive = _Scans(), 2, False
+    found, place, progressive, restarts, scan = _Scans(), 2, False, False, 0
     while (marker := _MARKER.search(data, place)) is not None:
         kind, place = data[marker.end() - 1], marker.end()
+        if kind in _WITHOUT_LENGTH:
+            continue
+        if scan and restarts:
+            _refuse_lost_intervals(data[scan : marker.start()])
+        scan = 0
         if kind == _END:
             found.end = marker.start()
             break
-        if kind in _WITHOUT_LENGTH:
-            continue
         segment = data[place + 2 : place + int.from_bytes(data[place : place + 2], "big")]
         place += 2 + len(segment)
         if kind in _NOT_READ:
@@ -92,8 +95,9 @@ def _scans(data: bytes) -> _Scans:
         elif kind == _SCAN:
             found.count += 1
             _read_scan(segment, found, progressive=progressive)
-            ends = _MARKER.search(data, place)
-            _refuse_lost_intervals(data[place : ends.start() if ends else len(data)])
+            scan = place
+        elif kind == _INTERVAL:
+            restarts = any(segment)
     if not (found.end and found.count):
         raise damaged("no end marker" if found.count else "no scan")
     if any(bits for component in found.missing.values() for bits in component):

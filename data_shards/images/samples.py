@@ -69,10 +69,10 @@ def eight_bits(
             f"{used} bits are in use",
         )
     top = 2**bits - 1
-    # 65,535 x 255 fits, and a quarter of the memory of 64 bits matters for large images.
-    wide = samples.astype(np.int32)
     if meaning.signed:
-        wide += 2 ** (bits - 1)
+        samples = samples.astype(np.int32) + 2 ** (bits - 1)
+    # 65,535 x 255 fits.
+    wide = samples.astype(np.uint32)
     if meaning.white_is_zero:
         wide = top - wide
     scaled: NDArray[np.uint8] = ((wide * 255 + top // 2) // top).astype(np.uint8)

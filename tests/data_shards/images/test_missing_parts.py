@@ -28,7 +28,7 @@ from tests.data_shards.images.drawn import (
     write,
 )
 
-JPEGS = {
+JPEGS: dict[str, dict[str, Any]] = {
     "baseline": {},
     "optimised": {"optimize": True},
     "progressive": {"progressive": True},
@@ -86,9 +86,8 @@ def test_jpegs_of_other_coders_are_named(tmp_path: Path, marker: int, cause: str
 
 
 def interlaced(samples: np.ndarray[Any, Any]) -> tuple[bytes, bytes]:
-    starts = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4))
-    starts = (*starts, (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-    parts = [samples[y::down, x::across] for y, x, down, across in starts]
+    passes = ["0088", "0488", "4084", "0244", "2042", "0122", "1021"]
+    parts = [samples[y::down, x::across] for y, x, down, across in (map(int, p) for p in passes)]
     raw = b"".join(b"\0" + row.tobytes() for part in parts for row in part)
     return b"IDAT", zlib.compress(raw)
 
@@ -105,7 +104,7 @@ def test_a_png_with_fewer_rows_than_its_header_says_is_refused(
     tmp_path: Path, kind: str, top: int
 ) -> None:
     samples, depth = scene(top).astype(">u2" if top > 255 else "u1"), 8 if top == 255 else 16
-    parts = {"depth": depth, "interlaced": int(kind == "interlaced")}
+    parts: dict[str, Any] = {"depth": depth, "interlaced": int(kind == "interlaced")}
     stored(write(tmp_path, "a.png", png(PNGS[kind](samples), **parts)))
     name, packed_rows = PNGS[kind](samples)
     raw = zlib.decompress(packed_rows)
