@@ -17,6 +17,7 @@ _NOT_READ = {
     **dict.fromkeys((0xC3, 0xC7, 0xCB, 0xCF), "lossless"),
     **dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "hierarchical"),
     **dict.fromkeys((0xC9, 0xCA), "arithmetic coding"),
+    0xF7: "JPEG-LS",
 }
 _END, _SCAN, _INTERVAL = 0xD9, 0xDA, 0xDD
 # Bare markers: TEM, RST0 to RST7, another SOI.

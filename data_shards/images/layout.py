@@ -20,7 +20,8 @@ class Layout:
 
     `payload` is what to decode. `check` takes what was decoded and raises RefusedError where pixels
     are missing that the decoder filled in. `orientation` is that of the format's own tag, by EXIF's
-    numbers; None where EXIF itself has to tell.
+    numbers; None where EXIF itself has to tell. `described` names the layout, for formats that have
+    more of them than are read.
     """
 
     size: Size
@@ -28,3 +29,4 @@ class Layout:
     payload: bytes
     check: Callable[[Image.Image], None]
     orientation: int | None = None
+    described: str = ""

@@ -121,7 +121,9 @@ def open_picture(path: Path, *, as_stored: bool = False) -> Picture:
         try:
             image = Image.open(io.BytesIO(layout.payload), formats=(kind,))
         except UnidentifiedImageError as error:
-            raise not_read(kind, "see what its header says") from error
+            if layout.described:
+                raise not_read(kind, layout.described) from error
+            raise
         if image.size != layout.size:
             raise damaged("two sizes")
         _refuse_several(image)

@@ -66,9 +66,9 @@ def png_layout(data: bytes) -> Layout:
             columns = -(-max(0, width - x) // across)
             row_bytes = -(-columns * depth * _CHANNELS[colour] // 8)
             rows += -(-max(0, height - y) // down) * (1 + row_bytes if columns else 0)
-        there = _inflated_bytes(pixels, rows)
-        if there < rows:
-            raise damaged(f"{there:,} of {rows:,} bytes of pixels")
+        there = _inflated_bytes(pixels, most=rows + 1)
+        if there != rows:
+            raise damaged(f"{there:,} bytes of pixels, not {rows:,}")
 
     kept = [(b"IHDR", header), *orienting, *([(b"PLTE", palette)] if palette else [])]
     kept += [(b"IDAT", payload) for payload in pixels]
@@ -101,14 +101,14 @@ def _chunk(name: bytes, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + name + payload + checksum
 
 
-def _inflated_bytes(parts: list[bytes], enough: int) -> int:
-    """How many bytes the stream in `parts` holds, counted up to `enough`."""
+def _inflated_bytes(parts: list[bytes], *, most: int) -> int:
+    """How many bytes the stream in `parts` holds, counted up to `most`."""
     stream, count = zlib.decompressobj(), 0
     try:
         for part in parts:
             left = part
-            while left and count < enough:
-                count += len(stream.decompress(left, _STEP_BYTES))
+            while left and count < most:
+                count += len(stream.decompress(left, min(_STEP_BYTES, most - count)))
                 left = stream.unconsumed_tail
     except zlib.error as error:
         raise damaged(f"pixels that do not unpack: {error}") from error

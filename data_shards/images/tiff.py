@@ -98,6 +98,7 @@ def tiff_layout(data: bytes) -> Layout:
         payload=Page(tags, order, page.tables).written(strips),
         check=lambda _: _refuse_cut(strips, kind, page.tables),
         orientation=page.one(274, 1),
+        described=str(kind),
     )
 
 
@@ -164,6 +165,8 @@ def _strips(data: bytes, page: Page, kind: _Kind) -> list[bytes]:
         least = row_bytes * rows_here if kind.compression == _RAW else 1
         if len(strip) < max(least, length if kind.compression != _RAW else 0):
             raise damaged(f"strip {number + 1} of {needed} is cut")
+        if kind.compression == _RAW and len(strip) >= 2 * row_bytes * rows:
+            raise damaged(f"strip {number + 1} of {needed} holds more than its size and bits need")
         strips.append(strip)
     return strips
 

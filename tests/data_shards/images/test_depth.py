@@ -103,6 +103,9 @@ def test_declared_bits_and_the_zero_of_a_tiff_decide_in_either_byte_order(
     ("tags", "cause"),
     [
         (grey_tags(14), "14 bits, unsigned, photometric: black is zero, uncompressed"),
+        (grey_tags(64) | {339: [3]}, "64 bits, floating point"),
+        (grey_tags(16) | {339: [3]}, "16 bits, floating point"),
+        (grey_tags(16) | {258: [16] * 2, 277: [2], 338: [2]}, "2 x 16 bits, unsigned"),
         (grey_tags(16) | {259: [6]}, "compression 6"),
         (grey_tags(16) | {259: [4]}, "compression 4"),
         (grey_tags(8, 8) | {258: [8] * 3, 277: [3]}, "CIE Lab|photometric: 8"),
@@ -112,7 +115,8 @@ def test_declared_bits_and_the_zero_of_a_tiff_decide_in_either_byte_order(
     ],
 )
 def test_layouts_that_are_not_read_are_named(tmp_path: Path, tags: Tags, cause: str) -> None:
-    path = write(tmp_path, "a.tif", tiff((tags, [bytes(WIDTH * HEIGHT * 6)])))
+    pixels = bytes(WIDTH * HEIGHT * tags[258][0] * tags[277][0] // 8)
+    path = write(tmp_path, "a.tif", tiff((tags, [pixels])))
     with pytest.raises(
         BadImageError, match=f"a TIFF of a kind that is not read .*({cause})"
     ) as bad:
@@ -124,7 +128,7 @@ def test_layouts_that_are_not_read_are_named(tmp_path: Path, tags: Tags, cause: 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_signed_samples_are_called_so(tmp_path: Path, bits: int, order: str) -> None:
     tags = grey_tags(bits) | {339: [2]}
-    path = write(tmp_path, "a.tif", tiff((tags, [bytes(WIDTH * HEIGHT * 2)]), order=order))
+    path = write(tmp_path, "a.tif", tiff((tags, [bytes(WIDTH * HEIGHT * bits // 8)]), order=order))
     with pytest.raises(BadImageError, match="signed samples: shift and scale them"):
         stored(path)
 

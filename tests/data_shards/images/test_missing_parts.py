@@ -100,7 +100,7 @@ PNGS: dict[str, Callable[[np.ndarray[Any, Any]], tuple[bytes, bytes]]] = {
 
 @pytest.mark.parametrize("kind", PNGS)
 @pytest.mark.parametrize("top", [255, 65535])
-def test_a_png_with_fewer_rows_than_its_header_says_is_refused(
+def test_a_png_with_other_rows_than_its_header_says_is_refused(
     tmp_path: Path, kind: str, top: int
 ) -> None:
     samples, depth = scene(top).astype(">u2" if top > 255 else "u1"), 8 if top == 255 else 16
@@ -108,7 +108,7 @@ def test_a_png_with_fewer_rows_than_its_header_says_is_refused(
     stored(write(tmp_path, "a.png", png(PNGS[kind](samples), **parts)))
     name, packed_rows = PNGS[kind](samples)
     raw = zlib.decompress(packed_rows)
-    for less in (raw[: len(raw) // 2], raw[:-1]):
+    for less in (raw[: len(raw) // 2], raw[:-1], raw + b"\0"):
         with damaged:
             stored(write(tmp_path, "a.png", png((name, zlib.compress(less)), **parts)))
     # The stream itself is cut, in chunks that are whole.
@@ -153,6 +153,15 @@ def test_a_tiff_that_lacks_strips_or_a_part_of_one_is_refused(
     data = tiff((tags, strips[:-1] if less == "a strip" else strips))
     with damaged:
         stored(write(tmp_path, "a.tif", data))
+
+
+def test_a_tiff_with_more_pixels_than_its_header_says_is_refused(tmp_path: Path) -> None:
+    wide = scene(65535).tobytes()
+    with damaged:
+        stored(write(tmp_path, "a.tif", tiff((grey_tags(8), [wide]))))
+    # Some writers fill up the last strip.
+    strips = [scene()[:40].tobytes(), scene()[40:].tobytes() + bytes(32 * WIDTH)]
+    stored(write(tmp_path, "a.tif", tiff((grey_tags(8) | {278: [40]}, strips))))
 
 
 def test_a_tiff_that_lacks_a_tile_is_refused(tmp_path: Path) -> None:
