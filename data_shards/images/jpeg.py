@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageChops
 
 from data_shards.images.layout import Layout, Size
-from data_shards.images.refusals import damaged, not_read
+from data_shards.images.refusals import RefusedError, damaged, not_read
 from data_shards.images.samples import SampleMeaning
 
 _READ = {0xC0, 0xC1, 0xC2}
@@ -19,7 +19,8 @@ _NOT_READ = {
     **dict.fromkeys((0xC9, 0xCA), "arithmetic coding"),
     0xF7: "JPEG-LS",
 }
-_END, _SCAN, _INTERVAL = 0xD9, 0xDA, 0xDD
+_END, _SCAN, _INTERVAL, _APP2 = 0xD9, 0xDA, 0xDD, 0xE2
+_MAGIC = b"\xff\xd8\xff"
 # Bare markers: TEM, RST0 to RST7, another SOI.
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 # What ends a scan: 0xFF not followed by a stuffed zero, a restart's number or a filling 0xFF.
@@ -27,6 +28,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # Grey of blocks that no data reached, in whatever colours; and what a cut scan would read on.
 _UNREACHED = range(126, 130)
+_HOLE = bytes(512)
 _PROBE = bytes((37 * number + 11) % 255 for number in range(64))
 
 
@@ -36,7 +38,9 @@ class _Scans:
 
     size: Size = (0, 0)
     count: int = 0
+    start: int = 0
     end: int = 0
+    lists_pictures: bool = False
     missing: dict[int, list[int]] = field(default_factory=dict)
 
 
@@ -54,6 +58,8 @@ def jpeg_layout(data: bytes) -> Layout:
         values = corner if isinstance(corner, tuple) else (corner,)
         if always or all(value in _UNREACHED for value in values):
             _refuse_cut(data, scans.end)
+        if data.find(_HOLE, scans.start, scans.end) >= 0:
+            _refuse_hole(data, scans.end)
 
     return Layout(scans.size, SampleMeaning(8), data, check)
 
@@ -65,13 +71,26 @@ def refuse_cut_jpeg(data: bytes) -> None:
 
 def _refuse_cut(data: bytes, end: int) -> None:
     """The decisive test: bytes before the end marker change a picture that lacks some, no other."""
-    with (
-        Image.open(io.BytesIO(data), formats=("JPEG",)) as as_it_is,
-        Image.open(io.BytesIO(data[:end] + _PROBE + data[end:]), formats=("JPEG",)) as probed,
-    ):
-        difference = ImageChops.difference(as_it_is.convert("RGB"), probed.convert("RGB"))
-    if difference.getbbox() is not None:
+    if _differ(data, data[:end] + _PROBE + data[end:]):
         raise damaged("its data end before the picture does")
+
+
+def _refuse_hole(data: bytes, end: int) -> None:
+    """A run of zeros is a hole where the picture is complete before its data are.
+
+    In a picture of one grey it is not: the last bytes count.
+    """
+    if not _differ(data, data[: end - len(_PROBE)] + data[end:]):
+        raise damaged("a hole in its data")
+
+
+def _differ(one: bytes, other: bytes) -> bool:
+    with (
+        Image.open(io.BytesIO(one), formats=("JPEG",)) as first,
+        Image.open(io.BytesIO(other), formats=("JPEG",)) as second,
+    ):
+        difference = ImageChops.difference(first.convert("RGB"), second.convert("RGB"))
+    return difference.getbbox() is not None
 
 
 def _scans(data: bytes) -> _Scans:
@@ -96,9 +115,13 @@ def _scans(data: bytes) -> _Scans:
         elif kind == _SCAN:
             found.count += 1
             _read_scan(segment, found, progressive=progressive)
-            scan = place
+            scan = found.start = place
+        elif kind == _APP2 and segment.startswith(b"MPF\0"):
+            found.lists_pictures = True
         elif kind == _INTERVAL:
             restarts = any(segment)
+    if data.startswith(_MAGIC, found.end + 2) and not found.lists_pictures:
+        raise RefusedError("a file of several pages", "split it", "a JPEG behind its end")
     if not (found.end and found.count):
         raise damaged("no end marker" if found.count else "no scan")
     if any(bits for component in found.missing.values() for bits in component):

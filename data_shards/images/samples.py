@@ -2,7 +2,8 @@
 
 Unsigned samples of n bits span 0 to 2^n - 1, signed ones -2^(n-1) to 2^(n-1) - 1. Black is the low
 end, or the high end where white is zero. n is what the file declares; `Depth` narrows it where a
-file declares more than it uses, as a 16-bit file does that holds the 12 bits of a detector.
+file declares more than it uses, as a 16-bit file does that holds the 12 bits of a detector. Where
+white is zero, such bits may have been inverted before or after they were widened: both are seen.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def bits_in_use(samples: NDArray[np.integer[Any]], meaning: SampleMeaning) -> in
     """The fewest bits that hold every sample, the sign's included; 0 where all are zero."""
     lowest, highest = int(samples.min()), int(samples.max())
     if not meaning.signed:
-        return highest.bit_length()
+        from_above = 2**meaning.bits - 1 - lowest if meaning.white_is_zero else highest
+        return min(highest, from_above).bit_length()
     # -2^(n-1) needs n bits, as 2^(n-1) - 1 does.
     return max(highest.bit_length(), (-lowest - 1).bit_length() if lowest < 0 else 0) + 1
 
@@ -74,6 +76,6 @@ def eight_bits(
     # 65,535 x 255 fits.
     wide = samples.astype(np.uint32)
     if meaning.white_is_zero:
-        wide = top - wide
+        wide = (top if int(wide.max()) <= top else 2**meaning.bits - 1) - wide
     scaled: NDArray[np.uint8] = ((wide * 255 + top // 2) // top).astype(np.uint8)
     return scaled

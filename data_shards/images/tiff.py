@@ -33,6 +33,7 @@ _PHOTOMETRIC = {
     6: "YCbCr",
     8: "CIE Lab",
 }
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating point"}
 # What Pillow decodes, of unsigned samples: bits by photometric interpretation.
 _BITS = {0: {1, 2, 4, 8, 12, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 5: {8, 16}, 6: {8}}
@@ -49,7 +50,6 @@ class _Kind:
     sample_format: int
     samples: int
     planes: int
-    reversed_bits: bool
 
     def __str__(self) -> str:
         said = (
@@ -79,6 +79,8 @@ def tiff_layout(data: bytes) -> Layout:
     order = page.order
     if kind.photometric == 0:
         tags[262] = (1,)
+    if page.one(266) == 2 and kind.compression != _JPEG:
+        strips = [strip.translate(_REVERSED_BITS) for strip in strips]
     if kind.bits == 12:
         # Packed bits have one order; Pillow knows them by this one only.
         order = "<"
@@ -103,7 +105,7 @@ def tiff_layout(data: bytes) -> Layout:
 
 
 # Sizes, samples, colours: what a decoder needs. Neither orientation nor anything about the author.
-_KEPT = (256, 257, 259, 262, 266, 278, 284, 317, 320, 322, 323, 338, 339, 530)
+_KEPT = (256, 257, 259, 262, 278, 284, 317, 320, 322, 323, 338, 339, 530)
 
 
 def _kind(page: Page) -> _Kind:
@@ -118,7 +120,6 @@ def _kind(page: Page) -> _Kind:
         sample_format=page.one(339, 1),
         samples=samples,
         planes=samples if page.one(284, 1) == 2 else 1,
-        reversed_bits=page.one(266, 1) == 2,
     )
     if kind.photometric < 0:
         raise not_read("TIFF", "it does not say whether black or white is zero")
@@ -132,8 +133,6 @@ def _kind(page: Page) -> _Kind:
     grey_of_other_kind = kind.sample_format != 1 and kind.photometric < 2 and samples == 1
     if kind.bits not in _BITS[kind.photometric] and not grey_of_other_kind:
         raise not_read("TIFF", str(kind))
-    if kind.reversed_bits and (kind.planes > 1 or 322 in page.values or kind.bits == 12):
-        raise not_read("TIFF", f"{kind}, reversed bits")
     return kind
 
 

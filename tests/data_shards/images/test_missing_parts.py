@@ -75,6 +75,18 @@ def test_a_jpeg_without_its_end_or_an_interval_or_scan_is_refused(tmp_path: Path
         stored(write(tmp_path, "c.jpg", whole[:last] + b"\xff\xd9"))
 
 
+def test_a_jpeg_with_a_hole_of_zeros_is_refused_and_a_black_one_is_not(tmp_path: Path) -> None:
+    whole = jpeg(noise(256, 192))
+    for first, last in ((0.2, 0.4), (0.5, 0.8)):
+        start, end = int(len(whole) * first), int(len(whole) * last)
+        with damaged:
+            holed = whole[:start] + bytes(end - start) + whole[end:]
+            stored(write(tmp_path, "a.jpg", holed))
+    black = jpeg(np.zeros((1024, 1024), np.uint8), optimize=True)
+    assert bytes(512) in black, "a run of zeros that is no hole"
+    stored(write(tmp_path, "b.jpg", black))
+
+
 @pytest.mark.parametrize(("marker", "cause"), [(0xC3, "lossless"), (0xC9, "arithmetic coding")])
 def test_jpegs_of_other_coders_are_named(tmp_path: Path, marker: int, cause: str) -> None:
     other = jpeg().replace(b"\xff\xc0", bytes((0xFF, marker)))

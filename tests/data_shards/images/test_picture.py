@@ -79,12 +79,13 @@ def test_several_full_pages_are_refused_in_every_format(tmp_path: Path) -> None:
     animation = png((b"acTL", struct.pack(">II", 3, 0)), rows(scene()))
     one = Image.fromarray(scene())
     one.save(tmp_path / "c.jpg", "MPO", save_all=True, append_images=[one])
-    for path, number in (
-        (write(tmp_path, "a.tif", tiff(page, page)), 2),
-        (write(tmp_path, "b.png", animation), 3),
-        (tmp_path / "c.jpg", 2),
+    for path, seen in (
+        (write(tmp_path, "a.tif", tiff(page, page)), "2 pages"),
+        (write(tmp_path, "b.png", animation), "3 pages"),
+        (tmp_path / "c.jpg", "2 pages"),
+        (write(tmp_path, "e.jpg", jpeg() + jpeg()), "a JPEG behind its end"),
     ):
-        with pytest.raises(BadImageError, match=f"several pages .{number} pages.: split it") as bad:
+        with pytest.raises(BadImageError, match=f"several pages .{seen}.: split it") as bad:
             stored(path)
         assert bad.value.reason == "a file of several pages"
     still = png((b"acTL", struct.pack(">II", 1, 0)), rows(scene()))

@@ -49,6 +49,16 @@ def test_a_narrower_depth_spans_what_is_in_use(white_is_zero: bool) -> None:
     assert np.array_equal(eight_bits(samples, declared, 14), as_declared)
 
 
+def test_bits_inverted_after_they_were_widened_are_seen_as_well() -> None:
+    upright = np.array([0, 819, 3276, 4095], np.uint16)
+    meaning = SampleMeaning(16, white_is_zero=True)
+    expected = eight_bits(upright, SampleMeaning(12))
+    for inverted in (4095 - upright, 65535 - upright):
+        assert bits_in_use(inverted, meaning) == 12
+        assert np.array_equal(eight_bits(inverted, meaning, 12), expected)
+        assert np.array_equal(eight_bits(inverted, meaning, "in_use"), expected)
+
+
 def test_samples_beyond_the_depth_that_was_set_are_refused() -> None:
     with pytest.raises(RefusedError) as refused:
         eight_bits(np.array([0, 4096]), SampleMeaning(16), 12)
