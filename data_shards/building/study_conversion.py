@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
+from data_shards.images.content import mask_notes
 from data_shards.images.conversion import convert_image, convert_mask
 from data_shards.images.notes import Note
 from data_shards.images.refusals import BadImageError
@@ -87,6 +88,9 @@ def convert_study(
         ),
         masks=masks,
     )
+    notes += [
+        (member, note) for member, payload in mask_members.items() for note in mask_notes(payload)
+    ]
     members |= {**mask_members, "json": record.to_json()}
     return ConvertedStudy(record, members, tuple(dropped), tuple(notes))
 

@@ -22,6 +22,15 @@ class StoredContent(NamedTuple):
     notes: tuple[Note, ...]
 
 
+def mask_notes(png: bytes) -> tuple[Note, ...]:
+    """What there is to say of a stored mask."""
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        lowest, highest = image.getextrema()
+    if lowest != highest:
+        return ()
+    return (Note("plain_mask", "all inside" if highest else "nothing inside"),)
+
+
 def look_at(jpeg: bytes) -> StoredContent:
     """What a grey JPEG decodes to: what training will see. Its sums are exact."""
     with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:

@@ -58,7 +58,7 @@ def jpeg_layout(data: bytes) -> Layout:
         values = corner if isinstance(corner, tuple) else (corner,)
         if always or all(value in _UNREACHED for value in values):
             _refuse_cut(data, scans.end)
-        if data.find(_HOLE, scans.start, scans.end) >= 0:
+        elif data.find(_HOLE, scans.start, scans.end) >= 0:
             _refuse_hole(data, scans.end)
 
     return Layout(scans.size, SampleMeaning(8), data, check)
@@ -78,7 +78,7 @@ def _refuse_cut(data: bytes, end: int) -> None:
 def _refuse_hole(data: bytes, end: int) -> None:
     """A run of zeros is a hole where the picture is complete before its data are.
 
-    In a picture of one grey it is not: the last bytes count.
+    In a plain picture it is not: without the last bytes its last blocks turn grey.
     """
     if not _differ(data, data[: end - len(_PROBE)] + data[end:]):
         raise damaged("a hole in its data")

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
-NoteKind: TypeAlias = Literal["unused_bits", "turned", "orientation_unknown", "plain", "small"]
+NoteKind: TypeAlias = Literal[
+    "unused_bits", "turned", "orientation_unknown", "plain", "small", "plain_mask"
+]
 
 # By kind: what is the matter with the images, and what may be done.
 _TEXTS: dict[NoteKind, tuple[str, str]] = {
@@ -27,6 +29,7 @@ _TEXTS: dict[NoteKind, tuple[str, str]] = {
         "leave them out of the table",
     ),
     "small": ("have a side under 16 px", "leave them out of the table"),
+    "plain_mask": ("have a mask with nothing or all of the picture inside", "look at the masks"),
 }
 _SHOWN = 3
 

@@ -9,6 +9,7 @@ from PIL import Image
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.errors import InputError
+from data_shards.images.notes import Note
 from data_shards.images.refusals import BadImageError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, Report, Sample, SourceImage, SourceMask, StudyRecord
@@ -28,7 +29,7 @@ def sample(tmp_path: Path) -> Sample:
     Image.fromarray(frontal).save(tmp_path / "frontal.png")
     Image.fromarray((frontal > 100).astype(np.uint8)).save(tmp_path / "mask.png")
     Image.fromarray(frontal[:80, :90]).save(tmp_path / "lateral.png")
-    Image.fromarray(frontal[:80, :90]).save(tmp_path / "lateral_mask.png")
+    Image.fromarray(frontal[:80, :90] * 0).save(tmp_path / "lateral_mask.png")
     return Sample(
         patient_id="p",
         study_id="s",
@@ -112,6 +113,15 @@ def test_a_study_without_a_readable_image_goes_by_what_is_wrong_with_each(sample
         replace(sample, images=(), boxes=(), masks=()), DROP, key="k", split="test"
     )
     assert study == (DroppedSample(key="k", reason="no image"),)
+
+
+def test_a_mask_without_a_border_is_noted(sample: Sample) -> None:
+    lateral = ("mask_Lung_Opacity_image1.png", Note("plain_mask", "nothing inside"))
+    assert convert(sample).notes == (lateral,)
+    for level, seen in ((0, "nothing inside"), (9, "all inside")):
+        Image.fromarray(np.full((300, 400), level, np.uint8)).save(sample.masks[0].path)
+        frontal = ("mask_Lung_Opacity.png", Note("plain_mask", seen))
+        assert convert(sample).notes == (frontal, lateral)
 
 
 def test_annotations_of_an_image_the_study_does_not_have_are_refused(sample: Sample) -> None:
