@@ -34,7 +34,7 @@ def summarise(
     """The manifest of the shards of `indices`, which lie in `folder`.
 
     `dropped_images` are those that no shard has met. Raises InputError for a split of which every
-    study was dropped.
+    study was dropped, and for training images that are all of one value.
     """
     samples = {
         split: [sample for each in indices if each.split == split for sample in each.samples]
@@ -52,6 +52,15 @@ def summarise(
             )
     train = (index.pixels for index in indices if index.split == "train")
     mean, std = sum(train, PixelSums()).mean_and_std()
+    warnings = told(
+        ((noted.key, noted.kind, noted.detail) for each in indices for noted in each.noted),
+        images=sum(len(each.views) for here in samples.values() for each in here),
+    )
+    if std == 0:
+        raise InputError(
+            f"{folder}: every training image is of one value ({round(255 * mean)} of 255): there "
+            f"is nothing to learn: check the source's images ({'; '.join(warnings)})"
+        )
     return Manifest(
         source=source,
         licence=licence,
@@ -80,10 +89,7 @@ def summarise(
         ),
         dropped=tuple(dropped),
         dropped_by_reason=reasons,
-        warnings=told(
-            ((noted.key, noted.kind, noted.detail) for each in indices for noted in each.noted),
-            images=sum(len(each.views) for here in samples.values() for each in here),
-        ),
+        warnings=warnings,
     )
 
 

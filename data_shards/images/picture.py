@@ -90,7 +90,7 @@ class Picture:
         if least is not None:
             # Other formats ignore the wish.
             self.image.draft("L", least[::-1] if self.orientation in _SIDEWAYS else least)
-        with _refusing_what_decoders_raise(), _quiet(self.format):
+        with _quiet(self.format), _refusing_what_decoders_raise():
             self.image.load()
             self.layout.check(self.image)
         return self.image
@@ -199,11 +199,16 @@ def _refusing_what_decoders_raise() -> Iterator[None]:
 @contextmanager
 def _quiet(kind: Format) -> Iterator[None]:
     """libtiff writes its complaints to the process's stderr; Pillow raises for them as well."""
-    if kind != "TIFF":
+    try:
+        kept = os.dup(2) if kind == "TIFF" else None
+    except OSError:
+        kept = None  # It is closed.
+    if kept is None:
         yield
         return
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield

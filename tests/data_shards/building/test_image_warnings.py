@@ -13,6 +13,7 @@ from data_shards.__main__ import main
 from data_shards.building.build import build
 from data_shards.building.settings import ShardsConfig
 from data_shards.checking.verify import verify_shards
+from data_shards.errors import InputError
 from data_shards.profiles import validate
 from data_shards.records.manifest import read_manifest, read_shard_index
 from tests.data_shards.building.whole import build_shards
@@ -143,7 +144,7 @@ def test_a_folder_that_is_not_there_is_the_cause_not_its_images(
         ["a.png", "b.png"], source={"image_root": tmp_path / root}, bad_images=bad_images
     )
     what = "no such folder" if root == "none" else "a file, not a folder"
-    with pytest.raises(ValueError, match=f"{root}: {what}, .*: check source.image_root$"):
+    with pytest.raises(InputError, match=f"{root}: {what}, .*: check source.image_root$"):
         build_shards(config)
     assert not config.output.exists()
 
@@ -168,3 +169,11 @@ def test_settings_that_make_no_sense_are_refused(
 ) -> None:
     assert main(["build", str(profile), setting]) == 2
     assert setting.split("=")[0] in capsys.readouterr().err
+
+
+def test_a_training_set_of_one_value_is_refused_with_the_names(
+    tmp_path: Path, table_of: MakeConfig
+) -> None:
+    write(tmp_path, "black.png", png(rows(scene() * 0)))
+    with pytest.raises(InputError, match=r"one value \(0 of 255\): .*first p0_black.image0.jpg"):
+        build_shards(table_of(["black.png"]))
