@@ -37,6 +37,7 @@ def convert_study(
     image the study does not have.
     """
     _refuse_strays(sample, key)
+    as_stored = config.source.orientation == "as_stored"
     members: dict[str, bytes] = {}
     # By number in the sample, which is another than in the record when images were dropped.
     images: dict[int, ImageRecord] = {}
@@ -49,7 +50,7 @@ def convert_study(
                 longest_side_px=config.longest_side_px,
                 jpeg_quality=config.jpeg_quality,
                 depth=config.source.bits,
-                as_stored=config.source.orientation == "as_stored",
+                as_stored=as_stored,
             )
         except BadImageError as error:
             if config.bad_images == "stop":
@@ -64,13 +65,7 @@ def convert_study(
     if not images:
         return tuple(dropped) or (DroppedSample(key=key, reason="no image"),)
     positions = {number: position for position, number in enumerate(images)}
-    masks, mask_members = _convert_masks(
-        sample,
-        images,
-        positions,
-        key,
-        as_stored=config.source.orientation == "as_stored",
-    )
+    masks, mask_members = _convert_masks(sample, images, positions, key, as_stored=as_stored)
     record = StudyRecord(
         key=key,
         patient_id=sample.patient_id,

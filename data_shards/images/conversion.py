@@ -12,7 +12,7 @@ from PIL import Image
 from data_shards.images.layout import Size
 from data_shards.images.notes import Note
 from data_shards.images.picture import named, open_picture
-from data_shards.images.refusals import BadImageError, RefusedError
+from data_shards.images.refusals import RefusedError
 from data_shards.images.samples import (
     Depth,
     SampleMeaning,
@@ -86,11 +86,12 @@ def convert_mask(path: Path, *, original: Size, stored: Size, as_stored: bool = 
     with named(path):
         picture = open_picture(path, as_stored=as_stored)
         if picture.size != original:
-            raise BadImageError(
-                path,
+            sideways = picture.size == original[::-1]
+            raise RefusedError(
                 f"a mask of {picture.size[0]} x {picture.size[1]} px over an image of "
                 f"{original[0]} x {original[1]} px",
-                "give the mask the size of its image",
+                "give the mask the size of its image"
+                + (", turned by the same tag: see source.orientation" if sideways else ""),
             )
         pixels, meaning = picture.decoded(), picture.layout.meaning
         if _has_lost_bits(pixels, meaning):

@@ -34,7 +34,13 @@ _OTHERS = {
     rb"P[1-7]\s": "a PNM image",
     rb"PK\x03\x04": "a zip archive",
     rb"\x1f\x8b": "a gzip archive",
-    rb"\x00\x05\x16\x07": "a resource file that macOS leaves beside a file ('._...')",
+    rb"\x00\x05\x16\x07": "a file that macOS leaves beside others ('._...')",
+}
+# To convert what has no picture in it does not help.
+_REMEDIES = {
+    "a zip archive": "unpack it",
+    "a gzip archive": "unpack it",
+    "a file that macOS leaves beside others ('._...')": "name the file itself",
 }
 _WEB_PAGE = re.compile(rb"\s*(<!doctype|<html|<\?xml|<head|<body|<error|HTTP/\d)", re.IGNORECASE)
 _TEXT = re.compile(rb"[\t\n\f\r\x20-\x7e\x80-\xff]*")
@@ -63,7 +69,7 @@ def _no_picture(data: bytes) -> RefusedError:
         return RefusedError("a file that begins with zeros alone", _FETCH)
     for pattern, what in _OTHERS.items():
         if re.match(pattern, head, re.DOTALL):
-            return RefusedError(f"{what}, not a {_READ}", "convert it")
+            return RefusedError(f"{what}, not a {_READ}", _REMEDIES.get(what, "convert it"))
     magics = (magic for magic in _FORMATS if len(magic) > 2)
     if any(magic.startswith(data) for magic in magics):
         return damaged(f"{len(data)} bytes")
