@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import accumulate
 from typing import NamedTuple
 
 from PIL import Image
@@ -10,8 +11,10 @@ from PIL import Image
 from data_shards.images.notes import Note
 from data_shards.records.manifest import PixelSums
 
-# An eighth of all grey levels: no radiograph gets by with fewer.
+# An eighth of all grey levels: no radiograph gets by with fewer for nearly all of its pixels.
 FEWEST_LEVELS = 32
+# A marker or a hot pixel makes no picture.
+LEFT_ASIDE = 0.005
 SMALLEST_SIDE_PX = 16
 
 
@@ -36,10 +39,12 @@ def look_at(jpeg: bytes) -> StoredContent:
     with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
         histogram = image.histogram()
         size = image.size
-    present = [value for value, count in enumerate(histogram) if count]
+    share = [count / sum(histogram) for count in accumulate(histogram)]
+    darkest = next(level for level, below in enumerate(share) if below > LEFT_ASIDE)
+    brightest = next(level for level, below in enumerate(share) if below >= 1 - LEFT_ASIDE)
     notes = []
-    if present[-1] - present[0] < FEWEST_LEVELS:
-        notes.append(Note("plain", f"grey levels {present[0]} to {present[-1]}"))
+    if brightest - darkest < FEWEST_LEVELS:
+        notes.append(Note("plain", f"grey levels {darkest} to {brightest}"))
     if min(size) < SMALLEST_SIDE_PX:
         notes.append(Note("small", f"{size[0]} x {size[1]} px"))
     sums = PixelSums(

@@ -44,6 +44,7 @@ _REMEDIES = {
 }
 _WEB_PAGE = re.compile(rb"\s*(<!doctype|<html|<\?xml|<head|<body|<error|HTTP/\d)", re.IGNORECASE)
 _TEXT = re.compile(rb"[\t\n\f\r\x20-\x7e\x80-\xff]*")
+_BASE64 = re.compile(rb"\s*(data:image/|iVBORw0KGgo|/9j/|SUkqA|TU0AK)")
 _FETCH = "fetch the file again"
 
 
@@ -73,6 +74,11 @@ def _no_picture(data: bytes) -> RefusedError:
     magics = (magic for magic in _FORMATS if len(magic) > 2)
     if any(magic.startswith(data) for magic in magics):
         return damaged(f"{len(data)} bytes")
+    # U+FFFD is what a program put that took bytes for text; another line end, what FTP did.
+    if data.startswith((b"\xef\xbf\xbd", b"\x89PNG")):
+        return damaged("it was taken for text on its way")
+    if _BASE64.match(head):
+        return RefusedError(f"text of base64, not a {_READ}", "decode it")
     if _TEXT.fullmatch(head):
         return RefusedError(f"text, not a {_READ}", _FETCH)
     return RefusedError(f"not a {_READ}", "convert it")

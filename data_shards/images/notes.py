@@ -25,8 +25,8 @@ _TEXTS: dict[NoteKind, tuple[str, str]] = {
         "look at them",
     ),
     "plain": (
-        "are of one value or nearly, with nothing to see",
-        "leave them out of the table",
+        "are of one value or nearly: 99 % of their pixels have fewer than 32 grey levels",
+        "look at them, and mend them or leave them out of the table",
     ),
     "small": ("have a side under 16 px", "leave them out of the table"),
     "plain_mask": ("have a mask with nothing or all of the picture inside", "look at the masks"),

@@ -6,12 +6,20 @@ from data_shards.images.notes import Note, told
 from tests.data_shards.images.drawn import Pixels, jpeg, noise
 
 
+def marked(size: int) -> Pixels:
+    """Black but for a white marker."""
+    pixels = np.zeros((size, size), np.uint8)
+    pixels[:5, :5] = 255
+    return pixels
+
+
 @pytest.mark.parametrize(
     ("pixels", "notes"),
     [
         (np.zeros((48, 64), np.uint8), [Note("plain", "grey levels 0 to 0")]),
         (np.full((48, 64), 255, np.uint8), [Note("plain", "grey levels 255 to 255")]),
-        (100 + noise(64, 48) // 10, [Note("plain", "grey levels 99 to 126")]),
+        (100 + noise(64, 48) // 10, [Note("plain", "grey levels 100 to 125")]),
+        (marked(100), [Note("plain", "grey levels 0 to 0")]),
         (noise(64, 48), []),
         (noise(6000, 1), [Note("small", "6000 x 1 px")]),
         (noise(15, 300), [Note("small", "15 x 300 px")]),

@@ -123,7 +123,7 @@ def test_masks_are_turned_by_the_same_rule_and_held_against_the_upright_size(
 ) -> None:
     path = laid(tmp_path, "png", 6)
     with pytest.raises(
-        BadImageError, match="mask of 64 x 48 px over .* 48 x 64 px: .* source.orien"
+        BadImageError, match=r"mask of 64 x 48 px over .* 48 x 64 px: .* source.orien"
     ):
         convert_mask(path, original=(HEIGHT, WIDTH), stored=(HEIGHT, WIDTH))
     convert_mask(path, original=(HEIGHT, WIDTH), stored=(HEIGHT, WIDTH), as_stored=True)
