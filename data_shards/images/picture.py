@@ -45,7 +45,7 @@ _TURNS = {
 }
 _SIDEWAYS = {5, 6, 7, 8}
 # All that decoders raise when bytes make no sense to them. A full memory is not the file's fault.
-_UNDECODABLE = (
+UNDECODABLE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -180,7 +180,7 @@ def _orientation(image: Image.Image) -> int | None:
             warnings.simplefilter("error")
             Image.Exif().load(image.info.get("exif", b""))
         value = image.getexif().get(_ORIENTATION, 1)
-    except (*_UNDECODABLE, Warning):
+    except (*UNDECODABLE, Warning):
         return None
     return value if isinstance(value, int) else None
 
@@ -192,7 +192,7 @@ def _refusing_what_decoders_raise() -> Iterator[None]:
         warnings.simplefilter("ignore")
         try:
             yield
-        except _UNDECODABLE as error:
+        except UNDECODABLE as error:
             raise damaged(str(error)) from error
 
 
