@@ -74,6 +74,7 @@ def build_part(config: ShardsConfig) -> BuiltPart:
         drawn = draw_if_absent(config.phantom, workers=config.worker_count)
     source, folder = config.source.open(), config.output
     studies = source.list_studies()
+    source.refuse_absent_folder()
     plan = plan_build(studies, config, fingerprint=source.fingerprint() + drawn)
     with (
         workplace_in(folder, config.part) as workplace,
@@ -160,6 +161,7 @@ def _described(manifest: Manifest, folder: Path) -> str:
         )
     for reason, count in manifest.dropped_by_reason.items():
         lines.append(f"dropped: {count:,} x {reason}")
+    lines += [f"warning: {each}" for each in manifest.warnings]
     return "\n".join([*lines, f"shards: {folder}"])
 
 

@@ -14,12 +14,13 @@ from data_shards.building.plan import ShardPlan
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.files.atomic import write_text_atomically
-from data_shards.images.conversion import pixel_sums
+from data_shards.images.content import look_at
 from data_shards.processes import Tick
 from data_shards.records.manifest import (
     DroppedSample,
     IndexedSample,
     Member,
+    NotedImage,
     PixelSums,
     ShardIndex,
     file_sha256,
@@ -52,7 +53,8 @@ def write_shard(context: ShardContext, plan: ShardPlan, tick: Tick) -> None:
             if isinstance(sample, str):
                 yield DroppedSample(key=key, reason=sample)
             else:
-                yield convert_study(sample, context.config, key=key, split=plan.split)
+                study = convert_study(sample, context.config, key=key, split=plan.split)
+                yield from (study,) if isinstance(study, ConvertedStudy) else study
             tick()
 
     write_studies(
@@ -79,7 +81,7 @@ def write_studies(
     partial = workplace / f"{tar.name}.partial"
     try:
         with partial.open("wb") as file:
-            written, dropped, pixels = _write_samples(file, studies)
+            written, dropped, pixels, noted = _write_samples(file, studies)
             file.flush()
             os.fsync(file.fileno())
         index = ShardIndex(
@@ -91,6 +93,7 @@ def write_studies(
             samples=_indexed(written, partial),
             dropped=tuple(dropped),
             pixels=pixels,
+            noted=tuple(noted),
         )
         partial.replace(tar)
     finally:
@@ -102,13 +105,14 @@ def write_studies(
 
 def _write_samples(
     file: BinaryIO, studies: Iterable[ConvertedStudy | DroppedSample]
-) -> tuple[list[tuple[StudyRecord, _Checksums]], list[DroppedSample], PixelSums]:
+) -> tuple[list[tuple[StudyRecord, _Checksums]], list[DroppedSample], PixelSums, list[NotedImage]]:
     # Imported here because it brings in torch: seconds, which processes that write no tar save.
     from webdataset.writer import TarWriter
 
     written: list[tuple[StudyRecord, _Checksums]] = []
     dropped: list[DroppedSample] = []
     pixels = PixelSums()
+    noted: list[NotedImage] = []
     # No clock, user or umask in the headers: equal input gives equal bytes.
     with TarWriter(file, encoder=False, user="", group="", mode=0o444, mtime=0) as writer:
         for study in studies:
@@ -119,9 +123,16 @@ def _write_samples(
             checksums = {name: zlib.crc32(payload) for name, payload in study.members.items()}
             written.append((study.record, checksums))
             dropped.extend(study.dropped_images)
+            notes = list(study.notes)
             for image in study.record.images:
-                pixels += pixel_sums(study.members[image.member])
-    return written, dropped, pixels
+                content = look_at(study.members[image.member])
+                pixels += content.sums
+                notes += [(image.member, note) for note in content.notes]
+            noted += [
+                NotedImage(key=f"{study.record.key}.{member}", kind=note.kind, detail=note.detail)
+                for member, note in notes
+            ]
+    return written, dropped, pixels, noted
 
 
 def _indexed(

@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
-from data_shards.images.conversion import BadImageError, convert_image, convert_mask
+from data_shards.images.content import mask_notes
+from data_shards.images.conversion import convert_image, convert_mask
+from data_shards.images.notes import Note
+from data_shards.images.refusals import BadImageError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, ImageRecord, MaskRecord, Sample, Split, StudyRecord
 
@@ -20,28 +23,34 @@ class ConvertedStudy:
     record: StudyRecord
     members: dict[str, bytes]
     dropped_images: tuple[DroppedSample, ...] = ()
+    # By member: what there is to say of an image's file.
+    notes: tuple[tuple[str, Note], ...] = ()
 
 
 def convert_study(
     sample: Sample, config: ShardsConfig, *, key: str, split: Split
-) -> ConvertedStudy | DroppedSample:
-    """The stored form of `sample`, or why it is left out: no image of it can be read.
+) -> ConvertedStudy | tuple[DroppedSample, ...]:
+    """The stored form of `sample`, or why it is left out: no image, or what is wrong with each.
 
     Boxes and masks follow their image into its stored size, and go when it goes. Raises
     BadImageError where `bad_images` is to stop, and InputError for boxes and masks that name an
     image the study does not have.
     """
     _refuse_strays(sample, key)
+    as_stored = config.source.orientation == "as_stored"
     members: dict[str, bytes] = {}
     # By number in the sample, which is another than in the record when images were dropped.
     images: dict[int, ImageRecord] = {}
     dropped: list[DroppedSample] = []
+    notes: list[tuple[str, Note]] = []
     for number, image in enumerate(sample.images):
         try:
-            jpeg, stored, original = convert_image(
+            converted = convert_image(
                 image.path,
                 longest_side_px=config.longest_side_px,
                 jpeg_quality=config.jpeg_quality,
+                depth=config.source.bits,
+                as_stored=as_stored,
             )
         except BadImageError as error:
             if config.bad_images == "stop":
@@ -49,12 +58,14 @@ def convert_study(
             dropped.append(DroppedSample(key=f"{key}/{image.id}", reason=error.reason))
             continue
         member = f"image{len(images)}.jpg"
-        members[member] = jpeg
-        images[number] = ImageRecord(image.id, image.view, member, *stored, *original)
+        members[member] = converted.jpeg
+        sizes = (*converted.size, *converted.original_size)
+        images[number] = ImageRecord(image.id, image.view, member, *sizes)
+        notes += [(member, note) for note in converted.notes]
     if not images:
-        return DroppedSample(key=key, reason="no readable image" if dropped else "no image")
+        return tuple(dropped) or (DroppedSample(key=key, reason="no image"),)
     positions = {number: position for position, number in enumerate(images)}
-    masks, mask_members = _convert_masks(sample, images, positions, key)
+    masks, mask_members = _convert_masks(sample, images, positions, key, as_stored=as_stored)
     record = StudyRecord(
         key=key,
         patient_id=sample.patient_id,
@@ -72,8 +83,11 @@ def convert_study(
         ),
         masks=masks,
     )
+    notes += [
+        (member, note) for member, payload in mask_members.items() for note in mask_notes(payload)
+    ]
     members |= {**mask_members, "json": record.to_json()}
-    return ConvertedStudy(record, members, tuple(dropped))
+    return ConvertedStudy(record, members, tuple(dropped), tuple(notes))
 
 
 def _refuse_strays(sample: Sample, key: str) -> None:
@@ -87,7 +101,12 @@ def _refuse_strays(sample: Sample, key: str) -> None:
 
 
 def _convert_masks(
-    sample: Sample, images: Mapping[int, ImageRecord], positions: Mapping[int, int], key: str
+    sample: Sample,
+    images: Mapping[int, ImageRecord],
+    positions: Mapping[int, int],
+    key: str,
+    *,
+    as_stored: bool,
 ) -> tuple[tuple[MaskRecord, ...], dict[str, bytes]]:
     records: list[MaskRecord] = []
     members: dict[str, bytes] = {}
@@ -106,6 +125,7 @@ def _convert_masks(
             mask.path,
             original=(image.original_width, image.original_height),
             stored=(image.width, image.height),
+            as_stored=as_stored,
         )
         records.append(MaskRecord(position, mask.category, member))
     return tuple(records), members

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data_shards.building.plan import refuse_empty_splits
+from data_shards.errors import InputError
+from data_shards.images.notes import told
 from data_shards.records.manifest import (
     DroppedSample,
     IndexedSample,
@@ -33,7 +34,7 @@ def summarise(
     """The manifest of the shards of `indices`, which lie in `folder`.
 
     `dropped_images` are those that no shard has met. Raises InputError for a split of which every
-    study was dropped.
+    study was dropped, and for training images that are all of one value.
     """
     samples = {
         split: [sample for each in indices if each.split == split for sample in each.samples]
@@ -43,13 +44,23 @@ def summarise(
     dropped.sort(key=lambda each: (each.key, each.reason))
     reasons = dict(sorted(Counter(each.reason for each in dropped).items()))
     why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
-    refuse_empty_splits(
-        {index.split for index in indices},
-        {split for split, here in samples.items() if here},
-        of=f"samples left (dropped: {why})",
-    )
+    for split in sorted({index.split for index in indices}, key=SPLITS.index):
+        if not samples[split]:
+            raise InputError(
+                f"split {split!r} has no samples left (dropped: {why}): mend what these name; "
+                "bad_images=stop and source.bad_reports=stop tell where the first one is"
+            )
     train = (index.pixels for index in indices if index.split == "train")
     mean, std = sum(train, PixelSums()).mean_and_std()
+    warnings = told(
+        ((noted.key, noted.kind, noted.detail) for each in indices for noted in each.noted),
+        images=sum(len(each.views) for here in samples.values() for each in here),
+    )
+    if std == 0:
+        raise InputError(
+            f"{folder}: every training image is of one value ({round(255 * mean)} of 255): there "
+            f"is nothing to learn: check the source's images ({'; '.join(warnings)})"
+        )
     return Manifest(
         source=source,
         licence=licence,
@@ -78,6 +89,7 @@ def summarise(
         ),
         dropped=tuple(dropped),
         dropped_by_reason=reasons,
+        warnings=warnings,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import matplotlib
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_bytes_atomically
@@ -123,8 +123,9 @@ def _annotated(study: _Study, position: int, colour_of: Mapping[str, str]) -> Im
         if mask.image == position:
             veil = members[mask.member].point(lambda level: 0.3 * level)
             image.paste(colour_of[mask.category], (0, 0), veil)
-    image = ImageOps.contain(image, IMAGE_PX)
-    scale = image.width / record.images[position].width
+    scale = min(IMAGE_PX[0] / image.width, IMAGE_PX[1] / image.height)
+    # A line of pixels stays visible.
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     draw = ImageDraw.Draw(image)
     for box in record.boxes:
         if box.image == position:

@@ -13,7 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 from data_shards.errors import InputError
-from data_shards.images.conversion import pixel_sums
+from data_shards.images.content import look_at
+from data_shards.images.notes import told
 from data_shards.processes import Progress, Tick, map_in_processes, start_server
 from data_shards.records.manifest import (
     IndexedSample,
@@ -59,6 +60,7 @@ class _Inspection:
     patient_of_key: list[tuple[str, str]] = field(default_factory=list)
     images: list[tuple[str, bytes]] = field(default_factory=list)
     pixels: PixelSums = field(default_factory=PixelSums)
+    noted: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 def verify_shards(folder: Path, *, workers: int) -> Verification:
@@ -83,12 +85,14 @@ def verify_shards(folder: Path, *, workers: int) -> Verification:
     problems += _problems_across(inspections)
     if not problems:
         problems += _wrong_sums(manifest, inspections)
+    images = sum(len(each.images) for each in inspections)
+    noted = (note for each in inspections for note in each.noted)
     return Verification(
         shards=len(inspections),
         samples=sum(len(each.patient_of_key) for each in inspections),
-        images=sum(len(each.images) for each in inspections),
+        images=images,
         problems=tuple(problems),
-        warnings=tuple(_repeated_images(inspections)),
+        warnings=(*_repeated_images(inspections), *told(noted, images=images)),
     )
 
 
@@ -167,7 +171,9 @@ def _inspect_sample(
             continue
         if name.endswith(".jpg"):
             found.images.append((where, hashlib.sha256(payload).digest()))
-            found.pixels += pixel_sums(payload)
+            content = look_at(payload)
+            found.pixels += content.sums
+            found.noted += [(where, note.kind, note.detail) for note in content.notes]
     if record is None:
         return
     if (record.key, record.patient_id, record.split) != (sample.key, sample.patient_id, split):

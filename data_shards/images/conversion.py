@@ -1,30 +1,38 @@
-"""Radiographs and masks as a shard stores them: 8-bit grey, the longest side bounded.
-
-A file that cannot be read becomes an error that says what is wrong with it.
-"""
+"""Radiographs and masks as a shard stores them: 8-bit grey, upright, the longest side bounded."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from data_shards.errors import InputError
-from data_shards.records.manifest import PixelSums
-
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+from data_shards.images.layout import Size
+from data_shards.images.notes import Note
+from data_shards.images.picture import named, open_picture
+from data_shards.images.refusals import RefusedError
+from data_shards.images.samples import (
+    Depth,
+    SampleMeaning,
+    bits_in_use,
+    eight_bits,
+    refuse_unknown_span,
+)
 
 # libjpeg decodes at 1/2, 1/4 or 1/8 in the DCT domain. Keeping at least twice the target's
 # pixels leaves the low-pass to the resize filter, so that the result is free of aliasing.
 OVERSAMPLING = 2
 
-# Width and height in pixels.
-Size: TypeAlias = tuple[int, int]
+
+class ConvertedImage(NamedTuple):
+    """An image ready to be stored: its JPEG, its own size, the upright original's, and notes."""
+
+    jpeg: bytes
+    size: Size
+    original_size: Size
+    notes: tuple[Note, ...]
 
 
 def fitted_size(width: int, height: int, longest_side_px: int) -> Size:
@@ -34,108 +42,97 @@ def fitted_size(width: int, height: int, longest_side_px: int) -> Size:
 
 
 def convert_image(
-    path: Path, *, longest_side_px: int, jpeg_quality: int
-) -> tuple[bytes, Size, Size]:
-    """The image at `path` in grey, shrunk to `longest_side_px` (never enlarged), as JPEG.
+    path: Path,
+    *,
+    longest_side_px: int,
+    jpeg_quality: int,
+    depth: Depth = None,
+    as_stored: bool = False,
+) -> ConvertedImage:
+    """The image at `path` in grey and upright, shrunk to `longest_side_px` (never enlarged).
 
-    With it come its own size and the original's. Colour becomes luma and transparency is ignored.
-    16-bit samples span 0 to 65,535, as PNG defines them. Raises BadImageError for a file that is
-    missing, foreign or damaged.
+    Colour becomes luma and transparency is ignored. `depth`: see `samples`. `as_stored`: whatever
+    orientation the file names. Raises BadImageError for a file that is missing, foreign, damaged
+    or of a kind that is not read.
     """
-    with open_image(path, otherwise=", or pass bad_images=drop") as image:
-        original = image.size
-        size = fitted_size(*original, longest_side_px)
-        # Other formats ignore the wish.
-        image.draft("L", (OVERSAMPLING * size[0], OVERSAMPLING * size[1]))
-        grey = to_grey(image)
+    with named(path, otherwise=", or pass bad_images=drop"):
+        picture = open_picture(path, as_stored=as_stored)
+        refuse_unknown_span(picture.layout.meaning)
+        size = fitted_size(*picture.size, longest_side_px)
+        pixels = picture.decoded(least=(OVERSAMPLING * size[0], OVERSAMPLING * size[1]))
+        grey, used = _to_grey(pixels, picture.layout.meaning, depth)
+    grey = picture.upright(grey)
     if grey.size != size:
         grey = grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=OVERSAMPLING)
     encoded = io.BytesIO()
     grey.save(encoded, "JPEG", quality=jpeg_quality)
-    return encoded.getvalue(), size, original
+    notes = []
+    declared = picture.layout.meaning.bits
+    if depth is None and 0 < used < declared:
+        notes.append(Note("unused_bits", f"{used} bits of {declared}"))
+    if picture.orientation != 1:
+        notes.append(Note("turned", f"orientation {picture.orientation}"))
+    if not picture.orientation_is_known:
+        notes.append(Note("orientation_unknown"))
+    return ConvertedImage(encoded.getvalue(), size, picture.size, tuple(notes))
 
 
-def convert_mask(path: Path, *, original: Size, stored: Size) -> bytes:
+def convert_mask(path: Path, *, original: Size, stored: Size, as_stored: bool = False) -> bytes:
     """The mask at `path` as a PNG of 0 and 255, nearest neighbour from `original` to `stored`.
 
     Non-zero in any colour channel is inside. Raises BadImageError when the file cannot be read or
     does not have the size of its image.
     """
-    with open_image(path) as image:
-        if image.size != original:
-            raise BadImageError(
-                path,
-                f"a mask of {image.width} x {image.height} px over an image of "
+    with named(path):
+        picture = open_picture(path, as_stored=as_stored)
+        if picture.size != original:
+            sideways = picture.size == original[::-1]
+            raise RefusedError(
+                f"a mask of {picture.size[0]} x {picture.size[1]} px over an image of "
                 f"{original[0]} x {original[1]} px",
-                "give the mask the size of its image",
+                "give the mask the size of its image"
+                + (", turned by the same tag: see source.orientation" if sideways else ""),
             )
-        resized = image.resize(stored, Image.Resampling.NEAREST)
+        pixels, meaning = picture.decoded(), picture.layout.meaning
+        if _has_lost_bits(pixels, meaning):
+            raise RefusedError("a mask of 16-bit colour", "save it in grey")
+    resized = picture.upright(pixels).resize(stored, Image.Resampling.NEAREST)
     if resized.mode in {"P", "PA", "LA", "La", "RGBA", "RGBa", "CMYK", "YCbCr"}:
-        resized = resized.convert("RGB")
+        resized = _unmultiplied(resized).convert("RGB")
     values = np.asarray(resized).reshape(stored[1], stored[0], -1)
+    if meaning.white_is_zero and meaning.bits <= 16:
+        values = values != np.asarray(True if resized.mode == "1" else 2**meaning.bits - 1)
     inside = np.where(values.any(axis=2), np.uint8(255), np.uint8(0))
     encoded = io.BytesIO()
     Image.fromarray(inside).save(encoded, "PNG")
     return encoded.getvalue()
 
 
-def pixel_sums(jpeg: bytes) -> PixelSums:
-    """Exact sums over the pixels a grey JPEG decodes to: what training will see."""
-    with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
-        histogram = image.histogram()
-    return PixelSums(
-        count=sum(histogram),
-        total=sum(value * count for value, count in enumerate(histogram)),
-        total_of_squares=sum(value * value * count for value, count in enumerate(histogram)),
-    )
+def _to_grey(pixels: Image.Image, meaning: SampleMeaning, depth: Depth) -> tuple[Image.Image, int]:
+    """`pixels` in 8-bit grey, and the bits that their samples use."""
+    if pixels.mode.startswith("I;16"):
+        samples = np.asarray(pixels)
+        return Image.fromarray(eight_bits(samples, meaning, depth)), bits_in_use(samples, meaning)
+    grey = _unmultiplied(pixels).convert("L")
+    samples = np.asarray(grey)
+    if _has_lost_bits(pixels, meaning):
+        used = 8 + int(samples.max()).bit_length()
+        if depth is not None and (used if depth == "in_use" else depth) < meaning.bits:
+            raise RefusedError(
+                "16-bit colour that source.bits cannot be applied to", "save it in grey"
+            )
+        return grey, used
+    eight = SampleMeaning(8, white_is_zero=meaning.white_is_zero)
+    if depth is not None or eight.white_is_zero:
+        grey = Image.fromarray(eight_bits(samples, eight, depth))
+    return grey, bits_in_use(samples, eight)
 
 
-class BadImageError(InputError):
-    """An image that cannot be stored: where it is, and why in few words that can be counted."""
-
-    def __init__(self, path: Path, reason: str, remedy: str) -> None:
-        # All three reach Exception.args, so that the error survives the way out of a worker.
-        super().__init__(path, reason, remedy)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return ": ".join(map(str, self.args))
+def _has_lost_bits(pixels: Image.Image, meaning: SampleMeaning) -> bool:
+    """Whether Pillow kept the upper 8 of 16 bits, as it does of colour and with transparency."""
+    return meaning.bits > 8 and pixels.mode not in {"I", "F"} and not pixels.mode.startswith("I;16")
 
 
-@contextmanager
-def open_image(path: Path, *, otherwise: str = "") -> Iterator[Image.Image]:
-    """The image at `path`; whatever goes wrong while it is decoded becomes a BadImageError.
-
-    `otherwise` ends the remedy. A mask has none: without it the study would say something else.
-    """
-    restore = f"restore the file{otherwise}"
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            yield image
-    except BadImageError:
-        raise
-    except FileNotFoundError as error:
-        raise BadImageError(path, "missing image", restore) from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise BadImageError(path, "image that cannot be opened", restore) from error
-    except UnidentifiedImageError as error:
-        kinds = "not a JPEG, PNG, TIFF or BMP image"
-        raise BadImageError(path, kinds, f"convert it{otherwise}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow's own words (bytes missing, checksum of a PNG chunk) are in the cause.
-        raise BadImageError(path, "truncated or damaged image", restore) from error
-
-
-def to_grey(image: Image.Image) -> Image.Image:
-    """`image` in 8-bit grey. Raises BadImageError for samples of 32 bits, of unknown range."""
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255.
-        wide = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
-    if image.mode in {"I", "F"}:
-        raise BadImageError(
-            Path(getattr(image, "filename", "")),
-            "an image of 32-bit samples",
-            "convert it to 8 or 16 bits, or pass bad_images=drop",
-        )
-    return image.convert("L")
+def _unmultiplied(pixels: Image.Image) -> Image.Image:
+    """Colours as they are without their transparency, where they were multiplied by it."""
+    return pixels.convert({"La": "LA", "RGBa": "RGBA"}.get(pixels.mode, pixels.mode))

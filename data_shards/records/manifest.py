@@ -70,6 +70,14 @@ class DroppedSample(_Document):
     reason: str
 
 
+class NotedImage(_Document):
+    """A stored image of which there is something to say: `key` is its study's key and member."""
+
+    key: str
+    kind: str
+    detail: str
+
+
 class PixelSums(_Document):
     """Integer sums over 8-bit pixels: exact, so that adding shards in any order agrees."""
 
@@ -104,6 +112,7 @@ class ShardIndex(_Document):
     samples: tuple[IndexedSample, ...]
     dropped: tuple[DroppedSample, ...]
     pixels: PixelSums
+    noted: tuple[NotedImage, ...] = ()
 
 
 class ShardEntry(_Document):
@@ -119,7 +128,10 @@ class ShardEntry(_Document):
 
 
 class Manifest(_Document):
-    """`manifest.json`. `pixel_mean` and `pixel_std` are of the training split, in [0, 1]."""
+    """`manifest.json`. `pixel_mean` and `pixel_std` are of the training split, in [0, 1].
+
+    `warnings` are lines for whoever uses the shards, with counts.
+    """
 
     schema_version: Literal[1] = 1
     source: str
@@ -134,6 +146,7 @@ class Manifest(_Document):
     shards: tuple[ShardEntry, ...]
     dropped: tuple[DroppedSample, ...]
     dropped_by_reason: dict[str, int]
+    warnings: tuple[str, ...] = ()
 
 
 def index_name(tar_name: str) -> str:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from data_shards.errors import InputError
 from data_shards.profiles import Config
@@ -45,13 +48,18 @@ class StudyRef:
 class SourceConfig(Config):
     """Base of the settings of a data set; each gives `name` the value that profiles choose it by.
 
-    Name and `licence` are stored with every sample. `unknown_views`: an image whose view is none of
-    the known stops the build, or is left out and counted. `bad_reports`: so for a study whose
+    Name and `licence` are stored with every sample. `bits`: samples of images use this many bits,
+    where their files have more (12 of 16, say); `in_use`: as many as each image's highest sample
+    needs; by default those of the file. `orientation`: images and masks are turned upright as
+    their files say, or taken as they are stored there. `unknown_views`: an image whose view is none
+    of the known stops the build, or is left out and counted. `bad_reports`: so for a study whose
     report is absent, empty or cannot be read.
     """
 
     name: str
     licence: str
+    bits: Annotated[int, Field(ge=1, le=16)] | Literal["in_use"] | None = None
+    orientation: Literal["upright", "as_stored"] = "upright"
     unknown_views: Literal["stop", "drop"] = "stop"
     bad_reports: Literal["stop", "drop"] = "stop"
 
@@ -88,12 +96,14 @@ class Source(ABC):
     """The studies of tables with one image a row; the rows of a study need not be together.
 
     `views` are the known ones in upper case. `study_ids_are_unique`: no two patients have studies
-    of one id. `narrowed_by` is what the settings offer to leave rows out, for messages. A pickle
-    holds the settings only: tables and archives are opened in the process that reads them.
+    of one id. For messages, `images_placed_by` is the setting that says where images lie, and
+    `narrowed_by` what the settings offer to leave rows out. A pickle holds the settings only:
+    tables and archives are opened in the process that reads them.
     """
 
     views: ClassVar[Mapping[str, View]]
     study_ids_are_unique: ClassVar[bool] = True
+    images_placed_by: ClassVar[str] = "source"
     narrowed_by: ClassVar[str] = ""
 
     def __init__(self, config: SourceConfig) -> None:
@@ -118,6 +128,20 @@ class Source(ABC):
         report (where the policy is to stop), and what `rows` refuses.
         """
         return sorted(self.studies)
+
+    def refuse_absent_folder(self) -> None:
+        """Raise InputError where not even the folder that all images should lie in is there."""
+        parents = {str(Path(row.path).parent) for rows in self.studies.values() for row in rows}
+        try:
+            folder = Path(os.path.commonpath(parents))
+        except ValueError:
+            # Some paths are absolute and some are not.
+            return
+        if not folder.is_dir():
+            what = "a file, not a folder" if folder.exists() else "no such folder"
+            raise InputError(
+                f"{folder}: {what}, and all images should lie there: check {self.images_placed_by}"
+            )
 
     def load_study(self, ref: StudyRef) -> Sample | str:
         """The study with its report parsed and its images listed (not decoded) in the order of

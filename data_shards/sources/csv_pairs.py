@@ -78,6 +78,7 @@ class CsvPairsSource(Source):
     config: CsvPairsConfig
     views = VIEWS
     study_ids_are_unique = False
+    images_placed_by = "source.image_root"
     narrowed_by = ", or leave it out by source.where"
 
     def tables(self) -> Sequence[Path]:

@@ -88,6 +88,7 @@ class MimicCxrSource(Source):
 
     config: MimicCxrConfig
     views = VIEW_OF_POSITION
+    images_placed_by = "source.root"
 
     def tables(self) -> Sequence[Path]:
         """Metadata, splits, labels and MS-CXR's boxes, those that there are."""

@@ -9,7 +9,8 @@ from PIL import Image
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.errors import InputError
-from data_shards.images.conversion import BadImageError
+from data_shards.images.notes import Note
+from data_shards.images.refusals import BadImageError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, Report, Sample, SourceImage, SourceMask, StudyRecord
 
@@ -28,7 +29,7 @@ def sample(tmp_path: Path) -> Sample:
     Image.fromarray(frontal).save(tmp_path / "frontal.png")
     Image.fromarray((frontal > 100).astype(np.uint8)).save(tmp_path / "mask.png")
     Image.fromarray(frontal[:80, :90]).save(tmp_path / "lateral.png")
-    Image.fromarray(frontal[:80, :90]).save(tmp_path / "lateral_mask.png")
+    Image.fromarray(frontal[:80, :90] * 0).save(tmp_path / "lateral_mask.png")
     return Sample(
         patient_id="p",
         study_id="s",
@@ -97,14 +98,30 @@ def test_a_dropped_image_takes_its_boxes_and_masks_with_it(sample: Sample) -> No
         (0, "mask_Lung_Opacity.png")
     ]
     (dropped,) = study.dropped_images
-    assert (dropped.key, dropped.reason) == ("p_s/a", "not a JPEG, PNG, TIFF or BMP image")
+    assert (dropped.key, dropped.reason) == ("p_s/a", "an empty file")
 
 
-def test_a_study_without_a_readable_image_is_dropped_when_asked(sample: Sample) -> None:
-    for image in sample.images:
-        image.path.unlink()
+def test_a_study_without_a_readable_image_goes_by_what_is_wrong_with_each(sample: Sample) -> None:
+    sample.images[0].path.unlink()
+    sample.images[1].path.write_bytes(b"<html>403</html>")
     study = convert_study(sample, DROP, key="p_s", split="train")
-    assert study == DroppedSample(key="p_s", reason="no readable image")
+    assert study == (
+        DroppedSample(key="p_s/a", reason="missing image"),
+        DroppedSample(key="p_s/b", reason="a web page or an error message of a server"),
+    )
+    study = convert_study(
+        replace(sample, images=(), boxes=(), masks=()), DROP, key="k", split="test"
+    )
+    assert study == (DroppedSample(key="k", reason="no image"),)
+
+
+def test_a_mask_without_a_border_is_noted(sample: Sample) -> None:
+    lateral = ("mask_Lung_Opacity_image1.png", Note("plain_mask", "nothing inside"))
+    assert convert(sample).notes == (lateral,)
+    for level, seen in ((0, "nothing inside"), (9, "all inside")):
+        Image.fromarray(np.full((300, 400), level, np.uint8)).save(sample.masks[0].path)
+        frontal = ("mask_Lung_Opacity.png", Note("plain_mask", seen))
+        assert convert(sample).notes == (frontal, lateral)
 
 
 def test_annotations_of_an_image_the_study_does_not_have_are_refused(sample: Sample) -> None:
@@ -115,5 +132,5 @@ def test_annotations_of_an_image_the_study_does_not_have_are_refused(sample: Sam
 
 def test_a_damaged_mask_stops_whatever_the_policy(sample: Sample) -> None:
     sample.masks[0].path.write_bytes(b"")
-    with pytest.raises(BadImageError, match=r"mask.png: not a JPEG.*: convert it$"):
+    with pytest.raises(BadImageError, match=r"mask.png: an empty file: fetch the file again$"):
         convert_study(sample, DROP, key="p_s", split="train")

@@ -29,3 +29,18 @@ def test_an_option_that_is_not_known_is_refused(
         main(["preview", str(profile), "--rows", "3"])
     assert error.value.code == 2
     assert "unrecognized arguments: --rows 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(6000, 1), (1, 6000), (1, 1)])
+def test_images_of_any_shape_keep_the_sheet_small(
+    profile: Path, archive: Path, capsys: pytest.CaptureFixture[str], size: tuple[int, int]
+) -> None:
+    for path in (archive / "images").iterdir():
+        Image.linear_gradient("L").resize(size).save(path)
+    levels = archive / "images" / "p0_s0_PA.jpg"
+    Image.linear_gradient("L").save(levels)
+    assert main(["build", str(profile), "longest_side_px=6000"]) == 0
+    capsys.readouterr()
+    assert main(["preview", str(profile), "--samples", "6"]) == 0
+    with Image.open(capsys.readouterr().out.strip()) as sheet:
+        assert max(sheet.size) < 2000

@@ -7,13 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.images.conversion import (
-    BadImageError,
-    convert_image,
-    convert_mask,
-    fitted_size,
-    pixel_sums,
-)
+from data_shards.images.content import look_at
+from data_shards.images.conversion import convert_image, convert_mask, fitted_size
+from data_shards.images.refusals import BadImageError
 
 Pixels = NDArray[np.uint8]
 
@@ -42,7 +38,7 @@ def test_the_longest_side_is_bounded_and_nothing_is_enlarged() -> None:
 
 def test_a_large_jpeg_shrinks_as_a_plain_antialiased_resize_does(tmp_path: Path) -> None:
     path = save(radiograph(1600, 1200), tmp_path / "a.jpg")
-    jpeg, size, original = convert_image(path, longest_side_px=320, jpeg_quality=95)
+    jpeg, size, original, _ = convert_image(path, longest_side_px=320, jpeg_quality=95)
     assert (size, original) == ((320, 240), (1600, 1200))
     with Image.open(path) as image:
         plain = np.asarray(image.resize((320, 240), Image.Resampling.BICUBIC))
@@ -64,7 +60,7 @@ def test_fine_stripes_turn_grey_instead_of_aliasing(tmp_path: Path) -> None:
 def test_pixel_sums_are_those_of_the_stored_jpeg(tmp_path: Path) -> None:
     path = save(radiograph(500, 400), tmp_path / "a.png")
     jpeg, *_ = convert_image(path, longest_side_px=320, jpeg_quality=60)
-    sums, pixels = pixel_sums(jpeg), decoded(jpeg).astype(np.int64)
+    sums, pixels = look_at(jpeg).sums, decoded(jpeg).astype(np.int64)
     assert sums.count == pixels.size
     assert sums.total == pixels.sum()
     assert sums.total_of_squares == (pixels**2).sum()

@@ -61,8 +61,8 @@ def test_bad_images_can_be_left_out_and_are_counted(
     manifest = build_shards(make_config(bad_images="drop"))
     assert sum(manifest.samples_by_split.values()) == 27
     assert manifest.dropped_by_reason == {
+        "an empty file": 1,
         "missing image": 1,
-        "no readable image": 1,
     }
 
 
@@ -95,7 +95,8 @@ def test_a_split_whose_studies_all_drop_out_stops_the_build(
         path.write_bytes(b"")
     line = refused(capsys, "build", str(profile), "bad_images=drop")
     assert "split 'train' has no samples left" in line
-    assert "x no readable image" in line
+    assert "x an empty file" in line
+    assert "fractions" not in line
     assert not (profile.parent / "shards" / "manifest.json").exists()
 
 
