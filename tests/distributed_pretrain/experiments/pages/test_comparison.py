@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,7 @@ from distributed_pretrain.experiments.expectations import Check, check_bars, che
 from distributed_pretrain.experiments.pages.comparison import write_page
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
 from distributed_pretrain.experiments.settings import Bar, ComparedMethod, ComparisonConfig
-from distributed_pretrain.experiments.tables import estimate, paired_difference, verdict_of
 from distributed_pretrain.measures.grounding_metrics import GROUNDING_CNR
-from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.region_similarity import SimilarityAtDistance
 from tests.paths import ROOT
 
@@ -80,24 +77,6 @@ def _check(results: Results, start: str, metric: str = "") -> Check:
     ]
     assert len(found) == 1, [check.expectation for check in found]
     return found[0]
-
-
-def test_the_interval_is_that_of_the_paper_s_tables() -> None:
-    found = estimate([0.1, 0.2, 0.6])
-    assert found.mean == pytest.approx(0.3)
-    deviation = math.sqrt((0.2**2 + 0.1**2 + 0.3**2) / 2)
-    assert found.half_width == pytest.approx(1.96 * deviation / math.sqrt(3))
-    assert estimate([0.4]).half_width is None
-
-
-def test_differences_are_taken_within_seeds() -> None:
-    # The spread of both is wide, that of their difference is not.
-    difference = paired_difference({0: 0.1, 1: 0.5, 2: 0.9}, {0: 0.09, 1: 0.48, 2: 0.87, 3: 0.0})
-    assert difference is not None
-    assert difference.mean == pytest.approx(0.02)
-    accuracy = Metric("accuracy", "accuracy")
-    assert verdict_of(difference, accuracy) == "holds"
-    assert verdict_of(difference, replace(accuracy, better="low")) == "does not hold"
 
 
 @pytest.mark.parametrize(
