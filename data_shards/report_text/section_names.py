@@ -1,0 +1,122 @@
+"""Which section a header stands for.
+
+Spellings are in the table beside this file. Those of MIMIC-CXR, and the rules on parts of a
+header, are those of the parser published with the data set (MIT-LCP/mimic-cxr,
+`txt/section_parser.py`), so that our sections are those of the official sectioned table.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+MAIN_SECTIONS = ("findings", "impression")
+
+# A header that holds one of these anywhere is that section; the first match wins.
+_NAMED_IN_HEADERS = ("impression", "findings", "history", "comparison", "addendum")
+
+# Headers that only name the views ("PORTABLE AP CHEST") open the description of the images.
+_VIEW_PHRASE = re.compile(
+    r"chest|portable|(?:pa|ap) and lateral|lateral and (?:pa|ap)|frontal and|two views|one view"
+    r"|(?:frontal|pa|ap|lateral) view|bone window|frontal (?:semi-)?upright|ribs|pa and lat"
+)
+# Headers with one of these words are of the record, not of what the images show.
+_OF_THE_RECORD = re.compile(
+    r"\b(?:accession|age|approved|attending|by|cc|date|dictated|dob|dose|exam|facility|fluoroscopy"
+    r"|gender|hospital|icd|location|md|medications?|modality|mrn|name|ordering|patient|phone"
+    r"|physicians?|procedure|radiologists?|reason|referring|sex|signed|technologist|time"
+    r"|transcribed)\b"
+)
+
+_TABLE: dict[str, dict[str, list[str]]] = yaml.safe_load(
+    Path(__file__).with_name("section_names.yaml").read_text(encoding="utf-8")
+)
+_MIMIC_CXR, _PLAIN = (
+    {spelling: name for name, spellings in table.items() for spelling in spellings}
+    for table in (_TABLE["mimic_cxr"], _TABLE["plain_texts"])
+)
+# These are names already, and must not reach the rules on parts of a header.
+_NAMES = frozenset(_TABLE["mimic_cxr"]) | {
+    "preamble",
+    "technique",
+    "notification",
+    "date",
+    "comment",
+}
+# In other texts a comment or a date below the findings is one of theirs, or of the record.
+_PLAIN_NAMES = _NAMES - {"preamble", "comment", "date"} | {"addendum"}
+
+
+def section_name(header: str) -> str:
+    """The normalised name of a header of MIMIC-CXR, in lower case; its own where unknown."""
+    return known_section(header) or header.lower().strip()
+
+
+def known_section(header: str) -> str | None:
+    """The section that a header in capitals stands for, or None.
+
+    Known spellings first, then a main section's name inside the header, then a phrase about
+    views, which means findings.
+    """
+    header = header.lower().strip()
+    if header in _NAMES:
+        return header
+    return _MIMIC_CXR.get(header) or _named_inside(header) or _views(header)
+
+
+def is_of_the_record(header: str) -> bool:
+    """Whether a header in capitals is about patient, order or signature, not about images."""
+    return _OF_THE_RECORD.search(header.lower()) is not None
+
+
+def spelled(header: str) -> str:
+    """A header as the table of spellings has it: lower case, without marks and odd blanks."""
+    header = unicodedata.normalize("NFKC", header).casefold()
+    header = header.replace("\u2019", "'").replace("&", " and ").replace("(s)", "")
+    header = re.sub(r"\s*/\s*", "/", header.strip(" \t_*#()[]{}<>=~|.;-\u2013\u2014\u3010\u3011"))
+    header = " ".join(header.split())
+    # F I N D I N G S
+    return header.replace(" ", "") if re.fullmatch(r"(?:\w )+\w", header) else header
+
+
+def plain_section(header: str, more: Mapping[str, str]) -> str | None:
+    """The section that exactly these words head in a text of any layout, or None.
+
+    `more` are names of the user's own, spelled as by `spelled`; they come first.
+    """
+    words = spelled(header)
+    if words in more:
+        return more[words]
+    return words if words in _PLAIN_NAMES else _MIMIC_CXR.get(words) or _PLAIN.get(words)
+
+
+def qualified_section(header: str) -> str | None:
+    """The section of a longer header before a colon ("Radiologist's Impression"), or None.
+
+    In capitals a main section's name may stand anywhere in it; in other texts it is the last
+    word, and the words before it are capitalised: "There are two findings:" is a sentence.
+    """
+    words = header.split()
+    if header.isupper():
+        return _named_inside(spelled(header))
+    small = {"and", "or", "of", "the", "&"}
+    if len(words) < 2 or not all(word[0].isupper() or word in small for word in words):
+        return None
+    return _named_inside(spelled(words[-1]))
+
+
+def names_views(header: str) -> bool:
+    """Whether a header in capitals only says how the images were taken."""
+    return _views(spelled(header)) is not None
+
+
+def _named_inside(header: str) -> str | None:
+    return next((name for name in _NAMED_IN_HEADERS if name in header), None)
+
+
+def _views(header: str) -> str | None:
+    return "findings" if _VIEW_PHRASE.search(header) else None
