@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-_ROMAN = "i ii iii iv v vi vii viii ix x xi xii".split()
+_ROMAN = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
 # How lists count, by their first mark.
 _SERIES: dict[str, Sequence[str]] = {
     "1": [str(number) for number in range(1, 100)],
@@ -34,8 +34,8 @@ _BULLET = re.compile(
 )
 _INLINE_BULLET = re.compile("\\s+[\u2022\u2023\u25aa\u25cf\u25e6\u25a0\uf0b7\uf0a7]\\s*(?=\\S)")
 _ENDED = re.compile("[.?!:;\u2026\u3002\uff01\uff1f][\"')\\]\u2019\u201d]*$")
-# What may stand before a number that belongs to the sentence.
-_TAKES_NUMBER = re.compile(
+# What is no end of a statement: what follows, a number perhaps, belongs to it.
+_GOES_ON = re.compile(
     r"(?:^|\W)(?:and|or|to|through|of|the|with|at|in|is|are|than|from|by|for|rib|ribs|level|levels"
     r"|grade|stage|type|class|day|number|no|image|series|segment|zone|about|[A-Z]\.?|\d[\d.]*|[-,&/#x])$"
 )
@@ -74,7 +74,7 @@ class Enumeration:
         if value in self._listed:
             self._series, self._count = _SERIES[value], 1
             return match.end()
-        if self._next == value and not _TAKES_NUMBER.search(before):
+        if self._next == value and not _GOES_ON.search(before):
             self._count += 1
             return match.end()
         return 0
@@ -92,7 +92,7 @@ class Enumeration:
         start = 0
         for match in () if self._has_stops else _WITHIN.finditer(item):
             before = item[start : match.start()].rstrip()
-            if match["value"] == self._next and not _TAKES_NUMBER.search(before):
+            if match["value"] == self._next and not _GOES_ON.search(before):
                 self._count += 1
                 yield before
                 start = match.end()
@@ -104,9 +104,9 @@ class Enumeration:
 
     def _takes(self, value: str, *, starts: bool, before: str) -> bool:
         number, counts = int(value), self._series is _SERIES["1"]
-        is_next = counts and value == self._next and not _TAKES_NUMBER.search(before)
+        is_next = counts and value == self._next and not _GOES_ON.search(before)
         if number == 1:
-            taken = starts or "1" in self._listed
+            taken = starts or "1" in self._listed or not _GOES_ON.search(before)
         elif starts:
             # Lists are not always counted well: 1, 2, 2, 4. What opens a paragraph is no word of
             # a sentence before it.
@@ -123,13 +123,18 @@ def items_of(paragraph: str, lists: Enumeration) -> Iterator[str]:
     statement; any other paragraph is one item.
     """
     lines = [
-        part for line in paragraph.splitlines() for part in _INLINE_BULLET.sub("\n\u2022 ", line).split("\n")
+        part
+        for line in paragraph.splitlines()
+        for part in _INLINE_BULLET.sub("\n\u2022 ", line).split("\n")
     ]
     lines = [line.strip() for line in lines if line.strip()]
     bullets = [match and match[0].strip() for match in map(_BULLET.match, lines)]
     labels = sum(_LABEL.match(line) is not None for line in lines)
-    statements = len(lines) > 1 and all(
-        _STARTS_STATEMENT.match(line) and not _END_WITHIN.search(line) for line in lines
+    # A line much shorter than a page is wide, with another statement below it, was not wrapped.
+    statements = (
+        len(lines) > 1
+        and all(_STARTS_STATEMENT.match(line) and not _END_WITHIN.search(line) for line in lines)
+        and not any(len(line) > 60 or _GOES_ON.search(line) for line in lines[:-1])
     )
     item: list[str] = []
     for line, bullet in zip(lines, bullets, strict=True):
@@ -139,7 +144,9 @@ def items_of(paragraph: str, lists: Enumeration) -> Iterator[str]:
         strong = None if length else _STRONG_BULLET.match(line)
         if strong is not None:
             length = strong.end()
-        elif not length and bullet and (bullets.count(bullet) > 1 or (starts and bullet not in "+>")):
+        elif (
+            not length and bullet and (bullets.count(bullet) > 1 or (starts and bullet not in "+>"))
+        ):
             match = _BULLET.match(line)
             length = 0 if match is None else match.end()
         label = _LABEL.match(line)

@@ -20,7 +20,9 @@ from data_shards.report_text.section_names import (
 _OPEN = r"[\W_]*(?:(?:\d{1,2}|[A-Z]|[IVX]{2,4})[.)][ ]*[*_]*)?"
 _CLOSE = r"[ *_#\])>}=~\u3011]*"
 _COLONS = ":\uff1a\ufe55\u2236"
-_COLON = re.compile(rf"{_OPEN}(?P<name>[^\W\d_][^{_COLONS}]{{0,60}}?){_CLOSE}[{_COLONS}]+[*_\])>}}]*")
+_COLON = re.compile(
+    rf"{_OPEN}(?P<name>[^\W\d_][^{_COLONS}]{{0,60}}?){_CLOSE}[{_COLONS}]+[*_\])>}}]*"
+)
 _COLON_WITHIN = re.compile(rf"[{_COLONS}]+[*_\])>}}]*")
 _MARKED = re.compile(
     r"[ ]*[*_#\[<({\u3010=~]+[ ]*(?P<name>[^\W\d_][^*_#\])>}\u3011=~]{0,40})[*_#\])>}\u3011=~]+"
@@ -42,9 +44,16 @@ _SIGNATURE = re.compile(
     re.IGNORECASE,
 )
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9 ()/,.'\u2019&#+-]+")
+_FEW_CAPITALS = re.compile(r"\W*[A-Z]{2,}(?:[ '\u2019&/-]+[A-Z]+){1,3}\W*")
 # What a header within a line may follow.
-_END_OF_PHRASE = re.compile("[.?!;,|)\\]\"\u201d*\u2026\u3002\uff01\uff1f\uff1b\uff0c]")
-_FIRST_WORDS = re.compile(r"\n[ \t]*\n|(?<=[.?!)_\u3002])[ \t]*\n")
+_END_OF_PHRASE = re.compile(
+    '[.?!;,](?=[\\s*_(\\[])|[|)\\]"\u201d*\u2026\u3002\uff01\uff1f\uff1b\uff0c]'
+)
+_FIRST_LINE = re.compile(
+    r"\n[ \t]*\n|(?<=[.?!)_\u3002])[ \t]*\n|(?:\A|(?<=\n))[^\n]{0,60}\n(?=[ \t]*[A-Z][a-z])"
+)
+_FIRST_SENTENCE = re.compile(r"(?<=\w\w[.?!])\s+(?=[A-Z])|(?<=\u3002)")
+_FULL_STOP = re.compile(r"[^\W\d_]{3}(?:\.(?:\s|$)|\u3002)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +87,10 @@ def split_plain_sections(text: str, more_names: Mapping[str, str]) -> dict[str, 
     at the start of a line, and with a colon after the end of a sentence. Any other line that
     starts with capitals and a colon is a section of its own, but within findings and impression
     it belongs to these. Lines of signature are a section. What precedes the first header is
-    `preamble`. Other headers than the known ones are findings where an impression, but no
-    findings are headed. Without either, all text that is under no known header is `FREE_TEXT`,
-    also what follows the first paragraph or the first full line under the last one.
+    `preamble`. Where an impression is headed, but no findings, text under no known header is the
+    findings (a preamble only if it has a full stop: it may be a title). Without either it is
+    `FREE_TEXT`, with what follows the first paragraph or the first full line under the last
+    header, in a text of one line the first sentence.
     """
     headers = list(_headers(text, more_names))
     if not headers:
@@ -88,20 +98,17 @@ def split_plain_sections(text: str, more_names: Mapping[str, str]) -> dict[str, 
     pieces = _pieces(text, headers)
     names = {piece.name for piece in pieces}
     if "impression" in names and "findings" not in names:
-        pieces = [_as_findings(piece) if _is_open(piece) else piece for piece in pieces]
+        pieces = [_as_findings(piece, text) for piece in pieces]
     if names.isdisjoint(MAIN_SECTIONS):
         pieces = _with_free_text(text, pieces)
     sections: dict[str, str] = {}
-    end = 0
+    ends: dict[str, int] = {}
     for piece in pieces:
+        # Neighbours stay as they were: a line end between them may be one of wrapped text.
+        gap = "" if ends.get(piece.name, piece.content) == piece.content else "\n\n"
         part = text[piece.content : piece.end]
-        if piece.name not in sections:
-            sections[piece.name] = part
-        else:
-            # Neighbours stay as they were: a line end between them may be one of wrapped text.
-            gap = "" if end == piece.content else "\n\n"
-            sections[piece.name] = f"{sections[piece.name]}{gap}{part}"
-        end = piece.end
+        sections[piece.name] = f"{sections.get(piece.name, '')}{gap}{part}"
+        ends[piece.name] = piece.end
     return {name: section.strip() for name, section in sections.items()}
 
 
@@ -130,11 +137,11 @@ def _pieces(text: str, headers: Sequence[_Header]) -> list[_Piece]:
     ]
 
 
-def _is_open(piece: _Piece) -> bool:
-    return not piece.known and piece.name != "preamble"
-
-
-def _as_findings(piece: _Piece) -> _Piece:
+def _as_findings(piece: _Piece, text: str) -> _Piece:
+    if piece.known or (
+        piece.name == "preamble" and not _FULL_STOP.search(text, piece.start, piece.end)
+    ):
+        return piece
     return replace(piece, name="findings", content=piece.start)
 
 
@@ -145,11 +152,10 @@ def _with_free_text(text: str, pieces: Sequence[_Piece]) -> list[_Piece]:
     ]
     last = free[-1]
     if last.known and last.name != "signature":
-        content = text[last.content : last.end]
-        indent = len(content) - len(content.lstrip())
-        first = _FIRST_WORDS.search(content, indent)
+        content = text[last.content : last.end].lstrip()
+        first = (_FIRST_LINE if "\n" in text.strip() else _FIRST_SENTENCE).search(content)
         if first is not None:
-            middle = last.content + first.end()
+            middle = last.end - len(content) + first.end()
             free[-1] = replace(last, end=middle)
             free.append(_Piece(FREE_TEXT, False, middle, middle, last.end))
     return [piece for piece in free if piece.known or text[piece.content : piece.end].strip()]
@@ -164,7 +170,7 @@ def _headers(text: str, more: Mapping[str, str]) -> Iterator[_Header]:
         if at_start is not None:
             rest = at_start.end
             yield replace(at_start, start=start, end=start + rest)
-        for header in _headers_within(line, rest, more):
+        for header in _headers_within(line, rest, more, in_capitals=in_capitals):
             yield replace(header, start=start + header.start, end=start + header.end)
         start += len(line)
 
@@ -182,6 +188,8 @@ def _header_of_line(line: str, more: Mapping[str, str], *, in_capitals: bool) ->
         if match is None or match["name"].islower():
             continue
         name = plain_section(match["name"], more)
+        if name == "recommendations" and pattern is not _MARKED:
+            name = None
         if name is None and pattern is _ALONE and match["name"].lower().endswith(" impression"):
             name = qualified_section(match["name"])
         if name is not None:
@@ -205,12 +213,16 @@ def _before_colon(match: re.Match[str], more: Mapping[str, str]) -> _Header | No
     return _Header(0, match.end(), words.lower(), "views" if names_views(words) else "unknown")
 
 
-def _headers_within(line: str, start: int, more: Mapping[str, str]) -> Iterator[_Header]:
+def _headers_within(
+    line: str, start: int, more: Mapping[str, str], *, in_capitals: bool
+) -> Iterator[_Header]:
     for colon in _COLON_WITHIN.finditer(line, start):
-        before = line[start : colon.start()]
-        ends = [match.end() for match in _END_OF_PHRASE.finditer(before.rstrip(" *_)]>"))]
-        phrase = before[ends[-1] if ends else 0 :]
-        header = _name_at_end(phrase, more, is_whole=bool(ends) or start > 0)
+        phrase = line[start : colon.start()]
+        ends = [match.end() for match in _END_OF_PHRASE.finditer(phrase.rstrip(" *_)]>"))]
+        mark = phrase[ends[-1] - 1] if ends else ":" if start else ""
+        header = _name_at_end(
+            phrase[ends[-1] if ends else 0 :], more, after=mark, in_capitals=in_capitals
+        )
         if header is not None:
             name, length = header
             yield _Header(colon.start() - length, colon.end(), name)
@@ -218,19 +230,22 @@ def _headers_within(line: str, start: int, more: Mapping[str, str]) -> Iterator[
 
 
 def _name_at_end(
-    phrase: str, more: Mapping[str, str], *, is_whole: bool
+    phrase: str, more: Mapping[str, str], *, after: str, in_capitals: bool
 ) -> tuple[str, int] | None:
-    """The section that `phrase` or its last words in capitals head, and how long these are."""
-    if is_whole and phrase.strip():
+    """The section that `phrase`, or its last words in capitals, head, and how long these are.
+
+    `after` is the mark before the phrase, empty at the start of a line.
+    """
+    if after and phrase.strip():
         name = plain_section(phrase, more)
-        if name is None and phrase.isupper():
+        if name is None and after in ".?!" and _FEW_CAPITALS.fullmatch(phrase):
             name = qualified_section(phrase.strip())
         if name is not None:
             return name, len(phrase)
     words = list(re.finditer(r"\S+", phrase))
-    for number, word in enumerate(words[1:], 1):
+    for word in words[1:]:
         header = phrase[word.start() :]
         name = plain_section(header, more) if header.isupper() else None
-        if name in MAIN_SECTIONS or (name and not words[number - 1][0].isupper()):
+        if name in MAIN_SECTIONS or (name is not None and not in_capitals):
             return name, len(header)
     return None

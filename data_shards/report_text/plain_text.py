@@ -31,9 +31,8 @@ def plain_text(raw: str) -> str:
     blanks of any width, tabs and control characters are a blank.
     """
     text = raw
-    if "\\" in text:
-        if _SURELY_ESCAPED.search(text):
-            text = _ESCAPE.sub(_unescaped, text)
+    if "\\" in text and _SURELY_ESCAPED.search(text):
+        text = _ESCAPE.sub(_unescaped, text)
     if "_x" in text:
         text = _EXCEL_ESCAPE.sub(lambda match: _character(match[1]), text)
     # Twice, for what was escaped twice.

@@ -39,6 +39,24 @@ def parse_plain_report(raw: str, *, more_names: Mapping[str, str] | None = None)
     return report_of_sections(raw, split_plain_sections(text, more_names or {}))
 
 
+def parse_columns(
+    raw: str, texts: Mapping[str, str], *, more_names: Mapping[str, str] | None = None
+) -> Report:
+    """The sections and sentences of texts that a table gives by the name of their section.
+
+    A header in such a text counts as in `parse_plain_report`: it may repeat the column's name, or
+    open another section. Texts of one section are joined, once where they are the same.
+    """
+    sections: dict[str, str] = {}
+    for column, text in texts.items():
+        plain = f"{column}: {plain_text(text)}"
+        for name, part in split_plain_sections(plain, more_names or {}).items():
+            name = column if name == FREE_TEXT else name
+            if part and part not in sections.get(name, ""):
+                sections[name] = f"{sections[name]}\n\n{part}" if name in sections else part
+    return report_of_sections(raw, sections)
+
+
 def report_of_sections(raw: str, sections: Mapping[str, str]) -> Report:
     """`sections` with their sentences; `raw` is kept as it is."""
     sentences = {name: split_sentences(section) for name, section in sections.items()}

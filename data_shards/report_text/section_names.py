@@ -97,8 +97,9 @@ def plain_section(header: str, more: Mapping[str, str]) -> str | None:
 def qualified_section(header: str) -> str | None:
     """The section of a longer header before a colon ("Radiologist's Impression"), or None.
 
-    In capitals a main section's name may stand anywhere in it; in other texts it is the last
-    word, and the words before it are capitalised: "There are two findings:" is a sentence.
+    In capitals a section's name may stand anywhere in it; in other texts findings, impression and
+    history do as its last word, and the words before are capitalised: "There are two findings:"
+    is a sentence.
     """
     words = header.split()
     if header.isupper():
@@ -106,7 +107,16 @@ def qualified_section(header: str) -> str | None:
     small = {"and", "or", "of", "the", "&"}
     if len(words) < 2 or not all(word[0].isupper() or word in small for word in words):
         return None
-    return _named_inside(spelled(words[-1]))
+    name = _named_inside(spelled(words[-1]))
+    return name if name in (*MAIN_SECTIONS, "history") else None
+
+
+def refuse_unknown_section(name: str) -> str:
+    """`name`, if headers may stand for it. Raises ValueError for any other."""
+    if name not in _PLAIN_NAMES:
+        known = ", ".join(sorted(_PLAIN_NAMES))
+        raise ValueError(f"no section of this name: choose one of {known}")
+    return name
 
 
 def names_views(header: str) -> bool:

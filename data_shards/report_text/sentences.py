@@ -24,14 +24,15 @@ _PARAGRAPH_END_IN_CAPITALS = re.compile(
 )
 _CUT_WORD = re.compile(r"([^\W\d_]+)-[ \t]*\n[ \t]*([^\W\d_]+)")
 # Halves that are words of their own: a line was broken at their hyphen.
-_WHOLE_WORDS = frozenset(
-    "air day end first five follow four full half high ill large left line long low mass medium"
-    " mid month new old one post pre right round second short side six small soft third three two"
-    " up week well wide year".split()
+_FIRST_HALF = re.compile(
+    r"(?:air|day|end|first|five|follow|four|full|half|high|ill|large|left|line|long|low|mass"
+    r"|medium|mid|month|new|old|one|post|pre|right|round|second|short|side|six|small|soft|third"
+    r"|three|two|up|week|well|wide|year)",
+    re.IGNORECASE,
 )
-_SECOND_HALVES = frozenset(
-    "a aerated appearing cath defined density formed level like line old rays related shaped side"
-    " sided term type up year".split()
+_SECOND_HALF = re.compile(
+    r"a|aerated|appearing|cath|defined|density|formed|level|like|line|old|rays|related|shaped|side"
+    r"|sided|term|type|up|year"
 )
 
 _CLOSING = "[\"')\\]\u2019\u201d\u00bb]*"
@@ -45,29 +46,29 @@ _LETTER = re.compile(r"[^\W\d_]")
 _CAPITALISED_START = re.compile(r"(?:\A|[.?!]\s+)[\W\d_]*[^\W\d_a-z]")
 
 # Case matters: "Ms." is a title, "MS." may end a sentence.
-_TITLES = frozenset({"Dr.", "Drs.", "Mr.", "Mrs.", "Ms.", "Prof.", "St."})
-_NEVER_LAST = frozenset(
-    "e.g. i.e. vs. cf. ca. approx. incl. bilat. infil. subseg. transv. mediast. prelim.".split()
+_TITLE_OF_PERSON = re.compile(r"(?:Drs?|Mrs?|Ms|Prof|St)\.")
+_NEVER_LAST = re.compile(
+    r"(?:e\.g|i\.e|vs|cf|ca|approx|incl|bilat|infil|subseg|transv|mediast|prelim)\."
 )
-_BEFORE_NUMBER = frozenset(
-    "no. nos. nr. fig. figs. im. img. se. ser. vol. p. pp. est. abt. jan. feb. mar. apr. jun. jul."
-    " aug. sep. sept. oct. nov. dec.".split()
+_BEFORE_NUMBER = re.compile(
+    r"(?:nos?|nr|figs?|im|img|ser?|vol|pp?|est|abt"
+    r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\."
 )
-# "ant.", "lat.", "post." and any other: whoever forgets a capital after a sentence is taken at
-# their word where the word before the stop is longer, or in capitals.
-_SHORT = re.compile(r"[^\W\d_]{1,4}\.")
 _CLOCK = frozenset({"a.m.", "p.m."})
-_LAST_BEFORE_CAPITAL = frozenset({"etc.", "cm.", "mm.", "min.", "hr.", "hrs.", "pt.", "pts."})
+_LAST_BEFORE_CAPITAL = re.compile(r"(?:etc|cm|mm|min|hrs?|pts?|[ap]\.m)\.")
+# "ant.", "lat.", "post." and any other: after longer words, and those that end in a vowel, a
+# capital was forgotten ("None. chest pain").
+_SHORT = re.compile(r"[^\W\d_]{0,3}[^\W\d_aeiou]\.")
 
 
 def split_sentences(section: str) -> tuple[str, ...]:
     """The sentences of a section, in order, each on one line, without those with no letter.
 
     Wrapped lines are joined, words cut at a line's end too. List marks go where a list is
-    (`lists`). A full stop between a short word and a small letter (ant., post.) ends nothing,
-    unless all of the section is in small letters, nor does one after a single capital (L., J. Smith), those of titles (Dr.), of
-    e.g., vs., No. 3, a.m., and in numbers. A question mark after a blank ("? pneumonia") stays
-    with what follows. Removed names and dates (`___`) stay.
+    (`lists`). A full stop ends nothing between a short word and a small letter (ant., post.),
+    unless all of the section is in small letters, nor after a single capital (L., J. Smith),
+    titles (Dr.), e.g., vs., No. 3, a.m., nor in numbers. A question mark after a blank
+    ("? pneumonia") stays with what follows. Removed names and dates (`___`) stay.
     """
     paragraph_end = _PARAGRAPH_END_IN_CAPITALS if section.isupper() else _PARAGRAPH_END
     lists = Enumeration(section)
@@ -86,7 +87,7 @@ def _joined(match: re.Match[str]) -> str:
     first, second = match[1], match[2]
     if first[-1].isupper() or second[0].isupper():
         return f"{first}-{second}"
-    is_compound = first.lower() in _WHOLE_WORDS or second in _SECOND_HALVES
+    is_compound = _FIRST_HALF.fullmatch(first) or _SECOND_HALF.fullmatch(second)
     return f"{first}-{second}" if is_compound else first + second
 
 
@@ -109,16 +110,15 @@ def _ends_sentence(text: str, mark: int, following: str, *, is_small: bool) -> b
     if text[mark] != ".":
         return True
     word = text[text.rfind(" ", 0, mark) + 1 : mark + 1].lstrip("(['\"\u201c\u2018")
-    if word in _TITLES or (len(word) == 2 and word[0].isupper()):
+    if _TITLE_OF_PERSON.fullmatch(word) or (len(word) == 2 and word[0].isupper()):
         return False
-    is_capitals = word.isupper()
-    word = word.lower()
-    if word in _NEVER_LAST:
+    is_capitals, word = word.isupper(), word.lower()
+    if _NEVER_LAST.fullmatch(word):
         return False
-    if word in _BEFORE_NUMBER:
+    if _BEFORE_NUMBER.fullmatch(word):
         return not (following.isdigit() or following.islower())
     if following.islower():
-        if word in _CLOCK | _LAST_BEFORE_CAPITAL or "." in word[:-1]:
+        if _LAST_BEFORE_CAPITAL.fullmatch(word) or "." in word[:-1]:
             return False
         return is_small or is_capitals or not _SHORT.fullmatch(word)
     # "at 3 p.m. ___": the date was removed.

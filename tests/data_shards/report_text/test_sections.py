@@ -1,11 +1,8 @@
 import pytest
 
-from data_shards.report_text.report import (
-    parse_plain_report,
-    parse_report,
-    section_name,
-    split_sections,
-)
+from data_shards.report_text.mimic_cxr_sections import split_sections
+from data_shards.report_text.report import parse_plain_report, parse_report
+from data_shards.report_text.section_names import section_name
 
 # Every line starts with a blank, blank lines too.
 REPORT = "\n".join(

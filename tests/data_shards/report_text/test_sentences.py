@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from data_shards.report_text.report import split_sentences
+from data_shards.report_text.sentences import split_sentences
 
 
 @pytest.mark.parametrize(
