@@ -23,11 +23,11 @@ FREE_TEXT = "free text"
 # What de-identification left in place of words: ___ (MIMIC-CXR), XXXX (Open-I), [** ... **],
 # [REDACTED], <NAME>, {{DATE_1}} and their like.
 _REMOVED = re.compile(
-    r"\[\*\*.*?\*\*\]|_{2,}[A-Z0-9]+_{2,}"
-    r"|\b(?:[Xx]{3,}|XX|REDACTED|DE-?IDENTIFIED|ANONYMI[SZ]ED)\b"
-    r"|[\[<{]{1,2}(?:[A-Z][A-Z0-9 _#:-]{2,}"
-    r"|(?i:redacted|removed|deleted|de-?identified|anonymi[sz]ed|(?:patient |first |last )?name"
-    r"|date|time|age|person|location|hospital|doctor|physician))[\]>}]{1,2}"
+    r"\[\*\*.*?\*\*\]|(?:__|\*\*)[A-Z0-9]+(?:__|\*\*)"
+    r"|\b(?:[Xx]{2,}|REDACTED|DE-?IDENTIFIED|ANONYMI[SZ]ED)\b"
+    r"|[\[<{]{1,2}(?:[A-Z][A-Z0-9 _#:-]{2,}|[\w. -]{0,20}\b(?i:redacted|removed|deleted|masked"
+    r"|de-?identified|anonymi[sz]ed|name|date|time|age|person|location|hospital|doctor|physician"
+    r"|patient)\b[\w. -]{0,20})[\]>}]{1,2}"
 )
 # Chinese and Japanese have no blanks: each of their characters counts, as in the vocabularies of
 # language models.

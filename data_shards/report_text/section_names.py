@@ -76,8 +76,13 @@ def is_of_the_record(header: str) -> bool:
 def spelled(header: str) -> str:
     """A header as the table of spellings has it: lower case, without marks and odd blanks."""
     header = unicodedata.normalize("NFKC", header).casefold()
-    header = header.replace("\u2019", "'").replace("&", " and ").replace("(s)", "")
-    header = re.sub(r"\s*/\s*", "/", header.strip(" \t_*#()[]{}<>=~|.;-\u2013\u2014\u3010\u3011"))
+    header = header.replace("\u2019", "'").replace("&", " and ")
+    header = re.sub(r"\(s\)?", "", header)
+    header = re.sub(
+        r"\s*/\s*",
+        "/",
+        header.strip(" \t_*#()[]{}<>=~|.;'\"\u201c\u201d^-\u2013\u2014\u3010\u3011"),
+    )
     header = " ".join(header.split())
     # F I N D I N G S
     return header.replace(" ", "") if re.fullmatch(r"(?:\w )+\w", header) else header

@@ -11,8 +11,8 @@ from data_shards.report_text.lists import Enumeration, items_of
 # end a sentence wherever they stand. Three underscores are a removed name or date, not a rule.
 _RULE = r"(?:_{10,}|[-=*~#]{3,})"
 _TITLE = (
-    r"\W*(?:(?:FINAL|PRELIMINARY|AMENDED|CORRECTED|REVISED|END OF) (?:REPORT|ADDENDUM|READ)"
-    r"|ADDENDUM|WET READ)\W*"
+    r"[^\w\n]*(?=[A-Z])(?i:(?:final|preliminary|amended|corrected|revised|end of)"
+    r" (?:report|addendum|read)|addendum|wet read)[^\w\n]*"
 )
 _PARAGRAPH_END = re.compile(
     rf"\n[ \t]*\n|^[ \t]*{_RULE}[ \t]*$(?:\s*^[ \t]*[A-Z][A-Z ()/-]+$)?|^{_TITLE}$",
@@ -22,7 +22,7 @@ _PARAGRAPH_END = re.compile(
 _PARAGRAPH_END_IN_CAPITALS = re.compile(
     rf"\n[ \t]*\n|^[ \t]*{_RULE}[ \t]*$|^{_TITLE}$", re.MULTILINE
 )
-_CUT_WORD = re.compile(r"([^\W\d_]+)-[ \t]*\n[ \t]*([^\W\d_]+)")
+_CUT_WORD = re.compile(r"([^\W_]*(?:[^\W\d_]|\d(?=.\s*\d)))[-\u2010\u2011]\n[ \t]*([^\W_]+)")
 # Halves that are words of their own: a line was broken at their hyphen.
 _FIRST_HALF = re.compile(
     r"(?:air|day|end|first|five|follow|four|full|half|high|ill|large|left|line|long|low|mass"
@@ -51,9 +51,11 @@ _NEVER_LAST = re.compile(
     r"(?:e\.g|i\.e|vs|cf|ca|approx|incl|bilat|infil|subseg|transv|mediast|prelim)\."
 )
 _BEFORE_NUMBER = re.compile(
-    r"(?:nos?|nr|figs?|im|img|ser?|vol|pp?|est|abt"
+    r"(?:nos?|nr|figs?|im|img|ser?|seg|lev|gr|th|vol|pp?|est|abt"
     r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\."
 )
+# In small letters only these tell an abbreviation from the last word of a sentence.
+_ABBREVIATED = re.compile(r"(?:ant|post|lat|sup|inf|med|prox|dist|prob|poss|resp|mod|min|max)\.")
 _CLOCK = frozenset({"a.m.", "p.m."})
 _LAST_BEFORE_CAPITAL = re.compile(r"(?:etc|cm|mm|min|hrs?|pts?|[ap]\.m)\.")
 # "ant.", "lat.", "post." and any other: after longer words, and those that end in a vowel, a
@@ -85,9 +87,11 @@ def split_sentences(section: str) -> tuple[str, ...]:
 
 def _joined(match: re.Match[str]) -> str:
     first, second = match[1], match[2]
-    if first[-1].isupper() or second[0].isupper():
-        return f"{first}-{second}"
-    is_compound = _FIRST_HALF.fullmatch(first) or _SECOND_HALF.fullmatch(second)
+    is_compound = (
+        not (first[-1].islower() and second[0].islower())
+        or _FIRST_HALF.fullmatch(first)
+        or _SECOND_HALF.fullmatch(second)
+    )
     return f"{first}-{second}" if is_compound else first + second
 
 
@@ -120,6 +124,8 @@ def _ends_sentence(text: str, mark: int, following: str, *, is_small: bool) -> b
     if following.islower():
         if _LAST_BEFORE_CAPITAL.fullmatch(word) or "." in word[:-1]:
             return False
-        return is_small or is_capitals or not _SHORT.fullmatch(word)
+        if is_small:
+            return not _ABBREVIATED.fullmatch(word)
+        return is_capitals or not _SHORT.fullmatch(word)
     # "at 3 p.m. ___": the date was removed.
     return word not in _CLOCK or following != "_"
