@@ -52,7 +52,8 @@ _FEW_CAPITALS = re.compile(r"\W*[A-Z]{2,}(?:[ '\u2019&/-]+[A-Z]+){1,3}\W*")
 _END_OF_PHRASE = re.compile(
     '[.?!;,](?=[\\W_A-Z])|[|^~)\\]"\u201d*\u2026\u3002\uff01\uff1f\uff1b\uff0c]'
 )
-_WITHIN = re.compile(rf"[{_COLONS}]+[*_\])>}}]*|[ ]+-+[ ]+")
+_LONGEST = 80
+_WITHIN = re.compile(rf"[{_COLONS}]+[*_\])>}}]*|(?<! )[ ]+-+[ ]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,9 @@ def _headers_within(
     line: str, start: int, more: Mapping[str, str], *, in_capitals: bool
 ) -> Iterator[Header]:
     for mark in _WITHIN.finditer(line, start):
-        phrase = line[start : mark.start()]
+        phrase = line[max(start, mark.start() - _LONGEST) : mark.start()]
         ends = [match.end() for match in _END_OF_PHRASE.finditer(phrase.rstrip(" *_)]>\"'"))]
-        after = phrase[ends[-1] - 1] if ends else ":" if start else ""
+        after = phrase[ends[-1] - 1] if ends else ":" if start and len(phrase) < _LONGEST else ""
         phrase = phrase[ends[-1] if ends else 0 :]
         if mark[0].startswith(" ") and not (phrase.isupper() and after and after in ".?!;|"):
             continue

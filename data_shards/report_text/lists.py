@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 _ROMAN = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
@@ -39,8 +40,8 @@ _STRONG_BULLET = re.compile(rf"[*\u25a1\u25cb{_ROUND}]\s*|-\s+(?=[A-Z])")
 _BULLET = re.compile(
     rf"(?:[{_DASHES}{_ARROWS}\u00b7+o\u2026]\s+(?=[^\W_])|[{_DASHES}{_ARROWS}\u00b7+](?=[A-Za-z]))"
 )
-_ROUND_WITHIN = re.compile(rf"\s+(?=[{_ROUND}])")
-_DASH_WITHIN = re.compile(rf"\s+(?=[{_DASHES}]\s+[A-Z])")
+_ROUND_WITHIN = re.compile(rf"\s(?=[{_ROUND}])")
+_DASH_WITHIN = re.compile(rf"\s(?=[{_DASHES}]\s[A-Z])")
 
 _ENDED = re.compile("[.?!:;\u2026\u3002\uff01\uff1f][\"')\\]\u2019\u201d]*$")
 # What is no end of a statement: what follows, a number perhaps, belongs to it.
@@ -68,7 +69,7 @@ class Enumeration:
 
     def at_line(self, line: str, before: str) -> int:
         """How long the list mark at the start of `line` is, 0 for none. `before` is the
-        text of the item above, empty at the start of a paragraph.
+        line above, empty at the start of a paragraph.
 
         Lines are wrapped anywhere, so a number may be the last word of a sentence ("ribs 3
         through / 9. No effusion"): it is a list's if it counts on, or if it is the first and the
@@ -101,9 +102,9 @@ class Enumeration:
         if not self._has_stops:
             marks += _DOTTED_COUNT.finditer(item)
         for match in sorted(marks, key=lambda each: each.start()):
-            before = item[start : match.start()].rstrip()
+            before = item[max(start, match.start() - 20) : match.start()].rstrip()
             if self._counts_on(match, before):
-                yield before
+                yield item[start : match.start()].rstrip()
                 start = match.end()
         yield item[start:]
 
@@ -140,20 +141,23 @@ def items_of(paragraph: str, lists: Enumeration) -> Iterator[str]:
     """The items of a paragraph's list, without their marks, or its lines where each of them is a
     statement; any other paragraph is one item.
     """
-    lines = [part for line in paragraph.splitlines() for part in _cut_at_bullets(line.strip())]
+    lines = [
+        part for line in paragraph.splitlines() for part in _cut_at_bullets(" ".join(line.split()))
+    ]
     marks = [match[0].strip() if (match := _BULLET.match(line)) else "" for line in lines]
+    times = Counter(marks)
     labels = sum(_LABEL.match(line) is not None for line in lines)
     are_statements = _are_statements(lines)
     item: list[str] = []
     for line, mark in zip(lines, marks, strict=True):
-        before = " ".join(item)
+        before = item[-1] if item else ""
         length = lists.at_line(line, before) or _length_of_bullet(
-            line, before, is_listed=bool(mark) and marks.count(mark) > 1
+            line, before, is_listed=bool(mark) and times[mark] > 1
         )
         label = _LABEL.match(line)
         is_label = label is not None and (labels > 1 or label[0].isupper())
         if length or is_label or are_statements:
-            yield before
+            yield " ".join(item)
             item = []
         item.append(line[length:])
     yield " ".join(item)

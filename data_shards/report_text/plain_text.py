@@ -7,9 +7,9 @@ import re
 import unicodedata
 from functools import cache
 
-_ESCAPE = re.compile(r"""\\+(?:r\\+n|[nrt"'/]|u([0-9A-Fa-f]{4}))""")
+_ESCAPE = re.compile(r"""(?<!\\)\\+(?:r\\+n|[nrt"'/]|u([0-9A-Fa-f]{4}))""")
 # "w\r" or "y\n" may be somebody's short hand; these are line ends that a program wrote.
-_SURELY_ESCAPED = re.compile(r"\\+(?:r\\+n|n(?![a-z])|r(?=[A-Z]))|(?<![A-Za-z\\])\\+[nr]")
+_SURELY_ESCAPED = re.compile(r"(?<!\\)\\+(?:r\\+n|n(?![a-z])|r(?=[A-Z]))|(?<![A-Za-z\\])\\+[nr]")
 # Line ends as HL7 messages, RTF and addresses write them.
 _FOREIGN_LINE_END = re.compile(r"\\\.br\\|(?:\\X0[AD]\\)+|\\(?:par|line)\b *|(?:%0D)?%0A")
 _EXCEL_ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")

@@ -22,7 +22,7 @@ _PARAGRAPH_END = re.compile(
 _PARAGRAPH_END_IN_CAPITALS = re.compile(
     rf"\n[ \t]*\n|^[ \t]*{_RULE}[ \t]*$|^{_TITLE}$", re.MULTILINE
 )
-_CUT_WORD = re.compile(r"([^\W_]*(?:[^\W\d_]|\d(?=.\s*\d)))[-\u2010\u2011]\n[ \t]*([^\W_]+)")
+_CUT_WORD = re.compile(r"(?<![^\W_])([^\W_]+)[-\u2010\u2011]\n[ \t]*([^\W_]+)")
 # Halves that are words of their own: a line was broken at their hyphen.
 _FIRST_HALF = re.compile(
     r"(?:air|day|end|first|five|follow|four|full|half|high|ill|large|left|line|long|low|mass"
@@ -43,7 +43,7 @@ _CANDIDATE = re.compile(
     "|[\u3002\uff61\uff01\uff1f][\"'\u2019\u201d\uff09\u300d\u300f]*\\s*(?=\\S)"
 )
 _LETTER = re.compile(r"[^\W\d_]")
-_CAPITALISED_START = re.compile(r"(?:\A|[.?!]\s+)[\W\d_]*[^\W\d_a-z]")
+_CAPITALISED_START = re.compile(r"(?:\A|[.?!]\s+)[\W\d_]{0,9}[^\W\d_a-z]")
 
 # Case matters: "Ms." is a title, "MS." may end a sentence.
 _TITLE_OF_PERSON = re.compile(r"(?:Drs?|Mrs?|Ms|Prof|St)\.")
@@ -87,6 +87,8 @@ def split_sentences(section: str) -> tuple[str, ...]:
 
 def _joined(match: re.Match[str]) -> str:
     first, second = match[1], match[2]
+    if first[-1].isdigit() and not second[0].isdigit():
+        return match[0]
     is_compound = (
         not (first[-1].islower() and second[0].islower())
         or _FIRST_HALF.fullmatch(first)
@@ -107,8 +109,9 @@ def _sentences(text: str, lists: Enumeration, *, is_small: bool) -> Iterator[str
 
 def _ends_sentence(text: str, mark: int, following: str, *, is_small: bool) -> bool:
     if text[mark] in "?!\u061f":
-        before = text[:mark].rstrip("?!\u061f")
-        return bool(before) and before[-1] not in " ([{/"
+        while mark and text[mark - 1] in "?!\u061f":
+            mark -= 1
+        return mark > 0 and text[mark - 1] not in " ([{/"
     if text[mark] == "\u2026":
         return not following.islower()
     if text[mark] != ".":
