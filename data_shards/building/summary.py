@@ -87,7 +87,7 @@ def count_reports(indices: Iterable[ShardIndex]) -> tuple[str, ...]:
     """Which sections the reports have, and which sentences no text policy takes, in lines.
 
     A sentence is left by all policies for its section, or because nothing but marks of
-    de-identification is in it. Without any report there is nothing to say.
+    de-identification is in it. Without any sentence there is nothing to say.
     """
     reports: Counter[str] = Counter()
     left: Counter[str] = Counter()
@@ -98,7 +98,8 @@ def count_reports(indices: Iterable[ShardIndex]) -> tuple[str, ...]:
         sections = {name for name, counts in by_section.items() if any(counts)}
         taken = {name for each in POLICIES.values() for name in each.sections_of(sections)}
         main = sections.intersection(MAIN_SECTIONS)
-        reports.update(main or ["free text" if taken else "none"] if by_section else [])
+        if by_section:
+            reports.update(main or ["free text" if taken else "none"])
         for name, counts in by_section.items():
             total += len(counts)
             left[name if name not in taken else "only removed words"] += sum(
@@ -106,18 +107,14 @@ def count_reports(indices: Iterable[ShardIndex]) -> tuple[str, ...]:
             )
     if not total:
         return ()
-    neither = reports["free text"] + reports["none"]
-    lines = [
-        f"reports: {reports['findings']:,} with findings, {reports['impression']:,} with "
-        f"impression, {neither:,} with neither, of which {reports['free text']:,} are read as free "
-        "text"
-    ]
     parts = ", ".join(f"{name} {count:,}" for name, count in left.most_common(8) if count)
-    lines.append(
+    return (
+        f"reports: {reports['findings']:,} with findings, {reports['impression']:,} with "
+        f"impression, {reports['free text']:,} with neither but free text, {reports['none']:,} "
+        "with nothing that a text policy takes",
         f"sentences: {total:,}, of which no text policy takes {left.total():,}"
-        + (f" (most in {parts})" if parts else "")
+        + (f" (most in {parts})" if parts else ""),
     )
-    return tuple(lines)
 
 
 def _views(samples: Iterable[IndexedSample]) -> dict[str, int]:

@@ -46,8 +46,12 @@ _SIGNATURE = re.compile(
 _SIGNATURE_WITHIN = re.compile(
     rf"(?<=[.?!;|)])[ ]+(?=[A-Z])(?i:(?:{_SIGNED})?(?:signed|dictated|transcribed){_BY})"
 )
+# "ADDENDUM" on a line of its own is a title: what follows goes on with the section above.
+_WITH_COLON_ONLY = ("addendum", "notification", "recommendations", "wet read")
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9 ()/,.'\u2019&#+-]+")
-_FEW_CAPITALS = re.compile(r"\W*[A-Z]{2,}(?:[ '\u2019&/-]+[A-Z]+){1,3}\W*")
+_FEW# "ADDENDUM" on a line of its own is a title: what follows goes on with the section above.
+_WITH_COLON_ONLY = ("addendum", "notification", "recommendations", "wet read")
+_CAPITALS = re.compile(r"\W*[A-Z]{2,}(?:[ '\u2019&/-]+[A-Z]+){1,3}\W*")
 # What a header within a line may follow, and what follows it.
 _END_OF_PHRASE = re.compile(
     '[.?!;,](?=[\\W_A-Z])|[|^~)\\]"\u201d*\u2026\u3002\uff01\uff1f\uff1b\uff0c]'
@@ -106,7 +110,7 @@ def _header_at_start(line: str, more: Mapping[str, str], *, in_capitals: bool) -
         if match is None or match["name"].islower():
             continue
         name = plain_section(match["name"], more)
-        if name == "recommendations" and pattern is not _MARKED:
+        if name in _WITH_COLON_ONLY and pattern is not _MARKED:
             name = None
         if name is None and pattern is _ALONE and match["name"].lower().endswith(" impression"):
             name = qualified_section(match["name"])
