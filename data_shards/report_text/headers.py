@@ -49,9 +49,7 @@ _SIGNATURE_WITHIN = re.compile(
 # "ADDENDUM" on a line of its own is a title: what follows goes on with the section above.
 _WITH_COLON_ONLY = ("addendum", "notification", "recommendations", "wet read")
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9 ()/,.'\u2019&#+-]+")
-_FEW# "ADDENDUM" on a line of its own is a title: what follows goes on with the section above.
-_WITH_COLON_ONLY = ("addendum", "notification", "recommendations", "wet read")
-_CAPITALS = re.compile(r"\W*[A-Z]{2,}(?:[ '\u2019&/-]+[A-Z]+){1,3}\W*")
+_FEW_CAPITALS = re.compile(r"\W*[A-Z]{2,}(?:[ '\u2019&/-]+[A-Z]+){1,3}\W*")
 # What a header within a line may follow, and what follows it.
 _END_OF_PHRASE = re.compile(
     '[.?!;,](?=[\\W_A-Z])|[|^~)\\]"\u201d*\u2026\u3002\uff01\uff1f\uff1b\uff0c]'
@@ -163,6 +161,9 @@ def _name_at_end(
             name = qualified_section(phrase.strip())
         if name is not None:
             return name, len(phrase)
+    if not after and phrase.isupper():
+        # All of what the line starts with is one header, if it is any.
+        return None
     words = list(re.finditer(r"\S+", phrase))
     for word in words[1:]:
         header = phrase[word.start() :]

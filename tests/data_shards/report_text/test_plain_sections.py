@@ -200,10 +200,8 @@ def test_signatures_are_a_section_of_their_own(signature: str) -> None:
 
 
 def test_a_date_before_headers_in_one_line_swallows_nothing() -> None:
-    assert found(f"Date: today. FINDINGS: {HEART} IMPRESSION: {CLEAR}") == {
-        "signature": ["Date: today."],
-        **BOTH,
-    }
+    told = found(f"Date: today. FINDINGS: {HEART} IMPRESSION: {CLEAR}")
+    assert told == {"preamble": ["Date: today."], **BOTH}
 
 
 @pytest.mark.parametrize(
