@@ -28,7 +28,7 @@ def test_a_build_ends_with_what_its_reports_hold(
         row[4] = TEXTS[studies.index((row[1], row[2])) % len(TEXTS)]
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
-    config = make_config()
+    config = make_config(workers=1)
     *_, reports, sentences, _ = build(config).splitlines()
     assert reports == (
         "reports: 14 with findings, 7 with impression, 7 with neither but free text, 7 with "
@@ -60,7 +60,8 @@ def index(*samples: dict[str, tuple[int, ...]] | dict[str, int]) -> ShardIndex:
 
 def test_sections_without_a_word_do_not_count_and_most_sections_come_first() -> None:
     told: dict[str, tuple[int, ...]] = {"findings": (0,), "lungs": (2,), "history": (1, 3)}
-    reports, sentences = count_reports([index(told), index({"impression": (1,)})])
+    short: dict[str, tuple[int, ...]] = {"impression": (1,)}
+    reports, sentences = count_reports([index(told), index(short)])
     assert reports.startswith("reports: 0 with findings, 1 with impression, 0 with neither")
     assert reports.endswith(", 1 with nothing that a text policy takes")
     assert sentences == (
