@@ -75,11 +75,16 @@ class Header:
 def find_headers(text: str, more: Mapping[str, str]) -> Iterator[Header]:
     """The headers of a plain text in order; `more` are known ones of the user's own."""
     in_capitals = text.isupper()
-    start = 0
+    start, previous = 0, ""
     for line in text.splitlines(keepends=True):
-        for header in _headers_of_line(line.rstrip(), more, in_capitals=in_capitals):
-            yield replace(header, start=start + header.start, end=start + header.end)
-        start += len(line)
+        stripped = line.rstrip()
+        if stripped.strip() in MAIN_SECTIONS and not previous[-1:].isalnum():
+            # In small letters a word alone on its line may be the last of a sentence.
+            yield Header(start, start + len(stripped), stripped.strip())
+        else:
+            for header in _headers_of_line(stripped, more, in_capitals=in_capitals):
+                yield replace(header, start=start + header.start, end=start + header.end)
+        start, previous = start + len(line), stripped
 
 
 def _headers_of_line(line: str, more: Mapping[str, str], *, in_capitals: bool) -> Iterator[Header]:
@@ -157,17 +162,18 @@ def _name_at_end(
     """
     if after and phrase.strip():
         name = plain_section(phrase, more)
-        if name is None and after in ".?!" and _FEW_CAPITALS.fullmatch(phrase):
-            name = qualified_section(phrase.strip())
         if name is not None:
             return name, len(phrase)
     if not after and phrase.isupper():
         # All of what the line starts with is one header, if it is any.
         return None
-    words = list(re.finditer(r"\S+", phrase))
+    qualified = None
+    if after and after in ".?!" and (_FEW_CAPITALS.fullmatch(phrase) or not phrase.isupper()):
+        qualified = qualified_section(phrase.strip())
+    words = [] if qualified and phrase.isupper() else list(re.finditer(r"\S+", phrase))
     for word in words[1:]:
         header = phrase[word.start() :]
         name = plain_section(header, more) if header.isupper() else None
         if name in MAIN_SECTIONS or (name is not None and not in_capitals):
             return name, len(header)
-    return None
+    return (qualified, len(phrase)) if qualified in MAIN_SECTIONS else None

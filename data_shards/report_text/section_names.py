@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from difflib import SequenceMatcher
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -31,6 +33,13 @@ _OF_THE_RECORD = re.compile(
     r"|physicians?|procedure|radiologists?|reason|referring|sex|signed|technologist|time"
     r"|transcribed)\b"
 )
+
+_COUNTS = re.compile(
+    r"(?:no|two|three|four|several|these|the|there|both|all|new|multiple|significant|\d+)\b", re.I
+)
+_SMALL_WORDS = frozenset({"and", "or", "of", "the", "&"})
+# "imperssion" is .9 like the name, "compression" .86.
+_SLIP = 0.9
 
 _TABLE: dict[str, dict[str, list[str]]] = yaml.safe_load(
     Path(__file__).with_name("section_names.yaml").read_text(encoding="utf-8")
@@ -77,7 +86,8 @@ def spelled(header: str) -> str:
     """A header as the table of spellings has it: lower case, without marks and odd blanks."""
     header = unicodedata.normalize("NFKC", header).casefold()
     header = header.replace("\u2019", "'").replace("&", " and ")
-    header = re.sub(r"\(s\)?", "", header)
+    # RECOMMENDATION(S), Findings (chest)
+    header = re.sub(r"\(s\)?|\s*\([^()]*\)?\s*$", "", header)
     header = re.sub(
         r"\s*/\s*",
         "/",
@@ -96,24 +106,27 @@ def plain_section(header: str, more: Mapping[str, str]) -> str | None:
     words = spelled(header)
     if words in more:
         return more[words]
-    return words if words in _PLAIN_NAMES else _MIMIC_CXR.get(words) or _PLAIN.get(words)
+    if words in _PLAIN_NAMES:
+        return words
+    return _MIMIC_CXR.get(words) or _PLAIN.get(words) or _misspelled(words)
 
 
 def qualified_section(header: str) -> str | None:
-    """The section of a longer header before a colon ("Radiologist's Impression"), or None.
+    """The section of a longer header before a colon ("Radiologist's impression"), or None.
 
-    In capitals a section's name may stand anywhere in it; in other texts findings, impression and
-    history do as its last word, and the words before are capitalised: "There are two findings:"
-    is a sentence.
+    In capitals a section's name may stand anywhere in it. In other texts findings, impression and
+    history may be the last of a few words, or any of words that are all capitalised: "There are
+    two findings:" is a sentence.
     """
-    words = header.split()
     if header.isupper():
         return _named_inside(spelled(header))
-    small = {"and", "or", "of", "the", "&"}
-    if len(words) < 2 or not all(word[0].isupper() or word in small for word in words):
+    words = re.split(r"[\s/]+", header)
+    if not 2 <= len(words) <= 5 or not header[0].isupper() or _COUNTS.match(header):
         return None
-    name = _named_inside(spelled(words[-1]))
-    return name if name in (*MAIN_SECTIONS, "history") else None
+    are_capitalised = all(word[:1].isupper() or word in _SMALL_WORDS for word in words)
+    name = _named_inside(spelled(header if are_capitalised else words[-1]))
+    few = are_capitalised or len(words) <= 3
+    return name if few and name in (*MAIN_SECTIONS, "history") else None
 
 
 def refuse_unknown_section(name: str) -> str:
@@ -127,6 +140,15 @@ def refuse_unknown_section(name: str) -> str:
 def names_views(header: str) -> bool:
     """Whether a header in capitals only says how the images were taken."""
     return _views(spelled(header)) is not None
+
+
+@cache
+def _misspelled(word: str) -> str | None:
+    """The main section that a word of this length is a slip of, or None."""
+    if not 7 <= len(word) <= 12:
+        return None
+    ratios = {name: SequenceMatcher(None, word, name).ratio() for name in MAIN_SECTIONS}
+    return next((name for name, ratio in ratios.items() if ratio >= _SLIP), None)
 
 
 def _named_inside(header: str) -> str | None:
