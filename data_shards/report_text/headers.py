@@ -49,7 +49,6 @@ _SIGNATURE_WITHIN = re.compile(
 # "ADDENDUM" on a line of its own is a title: what follows goes on with the section above.
 _WITH_COLON_ONLY = ("addendum", "notification", "recommendations", "wet read")
 _CAPITALS = re.compile(r"[A-Z][A-Z0-9 ()/,.'\u2019&#+-]+")
-_FEW_CAPITALS = re.compile(r"\W*[A-Z]{2,}(?:[ '\u2019&/-]+[A-Z]+){1,3}\W*")
 # What a header within a line may follow, and what follows it.
 _END_OF_PHRASE = re.compile(
     '[.?!;,](?=[\\W_A-Z])|[|^~)\\]"\u201d*\u2026\u3002\uff01\uff1f\uff1b\uff0c]'
@@ -115,7 +114,11 @@ def _header_at_start(line: str, more: Mapping[str, str], *, in_capitals: bool) -
         name = plain_section(match["name"], more)
         if name in _WITH_COLON_ONLY and pattern is not _MARKED:
             name = None
-        if name is None and pattern is _ALONE and match["name"].lower().endswith(" impression"):
+        if (
+            name is None
+            and pattern is _ALONE
+            and match["name"].endswith((" Impression", " IMPRESSION"))
+        ):
             name = qualified_section(match["name"])
         if name is not None:
             return Header(0, match.end(), name)
@@ -167,13 +170,14 @@ def _name_at_end(
     if not after and phrase.isupper():
         # All of what the line starts with is one header, if it is any.
         return None
-    qualified = None
-    if after and after in ".?!" and (_FEW_CAPITALS.fullmatch(phrase) or not phrase.isupper()):
-        qualified = qualified_section(phrase.strip())
-    words = [] if qualified and phrase.isupper() else list(re.finditer(r"\S+", phrase))
+    words = list(re.finditer(r"\S+", phrase))
     for word in words[1:]:
         header = phrase[word.start() :]
         name = plain_section(header, more) if header.isupper() else None
         if name in MAIN_SECTIONS or (name is not None and not in_capitals):
             return name, len(header)
-    return (qualified, len(phrase)) if qualified in MAIN_SECTIONS else None
+    # "Final impression"; capitals before a header in capitals may be the end of a sentence.
+    if after and after in ".?!" and not phrase.isupper():
+        name = qualified_section(phrase.strip())
+        return (name, len(phrase)) if name in MAIN_SECTIONS else None
+    return None
