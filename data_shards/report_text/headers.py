@@ -107,8 +107,9 @@ def _header_at_start(line: str, more: Mapping[str, str], *, in_capitals: bool) -
         header = _before_colon(colon, more)
         if header is not None:
             return header
-    for pattern in (_MARKED, _DASH, _ALONE, None if in_capitals else _RUN_ON):
-        match = None if pattern is None else pattern.match(line)
+    patterns = [_MARKED, _DASH, _ALONE, *([] if in_capitals else [_RUN_ON])]
+    for pattern in patterns:
+        match = pattern.match(line)
         if match is None or match["name"].islower():
             continue
         name = plain_section(match["name"], more)
