@@ -163,9 +163,10 @@ def _described(manifest: Manifest, reports: Sequence[str], folder: Path) -> str:
             f"{split:<10}{shards:>8,}{manifest.samples_by_split[split]:>10,}"
             f"{manifest.patients_by_split[split]:>10,}  {images}"
         )
+    lines += reports
     for reason, count in manifest.dropped_by_reason.items():
         lines.append(f"dropped: {count:,} x {reason}")
-    return "\n".join([*lines, *reports, f"shards: {folder}"])
+    return "\n".join([*lines, f"shards: {folder}"])
 
 
 @contextmanager
