@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
-from data_shards.building.summary import summarise
+from data_shards.building.summary import count_reports, summarise
 from data_shards.errors import InputError
 from data_shards.files.atomic import refuse_full_disk, write_text_atomically
 from data_shards.files.lock import locked
@@ -40,11 +40,15 @@ _LOCK_NAME = "build.lock"
 
 @dataclass(frozen=True, slots=True)
 class BuiltPart:
-    """How a build stands when one of its parts is done: a manifest once no shard is missing."""
+    """How a build stands when one of its parts is done: a manifest once no shard is missing.
+
+    `reports` are lines on what was found in them.
+    """
 
     planned: int
     missing: int
     manifest: Manifest | None
+    reports: tuple[str, ...] = ()
 
 
 def build(config: ShardsConfig) -> str:
@@ -55,7 +59,7 @@ def build(config: ShardsConfig) -> str:
             f"part {config.part} done: {built.missing:,} of {built.planned:,} shards are still to "
             "be written by other parts; the last one writes the manifest"
         )
-    return _described(built.manifest, config.output)
+    return _described(built.manifest, built.reports, config.output)
 
 
 def build_part(config: ShardsConfig) -> BuiltPart:
@@ -92,7 +96,8 @@ def build_part(config: ShardsConfig) -> BuiltPart:
             # Parts that started together found an empty folder, whatever their settings.
             _refuse_other_plans(folder, plan)
             manifest = _sum_up(context, indices)
-        return BuiltPart(len(plan.shards), missing, manifest)
+        reports = count_reports(indices) if manifest else ()
+        return BuiltPart(len(plan.shards), missing, manifest, reports)
 
 
 def _written(folder: Path, shards: Sequence[ShardPlan]) -> Iterator[ShardIndex | None]:
@@ -149,7 +154,7 @@ def _refuse_other_plans(folder: Path, plan: BuildPlan) -> None:
             )
 
 
-def _described(manifest: Manifest, folder: Path) -> str:
+def _described(manifest: Manifest, reports: Sequence[str], folder: Path) -> str:
     lines = [f"{'split':<10}{'shards':>8}{'studies':>10}{'patients':>10}  images"]
     for split in SPLITS:
         shards = sum(shard.split == split for shard in manifest.shards)
@@ -159,6 +164,7 @@ def _described(manifest: Manifest, folder: Path) -> str:
             f"{split:<10}{shards:>8,}{manifest.samples_by_split[split]:>10,}"
             f"{manifest.patients_by_split[split]:>10,}  {images}"
         )
+    lines += reports
     for reason, count in manifest.dropped_by_reason.items():
         lines.append(f"dropped: {count:,} x {reason}")
     lines += [f"warning: {each}" for each in manifest.warnings]

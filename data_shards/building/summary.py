@@ -18,7 +18,9 @@ from data_shards.records.manifest import (
     file_sha256,
     index_name,
 )
+from data_shards.records.policies import POLICIES
 from data_shards.records.study import SPLITS
+from data_shards.report_text.section_names import MAIN_SECTIONS
 
 
 def summarise(
@@ -90,6 +92,40 @@ def summarise(
         dropped=tuple(dropped),
         dropped_by_reason=reasons,
         warnings=warnings,
+    )
+
+
+def count_reports(indices: Iterable[ShardIndex]) -> tuple[str, ...]:
+    """Which sections the reports have, and which sentences no text policy takes, in lines.
+
+    A sentence is left by all policies for its section, or because nothing but marks of
+    de-identification is in it. Without any sentence there is nothing to say.
+    """
+    reports: Counter[str] = Counter()
+    left: Counter[str] = Counter()
+    total = 0
+    for sample in (sample for index in indices for sample in index.samples):
+        # Of the reports' sentences only those that hold a word make a section.
+        by_section = {name: n for name, n in sample.words.items() if isinstance(n, tuple)}
+        sections = {name for name, counts in by_section.items() if any(counts)}
+        taken = {name for each in POLICIES.values() for name in each.sections_of(sections)}
+        main = sections.intersection(MAIN_SECTIONS)
+        if by_section:
+            reports.update(main or ["free text" if taken else "none"])
+        for name, counts in by_section.items():
+            total += len(counts)
+            left[name if name not in taken else "only removed words"] += sum(
+                name not in taken or not count for count in counts
+            )
+    if not total:
+        return ()
+    parts = ", ".join(f"{name} {count:,}" for name, count in left.most_common(8) if count)
+    return (
+        f"reports: {reports['findings']:,} with findings, {reports['impression']:,} with "
+        f"impression, {reports['free text']:,} with neither but free text, {reports['none']:,} "
+        "with nothing that a text policy takes",
+        f"sentences: {total:,}, of which no text policy takes {left.total():,}"
+        + (f" (most in {parts})" if parts else ""),
     )
 
 

@@ -20,7 +20,19 @@ from data_shards.records.study import Report
 # papers.
 FREE_TEXT = "free text"
 
-_WORD = re.compile(r"[^\W_]+")
+# What de-identification left in place of words: ___ (MIMIC-CXR), XXXX (Open-I), [** ... **],
+# [REDACTED], <NAME>, {{DATE_1}} and their like.
+_REMOVED = re.compile(
+    r"\[\*\*.*?\*\*\]|(?:__|\*\*)[A-Z0-9]+(?:__|\*\*)"
+    r"|\b(?:[Xx]{2,}|REDACTED|DE-?IDENTIFIED|ANONYMI[SZ]ED)\b"
+    r"|[\[<{]{1,2}(?:[A-Z][A-Z0-9 _#:-]{2,}|[\w. -]{0,20}\b(?i:redacted|removed|deleted|masked"
+    r"|de-?identified|anonymi[sz]ed|name|date|time|age|person|location|hospital|doctor|physician"
+    r"|patient)\b[\w. -]{0,20})[\]>}]{1,2}"
+)
+# Chinese and Japanese have no blanks: each of their characters counts, as in the vocabularies of
+# language models.
+_IDEOGRAPHS = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,5 +105,5 @@ def selected_words(words: Mapping[str, Sequence[int]], policy: TextPolicy) -> in
 
 
 def word_count(sentences: Iterable[str]) -> int:
-    """Runs of letters and digits; punctuation and removed names (`___`) are no words."""
-    return sum(len(_WORD.findall(sentence)) for sentence in sentences)
+    """Runs of letters and digits; punctuation and what de-identification left are no words."""
+    return sum(len(_WORD.findall(_REMOVED.sub(" ", sentence))) for sentence in sentences)

@@ -22,7 +22,7 @@ from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample, file_sha256
 from data_shards.records.study import Report, Sample, SourceImage, Split, View
-from data_shards.report_text.report import parse_plain_report, report_of_sections
+from data_shards.report_text.report import parse_columns, parse_plain_report
 from data_shards.sources.formats.tables import Row
 
 _SPLITS: dict[str, Split] = {
@@ -112,6 +112,11 @@ class Source(ABC):
     def __getstate__(self) -> dict[str, Any]:
         return {"config": self.config}
 
+    @property
+    def section_names(self) -> Mapping[str, str]:
+        """Headers of reports by the section they open, beside those that are known."""
+        return {}
+
     @abstractmethod
     def tables(self) -> Sequence[Path]:
         """All that the studies are read from, the table of images first."""
@@ -162,9 +167,9 @@ class Source(ABC):
         if not texts:
             return "the report is empty"
         if "report" in texts:
-            return parse_plain_report(texts["report"])
+            return parse_plain_report(texts["report"], more_names=self.section_names)
         raw = "\n".join(f"{name.upper()}: {text}" for name, text in texts.items())
-        return report_of_sections(raw, texts)
+        return parse_columns(raw, texts, more_names=self.section_names)
 
     def fingerprint(self) -> str:
         """A digest of the texts and tables the studies come from: others give other shards.

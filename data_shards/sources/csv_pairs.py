@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.study import View
+from data_shards.report_text.section_names import refuse_unknown_section, spelled
 from data_shards.sources.base import ImageRow, Source, SourceConfig, split_in
 from data_shards.sources.formats.tables import read_rows
 
@@ -50,7 +51,9 @@ class CsvPairsConfig(SourceConfig):
     """A table, the folder its image paths start from, and what its columns mean.
 
     `where` keeps the rows whose column has one of the values listed. `default_view` is the
-    view of images whose cell is empty or that have no view column.
+    view of images whose cell is empty or that have no view column. `section_names` says which
+    section a header of the reports opens that is not known, or means something else here
+    ("tomography": "findings").
     """
 
     name: Literal["csv_pairs"] = "csv_pairs"
@@ -60,6 +63,9 @@ class CsvPairsConfig(SourceConfig):
     columns: CsvColumns
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     default_view: View | None = None
+    section_names: dict[str, Annotated[str, AfterValidator(refuse_unknown_section)]] = Field(
+        default_factory=dict
+    )
 
     @model_validator(mode="after")
     def _check(self) -> CsvPairsConfig:
@@ -80,6 +86,11 @@ class CsvPairsSource(Source):
     study_ids_are_unique = False
     images_placed_by = "source.image_root"
     narrowed_by = ", or leave it out by source.where"
+
+    @property
+    def section_names(self) -> dict[str, str]:
+        """The profile's headers, spelled as headers are compared."""
+        return {spelled(header): name for header, name in self.config.section_names.items()}
 
     def tables(self) -> Sequence[Path]:
         """The one table."""

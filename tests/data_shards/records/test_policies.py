@@ -60,6 +60,24 @@ def test_words_are_runs_of_letters_and_digits() -> None:
     assert word_count(("No effusion at ___.", "2.5 cm!")) == 6
 
 
+@pytest.mark.parametrize(
+    "removed",
+    [
+        *("___", "XXXX", "xxxx", "XX-XX-XXXX", "XXXX/XXXX", "[REDACTED]", "[redacted]", "REDACTED"),
+        *("[**2101-1-1**]", "[**Hospital 5**]", "[NAME]", "<PERSON>", "<date-shifted>", "{{NAME}}"),
+        *("__NAME__", "**NAME**", "[Date removed]", "[LOCATION_1]", "<<DATE>>", "***", "#####"),
+    ],
+)
+def test_what_de_identification_left_is_no_word(removed: str) -> None:
+    assert word_count([f"{removed} {removed} {removed}."]) == 0
+    assert word_count([f"Compared to {removed}, no change."]) == 4
+
+
+def test_words_in_brackets_and_of_other_scripts_count() -> None:
+    assert word_count(("CHEST (PA AND LAT) [RU] of <5 mm",)) == 8
+    assert word_count(("\u5fc3\u5f71\u6b63\u5e38\u3002",)) == 4
+
+
 @pytest.mark.parametrize("policy", [*POLICIES, "of a later release"])
 @pytest.mark.parametrize("sections", [("impression", "findings", "history"), ("free text",), ()])
 def test_the_words_of_each_sentence_are_enough_to_count_under_any_policy(

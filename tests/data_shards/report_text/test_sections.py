@@ -1,11 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 
-from data_shards.report_text.report import (
-    parse_plain_report,
-    parse_report,
-    section_name,
-    split_sections,
-)
+from data_shards.records.study import Report
+from data_shards.report_text.mimic_cxr_sections import split_sections
+from data_shards.report_text.report import parse_plain_report, parse_report
+from data_shards.report_text.section_names import section_name
 
 # Every line starts with a blank, blank lines too.
 REPORT = "\n".join(
@@ -104,3 +104,42 @@ def test_sentences_have_the_keys_of_the_sections_and_raw_text_is_kept() -> None:
     assert report.raw == REPORT
     assert report.sentences.keys() == report.sections.keys()
     assert report.sentences["findings"] == ("The lungs are clear.", "There is no effusion.")
+
+
+def test_subheads_of_findings_belong_to_them_and_known_sections_do_not() -> None:
+    text = " X\n FINDINGS:\n LUNGS: Clear.\n HEART: Normal.\n NOTIFICATION: Told.\n DOSE: Low.\n"
+    assert split_sections(text) == {
+        "preamble": "X",
+        "findings": "LUNGS: Clear.\n HEART: Normal.",
+        "notification": "Told.",
+        "dose": "Low.",
+    }
+
+
+def test_replaced_sections_are_kept_where_no_policy_takes_them() -> None:
+    text = " X\n FINDINGS: First.\n FINDINGS: Second.\n FINDINGS: Third.\n"
+    sections = split_sections(text)
+    assert sections["findings"] == "Third."
+    assert sections["earlier findings"] == "First.\n\nSecond."
+
+
+def test_headers_that_the_published_rules_miss_altogether_are_found() -> None:
+    report = parse_report("       FINAL REPORT\n Findings: Clear.\n \n Impression: Normal.\n")
+    assert report.sentences["findings"] == ("Clear.",)
+    assert report.sentences["impression"] == ("Normal.",)
+    both = parse_report(" FINAL REPORT\n FINDINGS: Clear.\n Impression: Normal.\n")
+    assert both.sentences["findings"] == ("Clear.", "Impression: Normal.")
+
+
+@pytest.mark.parametrize(
+    "title", ["FINAL ADDENDUM", "PRELIMINARY REPORT", "WET READ", "ADDENDUM TO THE CHEST"]
+)
+@pytest.mark.parametrize("parse", [parse_report, parse_plain_report])
+def test_a_title_below_a_rule_is_no_sentence(title: str, parse: Callable[[str], Report]) -> None:
+    text = f" FINAL REPORT\n IMPRESSION: Normal.\n {'_' * 78}\n{' ' * 30}{title}\n A nodule.\n"
+    assert parse(text).sentences["impression"] == ("Normal.", "A nodule.")
+
+
+def test_in_a_report_of_capitals_a_line_below_a_rule_is_no_title() -> None:
+    report = parse_plain_report(f"IMPRESSION: NORMAL.\n{'_' * 40}\nNO NODULE")
+    assert report.sentences["impression"] == ("NORMAL.", "NO NODULE")

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from data_shards.report_text.report import split_sentences
+from data_shards.report_text.sentences import split_sentences
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,90 @@ from data_shards.report_text.report import split_sentences
             "AP chest compared to ___\n \n Lungs are clear",
             ("AP chest compared to ___", "Lungs are clear"),
             id="a blank line ends a sentence",
+        ),
+        pytest.param(
+            "Opacity at the base ? pneumonia. ? early. Mass (?) seen. ?? TB. Pain? No.",
+            (
+                "Opacity at the base ? pneumonia.",
+                "? early.",
+                "Mass (?) seen.",
+                "?? TB.",
+                "Pain?",
+                "No.",
+            ),
+            id="a question mark after a blank opens what follows",
+        ),
+        pytest.param(
+            "The ant. and post. ribs. The sup. part and lat. view. Resp. motion, prob. small.",
+            (
+                "The ant. and post. ribs.",
+                "The sup. part and lat. view.",
+                "Resp. motion, prob. small.",
+            ),
+            id="a short word before a small letter is an abbreviation",
+        ),
+        pytest.param(
+            "Lungs are clear. no effusion. None. chest pain. COPD. stable.",
+            ("Lungs are clear.", "no effusion.", "None.", "chest pain.", "COPD.", "stable."),
+            id="a capital forgotten after a word",
+        ),
+        pytest.param(
+            "the lung is clear. no pain seen. the ant. rib is 4 cm. above. lat. view shows it.",
+            (
+                "the lung is clear.",
+                "no pain seen.",
+                "the ant. rib is 4 cm. above.",
+                "lat. view shows it.",
+            ),
+            id="all in small letters",
+        ),
+        pytest.param(
+            "In the L. lower lobe and R. Base. By Dr. A. B. Smith. At T. 5. Done by J. Roe.",
+            (
+                "In the L. lower lobe and R. Base.",
+                "By Dr. A. B. Smith.",
+                "At T. 5.",
+                "Done by J. Roe.",
+            ),
+            id="single capitals",
+        ),
+        pytest.param(
+            "Since Jan. 5 and Sept. 3. It is ca. 5 mm. See fig. 2, seg. 3. In Jan. No change.",
+            (
+                "Since Jan. 5 and Sept. 3.",
+                "It is ca. 5 mm.",
+                "See fig. 2, seg. 3.",
+                "In Jan.",
+                "No change.",
+            ),
+            id="what stands before numbers",
+        ),
+        pytest.param(
+            "No pneumo-\n thorax. Right-\nsided mass, follow-\nup. "
+            "An X-\nray at T1-\n2 of Mid-\nApril.",
+            ("No pneumothorax.", "Right-sided mass, follow-up.", "An X-ray at T1-2 of Mid-April."),
+            id="words cut at a line's end",
+        ),
+        pytest.param(
+            "\u5fc3\u5f71\u6b63\u5e38\u3002\u65e0\u79ef\u6db2\uff01\u6e05\u6670\uff1f",
+            ("\u5fc3\u5f71\u6b63\u5e38\u3002", "\u65e0\u79ef\u6db2\uff01", "\u6e05\u6670\uff1f"),
+            id="Chinese",
+        ),
+        pytest.param(
+            "He says \u201cNo mass.\u201d Normal \u00abas before.\u00bb "
+            "Clear\u2026 Heart\u2026 normal.",
+            (
+                "He says \u201cNo mass.\u201d",
+                "Normal \u00abas before.\u00bb",
+                "Clear\u2026",
+                "Heart\u2026 normal.",
+            ),
+            id="other quotes and an ellipsis",
+        ),
+        pytest.param(
+            "Clear.\n-----\nHeart normal\n*** Final Report ***\nNo mass\n=====\nSEEN BY US\nStable",
+            ("Clear.", "Heart normal", "No mass", "Stable"),
+            id="rules and titles",
         ),
         pytest.param("", (), id="empty"),
     ],

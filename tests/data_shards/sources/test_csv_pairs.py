@@ -236,3 +236,29 @@ def test_a_table_of_case_notes_is_read_whole(tmp_path: Path) -> None:
         assert sample.images[0].path.is_file()
         assert sample.report.raw == text_of[sample.images[0].path.name]
         assert any(sample.report.sentences.values())
+
+
+def test_headers_can_be_named(tmp_path: Path) -> None:
+    text = "TOMOGRAPHY: No effusion.\nSUMMARY: Told."
+    table = _write(tmp_path / "t.csv", (("a.png", "p1", "s1", "PA", "train", text),))
+    names = {"Tomography": "findings", "SUMMARY": "recommendations"}
+    report = _sample(_source(table, section_names=names), "p1", "s1").report
+    assert report.sections == {
+        "preamble": "",
+        "findings": "No effusion.",
+        "recommendations": "Told.",
+    }
+    with pytest.raises(
+        InputError, match=r"section_names\.X: no section .* choose one of .*findings"
+    ):
+        _source(table, section_names={"X": "finding"})
+
+
+def test_columns_of_sections_may_hold_headers(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("image,patient,f,i\na.png,p1,FINDINGS: No mass.<br>Tip: high.,Impression: OK\n")
+    columns = {"image": "image", "patient_id": "patient", "findings": "f", "impression": "i"}
+    source = _source(path, columns=columns, default_view="PA")
+    report = _sample(source, "p1", "a").report
+    assert report.sentences == {"findings": ("No mass.", "Tip: high."), "impression": ("OK",)}
+    assert report.raw == ("FINDINGS: FINDINGS: No mass.<br>Tip: high.\nIMPRESSION: Impression: OK")
