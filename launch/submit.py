@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from data_shards.command_line import shell_line
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.lock import locked
@@ -157,7 +158,7 @@ def _refuse_running(results: Path) -> None:
         where = f" on {job.record.host}" if job.may_live else ""
         raise InputError(
             f"{results}: job {job.record.job_id}{where} is about it and has not ended: see "
-            f"`python -m launch status {results}`, or cancel it first"
+            f"`{shell_line('python', '-m', 'launch', 'status', results)}`, or cancel it first"
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from pydantic_core import to_json
 
-from data_shards.command_line import DONE, FAILED, GOES_ON, guarded, split_dotted
+from data_shards.command_line import DONE, FAILED, GOES_ON, guarded, shell_line, split_dotted
 from data_shards.files.atomic import write_bytes_atomically, write_text_atomically
 from data_shards.processes import available_cores
 from data_shards.profiles import load_profile
@@ -42,8 +42,8 @@ def run_compare(profile: Path, overrides: Sequence[str]) -> int:
     results = collect(config, jobs_of(every, tuple(of_runs)))
     told = to_json({"title": config.title, "methods": results}, indent=1, inf_nan_mode="null")
     write_bytes_atomically(config.output / "results.json", told + b"\n")
-    command = " ".join(["python -m distributed_pretrain compare", str(profile), *overrides])
-    print(write_page(config, results, command=command))
+    words = ("python", "-m", "distributed_pretrain", "compare", profile, *overrides)
+    print(write_page(config, results, command=shell_line(*words)))
     for line in outcome.failed:
         print(f"failed: {line}", file=sys.stderr)
     if outcome.interrupted:
