@@ -131,13 +131,14 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _results(options: argparse.Namespace) -> int:
-    rows = collect(options.folder)
+    rows, troubles = collect(options.folder)
     values = dict.fromkeys(key for point in read_sweep(options.folder) for key in point.values)
     path = options.output or options.folder / "results.csv"
     write_rows(rows, path)
     print(runs_table(rows, values=list(values)))
-    print(f"written to {path}", file=sys.stderr)
-    return DONE
+    for line in (*troubles, f"written to {path}"):
+        print(line, file=sys.stderr)
+    return FAILED if troubles else DONE
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -225,6 +225,29 @@ def test_a_job_is_requeued_no_more_often_than_allowed(job: Job) -> None:
     assert "requeued 2 times already" in job.events[-1].line
 
 
+def test_what_slurm_itself_starts_again_counts_as_no_requeue(job: Job) -> None:
+    """A node that dies, or a preemption: neither is a word of ours."""
+    job.save_step(4)
+    for _ in range(3):
+        job.folder.add("started", step=4)
+    assert job.run("raise SystemExit(75)", requeues=1) is True
+    assert job.said == ["started"] * 4 + ["requeued"]
+    # The second that was told to end where it began.
+    with pytest.raises(SystemExit):
+        job.run("raise SystemExit(75)", requeues=2)
+    assert "ended 2 times without a step beyond 4" in job.events[-1].line
+
+
+def test_events_that_cannot_be_read_fail_the_job_in_a_line(
+    job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (job.folder.path / "events-user.jsonl").write_text("cancelled\n")
+    with pytest.raises(SystemExit) as ended:
+        job.run("raise SystemExit(75)")
+    assert ended.value.code == 2
+    assert "events.jsonl: not a job's events of this release" in capsys.readouterr().err
+
+
 def test_a_job_that_gets_nowhere_twice_is_not_requeued(job: Job) -> None:
     job.save_step(4)
     assert job.run("raise SystemExit(75)") is True
