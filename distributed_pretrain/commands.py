@@ -86,6 +86,7 @@ COMMANDS = (
         help="retrieval, grounding, linear Dice and AUROC of a run",
         subject="run_folder",
         settings=evaluation.EvaluateConfig,
+        ranks="any",
         check=evaluation.refuse_what_cannot_start,
         figures=evaluation.figures_of_evaluation,
         run=_evaluate,

@@ -9,7 +9,9 @@ from pydantic import PositiveInt
 from data_shards.profiles import Config
 from data_shards.records.manifest import read_manifest
 from data_shards.records.study import Split
+from distributed_pretrain.data.order import check_world_size
 from distributed_pretrain.measures.metric import read_figures
+from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import BEST, RunFolder
 
 
@@ -36,8 +38,10 @@ class EvaluateConfig(Config):
 
 def refuse_what_cannot_start(config: EvaluateConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for what would end a start in its first minute."""
-    del ranks
-    RunFolder(folder).refuse_missing(checkpoint=config.checkpoint)
+    run = RunFolder(folder)
+    run.refuse_missing(checkpoint=config.checkpoint)
+    if ranks > 1:
+        check_world_size(run.read_config(PretrainConfig).data.global_batch, ranks)
     if config.shards:
         read_manifest(config.shards)
 
