@@ -121,7 +121,7 @@ def _progress(job: Job) -> tuple[RunProgress | None, str]:
     """How far its run is, and why that is not known where its files cannot be read."""
     try:
         return RunFolder(job.folder.results).progress(), ""
-    except InputError as error:
+    except (InputError, OSError) as error:
         return None, str(error)
 
 

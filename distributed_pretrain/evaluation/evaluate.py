@@ -17,7 +17,7 @@ from data_shards.records.study import Split
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.evaluation.settings import EvaluateConfig
+from distributed_pretrain.evaluation.settings import EvaluateConfig, refuse_ranks
 from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, make_measures
 from distributed_pretrain.measures.catalog import EVALUATION
 from distributed_pretrain.measures.metric import write_figures
@@ -95,6 +95,7 @@ def _evaluate(
     run_folder: Path, config: EvaluateConfig, share: Share, kinds: tuple[type[Measure], ...]
 ) -> Evaluation:
     trained = load_method(run_folder, config.checkpoint)
+    refuse_ranks(trained.config.data.global_batch, share.world_size)
     method = trained.method.to(share.device).eval()
     judged, labelled = (_loader(trained, config, each, share) for each in (config.split, "train"))
     context = _context(trained, config, share.device, [judged.split, labelled.split])
