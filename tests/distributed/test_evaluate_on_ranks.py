@@ -66,7 +66,9 @@ def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 def evaluate(run: Path, *overrides: str, world_size: int, folder: Path) -> Ranks:
     return start_command(
-        *("evaluate", run, "checkpoint=last", "labelled_studies=13", *overrides),
+        "evaluate",
+        run,
+        *("checkpoint=last", "labelled_studies=13", *overrides),
         world_size=world_size,
         folder=folder,
     )
