@@ -35,6 +35,7 @@ STARTS_AGAIN, INTERRUPTED = 75, 130
         ("distributed_pretrain", signal.SIGTERM, STARTS_AGAIN),
         ("distributed_pretrain", signal.SIGUSR2, STARTS_AGAIN),
         ("distributed_pretrain", signal.SIGINT, INTERRUPTED),
+        ("distributed_pretrain.experiments", signal.SIGTERM, STARTS_AGAIN),
         ("launch", signal.SIGTERM, STARTS_AGAIN),
         ("launch", signal.SIGINT, INTERRUPTED),
         ("data_shards", signal.SIGTERM, INTERRUPTED),
