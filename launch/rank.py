@@ -38,7 +38,11 @@ _NOT_OURS = ("submitit ", "srun: ", "slurmstepd: ")
 
 @dataclass(frozen=True)
 class Place:
-    """Where this process stands in its job."""
+    """Where this process stands in its job.
+
+    `granted` are the restarts after which the job put itself into the queue again; None: all that
+    it wished to.
+    """
 
     job_id: str
     rank: int
@@ -47,6 +51,7 @@ class Place:
     local_ranks: int
     restart: int
     log: Path
+    granted: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,9 @@ class _Rank:
             return False
         step = self._saved_step()
         # What Slurm itself starts again (a node died, another job had to have it) counts nowhere.
+        granted = self.place.granted
+        if granted is not None:
+            events = [e for e in events if e.event != "requeued" or e.restart in granted]
         if sum(each.event == "requeued" for each in events) >= self.task.requeues:
             self._fail(
                 f"told to end, and was requeued {self.task.requeues} times already: submit it "

@@ -18,6 +18,8 @@ CODE = "code"
 _AS_THEY_ARE = {"account", "constraint", "exclude", "nodes", "partition", "qos"}
 # What rank 0 leaves beside the logs when the job is to go on: see `_requeue_lines`.
 REQUEUE_WISH = "requeue-"
+# What becomes of it when it is granted. Slurm's own requeues leave none.
+GRANTED_WISH = "requeued-"
 # What a path would become another by, and who reads it so.
 _READ_OTHERWISE = {
     "%": "Slurm and submitit put numbers in its place",
@@ -127,12 +129,14 @@ def _requeue_lines(submission: Path) -> list[str]:
     of one start: what a start that Slurm cut short has left is not granted to the next.
     """
     start = '"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"'
+    wish = f"{shlex.quote(str(submission))}/{REQUEUE_WISH}{start}"
     return [
         "status=$?",
         'tried() { for _ in 1 2 3 4 5 6; do "$@" && return; sleep 10; done; return 1; }',
-        f"if [ -e {shlex.quote(str(submission))}/{REQUEUE_WISH}{start} ]; then",
+        f"if [ -e {wish} ]; then",
         '  state=$(tried squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) || state=unknown',
         '  if [ "$state" = RUNNING ]; then',
+        f"    mv {wish} {shlex.quote(str(submission))}/{GRANTED_WISH}{start}",
         '    tried scontrol requeue "$SLURM_JOB_ID" || state=unknown',
         "  fi",
         '  if [ "$state" = unknown ]; then',

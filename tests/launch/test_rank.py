@@ -43,6 +43,8 @@ class Job:
         requeues: int = 5,
         words: tuple[str, ...] = ("a.yaml",),
         goes_on_by: Literal["steps", "tasks", "nothing"] = "steps",
+        restart: int = 0,
+        granted: frozenset[int] | None = None,
     ) -> bool:
         (self.modules / "tiny_command.py").write_text(module)
         task = RankTask(
@@ -54,7 +56,7 @@ class Job:
             master_port=None,
         )
         # Of one rank each, as far as the others are concerned: nobody waits for another.
-        place = Place("12", rank, 1, 0, 1, 0, self.log)
+        place = Place("12", rank, 1, 0, 1, restart, self.log, granted)
         return task.run(place)
 
     def save_step(self, step: int) -> None:
@@ -235,6 +237,20 @@ def test_what_slurm_itself_starts_again_counts_as_no_requeue(job: Job) -> None:
     # The second that was told to end where it began.
     with pytest.raises(SystemExit):
         job.run("raise SystemExit(75)", requeues=2)
+    assert "ended 2 times without a step beyond 4" in job.events[-1].line
+
+
+def test_a_job_that_saves_when_it_is_preempted_spends_no_requeue(job: Job) -> None:
+    """It wished to be requeued, but Slurm did so itself: the script granted nothing."""
+    job.save_step(4)
+    for restart in range(4):
+        assert job.run("raise SystemExit(75)", requeues=1, restart=restart, granted=frozenset())
+    granted = frozenset({3})
+    with pytest.raises(SystemExit):
+        job.run("raise SystemExit(75)", requeues=1, restart=4, granted=granted)
+    assert "requeued 1 times already" in job.events[-1].line
+    with pytest.raises(SystemExit):
+        job.run("raise SystemExit(75)", requeues=5, restart=5, granted=granted)
     assert "ended 2 times without a step beyond 4" in job.events[-1].line
 
 
