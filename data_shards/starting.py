@@ -42,7 +42,9 @@ def started(main: Callable[[], int], *, as_ctrl_c: bool = False) -> int:
 
 
 def _leave(number: int, _: object) -> None:
-    say_once(f"error: told to end by {signal.Signals(number).name}: {_WHAT_FOLLOWS}")
+    # torchrun ends the ranks beside one that has failed: that one has said why.
+    if (folder := _folder_of_ranks()) is None or not any(folder.glob("said-*")):
+        say_once(f"error: told to end by {signal.Signals(number).name}: {_WHAT_FOLLOWS}")
     os._exit(GOES_ON)
 
 
@@ -64,15 +66,19 @@ def say_once(line: str) -> None:
 
 
 def _is_first(line: str) -> bool:
-    # START/RANK/error.json
-    error_file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
-    if not error_file.parent.name.isdecimal():
+    if (folder := _folder_of_ranks()) is None:
         return True
-    mark = error_file.parents[1] / f"said-{sha256(line.encode()).hexdigest()[:16]}"
     try:
-        mark.touch(exist_ok=False)
+        (folder / f"said-{sha256(line.encode()).hexdigest()[:16]}").touch(exist_ok=False)
     except FileExistsError:
         return False
     except OSError:  # said twice rather than never
         return True
     return True
+
+
+def _folder_of_ranks() -> Path | None:
+    """Where torchrun keeps a folder for each rank of this node, at this start."""
+    # FOLDER/RANK/error.json
+    error_file = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
+    return error_file.parents[1] if error_file.parent.name.isdecimal() else None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data_shards import starting
 from data_shards.starting import say_once, started
 from tests.paths import ROOT
 
@@ -73,6 +74,20 @@ def ranks_of_torchrun(folder: Path, monkeypatch: pytest.MonkeyPatch, rank: int) 
     (folder / "attempt_0" / str(rank)).mkdir(parents=True, exist_ok=True)
     path = folder / "attempt_0" / str(rank) / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+
+
+def test_who_is_ended_beside_a_rank_that_said_why_adds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    ranks_of_torchrun(tmp_path, monkeypatch, 0)
+    starting._leave(signal.SIGTERM, None)
+    assert capsys.readouterr().err.startswith("error: told to end by SIGTERM: ")
+    ranks_of_torchrun(tmp_path, monkeypatch, 1)
+    starting._leave(signal.SIGTERM, None)
+    assert capsys.readouterr().err == ""
+    assert left == [STARTS_AGAIN] * 2
 
 
 def test_of_several_ranks_one_says_a_line_and_each_its_own(
