@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from data_shards.command_line import end_by_signals_as_by_ctrl_c, run_command
-from data_shards.commands import COMMANDS
+from data_shards.starting import started
 
 EXAMPLES = """\
 examples:
@@ -24,6 +23,10 @@ write what a whole build writes, and the last one to be done writes the manifest
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    # Here, so that a signal meanwhile ends the command as it does later: see `started`.
+    from data_shards.command_line import run_command
+    from data_shards.commands import COMMANDS
+
     return run_command(
         "data_shards",
         COMMANDS,
@@ -34,5 +37,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    end_by_signals_as_by_ctrl_c()
-    sys.exit(main())
+    sys.exit(started(main, as_ctrl_c=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,14 +15,13 @@ from typing import Any, Literal
 
 from data_shards.errors import InputError, RunError
 from data_shards.files.atomic import NO_SPACE
-from data_shards.processes import ENDING_SIGNALS
 from data_shards.profiles import Config, load_profile, parse_overrides, validate
+from data_shards.starting import GOES_ON as GOES_ON
+from data_shards.starting import INTERRUPTED as INTERRUPTED
+from data_shards.starting import INTERRUPTED_LINE, say_once
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
-# sysexits' EX_TEMPFAIL: not done, and the same command goes on ("start me again").
-GOES_ON = 75
-# What a shell says of SIGINT and of SIGPIPE.
-INTERRUPTED = 128 + signal.SIGINT
+# What a shell says of SIGPIPE.
 NOBODY_READS = 128 + signal.SIGPIPE
 
 _REMEDIES = {
@@ -152,7 +152,7 @@ def guarded(action: Callable[[], int]) -> int:
         return action()
     except (InputError, RunError) as error:
         if not getattr(error, "is_said", False):
-            _say(f"error: {error}")
+            say_once(f"error: {error}")
         return exit_status_of(error)
     except BrokenPipeError:
         # Whoever read has enough (`| head`); what is still to be flushed has nowhere to go.
@@ -161,11 +161,16 @@ def guarded(action: Callable[[], int]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         remedy = _REMEDIES.get(error.errno or 0, "check the disk and the path")
-        _say(f"error: {where}{error.strerror or error}: {remedy}")
+        say_once(f"error: {where}{error.strerror or error}: {remedy}")
         return BAD_INPUT
     except KeyboardInterrupt:
-        _say("error: interrupted: what is finished is kept, and the same command goes on")
+        say_once(INTERRUPTED_LINE)
         return INTERRUPTED
+
+
+def shell_line(*words: object) -> str:
+    """Words as a shell takes them: what a message tells to type can be pasted."""
+    return shlex.join(map(str, words))
 
 
 def exit_status_of(error: BaseException) -> int:
@@ -177,20 +182,3 @@ def exit_status_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     return BAD_INPUT if isinstance(error, InputError | OSError) else FAILED
-
-
-def end_by_signals_as_by_ctrl_c() -> None:
-    """`kill` and Slurm ask with SIGTERM, Slurm near the time limit with SIGUSR2: as for Ctrl-C."""
-
-    def interrupt(*_: object) -> None:
-        # Slurm says it twice: the second must not disturb the cleaning up.
-        for number in ENDING_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in ENDING_SIGNALS:
-        signal.signal(number, interrupt)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from data_shards.building.settings import ShardsConfig
+from data_shards.building.settings import ShardsConfig, refuse_what_cannot_start
 from data_shards.command_line import BAD_INPUT, DONE, Command
 from data_shards.profiles import load_profile
+from data_shards.records.manifest import read_manifest
 from data_shards.records.study import SPLITS, Split
 
 
@@ -28,6 +29,11 @@ def _verify(profile: Path, overrides: Sequence[str]) -> int:
     verification = verify_shards(config.output, workers=config.worker_count)
     print(verification.told(config.output))
     return BAD_INPUT if verification.problems else DONE
+
+
+def _refuse_no_shards(_: ShardsConfig, folder: Path, ranks: int) -> None:
+    del ranks
+    read_manifest(folder)
 
 
 def _preview(profile: Path, overrides: Sequence[str], *, split: Split, samples: int) -> int:
@@ -56,11 +62,13 @@ COMMANDS = (
         "build",
         help="convert the source of the profile into shards, on all cores",
         goes_on_by="tasks",
+        check=refuse_what_cannot_start,
         run=_build,
     ),
     _about_shards(
         "verify",
         help="check hashes, members, duplicates and splits of finished shards",
+        check=_refuse_no_shards,
         run=_verify,
     ),
     _about_shards(

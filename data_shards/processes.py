@@ -28,6 +28,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 from tqdm import tqdm
 
 from data_shards.errors import InputError
+from data_shards.starting import ENDING_SIGNALS as ENDING_SIGNALS
 
 Tick: TypeAlias = Callable[[], None]
 ContextT = TypeVar("ContextT")
@@ -36,10 +37,6 @@ ResultT = TypeVar("ResultT")
 
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_BETWEEN_LINES = 5.0
-
-# Ctrl-C; the end of an allocation, and torchrun to the ranks beside a dead one; Slurm's warning
-# before the time limit or a preemption, as submitit asks for it.
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 @contextmanager

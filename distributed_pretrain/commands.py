@@ -11,7 +11,7 @@ from data_shards.command_line import DONE, Command
 from data_shards.profiles import parse_overrides, validate
 from distributed_pretrain.downstream import settings as downstream
 from distributed_pretrain.evaluation import settings as evaluation
-from distributed_pretrain.experiments.settings import ComparisonConfig, QuickstartConfig
+from distributed_pretrain.experiments import settings as experiments
 from distributed_pretrain.pretrain import settings as pretrain
 
 # Each a file in `benchmark/` with its `Settings`, and `run`, which measures and prints.
@@ -64,7 +64,7 @@ COMMANDS = (
         "quickstart",
         help="phantom shards, a small LoVT, and what training changed",
         subject=None,
-        settings=QuickstartConfig,
+        settings=experiments.QuickstartConfig,
         own_overrides="undotted",
         folder="output",
         goes_on_by="tasks",
@@ -86,6 +86,7 @@ COMMANDS = (
         help="retrieval, grounding, linear Dice and AUROC of a run",
         subject="run_folder",
         settings=evaluation.EvaluateConfig,
+        ranks="any",
         check=evaluation.refuse_what_cannot_start,
         figures=evaluation.figures_of_evaluation,
         run=_evaluate,
@@ -104,10 +105,11 @@ COMMANDS = (
     Command(
         "compare",
         help="train and compare methods, and write a page on it",
-        settings=ComparisonConfig,
+        settings=experiments.ComparisonConfig,
         own_overrides="undotted",
         folder="output",
         goes_on_by="tasks",
+        check=experiments.refuse_what_cannot_start,
         run=_compare,
     ),
     Command(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -23,6 +23,8 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.nn.functional import all_reduce
 from torch.distributed.rendezvous import rendezvous
+
+ObjectT = TypeVar("ObjectT")
 
 
 def launcher_number(name: Literal["RANK", "WORLD_SIZE", "LOCAL_RANK"]) -> int | None:
@@ -85,6 +87,17 @@ def copy_from_main(tensors: Iterable[Tensor]) -> None:
     if world_size() > 1:
         for tensor in tensors:
             distributed.broadcast(tensor, src=0)
+
+
+def gather_objects(value: ObjectT) -> list[ObjectT]:
+    """`value` of each rank, rank 0's first, of any kind and size.
+
+    Tensors in it lie on the CPU, and are no views of larger ones, which would travel whole.
+    """
+    gathered = [value] * world_size()
+    if world_size() > 1:
+        distributed.all_gather_object(gathered, value)
+    return gathered
 
 
 def wait_for_all() -> None:

@@ -24,7 +24,8 @@ _SUBJECTS: dict[str | None, str] = {"profile": "PROFILE.yaml", "run_folder": "RU
 class Invocation:
     """One command as `python -m` takes it, and the settings that its words make.
 
-    `subject` is a profile or a run folder; `folder` is where the results go.
+    `subject` is a profile or a run folder; `results` is where the results go, `folder` where the
+    job lies: there too, but for the tasks of a sweep.
     """
 
     package: str
@@ -32,6 +33,7 @@ class Invocation:
     subject: Path
     overrides: tuple[str, ...]
     settings: Config
+    results: Path
     folder: Path
 
     @property
@@ -61,13 +63,13 @@ class Invocation:
                 "before the --"
             )
         if self.command.check is not None:
-            self.command.check(self.settings, self.folder, ranks)
+            self.command.check(self.settings, self.results, ranks)
 
     @property
     def figures(self) -> dict[str, float]:
         """The results there are, by name."""
         figures = self.command.figures
-        return {} if figures is None else figures(self.settings, self.folder)
+        return {} if figures is None else figures(self.settings, self.results)
 
 
 def find_command(words: Sequence[str]) -> tuple[str, Command, list[str]]:
@@ -94,7 +96,7 @@ def read_invocation(words: Sequence[str], *, frozen: Path | None = None) -> Invo
         # Its figures are asked for from other folders later.
         subject = subject.absolute()
     settings, folder = command.read(subject, overrides)
-    return Invocation(package, command, subject, overrides, settings, folder)
+    return Invocation(package, command, subject, overrides, settings, folder, folder)
 
 
 def said_commands() -> list[tuple[str, str]]:

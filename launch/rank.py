@@ -26,7 +26,7 @@ from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import ENDING_SIGNALS, ending_signals_go_to
 from distributed_pretrain.run_folder.folder import RunFolder
-from launch.records import JobFolder, since_start, starts_of
+from launch.records import EventName, JobFolder, since_start, told_starts
 
 # Ended by one of these, a command was told to end.
 _TOLD_TO_END = {GOES_ON, INTERRUPTED, *(-number for number in ENDING_SIGNALS)}
@@ -38,7 +38,11 @@ _NOT_OURS = ("submitit ", "srun: ", "slurmstepd: ")
 
 @dataclass(frozen=True)
 class Place:
-    """Where this process stands in its job."""
+    """Where this process stands in its job.
+
+    `granted` are the restarts after which the job put itself into the queue again; None: all that
+    it wished to.
+    """
 
     job_id: str
     rank: int
@@ -47,6 +51,7 @@ class Place:
     local_ranks: int
     restart: int
     log: Path
+    granted: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,21 +84,28 @@ class _Rank:
 
     def run(self) -> bool:
         try:
-            status = self._command_status()
+            return self._run()
         except InputError as error:
             self._fail(str(error), status=BAD_INPUT)
+
+    def _run(self) -> bool:
+        status = self._command_status()
         if status == 0:
             if self.place.rank == 0:
-                self.job.add("finished")
+                self._add("finished")
             return False
         if status not in _TOLD_TO_END:
             self._fail(self._how_it_ended(status), status=status if status > 0 else 128 - status)
         return self.place.rank == 0 and self._may_go_on()
 
+    def _add(self, event: EventName, *, step: int | None = None, line: str = "") -> None:
+        rank, restart = self.place.rank, self.place.restart
+        self.job.add(event, rank=rank, restart=restart, step=step, line=line)
+
     def _command_status(self) -> int:
         place, told = self.place, self.told
         if place.rank == 0:
-            self.job.add("started", step=self._saved_step())
+            self._add("started", step=self._saved_step())
         words = [sys.executable, "-P", "-m", *self.task.words]
         environment = os.environ | {"OMP_NUM_THREADS": str(self.task.cpus)}
         if place.ranks == 1:
@@ -113,7 +125,6 @@ class _Rank:
 
     def _may_go_on(self) -> bool:
         events = self.job.events()
-        starts = starts_of(events)
         if any(each.event == "failed" for each in since_start(events)):
             # Another rank's own failure ended this one.
             sys.exit(FAILED)
@@ -121,20 +132,24 @@ class _Rank:
         if any(each.event == "cancelled" for each in events):
             return False
         step = self._saved_step()
-        if len(starts) > self.task.requeues:
+        # What Slurm itself starts again (a node died, another job had to have it) counts nowhere.
+        granted = self.place.granted
+        if granted is not None:
+            events = [e for e in events if e.event != "requeued" or e.restart in granted]
+        if sum(each.event == "requeued" for each in events) >= self.task.requeues:
             self._fail(
                 f"told to end, and was requeued {self.task.requeues} times already: submit it "
                 "again to go on, or raise requeues",
                 status=GOES_ON,
             )
-        before = [each.step for each in starts[-STARTS_WITHOUT_PROGRESS:]]
+        before = [each.step for each in told_starts(events)[-STARTS_WITHOUT_PROGRESS:]]
         if step is not None and len(before) == STARTS_WITHOUT_PROGRESS and set(before) == {step}:
             self._fail(
                 f"ended {STARTS_WITHOUT_PROGRESS} times without a step beyond {step}: not "
                 "requeued; raise time_minutes, or look at the log",
                 status=GOES_ON,
             )
-        self.job.add("requeued", step=step)
+        self._add("requeued", step=step)
         return True
 
     def _saved_step(self) -> int | None:
@@ -151,7 +166,7 @@ class _Rank:
         return last_line(self.place.log) or f"exit status {status}"
 
     def _fail(self, line: str, *, status: int) -> NoReturn:
-        self.job.add("failed", rank=self.place.rank, line=line)
+        self._add("failed", line=line)
         print(f"rank {self.place.rank}: {line}", file=sys.stderr, flush=True)
         sys.exit(status)
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -35,6 +35,8 @@ LONGEST_LINE = 1000
 _NUMBERED = re.compile(r"(\d{3,})-[a-z_]+")
 EventName: TypeAlias = Literal["started", "requeued", "finished", "failed", "cancelled"]
 State: TypeAlias = Literal["queued", "running", "finished", "failed", "cancelled", "unknown"]
+ConfigT = TypeVar("ConfigT", bound=Config)
+_REMEDY = "of this release: delete its folder"
 
 
 class JobRecord(Config):
@@ -52,13 +54,33 @@ class JobRecord(Config):
     revision: str | None
 
 
+# Stands for what is not known of a job.
+UNREADABLE = JobRecord(
+    executor="local",
+    job_id="?",
+    command=(),
+    submission=Path(),
+    nodes=0,
+    ranks=0,
+    requeues=0,
+    submitted="",
+    host="",
+    revision=None,
+)
+
+
 class Event(Config):
-    """Something that befell a job, as the rank that saw it wrote down."""
+    """Something that befell a job, as the rank that saw it wrote down.
+
+    `restart` is Slurm's count of the job's starts before this one, 0 elsewhere: hosts' clocks
+    differ, so `time` alone orders the events of one host only.
+    """
 
     event: EventName
     time: str
     host: str
     rank: int = 0
+    restart: int = 0
     step: int | None = None
     line: str = ""
 
@@ -73,45 +95,80 @@ class JobFolder:
         self.profile = path / "profile.yaml"  # the resolved one
         self.event_lines = JsonLines(path / "events.jsonl")  # of each rank, and who cancels
 
+    @property
+    def submitted(self) -> float:
+        """When the scheduler took it, by the clock of the file system; 0 without a record."""
+        return self.record_file.stat().st_mtime if self.record_file.exists() else 0.0
+
     def write_record(self, record: JobRecord) -> None:
         """Keep `record`."""
         write_text_atomically(self.record_file, record.model_dump_json(indent=1) + "\n")
 
     def record(self) -> JobRecord:
         """What was submitted. Raises InputError where it is malformed."""
-        try:
-            return JobRecord.model_validate_json(self.record_file.read_bytes())
-        except ValidationError as error:
-            raise InputError(
-                f"{self.record_file}: not a job's record of this release: delete its folder"
-            ) from error
+        return read_document(JobRecord, self.record_file, remedy=f"not a job's record {_REMEDY}")
 
     def add(
-        self, event: EventName, *, rank: int = 0, step: int | None = None, line: str = ""
+        self,
+        event: EventName,
+        *,
+        rank: int = 0,
+        restart: int = 0,
+        step: int | None = None,
+        line: str = "",
     ) -> None:
         """Append an event to those of its rank, or of the user who cancels."""
-        time, host = datetime.now(UTC).isoformat(timespec="microseconds"), socket.gethostname()
-        line = line[:LONGEST_LINE]
-        entry = Event(event=event, time=time, host=host, rank=rank, step=step, line=line)
+        entry = Event(
+            event=event,
+            time=datetime.now(UTC).isoformat(timespec="microseconds"),
+            host=socket.gethostname(),
+            rank=rank,
+            restart=restart,
+            step=step,
+            line=line[:LONGEST_LINE],
+        )
         writer = "user" if event == "cancelled" else f"rank{rank}"
         self.event_lines.append(entry.model_dump(mode="json"), writer=writer)
 
     def events(self) -> list[Event]:
         """All events, oldest first. Raises InputError where one is malformed."""
+        path = self.event_lines.path
         try:
             found = [Event.model_validate(line) for line in self.event_lines.read()]
         except (ValidationError, InputError) as error:
-            raise InputError(
-                f"{self.event_lines.path}: not a job's events of this release: delete its folder"
-            ) from error
-        return sorted(found, key=lambda each: each.time)
+            raise InputError(f"{path}: not a job's events {_REMEDY}") from error
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}: not a job's events {_REMEDY}") from error
+        return sorted(found, key=lambda each: (each.restart, each.time))
+
+    def trouble(self) -> str | None:
+        """What is wrong with its record or its events; None where both can be read."""
+        try:
+            self.record()
+            self.events()
+        except InputError as error:
+            return str(error)
+        return None
+
+
+def read_document(kind: type[ConfigT], path: Path, *, remedy: str) -> ConfigT:
+    """The JSON document in a file. Raises InputError, which ends in `remedy`, for any other."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: not a file: {remedy}")
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: {remedy}") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {remedy}") from error
 
 
 @dataclass(frozen=True)
 class Job:
     """One job: what is written down of it, and how it is.
 
-    `line` is the last error, or why it waits. `may_live`: only another machine can tell.
+    `line` is the last error, or why it waits. `may_live`: only another machine can tell. One whose
+    record or events cannot be read has those of `UNREADABLE`, and is unknown.
     """
 
     folder: JobFolder
@@ -150,9 +207,35 @@ def starts_of(events: Sequence[Event]) -> list[Event]:
 
 
 def since_start(events: Sequence[Event]) -> Sequence[Event]:
-    """The events of its newest start; all where it has not started."""
-    first = max((n for n, each in enumerate(events) if each.event == "started"), default=0)
-    return events[first:]
+    """The events of its newest start; all where it has not started.
+
+    Those of other hosts are told by the restart that they are of, since their clocks may differ.
+    """
+    first = max((n for n, each in enumerate(events) if each.event == "started"), default=None)
+    if first is None:
+        return events
+    start = events[first]
+    return [
+        each
+        for n, each in enumerate(events)
+        if each.restart == start.restart and (n >= first or each.host != start.host)
+    ]
+
+
+def told_starts(events: Sequence[Event]) -> list[Event]:
+    """The starts that ended because the job was told to, and the newest; oldest first.
+
+    Others were cut short by Slurm itself: a node died, or another job had to have it.
+    """
+    found: list[Event] = []
+    newest: Event | None = None
+    for each in events:
+        if each.event == "started":
+            newest = each
+        elif each.event == "requeued" and newest is not None:
+            found.append(newest)
+            newest = None
+    return [*found, newest] if newest is not None else found
 
 
 def new_job_folder(results: Path, verb: str) -> JobFolder:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.command_line import GOES_ON
+from data_shards.errors import InputError
 from launch.settings import ApptainerConfig, ClusterConfig, PyxisConfig
 
 # The snapshot in a submission folder.
@@ -17,6 +18,27 @@ CODE = "code"
 _AS_THEY_ARE = {"account", "constraint", "exclude", "nodes", "partition", "qos"}
 # What rank 0 leaves beside the logs when the job is to go on: see `_requeue_lines`.
 REQUEUE_WISH = "requeue-"
+# What becomes of it when it is granted. Slurm's own requeues leave none.
+GRANTED_WISH = "requeued-"
+# What a path would become another by, and who reads it so.
+_READ_OTHERWISE = {
+    "%": "Slurm and submitit put numbers in its place",
+    "\\": "Slurm leaves it out",
+    ":": "paths of Python and of containers end there",
+}
+_READ_OTHERWISE_BY_CONTAINERS = {",": "the mounts of containers end there"}
+
+
+def refuse_folder(folder: Path, cluster: ClusterConfig) -> None:
+    """Raise InputError for a folder of jobs that their script would read as another one."""
+    folders = [folder] if cluster.container is None else [folder, Path.cwd()]
+    letters = _READ_OTHERWISE | (_READ_OTHERWISE_BY_CONTAINERS if cluster.container else {})
+    for path in folders:
+        for letter, why in letters.items():
+            if letter in str(path):
+                raise InputError(f"{path}: {letter!r} in the folder of a job: {why}: rename it")
+        if not str(path).isprintable():
+            raise InputError(f"{str(path)!r}: a line break or the like in its name: rename it")
 
 
 def slurm_parameters(cluster: ClusterConfig, *, submission: Path) -> dict[str, Any]:
@@ -107,12 +129,14 @@ def _requeue_lines(submission: Path) -> list[str]:
     of one start: what a start that Slurm cut short has left is not granted to the next.
     """
     start = '"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"'
+    wish = f"{shlex.quote(str(submission))}/{REQUEUE_WISH}{start}"
     return [
         "status=$?",
         'tried() { for _ in 1 2 3 4 5 6; do "$@" && return; sleep 10; done; return 1; }',
-        f"if [ -e {shlex.quote(str(submission))}/{REQUEUE_WISH}{start} ]; then",
+        f"if [ -e {wish} ]; then",
         '  state=$(tried squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) || state=unknown',
         '  if [ "$state" = RUNNING ]; then',
+        f"    mv {wish} {shlex.quote(str(submission))}/{GRANTED_WISH}{start}",
         '    tried scontrol requeue "$SLURM_JOB_ID" || state=unknown',
         "  fi",
         '  if [ "$state" = unknown ]; then',

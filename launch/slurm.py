@@ -31,7 +31,14 @@ from data_shards.errors import InputError
 from launch.rank import Place, RankTask
 from launch.records import Job, JobFolder
 from launch.scheduler import Answer, cancel_jobs, ended_jobs, queued_jobs, refuse_unknown_partition
-from launch.script import CODE, REQUEUE_WISH, job_variables, python_command, slurm_parameters
+from launch.script import (
+    CODE,
+    GRANTED_WISH,
+    REQUEUE_WISH,
+    job_variables,
+    python_command,
+    slurm_parameters,
+)
 from launch.settings import ClusterConfig, ExecutorName
 
 _OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)
@@ -202,6 +209,7 @@ class RankStart:
             local_ranks=environment.num_tasks // environment.num_nodes,
             restart=int(os.environ.get("SLURM_RESTART_COUNT", 0)),
             log=environment.paths.stdout,
+            granted=None if is_local else _granted(environment),
         )
         if self.task.run(place):
             if is_local:
@@ -212,6 +220,12 @@ class RankStart:
     def checkpoint(self) -> DelayedSubmission:
         """Itself: all that a start needs is on the disk (submitit asks before it requeues)."""
         return DelayedSubmission(self)
+
+
+def _granted(environment: submitit.JobEnvironment) -> frozenset[int]:
+    """The restarts after which the job put itself into the queue again, by its script's word."""
+    found = environment.paths.folder.glob(f"{GRANTED_WISH}{environment.raw_job_id}-*")
+    return frozenset(int(each.name.rpartition("-")[2]) for each in found)
 
 
 def _start_here(task: RankTask) -> None:

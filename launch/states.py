@@ -10,14 +10,23 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
 from data_shards.errors import InputError
 from distributed_pretrain.experiments.tables import text_table
-from distributed_pretrain.run_folder.folder import RunFolder
-from launch.records import JOBS, Job, JobFolder, JobRecord, State, newest_job, starts_of
+from distributed_pretrain.run_folder.folder import RunFolder, RunProgress
+from launch.records import (
+    JOBS,
+    UNREADABLE,
+    Job,
+    JobFolder,
+    JobRecord,
+    State,
+    newest_job,
+    starts_of,
+)
 from launch.slurm import EXECUTORS
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -28,17 +37,26 @@ _HEADER = ("folder", "state", "step", "pairs/s", "loss", "left", "restarts", "jo
 def read_jobs(folders: Sequence[JobFolder], *, must_know: bool = False) -> list[Job]:
     """Jobs that have a record as they are now, with one question to a scheduler for all of them.
 
-    When Slurm does not answer, what the ranks wrote down has to do; with `must_know`, InputError.
+    When Slurm does not answer, what the ranks wrote down has to do, and what cannot be read is
+    unknown; with `must_know`, InputError.
     """
-    every = [Job(folder, folder.record(), folder.events()) for folder in folders]
     seen: dict[Path, Job] = {}
+    every: list[Job] = []
+    for folder in folders:
+        try:
+            every.append(Job(folder, folder.record(), folder.events()))
+        except InputError as error:
+            if must_know:
+                raise
+            seen[folder.path] = Job(folder, UNREADABLE, (), line=str(error))
     for name, executor in EXECUTORS.items():
         of_it = [job for job in every if job.record.executor == name]
-        seen |= {job.folder.path: job for job in executor.look(of_it, must_know=must_know)}
-    return [_with_last_word(seen[job.folder.path]) for job in every]
+        told = executor.look(of_it, must_know=must_know)
+        seen |= {job.folder.path: _with_last_word(job) for job in told}
+    return [seen[folder.path] for folder in folders]
 
 
-def jobs_within(folders: Sequence[Path], *, must_know: bool = False) -> list[Job]:
+def jobs_within(folders: Sequence[Path]) -> list[JobFolder]:
     """The newest job of each folder of results at or below `folders`, in the order of names.
 
     Raises InputError for a folder without any job.
@@ -52,16 +70,18 @@ def jobs_within(folders: Sequence[Path], *, must_know: bool = False) -> list[Job
                 "-- ...` does that"
             )
         found += of_it
-    return read_jobs(found, must_know=must_know)
+    return found
 
 
 def status(folders: Sequence[Path]) -> str:
     """A table of the newest job of each folder, and of those within it (a sweep, or runs/)."""
-    jobs = jobs_within(folders)
-    header, *rows = text_table([_HEADER, *map(_row, jobs)]).split("\n")
+    jobs = read_jobs(jobs_within(folders))
+    progress = [_progress(job) for job in jobs]
+    table = [_HEADER, *map(_row, jobs, [found for found, _ in progress])]
+    header, *rows = text_table(table).split("\n")
     lines = [header]
-    for row, job in zip(rows, jobs, strict=True):
-        lines += [row, f"    {job.line}"] if job.line else [row]
+    for row, job, (_, trouble) in zip(rows, jobs, progress, strict=True):
+        lines += [row, *(f"    {line}" for line in (job.line, trouble) if line)]
     return "\n".join(lines)
 
 
@@ -84,7 +104,7 @@ def _with_last_word(job: Job) -> Job:
 
 def _result_folders(folder: Path) -> Iterator[Path]:
     """Folders that have a `jobs` folder; what lies in a run's other folders is not looked at."""
-    for path, names, _ in os.walk(folder):
+    for path, names, _ in os.walk(folder, onerror=_say_hidden):
         if JOBS in names:
             yield Path(path)
         run = RunFolder(Path(path))
@@ -92,19 +112,33 @@ def _result_folders(folder: Path) -> Iterator[Path]:
         names[:] = sorted(set(names) - large - {JOBS})
 
 
-def _row(job: Job) -> tuple[str, ...]:
+def _say_hidden(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        print(f"{error.filename}: not looked into: {error.strerror}", file=sys.stderr)
+
+
+def _progress(job: Job) -> tuple[RunProgress | None, str]:
+    """How far its run is, and why that is not known where its files cannot be read."""
+    try:
+        return RunFolder(job.folder.results).progress(), ""
+    except (InputError, OSError) as error:
+        return None, str(error)
+
+
+def _row(job: Job, progress: RunProgress | None) -> tuple[str, ...]:
     """Folder, state, step, pairs a second, loss, time left, restarts, number and nodes."""
     results, here = job.folder.results, Path.cwd()
     shown = results.relative_to(here) if results.is_relative_to(here) else results
     step = rate = loss = left = "-"
-    if (progress := RunFolder(results).progress()) is not None:
+    if progress is not None:
         step = f"{progress.step}/{progress.total_steps or '?'}"
         loss = loss if progress.loss is None else f"{progress.loss:.4f}"
-        # Until the new job has made a step, the rate is that of the one before.
-        submitted = datetime.fromisoformat(job.record.submitted).timestamp()
-        if progress.written > submitted and progress.pairs_per_second is not None:
+        # Until the new job has made a step, the rate is that of the one before. Both times are the
+        # file server's: the clocks of hosts differ.
+        is_new = progress.written > job.folder.submitted
+        if is_new and progress.pairs_per_second is not None:
             rate = f"{progress.pairs_per_second:,.0f}"
-        if progress.written > submitted and progress.seconds_left is not None and job.is_live:
+        if is_new and progress.seconds_left is not None and job.is_live:
             left = str(timedelta(seconds=round(progress.seconds_left)))
     ending = (str(job.restarts), job.record.job_id, job.nodes or "-")
     return (str(shown), job.state, step, rate, loss, left, *ending)

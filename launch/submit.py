@@ -13,13 +13,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from data_shards.command_line import shell_line
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.lock import locked
 from launch.invocation import Invocation
 from launch.rank import Place, RankTask, rank_variables
 from launch.records import JOBS, JobFolder, JobRecord, new_job_folder, newest_job
-from launch.script import CODE, python_command
+from launch.script import CODE, python_command, refuse_folder
 from launch.settings import ClusterConfig
 from launch.slurm import EXECUTORS, sbatch_script
 from launch.states import jobs_within, read_jobs
@@ -33,6 +34,7 @@ def submit(cluster: ClusterConfig, invocation: Invocation) -> str:
 
     Raises InputError, with nothing queued and nothing left behind, for what cannot run.
     """
+    refuse_folder(invocation.folder, cluster)
     check(cluster, [invocation])
     EXECUTORS[cluster.executor].check_queue(cluster)
     with submitting(invocation.folder):
@@ -81,10 +83,21 @@ def queue(
 
 
 def cancel(folders: Sequence[Path]) -> list[str]:
-    """The numbers of the jobs that were told to end: those at or below `folders` that go on."""
-    live = [job for job in jobs_within(folders, must_know=True) if job.is_live]
+    """The numbers of the jobs that were told to end: those at or below `folders` that go on.
+
+    Raises InputError, when the others were told, for those whose records cannot be read.
+    """
+    found = jobs_within(folders)
+    unreadable = [job for job in found if job.trouble() is not None]
+    sound = [job for job in found if job not in unreadable]
+    live = [job for job in read_jobs(sound, must_know=True) if job.is_live]
     for name, executor in EXECUTORS.items():
         executor.cancel([job for job in live if job.record.executor == name])
+    if unreadable:
+        raise InputError(
+            f"{unreadable[0].trouble()}; whether its job goes on cannot be told "
+            f"({len(unreadable)} such, {len(live)} others told to end)"
+        )
     return [job.record.job_id for job in live]
 
 
@@ -120,6 +133,7 @@ def _remove_if_empty(results: Path) -> None:
 
 def dry_run(cluster: ClusterConfig, invocation: Invocation) -> str:
     """The script that `submit` would give to Slurm, and what each rank would run."""
+    refuse_folder(invocation.folder, cluster)
     check(cluster, [invocation])
     submission = invocation.folder / JOBS / f"NNN-{invocation.command.name}"
     task = rank_task(cluster, invocation, JobFolder(submission))
@@ -157,7 +171,7 @@ def _refuse_running(results: Path) -> None:
         where = f" on {job.record.host}" if job.may_live else ""
         raise InputError(
             f"{results}: job {job.record.job_id}{where} is about it and has not ended: see "
-            f"`python -m launch status {results}`, or cancel it first"
+            f"`{shell_line('python', '-m', 'launch', 'status', results)}`, or cancel it first"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -14,12 +14,13 @@ from data_shards.command_line import DONE, FAILED
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import available_cores
+from data_shards.profiles import Config
 from distributed_pretrain.experiments.grid.points import Point
 from distributed_pretrain.experiments.grid.pool import run_all
 from distributed_pretrain.experiments.tables import Row
 from launch.invocation import Invocation, find_command, read_invocation
-from launch.records import JOBS, Job, JobFolder, State, newest_job
-from launch.script import CODE
+from launch.records import JOBS, Job, JobFolder, State, newest_job, read_document
+from launch.script import CODE, refuse_folder
 from launch.settings import ClusterConfig
 from launch.slurm import EXECUTORS, sbatch_script
 from launch.states import read_jobs
@@ -31,6 +32,20 @@ TASKS_A_JOB = 1000
 TaskState: TypeAlias = State | Literal["not submitted"]
 
 
+class _Task(Config):
+    """A point as it is kept; the name, that of its folder, is for readers."""
+
+    name: str = ""
+    words: tuple[str, ...]
+    values: dict[str, str]
+
+
+class _Sweep(Config):
+    """What `SWEEP_FILE` holds."""
+
+    tasks: tuple[_Task, ...]
+
+
 def sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> int:
     """How many of the points were submitted: those that have not finished and do not go on.
 
@@ -38,6 +53,7 @@ def sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> int:
     a task of the same name with another command.
     """
     folder = folder.absolute()
+    refuse_folder(folder, cluster)
     with submitting(folder):
         tasks = _missing(cluster, points, folder)
         executor = EXECUTORS[cluster.executor]
@@ -64,6 +80,7 @@ def sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> int:
 def dry_run_sweep(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> str:
     """The script of the array that `sweep` would submit now, and the command of each task."""
     folder = folder.absolute()
+    refuse_folder(folder, cluster)
     tasks = _missing(cluster, points, folder)
     submission = folder / JOBS / "NNN-sweep"
     script = sbatch_script(cluster, submission=submission, tasks=min(len(tasks), TASKS_A_JOB))
@@ -88,40 +105,38 @@ def describe(folder: Path, points: Sequence[Point]) -> str:
 
 def read_sweep(folder: Path) -> list[Point]:
     """The points of a sweep's folder. Raises InputError where there is none."""
-    try:
-        tasks = json.loads((folder / SWEEP_FILE).read_bytes())["tasks"]
-        return [Point(tuple(each["words"]), each["values"]) for each in tasks]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder}: not the folder of a sweep ({SWEEP_FILE} is missing)"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / SWEEP_FILE}: not written by this release: delete it, and give the "
-            "sweep's command again"
-        ) from error
+    path = folder / SWEEP_FILE
+    if not os.path.lexists(path):
+        raise InputError(f"{folder}: not the folder of a sweep ({SWEEP_FILE} is missing)")
+    remedy = "not written by this release: delete it, and give the sweep's command again"
+    kept = read_document(_Sweep, path, remedy=remedy)
+    return [Point(each.words, each.values) for each in kept.tasks]
 
 
 def remember(folder: Path, points: Sequence[Point]) -> None:
     """Keep the points; those of earlier calls with other values stay in the sweep."""
     every = _known(folder) | {point.name: point for point in points}
-    tasks = [{"name": n, "words": p.words, "values": p.values} for n, p in every.items()]
-    write_text_atomically(folder / SWEEP_FILE, json.dumps({"tasks": tasks}, indent=1) + "\n")
+    kept = _Sweep(tasks=tuple(_Task(name=n, **vars(each)) for n, each in every.items()))
+    write_text_atomically(folder / SWEEP_FILE, kept.model_dump_json(indent=1) + "\n")
 
 
-def collect(folder: Path) -> list[Row]:
-    """A row a task: `task`, `state`, what it was told apart by, and its figures.
+def collect(folder: Path) -> tuple[list[Row], list[str]]:
+    """A row a task: `task`, `state`, what it was told apart by, and its figures; and what is wrong.
 
-    Of a pre-training these are the validation's at its best step; of an evaluation all.
+    Of a pre-training these are the validation's at its best step; of an evaluation all. A task
+    whose files cannot be read has none, and a line that says why.
     """
-    points = read_sweep(folder)
+    points, troubles = read_sweep(folder), list[str]()
     rows: list[dict[str, str | float | None]] = []
     for point, state in zip(points, states_of_points(folder, points), strict=True):
         rows.append({"task": point.name, "state": state, **point.values})
         if job := newest_job(folder / point.name):
-            rows[-1] |= read_invocation(job.record().command, frozen=job.profile).figures
+            try:
+                rows[-1] |= read_invocation(job.record().command, frozen=job.profile).figures
+            except InputError as error:
+                troubles.append(f"{point.name}: no figures: {error}")
     columns = dict.fromkeys(key for row in rows for key in row)
-    return [{key: row.get(key) for key in columns} for row in rows]
+    return [{key: row.get(key) for key in columns} for row in rows], troubles
 
 
 def _missing(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> list[Invocation]:
@@ -143,7 +158,7 @@ def _missing(cluster: ClusterConfig, points: Sequence[Point], folder: Path) -> l
 
 def _known(folder: Path) -> dict[str, Point]:
     """The points of earlier calls, by name."""
-    there = (folder / SWEEP_FILE).exists()
+    there = os.path.lexists(folder / SWEEP_FILE)
     return {each.name: each for each in read_sweep(folder)} if there else {}
 
 

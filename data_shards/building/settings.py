@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from data_shards.errors import InputError
 from data_shards.phantom.settings import PhantomConfig, source_of_phantom
 from data_shards.processes import available_cores
 from data_shards.profiles import Config
@@ -71,3 +72,24 @@ class ShardsConfig(Config):
     def worker_count(self) -> int:
         """`workers`, or every core this process may use."""
         return self.workers or available_cores()
+
+
+def refuse_what_cannot_start(config: ShardsConfig, folder: Path, ranks: int) -> None:
+    """Raise InputError for what would end a build in its first minute: sources that are not there.
+
+    What the phantom draws comes into being only then.
+    """
+    del folder, ranks
+    if config.phantom is None:
+        _refuse_missing(config.source, where="source")
+
+
+def _refuse_missing(config: Config, *, where: str) -> None:
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            _refuse_missing(value, where=f"{where}.{name}")
+        elif isinstance(value, Path) and not value.exists():
+            raise InputError(
+                f"{where}.{name}={value}: no such file or folder: check {where}.{name}"
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from data_shards.errors import InputError
 
 _SECONDS_TO_SHARE = 1.0
 _SECONDS_BETWEEN_TRIES = 0.05
+_WITHOUT_LOCKS: set[int] = set()
 
 
 @contextmanager
@@ -85,7 +87,27 @@ def _try_lock(descriptor: int, operation: int) -> bool:
     """Whether nobody else holds a lock that excludes this one."""
     try:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:
         # A file system without locks keeps nobody out.
-        return not isinstance(error, BlockingIOError)
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode):
+            _say_that_none_holds(found.st_dev, descriptor, str(error.strerror))
     return True
+
+
+def _say_that_none_holds(device: int, descriptor: int, why: str) -> None:
+    """Once for each file system."""
+    if device in _WITHOUT_LOCKS:
+        return
+    _WITHOUT_LOCKS.add(device)
+    path = "this folder"
+    with suppress(OSError):  # where there is no /proc
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink().parent)
+    print(
+        f"warning: {path}: its file system keeps no locks ({why}): nothing keeps out a second "
+        "process that writes there, so start one at a time",
+        file=sys.stderr,
+        flush=True,
+    )

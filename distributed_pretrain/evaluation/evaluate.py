@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,21 +12,23 @@ from typing import TypeVar
 import torch
 
 from data_shards.command_line import DONE
-from data_shards.errors import InputError
 from data_shards.profiles import parse_overrides, validate
 from data_shards.records.study import Split
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.evaluation.settings import EvaluateConfig
+from distributed_pretrain.evaluation.settings import EvaluateConfig, refuse_ranks
 from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, make_measures
 from distributed_pretrain.measures.catalog import EVALUATION
 from distributed_pretrain.measures.metric import write_figures
 from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.pretrain.build import TrainedMethod, load_method
-from distributed_pretrain.ranks import launcher_number
+from distributed_pretrain.ranks import gather_rows, launcher_number, own_rows
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.faults.liveness import Liveness
+from distributed_pretrain.training.settings import TrainingConfig
 
 MeasureT = TypeVar("MeasureT", bound=Measure)
 
@@ -54,26 +56,50 @@ def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
     """Print the figures of a run and write them to its `evaluation_<split>_<checkpoint>.json`."""
     config = validate(EvaluateConfig, parse_overrides(overrides), where="evaluate")
     metrics = evaluate_run(run_folder, config).metrics
-    write_figures(metrics, config.results(RunFolder(run_folder)))
+    if not launcher_number("RANK"):
+        write_figures(metrics, config.results(RunFolder(run_folder)))
     return DONE
 
 
-@torch.no_grad()
 def evaluate_run(
     run_folder: Path, config: EvaluateConfig, *, more: tuple[type[Measure], ...] = ()
 ) -> Evaluation:
     """Retrieval, grounding, linear segmentation and classification, where the shards allow it.
 
-    `more` measures are taken besides. Raises InputError without run, checkpoint or samples.
+    `more` measures are taken besides. Ranks share the studies, and each has the figures of all.
+    Raises InputError without run, checkpoint or samples, and PeerError when another rank fails.
     """
-    if (launcher_number("WORLD_SIZE") or 1) > 1:
-        raise InputError("evaluate runs in one process: start it without accelerate launch")
+    with _share_of_ranks() as share:
+        return _evaluate(run_folder, config, share, (*EVALUATION, *more))
+
+
+@contextmanager
+def _share_of_ranks() -> Iterator[Share]:
+    """This process's part of the studies, and its device."""
+    if (launcher_number("WORLD_SIZE") or 1) == 1:
+        yield Share(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return
+    settings = TrainingConfig()
+    engine = Engine(settings)
+    liveness = Liveness(
+        rank=engine.rank,
+        world_size=engine.world_size,
+        timeout_seconds=settings.rank_timeout_seconds,
+    )
+    with closing(engine), liveness:
+        yield Share(engine.rank, engine.world_size, engine.device)
+
+
+@torch.no_grad()
+def _evaluate(
+    run_folder: Path, config: EvaluateConfig, share: Share, kinds: tuple[type[Measure], ...]
+) -> Evaluation:
     trained = load_method(run_folder, config.checkpoint)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    method = trained.method.to(device).eval()
-    judged, labelled = (_loader(trained, config, each, device) for each in (config.split, "train"))
-    context = _context(trained, config, device, [judged.split, labelled.split])
-    measures = make_measures((*EVALUATION, *more), context)
+    refuse_ranks(trained.config.data.global_batch, share.world_size)
+    method = trained.method.to(share.device).eval()
+    judged, labelled = (_loader(trained, config, each, share) for each in (config.split, "train"))
+    context = _context(trained, config, share.device, [judged.split, labelled.split])
+    measures = make_measures(kinds, context)
     most = config.labelled_studies * config.labelled_subsets
     with closing(embed(method, labelled, most=most, features_only=True)) as batches:
         for batch, outputs in batches:
@@ -81,7 +107,7 @@ def evaluate_run(
                 measure.learn(batch, outputs)
     samples = 0
     for batch, outputs in embed(method, judged):
-        samples += int(batch.sample_mask.sum())
+        samples += int(gather_rows(batch.sample_mask).sum())
         for measure in measures:
             measure.update(batch, outputs)
     metrics = {"samples": float(samples)}
@@ -98,13 +124,18 @@ def embed(
     most: int | None = None,
     features_only: bool = False,
 ) -> Generator[tuple[Batch, FeatureOutputs]]:
-    """Each batch of a split, of up to `most` samples in all, with what the method makes of it."""
+    """Each batch of a split, of up to `most` samples in all, with what the method makes of it.
+
+    On several ranks these are this one's rows of them.
+    """
     left = len(loader.split) if most is None else most
     for batch in loader.batches():
-        wanted = torch.arange(len(batch.keys), device=batch.sample_mask.device) < left
+        rows = len(batch.keys)
+        own = own_rows(rows)
+        wanted = torch.arange(own.start, own.stop, device=batch.sample_mask.device) < left
         batch = replace(batch, sample_mask=batch.sample_mask & wanted, real=())
         yield batch, outputs_of(method, batch, features_only=features_only)
-        left -= len(batch.keys)
+        left -= rows * loader.share.world_size
         if left <= 0:
             return
 
@@ -120,14 +151,14 @@ def outputs_of(method: Method, batch: Batch, *, features_only: bool = False) -> 
 
 
 def _loader(
-    trained: TrainedMethod, config: EvaluateConfig, split: Split, device: torch.device
+    trained: TrainedMethod, config: EvaluateConfig, split: Split, share: Share
 ) -> EvaluationLoader:
     data = trained.config.data
     shards = ShardSplit(config.shards or data.shards, split, data.text_policy)
     # Embedding needs no labels, which other shards may not have, and no second view.
     views = "frontal" if data.views == "two_augmentations" else data.views
     data = data.model_copy(update={"labels": (), "views": views})
-    return EvaluationLoader(shards, trained.tokenizer, data, Share(device=device))
+    return EvaluationLoader(shards, trained.tokenizer, data, share)
 
 
 def _context(

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from pydantic import PositiveInt
 
+from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.manifest import read_manifest
 from data_shards.records.study import Split
 from distributed_pretrain.measures.metric import read_figures
+from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import BEST, RunFolder
 
 
@@ -36,10 +38,22 @@ class EvaluateConfig(Config):
 
 def refuse_what_cannot_start(config: EvaluateConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for what would end a start in its first minute."""
-    del ranks
-    RunFolder(folder).refuse_missing(checkpoint=config.checkpoint)
+    run = RunFolder(folder)
+    run.refuse_missing(checkpoint=config.checkpoint)
+    if ranks > 1:
+        refuse_ranks(run.read_config(PretrainConfig).data.global_batch, ranks)
     if config.shards:
         read_manifest(config.shards)
+
+
+def refuse_ranks(global_batch: int, ranks: int) -> None:
+    """Raise InputError where `ranks` cannot share the batches that the run's figures are of."""
+    if global_batch % ranks:
+        fit = [str(n) for n in range(1, ranks) if global_batch % n == 0]
+        raise InputError(
+            f"evaluate: {ranks} ranks cannot share the run's batches of {global_batch} "
+            f"(data.global_batch): use {', '.join(fit[:-1])}{' or ' * bool(fit[:-1])}{fit[-1]}"
+        )
 
 
 def figures_of_evaluation(config: EvaluateConfig, folder: Path) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """`compare`: every method of a comparison trained, evaluated and told on one page.
 
-Each run is a process of its own: python -m distributed_pretrain.experiments.compare JOB.json
+Each run is a process of its own: python -m distributed_pretrain.experiments JOB.json
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from pydantic_core import to_json
 
-from data_shards.command_line import DONE, FAILED, GOES_ON, guarded, split_dotted
+from data_shards.command_line import DONE, FAILED, GOES_ON, shell_line, split_dotted
 from data_shards.files.atomic import write_bytes_atomically, write_text_atomically
 from data_shards.processes import available_cores
 from data_shards.profiles import load_profile
@@ -42,8 +42,8 @@ def run_compare(profile: Path, overrides: Sequence[str]) -> int:
     results = collect(config, jobs_of(every, tuple(of_runs)))
     told = to_json({"title": config.title, "methods": results}, indent=1, inf_nan_mode="null")
     write_bytes_atomically(config.output / "results.json", told + b"\n")
-    command = " ".join(["python -m distributed_pretrain compare", str(profile), *overrides])
-    print(write_page(config, results, command=command))
+    words = ("python", "-m", "distributed_pretrain", "compare", profile, *overrides)
+    print(write_page(config, results, command=shell_line(*words)))
     for line in outcome.failed:
         print(f"failed: {line}", file=sys.stderr)
     if outcome.interrupted:
@@ -67,7 +67,7 @@ def _make_missing(config: ComparisonConfig, jobs: Sequence[RunJob]) -> Outcome:
         job.folder.mkdir(parents=True, exist_ok=True)
         path = job.folder / "job.json"
         write_text_atomically(path, job.model_dump_json(indent=1) + "\n")
-        words = ("distributed_pretrain.experiments.compare", str(path))
+        words = (__package__, str(path))
         name = f"{job.method} seed {job.seed}"
         runs.append(ModuleRun(name, job.folder, words, threads=config.threads))
     return run_all(runs, at_once=at_once)
@@ -97,7 +97,3 @@ def run_job(path: Path) -> int:
     )
     write_text_atomically(job.result, result.model_dump_json(indent=1) + "\n")
     return DONE
-
-
-if __name__ == "__main__":
-    sys.exit(guarded(lambda: run_job(Path(sys.argv[1]))))

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from data_shards.command_line import DONE, GOES_ON, split_dotted
+from data_shards.command_line import DONE, GOES_ON, shell_line, split_dotted
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.json_lines import Line
 from data_shards.processes import available_cores
@@ -102,7 +102,7 @@ def _page(
             "held out": f"{trained.samples} studies of patients never trained on",
         },
         run_folder=str(folder.path),
-        tensorboard_command=f"tensorboard --logdir {folder.tensorboard}",
+        tensorboard_command=shell_line("tensorboard", "--logdir", folder.tensorboard),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from data_shards.commands import COMMANDS
 from data_shards.profiles import Config, load_profile
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
@@ -139,3 +140,16 @@ def jobs_of(config: ComparisonConfig, overrides: tuple[str, ...] = ()) -> tuple[
             pretrain = load_profile(PretrainConfig, method.profile, changes)
             jobs.append(RunJob(method=method.name, seed=seed, pretrain=pretrain, evaluate=evaluate))
     return tuple(jobs)
+
+
+def refuse_what_cannot_start(config: ComparisonConfig, folder: Path, ranks: int) -> None:
+    """Raise InputError for what would end a start in its first minute.
+
+    Profiles that are not there or not valid, and shards that cannot be built.
+    """
+    del folder
+    jobs_of(config)
+    build = next(command for command in COMMANDS if command.name == "build")
+    settings, output = build.read(config.shards_profile, [f"output={config.shards}"])
+    assert build.check is not None
+    build.check(settings, output, ranks)

@@ -19,6 +19,7 @@ from distributed_pretrain.measures.geometry import ModelSquare
 from distributed_pretrain.measures.grounding_metrics import CROPPED, CROPPED_METRICS
 from distributed_pretrain.measures.phrase_grounding import PhraseGrounding
 from distributed_pretrain.methods.image_text import ImageTextOutputs
+from distributed_pretrain.ranks import gather_objects
 
 SMALLEST_AREA = 0.4
 
@@ -38,7 +39,9 @@ class CroppedGrounding(PhraseGrounding):
         """Keep the crops that show phrases with boxes, embedded by themselves."""
         size_px = batch.images.shape[-1]
         records = real_records(batch)
-        if any(self.phrases_of(each, self.square(each, size_px)) for each in records):
+        has_phrases = any(self.phrases_of(each, self.square(each, size_px)) for each in records)
+        # All ranks or none: methods may count over ranks while they embed.
+        if any(gather_objects(has_phrases)):
             windows = [window_of(key) for key in batch.keys]
             cropped = replace(batch, images=cropped_images(batch.images, windows))
             outputs = replace(outputs, images=self.method.embed_images(cropped))

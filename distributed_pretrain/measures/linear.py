@@ -20,6 +20,7 @@ from distributed_pretrain.measures.base import (
     real_rows,
 )
 from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.ranks import gather_objects
 
 
 @dataclass
@@ -99,10 +100,13 @@ class LinearMeasure(Measure):
         """The metric of each class on `test`, by a head fitted to `training`."""
 
     def _keep(self, batch: Batch, outputs: FeatureOutputs, studies: Studies) -> None:
-        maps = real_rows(outputs.feature_map, batch.sample_mask)
-        studies.features.append(self.features_of(maps))
         self.size_px = batch.images.shape[-1]
-        studies.known += map(self.known_of, real_records(batch))
+        own = self.features_of(real_rows(outputs.feature_map, batch.sample_mask))
+        # Of all ranks, in the order of one process: each fits the same head.
+        known = [self.known_of(record) for record in real_records(batch)]
+        for each_features, each_known in gather_objects((own, known)):
+            studies.features.append(each_features)
+            studies.known += each_known
 
     def _set_of(self, studies: Studies, classes: tuple[str, ...]) -> LinearSet:
         example = next(target for known in studies.known for target in known.values())

@@ -10,8 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 
+_FIGURES = TypeAdapter(dict[str, float])
 Unit = Literal["fraction", "number"]
 Direction = Literal["high", "low"]
 
@@ -78,5 +82,12 @@ def write_figures(figures: Mapping[str, float], path: Path) -> None:
 
 
 def read_figures(path: Path) -> dict[str, float]:
-    """What `write_figures` wrote; empty before."""
-    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+    """What `write_figures` wrote; empty before. Raises InputError for any other file."""
+    if not path.exists():
+        return {}
+    try:
+        return _FIGURES.validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise InputError(
+            f"{path}: no figures by name: delete it, and evaluate the run again"
+        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ from distributed_pretrain.measures.heat_maps import (
     shares_of_cells,
 )
 from distributed_pretrain.methods.image_text import ImageEmbeddings, ImageTextOutputs
+from distributed_pretrain.ranks import gather_objects
 
 # Bounds the memory of their images.
 _PHRASES_AT_A_TIME = 64
@@ -53,7 +54,7 @@ _RESAMPLES = 1000
 class Phrase:
     """A phrase with its stored boxes, and the image it is looked for in.
 
-    `sample` counts the real samples of this rank.
+    `sample` counts the real samples of all ranks.
     """
 
     sample: int
@@ -109,22 +110,28 @@ class PhraseGrounding(ImageTextMeasure):
     def learn(self, batch: Batch, outputs: Any) -> None:
         """Keep where the boxes of training studies lie."""
         del outputs
+        own = []
         for record in real_records(batch):
             square = self.square(record, _BLIND_SIZE_PX)
             for text, boxes in self.phrases_of(record, square).items():
-                self._blind.add(text, boxes, square.inside(boxes))
+                own.append((text, boxes, square.inside(boxes)))
+        for of_rank in gather_objects(own):
+            for each in of_rank:
+                self._blind.add(*each)
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
-        """Keep the images that have phrases with boxes."""
+        """Keep the images that have phrases with boxes, of all ranks."""
         images = outputs.images.map_tensors(lambda rows: real_rows(rows, batch.sample_mask))
+        own: list[Phrase] = []
         for row, record in enumerate(real_records(batch)):
             square = self.square(record, batch.images.shape[-1])
-            image = images.rows(slice(row, row + 1))
-            self._phrases += [
-                Phrase(self._samples + row, text, boxes, square, image)
-                for text, boxes in self.phrases_of(record, square).items()
-            ]
-        self._samples += int(batch.sample_mask.sum())
+            if phrases := self.phrases_of(record, square):
+                image = images.rows(slice(row, row + 1)).map_tensors(Tensor.clone)
+                own += [Phrase(row, text, boxes, square, image) for text, boxes in phrases.items()]
+        samples = int(batch.sample_mask.sum())
+        for of_rank, samples_of_rank in gather_objects((own, samples)):
+            self._phrases += [replace(p, sample=self._samples + p.sample) for p in of_rank]
+            self._samples += samples_of_rank
 
     def compute(self) -> dict[str, float]:
         """The means over phrases; empty without any."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from pydantic import PositiveInt
 
@@ -44,6 +44,10 @@ class MethodConfig(Config):
     def reads(self) -> Reads:
         """What it reads of a study: `READS`, unless another setting decides."""
         return self.READS
+
+    def as_in_one_process(self) -> Self:
+        """The settings with which ranks together compute what one process does."""
+        return self
 
     @abstractmethod
     def build(self, sizes: Sizes) -> Method:

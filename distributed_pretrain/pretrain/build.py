@@ -180,7 +180,9 @@ def load_method(run_folder: Path, checkpoint: str) -> TrainedMethod:
     config = run.read_config(PretrainConfig)
     tokenizer = _tokenizer_of(config, run)
     torch.manual_seed(config.seed)
-    method = build_method(config, tokenizer)
+    # Whoever judges it, on ranks too, gets what one process would.
+    judged = config.model_copy(update={"method": config.method.as_in_one_process()})
+    method = build_method(judged, tokenizer)
     if checkpoint != UNTRAINED:
         method.load_state_dict(load_weights(run.checkpoint(checkpoint)))
     return TrainedMethod(config, tokenizer, method)

@@ -11,6 +11,7 @@ from hashlib import sha256
 import torch
 import torch._functorch.config
 
+from data_shards.command_line import shell_line
 from data_shards.errors import InputError
 from data_shards.processes import InterruptionFlag
 from data_shards.records.manifest import MANIFEST_NAME
@@ -179,6 +180,6 @@ def _announce(trainer: Trainer) -> None:
     print(
         f"{trainer.run.path}: {start}: {total_steps} steps of {trainer.config.data.global_batch} "
         f"pairs on {ranks} x {device}, {million:.1f} M trained parameters\n"
-        f"watch: tensorboard --logdir {trainer.run.tensorboard}",
+        f"watch: {shell_line('tensorboard', '--logdir', trainer.run.tensorboard)}",
         file=sys.stderr,
     )

@@ -49,3 +49,11 @@ def test_a_killed_rank_is_named_before_torchrun_ends_the_other(
     assert "the same command goes on from the last checkpoint" in said
     # The survivor left by itself: torchrun's SIGTERM did not cut it off.
     assert "exitcode  : -15" not in said
+
+
+def test_what_is_wrong_on_every_rank_is_said_once(
+    tiny_profile: Path, command: Command, tmp_path: Path
+) -> None:
+    words = ("pretrain", tiny_profile, f"run_folder={tmp_path / 'run'}", "seeed=1")
+    said = command.complete(command(*words, launcher=TORCHRUN), status=1)
+    assert said.count("error: ") == said.count("did you mean 'seed'") == 1

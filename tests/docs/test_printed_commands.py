@@ -19,7 +19,7 @@ from data_shards.command_line import DONE, Command, run_command
 from data_shards.profiles import load_profile
 from distributed_pretrain.experiments.grid.points import read_points
 from distributed_pretrain.experiments.settings import QuickstartConfig
-from launch.__main__ import epilog, parsed
+from launch.commands import epilog, parsed
 from launch.invocation import PACKAGES, read_invocation
 from launch.settings import ClusterConfig
 from tests.paths import ROOT

@@ -118,3 +118,68 @@ def test_an_evaluation_of_no_checkpoint_or_shards_is_refused(tmp_path: Path) -> 
     read_invocation(evaluate).check(ranks=1)
     with pytest.raises(InputError, match=r"gone/.*: no manifest"):
         read_invocation([*evaluate, f"shards={tmp_path / 'gone'}"]).check(ranks=1)
+
+
+def build_of(folder: Path, **source: str) -> list[str]:
+    """The words of a build of tables that lie in `folder`."""
+    (folder / "table.csv").write_text("image,patient_id,report\n")
+    values = {
+        "extends": str(CONFIGS / "shards" / "csv_pairs.yaml"),
+        "source": {"table": str(folder / "table.csv"), "image_root": str(folder), **source},
+        "output": str(folder / "shards"),
+    }
+    path = folder / "shards.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return ["data_shards", "build", str(path)]
+
+
+@pytest.mark.parametrize("field", ["table", "image_root"])
+def test_a_source_that_is_not_there_is_refused(field: str, tmp_path: Path) -> None:
+    read_invocation(build_of(tmp_path)).check(ranks=1)
+    gone = {field: str(tmp_path / "gone")}
+    with pytest.raises(InputError, match=rf"source.{field}=.*gone: no such file or folder"):
+        read_invocation(build_of(tmp_path, **gone)).check(ranks=1)
+
+
+def test_what_a_phantom_draws_need_not_be_there(tmp_path: Path) -> None:
+    words = ["data_shards", "build", PHANTOM, f"phantom.archive={tmp_path / 'not yet'}"]
+    read_invocation(words).check(ranks=1)
+
+
+def test_shards_to_verify_must_be_there(tmp_path: Path) -> None:
+    words = ["data_shards", "verify", PHANTOM, f"output={tmp_path}"]
+    with pytest.raises(InputError, match="no manifest"):
+        read_invocation(words).check(ranks=1)
+
+
+def comparison(folder: Path, **changes: str) -> list[str]:
+    """The words of a comparison of one method."""
+    values = {
+        "title": "One",
+        "output": str(folder / "runs"),
+        "page": str(folder / "page.md"),
+        "shards_profile": PHANTOM,
+        "shards": str(folder / "shards"),
+        "methods": [
+            {
+                "name": "lovt",
+                "title": "LoVT",
+                "supervision": "reports",
+                "profile": changes.pop("profile", str(CONFIGS / "pretrain" / "phantom_lovt.yaml")),
+            }
+        ],
+        **changes,
+    }
+    path = folder / "compare.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return ["compare", str(path)]
+
+
+def test_a_comparison_of_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    read_invocation(comparison(tmp_path)).check(ranks=1)
+    for field in ("profile", "shards_profile"):
+        with pytest.raises(InputError, match=r"gone.yaml: no such profile"):
+            read_invocation(comparison(tmp_path, **{field: "gone.yaml"})).check(ranks=1)
+    *_, profile = build_of(tmp_path, table=str(tmp_path / "gone.csv"))
+    with pytest.raises(InputError, match=r"source.table=.*gone.csv: no such file"):
+        read_invocation(comparison(tmp_path, shards_profile=profile)).check(ranks=1)

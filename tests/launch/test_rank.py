@@ -43,6 +43,8 @@ class Job:
         requeues: int = 5,
         words: tuple[str, ...] = ("a.yaml",),
         goes_on_by: Literal["steps", "tasks", "nothing"] = "steps",
+        restart: int = 0,
+        granted: frozenset[int] | None = None,
     ) -> bool:
         (self.modules / "tiny_command.py").write_text(module)
         task = RankTask(
@@ -54,7 +56,7 @@ class Job:
             master_port=None,
         )
         # Of one rank each, as far as the others are concerned: nobody waits for another.
-        place = Place("12", rank, 1, 0, 1, 0, self.log)
+        place = Place("12", rank, 1, 0, 1, restart, self.log, granted)
         return task.run(place)
 
     def save_step(self, step: int) -> None:
@@ -223,6 +225,43 @@ def test_a_job_is_requeued_no_more_often_than_allowed(job: Job) -> None:
         job.run("raise SystemExit(75)", requeues=2)
     assert ended.value.code == 75
     assert "requeued 2 times already" in job.events[-1].line
+
+
+def test_what_slurm_itself_starts_again_counts_as_no_requeue(job: Job) -> None:
+    """A node that dies, or a preemption: neither is a word of ours."""
+    job.save_step(4)
+    for _ in range(3):
+        job.folder.add("started", step=4)
+    assert job.run("raise SystemExit(75)", requeues=1) is True
+    assert job.said == ["started"] * 4 + ["requeued"]
+    # The second that was told to end where it began.
+    with pytest.raises(SystemExit):
+        job.run("raise SystemExit(75)", requeues=2)
+    assert "ended 2 times without a step beyond 4" in job.events[-1].line
+
+
+def test_a_job_that_saves_when_it_is_preempted_spends_no_requeue(job: Job) -> None:
+    """It wished to be requeued, but Slurm did so itself: the script granted nothing."""
+    job.save_step(4)
+    for restart in range(4):
+        assert job.run("raise SystemExit(75)", requeues=1, restart=restart, granted=frozenset())
+    granted = frozenset({3})
+    with pytest.raises(SystemExit):
+        job.run("raise SystemExit(75)", requeues=1, restart=4, granted=granted)
+    assert "requeued 1 times already" in job.events[-1].line
+    with pytest.raises(SystemExit):
+        job.run("raise SystemExit(75)", requeues=5, restart=5, granted=granted)
+    assert "ended 2 times without a step beyond 4" in job.events[-1].line
+
+
+def test_events_that_cannot_be_read_fail_the_job_in_a_line(
+    job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (job.folder.path / "events-user.jsonl").write_text("cancelled\n")
+    with pytest.raises(SystemExit) as ended:
+        job.run("raise SystemExit(75)")
+    assert ended.value.code == 2
+    assert "events.jsonl: not a job's events of this release" in capsys.readouterr().err
 
 
 def test_a_job_that_gets_nowhere_twice_is_not_requeued(job: Job) -> None:

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import InputError
-from launch.records import JobFolder, jobs_of, new_job_folder, newest_job
+from launch.records import (
+    Event,
+    EventName,
+    JobFolder,
+    jobs_of,
+    new_job_folder,
+    newest_job,
+    since_start,
+    told_starts,
+)
 from tests.launch.jobs import submitted
 
 
@@ -67,7 +76,9 @@ def test_a_record_reads_back_equal(tmp_path: Path) -> None:
     assert JobFolder(job.path).record() == job.record()
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"job_id": "12"}', "not JSON"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"job_id": "12"}', "not JSON", "[]", "[" * 100_000, "\x00" * 300]
+)
 def test_a_malformed_record_is_one_clear_line(tmp_path: Path, text: str) -> None:
     job = submitted(tmp_path)
     job.record_file.write_text(text)
@@ -76,11 +87,58 @@ def test_a_malformed_record_is_one_clear_line(tmp_path: Path, text: str) -> None
     assert "\n" not in str(caught.value)
 
 
+def test_a_record_that_is_no_file_is_one_clear_line(tmp_path: Path) -> None:
+    for make in (Path.mkdir, lambda path: os.mkfifo(path)):
+        job = submitted(tmp_path)
+        job.record_file.unlink()
+        make(job.record_file)
+        with pytest.raises(InputError, match=r"record.json: not a file: .*: delete"):
+            job.record()
+
+
 def test_a_malformed_event_is_one_clear_line(tmp_path: Path) -> None:
     job = submitted(tmp_path)
     (job.path / "events-rank0.jsonl").write_text('{"event": "exploded"}\n')
     with pytest.raises(InputError, match=r"events.jsonl: not a job's events .*: delete"):
         job.events()
+
+
+def event(name: EventName, host: str, second: int, *, restart: int = 0, rank: int = 0) -> Event:
+    time = f"2026-01-01T00:00:{second:02}"
+    return Event(event=name, time=time, host=host, restart=restart, rank=rank)
+
+
+def kept(folder: Path, *events: Event) -> list[Event]:
+    """As a job reads them back."""
+    job = submitted(folder)
+    for each in events:
+        job.event_lines.append(each.model_dump(), writer=f"rank{each.rank}")
+    return job.events()
+
+
+def test_a_failure_counts_though_its_hosts_clock_is_behind(tmp_path: Path) -> None:
+    events = kept(tmp_path, event("started", "n1", 30), event("failed", "n2", 10, rank=1))
+    assert [each.event for each in since_start(events)] == ["failed", "started"]
+
+
+def test_a_failure_of_an_earlier_start_does_not_count_though_its_clock_is_ahead(
+    tmp_path: Path,
+) -> None:
+    events = kept(
+        tmp_path,
+        event("started", "n1", 10),
+        event("failed", "n2", 50, rank=1),
+        event("started", "n1", 30, restart=1),
+    )
+    assert [each.event for each in since_start(events)] == ["started"]
+    assert [each.event for each in events] == ["started", "failed", "started"]
+
+
+def test_starts_that_slurm_cut_short_are_not_those_that_were_told_to_end(tmp_path: Path) -> None:
+    starts = [event("started", "n1", n, restart=n) for n in range(4)]
+    requeued = [event("requeued", "n1", n, restart=n) for n in (0, 2)]
+    assert told_starts(kept(tmp_path, *starts, *requeued)) == [starts[0], starts[2], starts[3]]
+    assert told_starts([]) == []
 
 
 def test_an_event_still_being_written_is_not_read(tmp_path: Path) -> None:

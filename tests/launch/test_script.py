@@ -138,6 +138,8 @@ def test_a_job_whose_rank_0_wishes_it_is_requeued_once(node: Node) -> None:
     node.wish.touch()
     assert node.run(state="RUNNING", status=0) == 0
     assert node.requeued.read_text() == "requeue 12\n"
+    # By which the next start knows that this was the job's own doing.
+    assert [each.name for each in node.submission.iterdir()] == ["requeued-12-1"]
 
 
 def test_the_wish_of_a_start_that_slurm_cut_short_is_not_granted_to_the_next(node: Node) -> None:
@@ -163,6 +165,7 @@ def test_a_job_that_slurm_is_ending_is_not_requeued(node: Node, state: str) -> N
     node.wish.touch()
     node.run(state=state, status=0)
     assert not node.requeued.exists()
+    assert [each.name for each in node.submission.iterdir()] == [node.wish.name]
 
 
 @pytest.mark.parametrize("status", [1, 2, 137])

@@ -98,6 +98,9 @@ def test_a_run_that_is_interrupted_in_every_way_ends_as_one_that_is_not(
     preempted = saved_steps(job.run_folder)[-1]
     assert preempted > saved
     assert f"interrupted at step {preempted}: checkpoint saved" in job.log()
+    # Of the two, the job's own doing is the first alone.
+    granted = [each.name for each in job.folder.path.glob("requeued-*")]
+    assert granted == [f"requeued-{job.number}-0"]
 
     job.start_again()
     with job.held(14):

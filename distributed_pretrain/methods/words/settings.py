@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -32,3 +32,7 @@ class WordsConfig(MethodConfig):
     pair_weight: NonNegativeFloat = 0.0
     pair_temperature: PositiveFloat = 0.1
     chunk_size: Annotated[PositiveInt | None, FREE] = None
+
+    def as_in_one_process(self) -> Self:
+        """With the negatives of all ranks."""
+        return self.model_copy(update={"external_negatives": "global"})

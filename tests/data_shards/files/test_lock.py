@@ -1,3 +1,6 @@
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import InputError
+from data_shards.files import lock
 from data_shards.files.lock import locked
 
 COUNT_UP = """
@@ -73,3 +77,35 @@ def test_the_file_of_a_killed_holder_locks_nobody_out(tmp_path: Path) -> None:
     with locked(path, busy="busy"):
         pass
     assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_a_file_system_without_locks_is_said_once(
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def without_locks(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    monkeypatch.setattr(lock, "_WITHOUT_LOCKS", set())
+    for name in ("a", "b"):
+        with locked(tmp_path / name / "lock", busy="busy"):
+            pass
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"warning: {tmp_path / 'a'}: its file system keeps no locks")
+
+
+def test_where_there_are_locks_nothing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        locked(tmp_path / "lock", busy="busy"),
+        pytest.raises(InputError, match="busy"),
+        locked(tmp_path / "lock", busy="busy"),
+    ):
+        pass
+    assert capsys.readouterr().err == ""

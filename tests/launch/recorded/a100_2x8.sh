@@ -49,6 +49,7 @@ tried() { for _ in 1 2 3 4 5 6; do "$@" && return; sleep 10; done; return 1; }
 if [ -e '/scratch/ann lee/runs/lovt/jobs/001-pretrain'/requeue-"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" ]; then
   state=$(tried squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) || state=unknown
   if [ "$state" = RUNNING ]; then
+    mv '/scratch/ann lee/runs/lovt/jobs/001-pretrain'/requeue-"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" '/scratch/ann lee/runs/lovt/jobs/001-pretrain'/requeued-"$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
     tried scontrol requeue "$SLURM_JOB_ID" || state=unknown
   fi
   if [ "$state" = unknown ]; then
