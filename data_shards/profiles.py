@@ -32,6 +32,7 @@ _OTHER_WORDS = {
     "union_tag_not_found": "it has no `name`, which says of what kind it is",
 }
 _shortened = reprlib.Repr()
+_shortened.maxlevel, _shortened.maxlist = 2, 4
 _shortened.maxstring = _shortened.maxother = _shortened.maxlong = 80
 
 
@@ -42,7 +43,7 @@ class Config(BaseModel):
     config that was saved then is read as if it were written now.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     former_names: ClassVar[Mapping[str, str | None]] = {}
 
     @model_validator(mode="before")
@@ -199,5 +200,7 @@ def _describe(error: ErrorDetails, values: Any) -> str:
     given = error.get("input")
     if given is None:
         return f"{path}: empty: give it a value"
+    if isinstance(given, dict) and kind.endswith("_type") and kind not in _OTHER_WORDS:
+        kind = "string_type"
     shown = "" if isinstance(given, (dict, BaseModel)) else f" (got {_shortened.repr(given)})"
     return f"{path}: {_OTHER_WORDS.get(kind, message)}{shown}"

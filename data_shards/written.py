@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
+from pydantic import BaseModel
 
 _NOTHING = ("null", "Null", "NULL", "")
 _BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
@@ -91,14 +92,42 @@ def read_yaml(text: str) -> Any:
 
 
 def read_typed(text: str) -> Typed | TypedMapping:
-    """The value of an override; whether it is YAML is for its field to ask."""
+    """The value of an override: text, of which its field decides whether it is a list or number.
+
+    Braces around the whole make a mapping, unless its field is one of text.
+    """
     typed = Typed(text)
-    value = _parsed(typed)
-    if isinstance(value, dict):
+    if text.lstrip().startswith("{") and isinstance(value := _parsed(typed), dict):
         mapping = TypedMapping(value)
         mapping.text = typed
         return mapping
     return typed
+
+
+class _Dumper(yaml.SafeDumper):
+    """What `_Loader` reads back: quotes where they stood, and where YAML's marks need them."""
+
+
+_Dumper.yaml_implicit_resolvers = {}
+_Dumper.add_multi_representer(
+    Written,
+    lambda dumper, written: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", str(written), style="'" if written.is_quoted else None
+    ),
+)
+
+
+def as_override(value: Any) -> str:
+    """The text of an override that says what `value` says, as `read_yaml` gave it."""
+    if isinstance(value, Written) and not (value.is_quoted and _says_more(value)):
+        return str(value)
+    written = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10_000)
+    return written.removesuffix("\n").removesuffix("\n...")
+
+
+def _says_more(text: str) -> bool:
+    """Whether an override of this text would be read as another."""
+    return text in (*_NOTHING, "~") or _QUOTED.fullmatch(text) is not None
 
 
 def as_meant(value: Any, wanted: Any) -> Any:
@@ -110,10 +139,12 @@ def as_meant(value: Any, wanted: Any) -> Any:
     that cannot be meant.
     """
     kinds = tuple(_kinds(wanted))
-    if isinstance(value, TypedMapping) and _is_text(kinds):
+    if isinstance(value, TypedMapping) and not any(map(_takes_keys, kinds)):
         value = value.text
+    if isinstance(value, Typed):
+        value = _typed_as_meant(value, kinds)
     if isinstance(value, Written):
-        return _scalar_as_meant(value, kinds, wanted)
+        return _scalar_as_meant(value, kinds)
     for kind in kinds:
         inside = get_args(kind)
         if isinstance(value, list) and get_origin(kind) is tuple:
@@ -125,15 +156,20 @@ def as_meant(value: Any, wanted: Any) -> Any:
     return value
 
 
-def _scalar_as_meant(value: Written, kinds: tuple[Any, ...], wanted: Any) -> Any:
-    if isinstance(value, Typed):
-        if _QUOTED.fullmatch(value):
-            value = _parsed(value)
-        elif not _is_text(kinds):
-            parsed = _parsed(value)
-            if not isinstance(parsed, Written):
-                return as_meant(parsed, wanted)
-            value = Written(value.strip())
+def _typed_as_meant(value: Typed, kinds: tuple[Any, ...]) -> Any:
+    """The list or text that an override is, without the quotes around the whole."""
+    if _QUOTED.fullmatch(value):
+        return _parsed(value)
+    if str in kinds or Path in kinds:
+        return Written(value)
+    listed = _parsed(value) if value.lstrip().startswith("[") else None
+    if isinstance(listed, list):
+        return listed
+    # The one value of a list may be text, blanks and all.
+    return value if any(map(_is_list, kinds)) else Written(value.strip())
+
+
+def _scalar_as_meant(value: Written, kinds: tuple[Any, ...]) -> Any:
     text = str(value)
     if not value.is_quoted:
         if text in _NOTHING or (text == "~" and NoneType in kinds):
@@ -142,13 +178,10 @@ def _scalar_as_meant(value: Written, kinds: tuple[Any, ...], wanted: Any) -> Any
             return _BOOLEANS[text]
     for kind in kinds:
         if get_origin(kind) is Literal:
-            return next((each for each in get_args(kind) if str(each) == text.strip()), text)
-    if Path in kinds:
-        return path_as_meant(text)
-    for kind in kinds:
-        if get_origin(kind) is tuple and Ellipsis in get_args(kind):
+            return next((each for each in get_args(kind) if str(each) == text), text)
+        if _is_list(kind):
             return [as_meant(value, get_args(kind)[0])]
-    return text
+    return path_as_meant(text) if Path in kinds else text
 
 
 def path_as_meant(text: str, variables: Mapping[str, str] = os.environ) -> Path:
@@ -199,5 +232,9 @@ def _kinds(wanted: Any) -> Iterator[Any]:
         yield wanted
 
 
-def _is_text(kinds: tuple[Any, ...]) -> bool:
-    return str in kinds or Path in kinds
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is tuple and Ellipsis in get_args(kind)
+
+
+def _takes_keys(kind: Any) -> bool:
+    return get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, BaseModel))
