@@ -11,6 +11,7 @@ from data_shards.errors import InputError
 from data_shards.images.conversion import BadImageError, convert_image, convert_mask
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, ImageRecord, MaskRecord, Sample, Split, StudyRecord
+from data_shards.sources.image_paths import told_with_its_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def convert_study(
             )
         except BadImageError as error:
             if config.bad_images == "stop":
-                raise
+                raise told_with_its_row(error, image) from error
             dropped.append(DroppedSample(key=f"{key}/{image.id}", reason=error.reason))
             continue
         member = f"image{len(images)}.jpg"

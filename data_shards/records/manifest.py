@@ -119,7 +119,10 @@ class ShardEntry(_Document):
 
 
 class Manifest(_Document):
-    """`manifest.json`. `pixel_mean` and `pixel_std` are of the training split, in [0, 1]."""
+    """`manifest.json`. `pixel_mean` and `pixel_std` are of the training split, in [0, 1].
+
+    `warnings` are lines for whoever uses the shards, with counts.
+    """
 
     schema_version: Literal[1] = 1
     source: str
@@ -134,6 +137,7 @@ class Manifest(_Document):
     shards: tuple[ShardEntry, ...]
     dropped: tuple[DroppedSample, ...]
     dropped_by_reason: dict[str, int]
+    warnings: tuple[str, ...] = ()
 
 
 def index_name(tar_name: str) -> str:
