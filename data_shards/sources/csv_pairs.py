@@ -74,8 +74,8 @@ class CsvPairsConfig(SourceConfig):
         if self.columns.view is None and self.default_view is None:
             raise ValueError("name columns.view, or set default_view for a table without views")
         try:
-            b"".decode(self.encoding)
-        except LookupError as error:
+            "x".encode(self.encoding)
+        except (LookupError, ValueError) as error:
             raise ValueError(f"encoding={self.encoding}: Python knows no such text") from error
         return self
 

@@ -189,19 +189,21 @@ class _Grouping:
         if self.twins:
             first, row = next(iter(self.twins.values()))
             yield (
-                f"{len(self.twins):,} patients have ids that differ from others' in case, leading "
-                f"zeros or width alone ({row.patient_id!r} in line {row.line}, {first.patient_id!r}"
-                f" in line {first.line}): if they are the same, write one id, or their studies may "
-                "be in two splits"
+                f"{len(self.twins):,} x a patient whose id differs from another's in case, leading "
+                f"zeros or width alone (first: {row.patient_id!r} in line {row.line}, "
+                f"{first.patient_id!r} in line {first.line}): if they are the same, write one id, "
+                "or they may be in two splits"
             )
 
     def _told_conflicts(self) -> Iterator[str]:
-        done = {"first": "the first row holds", "drop": "their studies are left out"}
+        done = {"first": "the first row holds", "drop": "its study is left out"}
         for what, count in self.differing.items():
-            said = "repeat an image" if what == "image" else f"have another {what} than their study"
+            said = "that repeats an image"
+            if what != "image":
+                said = f"with another {what} than its study has"
             line = self.first_line[f"differing {what}"]
             yield (
-                f"{count:,} rows {said} (first: line {line}): {done[self.rules.conflicts]}, as "
+                f"{count:,} x a row {said} (first: line {line}): {done[self.rules.conflicts]}, as "
                 f"source.conflicts={self.rules.conflicts} says"
             )
 

@@ -44,6 +44,8 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]\w{1,31});", re.I)
 # Not those that end lines: they are left to whoever cuts reports into sections.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _LIST = re.compile(r"""[\[{]\s*['"].*['"]\s*[\]}]""", re.S)
+# Without any of these there is nothing to look for, as in nearly all reports.
+_SUSPECT = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\\\\<&[{ÃÂâï\ufffd]|_x")
 _DECODED = re.compile("Ã[\x80-\xbf]|Â[\xa0-\xbf]|â€|\ufffd|ï»¿")
 
 
@@ -54,6 +56,8 @@ def read_report_cell(text: str, *, escapes: Escapes) -> tuple[str, set[Trace]]:
     what Windows-1252 has in their place. Empty where nothing is left.
     """
     found: set[Trace] = set()
+    if not _SUSPECT.search(text):
+        return text_in(text), found
     undo: dict[Trace, tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = {
         "escapes": (_ESCAPE, lambda match: _ESCAPED.get(match[1], "\n")),
         "excel": (_EXCEL_CODE, _of_excel),
@@ -77,7 +81,7 @@ def told(trace: Trace, reports: int, first_line: int, *, escapes: Escapes) -> st
     """What the build says of `reports` with this trace, of which the first is in `first_line`."""
     held, fixed = _TOLD[trace]
     done, remedy = fixed or (_UNDONE if escapes == "undo" else _KEPT)
-    return f"{reports:,} reports hold {held}, {done} (first: line {first_line}): {remedy}"
+    return f"{reports:,} x a report with {held}, {done} (first: line {first_line}): {remedy}"
 
 
 def _of_excel(match: re.Match[str]) -> str:

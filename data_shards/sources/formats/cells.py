@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,8 @@ NOTHING = frozenset(
         *("#null!", "#value!", "#ref!", "#name?", "#num!", "#div/0!"),
     )
 )
+_LONGEST_WORD = max(map(len, NOTHING))
+_HALF = re.compile("[\ud800-\udfff]")
 # Of whole numbers written with an exponent.
 _MOST_DIGITS = 40
 
@@ -33,9 +36,9 @@ def text_in(value: Any) -> str:
         kind = "a list" if isinstance(value, list) else "a mapping"
         raise ValueError(f"is {kind}: one text is wanted, or a row for each")
     text = "" if value is None else str(value).strip()
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not text.isascii() and _HALF.search(text):
         raise ValueError("holds half a character (a lone surrogate): write the text anew")
-    return "" if text.casefold() in NOTHING else text
+    return "" if len(text) <= _LONGEST_WORD and text.casefold() in NOTHING else text
 
 
 def refuse_no_text(value: Any) -> None:
@@ -51,7 +54,8 @@ def refuse_no_name(value: Any) -> None:
     """
     if isinstance(value, bool | float) or (isinstance(value, Decimal) and not _is_whole(value)):
         raise ValueError(f"is {_shown(value)}: a name is text or a whole number: put it in quotes")
-    for letter in str(value).strip():
+    text = str(value).strip()
+    for letter in "" if text.isprintable() else text:
         if unicodedata.category(letter) in ("Cc", "Cf"):
             name = unicodedata.name(letter, "NUL" if letter == "\0" else "a control character")
             raise ValueError(f"holds U+{ord(letter):04X} ({name}), which cannot be seen: remove it")

@@ -82,37 +82,27 @@ def _refuse_no_text(path: Path, head: bytes, encoding: str | None) -> None:
     for pattern, (what, remedy) in _OTHERS.items():
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
             raise InputError(f"{path}: {what}, not a table of text: {remedy}")
-    nul_share = head.count(0) / len(head)
-    if nul_share > 0.9:
+    if not head.strip(b"\0"):
         raise InputError(f"{path}: begins with NUL bytes alone: fetch it again")
-    if nul_share > 0.2 and encoding in (None, "utf-8"):
-        name = "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
+    even, odd = (half.count(0) / len(half) for half in (head[::2], head[1::2] or b"x"))
+    if min(even, odd) < 0.01 and max(even, odd) > 0.1 and encoding in (None, "utf-8"):
+        name = "utf-16-le" if odd > even else "utf-16-be"
         setting = f", or set source.encoding={name}" if encoding else ""
         raise InputError(f"{path}: UTF-16 text without a mark?: save it as UTF-8{setting}")
 
 
 def _undecodable(path: Path, error: UnicodeDecodeError, *, settable: bool) -> str:
     """What is not in its encoding; the line is looked for, for decoders read in blocks."""
-    encoding = error.encoding.upper()
-    place, byte = "", error.object[error.start]
-    if encoding == "UTF-8":
-        with _unpacked(path) as file:
-            for number, line in enumerate(_lines(file), start=1):
-                try:
-                    line.decode()
-                except UnicodeDecodeError as first:
-                    place, byte = f"line {number}: ", first.object[first.start]
-                    break
-    guess = "windows-1252" if encoding == "UTF-8" else "what it is"
-    setting = f", or set source.encoding={guess}" if settable else ""
-    asked = ": Windows-1252?" if encoding == "UTF-8" else ":"
+    with _unpacked(path) as file:
+        lines = io.TextIOWrapper(file, encoding=error.encoding, errors="replace")
+        line = next((n for n, text in enumerate(lines, start=1) if "\ufffd" in text), 1)
+    is_utf_8 = error.encoding == "utf-8"
+    if error.reason == "truncated data":
+        return f"{path}: line {line}: ends within a character: fetch the table again"
+    guess = ": Windows-1252?" if is_utf_8 else ":"
+    name = "windows-1252" if is_utf_8 else "..."
+    setting = f", or set source.encoding={name}" if settable else ""
     return (
-        f"{path}: {place}byte {byte:#04x} is not {encoding} text{asked} Save the table as UTF-8"
-        f"{setting}"
+        f"{path}: line {line}: byte {error.object[error.start]:#04x} is not "
+        f"{error.encoding.upper()} text{guess} Save the table as UTF-8{setting}"
     )
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines as text files have them: those that end in CR alone too."""
-    for line in file:
-        yield from line.splitlines(keepends=True)

@@ -101,8 +101,8 @@ def _delimited(path: Path, file: IO[str], columns: Sequence[str], delimiter: str
                     "quote texts that hold the delimiter"
                 )
             else:
-                here = dict(zip(header, cells, strict=False))
-                yield Row(path, line, dict.fromkeys(header, "") | here)
+                cells += [""] * (len(header) - len(cells))
+                yield Row(path, line, dict(zip(header, cells, strict=True)))
             line = lines.line_num + 1
     except csv.Error as error:
         # Only the reader's own words tell which of the two it is.
