@@ -104,6 +104,53 @@ def test_where_keeps_rows_by_value(tmp_path: Path) -> None:
         _source(table, where={"nowhere": ["x"]}).list_studies()
 
 
+def test_where_takes_numbers_and_nothing_as_they_are_written(tmp_path: Path) -> None:
+    table = tmp_path / "t.jsonl"
+    rows = [
+        {"image": f"{n}.png", "patient_id": n, "text": "Clear.", "year": year}
+        for n, year in enumerate((2019, 2019.0, "2019", 2018.5, None, "NA", True))
+    ]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    for value, kept in {
+        "2019": ["0.png", "1.png", "2.png"],
+        "2018.5": ["3.png"],
+        "": ["4.png", "5.png"],
+        "nan": ["4.png", "5.png"],
+        "true": ["6.png"],
+    }.items():
+        columns, where = {"report": "text"}, {"year": [value]}
+        source = _source(table, columns=columns, where=where, default_view="PA")
+        assert [ref.study_id for ref in source.list_studies()] == kept
+
+
+def test_names_that_differ_in_the_suffix_are_two_images(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("image,patient_id,r\nx.png,1,Clear.\nx.tif,2,Clear.\n./x.bmp,3,Clear.\n")
+    source = _source(table, columns={"report": "r"}, default_view="PA")
+    assert [ref.study_id for ref in source.list_studies()] == ["x.png", "x.tif", "x.bmp"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-9", "base64", "", "a\0b"])
+def test_an_encoding_is_one_of_text(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(InputError, match="encoding"):
+        _source(tmp_path / "t.csv", encoding=encoding)
+
+
+def test_the_first_line_without_a_report_is_told_before_later_ones_that_make_no_sense(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "t.jsonl"
+    rows = [
+        {"image": f"{n}.png", "patient_id": n, "r": r} for n, r in enumerate(("a", None, ["b"]))
+    ]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match=r"line 2: image 1\.png has no report"):
+        _source(table, columns={"report": "r"}, default_view="PA").list_studies()
+    source = _source(table, columns={"report": "r"}, default_view="PA", bad_reports="drop")
+    with pytest.raises(InputError, match="line 3: column 'r' is a list"):
+        source.list_studies()
+
+
 def test_an_empty_view_takes_the_default(tmp_path: Path) -> None:
     table = _write(tmp_path / "t.csv", (("a.png", "p1", "s1", "", "train", "Clear."),))
     assert _sample(_source(table, default_view="AP"), "p1", "s1").images[0].view == "AP"
@@ -160,6 +207,7 @@ def test_bad_rows_are_refused_by_line(tmp_path: Path, row: tuple[str, ...], mess
     [
         ("none.csv", None, "no such table"),
         ("t.csv", b"image,patient\n", "no column 'text', 'study', 'view', 'split'"),
+        ("t.csv", b"image,patient,study,view,split,text\n", "no row below its header"),
         ("t.csv", b"image,patient,study,view,split,text\na,b,c,d,e,f,g\n", "more cells"),
         ("t.csv", b"image,patient,study,view,split,text\na,b,c,d,e,\xff\n", "not UTF-8"),
         ("t.jsonl", b"{]\n", "line 1: not valid JSON"),
@@ -184,6 +232,7 @@ def test_damaged_tables_are_refused(
         ({"view": "view", "report": "a", "findings": "b"}, "name either the report column"),
         ({"report": "a"}, "name columns.view, or set default_view"),
         ({"report": "a", "views": "v"}, "did you mean 'view'"),
+        ({"view": "v", "findings": "a", "impression": "a"}, "both 'a'"),
     ],
 )
 def test_profiles_that_cannot_work_are_refused(
