@@ -131,6 +131,11 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise InputError(f"{path}: no such profile: see the folder configs/") from error
     except IsADirectoryError as error:
         raise InputError(f"{path}: not a YAML profile, but a folder") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path}: line {line}: not UTF-8 text: save the profile as UTF-8"
+        ) from error
     except ValueError as error:
         raise InputError(f"{path}: not a YAML profile: {error}") from error
     resolved = path.resolve()

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 _NOTHING = ("null", "Null", "NULL", "")
 _BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
 _QUOTED = re.compile(r"""\s*(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*")\s*""", re.DOTALL)
+_ELSEWHERE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://)|[A-Za-z]:[\\/]|\\\\")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))", re.ASCII)
 
 
@@ -187,13 +188,16 @@ def _scalar_as_meant(value: Written, kinds: tuple[Any, ...]) -> Any:
 def path_as_meant(text: str, variables: Mapping[str, str] = os.environ) -> Path:
     """A path with ~ and `variables` filled in ($NAME and ${NAME}).
 
-    Raises ValueError for an empty one, a NUL character, an unknown user, and a variable that is not
-    set: ${NAME}, or $NAME as a whole folder. Other dollars are part of a name.
+    Raises ValueError for an empty one, a NUL character, a URL or drive, an unknown user, and a
+    variable that is not set: ${NAME}, or $NAME as a whole folder. Other dollars are part of a name.
     """
     if not text.strip():
         raise ValueError("empty: write a path, . for the folder that you are in")
     if "\0" in text:
         raise ValueError(f"a path with a NUL character: {text!r}")
+    if elsewhere := _ELSEWHERE.match(text):
+        what = "a URL" if elsewhere[1] else "a drive of Windows"
+        raise ValueError(f"{text} is {what}: a path of this machine is wanted")
 
     def fill_in(match: re.Match[str]) -> str:
         name = match[1] or match[2]

@@ -189,6 +189,11 @@ def test_a_home_and_variables_in_paths_are_filled_in(
         ("", "folder: empty: give it a value"),
         ("null", "folder: empty: give it a value"),
         ("a\0b", "NUL"),
+        ("https://example.org/x", "is a URL"),
+        ("s3://bucket/x", "is a URL"),
+        ("C:\\data\\x", "is a drive of Windows"),
+        ("C:/data/x", "is a drive of Windows"),
+        ("\\\\server\\x", "is a drive of Windows"),
     ],
 )
 def test_paths_that_cannot_be_meant_are_refused(
@@ -224,6 +229,12 @@ def test_what_is_no_profile_is_told_with_its_line(tmp_path: Path, text: str, mes
     with pytest.raises(InputError, match=message) as caught:
         read(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_profile_in_another_encoding_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "profile.yaml").write_bytes(b"count: 1\ntitle: Universit\xe4t\n")
+    with pytest.raises(InputError, match="line 2: not UTF-8 text"):
+        load_profile(Every, tmp_path / "profile.yaml")
 
 
 def test_aliases_of_aliases_cost_nothing(tmp_path: Path) -> None:

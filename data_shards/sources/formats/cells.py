@@ -18,6 +18,7 @@ NOTHING = frozenset(
 )
 _LONGEST_WORD = max(map(len, NOTHING))
 _HALF = re.compile("[\ud800-\udfff]")
+_ROUNDED = re.compile(r"\d+([.,]\d+)?[eE]\+\d+")
 # Of whole numbers written with an exponent.
 _MOST_DIGITS = 40
 
@@ -48,13 +49,15 @@ def refuse_no_text(value: Any) -> None:
 
 
 def refuse_no_name(value: Any) -> None:
-    """Raise ValueError for a cell that names nothing for sure: 1.5, true, infinity.
+    """Raise ValueError for a cell that names nothing for sure: 1.5, true, infinity, 1.23E+12.
 
     Nor may control and invisible characters be in a name, with which one thing has two.
     """
     if isinstance(value, bool | float) or (isinstance(value, Decimal) and not _is_whole(value)):
         raise ValueError(f"is {_shown(value)}: a name is text or a whole number: put it in quotes")
     text = str(value).strip()
+    if isinstance(value, str) and _ROUNDED.fullmatch(text):
+        raise ValueError(f"is {text}, a number that a program has rounded: write all its digits")
     for letter in "" if text.isprintable() else text:
         if unicodedata.category(letter) in ("Cc", "Cf"):
             name = unicodedata.name(letter, "NUL" if letter == "\0" else "a control character")

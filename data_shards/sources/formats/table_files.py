@@ -54,7 +54,9 @@ def open_table(path: Path, encoding: str | None) -> Iterator[IO[str]]:
     encoding, with the line.
     """
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "no such table"
+        what = "no such table"
+        if path.exists():
+            what = "a folder" if path.is_dir() else "no file"
         raise InputError(f"{path}: {what}: check the path in the profile")
     try:
         with _unpacked(path) as file:

@@ -95,14 +95,14 @@ def _delimited(path: Path, file: IO[str], columns: Sequence[str], delimiter: str
             elif not header:
                 header = [name.strip() for name in cells]
                 _require_columns(path, line, columns, header)
-            elif len(cells) > len(header):
+            elif any(map(str.strip, cells[len(header) :])):
                 raise InputError(
                     f"{path}: line {line}: more cells than the header has columns: "
                     "quote texts that hold the delimiter"
                 )
             else:
                 cells += [""] * (len(header) - len(cells))
-                yield Row(path, line, dict(zip(header, cells, strict=True)))
+                yield Row(path, line, dict(zip(header, cells, strict=False)))
             line = lines.line_num + 1
     except csv.Error as error:
         # Only the reader's own words tell which of the two it is.

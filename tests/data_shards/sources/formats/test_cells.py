@@ -55,7 +55,11 @@ def test_text_and_nothing_may_be_a_report(value: Any) -> None:
     ("value", "message"),
     [
         *((True, "true"), (Decimal("1.5"), "1.5"), (float("inf"), "inf")),
-        (Decimal("1e999999999"), "whole number"),
+        *(
+            (Decimal("1e999999999"), "whole number"),
+            ("1.23457E+12", "rounded"),
+            ("1,2e+7", "rounded"),
+        ),
         *(("p1\0", "NUL"), ("p\u200b1", "ZERO WIDTH SPACE"), ("\ufeffp1", r"U\+FEFF")),
         *(("p\u00ad1", "SOFT HYPHEN"), ("p\n1", r"U\+000A"), ("p1\x92", r"U\+0092")),
     ],
@@ -66,7 +70,7 @@ def test_what_names_nothing_for_sure_is_refused(value: Any, message: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "value", ["007", "p 1", "Ærø/1", 7, 10**30, Decimal("7.0"), Decimal("1e22")]
+    "value", ["007", "p 1", "Ærø/1", "1e22", 7, 10**30, Decimal("7.0"), Decimal("1e22")]
 )
 def test_texts_and_whole_numbers_are_names(value: Any) -> None:
     refuse_no_name(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zipfile
 from pathlib import Path
 
@@ -115,6 +116,9 @@ def test_workbooks_and_other_zips_are_told_apart(tmp_path: Path, member: str, me
         texts(tmp_path / "t.xlsx")
 
 
-def test_a_folder_is_no_table(tmp_path: Path) -> None:
+def test_a_folder_and_a_pipe_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a folder"):
         texts(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no file"):
+        texts(tmp_path / "pipe")

@@ -48,7 +48,7 @@ def test_blanks_around_cells_and_names_are_none_of_them(tmp_path: Path) -> None:
 
 
 def test_short_rows_are_filled_up_and_rows_of_nothing_left_out(tmp_path: Path) -> None:
-    rows = rows_of(tmp_path, "id,text\n1\n,\n , \n2,b\n")
+    rows = rows_of(tmp_path, "id,text\n1\n,\n , \n2,b,, \n")
     assert [(row.line, row["id"], row["text"]) for row in rows] == [(2, "1", ""), (5, "2", "b")]
 
 
