@@ -22,7 +22,6 @@ from data_shards.records.study import Report, Sample, SourceImage, Split, View
 from data_shards.report_text.report import parse_plain_report, report_of_sections
 from data_shards.sources.formats.tables import Row
 from data_shards.sources.grouping import Conflicts, GroupingRules, Studies, group_rows
-from data_shards.sources.report_cells import Escapes
 
 _SPLITS: dict[str, Split] = {
     "train": "train",
@@ -51,8 +50,7 @@ class SourceConfig(Config):
     the known stops the build, or is left out and counted. `bad_reports`: so for a study whose
     report is absent, empty or cannot be read. `conflicts`: rows that contradict each other, of a
     study (another report or label) or in naming an image twice, stop the build, or the first row
-    holds, or their studies are left out. `escapes`: what other programs left in cells of reports
-    (\\n, <br>, &lt;, _x000D_) is read as what it stands for, or kept.
+    holds, or their studies are left out.
     """
 
     name: str
@@ -60,7 +58,6 @@ class SourceConfig(Config):
     unknown_views: Literal["stop", "drop"] = "stop"
     bad_reports: Literal["stop", "drop"] = "stop"
     conflicts: Conflicts = "stop"
-    escapes: Escapes = "undo"
 
     @abstractmethod
     def open(self) -> Source:
@@ -194,7 +191,6 @@ class Source(ABC):
             self.tables()[0],
             conflicts=self.config.conflicts,
             bad_reports=self.config.bad_reports,
-            escapes=self.config.escapes,
             study_ids_are_unique=self.study_ids_are_unique,
             narrowed_by=self.narrowed_by,
         )

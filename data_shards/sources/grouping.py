@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from data_shards.errors import InputError
-from data_shards.sources.report_cells import Escapes, Trace, read_report_cell, told
+from data_shards.sources.report_cells import Trace, read_report_cell, told
 
 if TYPE_CHECKING:
     from data_shards.sources.base import ImageRow
@@ -30,7 +30,6 @@ class GroupingRules:
     table: Path
     conflicts: Conflicts
     bad_reports: Literal["stop", "drop"]
-    escapes: Escapes
     study_ids_are_unique: bool
     narrowed_by: str
 
@@ -105,10 +104,7 @@ class _Grouping:
         self.studies.warnings = (
             *self._told_twins(),
             *self._told_conflicts(),
-            *(
-                told(trace, count, self.first_line[trace], escapes=self.rules.escapes)
-                for trace, count in self.traces.items()
-            ),
+            *(told(trace, count, self.first_line[trace]) for trace, count in self.traces.items()),
         )
         return self.studies
 
@@ -143,7 +139,7 @@ class _Grouping:
         texts = self.texts.setdefault(_ids(row), {})
         traces: set[Trace] = set()
         for name, raw in row.texts.items():
-            text, found = read_report_cell(raw, escapes=self.rules.escapes)
+            text, found = read_report_cell(raw)
             traces |= found
             known = texts.get(name, "")
             texts[name] = known or text
