@@ -82,6 +82,11 @@ class ImageRow:
     texts: Mapping[str, str] | None = None
     labels: Mapping[str, float | None] | None = None
 
+    @property
+    def of_study(self) -> tuple[Any, ...]:
+        """What the row says of its whole study."""
+        return self.split, self.texts, self.labels
+
 
 class Source(ABC):
     """The studies of tables with one image a row; the rows of a study need not be together.
@@ -188,7 +193,7 @@ class Source(ABC):
     def _grouped(self) -> Studies:
         """Read once a process."""
         rules = GroupingRules(
-            self.tables()[0],
+            self._where,
             conflicts=self.config.conflicts,
             bad_reports=self.config.bad_reports,
             study_ids_are_unique=self.study_ids_are_unique,

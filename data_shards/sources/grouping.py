@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from data_shards.errors import InputError
@@ -25,9 +24,12 @@ _AS_FLOAT = re.compile(r"(\d+)\.0+")
 
 @dataclass(frozen=True, slots=True)
 class GroupingRules:
-    """The source's settings and properties that decide on rows; see `SourceConfig` and `Source`."""
+    """The source's settings and properties that decide on rows; see `SourceConfig` and `Source`.
 
-    table: Path
+    `where` says the file and line of a row.
+    """
+
+    where: Callable[[ImageRow], str]
     conflicts: Conflicts
     bad_reports: Literal["stop", "drop"]
     study_ids_are_unique: bool
@@ -100,7 +102,7 @@ class _Grouping:
             first = self.studies.rows[ids][0]
             self.studies.rows[ids][0] = replace(first, texts=texts)
             if self.rules.bad_reports == "stop" and not any(texts.values()):
-                raise no_report(self._where(first), first.image_id)
+                raise no_report(self.rules.where(first), first.image_id)
         self.studies.warnings = (
             *self._told_twins(),
             *self._told_conflicts(),
@@ -116,10 +118,10 @@ class _Grouping:
             said = f"study {row.study_id} of patient {row.patient_id} is in another split"
             said = f"{said} ({row.split}) than in line {first_of_study.line}"
             raise InputError(
-                f"{self._where(row)}: {said} ({first_of_study.split}): give all its rows one split"
+                f"{self.rules.where(row)}: {said} ({first_of_study.split}): give all its rows one split"
             )
         raise InputError(
-            f"{self._where(row)}: patient {row.patient_id} is in two splits (study "
+            f"{self.rules.where(row)}: patient {row.patient_id} is in two splits (study "
             f"{first.study_id} in {first.split}, study {row.study_id} in {row.split}): "
             "give all studies of a patient one split"
         )
@@ -128,7 +130,7 @@ class _Grouping:
         first = self.first_of_study_id.setdefault(row.study_id, row)
         if self.rules.study_ids_are_unique and first.patient_id != row.patient_id:
             raise InputError(
-                f"{self._where(row)}: study {row.study_id} is of patient {row.patient_id}, and "
+                f"{self.rules.where(row)}: study {row.study_id} is of patient {row.patient_id}, and "
                 f"in line {first.line} of patient {first.patient_id}: correct one of them"
             )
 
@@ -157,7 +159,7 @@ class _Grouping:
     def _contradiction(self, what: str, row: ImageRow, said: str, studies: Iterable[Ids]) -> None:
         if self.rules.conflicts == "stop":
             raise InputError(
-                f"{self._where(row)}: {said}{self.rules.narrowed_by}, or set source.conflicts=first"
+                f"{self.rules.where(row)}: {said}{self.rules.narrowed_by}, or set source.conflicts=first"
                 " (the first row holds) or drop (the study is left out)"
             )
         if self.rules.conflicts == "drop":
@@ -175,7 +177,7 @@ class _Grouping:
             number = _AS_FLOAT.fullmatch(one)
             if number and number[1] == two:
                 raise InputError(
-                    f"{self._where(row)}: {'study' if within else 'patient'} {name!r} is {other!r} "
+                    f"{self.rules.where(row)}: {'study' if within else 'patient'} {name!r} is {other!r} "
                     f"in line {first.line}: write one id for one {'study' if within else 'patient'}"
                 )
         if not within:
@@ -202,9 +204,6 @@ class _Grouping:
                 f"{count:,} x a row {said} (first: line {line}): {done[self.rules.conflicts]}, as "
                 f"source.conflicts={self.rules.conflicts} says"
             )
-
-    def _where(self, row: ImageRow) -> str:
-        return f"{self.rules.table}: line {row.line}"
 
 
 def _ids(row: ImageRow) -> Ids:

@@ -37,7 +37,7 @@ def image_path(row: Row, column: str, root: Path) -> PurePosixPath:
 
 def told_with_its_row(error: InputError, image: SourceImage) -> InputError:
     """The same trouble, with the row that names the image and why the file may be missing."""
-    if not image.listed:
+    if not image.listed or str(error).startswith(image.listed):
         return error
     return InputError(f"{image.listed}: {error}{_why_missing(image.path)}")
 

@@ -6,7 +6,7 @@ import csv
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -29,7 +29,7 @@ class Row:
 
     path: Path
     line: int
-    cells: Mapping[str, Any]
+    cells: dict[str, Any]
 
     @property
     def where(self) -> str:
