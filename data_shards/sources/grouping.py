@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
 
 from data_shards.errors import InputError
 from data_shards.sources.report_cells import Trace, read_report_cell, told
@@ -115,23 +115,25 @@ class _Grouping:
         if first.split == row.split:
             return
         if first_of_study.split != row.split:
-            said = f"study {row.study_id} of patient {row.patient_id} is in another split"
-            said = f"{said} ({row.split}) than in line {first_of_study.line}"
-            raise InputError(
-                f"{self.rules.where(row)}: {said} ({first_of_study.split}): give all its rows one split"
+            self._refuse(
+                row,
+                f"study {row.study_id} of patient {row.patient_id} is in another split "
+                f"({row.split}) than in line {first_of_study.line} ({first_of_study.split}): give "
+                "all its rows one split",
             )
-        raise InputError(
-            f"{self.rules.where(row)}: patient {row.patient_id} is in two splits (study "
-            f"{first.study_id} in {first.split}, study {row.study_id} in {row.split}): "
-            "give all studies of a patient one split"
+        self._refuse(
+            row,
+            f"patient {row.patient_id} is in two splits (study {first.study_id} in {first.split}, "
+            f"study {row.study_id} in {row.split}): give all studies of a patient one split",
         )
 
     def _refuse_two_patients(self, row: ImageRow) -> None:
         first = self.first_of_study_id.setdefault(row.study_id, row)
         if self.rules.study_ids_are_unique and first.patient_id != row.patient_id:
-            raise InputError(
-                f"{self.rules.where(row)}: study {row.study_id} is of patient {row.patient_id}, and "
-                f"in line {first.line} of patient {first.patient_id}: correct one of them"
+            self._refuse(
+                row,
+                f"study {row.study_id} is of patient {row.patient_id}, and in line {first.line} of "
+                f"patient {first.patient_id}: correct one of them",
             )
 
     def _merge_texts(self, row: ImageRow, first: ImageRow) -> None:
@@ -158,9 +160,10 @@ class _Grouping:
 
     def _contradiction(self, what: str, row: ImageRow, said: str, studies: Iterable[Ids]) -> None:
         if self.rules.conflicts == "stop":
-            raise InputError(
-                f"{self.rules.where(row)}: {said}{self.rules.narrowed_by}, or set source.conflicts=first"
-                " (the first row holds) or drop (the study is left out)"
+            self._refuse(
+                row,
+                f"{said}{self.rules.narrowed_by}, or set source.conflicts=first (the first row "
+                "holds) or drop (the study is left out)",
             )
         if self.rules.conflicts == "drop":
             self.studies.contradictory.update(studies)
@@ -173,15 +176,17 @@ class _Grouping:
         other = first.study_id if within else first.patient_id
         if other == name:
             return
+        what = "study" if within else "patient"
         for one, two in ((name, other), (other, name)):
             number = _AS_FLOAT.fullmatch(one)
             if number and number[1] == two:
-                raise InputError(
-                    f"{self.rules.where(row)}: {'study' if within else 'patient'} {name!r} is {other!r} "
-                    f"in line {first.line}: write one id for one {'study' if within else 'patient'}"
-                )
+                said = f"{what} {name!r} is {other!r} in line {first.line}"
+                self._refuse(row, f"{said}: write one id for one {what}")
         if not within:
             self.twins.setdefault(name, (first, row))
+
+    def _refuse(self, row: ImageRow, said: str) -> NoReturn:
+        raise InputError(f"{self.rules.where(row)}: {said}")
 
     def _told_twins(self) -> Iterator[str]:
         if self.twins:
