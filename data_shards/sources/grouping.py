@@ -140,15 +140,20 @@ class _Grouping:
         """An empty cell is no other report; nor are other blanks."""
         if row.texts is None:
             return
-        texts = self.texts.setdefault(_ids(row), {})
-        traces: set[Trace] = set()
-        for name, raw in row.texts.items():
-            text, found = read_report_cell(raw)
-            traces |= found
-            known = texts.get(name, "")
-            texts[name] = known or text
-            if text and known and text.split() != known.split():
-                self._differ(name, row, first.line)
+        known = self.texts.setdefault(_ids(row), dict.fromkeys(row.texts, ""))
+        cells = {name: read_report_cell(raw) for name, raw in row.texts.items()}
+        others = [
+            name
+            for name, (text, _) in cells.items()
+            if text and known[name] and text.split() != known[name].split()
+        ]
+        if others:
+            # None of its texts belongs to those of the first row.
+            part = "" if others[0] == "report" else f" ({others[0]})"
+            self._differ(f"report{part}", row, first.line)
+        else:
+            known.update({name: known[name] or text for name, (text, _) in cells.items()})
+        traces = set[Trace]().union(*(found for _, found in cells.values()))
         for trace in traces:
             self.traces[trace] += 1
             self.first_line.setdefault(trace, row.line)

@@ -43,7 +43,7 @@ TWO_REPORTS = (
 
 def test_contradictory_reports_stop_with_both_lines_and_the_setting(tmp_path: Path) -> None:
     message = (
-        r"line 3: study s1 of patient p1 has another findings than in line 2: .*conflicts=first"
+        r"line 3: study s1 of patient p1 has another report \(findings\) than in line 2: .*confrst"
     )
     with pytest.raises(InputError, match=message):
         source_of(tmp_path, TWO_REPORTS).list_studies()
@@ -53,7 +53,15 @@ def test_the_first_row_may_hold(tmp_path: Path) -> None:
     source = source_of(tmp_path, TWO_REPORTS, conflicts="first")
     assert sections_of(source)["s1"] == {"findings": "Clear.", "impression": "Normal."}
     [warning] = source.warnings()
-    assert warning.startswith("2 x a row with another findings than its study has (first: line 3)")
+    assert warning.startswith(
+        "2 x a row with another report (findings) than its study has (first: line 3)"
+    )
+
+
+def test_where_the_first_row_holds_no_part_of_another_report_is_mixed_in(tmp_path: Path) -> None:
+    rows = "a.png,p1,s1,Clear.,,train\nb.png,p1,s1,Opacity.,Pneumonia.,train\n"
+    source = source_of(tmp_path, rows, conflicts="first")
+    assert sections_of(source) == {"s1": {"findings": "Clear."}}
 
 
 def test_contradictory_studies_may_be_left_out_and_are_counted(tmp_path: Path) -> None:
