@@ -43,7 +43,7 @@ TWO_REPORTS = (
 
 def test_contradictory_reports_stop_with_both_lines_and_the_setting(tmp_path: Path) -> None:
     message = (
-        r"line 3: study s1 of patient p1 has another report \(findings\) than in line 2: .*confrst"
+        r"line 3: study s1 of patient p1 has another report \(findings\) than in line 2: .*first"
     )
     with pytest.raises(InputError, match=message):
         source_of(tmp_path, TWO_REPORTS).list_studies()
