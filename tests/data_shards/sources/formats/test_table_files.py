@@ -94,6 +94,7 @@ def test_a_table_that_ends_within_a_character_was_cut(tmp_path: Path) -> None:
         (gzip.compress(TEXT.encode() * 100)[:-20], "the gzip file is damaged"),
         (b"\x1f\x8bnot", "the gzip file is damaged"),
     ],
+    ids=range(17),
 )
 def test_files_that_are_no_tables_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
