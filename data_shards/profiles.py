@@ -1,12 +1,14 @@
 """Profiles: YAML files that hold only what differs from the defaults of a typed config.
 
 `extends:` names one parent (relative to the file); dotted overrides (`training.epochs=5`)
-come last. Every unknown key is refused with its path and the nearest good one.
+come last. Every unknown key is refused with its path and the nearest good one. Values stay as they
+are written until their field is known (see `written`).
 """
 
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,10 +18,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from data_shards.errors import InputError
+from data_shards.written import as_meant, read_typed, read_yaml
 
 # Marks a field that changes no result: `Annotated[int, FREE]`.
 FREE = "changes no result"
-_UNKNOWN_KEY = "unknown_key"
+_UNKNOWN_KEY, _BAD_VALUE = "unknown_key", "bad_value"
+_OTHER_WORDS = {
+    **dict.fromkeys(("string_type", "path_type"), "one value is wanted here"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list is wanted here, [A, B]"),
+    **dict.fromkeys(
+        ("dict_type", "model_type", "model_attributes_type"), "keys with values are wanted here"
+    ),
+    "union_tag_not_found": "it has no `name`, which says of what kind it is",
+}
+_shortened = reprlib.Repr()
+_shortened.maxlevel, _shortened.maxlist = 2, 4
+_shortened.maxstring = _shortened.maxother = _shortened.maxlong = 80
 
 
 class Config(BaseModel):
@@ -29,7 +43,7 @@ class Config(BaseModel):
     config that was saved then is read as if it were written now.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     former_names: ClassVar[Mapping[str, str | None]] = {}
 
     @model_validator(mode="before")
@@ -37,13 +51,24 @@ class Config(BaseModel):
     def _take_known_names(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        renamed = {cls.former_names.get(name, name): value for name, value in values.items()}
-        renamed.pop(None, None)
-        for key in (str(each) for each in renamed if each not in cls.model_fields):
-            near = difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
-            known = f"known keys: {', '.join(sorted(cls.model_fields))}"
-            said = f"did you mean {near[0]!r}?" if near else known
-            raise PydanticCustomError(_UNKNOWN_KEY, "{said}", {"said": said, "key": key})
+        renamed: dict[str, Any] = {}
+        for key, value in values.items():
+            name = cls.former_names.get(key, key)
+            if name in renamed:
+                raise _of_a_key(_BAD_VALUE, key, f"another name of {name!r}: keep one of the two")
+            if name is not None:
+                renamed[name] = value
+        for name, value in renamed.items():
+            field = cls.model_fields.get(name)
+            if field is None:
+                near = difflib.get_close_matches(str(name), cls.model_fields, n=1, cutoff=0.5)
+                known = f"known keys: {', '.join(sorted(cls.model_fields))}"
+                said = f"did you mean {near[0]!r}?" if near else known
+                raise _of_a_key(_UNKNOWN_KEY, str(name), said)
+            try:
+                renamed[name] = as_meant(value, field.annotation)
+            except ValueError as error:
+                raise _of_a_key(_BAD_VALUE, name, str(error)) from error
         return renamed
 
     def deciding(self) -> dict[str, Any]:
@@ -56,6 +81,10 @@ class Config(BaseModel):
             elif isinstance(value, Config):
                 plain[name] = value.deciding()
         return plain
+
+
+def _of_a_key(kind: str, key: str, said: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{said}", {"said": said, "key": key})
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -96,37 +125,49 @@ def first_difference(old: Any, new: Any, path: str = "") -> str | None:
 
 
 def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    try:
+        values = read_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such profile: see the folder configs/") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: not a YAML profile, but a folder") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path}: line {line}: not UTF-8 text: save the profile as UTF-8"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a YAML profile: {error}") from error
     resolved = path.resolve()
     if resolved in seen:
         raise InputError(f"{path}: `extends` leads back to this file: remove one of the two")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such profile: see the folder configs/") from error
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise InputError(f"{path}: not a YAML profile ({' '.join(str(error).split())})") from error
+    if values is None:
+        return {}
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected `key: value` lines, found {type(values).__name__}")
-    parent = values.pop("extends", None)
-    if parent is None:
-        return values
-    return _merge(_read_with_parents(path.parent / str(parent), (*seen, resolved)), values)
+        found = "a list" if isinstance(values, list) else "text"
+        raise InputError(f"{path}: expected `key: value` lines, found {found}")
+    try:
+        parent = as_meant(values.pop("extends", None), Path | None)
+        if parent is None:
+            return values
+        if not isinstance(parent, Path):
+            raise ValueError("one profile is wanted here")
+    except ValueError as error:
+        raise InputError(f"{path}: extends: {error}") from error
+    return _merge(_read_with_parents(path.parent / parent, (*seen, resolved)), values)
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """The nested values of dotted `key=value` overrides, the later ones winning.
 
-    Raises InputError for one without `=` and for a value that is not YAML.
+    Raises InputError for one without `=` or without a key.
     """
     merged: dict[str, Any] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not key:
+        if not equals or not all(key.split(".")):
             raise InputError(f"{override!r}: an override is written key=value")
-        try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"{override!r}: the value is not valid YAML") from error
+        value: Any = read_typed(text)
         for part in reversed(key.split(".")):
             value = {part: value}
         merged = _merge(merged, value)
@@ -154,13 +195,17 @@ def _describe(error: ErrorDetails, values: Any) -> str:
         if part in inside or part != inside.get("name"):
             parts.append(str(part))
             values = inside.get(part)
-    if error["type"] == _UNKNOWN_KEY:
+    kind, message = error["type"], error["msg"].removeprefix("Value error, ")
+    if kind in (_UNKNOWN_KEY, _BAD_VALUE):
         path = ".".join([*parts, error["ctx"]["key"]])
-        return f"unknown key {path!r}: {error['msg']}"
+        return f"unknown key {path!r}: {message}" if kind == _UNKNOWN_KEY else f"{path}: {message}"
     path = ".".join(parts) or "profile"
-    if error["type"] == "missing":
+    if kind == "missing":
         return f"{path}: required, but not set: add it to the profile or pass {path}=..."
-    message = error["msg"].removeprefix("Value error, ")
     given = error.get("input")
-    shown = "" if isinstance(given, (dict, BaseModel)) else f" (got {given!r})"
-    return f"{path}: {message}{shown}"
+    if given is None:
+        return f"{path}: empty: give it a value"
+    if isinstance(given, dict) and kind.endswith("_type") and kind not in _OTHER_WORDS:
+        kind = "string_type"
+    shown = "" if isinstance(given, (dict, BaseModel)) else f" (got {_shortened.repr(given)})"
+    return f"{path}: {_OTHER_WORDS.get(kind, message)}{shown}"

@@ -19,6 +19,7 @@ from data_shards.building.shard_writer import ShardContext, write_shard
 from data_shards.building.summary import count_reports, summarise
 from data_shards.errors import InputError
 from data_shards.files.atomic import refuse_full_disk, write_text_atomically
+from data_shards.files.folders import what_is_no_folder
 from data_shards.files.lock import locked
 from data_shards.phantom.archive import draw_if_absent
 from data_shards.processes import Progress, map_in_processes, start_server
@@ -138,6 +139,8 @@ def _sum_up(context: ShardContext, indices: Sequence[ShardIndex]) -> Manifest:
         longest_side_px=config.longest_side_px,
         dropped_images=source.list_dropped_images(),
     )
+    warnings = (*source.warnings(), *manifest.warnings)
+    manifest = manifest.model_copy(update={"warnings": warnings})
     texts = {**source.side_reports(), MANIFEST_NAME: manifest.model_dump_json(indent=1)}
     for name, text in texts.items():
         write_text_atomically(config.output / name, text, workplace=context.workplace)
@@ -183,6 +186,8 @@ def workplace_in(folder: Path, part: str | None) -> Iterator[Path]:
     busy = f"{folder}: another build is writing here: wait for it, or pass another output=..."
     with ExitStack() as stack:
         stack.enter_context(_removed_if_empty(folder))
+        if what := what_is_no_folder(folder):
+            raise InputError(f"{folder}: cannot hold the shards ({what}): pass another output=...")
         try:
             stack.enter_context(locked(folder / _LOCK_NAME, shared=part is not None, busy=busy))
         except OSError as error:

@@ -14,6 +14,7 @@ from data_shards.images.notes import Note
 from data_shards.images.refusals import BadImageError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, ImageRecord, MaskRecord, Sample, Split, StudyRecord
+from data_shards.sources.image_paths import told_with_its_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def convert_study(
             )
         except BadImageError as error:
             if config.bad_images == "stop":
-                raise
+                raise told_with_its_row(error, image) from error
             dropped.append(DroppedSample(key=f"{key}/{image.id}", reason=error.reason))
             continue
         member = f"image{len(images)}.jpg"

@@ -32,11 +32,15 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image of a study where the archive keeps it. `view` is None when unknown."""
+    """One image of a study where the archive keeps it. `view` is None when unknown.
+
+    `listed` is the file and line that name it, for messages.
+    """
 
     id: str
     path: Path
     view: View | None
+    listed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from data_shards.records.manifest import DroppedSample, file_sha256
 from data_shards.records.study import Report, Sample, SourceImage, Split, View
 from data_shards.report_text.report import parse_columns, parse_plain_report
 from data_shards.sources.formats.tables import Row
+from data_shards.sources.grouping import Conflicts, GroupingRules, Studies, group_rows
 
 _SPLITS: dict[str, Split] = {
     "train": "train",
@@ -31,7 +32,7 @@ _SPLITS: dict[str, Split] = {
     "test": "test",
 }
 _LABELS: dict[str, float | None] = {
-    **dict.fromkeys(("", "nan", "NaN"), None),
+    "": None,
     **{"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0},
 }
 
@@ -53,7 +54,9 @@ class SourceConfig(Config):
     needs; by default those of the file. `orientation`: images and masks are turned upright as
     their files say, or taken as they are stored there. `unknown_views`: an image whose view is none
     of the known stops the build, or is left out and counted. `bad_reports`: so for a study whose
-    report is absent, empty or cannot be read.
+    report is absent, empty or cannot be read. `conflicts`: rows
+    that contradict each other, of a study (another report or label) or in naming an image twice,
+    stop the build, or the first row holds, or their studies are left out.
     """
 
     name: str
@@ -62,6 +65,7 @@ class SourceConfig(Config):
     orientation: Literal["upright", "as_stored"] = "upright"
     unknown_views: Literal["stop", "drop"] = "stop"
     bad_reports: Literal["stop", "drop"] = "stop"
+    conflicts: Conflicts = "stop"
 
     @abstractmethod
     def open(self) -> Source:
@@ -88,7 +92,7 @@ class ImageRow:
 
     @property
     def of_study(self) -> tuple[Any, ...]:
-        """What all rows of a study must agree on."""
+        """What the row says of its whole study."""
         return self.split, self.texts, self.labels
 
 
@@ -128,9 +132,9 @@ class Source(ABC):
     def list_studies(self) -> Sequence[StudyRef]:
         """Every study the tables name, sorted, without reading files of reports.
 
-        Raises InputError naming the line for: an image listed twice, rows of one study that
-        differ in report, labels or split, a patient in two splits, an unknown view and an empty
-        report (where the policy is to stop), and what `rows` refuses.
+        Raises InputError naming the line for: a patient in two splits, one id written in two ways
+        (7 and 7.0), what `rows` refuses and, where the policies are to stop, an image listed twice,
+        rows of one study that differ in report or labels, an unknown view and an empty report.
         """
         return sorted(self.studies)
 
@@ -152,6 +156,8 @@ class Source(ABC):
         """The study with its report parsed and its images listed (not decoded) in the order of
         their ids, or the reason why it is left out; reasons are counted, so they name no id.
         """
+        if (ref.patient_id, ref.study_id) in self._grouped.contradictory:
+            return "rows of the study contradict each other"
         images = self.known_images(ref)
         if not images:
             return "no image of a known view"
@@ -190,6 +196,10 @@ class Source(ABC):
         unknown = sorted(image.image_id for image in every if self._view(image) is None)
         return tuple(DroppedSample(key=image, reason="unknown view") for image in unknown)
 
+    def warnings(self) -> Sequence[str]:
+        """What a build says of the tables at its end, in lines with counts."""
+        return self._grouped.warnings
+
     def side_reports(self) -> Mapping[str, str]:
         """Texts to write beside the manifest, by file name (an overlap with another set)."""
         return {}
@@ -197,62 +207,37 @@ class Source(ABC):
     def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
         """The images of a study whose view is known, in the order of their ids."""
         return tuple(
-            SourceImage(image.image_id, Path(image.path), view)
+            SourceImage(image.image_id, Path(image.path), view, self._where(image))
             for image in sorted(self.studies[ref], key=lambda image: image.image_id)
             if (view := self._view(image)) is not None
         )
 
     @cached_property
     def studies(self) -> dict[StudyRef, list[ImageRow]]:
-        """The rows of each study, read once a process."""
-        studies: dict[tuple[str, str], list[ImageRow]] = {}
-        line_of_image: dict[str, int] = {}
-        first_of_id: dict[str, ImageRow] = {}
-        first_of_patient: dict[str, ImageRow] = {}
-        for row in self.rows():
-            self._refuse_bad(row)
-            line = line_of_image.setdefault(row.image_id, row.line)
-            if line != row.line:
-                raise InputError(
-                    f"{self._where(row)}: image {row.image_id} is also in line {line}: duplicate "
-                    f"ids: remove one{self.narrowed_by}"
-                )
-            rows = studies.setdefault((row.patient_id, row.study_id), [])
-            rows.append(row)
-            if rows[0].of_study != row.of_study:
-                raise InputError(
-                    f"{self._where(row)}: study {row.study_id} of patient {row.patient_id} has "
-                    f"another report, split or label than in line {rows[0].line}: give it an id of "
-                    "its own or make them equal"
-                )
-            first = first_of_patient.setdefault(row.patient_id, row)
-            if first.split != row.split:
-                raise InputError(
-                    f"{self._where(row)}: patient {row.patient_id} is in two splits (study "
-                    f"{first.study_id} in {first.split}, study {row.study_id} in {row.split}): "
-                    "give all studies of a patient one split"
-                )
-            first = first_of_id.setdefault(row.study_id, row)
-            if self.study_ids_are_unique and first.patient_id != row.patient_id:
-                raise InputError(
-                    f"{self._where(row)}: study {row.study_id} is of patient {row.patient_id}, and "
-                    f"in line {first.line} of patient {first.patient_id}: correct one of them"
-                )
-        return {StudyRef(*ids, rows[0].split): rows for ids, rows in studies.items()}
+        """The rows of each study, the first with the whole report."""
+        grouped = self._grouped.rows.items()
+        return {StudyRef(*ids, rows[0].split): rows for ids, rows in grouped}
 
-    def _refuse_bad(self, row: ImageRow) -> None:
+    @cached_property
+    def _grouped(self) -> Studies:
+        """Read once a process."""
+        rules = GroupingRules(
+            self._where,
+            conflicts=self.config.conflicts,
+            bad_reports=self.config.bad_reports,
+            study_ids_are_unique=self.study_ids_are_unique,
+            narrowed_by=self.narrowed_by,
+        )
+        return group_rows(map(self._of_known_view, self.rows()), rules)
+
+    def _of_known_view(self, row: ImageRow) -> ImageRow:
         if self.config.unknown_views == "stop" and self._view(row) is None:
             raise InputError(
                 f"{self._where(row)}: image {row.image_id}: unknown view {row.view!r}: known are "
                 f"{', '.join(self.views)}: correct it{self.narrowed_by}, or set "
                 "source.unknown_views=drop"
             )
-        empty = row.texts is not None and not any(row.texts.values())
-        if self.config.bad_reports == "stop" and empty:
-            raise InputError(
-                f"{self._where(row)}: image {row.image_id} has no report: add it or set "
-                "source.bad_reports=drop"
-            )
+        return row
 
     def _where(self, row: ImageRow) -> str:
         return f"{self.tables()[0]}: line {row.line}"

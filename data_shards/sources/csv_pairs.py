@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -13,7 +13,10 @@ from data_shards.profiles import Config
 from data_shards.records.study import View
 from data_shards.report_text.section_names import refuse_unknown_section, spelled
 from data_shards.sources.base import ImageRow, Source, SourceConfig, split_in
+from data_shards.sources.formats.cells import text_in
 from data_shards.sources.formats.tables import read_rows
+from data_shards.sources.grouping import no_report
+from data_shards.sources.image_paths import image_path
 
 # A "frontal" of unknown direction counts as PA, the usual one: methods only tell frontal from
 # lateral.
@@ -28,7 +31,8 @@ class CsvColumns(Config):
     """Names of the table's columns; None: the table has no such column.
 
     The text is one `report` column, or `findings`, `impression` or both. Without `study_id`
-    every row is a study, named by its image; without `split` the builder draws by patient.
+    every row is a study, named by its image's whole path; without `split` the builder draws by
+    patient.
     """
 
     image: str = "image"
@@ -44,14 +48,17 @@ class CsvColumns(Config):
     def _check(self) -> CsvColumns:
         if (self.report is None) == (self.findings is None and self.impression is None):
             raise ValueError("name either the report column, or findings and impression")
+        if self.findings is not None and self.findings == self.impression:
+            raise ValueError(f"findings and impression are both {self.findings!r}: name one")
         return self
 
 
 class CsvPairsConfig(SourceConfig):
     """A table, the folder its image paths start from, and what its columns mean.
 
-    `where` keeps the rows whose column has one of the values listed. `default_view` is the
-    view of images whose cell is empty or that have no view column. `section_names` says which
+    `where` keeps the rows whose column has one of the values listed; '' is an empty cell.
+    `default_view` is the view of images whose cell is empty or that have no view column.
+    `encoding` is that of a table without a mark (a Python codec's name). `section_names` says which
     section a header of the reports opens that is not known, or means something else here
     ("tomography": "findings").
     """
@@ -66,11 +73,16 @@ class CsvPairsConfig(SourceConfig):
     section_names: dict[str, Annotated[str, AfterValidator(refuse_unknown_section)]] = Field(
         default_factory=dict
     )
+    encoding: str = "utf-8"
 
     @model_validator(mode="after")
     def _check(self) -> CsvPairsConfig:
         if self.columns.view is None and self.default_view is None:
             raise ValueError("name columns.view, or set default_view for a table without views")
+        try:
+            "x".encode(self.encoding)
+        except (LookupError, ValueError) as error:
+            raise ValueError(f"encoding={self.encoding}: Python knows no such text") from error
         return self
 
     def open(self) -> CsvPairsSource:
@@ -97,20 +109,31 @@ class CsvPairsSource(Source):
         return (self.config.table,)
 
     def rows(self) -> Iterator[ImageRow]:
-        """The rows that pass `where`; raises InputError when none does."""
+        """The rows that pass `where`; raises InputError when there is none."""
         config, columns = self.config, self.config.columns
         used = filter(None, columns.model_dump().values())
-        rows = list(read_rows(config.table, (*used, *config.where)))
-        where = config.where.items()
-        passed = [row for row in rows if all(row[column] in values for column, values in where)]
+        rows = list(read_rows(config.table, (*used, *config.where), config.encoding))
+        if not rows:
+            raise InputError(f"{config.table}: no row below its header: check the table")
+        where = {column: set(map(text_in, values)) for column, values in config.where.items()}
+        passed = [row for row in rows if all(row[each] in where[each] for each in where)]
         if not passed:
             raise InputError(
                 f"{config.table}: none of {len(rows)} rows passes source.where={config.where}: "
                 "check its columns and values"
             )
         for row in passed:
-            path = PurePosixPath(row.filled(columns.image))
-            image_id = str(path.with_suffix(""))
+            path = image_path(row, columns.image, config.image_root)
+            image_id = str(path)
+            texts = {
+                name: row.text(column)
+                for name in ("report", "findings", "impression")
+                if (column := getattr(columns, name)) is not None
+            }
+            # No other row can have it: told here, in the order of the lines.
+            is_study = columns.study_id is None
+            if is_study and config.bad_reports == "stop" and not any(texts.values()):
+                raise no_report(row.where, image_id)
             yield ImageRow(
                 row.line,
                 image_id,
@@ -119,9 +142,5 @@ class CsvPairsSource(Source):
                 study_id=row.filled(columns.study_id) if columns.study_id else image_id,
                 view=(row[columns.view] if columns.view else "") or config.default_view or "",
                 split=split_in(row, columns.split) if columns.split else None,
-                texts={
-                    name: row[column]
-                    for name in ("report", "findings", "impression")
-                    if (column := getattr(columns, name)) is not None
-                },
+                texts=texts,
             )

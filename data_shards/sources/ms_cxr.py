@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ from typing import Any
 from data_shards.errors import InputError
 from data_shards.records.study import SPLITS, Box
 from data_shards.sources.base import StudyRef
+from data_shards.sources.formats.cells import text_in
 from data_shards.sources.formats.tables import read_rows
 
 _BOX_COLUMNS = ("x", "y", "w", "h")
@@ -32,8 +34,9 @@ def read_ms_cxr(path: Path) -> dict[str, list[Box]]:
             x, y, width, height = (float(each) for each in box)
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: a box is x, y, width, height, found {box!r}") from error
-        if not (width > 0 and height > 0):
-            raise InputError(f"{where}: a box of {width} x {height} pixels: correct or remove it")
+        if not (width > 0 and height > 0 and math.isfinite(x + y + width + height)):
+            place = f"{width} x {height} pixels at {x}, {y}"
+            raise InputError(f"{where}: a box of {place}: correct or remove it")
         boxes[dicom_id].append(Box(0, x, y, width, height, category, phrase))
     return dict(boxes)
 
@@ -76,21 +79,21 @@ def _from_csv(file: Path) -> Iterator[_Annotation]:
 def _from_json(file: Path) -> list[_Annotation]:
     try:
         value = json.loads(file.read_bytes())
-        categories = {each["id"]: str(each["name"]) for each in value["categories"]}
+        categories = {each["id"]: text_in(each["name"]) for each in value["categories"]}
         images = {each["id"]: each.get("path") or each["file_name"] for each in value["images"]}
         return [
             (
                 f"{file}: annotation {number}",
                 PurePosixPath(images[each["image_id"]]).stem,
                 categories[each["category_id"]],
-                str(each["label_text"]),
+                text_in(each["label_text"]),
                 each["bbox"],
             )
             for number, each in enumerate(value["annotations"])
         ]
     except FileNotFoundError as error:
         raise InputError(f"{file}: no such file: check source.ms_cxr") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not valid JSON ({error}): fetch it again") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(

@@ -64,7 +64,7 @@ def test_text_overrides_stay_text(tmp_path: Path) -> None:
         ("zzz: 1\n", "known keys: body, count, title"),
         ("count: many\n", "count: .*valid integer.* \\(got 'many'\\)"),
         ("body: {name: cone}\n", "'cone'"),
-        ("- 1\n", "expected `key: value` lines, found list"),
+        ("- 1\n", "expected `key: value` lines, found a list"),
         ("a: [\n", "not a YAML profile"),
         ("extends: a.yaml\n", "leads back"),
         ("extends: gone.yaml\n", "no such profile"),

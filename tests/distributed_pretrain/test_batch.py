@@ -24,8 +24,8 @@ ROWS = 6
 
 def full() -> Batch:
     """A batch with every field, each different in every row."""
-    names = ("token_ids", "token_mask", "sentence_index", "sentence_mask", "word_index")
-    report = ReportTokens(**{name: torch.randint(0, 99, (ROWS, 8)) for name in names})
+    ids, mask, sentence, sentence_mask, word = torch.randint(0, 99, (5, ROWS, 8))
+    report = ReportTokens(ids, mask, sentence, sentence_mask, word)
     return Batch(
         keys=tuple(map(str, range(ROWS))),
         images=torch.randn(ROWS, 1, 4, 4),

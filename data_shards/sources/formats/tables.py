@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import difflib
 import json
-import zlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from data_shards.errors import InputError
+from data_shards.sources.formats.cells import refuse_no_name, refuse_no_text, text_in
+from data_shards.sources.formats.table_files import open_table
+
+# Of a cell: enough for any report, and a quote that is never closed ends here.
+LONGEST_CELL = 10_000_000
+_SHOWN_COLUMNS, _SHOWN_LETTERS = 20, 40
+_JSON = re.compile(r"""\s*([{]\s*"|\[\s*[{["])""")
+_BEGINNING = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table `path`, its cells by column."""
+    """One row of the table `path`, its cells by column; `line` is where it begins."""
 
     path: Path
     line: int
-    cells: dict[str, str]
+    cells: dict[str, Any]
 
     @property
     def where(self) -> str:
@@ -28,83 +37,127 @@ class Row:
         return f"{self.path}: line {self.line}"
 
     def __getitem__(self, column: str) -> str:
-        return self.cells[column].strip()
+        """A cell as text, empty where it says nothing. InputError for a list or a mapping."""
+        return str(self._checked(column, text_in))
+
+    def text(self, column: str) -> str:
+        """A cell of text, which may be empty. InputError for numbers, lists and mappings."""
+        self._checked(column, refuse_no_text)
+        return self[column]
 
     def filled(self, column: str) -> str:
-        """A cell that must not be empty: raises InputError."""
+        """A cell that names something. InputError for an empty one, and for what is no name."""
         value = self[column]
         if not value:
+            written = str(self.cells[column] or "").strip()
+            shown = f" ({written!r})" if written else ""
             raise InputError(
-                f"{self.where}: column {column!r} is empty: fill it in or remove the row"
+                f"{self.where}: column {column!r} is empty{shown}: fill it in or remove the row"
             )
+        self._checked(column, refuse_no_name)
         return value
 
+    def _checked(self, column: str, check: Callable[[Any], Any]) -> Any:
+        try:
+            return check(self.cells[column])
+        except ValueError as error:
+            raise InputError(f"{self.where}: column {column!r} {error}") from error
 
-def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+
+def read_rows(path: Path, columns: Sequence[str], encoding: str | None = None) -> Iterator[Row]:
     """The rows of a table that must have `columns`.
 
-    Every value is text; a cell that is missing or null is empty. The name decides the format:
-    `.tsv`, `.jsonl`, otherwise comma-separated; `.gz` after it is unpacked on the way. Raises
-    InputError for a file that is absent, damaged or not UTF-8, and for a missing column.
+    A cell that is missing is empty, and rows without any are left out. The name decides the format:
+    `.tsv`, `.jsonl`, otherwise comma-separated, `.gz` after it or not. For `encoding` see
+    `open_table`. Raises InputError, with the line, for a file that is absent, damaged or no table,
+    and for a column that is missing or there twice.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such table: check the path in the profile")
-    kind = Path(path.name.removesuffix(".gz")).suffix
-    try:
-        with _open_text(path) as file:
-            if kind in (".jsonl", ".ndjson"):
-                yield from _json_lines(path, file, columns)
-            else:
-                delimiter = "\t" if kind == ".tsv" else ","
-                yield from _delimited(path, file, columns, delimiter)
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise InputError(f"{path}: the gzip file is damaged ({error}): fetch it again") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}): convert the table") from error
-    except csv.Error as error:
-        raise InputError(f"{path}: not a readable table ({error})") from error
-
-
-def _open_text(path: Path) -> IO[str]:
-    # utf-8-sig: tables saved by spreadsheets start with a byte order mark.
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    with open_table(path, encoding) as file:
+        if kind in (".jsonl", ".ndjson"):
+            yield from _json_lines(path, file, columns)
+        else:
+            if _JSON.match(file.read(_BEGINNING)):
+                raise InputError(f"{path}: JSON: name it .jsonl, and write one object a line")
+            file.seek(0)
+            yield from _delimited(path, file, columns, "\t" if kind == ".tsv" else ",")
 
 
 def _delimited(path: Path, file: IO[str], columns: Sequence[str], delimiter: str) -> Iterator[Row]:
-    reader = csv.DictReader(file, delimiter=delimiter, restval="", strict=True)
-    _require_columns(path, columns, reader.fieldnames or ())
-    for row in reader:
-        if None in row:
-            raise InputError(
-                f"{path}: line {reader.line_num}: more cells than the header has columns: "
-                "quote texts that hold the delimiter"
-            )
-        yield Row(path, reader.line_num, row)
+    lines = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
+    csv.field_size_limit(LONGEST_CELL)
+    header: list[str] = []
+    line = 1
+    try:
+        for cells in lines:
+            if not any(map(str.strip, cells)):
+                pass
+            elif not header:
+                header = [name.strip() for name in cells]
+                _require_columns(path, line, columns, header)
+            elif any(map(str.strip, cells[len(header) :])):
+                raise InputError(
+                    f"{path}: line {line}: more cells than the header has columns: "
+                    "quote texts that hold the delimiter"
+                )
+            else:
+                cells += [""] * (len(header) - len(cells))
+                yield Row(path, line, dict(zip(header, cells, strict=False)))
+            line = lines.line_num + 1
+    except csv.Error as error:
+        # Only the reader's own words tell which of the two it is.
+        if "limit" in str(error):
+            what = f"a cell of more than {LONGEST_CELL:,} characters: is its quote closed?"
+        else:
+            what = f"a quote out of place ({error}): double the quotes inside a text, and close it"
+        raise InputError(f"{path}: line {line}: {what}") from error
+    if not header:
+        raise InputError(f"{path}: an empty file: fetch or write it again")
 
 
 def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[Row]:
     required = columns
-    for line_number, line in enumerate(file, start=1):
+    for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}: line {line_number}: not valid JSON ({error})") from error
+            value = json.loads(line, object_pairs_hook=_object, parse_float=Decimal)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path}: line {number}: not valid JSON ({error}): one object a line is read"
+            ) from error
         if not isinstance(value, dict):
-            raise InputError(f"{path}: line {line_number}: expected one JSON object a line")
-        row = {key: "" if each is None else str(each) for key, each in value.items()}
+            raise InputError(f"{path}: line {number}: expected one JSON object a line")
         # Those of the first line: a later one may leave some out.
-        _require_columns(path, required, tuple(row))
+        _require_columns(path, number, required, tuple(value))
         required = ()
-        yield Row(path, line_number, dict.fromkeys(columns, "") | row)
+        yield Row(path, number, dict.fromkeys(columns, "") | value)
+    if required:
+        raise InputError(f"{path}: an empty file: fetch or write it again")
 
 
-def _require_columns(path: Path, columns: Sequence[str], found: Sequence[str]) -> None:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{twice!r} is there twice: keep one")
+    return dict(pairs)
+
+
+def _require_columns(path: Path, line: int, columns: Sequence[str], found: Sequence[str]) -> None:
+    if twice := [column for column in columns if found.count(column) > 1]:
+        raise InputError(f"{path}: line {line}: column {twice[0]!r} is there twice: rename one")
     missing = [column for column in columns if column not in found]
-    if missing:
-        raise InputError(
-            f"{path}: no column {', '.join(map(repr, missing))}: found {', '.join(found)}"
-        )
+    if not missing:
+        return
+    shown = ", ".join(repr(name[:_SHOWN_LETTERS]) for name in found[:_SHOWN_COLUMNS])
+    more = f" and {len(found) - _SHOWN_COLUMNS} more" if len(found) > _SHOWN_COLUMNS else ""
+    hint = ""
+    lower = {name.casefold(): name for name in reversed(found)}
+    if near := difflib.get_close_matches(missing[0].casefold(), lower, n=1):
+        hint = f": did you mean {lower[near[0]]!r}?"
+    elif len(found) == 1 and (other := next((mark for mark in ";\t|" if mark in found[0]), "")):
+        hint = f": are its cells separated by {other!r}? Commas are read, and tabs in .tsv"
+    raise InputError(
+        f"{path}: no column {', '.join(map(repr, missing))}: found {shown}{more}{hint}"
+    )

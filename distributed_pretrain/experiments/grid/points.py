@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-import yaml
-
 from data_shards.errors import InputError
+from data_shards.written import as_override, read_yaml
 
 LONGEST_NAME = 120
 # What the profile or run folder of a command is called in a table.
@@ -83,30 +82,29 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises InputError for anything else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file: expected CSV or YAML") from error
     if path.suffix == ".csv":
-        rows = [dict(row) for row in csv.DictReader(text.splitlines(), skipinitialspace=True)]
-        if not rows or any(None in row or None in row.values() for row in rows):
+        try:
+            header, *cells = csv.reader(text.splitlines(), skipinitialspace=True) if text else [[]]
+        except csv.Error as error:
+            raise InputError(f"{path}: not CSV ({error})") from error
+        cells = [each for each in cells if each]
+        if not cells or any(len(each) != len(header) for each in cells):
             raise InputError(f"{path}: a first line of keys, then as many values in every line")
-        return rows
+        if twice := [key for key in header if header.count(key) > 1]:
+            raise InputError(f"{path}: line 1: {twice[0]!r} is there twice: keep one")
+        return [dict(zip(header, each, strict=True)) for each in cells]
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+        values = read_yaml(text)
+    except ValueError as error:
+        raise InputError(f"{path}: not YAML: {error}") from error
     if not (values and isinstance(values, list) and all(isinstance(row, dict) for row in values)):
         raise InputError(f"{path}: expected a list of mappings, `- {{seed: 1, data.views: ...}}`")
-    return [{str(key): _as_written(value) for key, value in row.items()} for row in values]
-
-
-def _as_written(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000)
-    return text.removesuffix("\n...\n").strip()
+    return [{str(key): as_override(value) for key, value in row.items()} for row in values]
 
 
 def _axis(word: str) -> list[tuple[dict[str, str], tuple[str, ...]]]:

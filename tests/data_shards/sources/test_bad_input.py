@@ -1,4 +1,5 @@
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 from data_shards.__main__ import main
 from data_shards.building.settings import ShardsConfig
+from data_shards.records.manifest import read_manifest
 from tests.data_shards.building.whole import build_shards
 
 Row = dict[str, str]
@@ -51,6 +53,29 @@ def test_a_truncated_image_stops_the_build_by_name(
     folder = profile.parent / "shards"
     assert not (folder / "manifest.json").exists()
     assert not list(folder.glob("*.partial"))
+
+
+def test_an_image_that_is_not_there_is_told_with_its_row_and_why(
+    archive: Path, profile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = archive / "images" / "p3_s0_PA.jpg"
+    path.rename(path.with_suffix(".JPG"))
+    line = refused(capsys, "build", str(profile))
+    assert re.search(rf"pairs\.csv: line \d+: {path}: missing image.*'p3_s0_PA.JPG' is there", line)
+
+
+def test_what_was_read_otherwise_is_told_at_the_end_and_in_the_manifest(
+    change_rows: ChangeRows,
+    make_config: Callable[..., ShardsConfig],
+    profile: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change_rows(lambda rows: rows[0].update(report="FINDINGS: Clear.<br>IMPRESSION: Normal."))
+    assert main(["build", str(profile)]) == 0
+    [said] = [line for line in capsys.readouterr().out.splitlines() if "warning: " in line]
+    assert "1 x a report with HTML tags or entities" in said
+    assert "(first: line 2)" in said
+    assert read_manifest(make_config().output).warnings == (said.removeprefix("warning: "),)
 
 
 def test_bad_images_can_be_left_out_and_are_counted(
@@ -118,8 +143,25 @@ def test_an_output_that_is_a_file_is_refused(
     profile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refused(capsys, "build", str(profile), f"output={profile}")
-    assert "cannot hold the shards" in line
+    assert "cannot hold the shards (it is a file)" in line
     assert profile.is_file()
+
+
+def test_an_output_that_is_a_link_to_nothing_is_refused(
+    profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "link").symlink_to("gone")
+    line = refused(capsys, "build", str(profile), f"output={tmp_path / 'link'}")
+    assert "cannot hold the shards (it is a link to gone, which is not there)" in line
+    assert not (tmp_path / "gone").exists()
+
+
+def test_an_output_is_the_folder_that_was_typed(
+    profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["build", str(profile), "output=set #2: 2026-11-28", "source.licence=CC0 #1"]) == 0
+    assert read_manifest(tmp_path / "set #2: 2026-11-28").licence == "CC0 #1"
 
 
 def test_a_profile_that_cannot_be_opened_is_one_line(

@@ -72,15 +72,24 @@ def test_the_overlap_counts_images_and_patients_of_each_split() -> None:
         ("a.csv", "dicom_id,x\n", "no column 'category_name', 'label_text', 'y'"),
         ("a.csv", "dicom_id,category_name,label_text,x,y,w,h\ni,c,l,1,,3,4\n", "line 2: a box is"),
         ("a.csv", "dicom_id,category_name,label_text,x,y,w,h\ni,c,l,1,2,0,4\n", "0.0 x 4.0 pixels"),
+        ("a.csv", "dicom_id,category_name,label_text,x,y,w,h\ni,c,l,inf,2,3,4\n", "at inf, 2.0"),
         ("a.json", "{", "not valid JSON"),
+        ("a.json", "[" * 100_000, "not valid JSON"),
         ("a.json", '{"images": []}', "not MS-CXR's COCO layout"),
     ],
+    ids=range(7),
 )
 def test_foreign_files_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     file = tmp_path / name
     file.write_text(content)
     with pytest.raises(InputError, match=message):
         read_ms_cxr(file)
+
+
+def test_a_phrase_of_null_is_no_word(tmp_path: Path) -> None:
+    path = _write_json(tmp_path / "boxes.json")
+    path.write_text(path.read_text().replace('"small left effusion"', "null"))
+    assert [box.phrase for box in read_ms_cxr(path)["image-1"]] == ["", ""]
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

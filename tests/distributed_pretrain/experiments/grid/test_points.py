@@ -77,9 +77,35 @@ def test_values_of_yaml_are_written_as_overrides_read_them(tmp_path: Path) -> No
     ]
 
 
+def test_values_of_yaml_are_as_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "rows.yaml"
+    path.write_text(
+        "- {run_folder: 2026-11-28, seed: 010, a: 'null', b: 12:30, c: [\"x, y\", no]}\n"
+    )
+    assert read_rows(path) == [
+        {
+            "run_folder": "2026-11-28",
+            "seed": "010",
+            "a": "'null'",
+            "b": "12:30",
+            "c": "['x, y', no]",
+        }
+    ]
+
+
+def test_a_mark_in_front_of_a_table_of_points_is_no_part_of_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"\xef\xbb\xbfseed,run_folder\n1,a\n")
+    assert read_rows(path) == [{"seed": "1", "run_folder": "a"}]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("rows.csv", b"seed,views,seed\n1,a,2\n", "line 1: 'seed' is there twice"),
+        ("rows.csv", b"", "a first line of keys"),
+        ("rows.yaml", b"- {seed: 1, seed: 2}\n", "line 1: 'seed' is there twice"),
+        ("rows.yaml", b"- {seed: " + b"[" * 20_000, "too deep"),
         ("rows.csv", b"seed,views\n1\n", "as many values in every line"),
         ("rows.csv", b"seed\n1,2\n", "as many values in every line"),
         ("rows.csv", b"seed\n", "a first line of keys"),
@@ -89,6 +115,7 @@ def test_values_of_yaml_are_written_as_overrides_read_them(tmp_path: Path) -> No
         ("rows.yaml", b"- {seed: [\n", "not YAML"),
         ("rows.csv", b"seed\n\xff\xfe\n", "not a text file"),
     ],
+    ids=range(12),
 )
 def test_bad_rows_are_one_clear_line(
     tmp_path: Path, name: str, content: bytes, message: str

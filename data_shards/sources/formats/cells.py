@@ -1,0 +1,72 @@
+"""What a cell of a table says: one list of words for nothing, and text by the cell's type."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from decimal import Decimal
+from typing import Any
+
+# Of pandas, R, SQL, Excel, JavaScript and C, whatever the case; \N is MySQL's.
+NOTHING = frozenset(
+    (
+        *("", "nan", "-nan", "none", "null", "(null)", "[null]", "<null>", "undefined", "nat"),
+        *("na", "n/a", "<na>", "#na", "#n/a", "#n/a n/a", "\\n"),
+        *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
+        *("#null!", "#value!", "#ref!", "#name?", "#num!", "#div/0!"),
+    )
+)
+_LONGEST_WORD = max(map(len, NOTHING))
+_HALF = re.compile("[\ud800-\udfff]")
+_ROUNDED = re.compile(r"\d+([.,]\d+)?[eE]\+\d+")
+# Of whole numbers written with an exponent.
+_MOST_DIGITS = 40
+
+
+def text_in(value: Any) -> str:
+    """A cell as text without blanks around it; empty where it holds a word for nothing.
+
+    Cells of JSON are of any type, their numbers with decimals `Decimal`; whole ones lose these.
+    Raises ValueError for lists, mappings and half a character.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal) and _is_whole(value):
+        return str(int(value))
+    if isinstance(value, list | dict):
+        kind = "a list" if isinstance(value, list) else "a mapping"
+        raise ValueError(f"is {kind}: one text is wanted, or a row for each")
+    text = "" if value is None else str(value).strip()
+    if not text.isascii() and _HALF.search(text):
+        raise ValueError("holds half a character (a lone surrogate): write the text anew")
+    return "" if len(text) <= _LONGEST_WORD and text.casefold() in NOTHING else text
+
+
+def refuse_no_text(value: Any) -> None:
+    """Raise ValueError for a number, or true and false, where a text is wanted."""
+    if not isinstance(value, str | None) and text_in(value):
+        raise ValueError(f"is {_shown(value)}, and not text: put texts in quotes")
+
+
+def refuse_no_name(value: Any) -> None:
+    """Raise ValueError for a cell that names nothing for sure: 1.5, true, infinity, 1.23E+12.
+
+    Nor may control and invisible characters be in a name, with which one thing has two.
+    """
+    if isinstance(value, bool | float) or (isinstance(value, Decimal) and not _is_whole(value)):
+        raise ValueError(f"is {_shown(value)}: a name is text or a whole number: put it in quotes")
+    text = str(value).strip()
+    if isinstance(value, str) and _ROUNDED.fullmatch(text):
+        raise ValueError(f"is {text}, a number that a program has rounded: write all its digits")
+    for letter in "" if text.isprintable() else text:
+        if unicodedata.category(letter) in ("Cc", "Cf"):
+            name = unicodedata.name(letter, "NUL" if letter == "\0" else "a control character")
+            raise ValueError(f"holds U+{ord(letter):04X} ({name}), which cannot be seen: remove it")
+
+
+def _is_whole(number: Decimal) -> bool:
+    return number.adjusted() < _MOST_DIGITS and number == number.to_integral_value()
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

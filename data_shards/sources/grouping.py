@@ -1,0 +1,228 @@
+"""Rows of images grouped into studies, and what rows may not say of a study, patient or image."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
+
+from data_shards.errors import InputError
+from data_shards.sources.report_cells import Trace, read_report_cell, told
+
+if TYPE_CHECKING:
+    from data_shards.sources.base import ImageRow
+
+Conflicts: TypeAlias = Literal["stop", "first", "drop"]
+# Patient and study.
+Ids: TypeAlias = tuple[str, str]
+
+_AS_FLOAT = re.compile(r"(\d+)\.0+")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupingRules:
+    """The source's settings and properties that decide on rows; see `SourceConfig` and `Source`.
+
+    `where` says the file and line of a row.
+    """
+
+    where: Callable[[ImageRow], str]
+    conflicts: Conflicts
+    bad_reports: Literal["stop", "drop"]
+    study_ids_are_unique: bool
+    narrowed_by: str
+
+
+@dataclass
+class Studies:
+    """The rows of each study, the first with all that its report is, by the ids.
+
+    `contradictory` are those whose rows contradict each other, where these are to be dropped.
+    """
+
+    rows: dict[Ids, list[ImageRow]] = field(default_factory=dict)
+    contradictory: set[Ids] = field(default_factory=set)
+    warnings: tuple[str, ...] = ()
+
+
+def group_rows(rows: Iterable[ImageRow], rules: GroupingRules) -> Studies:
+    """The studies of `rows`. Raises InputError, with the line, for what `Source` says."""
+    grouping = _Grouping(rules)
+    for row in rows:
+        grouping.add(row)
+    return grouping.done()
+
+
+def no_report(where: str, image_id: str) -> InputError:
+    """The refusal of a study without a report, whose first image a table names at `where`."""
+    return InputError(
+        f"{where}: image {image_id} has no report (empty, or a word for nothing such as nan): add "
+        "it or set source.bad_reports=drop"
+    )
+
+
+class _Grouping:
+    def __init__(self, rules: GroupingRules) -> None:
+        self.rules = rules
+        self.studies = Studies()
+        self.texts: dict[Ids, dict[str, str]] = {}
+        self.row_of_image: dict[str, ImageRow] = {}
+        self.first_of_study_id: dict[str, ImageRow] = {}
+        self.first_of_patient: dict[str, ImageRow] = {}
+        self.spellings: dict[Ids, ImageRow] = {}
+        self.twins: dict[str, tuple[ImageRow, ImageRow]] = {}
+        # By what it is: how many there are, and the line of the first.
+        self.differing: Counter[str] = Counter()
+        self.traces: Counter[Trace] = Counter()
+        self.first_line: dict[str, int] = {}
+
+    def add(self, row: ImageRow) -> None:
+        ids = (row.patient_id, row.study_id)
+        self._look_at_spelling("", row, row.patient_id)
+        self._look_at_spelling(row.patient_id, row, row.study_id)
+        other = self.row_of_image.setdefault(row.image_id, row)
+        if other is not row:
+            said = f"image {row.image_id} is also in line {other.line}: duplicate ids: remove one"
+            same = replace(row, line=other.line) == other
+            self._contradiction("image", row, said, () if same else (ids, _ids(other)))
+            return
+        here = self.studies.rows.setdefault(ids, [])
+        here.append(row)
+        self._refuse_two_splits(row, here[0])
+        self._refuse_two_patients(row)
+        self._merge_texts(row, here[0])
+        if row.labels != here[0].labels:
+            self._differ("label", row, here[0].line)
+
+    def done(self) -> Studies:
+        for ids, texts in self.texts.items():
+            first = self.studies.rows[ids][0]
+            self.studies.rows[ids][0] = replace(first, texts=texts)
+            if self.rules.bad_reports == "stop" and not any(texts.values()):
+                raise no_report(self.rules.where(first), first.image_id)
+        self.studies.warnings = (
+            *self._told_twins(),
+            *self._told_conflicts(),
+            *(told(trace, count, self.first_line[trace]) for trace, count in self.traces.items()),
+        )
+        return self.studies
+
+    def _refuse_two_splits(self, row: ImageRow, first_of_study: ImageRow) -> None:
+        first = self.first_of_patient.setdefault(row.patient_id, row)
+        if first.split == row.split:
+            return
+        if first_of_study.split != row.split:
+            self._refuse(
+                row,
+                f"study {row.study_id} of patient {row.patient_id} is in another split "
+                f"({row.split}) than in line {first_of_study.line} ({first_of_study.split}): give "
+                "all its rows one split",
+            )
+        self._refuse(
+            row,
+            f"patient {row.patient_id} is in two splits (study {first.study_id} in {first.split}, "
+            f"study {row.study_id} in {row.split}): give all studies of a patient one split",
+        )
+
+    def _refuse_two_patients(self, row: ImageRow) -> None:
+        first = self.first_of_study_id.setdefault(row.study_id, row)
+        if self.rules.study_ids_are_unique and first.patient_id != row.patient_id:
+            self._refuse(
+                row,
+                f"study {row.study_id} is of patient {row.patient_id}, and in line {first.line} of "
+                f"patient {first.patient_id}: correct one of them",
+            )
+
+    def _merge_texts(self, row: ImageRow, first: ImageRow) -> None:
+        """An empty cell is no other report; nor are other blanks."""
+        if row.texts is None:
+            return
+        known = self.texts.setdefault(_ids(row), dict.fromkeys(row.texts, ""))
+        cells = {name: read_report_cell(raw) for name, raw in row.texts.items()}
+        others = [
+            name
+            for name, (text, _) in cells.items()
+            if text and known[name] and text.split() != known[name].split()
+        ]
+        if others:
+            # None of its texts belongs to those of the first row.
+            part = "" if others[0] == "report" else f" ({others[0]})"
+            self._differ(f"report{part}", row, first.line)
+        else:
+            known.update({name: known[name] or text for name, (text, _) in cells.items()})
+        traces = set[Trace]().union(*(found for _, found in cells.values()))
+        for trace in traces:
+            self.traces[trace] += 1
+            self.first_line.setdefault(trace, row.line)
+
+    def _differ(self, what: str, row: ImageRow, first_line: int) -> None:
+        said = f"study {row.study_id} of patient {row.patient_id} has another {what} than in line"
+        remedy = "give it an id of its own or make them equal"
+        self._contradiction(what, row, f"{said} {first_line}: {remedy}", [_ids(row)])
+
+    def _contradiction(self, what: str, row: ImageRow, said: str, studies: Iterable[Ids]) -> None:
+        if self.rules.conflicts == "stop":
+            self._refuse(
+                row,
+                f"{said}{self.rules.narrowed_by}, or set source.conflicts=first (the first row "
+                "holds) or drop (the study is left out)",
+            )
+        if self.rules.conflicts == "drop":
+            self.studies.contradictory.update(studies)
+        self.differing[what] += 1
+        self.first_line.setdefault(f"differing {what}", row.line)
+
+    def _look_at_spelling(self, within: str, row: ImageRow, name: str) -> None:
+        """Note that one thing may have two names: Excel drops zeros, pandas writes 7 as 7.0."""
+        first = self.spellings.setdefault((within, _folded(name)), row)
+        other = first.study_id if within else first.patient_id
+        if other == name:
+            return
+        what = "study" if within else "patient"
+        for one, two in ((name, other), (other, name)):
+            number = _AS_FLOAT.fullmatch(one)
+            if number and number[1] == two:
+                said = f"{what} {name!r} is {other!r} in line {first.line}"
+                self._refuse(row, f"{said}: write one id for one {what}")
+        if not within:
+            self.twins.setdefault(name, (first, row))
+
+    def _refuse(self, row: ImageRow, said: str) -> NoReturn:
+        raise InputError(f"{self.rules.where(row)}: {said}")
+
+    def _told_twins(self) -> Iterator[str]:
+        if self.twins:
+            first, row = next(iter(self.twins.values()))
+            yield (
+                f"{len(self.twins):,} x a patient whose id differs from another's in case, leading "
+                f"zeros or width alone (first: {row.patient_id!r} in line {row.line}, "
+                f"{first.patient_id!r} in line {first.line}): if they are the same, write one id, "
+                "or they may be in two splits"
+            )
+
+    def _told_conflicts(self) -> Iterator[str]:
+        done = {"first": "the first row holds", "drop": "its study is left out"}
+        for what, count in self.differing.items():
+            said = "that repeats an image"
+            if what != "image":
+                said = f"with another {what} than its study has"
+            line = self.first_line[f"differing {what}"]
+            yield (
+                f"{count:,} x a row {said} (first: line {line}): {done[self.rules.conflicts]}, as "
+                f"source.conflicts={self.rules.conflicts} says"
+            )
+
+
+def _ids(row: ImageRow) -> Ids:
+    return row.patient_id, row.study_id
+
+
+def _folded(name: str) -> str:
+    """What spellings of one id have in common."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    number = _AS_FLOAT.fullmatch(plain)
+    plain = number[1] if number else plain
+    return (plain.lstrip("0") or "0") if plain.isdecimal() else plain

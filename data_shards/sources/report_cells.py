@@ -1,0 +1,70 @@
+"""Texts that went through another program before they came into a table, told by what it left."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, TypeAlias
+
+from data_shards.sources.formats.cells import text_in
+
+Trace: TypeAlias = Literal["escapes", "excel", "html", "controls", "lists", "decoded"]
+
+_READ = "read as what they stand for"
+# What reports hold, and what becomes of it: of the first three when a report is made plain.
+_TOLD: dict[Trace, tuple[str, str]] = {
+    "escapes": ("line ends or quotes written with a backslash (\\n)", _READ),
+    "excel": ("Excel's codes for characters (_x000D_)", _READ),
+    "html": ("HTML tags or entities (<br>, &lt;)", _READ),
+    "controls": ("NUL or other control characters", "read as blanks"),
+    "lists": (
+        "brackets around quoted pieces, as programs print lists",
+        "kept: join the pieces to one text",
+    ),
+    "decoded": (
+        "marks of a wrong encoding, as Ã© for é",
+        "kept: save the table anew from where it came from, in UTF-8",
+    ),
+}
+# Those that end lines are left to whoever cuts reports into sections.
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]")
+_TAGS = "a|b|br|div|em|font|h[1-6]|hr|i|li|ol|p|pre|span|strong|su[bp]|table|t[drh]|u|ul"
+_PATTERNS: dict[Trace, re.Pattern[str]] = {
+    # "w\r" may be somebody's shorthand.
+    "escapes": re.compile(r"""\\+(?:r\\+n|n(?![a-z])|r(?=[A-Z])|["'])|(?<![A-Za-z\\])\\+[nr]"""),
+    "excel": re.compile(r"_x[0-9A-Fa-f]{4}_"),
+    "html": re.compile(
+        rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>|&(?:#\d{{1,7}}|#x[0-9a-f]{{1,6}}|[a-z]\w{{1,31}});", re.I
+    ),
+    "controls": _CONTROL,
+    "lists": re.compile(r"""\s*[\[{]\s*['"].*['"]\s*[\]}]\s*\Z""", re.S),
+    "decoded": re.compile("Ã[\x80-\xbf]|Â[\xa0-\xbf]|â€|\ufffd|ï»¿"),
+}
+# Without any of these there is nothing to look for, as in nearly all reports.
+_SUSPECT = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\\\\<&[{ÃÂâï\ufffd]|_x")
+
+
+def read_report_cell(text: str) -> tuple[str, set[Trace]]:
+    """A report's cell, empty where it says nothing, and what of other programs is in it.
+
+    Control characters are blanks, or what Windows-1252 has in their place; the rest is left to the
+    reading of reports.
+    """
+    if not _SUSPECT.search(text):
+        return text_in(text), set()
+    found = {
+        trace
+        for trace, pattern in _PATTERNS.items()
+        if (pattern.match if trace == "lists" else pattern.search)(text)
+    }
+    return text_in(_CONTROL.sub(_of_control, text)), found
+
+
+def told(trace: Trace, reports: int, first_line: int) -> str:
+    """What the build says of `reports` with this trace, of which the first is in `first_line`."""
+    held, done = _TOLD[trace]
+    return f"{reports:,} x a report with {held} (first: line {first_line}): {done}"
+
+
+def _of_control(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return bytes([code]).decode("windows-1252", "replace") if code > 0x7F else " "
