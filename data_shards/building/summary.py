@@ -7,14 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from data_shards.building.plan import refuse_empty_splits
+from data_shards.errors import InputError
 from data_shards.records.manifest import (
     DroppedSample,
-    IndexedSample,
     Manifest,
     PixelSums,
     ShardEntry,
     ShardIndex,
     file_sha256,
+    images_by_view,
     index_name,
 )
 from data_shards.records.study import SPLITS
@@ -50,6 +51,11 @@ def summarise(
     )
     train = (index.pixels for index in indices if index.split == "train")
     mean, std = sum(train, PixelSums()).mean_and_std()
+    if std == 0:
+        raise InputError(
+            f"{folder}: every training image is of one value ({round(255 * mean)} of 255): "
+            "there is nothing to learn: check how the source's images are read"
+        )
     return Manifest(
         source=source,
         licence=licence,
@@ -61,7 +67,7 @@ def summarise(
         patients_by_split={
             split: len({sample.patient_id for sample in here}) for split, here in samples.items()
         },
-        images_by_split_and_view={split: _views(here) for split, here in samples.items()},
+        images_by_split_and_view={split: images_by_view(here) for split, here in samples.items()},
         # A shard whose studies were all dropped is nothing to train on.
         shards=tuple(
             ShardEntry(
@@ -79,8 +85,3 @@ def summarise(
         dropped=tuple(dropped),
         dropped_by_reason=reasons,
     )
-
-
-def _views(samples: Iterable[IndexedSample]) -> dict[str, int]:
-    views = Counter(view or "unknown" for sample in samples for view in sample.views)
-    return dict(sorted(views.items()))

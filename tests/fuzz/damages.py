@@ -1,4 +1,4 @@
-"""Damage to files as copies, disks, editors and scripts do it: pure functions of a random generator.
+"""Damage as copies, disks, editors and scripts do it: pure functions of a random generator.
 
 Each returns what was done, in words for a failing test, and the damaged content. `seed_of_the_day`
 is for suites that try others every day and print which.
