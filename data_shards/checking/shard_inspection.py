@@ -20,7 +20,6 @@ from data_shards.errors import InputError
 from data_shards.images.conversion import Size, pixel_sums
 from data_shards.processes import Tick
 from data_shards.records.manifest import (
-    DroppedSample,
     IndexedSample,
     PixelSums,
     ShardEntry,
@@ -54,11 +53,15 @@ class Inspection:
 
     entry: ShardEntry
     problems: list[str] = field(default_factory=list)
-    samples: tuple[IndexedSample, ...] = ()
-    dropped: tuple[DroppedSample, ...] = ()
+    index: ShardIndex | None = None
     # (Member, digest of its bytes).
     images: list[tuple[str, bytes]] = field(default_factory=list)
     pixels: PixelSums = field(default_factory=PixelSums)
+
+    @property
+    def samples(self) -> tuple[IndexedSample, ...]:
+        """Those of the index; none where it cannot be read."""
+        return self.index.samples if self.index is not None else ()
 
 
 def inspect_shard(folder: Path, entry: ShardEntry, tick: Tick) -> Inspection:
@@ -90,7 +93,7 @@ def _inspect_files(folder: Path, tar: Path, found: Inspection, tick: Tick) -> No
     if file_sha256(path) != entry.index_sha256:
         found.problems.append(f"sha256 of {entry.index_name} differs from the manifest's")
     found.problems += index.contradictions(entry)
-    found.samples, found.dropped = index.samples, index.dropped
+    found.index = index
     with tar.open("rb") as file:
         found.problems += _wrong_places(file, size, index)
         for sample in index.samples:

@@ -202,12 +202,10 @@ class Manifest(Document):
         if Counter(each.reason for each in self.dropped) != Counter(self.dropped_by_reason):
             yield "dropped_by_reason does not count what is listed in dropped"
 
-    def contradictions_of_split(
-        self, split: Split, samples: Sequence[IndexedSample]
-    ) -> Iterator[str]:
-        """What the manifest counts in `split`, and the `samples` of its indices do not."""
-        keys = Counter(sample.key for sample in samples)
-        for key, times in keys.items():
+    def contradictions_of_split(self, split: Split, indexes: Sequence[ShardIndex]) -> Iterator[str]:
+        """What the manifest says of `split`, and all the `indexes` of its shards do not."""
+        samples = [sample for index in indexes for sample in index.samples]
+        for key, times in Counter(sample.key for sample in samples).items():
             if times > 1:
                 yield f"{key}: this key is there {times} times"
         patients = len({sample.patient_id for sample in samples})
@@ -216,6 +214,14 @@ class Manifest(Document):
         views = self.images_by_split_and_view.get(split, {})
         if views != (there := images_by_view(samples)):
             yield f"images by view {views} in {split}, but its indices name {there}"
+        pixels = sum((index.pixels for index in indexes), PixelSums())
+        statistics = (self.pixel_mean, self.pixel_std)
+        if split == "train" and pixels.count and pixels.mean_and_std() != statistics:
+            yield "pixel_mean and pixel_std are not those of the training images"
+        listed = Counter((each.key, each.reason) for each in self.dropped)
+        dropped = Counter((each.key, each.reason) for index in indexes for each in index.dropped)
+        for key, reason in dropped - listed:
+            yield f"does not list that {key} was dropped ({reason})"
 
 
 def images_by_view(samples: Iterable[IndexedSample]) -> dict[str, int]:

@@ -24,6 +24,7 @@ from distributed_pretrain.data.augmentation_parameters import (
     Window,
     square_window,
 )
+from distributed_pretrain.data.jpeg_header import jpeg_size
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit, label_values
 from distributed_pretrain.data.tokenization import ReportTokenizer
@@ -148,19 +149,20 @@ def _view(
 
 
 def _decode(split: ShardSplit, position: int, entry: ImageRecord) -> NDArray[np.uint8]:
-    # A little quicker than Pillow (0.38 against 0.45 ms at 320 px), and strict: it raises on
-    # truncated data. The copy is writable, which torch asks for.
-    payload = bytearray(split.read_member(position, entry.member))
+    payload = split.read_member(position, entry.member)
     try:
-        decoded = decode_image(torch.frombuffer(payload, dtype=torch.uint8), ImageReadMode.GRAY)
-    except RuntimeError as error:
+        size = jpeg_size(payload)
+        if size != (entry.width, entry.height):
+            here, said = ("{} x {}".format(*each) for each in (size, (entry.width, entry.height)))
+            raise ValueError(f"has {here} pixels, its record says {said}")
+        # A little quicker than Pillow (0.38 against 0.45 ms at 320 px), and strict: it raises on
+        # truncated data. The copy is writable, which torch asks for.
+        encoded = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
+        decoded = decode_image(encoded, ImageReadMode.GRAY)
+    except (RuntimeError, ValueError) as error:
         reason = f"{entry.member} cannot be decoded ({str(error).splitlines()[0]})"
         raise split.bad_sample(position, reason) from error
     pixels: NDArray[np.uint8] = decoded[0].numpy()
-    height, width = pixels.shape
-    if (height, width) != (entry.height, entry.width):
-        reason = f"{entry.member} has {width} x {height} pixels, its record says "
-        raise split.bad_sample(position, f"{reason}{entry.width} x {entry.height}")
     return pixels
 
 

@@ -14,7 +14,6 @@ from data_shards.errors import InputError
 from data_shards.records.manifest import (
     MANIFEST_NAME,
     IndexedSample,
-    Manifest,
     ShardEntry,
     ShardIndex,
     read_manifest,
@@ -53,7 +52,8 @@ class ShardSplit:
         _refuse(self.manifest.contradictions(), folder / MANIFEST_NAME)
         entries = [entry for entry in self.manifest.shards if entry.split == split]
         indexes = [_checked_index(folder, entry) for entry in entries]
-        _refuse_other_counts(folder, self.manifest, split, indexes)
+        counts = self.manifest.contradictions_of_split(split, indexes)
+        _refuse(counts, folder / MANIFEST_NAME)
         chosen = _chosen_patients(indexes, patient_fraction)
         kept = [
             [
@@ -146,13 +146,6 @@ def _checked_index(folder: Path, entry: ShardEntry) -> ShardIndex:
             "copy it again or build the shards again"
         )
     return index
-
-
-def _refuse_other_counts(
-    folder: Path, manifest: Manifest, split: Split, indexes: Sequence[ShardIndex]
-) -> None:
-    every = [sample for index in indexes for sample in index.samples]
-    _refuse(manifest.contradictions_of_split(split, every), folder / MANIFEST_NAME)
 
 
 def _refuse(contradictions: Iterator[str], path: Path) -> None:
