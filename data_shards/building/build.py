@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from data_shards.building.dataset_card import CARD_NAME, dataset_card
 from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
@@ -132,7 +133,10 @@ def _sum_up(context: ShardContext, indices: Sequence[ShardIndex]) -> Manifest:
         longest_side_px=config.longest_side_px,
         dropped_images=source.list_dropped_images(),
     )
-    texts = {**source.side_reports(), MANIFEST_NAME: manifest.model_dump_json(indent=1)}
+    texts = dict(source.side_reports())
+    if (card := dataset_card(config.output, manifest, indices)) is not None:
+        texts[CARD_NAME] = card
+    texts[MANIFEST_NAME] = manifest.model_dump_json(indent=1)
     for name, text in texts.items():
         write_text_atomically(config.output / name, text, workplace=context.workplace)
     return manifest
