@@ -110,7 +110,9 @@ def open_image(path: Path, *, otherwise: str = "") -> Iterator[Image.Image]:
     """
     restore = f"restore the file{otherwise}"
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        # Read by the path itself: it may lie in a tar.
+        with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
+            image.filename = str(path)
             yield image
     except BadImageError:
         raise
