@@ -6,16 +6,12 @@ It is there for damaged shards: whatever lies in one becomes a line of `problems
 from __future__ import annotations
 
 import hashlib
-import io
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
-
+from data_shards.checking.stored_images import UNDECODABLE, decoded_image
 from data_shards.errors import InputError
 from data_shards.images.conversion import Size, pixel_sums
 from data_shards.processes import Tick
@@ -29,22 +25,6 @@ from data_shards.records.manifest import (
 )
 from data_shards.records.study import StudyRecord
 from data_shards.records.tar_members import BadTarError, list_members
-
-# All that Pillow's decoders are known to raise, on bytes that are made to mislead them too.
-_UNDECODABLE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(slots=True)
@@ -138,7 +118,7 @@ def _differences(
 def _inspect_sample(file: BinaryIO, size: int, sample: IndexedSample, found: Inspection) -> None:
     payloads: dict[str, bytes] = {}
     for name, member in sample.members.items():
-        payload = member.read(file) if member.offset + member.size <= size else None
+        payload = member.read(file, tar_bytes=size)
         if payload is None:
             found.problems.append(f"{sample.key}.{name}: checksum differs from the index's")
         elif name != "json" and not name.endswith((".jpg", ".png")):
@@ -150,11 +130,11 @@ def _inspect_sample(file: BinaryIO, size: int, sample: IndexedSample, found: Ins
     for name, payload in payloads.items():
         where = f"{sample.key}.{name}"
         try:
-            sizes[name] = _decoded_size(payload, said.get(name))
+            sizes[name] = decoded_image(payload, said.get(name)).size
             if name.endswith(".jpg"):
                 found.images.append((where, hashlib.sha256(payload).digest()))
                 found.pixels += pixel_sums(payload)
-        except _UNDECODABLE as error:
+        except UNDECODABLE as error:
             found.problems.append(f"{where}: cannot be decoded ({error})")
             sizes[name] = said.get(name, (0, 0))
     if said:
@@ -182,13 +162,3 @@ def _inspect_record(
     image_of = {image.member: image for image in record.images}
     image_of |= {mask.member: record.images[mask.image] for mask in record.masks}
     return {member: (image.width, image.height) for member, image in image_of.items()}
-
-
-def _decoded_size(payload: bytes, said: Size | None) -> Size:
-    with Image.open(io.BytesIO(payload), formats=("JPEG", "PNG")) as image:
-        # An image of another size is named as such, without the memory that it asks for.
-        if said in (None, image.size):
-            image.load()
-        if image.mode != "L":
-            raise ValueError(f"pixels of mode {image.mode}, not 8-bit grey")
-        return image.size

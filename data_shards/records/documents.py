@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,6 +48,15 @@ def parse_document(kind: type[DocumentT], content: bytes, path: Path, remedy: st
         elif field:
             wrong = f"{field}: {wrong}"
         raise InputError(f"{path}: {wrong}: {remedy}") from error
+
+
+def refuse_contradictions(found: Iterable[str], path: Path) -> None:
+    """Raise InputError for the first of what is `found` in the document at `path`."""
+    for wrong in found:
+        raise InputError(
+            f"{path}: {wrong}: run `python -m data_shards verify`, which lists all that is wrong, "
+            "and copy or build the shards again"
+        )
 
 
 def place_and_reason(error: ValidationError) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from data_shards.errors import InputError
 from data_shards.records.documents import Document, parse_document, read_document
 from data_shards.records.fields import Count, Crc32, FileName, Sha256
-from data_shards.records.policies import TextPolicy, selected_words, words_of_sentences
+from data_shards.records.policies import TextPolicy, are_words_of, selected_words
 from data_shards.records.study import SPLITS, Split, StudyRecord, View
 
 INDEX_VERSION: Literal[2] = 2
@@ -38,8 +38,10 @@ class Member(Document):
     size: Count
     crc32: Crc32
 
-    def read(self, tar: BinaryIO) -> bytes | None:
-        """The payload, or None when its checksum is another."""
+    def read(self, tar: BinaryIO, *, tar_bytes: int) -> bytes | None:
+        """The payload out of a tar of `tar_bytes`, or None when its checksum is another."""
+        if self.offset + self.size > tar_bytes:
+            return None
         tar.seek(self.offset)
         payload = tar.read(self.size)
         return payload if zlib.crc32(payload) == self.crc32 else None
@@ -81,8 +83,8 @@ class IndexedSample(Document):
         ):
             if here != there:
                 yield f"{what} {here!r} in the index, {there!r} in the record"
-        counted = any(isinstance(each, tuple) for each in self.words.values())
-        if counted and self.words != words_of_sentences(record.report):
+        words = {name: each for name, each in self.words.items() if isinstance(each, tuple)}
+        if words and not are_words_of(words, record.report):
             yield "the words of the index are not those of the record's sentences"
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -132,7 +132,7 @@ class WebDatasetSource(Source):
         self, sample: TarSample, images: Mapping[str, TarMemberPath], numbers: Iterator[int]
     ) -> Iterator[ImageRow]:
         fields = self.config.fields
-        row = Row(sample.tar, 0, _cells(sample, fields))
+        row = _SampleRow(sample.tar, 0, _cells(sample, fields), sample.key)
         texts = {name: row[name] for name in _TEXTS if getattr(fields, name) is not None}
         if not texts:
             texts["report"] = sample.text("txt") if "txt" in sample.members else ""
@@ -236,6 +236,18 @@ class WebDatasetSource(Source):
 
     def _where(self, row: ImageRow) -> str:
         return str(row.path)
+
+
+@dataclass(frozen=True, slots=True)
+class _SampleRow(Row):
+    """What a sample says, by our names."""
+
+    key: str = ""
+
+    @property
+    def where(self) -> str:
+        """Tar and sample, for messages."""
+        return f"{self.path}: sample {self.key}"
 
 
 def _require_fields(samples: Sequence[TarSample], fields: WebDatasetFields) -> None:

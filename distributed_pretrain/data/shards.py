@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from data_shards.errors import InputError
+from data_shards.records.documents import refuse_contradictions
 from data_shards.records.manifest import (
     MANIFEST_NAME,
     IndexedSample,
@@ -49,11 +50,11 @@ class ShardSplit:
         self.policy: TextPolicy = policy
         self.manifest = read_manifest(folder)
         self._tars = Tars(folder)
-        _refuse(self.manifest.contradictions(), folder / MANIFEST_NAME)
+        refuse_contradictions(self.manifest.contradictions(), folder / MANIFEST_NAME)
         entries = [entry for entry in self.manifest.shards if entry.split == split]
         indexes = [_checked_index(folder, entry) for entry in entries]
         counts = self.manifest.contradictions_of_split(split, indexes)
-        _refuse(counts, folder / MANIFEST_NAME)
+        refuse_contradictions(counts, folder / MANIFEST_NAME)
         chosen = _chosen_patients(indexes, patient_fraction)
         kept = [
             [
@@ -136,7 +137,7 @@ def _chosen_patients(indexes: Sequence[ShardIndex], fraction: float) -> frozense
 def _checked_index(folder: Path, entry: ShardEntry) -> ShardIndex:
     path = folder / entry.index_name
     index = read_shard_index(path, sha256=entry.index_sha256)
-    _refuse(index.contradictions(entry), path)
+    refuse_contradictions(index.contradictions(entry), path)
     tar = folder / entry.tar_name
     if not tar.is_file():
         raise InputError(f"{tar}: the shard is missing: copy it again or build the shards again")
@@ -146,14 +147,6 @@ def _checked_index(folder: Path, entry: ShardEntry) -> ShardIndex:
             "copy it again or build the shards again"
         )
     return index
-
-
-def _refuse(contradictions: Iterator[str], path: Path) -> None:
-    for wrong in contradictions:
-        raise InputError(
-            f"{path}: {wrong}: run `python -m data_shards verify`, which lists all that is wrong, "
-            "and copy or build the shards again"
-        )
 
 
 def label_values(record: StudyRecord, names: Sequence[str]) -> list[float]:
