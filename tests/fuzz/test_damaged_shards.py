@@ -21,11 +21,8 @@ from typing import TypeAlias
 
 import pytest
 
-from data_shards.building.build import build
-from data_shards.building.settings import ShardsConfig
 from data_shards.checking.verify import verify_shards
 from data_shards.errors import InputError
-from data_shards.profiles import validate
 from data_shards.records.study import SPLITS
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.sample import load_sample
@@ -33,6 +30,7 @@ from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from tests.fuzz.damages import damage_bytes, damage_json, seed_of_the_day
 from tests.fuzz.sealing import reseal, reseal_indexes, rewrite_members
+from tests.fuzz.sound_shards import write_sound_shards
 
 QUICK, ALL = 6, 90
 MOST_SECONDS, MOST_BYTES_MORE = 10.0, 400 * 2**20
@@ -43,24 +41,7 @@ Damage: TypeAlias = Callable[[Path, Random], str]
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten studies with one or two images, boxes and masks, in two train shards and two more."""
-    root = tmp_path_factory.mktemp("sound")
-    values = {
-        "phantom": {
-            "archive": root / "archive",
-            "train_studies": 6,
-            "validate_studies": 2,
-            "test_studies": 2,
-            "image_size_px": 64,
-        },
-        "source": {"name": "mimic_cxr"},
-        "output": root / "shards",
-        "longest_side_px": 48,
-        "samples_per_shard": 4,
-        "workers": 1,
-    }
-    build(validate(ShardsConfig, values, where="fuzz"))
-    return root / "shards"
+    return write_sound_shards(tmp_path_factory.mktemp("sound"))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from data_shards.errors import InputError
 from data_shards.records.manifest import read_shard_index
 from data_shards.records.policies import POLICIES, Policy, select_sentences, word_count
 from data_shards.synthetic_shards import write_synthetic_shards
+from distributed_pretrain.data import tars
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.shards import ShardSplit
 from tests.fuzz.sealing import reseal
@@ -153,6 +155,29 @@ def test_a_tar_cut_short_is_refused(shards: Path) -> None:
     tar.write_bytes(tar.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"train-000001.tar: 5000 bytes, but .*cut short"):
         ShardSplit(shards, "train", "lovt")
+
+
+def test_a_tar_cut_or_gone_while_it_is_read_costs_samples_not_the_process(shards: Path) -> None:
+    split = ShardSplit(shards, "train", "lovt")
+    payload = split.read_member(0, "image0.jpg")
+    os.truncate(shards / "train-000000.tar", 1000)
+    (shards / "train-000002.tar").unlink()
+    for position, said in ((1, "beyond the end of the tar"), (9, "No such file")):
+        with pytest.raises(BadSampleError, match=said):
+            split.read_member(position, "image0.jpg")
+    assert split.read_member(5, "image0.jpg") != payload
+
+
+def test_no_more_tars_are_held_open_than_a_process_may(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tars, "_MOST_OPEN_TARS", 1)
+    split = ShardSplit(shards, "train", "lovt")
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: split.read(i % 10), range(200)))
+    assert len(list(descriptors.iterdir())) <= before + 1
 
 
 def test_a_missing_tar_is_refused(shards: Path) -> None:
