@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 from itertools import chain
@@ -32,10 +33,11 @@ READABLE_SUFFIXES = frozenset({".jpg", ".png", ".json"})
 class ShardSplit:
     """The samples of one split with a frontal image and enough words for a text policy.
 
-    A position counts the kept samples in file order, from 0. Reading is thread-safe. Tars are read
-    at the start only where they were built before the indexes could tell of this policy. Of
-    `patient_fraction` of the patients (rounded, at least one) it holds all studies: which ones is a
-    function of their ids alone, and a smaller fraction's are among a larger one's.
+    A position counts the kept samples in file order, from 0; the others are in `left_out`. Reading
+    is thread-safe. Tars are read at the start only where they were built before the indexes could
+    tell of this policy. Of `patient_fraction` of the patients (rounded, at least one) it holds all
+    studies: which ones is a function of their ids alone, and a smaller fraction's are among a
+    larger one's.
 
     Raises InputError for a folder without manifest, another schema, an index or tar that is missing
     or not as it was written, documents that contradict each other, and a split in which no sample
@@ -56,6 +58,8 @@ class ShardSplit:
         counts = self.manifest.contradictions_of_split(split, indexes)
         refuse_contradictions(counts, folder / MANIFEST_NAME)
         chosen = _chosen_patients(indexes, patient_fraction)
+        # Studies of these patients that are not kept, by what they lack.
+        self.left_out = Counter[str]()
         kept = [
             [
                 (index.tar_name, sample)
@@ -77,6 +81,11 @@ class ShardSplit:
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def told_left_out(self) -> str:
+        """What of the split is not kept, and why, in a line; empty where all is."""
+        reasons = ", ".join(f"{count:,} {lacks}" for lacks, count in self.left_out.items())
+        return f"{self.split}: left out are {reasons}; {len(self):,} are kept" if reasons else ""
 
     def key(self, position: int) -> str:
         """The key of a sample, without reading it."""
@@ -115,16 +124,24 @@ class ShardSplit:
         return BadSampleError(sample.key, tar, reason)
 
     def _is_usable(self, tar: str, sample: IndexedSample) -> bool:
+        lacks = self._lacks(tar, sample)
+        if lacks is not None:
+            self.left_out[lacks] += 1
+        return lacks is None
+
+    def _lacks(self, tar: str, sample: IndexedSample) -> str | None:
         if not any(view in FRONTAL_VIEWS for view in sample.views):
-            return False
+            return "without a frontal image"
         words = sample.words_under(self.policy)
         if words is None:
             try:
                 report = StudyRecord.from_json(self._tars.read(tar, sample, "json")).report
             except ValueError:
-                return True  # for whoever reads it to name
+                return None  # for whoever reads it to name
             words = word_count(select_sentences(report, self.policy))
-        return words >= POLICIES[self.policy].minimum_words
+        fewest = POLICIES[self.policy].minimum_words
+        too_few = f"with fewer than {fewest} words under text policy {self.policy!r}"
+        return too_few if words < fewest else None
 
 
 def _chosen_patients(indexes: Sequence[ShardIndex], fraction: float) -> frozenset[str]:

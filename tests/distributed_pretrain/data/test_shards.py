@@ -66,6 +66,10 @@ def test_studies_without_a_frontal_image_or_enough_words_are_left_out(shards: Pa
     split = ShardSplit(shards, "train", "lovt")
     assert split.shard_sizes == (2, 4, 2)
     assert split.read(0).key == "train000002"
+    assert split.told_left_out() == (
+        "train: left out are 1 without a frontal image, 1 with fewer than 3 words under text "
+        "policy 'lovt'; 8 are kept"
+    )
     assert ShardSplit(shards, "train", "limitr").shard_sizes == (3, 4, 2)
 
 
