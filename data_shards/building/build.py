@@ -104,8 +104,12 @@ def _written(folder: Path, shards: Sequence[ShardPlan]) -> Iterator[ShardIndex |
         index = None
         if {tar, index_name(tar)} <= names:
             index = read_shard_index(folder / index_name(tar))
-        is_whole = index is not None and (folder / tar).stat().st_size == index.tar_bytes
-        yield index if is_whole else None
+        if index is not None and (
+            # It may have been copied over another.
+            index.tar_name != tar or (folder / tar).stat().st_size != index.tar_bytes
+        ):
+            index = None
+        yield index
 
 
 def _write(context: ShardContext, shards: Sequence[ShardPlan]) -> bool:

@@ -50,7 +50,13 @@ def summarise(
         of=f"samples left (dropped: {why})",
     )
     train = (index.pixels for index in indices if index.split == "train")
-    mean, std = sum(train, PixelSums()).mean_and_std()
+    pixels = sum(train, PixelSums())
+    if not pixels.count:
+        raise InputError(
+            f"{folder}: the indices count no pixel of a training image: delete them with their "
+            "tars and build the shards again"
+        )
+    mean, std = pixels.mean_and_std()
     if std == 0:
         raise InputError(
             f"{folder}: every training image is of one value ({round(255 * mean)} of 255): "

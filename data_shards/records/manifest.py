@@ -217,8 +217,8 @@ class Manifest(Document):
         if views != (there := images_by_view(samples)):
             yield f"images by view {views} in {split}, but its indices name {there}"
         pixels = sum((index.pixels for index in indexes), PixelSums())
-        statistics = (self.pixel_mean, self.pixel_std)
-        if split == "train" and pixels.count and pixels.mean_and_std() != statistics:
+        statistics = pixels.mean_and_std() if pixels.count else None
+        if split == "train" and samples and statistics != (self.pixel_mean, self.pixel_std):
             yield "pixel_mean and pixel_std are not those of the training images"
         listed = Counter((each.key, each.reason) for each in self.dropped)
         dropped = Counter((each.key, each.reason) for index in indexes for each in index.dropped)

@@ -47,9 +47,10 @@ class WebDatasetConfig(SourceConfig):
     """A folder of tars, and what the members of their samples mean.
 
     `tars` is a pattern of names in `folder`. `images` are the members that count as images, by what
-    follows the key: a name or a suffix. Whose a sample is says `fields.patient_id`, or the group of
-    the expression `patient_pattern` in its key: '(.+)' where each has a patient of its own. With
-    `split_by_tar_name` the letters that a tar's name starts with are the split (train-000.tar).
+    follows the key: a name or a suffix. Whose a sample is says the group of the expression
+    `patient_pattern` in its key ('(.+)' where each has a patient of its own), or, without one,
+    `fields.patient_id`. With `split_by_tar_name` the letters that a tar's name starts with are the
+    split (train-000.tar).
     `default_view` is the view of images without one.
     """
 
@@ -76,7 +77,7 @@ class WebDatasetConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _check(self) -> WebDatasetConfig:
-        if (self.fields.patient_id is None) == (self.patient_pattern is None):
+        if self.fields.patient_id is None and self.patient_pattern is None:
             raise ValueError(
                 "name fields.patient_id or patient_pattern, so that no patient is in two splits "
                 "(patient_pattern='(.+)' where each sample has a patient of its own)"
@@ -121,7 +122,7 @@ class WebDatasetSource(Source):
 
     def rows(self) -> Iterator[ImageRow]:
         """The images of each sample. Raises InputError for JSON that does not hold its fields."""
-        _require_fields(self.samples, self.config.fields)
+        _require_fields(self.samples, self._fields)
         numbers = count(1)
         for sample in self.samples:
             images = self._images(sample)
@@ -131,7 +132,7 @@ class WebDatasetSource(Source):
     def _rows(
         self, sample: TarSample, images: Mapping[str, TarMemberPath], numbers: Iterator[int]
     ) -> Iterator[ImageRow]:
-        fields = self.config.fields
+        fields = self._fields
         row = _SampleRow(sample.tar, 0, _cells(sample, fields), sample.key)
         texts = {name: row[name] for name in _TEXTS if getattr(fields, name) is not None}
         if not texts:
@@ -190,6 +191,12 @@ class WebDatasetSource(Source):
     def refuse_absent_folder(self) -> None:
         """Images lie in the tars, which have been read."""
 
+    @property
+    def _fields(self) -> WebDatasetFields:
+        """Those that are read: a pattern says more of a patient than a field."""
+        by_pattern = {"patient_id": None} if self.config.patient_pattern is not None else {}
+        return self.config.fields.model_copy(update=by_pattern)
+
     @cached_property
     def samples(self) -> list[TarSample]:
         """All samples, read once a process."""
@@ -231,7 +238,10 @@ class WebDatasetSource(Source):
     def _filled(self, row: Row, sample: TarSample, name: str) -> str:
         if not row[name]:
             field = getattr(self.config.fields, name)
-            raise InputError(f"{sample.where}: {field!r} is empty: fill it in, or leave it out")
+            remedy = "fill it in"
+            if name == "patient_id":
+                remedy += ", or say by source.patient_pattern whose a key is"
+            raise InputError(f"{sample.where}: json: {field!r} is empty: {remedy}")
         return row[name]
 
     def _where(self, row: ImageRow) -> str:
@@ -252,7 +262,7 @@ class _SampleRow(Row):
 
 def _require_fields(samples: Sequence[TarSample], fields: WebDatasetFields) -> None:
     """Refuse fields that the first JSON has not; later ones may leave some out."""
-    used = [field for field in fields.model_dump().values() if field is not None]
+    used = _used(fields).values()
     first = next((sample for sample in samples if "json" in sample.members), None)
     if not used or first is None:
         return
@@ -265,9 +275,13 @@ def _require_fields(samples: Sequence[TarSample], fields: WebDatasetFields) -> N
 
 def _cells(sample: TarSample, fields: WebDatasetFields) -> dict[str, str]:
     """Our names of the fields that are used, with what the sample's JSON says."""
-    used = {name: field for name, field in fields.model_dump().items() if field is not None}
+    used = _used(fields)
     values = _json(sample) if used and "json" in sample.members else {}
     return {name: _text(values.get(field), field, sample) for name, field in used.items()}
+
+
+def _used(fields: WebDatasetFields) -> dict[str, str]:
+    return {name: field for name, field in fields.model_dump().items() if field is not None}
 
 
 def _json(sample: TarSample) -> dict[str, Any]:
