@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.records.policies import select_sentences
 from data_shards.records.study import ImageRecord, StudyRecord
@@ -24,9 +23,9 @@ from distributed_pretrain.data.augmentation_parameters import (
     Window,
     square_window,
 )
-from distributed_pretrain.data.jpeg_header import jpeg_size
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit, label_values
+from distributed_pretrain.data.stored_images import decode_stored
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 
@@ -151,18 +150,11 @@ def _view(
 def _decode(split: ShardSplit, position: int, entry: ImageRecord) -> NDArray[np.uint8]:
     payload = split.read_member(position, entry.member)
     try:
-        size = jpeg_size(payload)
-        if size != (entry.width, entry.height):
-            here, said = ("{} x {}".format(*each) for each in (size, (entry.width, entry.height)))
-            raise ValueError(f"has {here} pixels, its record says {said}")
-        # A little quicker than Pillow (0.38 against 0.45 ms at 320 px), and strict: it raises on
-        # truncated data. The copy is writable, which torch asks for.
-        encoded = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
-        decoded = decode_image(encoded, ImageReadMode.GRAY)
-    except (RuntimeError, ValueError) as error:
-        reason = f"{entry.member} cannot be decoded ({str(error).splitlines()[0]})"
+        decoded = decode_stored(payload, width=entry.width, height=entry.height)
+    except ValueError as error:
+        reason = f"{entry.member} cannot be decoded ({error})"
         raise split.bad_sample(position, reason) from error
-    pixels: NDArray[np.uint8] = decoded[0].numpy()
+    pixels: NDArray[np.uint8] = decoded.numpy()
     return pixels
 
 
