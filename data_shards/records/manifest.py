@@ -16,6 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, BinaryIO, Literal
 
 from pydantic import Field, model_validator
@@ -250,7 +251,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise InputError(f"{path}: no manifest, {_why_absent(folder)}")
+        raise InputError(f"{path}: no manifest{_why_absent(folder)}")
     again = "copy it again, or give the `build` that wrote it once more"
     return parse_document(Manifest, read_document(path), path, again)
 
@@ -271,15 +272,15 @@ def read_shard_index(path: Path, *, sha256: str | None = None) -> ShardIndex:
 
 def _why_absent(folder: Path) -> str:
     if not folder.is_dir():
-        what = "a file" if folder.exists() else "no such folder"
-        return f"for {folder} is {what}: name the folder that `build` wrote"
+        what = f"{folder} is a file" if folder.exists() else "there is no such folder"
+        return f": {what}: name the folder that `build` wrote"
     tars = sorted(folder.glob("*.tar"))
     if tars and not any(folder.glob("*.index.json")):
         return (
-            f"and {tars[0].name} has no index: these tars were not written by `build`: make shards "
-            f"of them with configs/shards/webdataset.yaml source.folder={folder}"
+            f", and {tars[0].name} has no index: these tars were not written by `build`: make "
+            f"shards of them with configs/shards/webdataset.yaml source.folder={quote(str(folder))}"
         )
     return (
-        "so this is not a finished shard folder: run `python -m data_shards build "
+        ", so this is not a finished shard folder: run `python -m data_shards build "
         "PROFILE.yaml` (it goes on where it stopped)"
     )

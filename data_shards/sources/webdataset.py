@@ -133,7 +133,7 @@ class WebDatasetSource(Source):
         self, sample: TarSample, images: Mapping[str, TarMemberPath], numbers: Iterator[int]
     ) -> Iterator[ImageRow]:
         fields = self._fields
-        row = _SampleRow(sample.tar, 0, _cells(sample, fields), sample.key)
+        row = _SampleRow(sample.tar, 0, sample.cells(_used(fields)), sample.key)
         texts = {name: row[name] for name in _TEXTS if getattr(fields, name) is not None}
         if not texts:
             texts["report"] = sample.text("txt") if "txt" in sample.members else ""
@@ -266,42 +266,12 @@ def _require_fields(samples: Sequence[TarSample], fields: WebDatasetFields) -> N
     first = next((sample for sample in samples if "json" in sample.members), None)
     if not used or first is None:
         return
-    values = _json(first)
+    values = first.fields()
     for field in used:
         if field not in values:
             found = ", ".join(values) or "none"
             raise InputError(f"{first.where}: json: no field {field!r}: there are {found:.200}")
 
 
-def _cells(sample: TarSample, fields: WebDatasetFields) -> dict[str, str]:
-    """Our names of the fields that are used, with what the sample's JSON says."""
-    used = _used(fields)
-    values = _json(sample) if used and "json" in sample.members else {}
-    return {name: _text(values.get(field), field, sample) for name, field in used.items()}
-
-
 def _used(fields: WebDatasetFields) -> dict[str, str]:
     return {name: field for name, field in fields.model_dump().items() if field is not None}
-
-
-def _json(sample: TarSample) -> dict[str, Any]:
-    try:
-        values = json.loads(sample.text("json"))
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{sample.where}: json: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{sample.where}: json: not an object with fields")
-    return values
-
-
-def _text(value: Any, field: str, sample: TarSample) -> str:
-    if value is None:
-        return ""
-    # Ids may be numbers; true is an int to Python.
-    if isinstance(value, str) or type(value) is int:
-        return str(value)
-    raise InputError(
-        f"{sample.where}: json: {field!r} is neither text nor a whole number ({value!r:.40})"
-    )

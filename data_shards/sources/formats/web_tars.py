@@ -5,11 +5,13 @@ Nothing of a member runs: bytes are read of the kinds that an importer asks for,
 
 from __future__ import annotations
 
+import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from data_shards.errors import InputError
 
@@ -69,6 +71,37 @@ class TarSample:
             return path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: not UTF-8 text ({error}): convert it") from error
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the JSON member; none where there is no such member."""
+        if "json" not in self.members:
+            return {}
+        text = self.text("json")
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self.where}: json: not valid JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{self.where}: json: not an object with fields")
+        return values
+
+    def cells(self, field_of: Mapping[str, str]) -> dict[str, str]:
+        """By our names the texts of the JSON's fields; absent ones and null are empty.
+
+        Whole numbers may be ids. Raises InputError for what is neither them nor text.
+        """
+        values = self.fields() if field_of else {}
+        cells: dict[str, str] = {}
+        for name, field_name in field_of.items():
+            value = values.get(field_name)
+            # To Python true is a whole number.
+            if not (value is None or isinstance(value, str) or type(value) is int):
+                raise InputError(
+                    f"{self.where}: json: {field_name!r} is neither text nor a whole number "
+                    f"({value!r:.40})"
+                )
+            cells[name] = "" if value is None else str(value)
+        return cells
 
 
 def read_samples(tar: Path) -> Iterator[TarSample]:

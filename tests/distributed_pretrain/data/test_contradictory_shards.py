@@ -22,7 +22,7 @@ from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
-from tests.fuzz.damages import with_value
+from tests.fuzz.damages import value_at, with_value
 from tests.fuzz.sealing import reseal_indexes, rewrite_members
 from tests.fuzz.sound_shards import write_sound_shards
 
@@ -66,20 +66,11 @@ def said_by_reader(folder: Path) -> str:
 
 
 def at(*path: str | int, value: Any) -> Callable[[Document], None]:
-    def change(document: Document) -> None:
-        with_value(document, path, value)
-
-    return change
+    return lambda document: with_value(document, path, value) and None
 
 
 def updated(*path: str | int, by: Callable[[Any], Any]) -> Callable[[Document], None]:
-    def change(document: Document) -> None:
-        inner: Any = document
-        for key in path:
-            inner = inner[key]
-        by(inner)
-
-    return change
+    return lambda document: by(value_at(document, path))
 
 
 def exchange_splits(manifest: Document) -> None:
