@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,7 +93,11 @@ def _read_study(folder: Path, entry: ShardEntry, position: int) -> _Study:
     refuse_contradictions(index.contradictions(entry), path)
     sample = index.samples[position]
     members: dict[str, bytes] = {}
-    tar_bytes = tar.stat().st_size
+    status = tar.stat()
+    # A pipe would keep its reader waiting.
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{tar}: not a file: copy the tar again or build the shards again")
+    tar_bytes = status.st_size
     with tar.open("rb") as file:
         for name, member in sample.members.items():
             payload = member.read(file, tar_bytes=tar_bytes)

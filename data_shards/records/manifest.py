@@ -273,7 +273,8 @@ def read_shard_index(path: Path, *, sha256: str | None = None) -> ShardIndex:
 def _why_absent(folder: Path) -> str:
     if not folder.is_dir():
         what = f"{folder} is a file" if folder.exists() else "there is no such folder"
-        return f": {what}: name the folder that `build` wrote"
+        remedy = "name the folder that `python -m data_shards build PROFILE.yaml` wrote"
+        return f": {what}: {remedy}"
     tars = sorted(folder.glob("*.tar"))
     if tars and not any(folder.glob("*.index.json")):
         return (

@@ -56,3 +56,14 @@ def test_damaged_shards_are_no_sheet_but_a_line(
     os.truncate(tmp_path / "shards" / "train-000000.tar", cut)
     assert main(["preview", str(profile)]) == 2
     assert re.search(r"train-000000.tar: .* is damaged", capsys.readouterr().err)
+
+
+def test_a_pipe_in_a_tar_s_place_is_not_waited_for(
+    profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", str(profile)]) == 0
+    tar = tmp_path / "shards" / "train-000000.tar"
+    tar.unlink()
+    os.mkfifo(tar)
+    assert main(["preview", str(profile)]) == 2
+    assert f"{tar}: not a file" in capsys.readouterr().err
