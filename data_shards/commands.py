@@ -36,17 +36,25 @@ def _refuse_no_shards(_: ShardsConfig, folder: Path, ranks: int) -> None:
     read_manifest(folder)
 
 
-def _preview(profile: Path, overrides: Sequence[str], *, split: Split, samples: int) -> int:
+def _preview(
+    profile: Path, overrides: Sequence[str], *, split: Split, samples: int, sheet: Path | None
+) -> int:
     from data_shards.checking.preview import draw_preview
 
     config = load_profile(ShardsConfig, profile, overrides)
-    print(draw_preview(config.output, split=split, samples=samples))
+    print(draw_preview(config.output, split=split, samples=samples, sheet=sheet))
     return DONE
 
 
 def _add_preview_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--samples", type=_at_least_one, default=12, help="default 12")
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        metavar="FILE.png",
+        help="where the sheet goes, as for shards that are read-only (default: beside the shards)",
+    )
 
 
 def _at_least_one(text: str) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from data_shards.building.dataset_card import CARD_NAME, dataset_card
 from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
@@ -110,8 +111,12 @@ def _written(folder: Path, shards: Sequence[ShardPlan]) -> Iterator[ShardIndex |
         index = None
         if {tar, index_name(tar)} <= names:
             index = read_shard_index(folder / index_name(tar))
-        is_whole = index is not None and (folder / tar).stat().st_size == index.tar_bytes
-        yield index if is_whole else None
+        if index is not None and (
+            # It may have been copied over another.
+            index.tar_name != tar or (folder / tar).stat().st_size != index.tar_bytes
+        ):
+            index = None
+        yield index
 
 
 def _write(context: ShardContext, shards: Sequence[ShardPlan]) -> bool:
@@ -141,7 +146,10 @@ def _sum_up(context: ShardContext, indices: Sequence[ShardIndex]) -> Manifest:
     )
     warnings = (*source.warnings(), *manifest.warnings)
     manifest = manifest.model_copy(update={"warnings": warnings})
-    texts = {**source.side_reports(), MANIFEST_NAME: manifest.model_dump_json(indent=1)}
+    texts = dict(source.side_reports())
+    if (card := dataset_card(config.output, manifest, indices)) is not None:
+        texts[CARD_NAME] = card
+    texts[MANIFEST_NAME] = manifest.model_dump_json(indent=1)
     for name, text in texts.items():
         write_text_atomically(config.output / name, text, workplace=context.workplace)
     return manifest

@@ -10,12 +10,12 @@ from data_shards.errors import InputError
 from data_shards.images.notes import told
 from data_shards.records.manifest import (
     DroppedSample,
-    IndexedSample,
     Manifest,
     PixelSums,
     ShardEntry,
     ShardIndex,
     file_sha256,
+    images_by_view,
     index_name,
 )
 from data_shards.records.policies import POLICIES
@@ -53,7 +53,13 @@ def summarise(
                 "bad_images=stop and source.bad_reports=stop tell where the first one is"
             )
     train = (index.pixels for index in indices if index.split == "train")
-    mean, std = sum(train, PixelSums()).mean_and_std()
+    pixels = sum(train, PixelSums())
+    if not pixels.count:
+        raise InputError(
+            f"{folder}: the indices count no pixel of a training image: delete them with their "
+            "tars and build the shards again"
+        )
+    mean, std = pixels.mean_and_std()
     warnings = told(
         ((noted.key, noted.kind, noted.detail) for each in indices for noted in each.noted),
         images=sum(len(each.views) for here in samples.values() for each in here),
@@ -74,7 +80,7 @@ def summarise(
         patients_by_split={
             split: len({sample.patient_id for sample in here}) for split, here in samples.items()
         },
-        images_by_split_and_view={split: _views(here) for split, here in samples.items()},
+        images_by_split_and_view={split: images_by_view(here) for split, here in samples.items()},
         # A shard whose studies were all dropped is nothing to train on.
         shards=tuple(
             ShardEntry(
@@ -127,8 +133,3 @@ def count_reports(indices: Iterable[ShardIndex]) -> tuple[str, ...]:
         f"sentences: {total:,}, of which no text policy takes {left.total():,}"
         + (f" (most in {parts})" if parts else ""),
     )
-
-
-def _views(samples: Iterable[IndexedSample]) -> dict[str, int]:
-    views = Counter(view or "unknown" for sample in samples for view in sample.views)
-    return dict(sorted(views.items()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +12,16 @@ from typing import TypeAlias
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from data_shards.checking.stored_images import UNDECODABLE, decoded_image
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_bytes_atomically
-from data_shards.records.manifest import ShardEntry, read_manifest, read_shard_index
+from data_shards.records.documents import refuse_contradictions
+from data_shards.records.manifest import (
+    MANIFEST_NAME,
+    ShardEntry,
+    read_manifest,
+    read_shard_index,
+)
 from data_shards.records.study import Split, StudyRecord
 
 COLUMNS = 3
@@ -36,32 +44,41 @@ FONT = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVu
 _Study: TypeAlias = tuple[StudyRecord, dict[str, Image.Image]]
 
 
-def draw_preview(folder: Path, *, split: Split, samples: int) -> Path:
-    """The path of a PNG in `folder` that shows `samples` studies, spread over `split`.
+def draw_preview(folder: Path, *, split: Split, samples: int, sheet: Path | None = None) -> Path:
+    """The path of a PNG that shows `samples` studies, spread over `split`.
 
-    Each has up to two images (frontal first), boxes and masks in the colour of their category,
-    and below them the boxes' phrases and the report's first sentences. Raises InputError for an
-    unfinished folder, an empty split or a damaged tar.
+    It is `sheet`, by default one in `folder`. Each study has up to two images (frontal first),
+    boxes and masks in the colour of their category, and below them the boxes' phrases and the
+    report's first sentences. Raises InputError for an unfinished folder, an empty split, a damaged
+    tar, and where the sheet cannot be written.
     """
+    path = folder / f"preview_{split}.png" if sheet is None else sheet
     studies = _read_studies(folder, split, samples)
     categories = {box.category for record, _ in studies for box in record.boxes}
     categories |= {mask.category for record, _ in studies for mask in record.masks}
     colour_of = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(sorted(categories))}
     columns = min(COLUMNS, len(studies))
     (width, height), rows = CELL_PX, -(-len(studies) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * height), BACKGROUND)
+    drawn = Image.new("RGB", (columns * width, rows * height), BACKGROUND)
     for number, study in enumerate(studies):
         row, column = divmod(number, columns)
-        sheet.paste(_drawn(study, colour_of), (column * width, row * height))
-    path = folder / f"preview_{split}.png"
+        drawn.paste(_drawn(study, colour_of), (column * width, row * height))
     encoded = io.BytesIO()
-    sheet.save(encoded, "PNG")
-    write_bytes_atomically(path, encoded.getvalue())
+    drawn.save(encoded, "PNG")
+    try:
+        write_bytes_atomically(path, encoded.getvalue())
+    except OSError as error:
+        raise InputError(
+            f"{path}: the sheet cannot be written ({error.strerror}): pass --sheet FILE.png with a "
+            "place that can be written to"
+        ) from error
     return path
 
 
 def _read_studies(folder: Path, split: Split, count: int) -> list[_Study]:
-    shards = [entry for entry in read_manifest(folder).shards if entry.split == split]
+    manifest = read_manifest(folder)
+    refuse_contradictions(manifest.contradictions(), folder / MANIFEST_NAME)
+    shards = [entry for entry in manifest.shards if entry.split == split]
     places = [(entry, position) for entry in shards for position in range(entry.samples)]
     if not places:
         raise InputError(f"{folder}: split {split!r} is empty: pass --split with another")
@@ -71,12 +88,19 @@ def _read_studies(folder: Path, split: Split, count: int) -> list[_Study]:
 
 
 def _read_study(folder: Path, entry: ShardEntry, position: int) -> _Study:
-    tar = folder / entry.tar_name
-    sample = read_shard_index(folder / entry.index_name).samples[position]
+    tar, path = folder / entry.tar_name, folder / entry.index_name
+    index = read_shard_index(path)
+    refuse_contradictions(index.contradictions(entry), path)
+    sample = index.samples[position]
     members: dict[str, bytes] = {}
+    status = tar.stat()
+    # A pipe would keep its reader waiting.
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{tar}: not a file: copy the tar again or build the shards again")
+    tar_bytes = status.st_size
     with tar.open("rb") as file:
         for name, member in sample.members.items():
-            payload = member.read(file)
+            payload = member.read(file, tar_bytes=tar_bytes)
             if payload is None:
                 raise InputError(
                     f"{tar}: {sample.key}.{name} is damaged: delete the tar and build again "
@@ -85,14 +109,22 @@ def _read_study(folder: Path, entry: ShardEntry, position: int) -> _Study:
             members[name] = payload
     try:
         record = StudyRecord.from_json(members.pop("json"))
-    except (ValueError, KeyError) as error:
+        refuse_contradictions(sample.contradictions(record, entry.split), path)
+        # What the record does not name is not shown, nor decoded.
+        image_of = {image.member: image for image in record.images}
+        image_of |= {mask.member: record.images[mask.image] for mask in record.masks}
+        sizes = {name: (image.width, image.height) for name, image in image_of.items()}
+        images = {name: decoded_image(members[name], size) for name, size in sizes.items()}
+        for name, size in sizes.items():
+            if images[name].size != size:
+                raise ValueError(f"{name} has another size than its record says")
+    except InputError:
+        raise
+    except UNDECODABLE as error:
         raise InputError(
-            f"{tar}: the record of {sample.key} cannot be read: run `python -m data_shards verify`"
+            f"{tar}: {sample.key} cannot be read ({error}): run `python -m data_shards verify`"
         ) from error
-    kinds = ("JPEG", "PNG")
-    return record, {
-        name: Image.open(io.BytesIO(payload), formats=kinds) for name, payload in members.items()
-    }
+    return record, images
 
 
 def _drawn(study: _Study, colour_of: Mapping[str, str]) -> Image.Image:

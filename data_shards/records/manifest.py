@@ -3,6 +3,9 @@
 <folder>/train-000000.tar             samples, in WebDataset's naming
 <folder>/train-000000.index.json      where each member lies, with its checksum
 <folder>/manifest.json                written last: a folder without it is unfinished
+
+Types and ranges are checked when a document is read. What several documents say must agree: each
+has `contradictions`, which `verify` lists and the reader refuses.
 """
 
 from __future__ import annotations
@@ -10,49 +13,53 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from shlex import quote
+from typing import Annotated, BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, model_validator
 
 from data_shards.errors import InputError
-from data_shards.records.policies import TextPolicy, selected_words
-from data_shards.records.study import Split, View
+from data_shards.records.documents import Document, parse_document, read_document
+from data_shards.records.fields import Count, Crc32, FileName, Sha256
+from data_shards.records.policies import TextPolicy, are_words_of, selected_words
+from data_shards.records.study import SPLITS, Split, StudyRecord, View
 
 INDEX_VERSION: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
+_AGAIN = "copy it again, or delete it with its tar and build the shards again"
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Member(_Document):
+class Member(Document):
     """One file inside a tar: payload offset and size in bytes, CRC-32 of the payload."""
 
-    offset: int
-    size: int
-    crc32: int
+    offset: Count
+    size: Count
+    crc32: Crc32
 
-    def read(self, tar: BinaryIO) -> bytes | None:
-        """The payload, or None when its checksum is another."""
+    def read(self, tar: BinaryIO, *, tar_bytes: int) -> bytes | None:
+        """The payload out of a tar of `tar_bytes`, or None when its checksum is another."""
+        if self.offset + self.size > tar_bytes:
+            return None
         tar.seek(self.offset)
         payload = tar.read(self.size)
         return payload if zlib.crc32(payload) == self.crc32 else None
 
 
-class IndexedSample(_Document):
+class IndexedSample(Document):
     """One sample of a shard.
 
     `words` are those of each sentence, by section. Up to schema 1 they were those that a text
     policy keeps, by the policies of that release.
     """
 
-    key: str
+    key: FileName
     patient_id: str
     views: tuple[View | None, ...]
-    members: dict[str, Member]
-    words: dict[str, tuple[int, ...]] | dict[str, int]
+    members: dict[FileName, Member]
+    words: dict[str, tuple[Count, ...]] | dict[str, Count]
 
     def words_under(self, policy: TextPolicy) -> int | None:
         """The words that `policy` keeps; None where only the sample's record can tell."""
@@ -62,15 +69,34 @@ class IndexedSample(_Document):
         known = self.words.get(policy)
         return known if isinstance(known, int) else None
 
+    def contradictions(self, record: StudyRecord, split: Split) -> Iterator[str]:
+        """What this entry of the index of a shard of `split` and the sample's record disagree on.
 
-class DroppedSample(_Document):
+        In a few words each. Whether the members hold what the record says is for whoever reads
+        them.
+        """
+        views = tuple(image.view for image in record.images)
+        for what, here, there in (
+            ("key", self.key, record.key),
+            ("patient", self.patient_id, record.patient_id),
+            ("split", split, record.split),
+            ("views", self.views, views),
+        ):
+            if here != there:
+                yield f"{what} {here!r} in the index, {there!r} in the record"
+        words = {name: each for name, each in self.words.items() if isinstance(each, tuple)}
+        if words and not are_words_of(words, record.report):
+            yield "the words of the index are not those of the record's sentences"
+
+
+class DroppedSample(Document):
     """A study (or image) left out, and why."""
 
     key: str
     reason: str
 
 
-class NotedImage(_Document):
+class NotedImage(Document):
     """A stored image of which there is something to say: `key` is its study's key and member."""
 
     key: str
@@ -78,12 +104,12 @@ class NotedImage(_Document):
     detail: str
 
 
-class PixelSums(_Document):
+class PixelSums(Document):
     """Integer sums over 8-bit pixels: exact, so that adding shards in any order agrees."""
 
-    count: int = 0
-    total: int = 0
-    total_of_squares: int = 0
+    count: Count = 0
+    total: Count = 0
+    total_of_squares: Count = 0
 
     def __add__(self, other: PixelSums) -> PixelSums:
         return PixelSums(
@@ -91,6 +117,12 @@ class PixelSums(_Document):
             total=self.total + other.total,
             total_of_squares=self.total_of_squares + other.total_of_squares,
         )
+
+    @model_validator(mode="after")
+    def _are_of_pixels(self) -> PixelSums:
+        if not self.total**2 <= self.count * self.total_of_squares <= 255 * self.total * self.count:
+            raise ValueError("these are no sums over pixels from 0 to 255")
+        return self
 
     def mean_and_std(self) -> tuple[float, float]:
         """Mean and population standard deviation of the pixels, as fractions of 255."""
@@ -100,34 +132,54 @@ class PixelSums(_Document):
         return self.total / self.count / 255, math.sqrt(variance) / self.count / 255
 
 
-class ShardIndex(_Document):
+class ShardIndex(Document):
     """`<shard>.index.json`: written after its tar is complete, so it marks the shard done."""
 
     schema_version: Literal[1, 2] = INDEX_VERSION
     plan_sha256: str
-    tar_name: str
-    tar_bytes: int
-    tar_sha256: str
+    tar_name: FileName
+    tar_bytes: Count
+    tar_sha256: Sha256
     split: Split
     samples: tuple[IndexedSample, ...]
     dropped: tuple[DroppedSample, ...]
     pixels: PixelSums
     noted: tuple[NotedImage, ...] = ()
 
+    def contradictions(self, entry: ShardEntry) -> Iterator[str]:
+        """What this index disagrees on with itself and with its entry in the manifest."""
+        for what, here, there in (
+            ("tar_name", self.tar_name, entry.tar_name),
+            ("split", self.split, entry.split),
+            ("samples", len(self.samples), entry.samples),
+            ("tar_bytes", self.tar_bytes, entry.bytes),
+            ("tar_sha256", self.tar_sha256, entry.sha256),
+        ):
+            if here != there:
+                yield f"{what} {here!r} in the index, {there!r} in the manifest"
+        for sample in self.samples:
+            for name, member in sample.members.items():
+                # A header of 512 bytes comes before.
+                if member.offset < 512 or member.offset + member.size > self.tar_bytes:
+                    yield f"{sample.key}.{name}: lies outside of the tar"
+            counted = all(isinstance(each, tuple) for each in sample.words.values())
+            if self.schema_version == 2 and not (counted and sample.words):
+                yield f"{sample.key}: no words of sentences"
 
-class ShardEntry(_Document):
+
+class ShardEntry(Document):
     """One shard as the manifest lists it."""
 
-    tar_name: str
-    index_name: str
+    tar_name: FileName
+    index_name: FileName
     split: Split
-    samples: int
-    bytes: int
-    sha256: str
-    index_sha256: str
+    samples: Count
+    bytes: Count
+    sha256: Sha256
+    index_sha256: Sha256
 
 
-class Manifest(_Document):
+class Manifest(Document):
     """`manifest.json`. `pixel_mean` and `pixel_std` are of the training split, in [0, 1].
 
     `warnings` are lines for whoever uses the shards, with counts.
@@ -137,16 +189,61 @@ class Manifest(_Document):
     source: str
     licence: str
     seed: int
-    longest_side_px: int
-    pixel_mean: float
-    pixel_std: float
-    samples_by_split: dict[Split, int]
-    patients_by_split: dict[Split, int]
-    images_by_split_and_view: dict[Split, dict[str, int]]
+    longest_side_px: Count
+    pixel_mean: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    pixel_std: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    samples_by_split: dict[Split, Count]
+    patients_by_split: dict[Split, Count]
+    images_by_split_and_view: dict[Split, dict[str, Count]]
     shards: tuple[ShardEntry, ...]
     dropped: tuple[DroppedSample, ...]
-    dropped_by_reason: dict[str, int]
+    dropped_by_reason: dict[str, Count]
     warnings: tuple[str, ...] = ()
+
+    def contradictions(self) -> Iterator[str]:
+        """What the manifest's own numbers and names disagree on."""
+        for name, times in Counter(entry.tar_name for entry in self.shards).items():
+            if times > 1:
+                yield f"{name} is listed {times} times"
+        for entry in self.shards:
+            if not entry.tar_name.startswith(f"{entry.split}-"):
+                yield f"{entry.tar_name} is listed as a shard of {entry.split}"
+            if entry.index_name != index_name(entry.tar_name):
+                yield f"{entry.tar_name}: its index cannot be {entry.index_name}"
+        for split in SPLITS:
+            said = self.samples_by_split.get(split, 0)
+            listed = sum(entry.samples for entry in self.shards if entry.split == split)
+            if said != listed:
+                yield f"{said} samples in {split}, but its shards hold {listed}"
+        if Counter(each.reason for each in self.dropped) != Counter(self.dropped_by_reason):
+            yield "dropped_by_reason does not count what is listed in dropped"
+
+    def contradictions_of_split(self, split: Split, indexes: Sequence[ShardIndex]) -> Iterator[str]:
+        """What the manifest says of `split`, and all the `indexes` of its shards do not."""
+        samples = [sample for index in indexes for sample in index.samples]
+        for key, times in Counter(sample.key for sample in samples).items():
+            if times > 1:
+                yield f"{key}: this key is there {times} times"
+        patients = len({sample.patient_id for sample in samples})
+        if (said := self.patients_by_split.get(split, 0)) != patients:
+            yield f"{said} patients in {split}, but its indices name {patients}"
+        views = self.images_by_split_and_view.get(split, {})
+        if views != (there := images_by_view(samples)):
+            yield f"images by view {views} in {split}, but its indices name {there}"
+        pixels = sum((index.pixels for index in indexes), PixelSums())
+        statistics = pixels.mean_and_std() if pixels.count else None
+        if split == "train" and samples and statistics != (self.pixel_mean, self.pixel_std):
+            yield "pixel_mean and pixel_std are not those of the training images"
+        listed = Counter((each.key, each.reason) for each in self.dropped)
+        dropped = Counter((each.key, each.reason) for index in indexes for each in index.dropped)
+        for key, reason in dropped - listed:
+            yield f"does not list that {key} was dropped ({reason})"
+
+
+def images_by_view(samples: Iterable[IndexedSample]) -> dict[str, int]:
+    """How many images there are of each view, "unknown" among them."""
+    views = Counter(view or "unknown" for sample in samples for view in sample.views)
+    return dict(sorted(views.items()))
 
 
 def index_name(tar_name: str) -> str:
@@ -165,31 +262,39 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises InputError for none (an unfinished build), another schema version and a malformed one.
     """
-    absent = (
-        "no manifest, so this is not a finished shard folder: run `python -m data_shards build "
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise InputError(f"{path}: no manifest{_why_absent(folder)}")
+    again = "copy it again, or give the `build` that wrote it once more"
+    return parse_document(Manifest, read_document(path), path, again)
+
+
+def read_shard_index(path: Path, *, sha256: str | None = None) -> ShardIndex:
+    """The index beside one tar.
+
+    Raises InputError when it is missing, foreign, malformed or not of `sha256`, where that is
+    given.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: the index of a shard is missing: {_AGAIN}")
+    content = read_document(path)
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise InputError(f"{path}: changed since the manifest was written: {_AGAIN}")
+    return parse_document(ShardIndex, content, path, _AGAIN)
+
+
+def _why_absent(folder: Path) -> str:
+    if not folder.is_dir():
+        what = f"{folder} is a file" if folder.exists() else "there is no such folder"
+        remedy = "name the folder that `python -m data_shards build PROFILE.yaml` wrote"
+        return f": {what}: {remedy}"
+    tars = sorted(folder.glob("*.tar"))
+    if tars and not any(folder.glob("*.index.json")):
+        return (
+            f", and {tars[0].name} has no index: these tars were not written by `build`: make "
+            f"shards of them with configs/shards/webdataset.yaml source.folder={quote(str(folder))}"
+        )
+    return (
+        ", so this is not a finished shard folder: run `python -m data_shards build "
         "PROFILE.yaml` (it goes on where it stopped)"
     )
-    return _read(Manifest, folder / MANIFEST_NAME, absent)
-
-
-def read_shard_index(path: Path) -> ShardIndex:
-    """The index beside one tar. Raises InputError when missing, foreign or malformed."""
-    return _read(ShardIndex, path, "the index of a shard is missing: build the shards again")
-
-
-DocumentT = TypeVar("DocumentT", bound=_Document)
-
-
-def _read(kind: type[DocumentT], path: Path, absent: str) -> DocumentT:
-    if not path.is_file():
-        raise InputError(f"{path}: {absent}")
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        wrong = f"{field}: {first['msg']}" if field else first["msg"]
-        if field == "schema_version":
-            wrong = f"schema version {first['input']!r}, but this release reads "
-            wrong += first["ctx"]["expected"]
-        raise InputError(f"{path}: {wrong}: build the shards again") from error

@@ -20,6 +20,7 @@ from data_shards.records.study import Report
 # papers.
 FREE_TEXT = "free text"
 
+_RUN = re.compile(r"[^\W_]+")
 # What de-identification left in place of words: ___ (MIMIC-CXR), XXXX (Open-I), [** ... **],
 # [REDACTED], <NAME>, {{DATE_1}} and their like.
 _REMOVED = re.compile(
@@ -93,6 +94,19 @@ def words_of_sentences(report: Report) -> dict[str, tuple[int, ...]]:
     """The words of each sentence by section: enough to count under any policy."""
     return {
         name: tuple(word_count([sentence]) for sentence in sentences)
+        for name, sentences in report.sentences.items()
+    }
+
+
+def are_words_of(words: Mapping[str, Sequence[int]], report: Report) -> bool:
+    """Whether `words` are those of the report's sentences, by today's rule or an earlier one.
+
+    Earlier releases counted every run of letters and digits.
+    """
+    if words == words_of_sentences(report):
+        return True
+    return words == {
+        name: tuple(len(_RUN.findall(sentence)) for sentence in sentences)
         for name, sentences in report.sentences.items()
     }
 

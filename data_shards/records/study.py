@@ -8,11 +8,16 @@ the shard stores as `<key>.json`, beside `<key>.image0.jpg`, `<key>.image1.jpg` 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
+
+from data_shards.records.documents import place_and_reason
+from data_shards.records.fields import FileName, Finite, FiniteNotNegative, Side
 
 Split = Literal["train", "validate", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validate", "test")
@@ -51,10 +56,10 @@ class Box:
     """
 
     image: int
-    x: float
-    y: float
-    width: float
-    height: float
+    x: Finite
+    y: Finite
+    width: FiniteNotNegative
+    height: FiniteNotNegative
     category: str
     phrase: str = ""
 
@@ -88,11 +93,11 @@ class ImageRecord:
 
     id: str
     view: View | None
-    member: str
-    width: int
-    height: int
-    original_width: int
-    original_height: int
+    member: FileName
+    width: Side
+    height: Side
+    original_width: Side
+    original_height: Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ class MaskRecord:
 
     image: int
     category: str
-    member: str
+    member: FileName
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ class StudyRecord:
     licence: str
     images: tuple[ImageRecord, ...]
     report: Report
-    labels: dict[str, float | None]
+    labels: dict[str, Finite | None]
     boxes: tuple[Box, ...]
     masks: tuple[MaskRecord, ...]
 
@@ -126,8 +131,30 @@ class StudyRecord:
 
     @classmethod
     def from_json(cls, payload: bytes) -> StudyRecord:
-        """The record of a `<key>.json`. Raises ValueError when malformed."""
-        return _RECORD.validate_json(payload)
+        """The record of a `<key>.json`.
+
+        Raises ValueError, with field and reason, when it is malformed or contradicts itself.
+        """
+        try:
+            record = _RECORD.validate_json(payload, strict=True)
+        except ValidationError as error:
+            place, reason = place_and_reason(error)
+            raise ValueError(f"{place}: {reason}" if place else reason) from error
+        for wrong in record._contradictions():
+            raise ValueError(wrong)
+        return record
+
+    def _contradictions(self) -> Iterator[str]:
+        members = [image.member for image in self.images] + [mask.member for mask in self.masks]
+        for member, times in Counter(members).items():
+            if times > 1:
+                yield f"{member}: the member of {times} images and masks"
+        if not self.images:
+            yield "images: none"
+        for what, drawn in (("box", self.boxes), ("mask", self.masks)):
+            for each in drawn:
+                if not 0 <= each.image < len(self.images):
+                    yield f"a {what} of image {each.image}, where there are {len(self.images)}"
 
     def frontal_images(self) -> tuple[int, ...]:
         """Positions of the frontal (PA, AP) images, ordered by image id."""

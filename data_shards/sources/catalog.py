@@ -8,8 +8,9 @@ from pydantic import Field
 
 from data_shards.sources.csv_pairs import CsvPairsConfig
 from data_shards.sources.mimic_cxr import MimicCxrConfig
+from data_shards.sources.webdataset import WebDatasetConfig
 
 AnySourceConfig: TypeAlias = Annotated[
-    MimicCxrConfig | CsvPairsConfig,
+    MimicCxrConfig | CsvPairsConfig | WebDatasetConfig,
     Field(discriminator="name"),
 ]

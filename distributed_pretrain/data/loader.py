@@ -27,15 +27,14 @@ from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
-from distributed_pretrain.data.sample import HostBatch, LoadedSample, collate, load_sample
-from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.data.shards import (
+from distributed_pretrain.data.quarantine import (
     BadSampleError,
     Quarantine,
-    ShardSplit,
-    check_labels,
     replacement_position,
 )
+from distributed_pretrain.data.sample import HostBatch, LoadedSample, collate, load_sample
+from distributed_pretrain.data.settings import DataConfig
+from distributed_pretrain.data.shards import ShardSplit, check_labels
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from data_shards.records.policies import select_sentences
 from data_shards.records.study import ImageRecord, StudyRecord
@@ -26,6 +25,7 @@ from distributed_pretrain.data.augmentation_parameters import (
 )
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit, label_values
+from distributed_pretrain.data.stored_images import decode_stored
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 
@@ -148,19 +148,13 @@ def _view(
 
 
 def _decode(split: ShardSplit, position: int, entry: ImageRecord) -> NDArray[np.uint8]:
-    # A little quicker than Pillow (0.38 against 0.45 ms at 320 px), and strict: it raises on
-    # truncated data. The copy is writable, which torch asks for.
-    payload = bytearray(split.read_member(position, entry.member))
+    payload = split.read_member(position, entry.member)
     try:
-        decoded = decode_image(torch.frombuffer(payload, dtype=torch.uint8), ImageReadMode.GRAY)
-    except RuntimeError as error:
-        reason = f"{entry.member} cannot be decoded ({str(error).splitlines()[0]})"
+        decoded = decode_stored(payload, width=entry.width, height=entry.height)
+    except ValueError as error:
+        reason = f"{entry.member} cannot be decoded ({error})"
         raise split.bad_sample(position, reason) from error
-    pixels: NDArray[np.uint8] = decoded[0].numpy()
-    height, width = pixels.shape
-    if (height, width) != (entry.height, entry.width):
-        reason = f"{entry.member} has {width} x {height} pixels, its record says "
-        raise split.bad_sample(position, f"{reason}{entry.width} x {entry.height}")
+    pixels: NDArray[np.uint8] = decoded.numpy()
     return pixels
 
 

@@ -1,27 +1,21 @@
-"""Random access to the samples and labels of one split; those that cannot be read are counted."""
+"""Random access to the samples and labels of one split."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import math
-import mmap
-import threading
-import zlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from data_shards.errors import InputError
-from data_shards.files.json_lines import JsonLines, rank_writer
+from data_shards.records.documents import refuse_contradictions
 from data_shards.records.manifest import (
+    MANIFEST_NAME,
     IndexedSample,
-    Member,
     ShardEntry,
     ShardIndex,
     read_manifest,
@@ -29,95 +23,25 @@ from data_shards.records.manifest import (
 )
 from data_shards.records.policies import POLICIES, TextPolicy, select_sentences, word_count
 from data_shards.records.study import FRONTAL_VIEWS, Split, StudyRecord
+from distributed_pretrain.data.quarantine import BadSampleError
+from distributed_pretrain.data.tars import DamagedMemberError, Tars
 
 # Pickles and the like would run code: nothing else is ever read.
 READABLE_SUFFIXES = frozenset({".jpg", ".png", ".json"})
-
-# Each mapping keeps a file descriptor, of which a process often has no more than 1,024.
-_MOST_OPEN_TARS = 128
-
-# Keeps replacements apart from the other random streams of (seed, epoch, sample).
-_REPLACEMENT_STREAM = 0xBAD
-
-
-class BadSampleError(ValueError):
-    """One sample cannot be read: `key`, its tar, and the reason in one line."""
-
-    def __init__(self, key: str, shard: str, reason: str) -> None:
-        super().__init__(f"{shard}: {key}: {reason}")
-        self.key = key
-        self.shard = shard
-        self.reason = reason
-
-
-@dataclass
-class Quarantine:
-    """The unreadable among the `samples` of a split, also as `lines` of a run where it has them.
-
-    A line has key, shard, split, reason, and the `samples_consumed` after the batch that met the
-    sample first. A rank writes each of its samples once, counts those of the other ranks too, and
-    a resumed run goes on with the lines it finds.
-    """
-
-    split: Split
-    samples: int
-    max_bad_fraction: float
-    lines: JsonLines | None = None
-    rank: int = 0
-
-    def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._met = self._written()
-
-    def add(self, error: BadSampleError, *, samples_consumed: int) -> None:
-        """Note one bad sample. Raises InputError once too large a share of the split is bad."""
-        with self._lock:
-            if error.key not in self._met:
-                written = self._written()
-                self._met |= {error.key, *written}
-                if self.lines is not None and error.key not in written:
-                    line = {
-                        "key": error.key,
-                        "shard": error.shard,
-                        "split": self.split,
-                        "reason": error.reason,
-                        "samples_consumed": samples_consumed,
-                    }
-                    self.lines.append(line, writer=rank_writer(self.rank))
-            bad = len(self._met)
-        if bad > self.max_bad_fraction * self.samples:
-            where = f" (listed in {self.lines.path})" if self.lines is not None else ""
-            raise InputError(
-                f"{bad} of {self.samples} samples of split {self.split!r} cannot be read{where}, "
-                f"more than max_bad_fraction={self.max_bad_fraction} allows; the last: {error}: "
-                "run `python -m data_shards verify` and copy or build the damaged shards again"
-            )
-
-    def _written(self) -> set[str]:
-        """The keys that any rank has written down."""
-        lines = self.lines.read() if self.lines is not None else []
-        return {line["key"] for line in lines if line["split"] == self.split}
-
-
-def replacement_position(of: tuple[int, int, int, int], *, samples: int) -> int:
-    """Which sample stands in for an unreadable one, a function of (seed, epoch, position, attempt).
-
-    So it is the same on every rank and after a resume.
-    """
-    state = np.random.SeedSequence((*of, _REPLACEMENT_STREAM))
-    return int(np.random.Generator(np.random.Philox(state)).integers(samples))
 
 
 class ShardSplit:
     """The samples of one split with a frontal image and enough words for a text policy.
 
-    A position counts the kept samples in file order, from 0. Reading is thread-safe. Tars are read
-    at the start only where they were built before the indexes could tell of this policy. Of
-    `patient_fraction` of the patients (rounded, at least one) it holds all studies: which ones is a
-    function of their ids alone, and a smaller fraction's are among a larger one's.
+    A position counts the kept samples in file order, from 0; the others are in `left_out`. Reading
+    is thread-safe. Tars are read at the start only where they were built before the indexes could
+    tell of this policy. Of `patient_fraction` of the patients (rounded, at least one) it holds all
+    studies: which ones is a function of their ids alone, and a smaller fraction's are among a
+    larger one's.
 
     Raises InputError for a folder without manifest, another schema, an index or tar that is missing
-    or not as it was written, and a split in which no sample is usable.
+    or not as it was written, documents that contradict each other, and a split in which no sample
+    is usable.
     """
 
     def __init__(
@@ -127,11 +51,15 @@ class ShardSplit:
         self.split: Split = split
         self.policy: TextPolicy = policy
         self.manifest = read_manifest(folder)
-        # One that drops out is closed with its last reader.
-        self._tar = lru_cache(_MOST_OPEN_TARS)(partial(_mapped, folder))
+        self._tars = Tars(folder)
+        refuse_contradictions(self.manifest.contradictions(), folder / MANIFEST_NAME)
         entries = [entry for entry in self.manifest.shards if entry.split == split]
         indexes = [_checked_index(folder, entry) for entry in entries]
+        counts = self.manifest.contradictions_of_split(split, indexes)
+        refuse_contradictions(counts, folder / MANIFEST_NAME)
         chosen = _chosen_patients(indexes, patient_fraction)
+        # Studies of these patients that are not kept, by what they lack.
+        self.left_out = Counter[str]()
         kept = [
             [
                 (index.tar_name, sample)
@@ -154,17 +82,28 @@ class ShardSplit:
     def __len__(self) -> int:
         return len(self._samples)
 
+    def told_left_out(self) -> str:
+        """What of the split is not kept, and why, in a line; empty where all is."""
+        reasons = ", ".join(f"{count:,} {lacks}" for lacks, count in self.left_out.items())
+        return f"{self.split}: left out are {reasons}; {len(self):,} are kept" if reasons else ""
+
     def key(self, position: int) -> str:
         """The key of a sample, without reading it."""
         return self._samples[position][1].key
 
     def read(self, position: int) -> StudyRecord:
-        """What the shard knows of a study. Raises BadSampleError when that is damaged."""
+        """What the shard knows of a study.
+
+        Raises BadSampleError when that is damaged, or not what the index says.
+        """
         payload = self.read_member(position, "json")
         try:
-            return StudyRecord.from_json(payload)
+            record = StudyRecord.from_json(payload)
         except ValueError as error:
-            raise self.bad_sample(position, f"the record is malformed ({error!r})") from error
+            raise self.bad_sample(position, f"the record is malformed ({error})") from error
+        for wrong in self._samples[position][1].contradictions(record, self.split):
+            raise self.bad_sample(position, wrong)
+        return record
 
     def read_member(self, position: int, name: str) -> bytes:
         """The bytes of one member ("json", "image0.jpg" ...), checked against its CRC-32.
@@ -174,39 +113,35 @@ class ShardSplit:
         tar, sample = self._samples[position]
         if PurePosixPath(f"x.{name}").suffix not in READABLE_SUFFIXES:
             raise self.bad_sample(position, f"member {name!r} is not a jpg, png or json")
-        member = sample.members.get(name)
-        if member is None:
-            raise self.bad_sample(position, f"member {name!r} is not in the index")
-        payload = self._read_checked(tar, member)
-        if payload is None:
-            raise self.bad_sample(position, f"member {name!r} differs from its checksum")
-        return payload
+        try:
+            return self._tars.read(tar, sample, name)
+        except DamagedMemberError as error:
+            raise self.bad_sample(position, f"member {name!r} {error}") from error
 
     def bad_sample(self, position: int, reason: str) -> BadSampleError:
         """The error that says why the sample at `position` cannot be used."""
         tar, sample = self._samples[position]
         return BadSampleError(sample.key, tar, reason)
 
-    def _read_checked(self, tar: str, member: Member) -> bytes | None:
-        payload = self._tar(tar)[member.offset : member.offset + member.size]
-        return payload if zlib.crc32(payload) == member.crc32 else None
-
     def _is_usable(self, tar: str, sample: IndexedSample) -> bool:
+        lacks = self._lacks(tar, sample)
+        if lacks is not None:
+            self.left_out[lacks] += 1
+        return lacks is None
+
+    def _lacks(self, tar: str, sample: IndexedSample) -> str | None:
         if not any(view in FRONTAL_VIEWS for view in sample.views):
-            return False
+            return "without a frontal image"
         words = sample.words_under(self.policy)
         if words is None:
-            payload = self._read_checked(tar, sample.members["json"])
-            if payload is None:
-                return True  # for whoever reads it to name
-            report = StudyRecord.from_json(payload).report
+            try:
+                report = StudyRecord.from_json(self._tars.read(tar, sample, "json")).report
+            except ValueError:
+                return None  # for whoever reads it to name
             words = word_count(select_sentences(report, self.policy))
-        return words >= POLICIES[self.policy].minimum_words
-
-
-def _mapped(folder: Path, tar: str) -> mmap.mmap:
-    with (folder / tar).open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        fewest = POLICIES[self.policy].minimum_words
+        too_few = f"with fewer than {fewest} words under text policy {self.policy!r}"
+        return too_few if words < fewest else None
 
 
 def _chosen_patients(indexes: Sequence[ShardIndex], fraction: float) -> frozenset[str]:
@@ -218,9 +153,8 @@ def _chosen_patients(indexes: Sequence[ShardIndex], fraction: float) -> frozense
 
 def _checked_index(folder: Path, entry: ShardEntry) -> ShardIndex:
     path = folder / entry.index_name
-    index = read_shard_index(path)
-    if sha256(path.read_bytes()).hexdigest() != entry.index_sha256:
-        raise InputError(f"{path}: changed since the manifest was written: build the shards again")
+    index = read_shard_index(path, sha256=entry.index_sha256)
+    refuse_contradictions(index.contradictions(entry), path)
     tar = folder / entry.tar_name
     if not tar.is_file():
         raise InputError(f"{tar}: the shard is missing: copy it again or build the shards again")

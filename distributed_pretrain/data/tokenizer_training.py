@@ -21,7 +21,8 @@ from transformers import PreTrainedTokenizerFast
 
 from data_shards.errors import InputError
 from data_shards.records.policies import select_sentences
-from distributed_pretrain.data.shards import BadSampleError, ShardSplit
+from distributed_pretrain.data.quarantine import BadSampleError
+from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import single_spaced
 
 # Padding is number 0, as new models take it to be.

@@ -12,10 +12,12 @@ from typing import TypeVar
 import torch
 
 from data_shards.command_line import DONE
+from data_shards.errors import InputError
 from data_shards.profiles import parse_overrides, validate
-from data_shards.records.study import Split
+from data_shards.records.study import Split, StudyRecord
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share
+from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.evaluation.settings import EvaluateConfig, refuse_ranks
 from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, make_measures
@@ -169,6 +171,15 @@ def _context(
         for split in splits
         for position in range(len(split))
     }
+
+    def read(record: StudyRecord, member: str) -> bytes:
+        try:
+            return members[record.split, record.key](member)
+        except BadSampleError as error:
+            raise InputError(
+                f"{error}: run `python -m data_shards verify` and build the damaged shards again"
+            ) from error
+
     data = trained.config.data
     return Context(
         objective=trained.method,
@@ -180,5 +191,5 @@ def _context(
         seed=trained.config.seed,
         thorough=True,
         encode=trained.tokenizer.encode,
-        read=lambda record, member: members[record.split, record.key](member),
+        read=read,
     )

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torchvision.io import ImageReadMode, decode_image
 
+from data_shards.errors import InputError
 from data_shards.records.study import StudyRecord
+from distributed_pretrain.data.stored_images import decode_stored
 from distributed_pretrain.measures.geometry import ModelSquare, evaluated_image
 from distributed_pretrain.measures.linear import LinearMeasure, LinearSet
 from distributed_pretrain.measures.metric import Metric
@@ -39,11 +39,18 @@ class LinearDice(LinearMeasure):
         assert self.context.read is not None, "masks are read from the shards"
         found: dict[str, Tensor] = {}
         shown = evaluated_image(record)
-        square = ModelSquare(record.images[shown], self.size_px, self.context.crop_fraction)
+        image = record.images[shown]
+        square = ModelSquare(image, self.size_px, self.context.crop_fraction)
         for mask in record.masks:
             if mask.image == shown:
-                payload = np.frombuffer(self.context.read(record, mask.member), np.uint8).copy()
-                stored = decode_image(torch.from_numpy(payload), ImageReadMode.GRAY)[0]
+                payload = self.context.read(record, mask.member)
+                try:
+                    stored = decode_stored(payload, width=image.width, height=image.height)
+                except ValueError as error:
+                    raise InputError(
+                        f"{record.key}.{mask.member}: cannot be decoded ({error}): run `python -m "
+                        "data_shards verify` and build the damaged shards again"
+                    ) from error
                 found[mask.category] = found.get(mask.category, False) | square.mask(stored)
         return found
 

@@ -113,6 +113,8 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
     method = build_method(config, tokenizer).to(engine.device)
     if engine.is_main:
         _say_what_a_cell_sees(method, config.data.image_size_px)
+        for line in filter(None, (training.told_left_out(), validation.told_left_out())):
+            print(line, file=sys.stderr)
     share = Share(engine.rank, engine.world_size, engine.device)
     return OnShards(config, method, tokenizer, VALIDATION, share).parts(
         run, training, validation, lambda: flops_of(method, config, engine.device)

@@ -200,6 +200,28 @@ def test_shards_of_a_table_edited_since_are_refused_and_never_taken_for_new(
     assert sum("Patient 3 is ill" in text for text in texts) == 2
 
 
+def test_an_index_in_another_s_place_is_written_again_and_a_damaged_one_named(
+    make_config: MakeConfig,
+) -> None:
+    config = make_config()
+    build_shards(config)
+    before = contents(config.output)
+    index = config.output / "train-000001.index.json"
+    index.write_bytes((config.output / "train-000000.index.json").read_bytes())
+    build_shards(config)
+    assert contents(config.output) == before
+    index.write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"train-000001.index.json: .*delete it with its tar"):
+        build_shards(config)
+
+
+def test_images_of_one_value_are_no_training_set(make_config: MakeConfig, archive: Path) -> None:
+    for path in (archive / "images").iterdir():
+        Image.new("L", (40, 40), 51).save(path)
+    with pytest.raises(InputError, match=r"every training image is of one value \(51 of 255\)"):
+        build_shards(make_config())
+
+
 def test_two_builds_do_not_write_into_one_folder(make_config: MakeConfig) -> None:
     folder = make_config().output
     with (

@@ -97,7 +97,7 @@ def test_settings_of_the_source_reach_the_stored_pixels(
     index = read_shard_index(config.output / "train-000000.index.json")
     place = index.samples[0].members["image0.jpg"]
     with (config.output / "train-000000.tar").open("rb") as file:
-        write(tmp_path, "stored.jpg", place.read(file) or b"")
+        write(tmp_path, "stored.jpg", place.read(file, tar_bytes=index.tar_bytes) or b"")
     found = quarters(np.asarray(Image.open(tmp_path / "stored.jpg")))
     assert np.abs(np.array(found) - QUARTERS).max() <= 1
     turned = table_of(

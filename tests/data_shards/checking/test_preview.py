@@ -1,3 +1,5 @@
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,39 @@ def test_images_of_any_shape_keep_the_sheet_small(
     assert main(["preview", str(profile), "--samples", "6"]) == 0
     with Image.open(capsys.readouterr().out.strip()) as sheet:
         assert max(sheet.size) < 2000
+
+
+def test_the_sheet_goes_where_it_can_be_written(
+    profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder in the sheet's way stands for a disk that is read-only, which root cannot make."""
+    assert main(["build", str(profile)]) == 0
+    (tmp_path / "shards" / "preview_train.png.partial").mkdir()
+    assert main(["preview", str(profile)]) == 2
+    assert "pass --sheet FILE.png" in capsys.readouterr().err
+    sheet = tmp_path / "sheet.png"
+    assert main(["preview", str(profile), "--sheet", str(sheet), "--samples", "1"]) == 0
+    assert capsys.readouterr().out.strip() == str(sheet)
+    with Image.open(sheet) as image:
+        assert image.width > 400
+
+
+@pytest.mark.parametrize("cut", [0, 512, 3000])
+def test_damaged_shards_are_no_sheet_but_a_line(
+    profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], cut: int
+) -> None:
+    assert main(["build", str(profile)]) == 0
+    os.truncate(tmp_path / "shards" / "train-000000.tar", cut)
+    assert main(["preview", str(profile)]) == 2
+    assert re.search(r"train-000000.tar: .* is damaged", capsys.readouterr().err)
+
+
+def test_a_pipe_in_a_tar_s_place_is_not_waited_for(
+    profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", str(profile)]) == 0
+    tar = tmp_path / "shards" / "train-000000.tar"
+    tar.unlink()
+    os.mkfifo(tar)
+    assert main(["preview", str(profile)]) == 2
+    assert f"{tar}: not a file" in capsys.readouterr().err

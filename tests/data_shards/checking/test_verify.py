@@ -12,6 +12,7 @@ from data_shards.checking.verify import verify_shards
 from data_shards.files.atomic import write_text_atomically
 from data_shards.records.manifest import Manifest, ShardIndex, read_manifest, read_shard_index
 from tests.data_shards.building.whole import build_shards
+from tests.golden.record import RECORDED
 
 TAR = "train-000000.tar"
 INDEX = "train-000000.index.json"
@@ -160,3 +161,31 @@ def test_the_command_exits_2_and_lists_each_problem(
     (shards / TAR).unlink()
     assert main(["verify", str(profile)]) == 2
     assert f"problem: {TAR}: the tar is missing" in capsys.readouterr().out.splitlines()
+
+
+def test_shards_of_an_earlier_release_are_sound() -> None:
+    verification = verify_shards(RECORDED / "shards", workers=1)
+    assert verification.problems == ()
+    assert verification.warnings == ()
+    assert verification.samples > 10
+
+
+def test_a_tar_that_the_manifest_does_not_list_is_a_warning(shards: Path) -> None:
+    """WebDataset would read it by its name; a shard of which all was dropped is none."""
+    for name in (TAR, INDEX):
+        (shards / name.replace("000000", "000009")).write_bytes((shards / name).read_bytes())
+    (warning,) = verify_shards(shards, workers=1).warnings
+    assert warning.startswith("train-000009.tar is in the folder, but not in the manifest")
+
+
+@pytest.mark.parametrize(
+    ("at", "what"), [(124, b"0000000z123"), (124, b"\x80" + b"\x7f" * 10), (156, b"x"), (156, b"S")]
+)
+def test_a_header_that_no_shard_has_is_a_problem(shards: Path, at: int, what: bytes) -> None:
+    """A size that is no number or beyond all, extended names without any, a sparse file."""
+    tar = bytearray((shards / TAR).read_bytes())
+    tar[at : at + len(what)] = what
+    tar[148:156] = b" " * 8
+    tar[148:156] = b"%06o\0 " % sum(tar[:512])
+    (shards / TAR).write_bytes(tar)
+    assert f"{TAR}: not a whole tar" in problems(shards)

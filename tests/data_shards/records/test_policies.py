@@ -1,9 +1,11 @@
 import pytest
 
+from data_shards.records import policies
 from data_shards.records.policies import (
     POLICIES,
     Policy,
     TextPolicy,
+    are_words_of,
     select_sentences,
     selected_words,
     word_count,
@@ -103,3 +105,15 @@ def test_limits_are_those_of_the_papers() -> None:
         "gloria": 1,
         "mgca": 3,
     }
+
+
+def test_words_counted_by_an_earlier_rule_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Report("", {}, {"findings": ("XXXX is well.", "No effusion.")})
+    assert are_words_of({"findings": (3, 2)}, report)
+    monkeypatch.setattr(policies, "word_count", lambda _: 7)
+    assert are_words_of({"findings": (7, 7)}, report)
+    assert are_words_of({"findings": (3, 2)}, report)
+    for wrong in ((3, 1), (0, 0), (3,), (7, 2)):
+        assert not are_words_of({"findings": wrong}, report)
+    assert not are_words_of({"impression": (3, 2)}, report)
+    assert not are_words_of({}, report)

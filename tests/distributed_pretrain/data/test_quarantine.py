@@ -8,7 +8,7 @@ import pytest
 
 from data_shards.errors import InputError
 from data_shards.files.json_lines import JsonLines
-from distributed_pretrain.data.shards import BadSampleError, Quarantine
+from distributed_pretrain.data.quarantine import BadSampleError, Quarantine
 
 
 def quarantine(path: Path, *, rank: int = 0, max_bad_fraction: float = 1.0) -> Quarantine:

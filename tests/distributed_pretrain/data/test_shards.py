@@ -2,9 +2,9 @@
 
 import io
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,10 @@ from data_shards.errors import InputError
 from data_shards.records.manifest import read_shard_index
 from data_shards.records.policies import POLICIES, Policy, select_sentences, word_count
 from data_shards.synthetic_shards import write_synthetic_shards
-from distributed_pretrain.data.shards import BadSampleError, ShardSplit
+from distributed_pretrain.data import tars
+from distributed_pretrain.data.quarantine import BadSampleError
+from distributed_pretrain.data.shards import ShardSplit
+from tests.fuzz.sealing import reseal
 from tests.golden.record import RECORDED
 
 
@@ -58,10 +61,15 @@ def test_studies_without_a_frontal_image_or_enough_words_are_left_out(shards: Pa
     index = json.loads(path.read_text())
     index["samples"][0]["views"] = ["L", None]
     index["samples"][1]["words"] = {"findings": [2], "impression": []}
-    rewrite_index(shards, path, index)
+    path.write_text(json.dumps(index))
+    reseal(shards)
     split = ShardSplit(shards, "train", "lovt")
     assert split.shard_sizes == (2, 4, 2)
     assert split.read(0).key == "train000002"
+    assert split.told_left_out() == (
+        "train: left out are 1 without a frontal image, 1 with fewer than 3 words under text "
+        "policy 'lovt'; 8 are kept"
+    )
     assert ShardSplit(shards, "train", "limitr").shard_sizes == (3, 4, 2)
 
 
@@ -106,7 +114,8 @@ def test_a_fraction_of_the_patients_keeps_all_their_studies_and_grows_by_adding(
         index = json.loads(path.read_text())
         for sample in index["samples"]:
             sample["patient_id"] = f"patient {int(sample['key'][-6:]) // 2}"
-        rewrite_index(folder, path, index)
+        path.write_text(json.dumps(index))
+    reseal(folder)
     kept: set[str] = set()
     for fraction, patients in ((0.01, 1), (0.3, 3), (0.66, 7), (1.0, 10)):
         split = ShardSplit(folder, "train", "lovt", patient_fraction=fraction)
@@ -152,6 +161,29 @@ def test_a_tar_cut_short_is_refused(shards: Path) -> None:
         ShardSplit(shards, "train", "lovt")
 
 
+def test_a_tar_cut_or_gone_while_it_is_read_costs_samples_not_the_process(shards: Path) -> None:
+    split = ShardSplit(shards, "train", "lovt")
+    payload = split.read_member(0, "image0.jpg")
+    os.truncate(shards / "train-000000.tar", 1000)
+    (shards / "train-000002.tar").unlink()
+    for position, said in ((1, "beyond the end of the tar"), (9, "No such file")):
+        with pytest.raises(BadSampleError, match=said):
+            split.read_member(position, "image0.jpg")
+    assert split.read_member(5, "image0.jpg") != payload
+
+
+def test_no_more_tars_are_held_open_than_a_process_may(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tars, "_MOST_OPEN_TARS", 1)
+    split = ShardSplit(shards, "train", "lovt")
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: split.read(i % 10), range(200)))
+    assert len(list(descriptors.iterdir())) <= before + 1
+
+
 def test_a_missing_tar_is_refused(shards: Path) -> None:
     (shards / "train-000002.tar").unlink()
     with pytest.raises(InputError, match=r"train-000002.tar: the shard is missing"):
@@ -175,13 +207,3 @@ def test_a_manifest_of_another_schema_is_refused(shards: Path) -> None:
 def test_an_empty_split_is_refused(shards: Path) -> None:
     with pytest.raises(InputError, match="split 'validate' has no usable sample"):
         ShardSplit(shards, "validate", "lovt")
-
-
-def rewrite_index(folder: Path, path: Path, index: object) -> None:
-    """Replace an index together with its checksum in the manifest."""
-    path.write_text(json.dumps(index))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for entry in manifest["shards"]:
-        if entry["index_name"] == path.name:
-            entry["index_sha256"] = sha256(path.read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -6,8 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_shards.errors import InputError
+from data_shards.records.study import ImageRecord, MaskRecord, Report, StudyRecord
+from distributed_pretrain.measures.base import Context
 from distributed_pretrain.measures.linear import LinearSet
-from distributed_pretrain.measures.linear_dice import dice_loss, linear_dice, pooled_dice
+from distributed_pretrain.measures.linear_dice import (
+    LinearDice,
+    dice_loss,
+    linear_dice,
+    pooled_dice,
+)
+from tests.tiny.methods import tiny_lovt
 
 GRID, SIZE_PX, CHANNELS = 8, 32, 6
 
@@ -124,3 +133,25 @@ def test_the_features_are_left_as_they_are() -> None:
     linear_dice(training, test, seed=0, steps=2)
     assert torch.equal(training.features, before[0])
     assert torch.equal(test.features, before[1])
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_a_mask_that_cannot_be_decoded_is_named(payload: bytes) -> None:
+    record = StudyRecord(
+        key="k",
+        patient_id="p",
+        study_id="s",
+        split="test",
+        source="phantom",
+        licence="",
+        images=(ImageRecord("i", "PA", "image0.jpg", 40, 40, 40, 40),),
+        report=Report(raw="", sections={}, sentences={}),
+        labels={},
+        boxes=(),
+        masks=(MaskRecord(0, "Edema", "mask_Edema.png"),),
+    )
+    context = Context(objective=tiny_lovt(), device=torch.device("cpu"), read=lambda *_: payload)
+    measure = LinearDice(context)
+    measure.size_px = 32
+    with pytest.raises(InputError, match=r"k.mask_Edema.png: cannot be decoded .*verify"):
+        measure.known_of(record)

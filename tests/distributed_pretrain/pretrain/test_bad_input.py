@@ -126,7 +126,7 @@ def test_other_shards_than_a_run_was_trained_on_are_refused(
     arguments = ("pretrain", tiny_profile, f"run_folder={tmp_path / 'run'}", "training.max_steps=9")
     command.complete(command(*arguments))
     manifest = own_shards / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"pixel_std": 0.3}))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"licence": "other"}))
     assert "not the shards" in refused(capsys, *arguments, f"data.shards={own_shards}")
 
 

@@ -1,0 +1,169 @@
+"""One shard held against its index, its entry in the manifest, and the records inside it.
+
+It is there for damaged shards: whatever lies in one becomes a line of `problems`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from data_shards.checking.stored_images import UNDECODABLE, decoded_image
+from data_shards.errors import InputError
+from data_shards.images.content import look_at
+from data_shards.images.layout import Size
+from data_shards.processes import Tick
+from data_shards.records.manifest import (
+    IndexedSample,
+    PixelSums,
+    ShardEntry,
+    ShardIndex,
+    file_sha256,
+    read_shard_index,
+)
+from data_shards.records.study import StudyRecord
+from data_shards.records.tar_members import BadTarError, list_members
+
+
+@dataclass(slots=True)
+class Inspection:
+    """What one shard holds, for the checks across shards."""
+
+    entry: ShardEntry
+    problems: list[str] = field(default_factory=list)
+    index: ShardIndex | None = None
+    # (Member, digest of its bytes).
+    images: list[tuple[str, bytes]] = field(default_factory=list)
+    pixels: PixelSums = field(default_factory=PixelSums)
+    # What images there is something to say of: (member, kind, detail).
+    noted: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def samples(self) -> tuple[IndexedSample, ...]:
+        """Those of the index; none where it cannot be read."""
+        return self.index.samples if self.index is not None else ()
+
+
+def inspect_shard(folder: Path, entry: ShardEntry, tick: Tick) -> Inspection:
+    """Every hash, header, member and record of one shard."""
+    found = Inspection(entry)
+    tar = folder / entry.tar_name
+    if not tar.is_file():
+        found.problems.append("the tar is missing")
+        return found
+    try:
+        _inspect_files(folder, tar, found, tick)
+    except OSError as error:
+        found.problems.append(f"cannot be read ({error.strerror or error})")
+    return found
+
+
+def _inspect_files(folder: Path, tar: Path, found: Inspection, tick: Tick) -> None:
+    entry, size = found.entry, tar.stat().st_size
+    if size != entry.bytes:
+        found.problems.append(f"{size:,} bytes, but the manifest says {entry.bytes:,}")
+    if file_sha256(tar) != entry.sha256:
+        found.problems.append("sha256 differs from the manifest's")
+    path = folder / entry.index_name
+    try:
+        index = read_shard_index(path)
+    except InputError as error:
+        found.problems.append(str(error))
+        return
+    if file_sha256(path) != entry.index_sha256:
+        found.problems.append(f"sha256 of {entry.index_name} differs from the manifest's")
+    found.problems += index.contradictions(entry)
+    found.index = index
+    with tar.open("rb") as file:
+        found.problems += _wrong_places(file, size, index)
+        for sample in index.samples:
+            _inspect_sample(file, size, sample, found)
+            tick()
+    if not found.problems and found.pixels != index.pixels:
+        found.problems.append("the index's pixel sums are not those of the images")
+
+
+def _wrong_places(file: BinaryIO, size: int, index: ShardIndex) -> Iterator[str]:
+    """Members of which the index does not say what the headers of the tar say."""
+    said = {
+        f"{sample.key}.{name}": (member.offset, member.size)
+        for sample in index.samples
+        for name, member in sample.members.items()
+    }
+    there: dict[str, tuple[int, int]] = {}
+    try:
+        for name, *place in list_members(file, size):
+            if name in there:
+                yield f"{name}: twice in the tar"
+            there[name] = (place[0], place[1])
+    except BadTarError as error:
+        yield f"not a whole tar ({error})"
+    else:
+        yield from _differences("(offset, size)", "index", said, "tar", there)
+
+
+def _differences(
+    what: str, one: str, said: Mapping[str, object], other: str, there: Mapping[str, object]
+) -> Iterator[str]:
+    """The members of which two places do not say the same."""
+    for name in sorted(said.keys() | there.keys()):
+        if name not in there:
+            yield f"{name}: in the {one}, but not in the {other}"
+        elif name not in said:
+            yield f"{name}: in the {other}, but not in the {one}"
+        elif said[name] != there[name]:
+            yield f"{name}: {what} {said[name]} in the {one}, {there[name]} in the {other}"
+
+
+def _inspect_sample(file: BinaryIO, size: int, sample: IndexedSample, found: Inspection) -> None:
+    payloads: dict[str, bytes] = {}
+    for name, member in sample.members.items():
+        payload = member.read(file, tar_bytes=size)
+        if payload is None:
+            found.problems.append(f"{sample.key}.{name}: checksum differs from the index's")
+        elif name != "json" and not name.endswith((".jpg", ".png")):
+            found.problems.append(f"{sample.key}.{name}: neither json, jpg nor png")
+        else:
+            payloads[name] = payload
+    said = _inspect_record(payloads.pop("json", None), sample, found)
+    sizes: dict[str, Size] = {}
+    for name, payload in payloads.items():
+        where = f"{sample.key}.{name}"
+        try:
+            sizes[name] = decoded_image(payload, said.get(name)).size
+            if name.endswith(".jpg"):
+                found.images.append((where, hashlib.sha256(payload).digest()))
+                content = look_at(payload)
+                found.pixels += content.sums
+                found.noted += [(where, note.kind, note.detail) for note in content.notes]
+        except UNDECODABLE as error:
+            found.problems.append(f"{where}: cannot be decoded ({error})")
+            sizes[name] = said.get(name, (0, 0))
+    if said:
+        # What could not be read is a problem already.
+        unread = {name: said[name] for name in said.keys() & sample.members.keys() - sizes.keys()}
+        differences = _differences("(width, height)", "record", said, "tar", sizes | unread)
+        found.problems += [f"{sample.key}.{each}" for each in differences]
+
+
+def _inspect_record(
+    payload: bytes | None, sample: IndexedSample, found: Inspection
+) -> dict[str, Size]:
+    """Width and height of each image and mask by member, as the record says; none without one."""
+    if payload is None:
+        if "json" not in sample.members:
+            found.problems.append(f"{sample.key}: has no record")
+        return {}
+    try:
+        record = StudyRecord.from_json(payload)
+    except ValueError as error:
+        found.problems.append(f"{sample.key}.json: cannot be decoded ({error})")
+        return {}
+    split = found.entry.split
+    found.problems += [f"{sample.key}: {each}" for each in sample.contradictions(record, split)]
+    image_of = {image.member: image for image in record.images}
+    image_of |= {mask.member: record.images[mask.image] for mask in record.masks}
+    return {member: (image.width, image.height) for member, image in image_of.items()}

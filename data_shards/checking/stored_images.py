@@ -1,0 +1,41 @@
+"""Images and masks as shards hold them, decoded without trusting them."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+from PIL import Image
+
+from data_shards.images.layout import Size
+
+# All that Pillow's decoders are known to raise, on bytes that are made to mislead them too.
+UNDECODABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decoded_image(payload: bytes, size: Size | None) -> Image.Image:
+    """The 8-bit grey image of a member, decoded if it has the `size` that its record says.
+
+    Of another size it is not: the memory that it asks for may be any. Raises what `UNDECODABLE`
+    lists.
+    """
+    image = Image.open(io.BytesIO(payload), formats=("JPEG", "PNG"))
+    if size in (None, image.size):
+        image.load()
+    if image.mode != "L":
+        raise ValueError(f"pixels of mode {image.mode}, not 8-bit grey")
+    return image

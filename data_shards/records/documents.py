@@ -1,0 +1,67 @@
+"""Documents of a shard folder, held to the type and range of every field, or refused in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_shards.errors import InputError
+
+# The index of a million studies takes less; a file of zeros may be of any size.
+_MOST_BYTES = 2**30
+
+
+class Document(BaseModel):
+    """Base of what is stored as JSON: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
+def read_document(path: Path) -> bytes:
+    """The content of the file at `path`. Raises InputError for one that no document can fill."""
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise InputError(f"{path}: {size:,} bytes are no such document: copy it again")
+    return path.read_bytes()
+
+
+def parse_document(kind: type[DocumentT], content: bytes, path: Path, remedy: str) -> DocumentT:
+    """The document of `kind` that `content`, the bytes of `path`, spells.
+
+    Raises InputError, with field and reason, for another schema version and all that is malformed.
+    """
+    try:
+        return kind.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        field, wrong = place_and_reason(error)
+        if field == "schema_version":
+            first = error.errors()[0]
+            expected = first.get("ctx", {}).get("expected", "another")
+            wrong = f"schema version {first['input']!r:.40}, but this release reads {expected}"
+            remedy = "build the shards again, or read them with the release that wrote them"
+        elif field:
+            wrong = f"{field}: {wrong}"
+        raise InputError(f"{path}: {wrong}: {remedy}") from error
+
+
+def refuse_contradictions(found: Iterable[str], path: Path) -> None:
+    """Raise InputError for the first of what is `found` in the document at `path`."""
+    for wrong in found:
+        raise InputError(
+            f"{path}: {wrong}: run `python -m data_shards verify`, which lists all that is wrong, "
+            "and copy or build the shards again"
+        )
+
+
+def place_and_reason(error: ValidationError) -> tuple[str, str]:
+    """Where in a document the first of the errors lies, dotted, and what is wrong there."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    # The names of the types that were tried are in brackets.
+    place = ".".join(str(part) for part in first["loc"] if "[" not in str(part))
+    return place, first["msg"].removeprefix("Value error, ")
