@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 
 from PIL import Image
 
+from data_shards.images import picture
 from data_shards.images.layout import Size
 
-# All that Pillow's decoders are known to raise, on bytes that are made to mislead them too.
-UNDECODABLE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+# Also what an image asks for that is made to mislead.
+UNDECODABLE = (*picture.UNDECODABLE, MemoryError)
 
 
 def decoded_image(payload: bytes, size: Size | None) -> Image.Image:
