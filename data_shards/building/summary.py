@@ -57,11 +57,6 @@ def summarise(
             "tars and build the shards again"
         )
     mean, std = pixels.mean_and_std()
-    if std == 0:
-        raise InputError(
-            f"{folder}: every training image is of one value ({round(255 * mean)} of 255): "
-            "there is nothing to learn: check how the source's images are read"
-        )
     return Manifest(
         source=source,
         licence=licence,
