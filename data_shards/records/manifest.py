@@ -191,7 +191,7 @@ class Manifest(Document):
     seed: int
     longest_side_px: Count
     pixel_mean: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-    pixel_std: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    pixel_std: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     samples_by_split: dict[Split, Count]
     patients_by_split: dict[Split, Count]
     images_by_split_and_view: dict[Split, dict[str, Count]]
@@ -234,6 +234,8 @@ class Manifest(Document):
         statistics = pixels.mean_and_std() if pixels.count else None
         if split == "train" and samples and statistics != (self.pixel_mean, self.pixel_std):
             yield "pixel_mean and pixel_std are not those of the training images"
+        if split == "train" and self.pixel_std == 0:
+            yield "pixel_std is 0: every training image is of one value, so there is none to learn"
         listed = Counter((each.key, each.reason) for each in self.dropped)
         dropped = Counter((each.key, each.reason) for index in indexes for each in index.dropped)
         for key, reason in dropped - listed:

@@ -16,9 +16,12 @@ from PIL import Image
 
 from data_shards.building.build import workplace_in
 from data_shards.building.settings import ShardsConfig
+from data_shards.checking.preview import draw_preview
+from data_shards.checking.verify import verify_shards
 from data_shards.errors import InputError
 from data_shards.records.manifest import read_manifest, read_shard_index
 from data_shards.records.study import StudyRecord
+from distributed_pretrain.data.shards import ShardSplit
 from tests.data_shards.building.whole import build_shards
 
 MakeConfig = Callable[..., ShardsConfig]
@@ -215,11 +218,18 @@ def test_an_index_in_another_s_place_is_written_again_and_a_damaged_one_named(
         build_shards(config)
 
 
-def test_images_of_one_value_are_no_training_set(make_config: MakeConfig, archive: Path) -> None:
+def test_images_of_one_value_can_be_stored_and_looked_at_but_not_trained_on(
+    make_config: MakeConfig, archive: Path
+) -> None:
     for path in (archive / "images").iterdir():
         Image.new("L", (40, 40), 51).save(path)
-    with pytest.raises(InputError, match=r"every training image is of one value \(51 of 255\)"):
-        build_shards(make_config())
+    config = make_config()
+    build_shards(config)
+    found = "\n".join(verify_shards(config.output, workers=1).problems)
+    assert "every training image is of one value" in found
+    with pytest.raises(InputError, match="every training image is of one value"):
+        ShardSplit(config.output, "train", "lovt")
+    assert draw_preview(config.output, split="train", samples=1).is_file()
 
 
 def test_two_builds_do_not_write_into_one_folder(make_config: MakeConfig) -> None:
