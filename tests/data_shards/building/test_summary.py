@@ -47,7 +47,7 @@ def index(*samples: dict[str, tuple[int, ...]] | dict[str, int]) -> ShardIndex:
         plan_sha256="",
         tar_name="train-000000.tar",
         tar_bytes=0,
-        tar_sha256="",
+        tar_sha256="0" * 64,
         split="train",
         samples=tuple(
             IndexedSample(key=f"{n}", patient_id=f"{n}", views=("PA",), members={}, words=words)

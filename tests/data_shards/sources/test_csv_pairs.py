@@ -1,81 +1,33 @@
-import csv
-import gzip
 import json
 from pathlib import Path
 
 import pytest
 
 from data_shards.errors import InputError
-from data_shards.profiles import validate
 from data_shards.records.manifest import DroppedSample
-from data_shards.records.study import Sample
 from data_shards.sources.base import StudyRef
-from data_shards.sources.csv_pairs import CsvPairsConfig, CsvPairsSource
-
-HEADER = ("image", "patient", "study", "view", "split", "text")
-ROWS = (
-    ("b/2.png", "p1", "s1", "LATERAL", "train", "FINDINGS: Clear.\nIMPRESSION: Normal."),
-    ("b/1.png", "p1", "s1", "AP Supine", "train", "FINDINGS: Clear.\nIMPRESSION: Normal."),
-    ("c.png", "p2", "s2", "frontal", "val", "A patient, with fever."),
-)
-
-
-def _write(path: Path, rows: tuple[tuple[str, ...], ...]) -> Path:
-    if ".jsonl" in path.name:
-        lines = [json.dumps(dict(zip(HEADER, row, strict=True))) for row in rows]
-    else:
-        delimiter = "\t" if ".tsv" in path.name else ","
-        lines = [delimiter.join(f'"{cell}"' for cell in row) for row in (HEADER, *rows)]
-    text = "\n".join(lines) + "\n"
-    if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(text.encode()))
-    else:
-        path.write_text(text, encoding="utf-8-sig" if path.suffix == ".csv" else "utf-8")
-    return path
-
-
-def _source(table: Path, *, without: tuple[str, ...] = (), **values: object) -> CsvPairsSource:
-    columns = {
-        "image": "image",
-        "patient_id": "patient",
-        "study_id": "study",
-        "view": "view",
-        "split": "split",
-        "report": "text",
-    }
-    kept = {key: column for key, column in columns.items() if key not in without}
-    given = {"table": table, "image_root": table.parent, "columns": kept, **values}
-    return CsvPairsSource(validate(CsvPairsConfig, given, where="profile"))
-
-
-def _sample(source: CsvPairsSource, patient_id: str, study_id: str) -> Sample:
-    (ref,) = (
-        r for r in source.list_studies() if (r.patient_id, r.study_id) == (patient_id, study_id)
-    )
-    loaded = source.load_study(ref)
-    assert isinstance(loaded, Sample)
-    return loaded
+from tests.data_shards.sources.csv_tables import ROWS, sample_of, source_of, write_table
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.csv.gz", "t.jsonl.gz"])
 def test_rows_of_one_study_are_its_images_by_id(tmp_path: Path, name: str) -> None:
-    source = _source(_write(tmp_path / name, ROWS))
+    source = source_of(write_table(tmp_path / name, ROWS))
     assert source.list_studies() == [
         StudyRef("p1", "s1", "train"),
         StudyRef("p2", "s2", "validate"),
     ]
-    sample = _sample(source, "p1", "s1")
+    sample = sample_of(source, "p1", "s1")
     assert [(image.id, image.view) for image in sample.images] == [
         ("b/1.png", "AP"),
         ("b/2.png", "L"),
     ]
     assert sample.images[0].path == tmp_path / "b/1.png"
     assert sample.report.sections["impression"] == "Normal."
-    assert _sample(source, "p2", "s2").images[0].view == "PA"
+    assert sample_of(source, "p2", "s2").images[0].view == "PA"
 
 
 def test_without_study_ids_every_image_is_a_study_and_the_builder_splits(tmp_path: Path) -> None:
-    source = _source(_write(tmp_path / "t.csv", ROWS), without=("study_id", "split"))
+    source = source_of(write_table(tmp_path / "t.csv", ROWS), without=("study_id", "split"))
     assert source.list_studies() == [
         StudyRef("p1", "b/1.png"),
         StudyRef("p1", "b/2.png"),
@@ -87,21 +39,21 @@ def test_findings_and_impression_may_be_columns(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("image,patient_id,f,i\na.png,p1,Clear.,Normal.\nb.png,p2,,Normal.\n")
     columns = {"findings": "f", "impression": "i"}
-    source = _source(table, columns=columns, default_view="PA")
-    report = _sample(source, "p1", "a.png").report
+    source = source_of(table, columns=columns, default_view="PA")
+    report = sample_of(source, "p1", "a.png").report
     assert report.raw == "FINDINGS: Clear.\nIMPRESSION: Normal."
     assert report.sentences == {"findings": ("Clear.",), "impression": ("Normal.",)}
-    assert _sample(source, "p2", "b.png").report.sections == {"impression": "Normal."}
+    assert sample_of(source, "p2", "b.png").report.sections == {"impression": "Normal."}
 
 
 def test_where_keeps_rows_by_value(tmp_path: Path) -> None:
-    table = _write(tmp_path / "t.csv", ROWS)
-    source = _source(table, where={"view": ["LATERAL", "frontal"]})
-    assert [image.id for image in _sample(source, "p1", "s1").images] == ["b/2.png"]
+    table = write_table(tmp_path / "t.csv", ROWS)
+    source = source_of(table, where={"view": ["LATERAL", "frontal"]})
+    assert [image.id for image in sample_of(source, "p1", "s1").images] == ["b/2.png"]
     with pytest.raises(InputError, match=r"none of 3 rows passes source\.where"):
-        _source(table, where={"split": ["dev"]}).list_studies()
+        source_of(table, where={"split": ["dev"]}).list_studies()
     with pytest.raises(InputError, match="no column 'nowhere'"):
-        _source(table, where={"nowhere": ["x"]}).list_studies()
+        source_of(table, where={"nowhere": ["x"]}).list_studies()
 
 
 def test_where_takes_numbers_and_nothing_as_they_are_written(tmp_path: Path) -> None:
@@ -119,21 +71,21 @@ def test_where_takes_numbers_and_nothing_as_they_are_written(tmp_path: Path) -> 
         "true": ["6.png"],
     }.items():
         columns, where = {"report": "text"}, {"year": [value]}
-        source = _source(table, columns=columns, where=where, default_view="PA")
+        source = source_of(table, columns=columns, where=where, default_view="PA")
         assert [ref.study_id for ref in source.list_studies()] == kept
 
 
 def test_names_that_differ_in_the_suffix_are_two_images(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("image,patient_id,r\nx.png,1,Clear.\nx.tif,2,Clear.\n./x.bmp,3,Clear.\n")
-    source = _source(table, columns={"report": "r"}, default_view="PA")
+    source = source_of(table, columns={"report": "r"}, default_view="PA")
     assert [ref.study_id for ref in source.list_studies()] == ["x.png", "x.tif", "x.bmp"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-9", "base64", "", "a\0b"])
 def test_an_encoding_is_one_of_text(tmp_path: Path, encoding: str) -> None:
     with pytest.raises(InputError, match="encoding"):
-        _source(tmp_path / "t.csv", encoding=encoding)
+        source_of(tmp_path / "t.csv", encoding=encoding)
 
 
 def test_the_first_line_without_a_report_is_told_before_later_ones_that_make_no_sense(
@@ -145,29 +97,29 @@ def test_the_first_line_without_a_report_is_told_before_later_ones_that_make_no_
     ]
     table.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(InputError, match=r"line 2: image 1\.png has no report"):
-        _source(table, columns={"report": "r"}, default_view="PA").list_studies()
-    source = _source(table, columns={"report": "r"}, default_view="PA", bad_reports="drop")
+        source_of(table, columns={"report": "r"}, default_view="PA").list_studies()
+    source = source_of(table, columns={"report": "r"}, default_view="PA", bad_reports="drop")
     with pytest.raises(InputError, match="line 3: column 'r' is a list"):
         source.list_studies()
 
 
 def test_an_empty_view_takes_the_default(tmp_path: Path) -> None:
-    table = _write(tmp_path / "t.csv", (("a.png", "p1", "s1", "", "train", "Clear."),))
-    assert _sample(_source(table, default_view="AP"), "p1", "s1").images[0].view == "AP"
+    table = write_table(tmp_path / "t.csv", (("a.png", "p1", "s1", "", "train", "Clear."),))
+    assert sample_of(source_of(table, default_view="AP"), "p1", "s1").images[0].view == "AP"
     with pytest.raises(InputError, match=r"line 2: image a\.png: unknown view ''"):
-        _source(table).list_studies()
+        source_of(table).list_studies()
 
 
 def test_an_unknown_view_stops_or_drops_the_image(tmp_path: Path) -> None:
-    table = _write(
+    table = write_table(
         tmp_path / "t.csv", (*ROWS[1:], ("d.png", "p1", "s1", "OBLIQUE", "train", ROWS[0][5]))
     )
     with pytest.raises(
         InputError, match=r"line \d: image d.png: unknown view 'OBLIQUE'.*unknown_views=drop"
     ):
-        _source(table).list_studies()
-    source = _source(table, unknown_views="drop")
-    assert [image.id for image in _sample(source, "p1", "s1").images] == ["b/1.png"]
+        source_of(table).list_studies()
+    source = source_of(table, unknown_views="drop")
+    assert [image.id for image in sample_of(source, "p1", "s1").images] == ["b/1.png"]
     assert source.list_dropped_images() == (DroppedSample(key="d.png", reason="unknown view"),)
 
 
@@ -176,7 +128,9 @@ def test_a_study_left_without_images_or_text_is_dropped(tmp_path: Path) -> None:
         ("a.png", "p1", "s1", "OBLIQUE", "train", "Clear."),
         ("b.png", "p2", "s2", "PA", "train", " "),
     )
-    source = _source(_write(tmp_path / "t.csv", rows), unknown_views="drop", bad_reports="drop")
+    source = source_of(
+        write_table(tmp_path / "t.csv", rows), unknown_views="drop", bad_reports="drop"
+    )
     reasons = [source.load_study(ref) for ref in source.list_studies()]
     assert reasons == [
         "no image of a known view",
@@ -196,9 +150,9 @@ def test_a_study_left_without_images_or_text_is_dropped(tmp_path: Path) -> None:
     ],
 )
 def test_bad_rows_are_refused_by_line(tmp_path: Path, row: tuple[str, ...], message: str) -> None:
-    table = _write(tmp_path / "t.csv", (*ROWS, row))
+    table = write_table(tmp_path / "t.csv", (*ROWS, row))
     with pytest.raises(InputError, match=message) as error:
-        _source(table).list_studies()
+        source_of(table).list_studies()
     assert str(table) in str(error.value)
 
 
@@ -222,7 +176,7 @@ def test_damaged_tables_are_refused(
     if content is not None:
         table.write_bytes(content)
     with pytest.raises(InputError, match=message):
-        _source(table).list_studies()
+        source_of(table).list_studies()
 
 
 @pytest.mark.parametrize(
@@ -239,78 +193,15 @@ def test_profiles_that_cannot_work_are_refused(
     tmp_path: Path, columns: dict[str, str], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        _source(tmp_path / "t.csv", columns=columns)
+        source_of(tmp_path / "t.csv", columns=columns)
 
 
 def test_the_fingerprint_is_of_the_tables_content_wherever_it_lies(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    one = _source(_write(tmp_path / "a" / "t.csv", ROWS))
-    two = _source(_write(tmp_path / "b" / "t.csv", ROWS))
+    one = source_of(write_table(tmp_path / "a" / "t.csv", ROWS))
+    two = source_of(write_table(tmp_path / "b" / "t.csv", ROWS))
     before = one.fingerprint()
     assert before == two.fingerprint()
-    _write(tmp_path / "b" / "t.csv", (*ROWS[:2], (*ROWS[2][:-1], "A patient, without fever.")))
+    write_table(tmp_path / "b" / "t.csv", (*ROWS[:2], (*ROWS[2][:-1], "A patient, without fever.")))
     assert two.fingerprint() != before == one.fingerprint()
-
-
-def test_a_table_of_case_notes_is_read_whole(tmp_path: Path) -> None:
-    """Of the shape that collections of published cases have: free text, columns nobody asks for."""
-    notes = (
-        'Day 3: fever, "dry cough"; bilateral opacities.',
-        "A man of 54, intubated.\nSevere ARDS, 2.5 cm nodule on the left.",
-        "CT (not shown) was normal. The radiograph, taken supine, is not.",
-    )
-    rows = [
-        {
-            "image": f"case-{number}{'.JPG' if number % 2 else '-a.png'}",
-            "patient_id": str(number // 2),
-            "offset_days": "",
-            "view": ("PA", "AP", "AP Supine")[number % 3],
-            "license": "CC BY",
-            "clinical_notes": f"{notes[number % 3]} {number}",
-        }
-        for number in range(60)
-    ]
-    for row in rows:
-        (tmp_path / row["image"]).touch()
-    with (tmp_path / "pairs.csv").open("w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    columns = {"report": "clinical_notes", "view": "view"}
-    source = _source(tmp_path / "pairs.csv", columns=columns)
-    refs = source.list_studies()
-    assert len(refs) == 60
-    assert len({ref.patient_id for ref in refs}) == 30
-    text_of = {row["image"]: row["clinical_notes"] for row in rows}
-    for ref in refs:
-        sample = _sample(source, ref.patient_id, ref.study_id)
-        assert sample.images[0].path.is_file()
-        assert sample.report.raw == text_of[sample.images[0].path.name]
-        assert any(sample.report.sentences.values())
-
-
-def test_headers_can_be_named(tmp_path: Path) -> None:
-    text = "TOMOGRAPHY: No effusion.\nSUMMARY: Told."
-    table = _write(tmp_path / "t.csv", (("a.png", "p1", "s1", "PA", "train", text),))
-    names = {"Tomography": "findings", "SUMMARY": "recommendations"}
-    report = _sample(_source(table, section_names=names), "p1", "s1").report
-    assert report.sections == {
-        "preamble": "",
-        "findings": "No effusion.",
-        "recommendations": "Told.",
-    }
-    with pytest.raises(
-        InputError, match=r"section_names\.X: no section .* choose one of .*findings"
-    ):
-        _source(table, section_names={"X": "finding"})
-
-
-def test_columns_of_sections_may_hold_headers(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("image,patient,f,i\na.png,p1,FINDINGS: No mass.<br>Tip: high.,Impression: OK\n")
-    columns = {"image": "image", "patient_id": "patient", "findings": "f", "impression": "i"}
-    source = _source(path, columns=columns, default_view="PA")
-    report = _sample(source, "p1", "a").report
-    assert report.sentences == {"findings": ("No mass.", "Tip: high."), "impression": ("OK",)}
-    assert report.raw == ("FINDINGS: FINDINGS: No mass.<br>Tip: high.\nIMPRESSION: Impression: OK")
