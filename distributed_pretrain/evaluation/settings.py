@@ -10,7 +10,8 @@ from data_shards.profiles import Config
 from data_shards.records.manifest import read_manifest
 from data_shards.records.study import Split
 from distributed_pretrain.measures.metric import read_figures
-from distributed_pretrain.run_folder.folder import BEST, RunFolder
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.step_folders import BEST
 
 
 class EvaluateConfig(Config):

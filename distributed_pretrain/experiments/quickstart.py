@@ -32,7 +32,8 @@ from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.study_images import StudyImages
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.folder import BEST, UNTRAINED, RunFolder
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.step_folders import BEST, UNTRAINED
 
 SHOWN_STUDIES = 4
 SHOWN_PHRASES = 6

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from data_shards.profiles import Config, load_profile
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.folder import LAST
+from distributed_pretrain.run_folder.step_folders import LAST
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

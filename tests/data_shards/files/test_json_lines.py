@@ -72,5 +72,7 @@ def test_the_end_of_a_file_begins_with_its_first_whole_line(tmp_path: Path) -> N
 def test_what_is_no_json_object_is_refused_with_its_file(line: str, tmp_path: Path) -> None:
     path = tmp_path / "skipped.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
-    with pytest.raises(InputError, match=r"skipped\.jsonl: not a line of JSON: .*remove that line"):
+    with pytest.raises(
+        InputError, match=r"skipped\.jsonl, line 2: not a line of JSON: .*remove that line"
+    ):
         JsonLines(path).read()
