@@ -82,8 +82,9 @@ def read_lines(
     """The lines of one file, oldest first; none where there is no file.
 
     Without what a crash left at the end (see above), or what is still being written there.
-    `last_bytes` reads the end alone. Raises InputError, naming the line, for one before the end
-    that is no JSON object or that `is_line` refuses; `skip_bad` leaves it out.
+    `last_bytes` reads the end alone. Raises InputError, naming the line, for one that is no JSON
+    object or that `is_line` refuses, where a good one follows or there is none; `skip_bad` leaves
+    it out.
     """
     try:
         with open_regular(path) as file:
@@ -99,20 +100,21 @@ def read_lines(
     lines: list[Line] = []
     bad = None
     for number, piece in enumerate(pieces[first:-1], first + 1):
-        if not piece:
-            continue
         line = _parse(piece)
         if line is None or not is_line(line):
-            bad = bad or (number, piece, line)
+            bad = bad or (piece and (number, piece, line)) or None
         elif bad is None or skip_bad:
             lines.append(line)
         else:
-            number, piece, line = bad
-            kind = "a line of JSON" if line is None else "such a line as this file has"
-            where = str(path) if start else f"{path}, line {number}"
-            shown = piece[:60].decode(errors="replace")
-            raise InputError(f"{where}: not {kind}: {shown!r}: remove that line, or the file")
-    return lines
+            break
+    else:
+        if lines or bad is None or skip_bad:
+            return lines
+    number, piece, line = bad
+    kind = "a line of JSON" if line is None else "such a line as this file has"
+    where = str(path) if start else f"{path}, line {number}"
+    shown = piece[:60].decode(errors="replace")
+    raise InputError(f"{where}: not {kind}: {shown!r}: remove that line, or the file")
 
 
 def _parse(piece: bytes) -> Line | None:

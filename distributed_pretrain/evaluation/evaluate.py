@@ -13,6 +13,7 @@ import torch
 
 from data_shards.command_line import DONE
 from data_shards.errors import InputError
+from data_shards.files.atomic import remedy_of, try_to_write
 from data_shards.profiles import parse_overrides, validate
 from data_shards.records.study import Split
 from distributed_pretrain.batch import Batch
@@ -53,8 +54,18 @@ class Evaluation:
 def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
     """Print the figures of a run and write them to its `evaluation_<split>_<checkpoint>.json`."""
     config = validate(EvaluateConfig, parse_overrides(overrides), where="evaluate")
+    run = RunFolder(run_folder)
+    run.refuse_missing(checkpoint=config.checkpoint)
+    results = config.results(run)
+    try:
+        try_to_write(results)
+    except OSError as error:
+        raise InputError(
+            f"{results}: cannot be written ({error.strerror}): {remedy_of(error)}, or pass "
+            "output=FILE.json"
+        ) from error
     metrics = evaluate_run(run_folder, config).metrics
-    write_figures(metrics, config.results(RunFolder(run_folder)))
+    write_figures(metrics, results)
     return DONE
 
 

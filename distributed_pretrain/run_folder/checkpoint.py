@@ -78,10 +78,10 @@ def save_checkpoint(
     for a full disk and the like, with the previous checkpoints untouched and nothing half-written
     left. `after_piece` is called after each mebibyte or two: a writer in the background rests.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     final = step_folder(folder, checkpoint.state.step)
     partial, replaced = final.with_suffix(".partial"), final.with_suffix(".replaced")
     try:
-        folder.mkdir(exist_ok=True)
         _remove_remains(folder)
         partial.mkdir()
         digests = {

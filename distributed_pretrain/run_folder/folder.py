@@ -6,6 +6,7 @@ Nothing here needs torch: launchers and tables look into run folders too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import statistics
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +25,7 @@ from data_shards.files.lock import Lock, locked
 from data_shards.files.regular import read_regular
 from data_shards.profiles import Config, dump_profile, first_difference, load_profile
 from data_shards.records.manifest import MANIFEST_NAME
+from distributed_pretrain.run_folder.intact import read_saved
 from distributed_pretrain.run_folder.step_folders import (
     BEST,
     LAST,
@@ -39,6 +42,7 @@ TAIL_BYTES = 200_000
 _TIMING_SUFFIXES = ("_per_second", "_seconds")
 _TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share", "mfu"})
 _LONGEST_SECONDS = 1e9
+_MAY_NOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -123,15 +127,25 @@ class RunFolder:
         busy = (
             f"{self.path}: in use by {{holder}}: wait for it to end, or choose another run_folder"
         )
-        lock, patience = self.path / "lock", LOCK_PATIENCE_SECONDS
-        try:
-            with locked(lock, busy=busy, patience_seconds=patience) as self._lock:
+        with contextlib.ExitStack() as held:
+            try:
+                lock = locked(self.path / "lock", busy=busy, patience_seconds=LOCK_PATIENCE_SECONDS)
+                self._lock = held.enter_context(lock)
+            except OSError as error:
+                # Of a finished run nothing is to be written.
+                if error.errno not in _MAY_NOT_WRITE or not self._is_finished():
+                    raise
+            try:
                 yield
-        finally:
-            self._lock = None
-            if not self.has_progress:
-                with contextlib.suppress(OSError):
-                    self.path.rmdir()
+            finally:
+                self._lock = None
+        if not self.has_progress:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+    def _is_finished(self) -> bool:
+        folders = step_folders(self.checkpoints)
+        return bool(folders) and read_saved(folders[-1]).state.finished
 
     def check_lock(self) -> None:
         """Raise InputError where the folder is not there any more, or is another process's."""
@@ -188,22 +202,18 @@ class RunFolder:
             for each in (self.config, self.identity, self.tokenizer):
                 remove(each)
 
-    def read_metrics(self, *, last_bytes: int | None = None) -> list[Line]:
-        """The lines of `metrics.jsonl`, oldest first; those at its end, of so many bytes.
-
-        A damaged one is refused, and left out of those at the end, which are for a look.
-        """
-        skip_bad = last_bytes is not None
-        return read_lines(self.metrics, is_metrics_line, last_bytes=last_bytes, skip_bad=skip_bad)
+    def read_metrics(self) -> list[Line]:
+        """The lines of `metrics.jsonl`, oldest first. Raises InputError for a damaged one."""
+        return read_lines(self.metrics, is_metrics_line)
 
     def progress(self) -> RunProgress | None:
-        """How far the run is; None where nothing has been trained yet, or nothing can be read."""
-        try:
-            tail = self.read_metrics(last_bytes=TAIL_BYTES)
-            starts = read_lines(self.starts.path, skip_bad=True)
-            written = self.metrics.stat().st_mtime if tail else 0.0
-        except (InputError, OSError):
-            return None
+        """How far the run is, by the last lines that can be read; None where none was written.
+
+        Raises InputError where none of them can be read.
+        """
+        read_tail = partial(read_lines, self.metrics, is_metrics_line, last_bytes=TAIL_BYTES)
+        tail = read_tail(skip_bad=True) or read_tail()
+        starts = read_lines(self.starts.path, skip_bad=True)
         lines = [line for line in tail if line["split"] == "train"]
         if not lines:
             return None
@@ -220,13 +230,20 @@ class RunFolder:
             loss=newest.get("total"),
             pairs_per_second=statistics.median(rates) if rates else None,
             seconds_left=left if left is not None and abs(left) < _LONGEST_SECONDS else None,
-            written=written,
+            written=self.metrics.stat().st_mtime,
         )
 
     def saved_step(self) -> int:
         """The step of the newest complete checkpoint, by its marker alone; 0 without one."""
         complete = [each for each in step_folders(self.checkpoints) if (each / MARKER).exists()]
         return step_of(complete[-1]) if complete else 0
+
+    def learnt_from(self) -> str | None:
+        """The sha256 of the manifest of the run's shards, by its newest checkpoint that says so."""
+        for folder in reversed(step_folders(self.checkpoints)):
+            with contextlib.suppress(InputError):
+                return read_saved(folder).state.manifest_sha256
+        return None
 
     def best_validation(self) -> dict[str, float]:
         """What validation measured at the best checkpoint, without timings; empty before."""

@@ -1,7 +1,7 @@
 """TensorBoard's event file: pictures and curves to look at, beside `metrics.jsonl`, the record.
 
 torch's `SummaryWriter` writes from a thread of its own, which dies with a traceback, and the run
-with it, where the folder is deleted or the disk full. Here that is one warning, and the run goes on.
+with it, where the folder is deleted or the disk full. Here that is a warning, and the run goes on.
 """
 
 from __future__ import annotations
