@@ -39,7 +39,7 @@ class Recorder:
         reached = max((line["step"] for line in lines), default=0)
         if reached < resume_step:
             print(
-                f"warning: {metrics}: has nothing of steps {reached + 1} to {resume_step}, which "
+                f"warning: {metrics}: has nothing between the steps {reached} and {resume_step}, which "
                 "the checkpoint has behind it: they are not written again",
                 file=sys.stderr,
             )
