@@ -100,9 +100,9 @@ class Owner:
         if difference := first_difference(config.deciding(), self.config.deciding()):
             return f"of another run: {difference}"
         if own.run and its.run and own.run != its.run:
-            return f"of another run of the same config ({its.run}, and this is {own.run})"
+            return f"of another run of the same config ({its.run}; identity.json has {own.run})"
         if own.tokenizer and its.tokenizer and own.tokenizer != its.tokenizer:
-            return "made with another tokenizer"
+            return "made with another tokenizer than identity.json says"
         return None
 
 

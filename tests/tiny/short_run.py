@@ -54,10 +54,12 @@ def cut_back(finished: Path, folder: Path) -> Path:
 
 
 def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Change a file of a checkpoint, and its checksum with it."""
+    """Change a file, of a checkpoint with its checksum."""
     payload = change(path.read_bytes())
     path.write_bytes(payload)
     marker = path.with_name("COMPLETE")
+    if not marker.exists():
+        return
     digests = json.loads(marker.read_text()) | {path.name: hashlib.sha256(payload).hexdigest()}
     marker.write_text(json.dumps(digests))
 

@@ -38,7 +38,7 @@ def test_where_a_file_cannot_be_put_is_said_before_the_work(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="a folder stands where a file is to be written"):
         try_to_write(tmp_path / "folder")
-    with pytest.raises(OSError, match="Not a directory|File exists"):
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
         try_to_write(tmp_path / "file" / "a.json")
 
 
