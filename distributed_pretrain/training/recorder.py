@@ -39,8 +39,8 @@ class Recorder:
         reached = max((line["step"] for line in lines), default=0)
         if reached < resume_step:
             print(
-                f"warning: {metrics}: has nothing between the steps {reached} and {resume_step}, which "
-                "the checkpoint has behind it: they are not written again",
+                f"warning: {metrics}: has nothing between the steps {reached} and {resume_step}, "
+                "which the checkpoint has behind it: they are not written again",
                 file=sys.stderr,
             )
         self._metrics = metrics.open("a", encoding="utf-8")

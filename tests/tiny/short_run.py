@@ -74,3 +74,10 @@ def contents(folder: Path) -> dict[str, bytes | str]:
         elif path.is_file() and name != "lock":
             found[name] = path.read_bytes()
     return found
+
+
+def the_error(said: str) -> str:
+    """The one line that a refusal is."""
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    return line

@@ -10,17 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.step_folders import step_folders
 from tests.tiny import short_run as short
 
 pytestmark = pytest.mark.xdist_group("short_run")
-
-
-@pytest.fixture
-def run(short_run: Path, tmp_path: Path) -> Path:
-    """A run to go on with, whose end is known."""
-    return short.cut_back(short_run, tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +26,6 @@ def other_run(tiny_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def newest(run: Path) -> Path:
     return step_folders(run / "checkpoints")[-1]
-
-
-def the_error(said: str) -> str:
-    """The one line that a refusal is."""
-    assert "Traceback" not in said
-    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    return line
 
 
 def set_value(path: Path, *keys: str, value: object) -> None:
@@ -169,7 +155,7 @@ def test_progress_is_never_begun_anew_unasked(
     damage(run)
     before = short.contents(run)
     assert short.train(tiny_profile, run) == 2
-    line = the_error(capsys.readouterr().err)
+    line = short.the_error(capsys.readouterr().err)
     assert said in line
     assert "free some space" not in line
     assert short.contents(run) == before
@@ -211,7 +197,7 @@ def test_what_stands_for_a_link_and_names_nothing_is_refused_before_training(
     (run / "checkpoints" / name).unlink()
     (run / "checkpoints" / name).write_text("?")
     assert short.train(tiny_profile, run) == 2
-    assert f"checkpoints/{name}: neither a link to a checkpoint" in the_error(
+    assert f"checkpoints/{name}: neither a link to a checkpoint" in short.the_error(
         capsys.readouterr().err
     )
 
@@ -236,12 +222,12 @@ def test_a_lost_config_is_written_again_and_the_checkpoints_still_tell_whose_the
 ) -> None:
     (run / "config.yaml").write_text("")
     assert short.train(tiny_profile, run) == 2
-    line = the_error(capsys.readouterr().err)
+    line = short.the_error(capsys.readouterr().err)
     assert "config.yaml: empty" in line
     assert "pass run_folder=" not in line
     (run / "config.yaml").unlink()
     assert short.train(tiny_profile, run, "seed=3") == 2
-    assert "of another run: seed (12345 then, 3 now)" in the_error(capsys.readouterr().err)
+    assert "of another run: seed (12345 then, 3 now)" in short.the_error(capsys.readouterr().err)
     (run / "config.yaml").unlink()
     assert short.train(tiny_profile, run) == 0
     assert short.same_weights(run, short_run)
@@ -257,55 +243,12 @@ def test_a_lost_identity_is_that_of_the_newest_checkpoint(
     assert short.same_weights(run, short_run)
 
 
-def test_lost_metrics_are_said(
-    run: Path, tiny_profile: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (run / "metrics.jsonl").unlink()
-    assert short.train(tiny_profile, run) == 0
-    assert "has nothing between the steps 0 and 5" in capsys.readouterr().err
-    assert {line["step"] for line in RunFolder(run).read_metrics()} == {6}
-
-
-def test_what_a_crash_left_at_the_end_of_logs_is_cut_off(
-    run: Path, short_run: Path, tiny_profile: Path
-) -> None:
-    for name, tail in {"metrics": bytes(300) + b"\n\xff\n[[", "starts": b"\xff\xfe\n{"}.items():
-        with (run / f"{name}.jsonl").open("ab") as file:
-            file.write(tail)
-    assert short.train(tiny_profile, run) == 0
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 3, 4, 5, 6, 6]
-    assert short.same_weights(run, short_run)
-
-
-@pytest.mark.parametrize("name", ["metrics.jsonl", "skipped.jsonl", "quarantine.jsonl"])
-def test_a_bad_line_before_good_ones_is_named_by_its_number(
-    name: str, run: Path, tiny_profile: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good = {"step": 1, "split": "train", "key": "a", "samples_consumed": 8}
-    lines = [json.dumps(good if name != "metrics.jsonl" else {"step": 1, "split": "train"})] * 2
-    (run / name).write_text("\n".join([lines[0], '{"step": 1', lines[1]]) + "\n")
-    assert short.train(tiny_profile, run) == 2
-    assert f"{name}, line 2: not a line of JSON" in the_error(capsys.readouterr().err)
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", ["metrics.jsonl", "starts.jsonl", "identity.json", "config.yaml"])
-def test_a_pipe_in_the_place_of_a_file_does_not_hang(
-    name: str, run: Path, tiny_profile: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (run / name).unlink()
-    os.mkfifo(run / name)
-    assert short.train(tiny_profile, run) == 2
-    assert f"{name}: " in the_error(capsys.readouterr().err)
-
-
 def test_a_run_folder_that_holds_shards_is_refused(
     tiny_profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     assert short.train(tiny_profile, tmp_path) == 2
-    assert "holds shards: choose another run_folder" in the_error(capsys.readouterr().err)
+    assert "holds shards: choose another run_folder" in short.the_error(capsys.readouterr().err)
     assert [each.name for each in tmp_path.iterdir()] == ["manifest.json"]
 
 
