@@ -41,6 +41,11 @@ def set_value(path: Path, *keys: str, value: object) -> None:
     short.rewrite(path, change)
 
 
+def pipe_in_place_of(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 FALLS_BACK: dict[str, tuple[Callable[[Path], object], str]] = {
     "marker is a list": (lambda step: (step / "COMPLETE").write_text("[]"), "COMPLETE is damaged"),
     "marker is deep": (
@@ -48,7 +53,7 @@ FALLS_BACK: dict[str, tuple[Callable[[Path], object], str]] = {
         "COMPLETE is damaged",
     ),
     "marker is a pipe": (
-        lambda step: ((step / "COMPLETE").unlink(), os.mkfifo(step / "COMPLETE")),
+        lambda step: pipe_in_place_of(step / "COMPLETE"),
         "no COMPLETE marker",
     ),
     "state is of another shape": (

@@ -15,8 +15,9 @@ from distributed_pretrain.training.engine.layout import StateLayout
 
 def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(3, 1))
-    model = model.to(memory_format=torch.channels_last)
+    convolution = nn.Conv2d(2, 3, 3)
+    convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
+    model = nn.Sequential(convolution, nn.Flatten(), nn.Linear(3, 1))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     model(torch.randn(4, 2, 3, 3)).sum().backward()
     optimizer.step()
