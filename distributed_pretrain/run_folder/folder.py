@@ -63,9 +63,11 @@ class RunProgress:
 
 
 class RunFolder:
-    """The files of one run."""
+    """The files of one run. Raises InputError for a path that no system takes."""
 
     def __init__(self, path: Path) -> None:
+        if "\0" in str(path):
+            raise InputError(f"run_folder={str(path)!r}: a path holds no zero byte: leave it out")
         self.path = path
         self.config = path / "config.yaml"  # the resolved one
         self.identity = path / "identity.json"  # which run it is: see `identity`
