@@ -140,11 +140,13 @@ class Engine:
     def load_state(self, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
         """Go on from what `model_state` and `optimizer_state` of any engine gave.
 
-        There must be no `mismatch`. Rates, decays and the like are those of this run's config.
+        There must be no `mismatch`. Decays, betas and the like are those of this run's config, and
+        the rate is set anew by each `update`.
         """
         self.objective.load_state_dict(model)
         state = self._layout.laid_out(optimizer["state"])
-        groups = self.optimizer.state_dict()["param_groups"]
+        own, loaded = self.optimizer.state_dict()["param_groups"], optimizer["param_groups"]
+        groups = [{**group, "lr": its["lr"]} for group, its in zip(own, loaded, strict=True)]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def close(self) -> None:

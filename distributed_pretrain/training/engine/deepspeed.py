@@ -120,6 +120,10 @@ class DeepSpeedEngine(Engine):
         trained = [name for name, p in self.objective.named_parameters() if p.requires_grad]
         for name, parameter in zip(trained, self.parameters, strict=True):
             self._zero.set_weights(parameter, model[name].to(self.device))
+        for current, its in zip(
+            self.optimizer.param_groups, optimizer["param_groups"], strict=True
+        ):
+            current["lr"] = its["lr"]
         self._load_moments(optimizer["state"])
 
     def _wrap(self) -> None:

@@ -25,7 +25,7 @@ class StateLayout:
         if found := first_mismatch(model, self._model):
             return f"model: {found}"
         match optimizer:
-            case {"state": dict(state), "param_groups": [{"params": list(numbers)}]}:
+            case {"state": dict(state), "param_groups": [{"params": list(numbers), "lr": float()}]}:
                 pass
             case _:
                 return "optimizer: not the state of an Adam with one group"
