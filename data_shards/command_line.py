@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_shards.errors import InputError, RunError
-from data_shards.files.atomic import NO_SPACE
+from data_shards.files.atomic import NO_SPACE, remedy_of
 from data_shards.profiles import Config, load_profile, parse_overrides, validate
 from data_shards.starting import GOES_ON as GOES_ON
 from data_shards.starting import INTERRUPTED as INTERRUPTED
@@ -24,11 +24,9 @@ DONE, FAILED, BAD_INPUT = 0, 1, 2
 # What a shell says of SIGPIPE.
 NOBODY_READS = 128 + signal.SIGPIPE
 
+# What is said of a path to read; of the others see `remedy_of`.
 _REMEDIES = {
     errno.ENOENT: "check the path; what is missing from a shard folder comes back with `build`",
-    errno.ENOTDIR: "check the path",
-    errno.EACCES: "let this user read it, and write where files are to go",
-    errno.EROFS: "write to another folder",
     **dict.fromkeys(NO_SPACE, "free some space and give the same command again"),
 }
 
@@ -160,7 +158,7 @@ def guarded(action: Callable[[], int]) -> int:
         return NOBODY_READS
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        remedy = _REMEDIES.get(error.errno or 0, "check the disk and the path")
+        remedy = _REMEDIES.get(error.errno or 0) or remedy_of(error)
         say_once(f"error: {where}{error.strerror or error}: {remedy}")
         return BAD_INPUT
     except KeyboardInterrupt:

@@ -18,13 +18,13 @@ SOURCES = {
 # What a line of code would have to say to know the fact by itself. Quotes tell code from prose.
 HOMES = {
     "the names of files in a run folder": (
-        r'"(config\.yaml|metrics\.jsonl|starts\.jsonl|quarantine\.jsonl|skipped\.jsonl|lock)"'
-        r'|path / "(checkpoints|tensorboard|tokenizer)"|"evaluation_|f"step_',
+        r'"(config\.yaml|identity\.json|metrics\.jsonl|starts\.jsonl|quarantine\.jsonl|skipped\.jsonl|lock)"'
+        r'|path / "(checkpoints|tensorboard|tokenizer)"|"evaluation_',
         {"distributed_pretrain/run_folder/folder.py"},
     ),
     "the names of checkpoints": (
-        r'(/|=|\() ?"(best|last)"|checkpoint.*"untrained"',
-        {"distributed_pretrain/run_folder/folder.py"},
+        r'(/|=|\() ?"(best|last)"|checkpoint.*"untrained"|f"step_',
+        {"distributed_pretrain/run_folder/step_folders.py"},
     ),
     "what a launcher calls ranks": (
         r"""environ.*["'](RANK|WORLD_SIZE|LOCAL_RANK)\b""",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,24 @@ from pathlib import Path
 from data_shards.errors import InputError
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_IN_THE_WAY = "something else is in its place: move that away"
+_REMEDIES = {
+    errno.ENOENT: "the folder is not there (any more): check the path",
+    errno.ENOTDIR: "a file stands where a folder should: check the path",
+    errno.EEXIST: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENOTEMPTY: _IN_THE_WAY,
+    errno.ELOOP: "a link is in its place: remove that",
+    errno.EACCES: "let this user read and write there",
+    errno.EPERM: "let this user read and write there",
+    errno.EROFS: "write to another folder",
+    **dict.fromkeys(NO_SPACE, "free some space"),
+}
+
+
+def remedy_of(error: OSError) -> str:
+    """What to do about the system's refusal, by its number."""
+    return _REMEDIES.get(error.errno or 0, "check the disk and the path")
 
 
 def write_text_atomically(path: Path, text: str, *, workplace: Path | None = None) -> None:
@@ -27,16 +46,49 @@ def write_bytes_atomically(
     disk and a killed process, but not for a power cut. What is unfinished lies beside `path`, or
     in `workplace` (of the same file system) where several processes may write `path` at once.
     """
-    temporary = (workplace or path.parent) / f"{path.name}.partial"
+    temporary = _partial_of(path, workplace)
     try:
-        with temporary.open("wb") as file:
+        # Anew: what a link there leads to is not ours.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
             file.write(payload)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # A failed write does not know its file.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def try_to_write(path: Path) -> None:
+    """Find out now, before the work, whether `write_bytes_atomically` can put a file at `path`.
+
+    Its folder is made. Raises InputError where a folder is in its place, and OSError as the
+    system does.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: a folder stands where a file is to be written: move it away")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _partial_of(path, None)
+    temporary.unlink(missing_ok=True)
+    temporary.touch(exist_ok=False)
+    temporary.unlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all in it, or a link and not what it leads to; or nothing."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
+
+
+def _partial_of(path: Path, workplace: Path | None) -> Path:
+    return (workplace or path.parent) / f"{path.name}.partial"
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from pydantic import PositiveInt
 
 from distributed_pretrain.benchmark import harness
 from distributed_pretrain.benchmark.step import LovtSizes, bare_step, noise_batch, prepare
-from distributed_pretrain.run_folder.checkpoint import Checkpoint, TrainingState, save_checkpoint
+from distributed_pretrain.run_folder.checkpoint import Checkpoint, save_checkpoint
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
+from distributed_pretrain.run_folder.intact import TrainingState
 from distributed_pretrain.run_folder.tensor_files import split_tensors
 
 TARGET_RATIO = 1.2

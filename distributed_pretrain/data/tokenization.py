@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_shards.errors import InputError
 from distributed_pretrain.batch import ReportTokens
+from distributed_pretrain.foreign_code import refuse_code
 
 # Sequence lengths are padded to a multiple of this: tensor cores like it, and few shapes occur.
 _TOKEN_MULTIPLE = 8
@@ -49,6 +50,7 @@ class SentenceTokenizer:
         self._backend: Tokenizer = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
+        _check_numbers(self._backend)
         self._continues_word = _continuing_pieces(self._backend)
         self._max_tokens = max_tokens
         self._cls_id = _required("CLS", tokenizer.cls_token_id, tokenizer.bos_token_id)
@@ -59,12 +61,20 @@ class SentenceTokenizer:
     def load(cls, name_or_folder: str | Path, *, max_tokens: int = 512) -> Self:
         """The tokenizer of a hub model (cached or downloaded) or of a local folder.
 
-        Raises InputError when neither is there, it has no fast (Rust) form, or is neither a
-        WordPiece nor a byte-level BPE.
+        Code beside it is never run. Raises InputError when neither is there, it comes with such
+        code, has no fast (Rust) form, or is neither a WordPiece nor a byte-level BPE.
         """
+        refuse_code(name_or_folder)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(str(name_or_folder), use_fast=True)
-        except (OSError, ValueError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(name_or_folder), use_fast=True, trust_remote_code=False
+            )
+        except Exception as error:
+            if (Path(name_or_folder) / "tokenizer.json").exists():
+                reason = " ".join(str(error).split())[:200]
+                raise InputError(
+                    f"{name_or_folder}: its tokenizer cannot be read ({reason}): fetch it again"
+                ) from error
             raise InputError(
                 f"{name_or_folder}: no tokenizer found there: give a folder with tokenizer.json, "
                 f"or fetch it where there is a network with `hf download {name_or_folder} "
@@ -76,8 +86,8 @@ class SentenceTokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """Tokens known, special ones included."""
-        return self._backend.get_vocab_size()
+        """One more than the highest number of a token, special ones included."""
+        return 1 + max(self._backend.get_vocab().values())
 
     def save(self, folder: Path) -> None:
         """Write the files that `load` reads back."""
@@ -172,6 +182,16 @@ def _continuing_pieces(backend: Tokenizer) -> NDArray[np.bool_] | None:
         if words[-1].startswith(_SPACE):
             return None
     raise InputError(f"the tokenizer is neither a WordPiece nor a byte-level BPE: {_KNOWN}")
+
+
+def _check_numbers(backend: Tokenizer) -> None:
+    """Raise InputError for tokens that share a number, or numbers far above those of all tokens.
+
+    Tables are as long as the highest.
+    """
+    numbers = backend.get_vocab().values()
+    if not numbers or len(set(numbers)) < len(numbers) or max(numbers) > 2 * len(numbers) + 1000:
+        raise InputError("the tokenizer's vocabulary is damaged: its numbers are not each token's")
 
 
 def single_spaced(text: str) -> str:

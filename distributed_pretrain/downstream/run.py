@@ -20,6 +20,8 @@ from distributed_pretrain.pretrain.build import OnShards, load_method, open_spli
 from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.run_folder.checkpoint import load_weights
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.identity import identity_of
+from distributed_pretrain.run_folder.intact import Owner
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.run import Parts, train
 
@@ -47,7 +49,8 @@ def _judge(config: DownstreamConfig, run: RunFolder) -> dict[str, float]:
     head = _head_of(
         config, Share(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     )
-    head.objective.load_state_dict(load_weights(run.checkpoint(checkpoint)))
+    like, owner = head.objective.state_dict(), Owner(config, identity_of(run))
+    head.objective.load_state_dict(load_weights(run.checkpoint(checkpoint), like, owner))
     figures, _ = head.validation(open_split(config.data, split)).run()
     return figures
 

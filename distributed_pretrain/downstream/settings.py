@@ -10,7 +10,8 @@ from data_shards.records.study import Split
 from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
 from distributed_pretrain.measures.metric import read_figures
 from distributed_pretrain.pretrain import settings as pretrain
-from distributed_pretrain.run_folder.folder import BEST, RunFolder
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.step_folders import BEST
 from distributed_pretrain.training.settings import RunConfig
 
 # The split and the weights that a task is judged by.

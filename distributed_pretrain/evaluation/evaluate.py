@@ -13,6 +13,7 @@ import torch
 
 from data_shards.command_line import DONE
 from data_shards.errors import InputError
+from data_shards.files.atomic import remedy_of, try_to_write
 from data_shards.profiles import parse_overrides, validate
 from data_shards.records.study import Split, StudyRecord
 from distributed_pretrain.batch import Batch
@@ -57,9 +58,21 @@ class Evaluation:
 def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
     """Print the figures of a run and write them to its `evaluation_<split>_<checkpoint>.json`."""
     config = validate(EvaluateConfig, parse_overrides(overrides), where="evaluate")
+    run = RunFolder(run_folder)
+    run.refuse_missing(checkpoint=config.checkpoint)
+    results = config.results(run)
+    is_main = not launcher_number("RANK")
+    try:
+        if is_main:
+            try_to_write(results)
+    except OSError as error:
+        raise InputError(
+            f"{results}: cannot be written ({error.strerror}): {remedy_of(error)}, or pass "
+            "output=FILE.json"
+        ) from error
     metrics = evaluate_run(run_folder, config).metrics
-    if not launcher_number("RANK"):
-        write_figures(metrics, config.results(RunFolder(run_folder)))
+    if is_main:
+        write_figures(metrics, results)
     return DONE
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from hashlib import sha256
 from pathlib import Path
 
 from pydantic import PositiveInt
 
 from data_shards.errors import InputError
 from data_shards.profiles import Config
-from data_shards.records.manifest import read_manifest
+from data_shards.records.manifest import MANIFEST_NAME, read_manifest
 from data_shards.records.study import Split
 from distributed_pretrain.measures.metric import read_figures
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.folder import BEST, RunFolder
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.step_folders import BEST
 
 
 class EvaluateConfig(Config):
@@ -21,7 +24,9 @@ class EvaluateConfig(Config):
     `checkpoint` is best, last, a step folder's name, or untrained; `shards` null are those the run
     was trained on. A linear head may use labels and masks of `labelled_studies` training studies;
     figures are means over `labelled_subsets` such sets without a study in common. `labels` are
-    those that it is to tell; none: all that the shards have.
+    those that it is to tell; none: all that the shards have. `output` is the JSON file of the
+    figures; null: in the run's folder, by split and checkpoint, and by the shards where those are
+    others than the run learnt from.
     """
 
     checkpoint: str = BEST
@@ -30,10 +35,23 @@ class EvaluateConfig(Config):
     labelled_studies: PositiveInt = 600
     labelled_subsets: PositiveInt = 1
     labels: tuple[str, ...] = ()
+    output: Path | None = None
 
     def results(self, run: RunFolder) -> Path:
-        """Where the figures go."""
-        return run.evaluation(self.split, self.checkpoint)
+        """Where the figures go. Raises InputError for a checkpoint of no such name."""
+        name = run.checkpoint_name(self.checkpoint)
+        return self.output or run.evaluation(self.split, f"{name}{self._other_shards(run)}")
+
+    def _other_shards(self, run: RunFolder) -> str:
+        """A word that tells these shards from the run's own, which may have been moved."""
+        if self.shards is None:
+            return ""
+        manifest = self.shards / MANIFEST_NAME
+        digest = sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else ""
+        if digest == run.learnt_from():
+            return ""
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.shards.resolve().name)
+        return f"_on_{name}_{digest[:8]}"
 
 
 def refuse_what_cannot_start(config: EvaluateConfig, folder: Path, ranks: int) -> None:

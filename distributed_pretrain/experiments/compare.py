@@ -15,7 +15,7 @@ import torch
 from pydantic_core import to_json
 
 from data_shards.command_line import DONE, FAILED, GOES_ON, shell_line, split_dotted
-from data_shards.files.atomic import write_bytes_atomically, write_text_atomically
+from data_shards.files.atomic import try_to_write, write_bytes_atomically, write_text_atomically
 from data_shards.processes import available_cores
 from data_shards.profiles import load_profile
 from distributed_pretrain.evaluation.evaluate import evaluate_run
@@ -37,6 +37,8 @@ def run_compare(profile: Path, overrides: Sequence[str]) -> int:
     """
     own, of_runs = split_dotted(overrides)
     config = load_profile(ComparisonConfig, profile, own)
+    for path in (config.output / "results.json", config.page):
+        try_to_write(path)
     outcome = _make_missing(config, jobs_of(config, tuple(of_runs)))
     every = config.model_copy(update={"only": ()})
     results = collect(config, jobs_of(every, tuple(of_runs)))

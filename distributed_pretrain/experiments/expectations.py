@@ -149,7 +149,8 @@ def _falls_with_distance(
     if not runs:
         return Check(expectation, "not yet run", "")
     curves = [{each.distance: each.quartiles[1] for each in run.region_similarity} for run in runs]
-    distances = [distance for distance in curves[0] if distance <= up_to]
+    common = set.intersection(*(set(curve) for curve in curves))
+    distances = sorted(distance for distance in common if distance <= up_to)
     means = {each: fmean(curve[each] for curve in curves) for each in distances}
     falling_runs = sum(all(curve[a] > curve[b] for a, b in pairwise(distances)) for curve in curves)
     if falling_runs == len(runs):

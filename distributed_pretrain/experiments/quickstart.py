@@ -15,7 +15,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from data_shards.command_line import DONE, GOES_ON, shell_line, split_dotted
-from data_shards.files.atomic import write_text_atomically
+from data_shards.files.atomic import try_to_write, write_text_atomically
 from data_shards.files.json_lines import Line
 from data_shards.processes import available_cores
 from data_shards.profiles import load_profile, parse_overrides, validate
@@ -32,7 +32,8 @@ from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.study_images import StudyImages
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.folder import BEST, UNTRAINED, RunFolder
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.step_folders import BEST, UNTRAINED
 
 SHOWN_STUDIES = 4
 SHOWN_PHRASES = 6
@@ -50,6 +51,7 @@ def run_quickstart(overrides: Sequence[str]) -> int:
     started = time.monotonic()
     of_run = [*of_run, f"run_folder={config.output / 'lovt'}"]
     run = load_profile(PretrainConfig, config.profile, of_run)
+    try_to_write(config.output / "index.html")
     _say("1/3 phantom studies -> shards")
     build_shards(config.shards_profile, run.data.shards)
     _say("2/3 pre-training LoVT")
@@ -122,7 +124,8 @@ def _charts(lines: Sequence[Line], terms: Sequence[Metric]) -> list[Chart]:
 
 
 def _curve(lines: Sequence[Line], split: str, name: str, label: str) -> Curve:
-    points = [line for line in lines if line["split"] == split]
+    # A step whose loss was not finite has none.
+    points = [line for line in lines if line["split"] == split and name in line]
     return Curve(label, [line["step"] for line in points], [line[name] for line in points])
 
 

@@ -10,10 +10,11 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
+from data_shards.files.regular import read_regular
 from data_shards.profiles import Config
 from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob
 from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.measures.region_similarity import SimilarityAtDistance
+from distributed_pretrain.measures.region_similarity import PERCENTILES, SimilarityAtDistance
 
 
 class RunResult(Config):
@@ -47,12 +48,25 @@ def fingerprint(job: RunJob) -> str:
 
 
 def read_result(job: RunJob) -> RunResult | None:
-    """The figures of a run of exactly these settings; None when there are none yet."""
+    """The figures of a run of exactly these settings; None when there are none yet.
+
+    Damaged ones are none: the run is judged again.
+    """
     try:
-        result = RunResult.model_validate_json(job.result.read_bytes())
+        result = RunResult.model_validate_json(read_regular(job.result))
     except (FileNotFoundError, ValidationError):
         return None
-    return result if result.job == fingerprint(job) else None
+    return result if result.job == fingerprint(job) and _can_be_shown(result) else None
+
+
+def _can_be_shown(result: RunResult) -> bool:
+    """Whether the page finds what it draws; NaN is drawn as nothing."""
+    cosines = (each.percentiles for each in result.region_similarity)
+    whole = all(len(each) == PERCENTILES and not any(map(math.isinf, each)) for each in cosines)
+    pairs = all(
+        each.pairs > 0 and math.isfinite(each.distance) for each in result.region_similarity
+    )
+    return whole and pairs and math.isfinite(result.metrics.get("samples", math.nan))
 
 
 def collect(config: ComparisonConfig, jobs: Sequence[RunJob]) -> Results:

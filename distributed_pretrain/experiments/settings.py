@@ -11,7 +11,7 @@ from data_shards.commands import COMMANDS
 from data_shards.profiles import Config, load_profile
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.folder import LAST
+from distributed_pretrain.run_folder.step_folders import LAST
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -73,11 +73,16 @@ class Metric:
 
 
 def write_figures(figures: Mapping[str, float], path: Path) -> None:
-    """Write what was measured to `path`, and print it."""
-    write_text_atomically(path, json.dumps(figures, indent=1) + "\n")
+    """Print what was measured, then write it to `path`; other figures there are kept beside it."""
     width = max(map(len, figures))
     for name, value in figures.items():
-        print(f"{name:{width}s} {value:8.4f}")
+        print(f"{name:{width}s} {value:8.4f}", flush=True)
+    text = json.dumps(figures, indent=1) + "\n"
+    if path.exists() and path.read_bytes() != text.encode():
+        before = path.with_suffix(".before.json")
+        path.replace(before)
+        print(f"other figures were there, and are now in {before}", file=sys.stderr)
+    write_text_atomically(path, text)
     print(f"written to {path}", file=sys.stderr)
 
 

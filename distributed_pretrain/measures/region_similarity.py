@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, real_rows
 
+PERCENTILES = 101  # from 0 to 100
 STUDIES = 100
 
 
@@ -81,7 +82,7 @@ def similarity_by_distance(
             pairs=values.numel(),
             mean=values.mean().item(),
             # torch.quantile refuses more than 2^24 values.
-            percentiles=tuple(np.percentile(values.cpu().numpy(), range(101)).tolist()),
+            percentiles=tuple(np.percentile(values.cpu().numpy(), range(PERCENTILES)).tolist()),
         )
         for tenth, values in at_distance.items()
     )

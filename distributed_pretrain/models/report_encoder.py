@@ -12,6 +12,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from data_shards.errors import InputError
 from distributed_pretrain.batch import place_in_part
+from distributed_pretrain.foreign_code import refuse_code
 from distributed_pretrain.models.pooling import (
     TokenMask,
     TokenNumbers,
@@ -139,9 +140,10 @@ class ReportEncoder(nn.Module):
 def pretrained_report_encoder(model: str) -> ReportEncoder:
     """The encoder of a model on the Hugging Face hub or in a local folder.
 
-    Raises InputError when the folder holds no weights, the hub cannot be reached, or the model
-    is of no kind that is known here.
+    Code that a model brings is never run. Raises InputError when the folder holds no weights or
+    not all of them, the hub cannot be reached, or the model is of no kind that is known here.
     """
+    refuse_code(model)
     folder = Path(model)
     if folder.is_dir() and not any(file for kind in _WEIGHT_FILES for file in folder.glob(kind)):
         raise InputError(
@@ -149,15 +151,24 @@ def pretrained_report_encoder(model: str) -> ReportEncoder:
             "give a folder written by save_pretrained or `hf download NAME --local-dir FOLDER`"
         )
     try:
-        loaded = AutoModel.from_pretrained(
-            model, attn_implementation=ATTENTION, dtype=torch.float32
+        loaded, found = AutoModel.from_pretrained(
+            model,
+            attn_implementation=ATTENTION,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{model}: no text encoder could be loaded ({reason}): where there is a network, "
             f"run `hf download {model} --local-dir FOLDER`, and give FOLDER instead of the name"
         ) from error
+    # The pooler is not used.
+    if missing := sorted(each for each in found["missing_keys"] if not each.startswith("pooler.")):
+        raise InputError(
+            f"{model}: weights without {missing[0]!r} ({len(missing)} are missing): fetch it again"
+        )
     kind = _TRUNKS.get(loaded.config.model_type, BertTrunk)
     if kind is BertTrunk and not BertTrunk.fits(loaded):
         raise InputError(

@@ -30,7 +30,15 @@ from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.ranks import wait_for_all
 from distributed_pretrain.run_folder.checkpoint import load_weights
-from distributed_pretrain.run_folder.folder import UNTRAINED, RunFolder
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.identity import (
+    REMAKE,
+    check_tokenizer,
+    identity_of,
+    note_tokenizer,
+)
+from distributed_pretrain.run_folder.intact import Owner
+from distributed_pretrain.run_folder.step_folders import UNTRAINED
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.run import Parts, train
@@ -105,10 +113,15 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
     training, validation = open_split(config.data, "train"), open_split(config.data, "validate")
     encoder = config.method.report_encoder
     if engine.is_main and encoder and not (run.has_progress and run.tokenizer.exists()):
+        if run.has_progress:
+            print(f"warning: {run.tokenizer}: was missing, and is made again", file=sys.stderr)
         make = partial(encoder.make_tokenizer, vocabulary_size=config.vocabulary_size)
         build_tokenizer(run.tokenizer, training, make)
+        note_tokenizer(run)
     wait_for_all()
     tokenizer = _tokenizer_of(config, run)
+    if engine.is_main and encoder:
+        note_tokenizer(run)  # of a run that an earlier release began
     torch.manual_seed(config.seed)
     method = build_method(config, tokenizer).to(engine.device)
     if engine.is_main:
@@ -185,8 +198,10 @@ def load_method(run_folder: Path, checkpoint: str) -> TrainedMethod:
     # Whoever judges it, on ranks too, gets what one process would.
     judged = config.model_copy(update={"method": config.method.as_in_one_process()})
     method = build_method(judged, tokenizer)
-    if checkpoint != UNTRAINED:
-        method.load_state_dict(load_weights(run.checkpoint(checkpoint)))
+    if run.checkpoint_name(checkpoint) != UNTRAINED:
+        owner = Owner(config, identity_of(run))
+        weights = load_weights(run.checkpoint(checkpoint), method.state_dict(), owner)
+        method.load_state_dict(weights)
     return TrainedMethod(config, tokenizer, method)
 
 
@@ -194,4 +209,10 @@ def _tokenizer_of(config: PretrainConfig, run: RunFolder) -> ReportTokenizer:
     """The tokenizer that a run has; one that gives empty reports when none are read."""
     if config.method.report_encoder is None:
         return NoReports()
-    return SentenceTokenizer.load(run.tokenizer, max_tokens=config.data.max_tokens)
+    check_tokenizer(run)
+    try:
+        return SentenceTokenizer.load(run.tokenizer, max_tokens=config.data.max_tokens)
+    except InputError as error:
+        # Nothing else can be wrong with what was loaded when the run began.
+        what = "damaged" if (run.tokenizer / "tokenizer.json").exists() else "missing"
+        raise InputError(f"{run.tokenizer / 'tokenizer.json'}: {what}: {REMAKE}") from error

@@ -13,58 +13,44 @@ a checkpoint even if the machine dies. Saving off the critical path is `checkpoi
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
-import shutil
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from data_shards.errors import InputError
+from data_shards.files.atomic import remedy_of, remove
+from data_shards.files.regular import parse_json, read_regular
 from distributed_pretrain.run_folder import tensor_files
-from distributed_pretrain.run_folder.folder import (
+from distributed_pretrain.run_folder.intact import (
+    MODEL_FILE,
+    OPTIMIZER_FILE,
+    OPTIMIZER_TREE_FILE,
+    DamagedCheckpointError,
+    Identity,
+    Owner,
+    TrainingState,
+    check_intact,
+    find_latest_intact,
+)
+from distributed_pretrain.run_folder.step_folders import (
     BEST,
     LAST,
     MARKER,
+    STATE_FILE,
+    named_by,
+    point_link,
     step_folder,
     step_folders,
     step_of,
 )
-
-MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
-OPTIMIZER_TREE_FILE, STATE_FILE = "optimizer.json", "state.json"
-
-
-@dataclass
-class TrainingState:
-    """What decides the future besides weights, optimizer and config.
-
-    `manifest_sha256` says which shards the run learns from. Dropout is seeded by (seed, step,
-    rank) and the data by (seed, epoch, sample), so no generator state is among it.
-    `skipped_steps` counts the batches left out for a non-finite loss or gradient,
-    `consecutive_skips` those since the last update, and `rewinds` the returns to a checkpoint.
-    """
-
-    step: int = 0
-    samples_consumed: int = 0
-    best_score: float | None = None
-    stopping_reference: float | None = None
-    validations_without_improvement: int = 0
-    plateau_reference: float | None = None
-    validations_on_plateau: int = 0
-    learning_rate_reductions: int = 0
-    finished: bool = False
-    manifest_sha256: str = ""
-    skipped_steps: int = 0
-    consecutive_skips: int = 0
-    rewinds: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,10 +61,7 @@ class Checkpoint:
     config: dict[str, Any]
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
-
-
-class DamagedCheckpointError(InputError):
-    """A checkpoint folder whose marker or checksums do not hold."""
+    identity: Identity = field(default_factory=Identity)
 
 
 def save_checkpoint(
@@ -96,10 +79,10 @@ def save_checkpoint(
     left. `after_piece` is called after each mebibyte or two: a writer in the background rests.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_remains(folder)
     final = step_folder(folder, checkpoint.state.step)
     partial, replaced = final.with_suffix(".partial"), final.with_suffix(".replaced")
     try:
+        _remove_remains(folder)
         partial.mkdir()
         digests = {
             name: tensor_files.write_hashed(partial / name, content, after_piece=after_piece)
@@ -107,7 +90,7 @@ def save_checkpoint(
         }
         tensor_files.write_hashed(partial / MARKER, [json.dumps(digests, indent=1).encode()])
         _sync(partial)
-        if final.exists():
+        if os.path.lexists(final):
             final.rename(replaced)  # a rename is over at once, and a removal is not
         partial.rename(final)
         point_link(folder / LAST, final)
@@ -116,68 +99,91 @@ def save_checkpoint(
         _sync(folder)
     except OSError as error:
         raise InputError(
-            f"{final}: not written ({error.strerror}): free some space, then the same command goes "
-            "on from the previous checkpoint"
+            f"{final}: not written ({error.strerror}): {remedy_of(error)}, then the same command "
+            "goes on from the previous checkpoint"
         ) from error
     finally:
-        _remove_remains(folder)
+        with contextlib.suppress(OSError):  # the next save tries again, and says so
+            _remove_remains(folder)
     last_good_step = checkpoint.state.step - checkpoint.state.consecutive_skips
     _drop_old(folder, keep, last_good_step=last_good_step)
     return final
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in one step folder (or link). Raises DamagedCheckpointError, naming it."""
-    check_intact(folder)
-    document = json.loads((folder / STATE_FILE).read_text())
-    tree = json.loads((folder / OPTIMIZER_TREE_FILE).read_text())
-    return Checkpoint(
-        TrainingState(**document["state"]),
-        document["config"],
-        load_file(folder / MODEL_FILE),
-        tensor_files.join_tensors(tree, load_file(folder / OPTIMIZER_FILE)),
-    )
+def load_checkpoint(folder: Path, owner: Owner | None = None) -> Checkpoint:
+    """The checkpoint in one step folder (or link), which must be `owner`'s.
+
+    Raises DamagedCheckpointError, naming it.
+    """
+    saved = check_intact(folder, owner)
+    try:
+        tree = parse_json(read_regular(folder / OPTIMIZER_TREE_FILE))
+        tensors = tensor_files.read_tensors(folder / OPTIMIZER_FILE)
+        optimizer = tensor_files.join_tensors(tree, tensors)
+    except ValueError as error:
+        what = f"{OPTIMIZER_FILE} or {OPTIMIZER_TREE_FILE} is damaged ({error}): not used"
+        raise DamagedCheckpointError(folder, what) from error
+    return Checkpoint(saved.state, saved.config, _model_of(folder), optimizer, saved.identity)
 
 
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """Only the model weights of one step folder (or link), after the same checks."""
-    check_intact(folder)
-    return load_file(folder / MODEL_FILE)
+def load_weights(
+    folder: Path, like: Mapping[str, Tensor], owner: Owner | None = None
+) -> dict[str, Tensor]:
+    """Only the model weights of one step folder (or link), after the same checks.
+
+    `like` is the state dict of the model that is to have them: Raises DamagedCheckpointError for
+    tensors of other names, shapes or types too.
+    """
+    check_intact(folder, owner)
+    model = _model_of(folder)
+    if mismatch := tensor_files.first_mismatch(model, like):
+        raise DamagedCheckpointError(folder, f"not of this model: {mismatch}: not used")
+    return model
 
 
-def find_latest_intact(
-    folder: Path, *, until_step: int | None = None
-) -> tuple[Path | None, dict[Path, str]]:
-    """The newest intact step folder (of at most `until_step`), and complaints about newer ones."""
-    damaged = {}
-    for candidate in reversed(step_folders(folder)):
-        if until_step is None or step_of(candidate) <= until_step:
-            try:
-                check_intact(candidate)
-            except DamagedCheckpointError as error:
-                damaged[candidate] = str(error)
+def _model_of(folder: Path) -> dict[str, Tensor]:
+    try:
+        return tensor_files.read_tensors(folder / MODEL_FILE)
+    except ValueError as error:
+        raise DamagedCheckpointError(folder, f"{MODEL_FILE} is damaged ({error})") from error
+
+
+def mend_links(folder: Path) -> None:
+    """Make links again of what a copy made of `last` and `best`, naming each on stderr.
+
+    Raises InputError for what names no checkpoint, or is another one than that it names.
+    """
+    for link in (folder / LAST, folder / BEST):
+        if link.is_symlink() or not os.path.lexists(link):
+            continue
+        target = named_by(link)
+        if target is None:
+            raise InputError(f"{link}: neither a link to a checkpoint nor a copy of one: delete it")
+        if link.is_dir():
+            if not target.exists():
+                link.rename(target)
+            elif _marker_bytes(link) == _marker_bytes(target):
+                remove(link)
             else:
-                return candidate, damaged
-    return None, damaged
+                raise InputError(
+                    f"{link}: a folder, and another checkpoint than {target.name}, which it would "
+                    "name: move it away"
+                )
+        point_link(link, target)
+        print(f"warning: {link}: was a copy, and is a link to {target.name} again", file=sys.stderr)
 
 
-def set_damaged_aside(folder: Path) -> None:
+def set_damaged_aside(folder: Path, owner: Owner | None = None) -> None:
     """Rename damaged checkpoints newer than the newest intact one, naming each on stderr."""
-    intact, damaged = find_latest_intact(folder)
+    intact, damaged = find_latest_intact(folder, owner=owner)
     for each, complaint in damaged.items():
         instead = intact.name if intact else "the beginning"
         print(f"warning: {complaint}; going on from {instead}", file=sys.stderr)
         aside = each.with_suffix(".damaged")
-        shutil.rmtree(aside, ignore_errors=True)
+        remove(aside)
         each.rename(aside)
         if intact is not None:
             point_link(folder / LAST, intact)
-
-
-def latest_step(folder: Path, *, until_step: int | None = None) -> int | None:
-    """The step of the newest intact checkpoint, of at most `until_step` steps."""
-    found, _ = find_latest_intact(folder, until_step=until_step)
-    return None if found is None else step_of(found)
 
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
@@ -192,34 +198,13 @@ def drop_checkpoints_after(folder: Path, step: int) -> None:
         best.unlink()
 
 
-def check_intact(folder: Path) -> None:
-    """Raise DamagedCheckpointError unless the marker is there and every checksum holds."""
-
-    def damaged(what: str) -> DamagedCheckpointError:
-        return DamagedCheckpointError(f"checkpoint {folder}: {what}")
-
-    marker = folder / MARKER
-    if not marker.is_file():
-        raise damaged(f"no {MARKER} marker: not used")
-    try:
-        digests = json.loads(marker.read_text())
-    except ValueError as error:
-        raise damaged(f"{MARKER} is damaged") from error
-    for name in (MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE):
-        path = folder / name
-        if not path.is_file():
-            raise damaged(f"{name} is missing: not used")
-        with path.open("rb") as file:
-            if digests.get(name) != hashlib.file_digest(file, "sha256").hexdigest():
-                raise damaged(f"{name} does not match its checksum: not used")
-
-
 def _content(checkpoint: Checkpoint) -> dict[str, Iterable[bytes | memoryview]]:
     """What each of the files holds."""
     tree, tensors = tensor_files.split_tensors(checkpoint.optimizer)
     state = {
         "state": asdict(checkpoint.state),
         "config": checkpoint.config,
+        "identity": asdict(checkpoint.identity),
         "versions": {name: version(name) for name in ("torch", "transformers", "radalign")},
     }
     return {
@@ -238,35 +223,36 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def point_link(link: Path, target: Path) -> None:
-    """Make `link` a relative link to its neighbour `target`, atomically."""
-    temporary = link.with_name(link.name + ".partial")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.name)
-    temporary.replace(link)
-
-
 def _remove_remains(folder: Path) -> None:
     """Remove what a save that was cut short left behind: nobody else writes here."""
     for partial in folder.glob("step_*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
     for replaced in folder.glob("step_*.replaced"):
-        if replaced.with_suffix("").exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+        if os.path.lexists(replaced.with_suffix("")):
+            remove(replaced)
         else:
             replaced.rename(replaced.with_suffix(""))
 
 
 def _drop_old(folder: Path, keep: int, *, last_good_step: int) -> None:
     """Spares the best, and the newest from before skipped steps: a rewind goes back to it."""
+    best = named_by(folder / BEST)
+    if best is None and os.path.lexists(folder / BEST):
+        return  # it may name any
     folders = step_folders(folder)
     good = [each for each in folders if step_of(each) <= last_good_step]
-    spared = {each.name for each in [*folders[-keep:], *good[-1:], (folder / BEST).resolve()]}
+    spared = {each.name for each in [*folders[-keep:], *good[-1:], *([best] if best else [])]}
     for old in folders:
         if old.name not in spared:
             _delete(old)
 
 
 def _delete(old: Path) -> None:
-    (old / MARKER).unlink(missing_ok=True)  # a half-deleted folder must not look whole
-    shutil.rmtree(old)
+    if not old.is_symlink():  # else it is another run's, and the link alone is ours
+        (old / MARKER).unlink(missing_ok=True)  # a half-deleted folder must not look whole
+    remove(old)
+
+
+def _marker_bytes(folder: Path) -> bytes | None:
+    marker = folder / MARKER
+    return read_regular(marker) if marker.is_file() else None

@@ -37,7 +37,8 @@ class CheckpointWriter:
     Only rank 0 has one. One save is under way at a time. What a save raises (InputError for a
     full disk and the like) comes out of the next `save`, `wait` or `close`, once. It holds a
     second copy of the state in the CPU's memory, page-locked where the state is on a GPU.
-    `while_writing` is entered around each save, in the background thread.
+    `while_writing` is entered around each save, and `on_saved` called after it, in the background
+    thread.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class CheckpointWriter:
         *,
         keep: int,
         while_writing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        on_saved: Callable[[], None] = lambda: None,
     ) -> None:
         self._while_writing = while_writing
+        self._on_saved = on_saved
         self._awaited = threading.Event()  # somebody waits for the save: no more rests
         self._folder = folder
         self._keep = keep
@@ -72,13 +75,15 @@ class CheckpointWriter:
 
     def _write(self, snapshot: Checkpoint, is_best: bool) -> Path:
         with self._while_writing():
-            return save_checkpoint(
+            saved = save_checkpoint(
                 self._folder,
                 snapshot,
                 keep=self._keep,
                 is_best=is_best,
                 after_piece=lambda: self._awaited.wait(REST_SECONDS),
             )
+            self._on_saved()
+            return saved
 
     def wait(self) -> None:
         """Return when all is on the disk. Raises what the save raised."""
@@ -124,7 +129,8 @@ class CheckpointSnapshot:
         for device in {source.device for source in sources.values() if source.is_cuda}:
             torch.cuda.current_stream(device).synchronize()
         self._buffers = buffers
-        return Checkpoint(replace(checkpoint.state), **join_tensors(plain, copies))
+        joined = join_tensors(plain, copies)
+        return replace(checkpoint, state=replace(checkpoint.state), **joined)
 
 
 def _copy_into(buffer: Tensor | None, source: Tensor) -> Tensor:

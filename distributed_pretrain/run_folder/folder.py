@@ -6,28 +6,43 @@ Nothing here needs torch: launchers and tables look into run folders too.
 from __future__ import annotations
 
 import contextlib
-import shutil
+import errno
+import os
 import socket
 import statistics
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from data_shards.errors import InputError
-from data_shards.files.atomic import write_text_atomically
+from data_shards.files.atomic import remove, write_text_atomically
 from data_shards.files.json_lines import JsonLines, Line, read_lines
-from data_shards.files.lock import locked
+from data_shards.files.lock import Lock, locked
+from data_shards.files.regular import read_regular
 from data_shards.profiles import Config, dump_profile, first_difference, load_profile
+from data_shards.records.manifest import MANIFEST_NAME
+from distributed_pretrain.run_folder.intact import read_saved
+from distributed_pretrain.run_folder.step_folders import (
+    BEST,
+    LAST,
+    MARKER,
+    UNTRAINED,
+    is_step_name,
+    named_by,
+    step_folders,
+    step_of,
+)
 
-# Links among the checkpoints; what stands for the weights that a run began with, beside them.
-LAST, BEST, UNTRAINED = "last", "best", "untrained"
 LOCK_PATIENCE_SECONDS = 10.0
-MARKER = "COMPLETE"
 TAIL_BYTES = 200_000
 _TIMING_SUFFIXES = ("_per_second", "_seconds")
 _TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share", "mfu"})
+_LONGEST_SECONDS = 1e9
+_MAY_NOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -48,29 +63,52 @@ class RunProgress:
 
 
 class RunFolder:
-    """The files of one run."""
+    """The files of one run. Raises InputError for a path that no system takes."""
 
     def __init__(self, path: Path) -> None:
+        if "\0" in str(path):
+            raise InputError(f"run_folder={str(path)!r}: a path holds no zero byte: leave it out")
         self.path = path
         self.config = path / "config.yaml"  # the resolved one
+        self.identity = path / "identity.json"  # which run it is: see `identity`
         self.metrics = path / "metrics.jsonl"  # a line a step or evaluation
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"  # steps, and links
         self.tokenizer = path / "tokenizer"
         # A line a sample that could not be read; a line a batch and rank that was left out for a
         # non-finite loss or gradient; a line a start: when, where, from which step.
-        self.quarantine = JsonLines(path / "quarantine.jsonl")
-        self.skipped = JsonLines(path / "skipped.jsonl")
+        self.quarantine = JsonLines(path / "quarantine.jsonl", _names_a_sample)
+        self.skipped = JsonLines(path / "skipped.jsonl", _names_a_batch)
         self.starts = JsonLines(path / "starts.jsonl")
+        self._lock: Lock | None = None
 
     def checkpoint(self, name: str) -> Path:
         """A checkpoint by the name of its folder or link. Raises InputError when there is none."""
+        name = self.checkpoint_name(name)
         folder = self.checkpoints / name
+        if name in (BEST, LAST):
+            folder = named_by(folder) or folder
         if not folder.is_dir():
             raise InputError(
                 f"{folder}: no such checkpoint: use {BEST}, {LAST}, a step folder or {UNTRAINED}"
             )
         return folder
+
+    def checkpoint_name(self, said: str) -> str:
+        """A checkpoint's name, also where its path was given, or a shell added a slash to it.
+
+        Raises InputError for all that is none of this run.
+        """
+        path = Path(said)
+        known = path.name in (BEST, LAST, UNTRAINED) or is_step_name(path.name)
+        beside = (self.checkpoints / path).parent.resolve() == self.checkpoints.resolve()
+        # A path is relative to the checkpoints, or to where the command was given.
+        if not known or not (beside or path.parent.resolve() == self.checkpoints.resolve()):
+            raise InputError(
+                f"checkpoint={said}: no checkpoint of {self.path} is called so: use {BEST}, "
+                f"{LAST}, a step folder's name or {UNTRAINED}"
+            )
+        return path.name
 
     def evaluation(self, split: str, checkpoint: str) -> Path:
         """The figures of a checkpoint on a split."""
@@ -79,7 +117,7 @@ class RunFolder:
     @property
     def has_progress(self) -> bool:
         """Whether a step was ever recorded; a folder without is prepared anew."""
-        return self.metrics.exists() or self.checkpoints.exists()
+        return os.path.lexists(self.metrics) or os.path.lexists(self.checkpoints)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -88,19 +126,42 @@ class RunFolder:
         A job that was just killed may still hold it: waits a little, then raises InputError that
         names the holder. The lock goes with its process, whatever ends that.
         """
-        busy = "in use by {holder}: wait for it to end, or choose another run_folder"
-        lock = self.path / "lock"
-        try:
-            with locked(lock, busy=f"{self.path}: {busy}", patience_seconds=LOCK_PATIENCE_SECONDS):
+        busy = (
+            f"{self.path}: in use by {{holder}}: wait for it to end, or choose another run_folder"
+        )
+        with contextlib.ExitStack() as held:
+            try:
+                lock = locked(self.path / "lock", busy=busy, patience_seconds=LOCK_PATIENCE_SECONDS)
+                self._lock = held.enter_context(lock)
+            except OSError as error:
+                # Of a finished run nothing is to be written.
+                if error.errno not in _MAY_NOT_WRITE or not self._is_finished():
+                    raise
+            try:
                 yield
-        finally:
-            if not self.has_progress:
-                with contextlib.suppress(OSError):
-                    self.path.rmdir()
+            finally:
+                self._lock = None
+        if not self.has_progress:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+    def _is_finished(self) -> bool:
+        folders = step_folders(self.checkpoints)
+        return bool(folders) and read_saved(folders[-1]).state.finished
+
+    def check_lock(self) -> None:
+        """Raise InputError where the folder is not there any more, or is another process's."""
+        if self._lock is not None:
+            self._lock.check()
 
     def refuse_other(self, config: Config) -> None:
-        """Raise InputError, naming the first field that differs, for a run of another config."""
-        if not self.has_progress:
+        """Raise InputError, naming the first field that differs, for a run of another config.
+
+        And for a folder of shards. Where the config is lost, the checkpoints' own are left.
+        """
+        if (self.path / MANIFEST_NAME).exists():
+            raise InputError(f"{self.path}: holds shards: choose another run_folder")
+        if not self.has_progress or not os.path.lexists(self.config):
             return
         own = self.read_config(type(config))
         if difference := first_difference(own.deciding(), config.deciding()):
@@ -112,41 +173,56 @@ class RunFolder:
     def prepare(self, config: Config) -> None:
         """Create the folder with `config`, or refuse it as `refuse_other` does."""
         self.refuse_other(config)
-        if not self.has_progress:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_text_atomically(self.config, dump_profile(config))
+        if self.has_progress and os.path.lexists(self.config):
+            return
+        if self.has_progress:
+            print(f"warning: {self.config}: was missing, and is written again", file=sys.stderr)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(self.config, dump_profile(config))
 
     def read_config(self, kind: type[ConfigT]) -> ConfigT:
         """The config of the run. Raises InputError when there is none or it does not fit."""
         self.refuse_missing()
-        return load_profile(kind, self.config)
+        remedy = "delete it, and the `pretrain` or `downstream` that made the run writes it again"
+        if not read_regular(self.config).strip():
+            raise InputError(f"{self.config}: empty, as a power cut leaves a file: {remedy}")
+        try:
+            return load_profile(kind, self.config)
+        except InputError as error:
+            raise InputError(f"{error} (if it is damaged: {remedy})") from error
 
     def refuse_missing(self, *, checkpoint: str = UNTRAINED) -> None:
         """Raise InputError where there is no run, or not this checkpoint of it."""
         if not self.config.is_file():
             raise InputError(f"{self.config}: missing, so {self.path} is not a run folder")
-        if checkpoint != UNTRAINED:
+        if self.checkpoint_name(checkpoint) != UNTRAINED:
             self.checkpoint(checkpoint)
 
     def discard(self) -> None:
         """Remove what a start left that was refused before its first step."""
         if not self.has_progress:
-            self.config.unlink(missing_ok=True)
-            shutil.rmtree(self.tokenizer, ignore_errors=True)
+            for each in (self.config, self.identity, self.tokenizer):
+                remove(each)
 
-    def read_metrics(self, *, last_bytes: int | None = None) -> list[Line]:
-        """The lines of `metrics.jsonl`, oldest first; those at its end, of so many bytes."""
-        return read_lines(self.metrics, last_bytes=last_bytes)
+    def read_metrics(self) -> list[Line]:
+        """The lines of `metrics.jsonl`, oldest first. Raises InputError for a damaged one."""
+        return read_lines(self.metrics, is_metrics_line)
 
     def progress(self) -> RunProgress | None:
-        """How far the run is; None where nothing has been trained yet."""
-        tail = self.read_metrics(last_bytes=TAIL_BYTES)
+        """How far the run is, by the last lines that can be read; None where none was written.
+
+        Raises InputError where none of them can be read.
+        """
+        read_tail = partial(read_lines, self.metrics, is_metrics_line, last_bytes=TAIL_BYTES)
+        tail = read_tail(skip_bad=True) or read_tail()
+        starts = read_lines(self.starts.path, skip_bad=True)
         lines = [line for line in tail if line["split"] == "train"]
         if not lines:
             return None
         newest, recent = lines[-1], lines[-20:]
-        starts = self.starts.read()
         total = starts[-1].get("total_steps") if starts else None
+        if not is_count(total):
+            total = None
         seconds = [line["step_seconds"] for line in recent if "step_seconds" in line]
         rates = [line["pairs_per_second"] for line in recent if "pairs_per_second" in line]
         left = statistics.median(seconds) * (total - newest["step"]) if seconds and total else None
@@ -155,7 +231,7 @@ class RunFolder:
             total_steps=total,
             loss=newest.get("total"),
             pairs_per_second=statistics.median(rates) if rates else None,
-            seconds_left=left,
+            seconds_left=left if left is not None and abs(left) < _LONGEST_SECONDS else None,
             written=self.metrics.stat().st_mtime,
         )
 
@@ -164,10 +240,17 @@ class RunFolder:
         complete = [each for each in step_folders(self.checkpoints) if (each / MARKER).exists()]
         return step_of(complete[-1]) if complete else 0
 
+    def learnt_from(self) -> str | None:
+        """The sha256 of the manifest of the run's shards, by its newest checkpoint that says so."""
+        for folder in reversed(step_folders(self.checkpoints)):
+            with contextlib.suppress(InputError):
+                return read_saved(folder).state.manifest_sha256
+        return None
+
     def best_validation(self) -> dict[str, float]:
         """What validation measured at the best checkpoint, without timings; empty before."""
-        best = self.checkpoints / BEST
-        at = ("validate", step_of(best.resolve()) if best.exists() else None)
+        best = named_by(self.checkpoints / BEST)
+        at = ("validate", step_of(best) if best is not None else None)
         lines = [each for each in self.read_metrics() if (each["split"], each["step"]) == at]
         figures = lines[-1] if lines else {}
         return {
@@ -176,27 +259,36 @@ class RunFolder:
 
     def note_start(self, **numbers: object) -> int:
         """Add a line to `starts.jsonl`; how often the run has been started before."""
-        earlier = len(self.starts.read())
+        earlier = len(read_lines(self.starts.path, skip_bad=True))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.starts.append({"time": now, "host": socket.gethostname(), **numbers})
         return earlier
 
 
-def step_folder(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint of a step is."""
-    return checkpoints / f"step_{step:08d}"
-
-
-def step_folders(checkpoints: Path) -> list[Path]:
-    """The checkpoints by step, oldest first, intact or not."""
-    return sorted(checkpoints.glob("step_" + "[0-9]" * 8))
-
-
-def step_of(folder: Path) -> int:
-    """The step that a checkpoint's folder is called by."""
-    return int(folder.name.removeprefix("step_"))
-
-
 def is_timing(name: str) -> bool:
     """Whether a metric may differ between two otherwise identical runs."""
     return name in _TIMING_NAMES or name.endswith(_TIMING_SUFFIXES)
+
+
+def is_metrics_line(line: Line) -> bool:
+    """Whether it is one of `metrics.jsonl`: a step, a split, and numbers by name."""
+    numbers = (value for name, value in line.items() if name not in ("step", "split"))
+    named = is_count(line.get("step")) and isinstance(line.get("split"), str)
+    return named and all(_is_number(each) for each in numbers)
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number, as many as there may be of steps or samples."""
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_number(value: Any) -> bool:
+    return is_count(abs(value)) if type(value) is int else type(value) is float
+
+
+def _names_a_sample(line: Line) -> bool:
+    return isinstance(line.get("key"), str) and isinstance(line.get("split"), str)
+
+
+def _names_a_batch(line: Line) -> bool:
+    return is_count(line.get("samples_consumed"))

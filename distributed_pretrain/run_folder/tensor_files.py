@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 # Hashing and writing such a piece lets other threads run meanwhile, and the write finds in a
@@ -78,6 +80,33 @@ def safetensors_content(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryvi
         yield values.view(torch.uint8).numpy().data
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ValueError where it is none, and OSError."""
+    try:
+        return load_file(path)
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"no safetensors file ({first_line(error)})") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, without the rest of its lines."""
+    return str(error).partition("\n")[0]
+
+
+def first_mismatch(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """The first name, shape or type of number in which tensors differ; None where none does."""
+    for name in sorted(found.keys() ^ wanted.keys()):
+        return f"{name!r} is missing" if name in wanted else f"it has no {name!r}"
+    for name, tensor in wanted.items():
+        if (own := _kind_of(found[name])) != (other := _kind_of(tensor)):
+            return f"{name!r} is {own}, and should be {other}"
+    return None
+
+
+def _kind_of(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
 def split_tensors(tree: Any) -> tuple[Any, dict[str, Tensor]]:
     """`tree` without its tensors, as plain JSON, and the tensors by their path ("state.0.step").
 
@@ -93,23 +122,44 @@ def split_tensors(tree: Any) -> tuple[Any, dict[str, Tensor]]:
 def join_tensors(plain: Any, tensors: dict[str, Tensor]) -> Any:
     """The tree that `split_tensors` took apart, with these tensors in it.
 
-    Tensors already laid out as they were are taken as they are, others copied.
+    Tensors already laid out as they were are taken as they are, others copied. Raises ValueError
+    for what `split_tensors` does not write.
     """
     match plain:
         case list():
             return [join_tensors(item, tensors) for item in plain]
-        case {"tensor": path, "stride": stride}:
+        case {"tensor": str(path), "stride": list(stride)} if path in tensors:
             tensor = tensors[path]
             if list(tensor.stride()) == stride:
                 return tensor
+            if not _is_dense(tensor.shape, stride):
+                raise ValueError(
+                    f"{path}: no stride of a tensor of {tuple(tensor.shape)}: {stride}"
+                )
             return tensor.new_empty_strided(tensor.shape, stride).copy_(tensor)
-        case {"tuple": items}:
+        case {"tuple": list(items)}:
             return tuple(join_tensors(item, tensors) for item in items)
-        case {"dict": pairs}:
+        case {"dict": list(pairs)} if all(map(_is_pair, pairs)):
             return {key: join_tensors(value, tensors) for key, value in pairs}
         case dict():
-            raise ValueError(f"neither tensor, tuple nor dict: {plain}")
+            raise ValueError(f"neither tensor, tuple nor dict: {str(plain)[:100]}")
     return plain
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and not isinstance(pair[0], list | dict)
+
+
+def _is_dense(shape: Sequence[int], stride: list[Any]) -> bool:
+    """Whether a tensor laid out so has no holes: others could take any amount of memory."""
+    if len(stride) != len(shape) or not all(type(each) is int and each >= 0 for each in stride):
+        return False
+    expected = 1
+    for step, size in sorted(zip(stride, shape, strict=True)):
+        if size > 1 and step != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _split(tree: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:

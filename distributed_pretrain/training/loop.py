@@ -19,13 +19,19 @@ from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.ranks import copy_from_main, wait_for_all
 from distributed_pretrain.run_folder.checkpoint import (
     Checkpoint,
-    TrainingState,
     drop_checkpoints_after,
-    latest_step,
     load_checkpoint,
 )
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
-from distributed_pretrain.run_folder.folder import RunFolder, step_folder
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.intact import (
+    DamagedCheckpointError,
+    Identity,
+    Owner,
+    TrainingState,
+    find_latest_intact,
+)
+from distributed_pretrain.run_folder.step_folders import step_folder, step_of
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops, device_peak
@@ -43,7 +49,8 @@ class NonFiniteError(RunError):
 class Trainer:
     """Trains from `state` on. Everything it needs is built by `training.run`.
 
-    `recorder` and `checkpoints` are of rank 0 alone.
+    `owner`, `recorder` and `checkpoints` are of rank 0 alone, the latter two None where the run
+    is finished.
     """
 
     config: RunConfig
@@ -53,6 +60,7 @@ class Trainer:
     stepper: Stepper
     validation: Validation
     state: TrainingState
+    owner: Owner | None
     recorder: Recorder | None
     checkpoints: CheckpointWriter | None
     flops: StepFlops
@@ -173,7 +181,7 @@ class Trainer:
         state = self.state
         self._finish_saving()
         skipped = state.consecutive_skips
-        last_good = load_newest(self.engine, self.run, until_step=state.step - skipped)
+        last_good = load_newest(self.engine, self.run, self.owner, until_step=state.step - skipped)
         if last_good is None:
             self._refuse_to_go_on(f"{skipped} steps in a row, and no checkpoint is older")
         vars(state).update(
@@ -211,10 +219,12 @@ class Trainer:
             config=self.config.model_dump(mode="json"),
             model=self.engine.model_state(),
             optimizer=self.engine.optimizer_state(),
+            identity=Identity() if self.owner is None else self.owner.identity,
         )
         if self.recorder is not None:
             self.recorder.flush()
         if self.checkpoints is not None:
+            self.run.check_lock()
             self.checkpoints.save(checkpoint, is_best=is_best)
 
     def _finish_saving(self) -> None:
@@ -225,16 +235,28 @@ class Trainer:
 
 
 def load_newest(
-    engine: Engine, run: RunFolder, *, until_step: int | None = None
+    engine: Engine, run: RunFolder, owner: Owner | None, *, until_step: int | None = None
 ) -> TrainingState | None:
-    """The state of the newest intact checkpoint, whose weights the engine gets; or None."""
-    newest = latest_step(run.checkpoints, until_step=until_step) if engine.is_main else None
+    """The state of `owner`'s newest intact checkpoint, whose weights the engine gets; or None.
+
+    Raises DamagedCheckpointError for one whose tensors are not those of the model.
+    """
+    newest = None
+    if engine.is_main:
+        newest, _ = find_latest_intact(run.checkpoints, until_step=until_step, owner=owner)
     # Rank 0 chooses for all: a shared folder may look older from another node.
-    step = torch.tensor(newest or 0, device=engine.device)
+    step = torch.tensor(0 if newest is None else step_of(newest), device=engine.device)
     copy_from_main([step])
     if not step:
         return None
-    checkpoint = load_checkpoint(step_folder(run.checkpoints, int(step)))
+    folder = step_folder(run.checkpoints, int(step))
+    checkpoint = load_checkpoint(folder)
+    if mismatch := engine.mismatch(checkpoint.model, checkpoint.optimizer):
+        raise DamagedCheckpointError(
+            folder,
+            f"not of this model: {mismatch}: move the folder away, and the same command goes on "
+            "from the checkpoint before",
+        )
     engine.load_state(checkpoint.model, checkpoint.optimizer)
     wait_for_all()  # all have read it before rank 0 tidies up
     return checkpoint.state

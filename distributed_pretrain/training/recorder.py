@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -11,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from data_shards.errors import InputError
+from data_shards.files.atomic import remedy_of
 from data_shards.files.json_lines import JsonLines
-from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.folder import RunFolder, is_metrics_line
+from distributed_pretrain.training.events import EventFile
 
 
 class Recorder:
@@ -32,9 +34,17 @@ class Recorder:
 
     def _open(self, resume_step: int) -> None:
         metrics = self._run.metrics
-        JsonLines(metrics).keep(lambda line: line.get("step", math.inf) <= resume_step)
+        JsonLines(metrics, is_metrics_line).keep(lambda line: line["step"] <= resume_step)
+        lines = self._run.read_metrics()
+        reached = max((line["step"] for line in lines), default=0)
+        if reached < resume_step:
+            print(
+                f"warning: {metrics}: has nothing between the steps {reached} and {resume_step}, "
+                "which the checkpoint has behind it: they are not written again",
+                file=sys.stderr,
+            )
         self._metrics = metrics.open("a", encoding="utf-8")
-        self._writer = SummaryWriter(log_dir=str(self._run.tensorboard), purge_step=resume_step + 1)
+        self._events = EventFile(self._run.tensorboard, purge_step=resume_step + 1)
 
     def cut_back(self, step: int) -> None:
         """Forget what was recorded after `step`, as opening the records there does."""
@@ -51,29 +61,29 @@ class Recorder:
             self._metrics.flush()
         except OSError as error:
             raise InputError(
-                f"{self._run.metrics}: not written ({error.strerror}): free some space, then the "
-                "same command goes on from the last checkpoint"
+                f"{self._run.metrics}: not written ({error.strerror}): {remedy_of(error)}, then "
+                "the same command goes on from the last checkpoint"
             ) from error
-        for name, value in values.items():
-            self._writer.add_scalar(f"{split}/{name}", value, step)
+        self._events.add_scalars(step, {f"{split}/{name}": each for name, each in values.items()})
 
     def note_restarts(self, step: int, restarts: int) -> None:
         """How often the run has been started again, at the step it goes on from."""
-        self._writer.add_scalar("run/restarts", restarts, step + 1)
+        self._events.add_scalars(step + 1, {"run/restarts": restarts})
 
     def show(self, step: int, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
         """Pictures (height, width, 3) by name."""
         for name, picture in pictures.items():
-            self._writer.add_image(f"pictures/{name}", picture, step, dataformats="HWC")
+            self._events.add_picture(step, f"pictures/{name}", picture)
 
     def flush(self) -> None:
         """Push everything to disk: before a checkpoint that will not write it again."""
-        self._writer.flush()
+        self._events.flush()
 
     def close(self) -> None:
         """Flush and close both records."""
-        self._metrics.close()
-        self._writer.close()
+        self._events.close()
+        with contextlib.suppress(OSError):  # a full disk: the write before said so
+            self._metrics.close()
 
 
 @dataclass

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 
 import torch
@@ -17,9 +18,11 @@ from data_shards.processes import InterruptionFlag
 from data_shards.records.manifest import MANIFEST_NAME
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.methods.objective import Objective
-from distributed_pretrain.run_folder.checkpoint import TrainingState, set_damaged_aside
+from distributed_pretrain.run_folder.checkpoint import mend_links, set_damaged_aside
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.identity import identity_of, note_saved, settle_identity
+from distributed_pretrain.run_folder.intact import Owner, TrainingState
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops
@@ -99,6 +102,9 @@ def build_trainer(
         config.check_ranks(engine.world_size)
         if engine.is_main:
             run.prepare(config)
+            mend_links(run.checkpoints)
+            settle_identity(run, config)
+            run.quarantine.mend()
         parts = build(engine, run)
         known, wanted = parts.validation.metrics, config.training.best_metric
         if parts.objective.term_weights and wanted not in known:
@@ -121,18 +127,23 @@ def _trainer_of(
         objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     flops = parts.count_flops() if objective.term_weights else StepFlops()
     engine.prepare(objective, build_optimizer(config.optimizer, objective))
-    state = _resumed_state(config, engine, run)
+    # Only rank 0 chooses and writes checkpoints.
+    owner = Owner(config, identity_of(run)) if engine.is_main else None
+    state = _resumed_state(config, engine, run, owner)
     if training.compile:
         # A backward that may overwrite what forward kept could not also be walked term by term.
         torch._functorch.config.donated_buffer = training.gradient_norms_every_steps is None
         engine.objective.compile()
     recorder = checkpoints = None
-    if engine.is_main:
+    if engine.is_main and not state.finished:
         # What goes on from here writes the later lines again.
         run.skipped.keep(lambda line: line["samples_consumed"] <= state.samples_consumed)
         recorder = Recorder(run, resume_step=state.step)
         checkpoints = CheckpointWriter(
-            run.checkpoints, keep=training.keep_checkpoints, while_writing=liveness.kept_alive
+            run.checkpoints,
+            keep=training.keep_checkpoints,
+            while_writing=liveness.kept_alive,
+            on_saved=partial(note_saved, run),
         )
     steps_per_epoch = parts.loader.order.steps_per_epoch
     whole = training.epochs * steps_per_epoch if objective.term_weights else 0
@@ -145,6 +156,7 @@ def _trainer_of(
         stepper=Stepper(config, engine, run.skipped, steps_per_epoch, total_steps),
         validation=parts.validation,
         state=state,
+        owner=owner,
         recorder=recorder,
         checkpoints=checkpoints,
         flops=flops,
@@ -152,13 +164,15 @@ def _trainer_of(
     )
 
 
-def _resumed_state(config: RunConfig, engine: Engine, run: RunFolder) -> TrainingState:
+def _resumed_state(
+    config: RunConfig, engine: Engine, run: RunFolder, owner: Owner | None
+) -> TrainingState:
     """The state of the newest intact checkpoint, whose weights the engine gets, or a new one."""
     shards = config.data.shards
     manifest_sha256 = sha256((shards / MANIFEST_NAME).read_bytes()).hexdigest()
     if engine.is_main:
-        set_damaged_aside(run.checkpoints)
-    state = load_newest(engine, run) or TrainingState(manifest_sha256=manifest_sha256)
+        set_damaged_aside(run.checkpoints, owner)
+    state = load_newest(engine, run, owner) or TrainingState(manifest_sha256=manifest_sha256)
     if state.manifest_sha256 != manifest_sha256:
         raise InputError(
             f"{shards}: not the shards that {run.path} was trained on so far: put those "

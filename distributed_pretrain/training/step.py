@@ -14,7 +14,7 @@ from torch import Tensor
 from data_shards.files.json_lines import JsonLines, rank_writer
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.ranks import gather_rows
-from distributed_pretrain.run_folder.checkpoint import TrainingState
+from distributed_pretrain.run_folder.intact import TrainingState
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.gradients import accumulate_gradients, restore_buffers
 from distributed_pretrain.training.schedules import learning_rate_factor

@@ -15,7 +15,7 @@ from distributed_pretrain.measures.base import Context, Measure, make_measures
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.ranks import copy_from_main
-from distributed_pretrain.run_folder.checkpoint import TrainingState
+from distributed_pretrain.run_folder.intact import TrainingState
 from distributed_pretrain.training.settings import ScheduleConfig, TrainingConfig
 
 # torch's ReduceLROnPlateau: an improvement is one by more than this share of the best score.

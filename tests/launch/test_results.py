@@ -8,7 +8,7 @@ import pytest
 
 from data_shards.errors import InputError
 from distributed_pretrain.experiments.grid.points import read_points
-from distributed_pretrain.run_folder.folder import step_folder
+from distributed_pretrain.run_folder.step_folders import step_folder
 from launch.__main__ import main
 from launch.sweep import SWEEP_FILE, collect
 from tests.launch.jobs import submitted

@@ -17,6 +17,7 @@ from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.methods.lovt.settings import LovtConfig
 from tests.forks import Started, fork
 from tests.paths import ROOT
+from tests.tiny import short_run as short
 from tests.tiny.sizes import HEADS, IMAGE_ENCODER, IMAGE_SIZE_PX, REPORT_ENCODER
 
 TINY_RUN: dict[str, Any] = {
@@ -98,3 +99,11 @@ def tiny_profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY_RUN | {"data": data}))
     return path
+
+
+@pytest.fixture(scope="session")
+def short_run(tiny_profile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of six steps: see `tests.tiny.short_run`."""
+    folder = tmp_path_factory.mktemp("short") / "run"
+    assert short.train(tiny_profile, folder) == 0
+    return folder

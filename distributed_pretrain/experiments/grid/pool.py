@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.errors import InputError
@@ -65,12 +66,13 @@ def run_all(runs: Sequence[Run], *, at_once: int) -> Outcome:
     failed: list[str] = []
     saved = False
     progress = _Progress(total=len(runs))
-    with InterruptionFlag() as told:
+    with InterruptionFlag() as told, ending(running):
         while (waiting or running) and not told.raised:
             while waiting and len(running) < at_once and not told.raised:
-                running.append(waiting.popleft())
-                running[-1].start()
-                progress.started(running[-1])
+                run = waiting.popleft()
+                run.start()
+                running.append(run)
+                progress.started(run)
             time.sleep(SECONDS_BETWEEN_LOOKS)
             for run in list(running):
                 status = run.status()
@@ -85,32 +87,49 @@ def run_all(runs: Sequence[Run], *, at_once: int) -> Outcome:
             progress.look(running)
         if running:
             _say(f"interrupted: {len(running)} runs save and end")
+        return Outcome(tuple(failed), interrupted=saved or bool(waiting or running))
+
+
+@contextmanager
+def ending(running: Sequence[Run]) -> Iterator[None]:
+    """Whatever ends the block, tell those that still run to end, and wait until they have."""
+    try:
+        yield
+    finally:
         for run in running:
             run.end()
         while any(run.status() is None for run in running):
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        return Outcome(tuple(failed), interrupted=saved or bool(waiting or running))
 
 
 class ModuleRun:
     """`python -m WORDS` in a process of its own; what it says goes to `run.log` in its folder."""
 
-    def __init__(self, name: str, folder: Path, words: Sequence[str], *, threads: int) -> None:
+    def __init__(
+        self, name: str, folder: Path, words: Sequence[str], *, threads: int | None
+    ) -> None:
         self.name, self.folder = name, folder
         self.log = folder / "run.log"
-        self._words, self._threads = words, threads
+        self._words = words
+        # This process may have been started from elsewhere than the checkout.
+        self._environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+        if threads is not None:
+            self._environment["OMP_NUM_THREADS"] = str(threads)
 
     def start(self) -> None:
         """Start the process; the folder is made."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._words],
-                env=_environment() | {"OMP_NUM_THREADS": str(self._threads)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            self._start(log)
+
+    def _start(self, log: IO[bytes] | None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *self._words],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
     def status(self) -> int | None:
         """The exit status; None while it goes on."""
@@ -126,16 +145,33 @@ class ModuleRun:
         return next((line for line in reversed(lines) if line.strip()), "no word")
 
 
+class _Builder(ModuleRun):
+    """The builder, which says what it says where this process does."""
+
+    def __init__(self, profile: Path, output: Path) -> None:
+        words = ("data_shards", "build", str(profile), f"output={output}")
+        super().__init__("shards", output, words, threads=None)
+
+    def start(self) -> None:
+        """Start it; the folder is its own matter."""
+        self._start(None)
+
+
 def build_shards(profile: Path, output: Path) -> None:
-    """Run the builder, which skips what is done. Raises InputError if it fails."""
-    command = [sys.executable, "-m", "data_shards", "build", str(profile), f"output={output}"]
-    if subprocess.run(command, env=_environment(), check=False).returncode:
+    """Run the builder, which skips what is done, and ends with this process.
+
+    Raises InputError if it fails, KeyboardInterrupt where this process was told to end.
+    """
+    with InterruptionFlag() as told:
+        builder = _Builder(profile, output)
+        builder.start()
+        with ending([builder]):
+            while builder.status() is None and not told.raised:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+    if told.raised:
+        raise KeyboardInterrupt
+    if builder.status():
         raise InputError("building the shards failed, see above: mend it and run this again")
-
-
-def _environment() -> dict[str, str]:
-    """Of this process, which may have been started from elsewhere than the checkout."""
-    return os.environ | {"PYTHONPATH": str(CHECKOUT)}
 
 
 class _Progress:
@@ -163,7 +199,9 @@ class _Progress:
         self._last_line = now
         done, steps = float(self._ended), []
         for run in running:
-            found = RunFolder(run.folder).progress()
+            found = None
+            with suppress(InputError, OSError):  # it is the run's own to say
+                found = RunFolder(run.folder).progress()
             steps.append(f"{run.name} step {found.step if found else 0}")
             if found and found.total_steps:
                 done += TRAINING_SHARE * min(1.0, found.step / found.total_steps)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -50,6 +48,11 @@ def load_weights(
             state.setdefault(key, value)
         if key not in state:
             raise InputError(f"weights={weights}: no tensor {key!r}: not weights of {name}")
+        if state[key].is_floating_point() != value.is_floating_point():
+            raise InputError(
+                f"weights={weights}: {key} has numbers of type {state[key].dtype}, the model "
+                f"{value.dtype}: not weights of {name}"
+            )
         if state[key].shape != value.shape:
             raise InputError(
                 f"weights={weights}: {key} has shape {tuple(state[key].shape)}, the model "
@@ -62,12 +65,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        # Of tensors and plain containers: no pickle's code is run.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:
+        reason = str(error).partition("\n")[0][:200]
         raise InputError(f"weights={path}: not a readable weights file ({reason})") from error
-    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
+    keys_are_names = isinstance(state, dict) and all(isinstance(each, str) for each in state)
+    if not keys_are_names or not all(isinstance(each, Tensor) for each in state.values()):
         raise InputError(
             f"weights={path}: expected a dictionary of tensors: save model.state_dict()"
         )
-    return state
+    return dict(state)

@@ -19,6 +19,7 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.training.engine.device import set_device_up
+from distributed_pretrain.training.engine.layout import StateLayout
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 
 
@@ -75,6 +76,8 @@ class Engine:
         self.objective = objective
         self.optimizer = optimizer
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
+        # Before any engine cuts them up.
+        self._layout = StateLayout(objective.state_dict(), self.parameters)
         self._wrap()
 
     def _wrap(self) -> None:
@@ -147,10 +150,24 @@ class Engine:
         """The state dict of a torch optimizer over all parameters, whole on rank 0; not copied."""
         return self.optimizer.state_dict()
 
+    def mismatch(self, model: dict[str, Tensor], optimizer: dict[str, Any]) -> str | None:
+        """What keeps `load_state` from taking these: a name, a shape or a type of number; or None.
+
+        Fused updates write beyond moments of other shapes.
+        """
+        return self._layout.mismatch(model, optimizer)
+
     def load_state(self, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
-        """Go on from what `model_state` and `optimizer_state` of any engine gave."""
+        """Go on from what `model_state` and `optimizer_state` of any engine gave.
+
+        There must be no `mismatch`. Decays, betas and the like are those of this run's config, and
+        the rate is set anew by each `update`.
+        """
         self.objective.load_state_dict(model)
-        self.optimizer.load_state_dict(optimizer)
+        state = self._layout.laid_out(optimizer["state"])
+        own, loaded = self.optimizer.state_dict()["param_groups"], optimizer["param_groups"]
+        groups = [{**group, "lr": its["lr"]} for group, its in zip(own, loaded, strict=True)]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def close(self) -> None:
         """Leave the process group, if there is one."""

@@ -27,10 +27,8 @@ from torch import Tensor, nn
 from data_shards.errors import InputError
 from distributed_pretrain.ranks import launcher_number, world_size
 from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.layout import MOMENTS
 from distributed_pretrain.training.settings import DeepSpeedConfig, TrainingConfig
-
-# Adam's state besides the number of steps.
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class DeepSpeedEngine(Engine):
@@ -105,14 +103,14 @@ class DeepSpeedEngine(Engine):
         # Without an entry before the first step, as in torch.
         for entry in list(self.optimizer.state.values())[:1]:
             for number, parameter in enumerate(self.parameters):
-                moments = {n: safe_get_full_optimizer_state(parameter, n) for n in _MOMENTS}
+                moments = {n: safe_get_full_optimizer_state(parameter, n) for n in MOMENTS}
                 if self.is_main:
                     state[number] = {"step": entry["step"].to("cpu", copy=True)}
                     state[number] |= {name: moment.cpu() for name, moment in moments.items()}
         return {"state": state, "param_groups": groups}
 
     def load_state(self, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
-        """Go on from what `model_state` and `optimizer_state` of any engine gave."""
+        """Go on from what `model_state` and `optimizer_state` of any engine gave; see `Engine`."""
         if self._zero is None:
             super().load_state(model, optimizer)
             return
@@ -122,10 +120,10 @@ class DeepSpeedEngine(Engine):
         trained = [name for name, p in self.objective.named_parameters() if p.requires_grad]
         for name, parameter in zip(trained, self.parameters, strict=True):
             self._zero.set_weights(parameter, model[name].to(self.device))
-        for current, group in zip(
+        for current, its in zip(
             self.optimizer.param_groups, optimizer["param_groups"], strict=True
         ):
-            current.update({name: value for name, value in group.items() if name != "params"})
+            current["lr"] = its["lr"]
         self._load_moments(optimizer["state"])
 
     def _wrap(self) -> None:
@@ -147,10 +145,10 @@ class DeepSpeedEngine(Engine):
             for flat in self._zero.flat_cuts():
                 # A fused Adam counts on the device.
                 self.optimizer.state[flat] = {"step": torch.tensor(steps, device=flat.device)}
-                self.optimizer.state[flat] |= {name: torch.zeros_like(flat) for name in _MOMENTS}
+                self.optimizer.state[flat] |= {name: torch.zeros_like(flat) for name in MOMENTS}
         self._zero.connect_moments()
         for number, entry in state.items():
-            for name in _MOMENTS:
+            for name in MOMENTS:
                 moment = entry[name].to(self.device)
                 self._zero.set_moment(self.parameters[number], moment, name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,5 +73,58 @@ def test_the_end_of_a_file_begins_with_its_first_whole_line(tmp_path: Path) -> N
 def test_what_is_no_json_object_is_refused_with_its_file(line: str, tmp_path: Path) -> None:
     path = tmp_path / "skipped.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
-    with pytest.raises(InputError, match=r"skipped\.jsonl: not a line of JSON: .*remove that line"):
+    with pytest.raises(
+        InputError, match=r"skipped\.jsonl, line 2: not a line of JSON: .*remove that line"
+    ):
         JsonLines(path).read()
+
+
+AT_THE_END = {
+    "half a line": b'{"step": 6, "spl',
+    "zeros": bytes(300),
+    "zeros and a line break": bytes(300) + b"\n",
+    "no text": b"\xff\xfe\n",
+    "endless brackets": b"[" * 100_000 + b"\n",
+    "endless digits": b'{"step": ' + b"1" * 10_000 + b"}\n",
+    "an odd line": b'{"step": "6"}\n',
+}
+
+
+@pytest.mark.parametrize("tail", AT_THE_END.values(), ids=AT_THE_END)
+def test_what_a_crash_left_at_the_end_is_no_line_and_is_cut_off(
+    tail: bytes, tmp_path: Path
+) -> None:
+    lines = JsonLines(tmp_path / "log.jsonl", lambda line: isinstance(line.get("step"), int))
+    for step in (1, 2):
+        lines.append({"step": step})
+    whole = lines.path.read_bytes()
+    with lines.path.open("ab") as file:
+        file.write(tail)
+    assert lines.read() == [{"step": 1}, {"step": 2}]
+    lines.mend()
+    assert lines.path.read_bytes() == whole
+
+
+def test_a_line_after_half_of_one_is_not_lost(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "log.jsonl")
+    lines.append({"step": 1})
+    with lines.path.open("ab") as file:
+        file.write(b'{"step"')
+    lines.append({"step": 2})
+    assert lines.read() == [{"step": 1}, {"step": 2}]
+
+
+def test_bad_lines_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"a": 1}\n\xff\n{"a": 2}\n')
+    assert read_lines(path, skip_bad=True) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_is_refused_by_who_reads_and_by_who_writes(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "log.jsonl")
+    os.mkfifo(lines.path)
+    with pytest.raises(InputError, match="not a file but a pipe"):
+        lines.read()
+    with pytest.raises(InputError, match="not a file but a pipe"):
+        lines.append({"step": 1})

@@ -109,3 +109,38 @@ def test_where_there_are_locks_nothing_is_said(
     ):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_a_lock_holds_when_its_file_is_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked(path, busy="busy") as lock:
+        path.unlink()
+        lock.check()  # nobody else has it
+        with pytest.raises(InputError, match="busy"), locked(path, busy="busy"):
+            pass
+    with locked(path, busy="busy"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_says_that_its_folder_is_gone_or_that_another_has_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    with locked(path, busy="busy") as lock:
+        path.unlink()
+        path.write_text("process 1 on another machine, without locks of folders")
+        with pytest.raises(InputError, match="another process holds the folder"):
+            lock.check()
+        path.unlink()
+        path.parent.rename(tmp_path / "elsewhere")
+        with pytest.raises(InputError, match=r"folder: moved or deleted while it was in use"):
+            lock.check()
+    assert [each.name for each in tmp_path.iterdir()] == ["elsewhere"]
+
+
+def test_a_lock_never_writes_where_a_link_leads(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "lock").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic"), locked(tmp_path / "lock", busy="busy"):
+        pass
+    assert precious.read_text() == "mine"

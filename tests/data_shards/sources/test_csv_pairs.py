@@ -130,8 +130,6 @@ def test_a_study_left_without_images_or_text_is_dropped(tmp_path: Path) -> None:
     )
     table = write_table(tmp_path / "t.csv", rows)
     source = source_of(table, unknown_views="drop", bad_reports="drop")
-        write_table(tmp_path / "t.csv", rows), unknown_views="drop", bad_reports="drop"
-    )
     reasons = [source.load_study(ref) for ref in source.list_studies()]
     assert reasons == [
         "no image of a known view",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from distributed_pretrain.run_folder.checkpoint import Checkpoint, TrainingState
+from distributed_pretrain.run_folder.checkpoint import Checkpoint
+from distributed_pretrain.run_folder.intact import TrainingState
 
 
 def checkpoint(step: int, *, numbers: int = 3) -> Checkpoint:

@@ -11,13 +11,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from data_shards.errors import InputError
-from distributed_pretrain.run_folder.checkpoint import (
-    Checkpoint,
+from distributed_pretrain.run_folder.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from distributed_pretrain.run_folder.intact import (
     DamagedCheckpointError,
     TrainingState,
     find_latest_intact,
-    load_checkpoint,
-    save_checkpoint,
 )
 from tests.full_disk import full_disk
 

@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from data_shards.errors import InputError
-from distributed_pretrain.run_folder.checkpoint import (
-    Checkpoint,
-    TrainingState,
-    load_checkpoint,
-)
+from distributed_pretrain.run_folder.checkpoint import Checkpoint, load_checkpoint
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointSnapshot, CheckpointWriter
+from distributed_pretrain.run_folder.intact import TrainingState
 from tests.distributed_pretrain.run_folder.checkpoints import checkpoint, numbers_in
 from tests.full_disk import full_disk
 

@@ -14,8 +14,9 @@ from typing import NoReturn
 
 import pytest
 
-from distributed_pretrain.run_folder.checkpoint import find_latest_intact, load_checkpoint
+from distributed_pretrain.run_folder.checkpoint import load_checkpoint
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
+from distributed_pretrain.run_folder.intact import find_latest_intact
 from tests.distributed_pretrain.run_folder.checkpoints import checkpoint, numbers_in
 from tests.forks import fork
 from tests.paths import ROOT

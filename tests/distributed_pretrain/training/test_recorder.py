@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_shards.errors import InputError
@@ -38,3 +41,36 @@ def test_metrics_that_a_full_disk_refuses_are_one_clear_line(tmp_path: Path) -> 
     ):
         recorder.record(1, "train", {"total": 1.0})
     recorder.close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "renamed", "a file", "full"])
+def test_tensorboards_troubles_are_a_warning_and_the_metrics_go_on(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path)
+    if how == "a file":
+        run.tensorboard.write_text("in the way")
+    recorder = Recorder(run, resume_step=0)
+    if how == "deleted":
+        shutil.rmtree(run.tensorboard)
+    elif how == "renamed":
+        run.tensorboard.rename(tmp_path / "elsewhere")
+    recorder.record(1, "train", {"total": 1.0})
+    with full_disk() if how == "full" else contextlib.nullcontext():
+        recorder.flush()
+    recorder.record(2, "train", {"total": 1.0})
+    recorder.show(2, {"noise": np.zeros((4, 4, 3), np.uint8)})
+    recorder.close()
+    assert [line["step"] for line in run.read_metrics()] == [1, 2]
+    said = capsys.readouterr().err
+    assert said.count("warning: ") == 1
+    assert "tensorboard: not written" in said
+
+
+def test_lines_of_a_run_that_others_wrote_into_are_refused_by_their_number(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    good = '{"step": 1, "split": "train", "total": 1.0}\n'
+    for odd in ('{"step": -1, "split": "train"}', '{"step": 1, "split": "train", "total": "x"}'):
+        run.metrics.write_text(good + odd + "\n" + good)
+        with pytest.raises(InputError, match=r"metrics\.jsonl, line 2: not such a line"):
+            Recorder(run, resume_step=1)

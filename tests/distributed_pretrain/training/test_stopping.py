@@ -9,7 +9,7 @@ from data_shards.errors import InputError
 from distributed_pretrain.measures.auroc import AUROC
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.retrieval import RECALL_AT_5 as RECALL
-from distributed_pretrain.run_folder.checkpoint import TrainingState
+from distributed_pretrain.run_folder.intact import TrainingState
 from distributed_pretrain.training.schedules import learning_rate_factor
 from distributed_pretrain.training.settings import (
     EarlyStoppingConfig,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from distributed_pretrain.experiments.grid import pool
-from distributed_pretrain.experiments.grid.pool import ModuleRun, Outcome, run_all
+from distributed_pretrain.experiments.grid.pool import ModuleRun, Outcome, build_shards, run_all
 from tests.paths import ROOT
 
 
@@ -93,6 +95,47 @@ def test_a_run_that_others_told_to_end_ends_all() -> None:
     assert run_all(runs, at_once=2) == Outcome(interrupted=True)
     assert runs[1].was_told
     assert not runs[2].was_started
+
+
+@pytest.mark.parametrize("where", ["start", "look"])
+def test_whatever_happens_the_others_are_told_to_end(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [Pretended("a", looks=10**9), Pretended("b", looks=10**9)]
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(runs[1] if where == "start" else pool._Progress, where, fail)
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        run_all(runs, at_once=2)
+    assert runs[0].was_told
+
+
+def test_a_builder_ends_with_who_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[ModuleRun] = []
+    monkeypatch.setattr(ModuleRun, "_start", lambda run, _: start_endless(run, started))
+    with pytest.raises(KeyboardInterrupt):
+        build_shards(tmp_path / "profile.yaml", tmp_path / "shards")
+    assert started[0].status() == -signal.SIGTERM
+
+
+def start_endless(run: ModuleRun, started: list[ModuleRun]) -> None:
+    """A builder that would never end, and a signal to who started it."""
+    run._process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    started.append(run)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("damage", [bytes(300) + b"\n", b"\xff\n", b'{"step": "x"}\n'])
+def test_damaged_metrics_of_a_run_end_no_other(damage: bytes, tmp_path: Path) -> None:
+    run = Pretended("a", looks=3)
+    run.folder = tmp_path
+    (tmp_path / "metrics.jsonl").write_bytes(damage)
+    assert run_all([run], at_once=1) == Outcome()
+    assert not run.was_told
 
 
 def test_how_far_runs_are_stands_in_their_folders(

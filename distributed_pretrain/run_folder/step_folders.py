@@ -1,0 +1,90 @@
+"""The names among a run's checkpoints: folders by step, and `last` and `best`, which name one.
+
+Nothing is taken on trust here: a folder that cannot be listed is not an empty one, and what a copy
+made of a link still names its checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from data_shards.errors import InputError
+from data_shards.files.atomic import remedy_of
+from data_shards.files.regular import parse_json, read_regular
+
+# Links among the checkpoints; what stands for the weights that a run began with, beside them.
+LAST, BEST, UNTRAINED = "last", "best", "untrained"
+# Written last into a checkpoint: the sha256 of each other file.
+MARKER = "COMPLETE"
+STATE_FILE = "state.json"
+_STEP_FOLDER = re.compile(r"step_(\d{8})", re.ASCII)
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return checkpoints / f"step_{step:08d}"
+
+
+def step_folders(checkpoints: Path) -> list[Path]:
+    """The checkpoints by step, oldest first, intact or not; none where there is no folder.
+
+    Raises InputError for one that is there and cannot be listed.
+    """
+    try:
+        names = [each.name for each in checkpoints.iterdir()]
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not os.path.lexists(checkpoints):
+            return []
+        raise InputError(
+            f"{checkpoints}: cannot be listed ({error.strerror}), so what is in it is not known: "
+            f"{remedy_of(error)}"
+        ) from error
+    return sorted(checkpoints / name for name in names if is_step_name(name))
+
+
+def is_step_name(name: str) -> bool:
+    """Whether a checkpoint's folder may be called so."""
+    return _STEP_FOLDER.fullmatch(name) is not None
+
+
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint's folder is called by."""
+    return int(folder.name.removeprefix("step_"))
+
+
+def named_by(link: Path) -> Path | None:
+    """The step folder that `last` or `best` names, there or not; None where it names none.
+
+    Both are links; copies make folders of them or text files that hold the target's name.
+    """
+    if link.is_symlink():
+        name = link.readlink().name
+    elif link.is_dir():
+        step = _step_within(link)
+        return None if step is None else step_folder(link.parent, step)
+    elif link.is_file():
+        name = read_regular(link)[:100].decode(errors="replace").strip()
+    else:
+        return None
+    return link.with_name(name) if is_step_name(name) else None
+
+
+def point_link(link: Path, target: Path) -> None:
+    """Make `link` a relative link to its neighbour `target`, atomically."""
+    temporary = link.with_name(link.name + ".partial")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.name)
+    try:
+        temporary.replace(link)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _step_within(folder: Path) -> int | None:
+    try:
+        step = parse_json(read_regular(folder / STATE_FILE))["state"]["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) and 0 <= step < 10**8 else None
