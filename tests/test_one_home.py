@@ -55,6 +55,8 @@ HOMES = {
         r"\btime\.time\(|datetime\.now|st_mtime",
         {
             "distributed_pretrain/run_folder/folder.py",
+            # TensorBoard's own field.
+            "distributed_pretrain/training/events.py",
             "launch/records.py",
             "launch/submit.py",
         },

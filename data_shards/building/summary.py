@@ -64,11 +64,6 @@ def summarise(
         ((noted.key, noted.kind, noted.detail) for each in indices for noted in each.noted),
         images=sum(len(each.views) for here in samples.values() for each in here),
     )
-    if std == 0:
-        raise InputError(
-            f"{folder}: every training image is of one value ({round(255 * mean)} of 255): there "
-            f"is nothing to learn: check the source's images ({'; '.join(warnings)})"
-        )
     return Manifest(
         source=source,
         licence=licence,

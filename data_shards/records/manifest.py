@@ -296,7 +296,5 @@ def _why_absent(folder: Path) -> str:
             f", and {tars[0].name} has no index: these tars were not written by `build`: make "
             f"shards of them with configs/shards/webdataset.yaml source.folder={quote(str(folder))}"
         )
-    return (
-        ", so this is not a finished shard folder: run `python -m data_shards build "
-        "PROFILE.yaml` (it goes on where it stopped)"
-    )
+    again = "run `python -m data_shards build PROFILE.yaml` (it goes on where it stopped)"
+    return f", so this is not a finished shard folder: {again}"

@@ -130,6 +130,7 @@ class RunFolder:
             f"{self.path}: in use by {{holder}}: wait for it to end, or choose another run_folder"
         )
         with contextlib.ExitStack() as held:
+            held.callback(self._remove_if_nothing_came_of_it)
             try:
                 lock = locked(self.path / "lock", busy=busy, patience_seconds=LOCK_PATIENCE_SECONDS)
                 self._lock = held.enter_context(lock)
@@ -141,6 +142,8 @@ class RunFolder:
                 yield
             finally:
                 self._lock = None
+
+    def _remove_if_nothing_came_of_it(self) -> None:
         if not self.has_progress:
             with contextlib.suppress(OSError):
                 self.path.rmdir()

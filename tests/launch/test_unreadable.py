@@ -70,7 +70,7 @@ def test_a_run_whose_metrics_are_damaged_is_a_line_below_its_row(
     assert main(["status", str(tmp_path)]) == 0
     _, first, why, second = capsys.readouterr().out.splitlines()
     assert first.split()[1:3] == second.split()[1:3] == ["finished", "-"]
-    assert f"{tmp_path}/a/metrics.jsonl: " in why
+    assert f"{tmp_path}/a/metrics.jsonl, line 1: " in why
 
 
 @pytest.fixture

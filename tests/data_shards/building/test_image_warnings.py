@@ -169,13 +169,3 @@ def test_settings_that_make_no_sense_are_refused(
 ) -> None:
     assert main(["build", str(profile), setting]) == 2
     assert setting.split("=")[0] in capsys.readouterr().err
-
-
-def test_a_training_set_of_one_value_is_refused_with_the_names(
-    tmp_path: Path, table_of: MakeConfig
-) -> None:
-    write(tmp_path, "black.png", png(rows(scene() * 0)))
-    with pytest.raises(
-        InputError, match=r"one value \(0 of 255\): .*first p0_black-png.*image0.jpg"
-    ):
-        build_shards(table_of(["black.png"]))

@@ -169,7 +169,9 @@ def test_a_profile_that_cannot_be_opened_is_one_line(
 ) -> None:
     inside = profile / "inside.yaml"
     line = refused(capsys, "build", str(inside))
-    assert line == f"error: {inside}: Not a directory: check the path"
+    assert line == (
+        f"error: {inside}: Not a directory: a file stands where a folder should: check the path"
+    )
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short"])

@@ -260,12 +260,13 @@ def test_the_attention_of_cls_is_that_of_the_last_layer(
             parameter.mul_(3)  # so that no attention is nearly uniform
     token_ids, token_mask, _, _ = reports()
     hidden, attention = encoder.embed_tokens_with_attention(token_ids, token_mask)
+    again = encoder.embed_tokens(token_ids, token_mask)
     encoder.bert.set_attn_implementation("eager")
     expected = encoder.bert(
         token_ids, attention_mask=token_mask.long(), output_attentions=True
     ).attentions[-1]
     torch.testing.assert_close(attention, expected[:, :, 0].mean(dim=1))
-    torch.testing.assert_close(hidden, encoder.embed_tokens(token_ids, token_mask))
+    torch.testing.assert_close(hidden, again)
     assert hidden.requires_grad
     assert not attention.requires_grad
     assert not attention[~token_mask].any()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.experiments.expectations import Check, check_bars, check_expectations
 from distributed_pretrain.experiments.pages.comparison import write_page
-from distributed_pretrain.experiments.results import Results, RunResult, values_of
+from distributed_pretrain.experiments.results import Results, RunResult
 from distributed_pretrain.experiments.settings import Bar, ComparedMethod, ComparisonConfig
-from distributed_pretrain.measures.grounding_metrics import GROUNDING_CNR
 from distributed_pretrain.measures.region_similarity import SimilarityAtDistance
 from tests.paths import ROOT
 
@@ -130,11 +128,6 @@ def test_figure_3_falls_at_every_step_or_not(
     runs = tuple(_run("lovt", seed, region_similarity=curve) for seed, curve in enumerate(curves))
     assert _check({"lovt": runs}, "Figure 3", "up to 0.6").verdict == near
     assert _check({"lovt": runs}, "Figure 3", "at every step").verdict == whole
-
-
-def test_values_that_are_not_finite_are_not_averaged() -> None:
-    runs = _runs("lovt", "grounding_cnr", 0.5, math.nan)
-    assert values_of(runs, GROUNDING_CNR) == {0: 0.5}
 
 
 def _config(tmp_path: Path, **settings: object) -> ComparisonConfig:
