@@ -40,7 +40,7 @@ from distributed_pretrain.run_folder.step_folders import (
 LOCK_PATIENCE_SECONDS = 10.0
 TAIL_BYTES = 200_000
 _TIMING_SUFFIXES = ("_per_second", "_seconds")
-_TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share", "mfu"})
+_TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share", "mfu", "padding_share"})
 _LONGEST_SECONDS = 1e9
 _MAY_NOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 

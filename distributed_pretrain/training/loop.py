@@ -134,6 +134,8 @@ class Trainer:
             "data_wait_share": waited / seconds,
             "model_flops_per_second": flops / seconds,
         }
+        if tokens_of_all := values.pop("tokens", 0):
+            values["tokens_per_second"] = tokens_of_all / seconds
         if self.peak is not None:
             values["mfu"] = flops / (seconds * self.peak)
         self._record("train", values)

@@ -60,9 +60,10 @@ class Stepper:
         objective.start_step(epoch=batch.epoch)
         every = training.gradient_norms_every_steps
         statistics = [buffer.clone() for buffer in objective.buffers()]
+        micro_batches = batch.split(training.accumulation_steps)
         gradients = accumulate_gradients(
             self.engine,
-            batch.split(training.accumulation_steps),
+            micro_batches,
             exact=training.accumulation == "exact",
             # Dropout is a function of (seed, step, rank): a resumed run draws the same.
             seed=_seed_of(self.config.seed, state.step, self.engine.rank),
@@ -77,6 +78,8 @@ class Stepper:
             "interrupted": interrupted(),
             "data_wait_seconds": data_wait_seconds,
             "memory_bytes": peak_memory_bytes(self.engine.device),
+            "tokens": float(sum(batch.report.lengths)),
+            "padded_tokens": float(sum(part.report.token_ids.numel() for part in micro_batches)),
         }
         device, dtype = self.engine.device, torch.float64
         numbers = [torch.as_tensor(each, dtype=dtype, device=device) for each in own.values()]
@@ -85,6 +88,7 @@ class Stepper:
         by_rank = dict(zip(own, gathered, strict=True))
         replaced, any_interrupted = by_rank.pop("replaced_samples"), by_rank.pop("interrupted")
         waits, memory = by_rank.pop("data_wait_seconds"), by_rank.pop("memory_bytes")
+        tokens, padded = (float(by_rank.pop(name).sum()) for name in ("tokens", "padded_tokens"))
         means = {name: float(values.mean()) for name, values in by_rank.items()}
         if not all(map(math.isfinite, means.values())):
             self._name_samples(state.step + 1, batch, torch.cat(gradients.finite_rows), by_rank)
@@ -107,6 +111,8 @@ class Stepper:
             "slowest_data_wait_seconds": float(waits.max()),
             "memory_bytes": float(memory.max()),
         }
+        if tokens:
+            values |= {"tokens": tokens, "padding_share": 1 - tokens / padded}
         return values, bool(any_interrupted.any())
 
     def _name_samples(

@@ -31,7 +31,7 @@ METHODS = (
 # What was renamed since they were recorded.
 LATER_NAMES = {"initial": "untrained"}
 STEPS = 6
-TIMINGS = ("memory_bytes", "data_wait_share", "mfu")
+TIMINGS = ("memory_bytes", "data_wait_share", "mfu", "padding_share")
 COMMON = (
     "seed=1",
     "vocabulary_size=120",

@@ -62,8 +62,8 @@ def wait_for_step(folder: Path, step: int, process: Started) -> None:
 
 def test_a_run_leaves_metrics_checkpoints_and_its_config(finished_run: Path) -> None:
     lines = RunFolder(finished_run).read_metrics()
-    steps = [line["step"] for line in lines if line["split"] == "train"]
-    assert steps == list(range(1, STEPS + 1))
+    trained = [line for line in lines if line["split"] == "train"]
+    assert [line["step"] for line in trained] == list(range(1, STEPS + 1))
     validations = [line for line in lines if line["split"] == "validate"]
     assert [line["step"] for line in validations] == [10, 20, 30, 40]
     assert {"total", "global", "local_image", "local_report"} <= validations[0].keys()
@@ -72,6 +72,7 @@ def test_a_run_leaves_metrics_checkpoints_and_its_config(finished_run: Path) -> 
     assert {"learning_rate", "gradient_norm", "pairs_per_second", "data_wait_share"} <= lines[
         0
     ].keys()
+    assert all(0 < line["padding_share"] < 1 < line["tokens_per_second"] for line in trained)
     names = {path.name for path in (finished_run / "checkpoints").iterdir()}
     assert {"last", "best", "step_00000040"} <= names
     assert yaml.safe_load((finished_run / "config.yaml").read_text())["seed"] == 12345
