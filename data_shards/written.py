@@ -172,6 +172,8 @@ def _typed_as_meant(value: Typed, kinds: tuple[Any, ...]) -> Any:
 
 def _scalar_as_meant(value: Written, kinds: tuple[Any, ...]) -> Any:
     text = str(value)
+    if str in kinds and not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text):
+        raise ValueError("holds bytes that are not UTF-8: write it as UTF-8")
     if not value.is_quoted:
         if text in _NOTHING or (text == "~" and NoneType in kinds):
             return None

@@ -53,6 +53,8 @@ def draw_preview(folder: Path, *, split: Split, samples: int, sheet: Path | None
     tar, and where the sheet cannot be written.
     """
     path = folder / f"preview_{split}.png" if sheet is None else sheet
+    if sheet is not None and (sheet.suffix.lower() != ".png" or not _is_sheet_or_nothing(sheet)):
+        raise InputError(f"--sheet {sheet}: the sheet is a PNG: name one, or a file not there yet")
     studies = _read_studies(folder, split, samples)
     categories = {box.category for record, _ in studies for box in record.boxes}
     categories |= {mask.category for record, _ in studies for mask in record.masks}
@@ -73,6 +75,10 @@ def draw_preview(folder: Path, *, split: Split, samples: int, sheet: Path | None
             "place that can be written to"
         ) from error
     return path
+
+
+def _is_sheet_or_nothing(path: Path) -> bool:
+    return not path.exists() or (path.is_file() and path.read_bytes()[:4] == b"\x89PNG")
 
 
 def _read_studies(folder: Path, split: Split, count: int) -> list[_Study]:

@@ -19,6 +19,8 @@ from data_shards.files.regular import open_regular
 
 _SECONDS_TO_SHARE = 1.0
 _SECONDS_BETWEEN_TRIES = 0.05
+# Others who are done with the folder may remove it between two steps.
+_TRIES_TO_OPEN = 100
 _WITHOUT_LOCKS: set[int] = set()
 
 
@@ -115,14 +117,17 @@ def _open_locked(path: Path, operation: int, patience: _Patience) -> Lock:
 
 
 def _open_folder(folder: Path) -> int:
-    while True:
+    for _ in range(_TRIES_TO_OPEN):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, FileExistsError):
+        except (FileNotFoundError, FileExistsError) as error:
+            refused = error
             # A file in its place, or a link that leads nowhere, would be there for ever.
             if os.path.lexists(folder) and not folder.is_dir():
                 raise
+    # Where no folder can be made: in /proc, or below one that was deleted.
+    raise refused
 
 
 def _leads_to(path: Path, descriptor: int) -> bool:

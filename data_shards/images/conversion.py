@@ -80,8 +80,8 @@ def convert_image(
 def convert_mask(path: Path, *, original: Size, stored: Size, as_stored: bool = False) -> bytes:
     """The mask at `path` as a PNG of 0 and 255, nearest neighbour from `original` to `stored`.
 
-    Non-zero in any colour channel is inside. Raises BadImageError when the file cannot be read or
-    does not have the size of its image.
+    Non-zero in any colour channel is inside; of a JPEG, whose edges ring, more than half of white.
+    Raises BadImageError when the file cannot be read or does not have the size of its image.
     """
     with named(path):
         picture = open_picture(path, as_stored=as_stored)
@@ -102,6 +102,8 @@ def convert_mask(path: Path, *, original: Size, stored: Size, as_stored: bool = 
     values = np.asarray(resized).reshape(stored[1], stored[0], -1)
     if meaning.white_is_zero and meaning.bits <= 16:
         values = values != np.asarray(True if resized.mode == "1" else 2**meaning.bits - 1)
+    if picture.format == "JPEG":
+        values = values > 127
     inside = np.where(values.any(axis=2), np.uint8(255), np.uint8(0))
     encoded = io.BytesIO()
     Image.fromarray(inside).save(encoded, "PNG")

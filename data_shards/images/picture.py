@@ -127,6 +127,8 @@ def open_picture(path: Path, *, as_stored: bool = False) -> Picture:
         if image.size != layout.size:
             raise damaged("two sizes")
         _refuse_several(image)
+        if kind == "PNG":
+            image.load()  # as asking for its orientation would, which forgives a decoder's error
         orientation = layout.orientation or (1 if as_stored else _orientation(image))
     turn = orientation if orientation in _TURNS and not as_stored else 1
     return Picture(layout, image, kind, turn, orientation_is_known=orientation is not None)

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+import numpy as np
 from PIL import Image
 
 from data_shards.images.layout import Layout
@@ -59,7 +60,11 @@ def png_layout(data: bytes) -> Layout:
     if colour not in _CHANNELS or not (width and height):
         raise damaged("a header that makes no sense")
 
-    def check(_: Image.Image) -> None:
+    colours = len(palette) // 3
+    if colour == 3 and not colours:
+        raise damaged("no palette")
+
+    def check(image: Image.Image) -> None:
         passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
         rows = 0
         for x, y, across, down in passes:
@@ -69,6 +74,10 @@ def png_layout(data: bytes) -> Layout:
         there = _inflated_bytes(pixels, most=rows + 1)
         if there != rows:
             raise damaged(f"{there:,} bytes of pixels, not {rows:,}")
+        if colour == 3 and image.mode == "P":
+            highest = int(np.asarray(image).max())
+            if highest >= colours:
+                raise damaged(f"colour {highest} of a palette of {colours}")
 
     kept = [(b"IHDR", header), *orienting, *([(b"PLTE", palette)] if palette else [])]
     kept += [(b"IDAT", payload) for payload in pixels]

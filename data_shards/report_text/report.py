@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from data_shards.nothing import says_nothing
 from data_shards.records.policies import FREE_TEXT
 from data_shards.records.study import Report
 from data_shards.report_text.mimic_cxr_sections import split_sections
@@ -58,6 +59,10 @@ def parse_columns(
 
 
 def report_of_sections(raw: str, sections: Mapping[str, str]) -> Report:
-    """`sections` with their sentences; `raw` is kept as it is."""
-    sentences = {name: split_sentences(section) for name, section in sections.items()}
-    return Report(raw=raw, sections=dict(sections), sentences=sentences)
+    """`sections` with their sentences; `raw` is kept as it is.
+
+    A section of nothing but a word for nothing is what a program wrote for an empty cell.
+    """
+    told = {name: "" if says_nothing(text.strip(" .")) else text for name, text in sections.items()}
+    sentences = {name: split_sentences(section) for name, section in told.items()}
+    return Report(raw=raw, sections=told, sentences=sentences)

@@ -23,7 +23,7 @@ from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.evaluation.settings import EvaluateConfig, refuse_ranks
 from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, make_measures
 from distributed_pretrain.measures.catalog import EVALUATION
-from distributed_pretrain.measures.metric import write_figures
+from distributed_pretrain.measures.metric import read_figures, write_figures
 from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.pretrain.build import TrainedMethod, load_method
@@ -61,6 +61,8 @@ def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
     run = RunFolder(run_folder)
     run.refuse_missing(checkpoint=config.checkpoint)
     results = config.results(run)
+    if results.suffix != ".json":
+        raise InputError(f"output={results}: figures are JSON: name a file that ends in .json")
     is_main = not launcher_number("RANK")
     try:
         if is_main:
@@ -70,6 +72,7 @@ def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
             f"{results}: cannot be written ({error.strerror}): {remedy_of(error)}, or pass "
             "output=FILE.json"
         ) from error
+    read_figures(results)  # what else may be there stays
     metrics = evaluate_run(run_folder, config).metrics
     if is_main:
         write_figures(metrics, results)

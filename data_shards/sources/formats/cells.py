@@ -1,4 +1,4 @@
-"""What a cell of a table says: one list of words for nothing, and text by the cell's type."""
+"""What a cell of a table says: text by the cell's type, or nothing."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ import unicodedata
 from decimal import Decimal
 from typing import Any
 
-# Of pandas, R, SQL, Excel, JavaScript and C, whatever the case; \N is MySQL's.
-NOTHING = frozenset(
-    (
-        *("", "nan", "-nan", "none", "null", "(null)", "[null]", "<null>", "undefined", "nat"),
-        *("na", "n/a", "<na>", "#na", "#n/a", "#n/a n/a", "\\n"),
-        *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
-        *("#null!", "#value!", "#ref!", "#name?", "#num!", "#div/0!"),
-    )
-)
-_LONGEST_WORD = max(map(len, NOTHING))
+from data_shards.nothing import says_nothing
+
 _HALF = re.compile("[\ud800-\udfff]")
 _ROUNDED = re.compile(r"\d+([.,]\d+)?[eE]\+\d+")
 # Of whole numbers written with an exponent.
@@ -39,7 +31,7 @@ def text_in(value: Any) -> str:
     text = "" if value is None else str(value).strip()
     if not text.isascii() and _HALF.search(text):
         raise ValueError("holds half a character (a lone surrogate): write the text anew")
-    return "" if len(text) <= _LONGEST_WORD and text.casefold() in NOTHING else text
+    return "" if says_nothing(text) else text
 
 
 def refuse_no_text(value: Any) -> None:

@@ -70,6 +70,11 @@ def open_table(path: Path, encoding: str | None) -> Iterator[IO[str]]:
         raise InputError(f"{path}: the gzip file is damaged ({error}): fetch it again") from error
     except UnicodeDecodeError as error:
         raise InputError(_undecodable(path, error, settable=encoding is not None)) from error
+    except UnicodeError as error:
+        raise InputError(
+            f"{path}: not {encoding} text ({error}): set source.encoding to what it is written in, "
+            "for UTF-16 without a mark utf-16-le or utf-16-be"
+        ) from error
 
 
 def _unpacked(path: Path) -> BinaryIO:

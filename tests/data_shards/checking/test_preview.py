@@ -82,3 +82,17 @@ def test_a_pipe_in_a_tar_s_place_is_not_waited_for(
     os.mkfifo(tar)
     assert main(["preview", str(profile)]) == 2
     assert f"{tar}: not a file" in capsys.readouterr().err
+
+
+def test_a_sheet_takes_no_other_file_s_place(
+    profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", str(profile)]) == 0
+    manifest = tmp_path / "shards" / "manifest.json"
+    other = tmp_path / "notes.png"
+    other.write_text("mine")
+    for taken in (manifest, other):
+        before = taken.read_bytes()
+        assert main(["preview", str(profile), "--sheet", str(taken)]) == 2
+        assert "the sheet is a PNG" in capsys.readouterr().err
+        assert taken.read_bytes() == before

@@ -144,3 +144,8 @@ def test_a_lock_never_writes_where_a_link_leads(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic"), locked(tmp_path / "lock", busy="busy"):
         pass
     assert precious.read_text() == "mine"
+
+
+def test_where_no_folder_can_ever_be_made_is_an_error_and_no_endless_try() -> None:
+    with pytest.raises(FileNotFoundError), locked(Path("/proc/nowhere/lock"), busy="busy"):
+        pass

@@ -122,3 +122,11 @@ def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path: Path) -> Non
     path = save(np.zeros((20, 10), np.uint8), tmp_path / "m.png")
     with pytest.raises(BadImageError, match="10 x 20 px over an image of 10 x 30 px"):
         convert_mask(path, original=(10, 30), stored=(5, 15))
+
+
+def test_a_mask_that_was_saved_as_jpeg_keeps_its_edges(tmp_path: Path) -> None:
+    inside = np.zeros((80, 80), np.uint8)
+    inside[20:60, 30:70] = 255
+    Image.fromarray(inside).save(tmp_path / "mask.jpg", quality=75)
+    stored = decoded(convert_mask(tmp_path / "mask.jpg", original=(80, 80), stored=(80, 80)))
+    assert np.array_equal(stored, inside)

@@ -224,3 +224,34 @@ def test_a_bmp_cut_short_is_refused(tmp_path: Path) -> None:
     for left in (-1, -WIDTH, 60, 20):
         with damaged:
             stored(write(tmp_path, "b.bmp", (tmp_path / "a.bmp").read_bytes()[:left]))
+
+
+def _png(colour: int, data: bytes, palette: bytes | None = None) -> bytes:
+    """A PNG of 8 bits with all checksums right, whatever is in it."""
+
+    def chunk(name: bytes, payload: bytes) -> bytes:
+        crc = zlib.crc32(name + payload)
+        return len(payload).to_bytes(4, "big") + name + payload + crc.to_bytes(4, "big")
+
+    size = WIDTH.to_bytes(4, "big") + HEIGHT.to_bytes(4, "big")
+    chunks = [chunk(b"IHDR", size + bytes([8, colour, 0, 0, 0]))]
+    chunks += [] if palette is None else [chunk(b"PLTE", palette)]
+    chunks += [chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_a_png_with_a_row_that_no_filter_reads_is_not_stored_black(tmp_path: Path) -> None:
+    lines = [b"\0" + line.tobytes() for line in scene()]
+    stored(write(tmp_path, "a.png", _png(0, b"".join(lines))))
+    lines[20] = b"\x09" + lines[20][1:]
+    with damaged:
+        stored(write(tmp_path, "b.png", _png(0, b"".join(lines))))
+
+
+@pytest.mark.parametrize("colours", [0, 100, 204])
+def test_colours_that_a_palette_has_not_are_refused(tmp_path: Path, colours: int) -> None:
+    lines = b"".join(b"\0" + line.tobytes() for line in scene())
+    grey = bytes(level for level in range(256) for _ in range(3))
+    stored(write(tmp_path, "a.png", _png(3, lines, grey)))
+    with damaged:
+        stored(write(tmp_path, "b.png", _png(3, lines, grey[: 3 * colours] or None)))

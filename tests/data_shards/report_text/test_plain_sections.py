@@ -239,3 +239,10 @@ def test_no_text_takes_long(part: str) -> None:
     parse_plain_report(f"FINDINGS: {part * 4000}x")
     # Some ten times what it takes; a pattern that looks ahead to the end takes far more.
     assert time.process_time() - started < 2
+
+
+def test_a_section_of_a_word_for_nothing_is_empty() -> None:
+    """What programs write that put columns together."""
+    report = parse_plain_report("FINDINGS: The lungs are clear. None seen.\nIMPRESSION: nan.")
+    assert report.sentences["findings"] == ("The lungs are clear.", "None seen.")
+    assert report.sentences["impression"] == ()

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from data_shards.errors import InputError
+from data_shards.nothing import NOTHING
 from data_shards.profiles import validate
 from data_shards.sources.csv_pairs import CsvPairsConfig, CsvPairsSource
-from data_shards.sources.formats.cells import NOTHING
 
 HEADER = "image,patient,study,findings,impression,split\n"
 

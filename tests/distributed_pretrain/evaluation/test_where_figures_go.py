@@ -114,3 +114,10 @@ def test_a_checkpoint_of_another_run_is_not_evaluated(
 def test_a_name_with_a_zero_in_it_is_refused(short_run: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint of"):
         RunFolder(short_run).checkpoint("last\0")
+
+
+@pytest.mark.parametrize("taken", ["config.yaml", "checkpoints/last/state.json"])
+def test_figures_take_no_other_file_s_place(taken: str, run: Path) -> None:
+    before = (run / taken).read_bytes()
+    assert main(["evaluate", str(run), f"output={run / taken}"]) == 2
+    assert (run / taken).read_bytes() == before

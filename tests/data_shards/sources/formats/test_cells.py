@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from data_shards.sources.formats.cells import NOTHING, refuse_no_name, refuse_no_text, text_in
+from data_shards.nothing import NOTHING
+from data_shards.sources.formats.cells import refuse_no_name, refuse_no_text, text_in
 
 
 @pytest.mark.parametrize("word", [*sorted(NOTHING), "NaN", "None", "NULL", " nan ", "N/A", "\t"])

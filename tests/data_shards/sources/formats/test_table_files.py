@@ -123,3 +123,9 @@ def test_a_folder_and_a_pipe_are_no_tables(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="no file"):
         texts(tmp_path / "pipe")
+
+
+def test_a_setting_that_wants_a_mark_is_told_where_there_is_none(tmp_path: Path) -> None:
+    path = table(tmp_path, "a,b\n1,2\n".encode("utf-16-le"))
+    with pytest.raises(InputError, match=r"t.csv: not utf-16 text .* utf-16-le or utf-16-be"):
+        texts(path, "utf-16")
