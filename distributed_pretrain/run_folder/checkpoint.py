@@ -174,10 +174,18 @@ def mend_links(folder: Path) -> None:
 
 
 def set_damaged_aside(folder: Path, owner: Owner | None = None) -> None:
-    """Rename damaged checkpoints newer than the newest intact one, naming each on stderr."""
+    """Rename damaged checkpoints newer than the newest intact one, naming each on stderr.
+
+    And the one that `last` names, where it is gone.
+    """
     intact, damaged = find_latest_intact(folder, owner=owner)
+    instead, last = intact.name if intact else "the beginning", folder / LAST
+    if last.is_symlink() and not last.exists():
+        gone = last.readlink().name
+        print(f"warning: checkpoint {gone} is gone; going on from {instead}", file=sys.stderr)
+        if intact is not None:
+            point_link(last, intact)
     for each, complaint in damaged.items():
-        instead = intact.name if intact else "the beginning"
         print(f"warning: {complaint}; going on from {instead}", file=sys.stderr)
         aside = each.with_suffix(".damaged")
         remove(aside)

@@ -47,6 +47,7 @@ def pipe_in_place_of(path: Path) -> None:
 
 
 FALLS_BACK: dict[str, tuple[Callable[[Path], object], str]] = {
+    "all of it is gone": (shutil.rmtree, "is gone"),
     "marker is a list": (lambda step: (step / "COMPLETE").write_text("[]"), "COMPLETE is damaged"),
     "marker is deep": (
         lambda step: (step / "COMPLETE").write_text("[" * 100_000),
