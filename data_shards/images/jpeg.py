@@ -42,6 +42,9 @@ class _Scans:
     end: int = 0
     lists_pictures: bool = False
     missing: dict[int, list[int]] = field(default_factory=dict)
+    # Of interleaved blocks how many there are, and how many between two restarts (0: none).
+    units: int = 0
+    interval: int = 0
 
 
 def jpeg_layout(data: bytes) -> Layout:
@@ -94,13 +97,13 @@ def _differ(one: bytes, other: bytes) -> bool:
 
 
 def _scans(data: bytes) -> _Scans:
-    found, place, progressive, restarts, scan = _Scans(), 2, False, False, 0
+    found, place, progressive, scan, units = _Scans(), 2, False, 0, 0
     while (marker := _MARKER.search(data, place)) is not None:
         kind, place = data[marker.end() - 1], marker.end()
         if kind in _WITHOUT_LENGTH:
             continue
-        if scan and restarts:
-            _refuse_lost_intervals(data[scan : marker.start()])
+        if scan and found.interval:
+            _refuse_lost_intervals(data[scan : marker.start()], units, found.interval)
         scan = 0
         if kind == _END:
             found.end = marker.start()
@@ -116,10 +119,12 @@ def _scans(data: bytes) -> _Scans:
             found.count += 1
             _read_scan(segment, found, progressive=progressive)
             scan = found.start = place
+            # A scan of one component of several has blocks of its own.
+            units = found.units if segment[0] == len(found.missing) else 0
         elif kind == _APP2 and segment.startswith(b"MPF\0"):
             found.lists_pictures = True
         elif kind == _INTERVAL:
-            restarts = any(segment)
+            found.interval = int.from_bytes(segment[:2], "big")
     if data.startswith(_MAGIC, found.end + 2) and not found.lists_pictures:
         raise RefusedError("a file of several pages", "split it", "a JPEG behind its end")
     if not (found.end and found.count):
@@ -137,6 +142,14 @@ def _read_frame(segment: bytes, found: _Scans) -> None:
     found.size = int.from_bytes(segment[3:5], "big"), int.from_bytes(segment[1:3], "big")
     if not all(found.size):
         raise not_read("JPEG", "its height or width stands elsewhere")
+    factors = [(each >> 4, each & 15) for each in segment[7 : 6 + 3 * segment[5] : 3]]
+    across, down = (max(each, default=0) for each in zip(*factors, strict=True))
+    if not (across and down):
+        raise damaged("a header that makes no sense")
+    if segment[5] == 1:
+        across = down = 1
+    width, height = found.size
+    found.units = -(-width // (8 * across)) * -(-height // (8 * down))
     found.missing = {segment[6 + 3 * number]: [8] * 64 for number in range(segment[5])}
 
 
@@ -151,7 +164,11 @@ def _read_scan(segment: bytes, found: _Scans, *, progressive: bool) -> None:
                 found.missing[component][coefficient] = bits if progressive else 0
 
 
-def _refuse_lost_intervals(scan: bytes) -> None:
+def _refuse_lost_intervals(scan: bytes, units: int, interval: int) -> None:
+    """By the restarts' numbers, and their count where the scan's `units` are known (else 0)."""
     numbers = [each[1] - 0xD0 for each in _RESTART.findall(scan)]
-    if any(number != position % 8 for position, number in enumerate(numbers)):
+    wanted = -(-units // interval) - 1 if units else len(numbers)
+    if len(numbers) != wanted or any(
+        number != position % 8 for position, number in enumerate(numbers)
+    ):
         raise damaged("intervals of a scan are missing")

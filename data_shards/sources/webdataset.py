@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -20,6 +20,7 @@ from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Split, View
 from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef, split_in
+from data_shards.sources.csv_pairs import VIEWS
 from data_shards.sources.formats.tables import Row
 from data_shards.sources.formats.web_tars import TarMemberPath, TarSample, read_samples
 
@@ -102,11 +103,7 @@ class WebDatasetSource(Source):
     """
 
     config: WebDatasetConfig
-    views: ClassVar[Mapping[str, View]] = {
-        **dict.fromkeys(("PA", "FRONTAL"), "PA"),
-        **dict.fromkeys(("AP", "AP SUPINE", "AP ERECT"), "AP"),
-        **dict.fromkeys(("L", "LATERAL", "LL", "RL"), "L"),
-    }
+    views = VIEWS
     narrowed_by = ", or say by source.tars and source.images what counts"
 
     def tables(self) -> Sequence[Path]:
@@ -242,7 +239,7 @@ class WebDatasetSource(Source):
             if name == "patient_id":
                 remedy += ", or say by source.patient_pattern whose a key is"
             raise InputError(f"{sample.where}: json: {field!r} is empty: {remedy}")
-        return row[name]
+        return row.filled(name)
 
     def _where(self, row: ImageRow) -> str:
         return str(row.path)

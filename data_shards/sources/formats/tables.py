@@ -121,7 +121,7 @@ def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[R
         if not line.strip():
             continue
         try:
-            value = json.loads(line, object_pairs_hook=_object, parse_float=Decimal)
+            value = parse_json(line)
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{path}: line {number}: not valid JSON ({error}): one object a line is read"
@@ -134,6 +134,11 @@ def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[R
         yield Row(path, number, dict.fromkeys(columns, "") | value)
     if required:
         raise InputError(f"{path}: an empty file: fetch or write it again")
+
+
+def parse_json(text: str) -> Any:
+    """JSON of others: numbers as they are written, and a key that is there twice a ValueError."""
+    return json.loads(text, object_pairs_hook=_object, parse_float=Decimal)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

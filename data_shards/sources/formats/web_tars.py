@@ -5,7 +5,6 @@ Nothing of a member runs: bytes are read of the kinds that an importer asks for,
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_shards.errors import InputError
+from data_shards.sources.formats.tables import parse_json
 
 _BLOCK_BYTES = 512
 
@@ -78,7 +78,7 @@ class TarSample:
             return {}
         text = self.text("json")
         try:
-            values = json.loads(text)
+            values = parse_json(text)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{self.where}: json: not valid JSON ({error})") from error
         if not isinstance(values, dict):

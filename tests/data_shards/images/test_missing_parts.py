@@ -255,3 +255,16 @@ def test_colours_that_a_palette_has_not_are_refused(tmp_path: Path, colours: int
     stored(write(tmp_path, "a.png", _png(3, lines, grey)))
     with damaged:
         stored(write(tmp_path, "b.png", _png(3, lines, grey[: 3 * colours] or None)))
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("kind", ["restarts", "restarts by row"])
+def test_a_jpeg_cut_at_a_restart_and_closed_is_refused(
+    tmp_path: Path, kind: str, colour: bool
+) -> None:
+    pixels = np.dstack([noise()] * 3) if colour else noise()
+    whole = jpeg(pixels, quality=60, **JPEGS[kind])
+    stored(write(tmp_path, "whole.jpg", whole))
+    restarts = [place for place in range(len(whole)) if whole[place : place + 2] == b"\xff\xd2"]
+    with damaged:
+        stored(write(tmp_path, "cut.jpg", whole[: restarts[0]] + b"\xff\xd9"))

@@ -172,6 +172,7 @@ def test_what_cannot_be_meant_is_refused_with_tar_and_sample(
     ("value", "said"),
     [
         (b"[" * 100_000, "not valid JSON"),
+        (b'{"report": "Clear.", "report": "Not clear."}', "'report' is there twice"),
         (b"[]", "not an object"),
         (b'{"text": ["a"], "id": "1"}', "'text' is neither text"),
         (b'{"text": "a", "id": true}', "'id' is neither text"),
