@@ -35,12 +35,15 @@ _RUN_ON = re.compile(
     r"(?:[ ]*[.;=|>]+[ ]*(?=\W?[A-Z]?[a-z]|[\d_*-])|[ ]+(?=[A-Z][a-z]|[\d_]))"
 )
 _SIGNED = r"(?:electronically|digitally|final(?:ly|ized)?|e-?)[ -]*"
-_BY = r"(?: (?:and|&) \w+| off| electronically)* (?:by|on|at)\b"
+_BY = r"(?: (?:and|&) \w+| off| electronically)* (?:by\b|(?:on|at):? *\d)"
 _SIGNATURE = re.compile(
     rf"[\W_]*(?:{_SIGNED})?(?:signed|dictated|reported|transcribed|verified|approved|authenticated"
     rf"|finalized|interpreted){_BY}.{{0,120}}"
+    rf"|[\W_]*{_SIGNED}signed[ ]*[:\d].{{0,120}}"
     r"|[\W_]*(?:attending|radiologist|resident|reader|date|time)"
-    r"(?: (?:physician|radiologist|signed|dictated|transcribed|of \w+))?[ ]*:.{0,60}",
+    r"(?: (?:physician|radiologist|signed|dictated|transcribed|of \w+))?[ ]*:"
+    # A name, a date or a time; small letters go on with a sentence.
+    r"[ ]*+(?-i:(?!(?!today\b)[a-z]).{0,60})",
     re.IGNORECASE,
 )
 _SIGNATURE_WITHIN = re.compile(

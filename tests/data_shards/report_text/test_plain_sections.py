@@ -246,3 +246,25 @@ def test_a_section_of_a_word_for_nothing_is_empty() -> None:
     report = parse_plain_report("FINDINGS: The lungs are clear. None seen.\nIMPRESSION: nan.")
     assert report.sentences["findings"] == ("The lungs are clear.", "None seen.")
     assert report.sentences["impression"] == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Reported on the prior CT, it is stable.",
+        "Verified at lateral view is a nodule of 5 mm.",
+        "Reader: nodule in the left lung, 5 mm.",
+        "Time of imaging: a large pneumothorax is seen.",
+    ],
+)
+def test_sentences_that_begin_like_a_signature_stay_where_they_are(line: str) -> None:
+    told = found(f"FINDINGS: {HEART}\n{line}\nIMPRESSION: {CLEAR}")
+    assert "signature" not in told
+    assert line.rpartition(": ")[2].rstrip(".") in " ".join(told["findings"])
+
+
+@pytest.mark.parametrize(
+    "line", ["Electronically signed: John Smith MD 1/2/2020", "Electronically signed 1/2/2020"]
+)
+def test_a_signature_needs_no_by(line: str) -> None:
+    assert found(f"FINDINGS: {HEART}\nIMPRESSION: {CLEAR}\n{line}")["signature"] == [line]
