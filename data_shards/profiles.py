@@ -8,6 +8,7 @@ are written until their field is known (see `written`).
 from __future__ import annotations
 
 import difflib
+import errno
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ _OTHER_WORDS = {
     ),
     "union_tag_not_found": "it has no `name`, which says of what kind it is",
 }
+_MOST_LETTERS = 600
 _shortened = reprlib.Repr()
 _shortened.maxlevel, _shortened.maxlist = 2, 4
 _shortened.maxstring = _shortened.maxother = _shortened.maxlong = 80
@@ -131,6 +133,10 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise InputError(f"{path}: no such profile: see the folder configs/") from error
     except IsADirectoryError as error:
         raise InputError(f"{path}: not a YAML profile, but a folder") from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise InputError(f"{str(path)[:200]}...: a name too long for a file") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(
@@ -195,7 +201,7 @@ def _describe(error: ErrorDetails, values: Any) -> str:
         if part in inside or part != inside.get("name"):
             parts.append(str(part))
             values = inside.get(part)
-    kind, message = error["type"], error["msg"].removeprefix("Value error, ")
+    kind, message = error["type"], _cut(error["msg"].removeprefix("Value error, "))
     if kind in (_UNKNOWN_KEY, _BAD_VALUE):
         path = ".".join([*parts, error["ctx"]["key"]])
         return f"unknown key {path!r}: {message}" if kind == _UNKNOWN_KEY else f"{path}: {message}"
@@ -209,3 +215,10 @@ def _describe(error: ErrorDetails, values: Any) -> str:
         kind = "string_type"
     shown = "" if isinstance(given, (dict, BaseModel)) else f" (got {_shortened.repr(given)})"
     return f"{path}: {_OTHER_WORDS.get(kind, message)}{shown}"
+
+
+def _cut(message: str) -> str:
+    """A message that repeats a value of any length, in what can be read."""
+    end = " ..."
+    short = message[: _MOST_LETTERS - len(end)] + end
+    return message if len(message) <= _MOST_LETTERS else short

@@ -33,7 +33,7 @@ from tests.fuzz.damages import damage_bytes, damage_json, seed_of_the_day
 from tests.fuzz.sealing import reseal, reseal_indexes, rewrite_members
 from tests.fuzz.sound_shards import write_sound_shards
 
-QUICK, ALL = 6, 60
+QUICK, ALL = 6, 90
 MOST_SECONDS, MOST_BYTES_MORE = 10.0, 400 * 2**20
 # By split and key: a digest of record and pixels; under "statistics" what images are scaled by.
 Stored: TypeAlias = dict[tuple[str, str], str]
