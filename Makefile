@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-hash
 WANTED := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
 
+# One more than there are cores: some tests wait for daemons and deadlines.
+TESTERS ?= $(shell expr $$(nproc) + 1)
+
 .PHONY: help install quickstart test test-slow check format clean
 
 help:  ## List the commands
@@ -24,7 +27,7 @@ quickstart: install  ## Build a phantom set, train a small LoVT, compare it with
 	@PYTHONPATH=. $(BIN)/python -m distributed_pretrain quickstart
 
 test: install  ## Run the default tests (CPU, offline, minutes)
-	@PYTHONPATH=. $(BIN)/python -m pytest -n auto --dist loadgroup
+	@PYTHONPATH=. $(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup
 
 test-slow: install  ## Run the slow tests (docs/measurements.md has their last run)
 	@PYTHONPATH=. $(BIN)/python -m pytest -m 'slow and not gpu' --timeout 3600
