@@ -68,7 +68,7 @@ class JsonLines:
     def _files(self) -> Iterator[Path]:
         if os.path.lexists(self.path):
             yield self.path
-        yield from sorted(self.path.parent.glob(f"{self.path.stem}-rank[0-9]*{self.path.suffix}"))
+        yield from sorted(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"))
 
 
 def rank_writer(rank: int) -> str:

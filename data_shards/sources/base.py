@@ -26,6 +26,13 @@ from data_shards.report_text.report import parse_columns, parse_plain_report
 from data_shards.sources.formats.tables import Row
 from data_shards.sources.grouping import Conflicts, GroupingRules, Studies, group_rows
 
+# A "frontal" of unknown direction counts as PA, the usual one: methods only tell frontal from
+# lateral.
+VIEWS: dict[str, View] = {
+    **dict.fromkeys(("PA", "FRONTAL"), "PA"),
+    **dict.fromkeys(("AP", "AP SUPINE", "AP ERECT"), "AP"),
+    **dict.fromkeys(("L", "LATERAL", "LL", "RL"), "L"),
+}
 _SPLITS: dict[str, Split] = {
     "train": "train",
     **dict.fromkeys(("validate", "validation", "valid", "val"), "validate"),

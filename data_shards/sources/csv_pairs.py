@@ -12,19 +12,11 @@ from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.study import View
 from data_shards.report_text.section_names import refuse_unknown_section, spelled
-from data_shards.sources.base import ImageRow, Source, SourceConfig, split_in
+from data_shards.sources.base import VIEWS, ImageRow, Source, SourceConfig, split_in
 from data_shards.sources.formats.cells import text_in
 from data_shards.sources.formats.tables import read_rows
 from data_shards.sources.grouping import no_report
 from data_shards.sources.image_paths import image_path
-
-# A "frontal" of unknown direction counts as PA, the usual one: methods only tell frontal from
-# lateral.
-VIEWS: dict[str, View] = {
-    **dict.fromkeys(("PA", "FRONTAL"), "PA"),
-    **dict.fromkeys(("AP", "AP SUPINE", "AP ERECT"), "AP"),
-    **dict.fromkeys(("L", "LATERAL", "LL", "RL"), "L"),
-}
 
 
 class CsvColumns(Config):

@@ -19,8 +19,7 @@ from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Split, View
-from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef, split_in
-from data_shards.sources.csv_pairs import VIEWS
+from data_shards.sources.base import VIEWS, ImageRow, Source, SourceConfig, StudyRef, split_in
 from data_shards.sources.formats.tables import Row
 from data_shards.sources.formats.web_tars import TarMemberPath, TarSample, read_samples
 
