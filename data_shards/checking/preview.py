@@ -12,7 +12,7 @@ from typing import TypeAlias
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from data_shards.checking.stored_images import UNDECODABLE, decoded_image
+from data_shards.checking.stored_images import NOT_DECODED, decoded_image
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_bytes_atomically
 from data_shards.records.documents import refuse_contradictions
@@ -126,7 +126,7 @@ def _read_study(folder: Path, entry: ShardEntry, position: int) -> _Study:
                 raise ValueError(f"{name} has another size than its record says")
     except InputError:
         raise
-    except UNDECODABLE as error:
+    except NOT_DECODED as error:
         raise InputError(
             f"{tar}: {sample.key} cannot be read ({error}): run `python -m data_shards verify`"
         ) from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from data_shards.checking.stored_images import UNDECODABLE, decoded_image
+from data_shards.checking.stored_images import NOT_DECODED, decoded_image
 from data_shards.errors import InputError
 from data_shards.images.content import look_at
 from data_shards.images.layout import Size
@@ -139,7 +139,7 @@ def _inspect_sample(file: BinaryIO, size: int, sample: IndexedSample, found: Ins
                 content = look_at(payload)
                 found.pixels += content.sums
                 found.noted += [(where, note.kind, note.detail) for note in content.notes]
-        except UNDECODABLE as error:
+        except NOT_DECODED as error:
             found.problems.append(f"{where}: cannot be decoded ({error})")
             sizes[name] = said.get(name, (0, 0))
     if said:

@@ -10,13 +10,13 @@ from data_shards.images import picture
 from data_shards.images.layout import Size
 
 # Also what an image asks for that is made to mislead.
-UNDECODABLE = (*picture.UNDECODABLE, MemoryError)
+NOT_DECODED = (*picture.UNDECODABLE, MemoryError)
 
 
 def decoded_image(payload: bytes, size: Size | None) -> Image.Image:
     """The 8-bit grey image of a member, decoded if it has the `size` that its record says.
 
-    Of another size it is not: the memory that it asks for may be any. Raises what `UNDECODABLE`
+    Of another size it is not: the memory that it asks for may be any. Raises what `NOT_DECODED`
     lists.
     """
     image = Image.open(io.BytesIO(payload), formats=("JPEG", "PNG"))

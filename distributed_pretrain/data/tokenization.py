@@ -69,7 +69,7 @@ class SentenceTokenizer:
             tokenizer = AutoTokenizer.from_pretrained(
                 str(name_or_folder), use_fast=True, trust_remote_code=False
             )
-        except Exception as error:
+        except Exception as error:  # damaged files make loaders raise anything
             if (Path(name_or_folder) / "tokenizer.json").exists():
                 reason = " ".join(str(error).split())[:200]
                 raise InputError(

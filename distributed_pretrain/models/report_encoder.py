@@ -158,7 +158,7 @@ def pretrained_report_encoder(model: str) -> ReportEncoder:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except Exception as error:
+    except Exception as error:  # damaged files make loaders raise anything
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{model}: no text encoder could be loaded ({reason}): where there is a network, "

@@ -43,6 +43,19 @@ def batch_statistics(
     if not across_ranks or world_size() == 1:
         return mean, squares / count.clamp(min=1), count
 
+    common = over_ranks(mean, squares, count)
+    common_mean, variance, total_count = (each.to(rows.dtype) for each in common)
+    return common_mean, variance, total_count
+
+
+def over_ranks(
+    mean: Statistic, squares: Statistic, count: Float[Tensor, ""]
+) -> tuple[Statistic, Statistic, Float[Tensor, ""]]:
+    """Mean, biased variance and number of the rows of all ranks, in float64.
+
+    `mean` and `count` are of this rank's, `squares` the sum of its squares about its mean; zeros
+    where it has none. One all-reduce of 2 x dim + 1 numbers.
+    """
     # The ranks' means differ, so their squares are added about 0. In float64 that cancellation
     # costs float32 rows nothing, and a second all-reduce, about the common mean, is saved.
     own_count, own_mean = count.double(), mean.double()
@@ -52,7 +65,7 @@ def batch_statistics(
     divisor = total_count.clamp(min=1)
     common_mean = total / divisor
     variance = (total_squares / divisor - common_mean.square()).clamp(min=0)
-    return common_mean.to(rows.dtype), variance.to(rows.dtype), total_count[0].to(rows.dtype)
+    return common_mean, variance, total_count[0]
 
 
 def batch_norm(
@@ -60,21 +73,30 @@ def batch_norm(
 ) -> Rows:
     """The rows normalised as `batch_statistics` says, by `layer` in training mode.
 
-    Its running mean and (unbiased) variance move towards those of the batch, as torch's do. No row
-    anywhere says nothing about the distribution, and leaves them.
+    `move_running_statistics` keeps their means.
     """
     mean, variance, count = batch_statistics(rows, mask, across_ranks=across_ranks)
+    move_running_statistics(layer, mean, variance, count)
+    return normalise(layer, rows, mean, variance)
+
+
+@torch.no_grad()
+def move_running_statistics(
+    layer: BatchNorm, mean: Statistic, variance: Statistic, count: Float[Tensor, ""]
+) -> None:
+    """Move the layer's mean and (unbiased) variance towards those of a batch, as torch does.
+
+    No row anywhere says nothing about the distribution, and leaves them.
+    """
     assert layer.running_mean is not None
     assert layer.running_var is not None
     assert layer.num_batches_tracked is not None
     assert layer.momentum is not None
-    with torch.no_grad():
-        unbiased = variance * count / (count - 1).clamp(min=1)
-        step = (count > 0).to(layer.running_mean.dtype) * layer.momentum
-        layer.running_mean.lerp_(mean.to(step.dtype), step)
-        layer.running_var.lerp_(unbiased.to(step.dtype), step)
-        layer.num_batches_tracked += 1
-    return normalise(layer, rows, mean, variance)
+    unbiased = variance * count / (count - 1).clamp(min=1)
+    step = (count > 0).to(layer.running_mean.dtype) * layer.momentum
+    layer.running_mean.lerp_(mean.to(step.dtype), step)
+    layer.running_var.lerp_(unbiased.to(step.dtype), step)
+    layer.num_batches_tracked += 1
 
 
 def normalise(layer: BatchNorm, rows: Rows, mean: Statistic, variance: Statistic) -> Rows:

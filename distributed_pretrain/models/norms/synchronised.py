@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from distributed_pretrain.losses.precision import at_least_float32
+from distributed_pretrain.models.norms.rows import move_running_statistics, over_ranks
 from distributed_pretrain.ranks import sum_over_ranks
 
 Maps: TypeAlias = Float[Tensor, "batch channels rows columns"]
@@ -26,23 +27,14 @@ Channels: TypeAlias = Float[Tensor, " channels"]
 def sync_batch_norm(layer: nn.BatchNorm2d, maps: Maps) -> Maps:
     """The maps normalised over those of all ranks, by `layer` in training mode.
 
-    Its running mean and (unbiased) variance move towards those of the batch, as torch's do; where
-    no rank has a map they stay. A rank without maps still gives its parameters gradients of zeros.
+    `move_running_statistics` keeps the statistics' means. A rank without maps still gives its
+    parameters gradients of zeros.
     """
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    assert layer.num_batches_tracked is not None
-    assert layer.momentum is not None
     normalised: Tensor
     normalised, mean, variance, count = _SyncBatchNorm.apply(
         maps, layer.weight, layer.bias, layer.eps
     )
-    with torch.no_grad():
-        unbiased = variance * count / (count - 1).clamp(min=1)
-        step = (count > 0).to(layer.running_mean.dtype) * layer.momentum
-        layer.running_mean.lerp_(mean.to(step.dtype), step)
-        layer.running_var.lerp_(unbiased.to(step.dtype), step)
-        layer.num_batches_tracked += 1
+    move_running_statistics(layer, mean, variance, count)
     return normalised
 
 
@@ -51,23 +43,16 @@ class _SyncBatchNorm(torch.autograd.Function):
     def forward(
         ctx: Any, maps: Maps, weight: Channels, bias: Channels, eps: float
     ) -> tuple[Maps, Channels, Channels, Float[Tensor, ""]]:
-        # The ranks' means differ, so their squares are added about 0. In float64 that
-        # cancellation costs float32 nothing, and an exchange about the common mean is saved.
         own_mean, own_variance = _moments(maps, eps)
-        own_count = own_mean.new_full((1,), maps.numel() // maps.shape[1])
-        own_squares = own_count * (own_variance + own_mean.square())
-        own = torch.cat([own_count * own_mean, own_squares, own_count])
-        of_all = sum_over_ranks(own).split([len(own_mean), len(own_mean), 1])
-        total, total_squares, count = of_all
-        mean = total / count.clamp(min=1)
-        variance = (total_squares / count.clamp(min=1) - mean.square()).clamp(min=0)
+        own_count = own_mean.new_full((), maps.numel() // maps.shape[1])
+        mean, variance, count = over_ranks(own_mean, own_count * own_variance, own_count)
         statistics = torch.promote_types(maps.dtype, torch.float32)
         scale = (variance + eps).rsqrt().to(statistics)
         mean, variance = mean.to(statistics), variance.to(statistics)
         ctx.save_for_backward(maps, weight, mean, scale, count)
         ctx.mark_non_differentiable(mean, variance, count)
         normalised = _normalise(maps, weight, bias, mean, scale, eps)
-        return normalised, mean, variance, count[0].to(statistics)
+        return normalised, mean, variance, count.to(statistics)
 
     @staticmethod
     @once_differentiable
@@ -123,13 +108,13 @@ def _map_gradient(
     scale: Channels,
     weight: Channels,
     of_all_ranks: tuple[Channels, ...],
-    count: Float[Tensor, " 1"],
+    count: Float[Tensor, ""],
 ) -> Maps:
     """(gradient - its mean - (maps - mean) * scale^2 * mean of the products) * scale * weight."""
     sums, products = of_all_ranks
     if maps.is_cuda and maps.numel():
         found: Tensor = torch.batch_norm_backward_elemt(
-            gradient, maps, mean, scale, weight, sums, products, count.int()
+            gradient, maps, mean, scale, weight, sums, products, count.int().unsqueeze(0)
         )
         return found
     shares = (each / count.clamp(min=1) for each in (sums, products * scale.square()))

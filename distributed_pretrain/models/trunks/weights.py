@@ -67,7 +67,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         # Of tensors and plain containers: no pickle's code is run.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # damaged files make loaders raise anything
         reason = str(error).partition("\n")[0][:200]
         raise InputError(f"weights={path}: not a readable weights file ({reason})") from error
     keys_are_names = isinstance(state, dict) and all(isinstance(each, str) for each in state)

@@ -60,7 +60,9 @@ def test_boxes_as_labels_point_right_in_seven_of_ten(
     model = nn.Sequential(encoder, nn.Conv2d(encoder.channels, len(categories), 1))
     images = torch.stack([image for image, _ in training])
     cells = model(images[:1])[0]
-    wanted = torch.stack([shares_of(record, categories, cells) for _, record in training])
+    wanted = torch.stack(
+        [shares_of(record, categories, cells, data.image_size_px) for _, record in training]
+    )
     optimizer = torch.optim.AdamW(model.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
     for _ in range(STEPS):
@@ -78,7 +80,7 @@ def test_boxes_as_labels_point_right_in_seven_of_ten(
     for image, record in test:
         with torch.no_grad():
             maps = region_map_on_pixels(model(image[None])[0], data.image_size_px)
-        square = square_of(record)
+        square = square_of(record, data.image_size_px)
         for boxes in boxes_of(record, key="phrase").values():
             heat = maps[categories.index(boxes[0].category)]
             inside = square.inside(boxes)
@@ -98,7 +100,7 @@ def studies_of(data: DataConfig, split: Split) -> list[Study]:
     ]
 
 
-def square_of(record: StudyRecord, size_px: int = 96) -> ModelSquare:
+def square_of(record: StudyRecord, size_px: int) -> ModelSquare:
     return ModelSquare(record.images[evaluated_image(record)], size_px)
 
 
@@ -110,8 +112,9 @@ def boxes_of(record: StudyRecord, *, key: str) -> dict[str, list[Box]]:
     return found
 
 
-def shares_of(record: StudyRecord, categories: list[str], cells: Tensor) -> Tensor:
+def shares_of(record: StudyRecord, categories: list[str], cells: Tensor, size_px: int) -> Tensor:
     """The share of each cell that each category's boxes cover."""
     boxes = boxes_of(record, key="category")
-    inside = torch.stack([square_of(record).inside(boxes.get(name, [])) for name in categories])
+    square = square_of(record, size_px)
+    inside = torch.stack([square.inside(boxes.get(name, [])) for name in categories])
     return shares_of_cells(inside, cells)

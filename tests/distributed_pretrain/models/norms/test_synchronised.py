@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distributed_pretrain.models.norms import synchronised
+from distributed_pretrain.models.norms import rows, synchronised
 from distributed_pretrain.models.norms.synchronised import sync_batch_norm
 
 
@@ -25,7 +25,8 @@ class Exchange:
 def exchange(monkeypatch: pytest.MonkeyPatch) -> Exchange:
     """One rank's exchanges, of which there are no others."""
     found = Exchange()
-    monkeypatch.setattr(synchronised, "sum_over_ranks", found)
+    for module in (rows, synchronised):
+        monkeypatch.setattr(module, "sum_over_ranks", found)
     return found
 
 
