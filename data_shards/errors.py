@@ -1,4 +1,8 @@
-"""The exceptions that users see as one line."""
+"""What users see as one line: exceptions, and warnings."""
+
+from __future__ import annotations
+
+import sys
 
 
 class InputError(ValueError):
@@ -17,3 +21,8 @@ class RunError(RuntimeError):
 
     exit_status = 1
     is_said = False
+
+
+def warn(what: str) -> None:
+    """Say on stderr, in one line, what needs nobody's answer now."""
+    print(f"warning: {what.replace(chr(10), ' ')}", file=sys.stderr, flush=True)

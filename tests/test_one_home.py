@@ -65,6 +65,7 @@ HOMES = {
         r"^\s*(from|import) torch\.distributed|^from torch import distributed",
         {"distributed_pretrain/ranks.py"},
     ),
+    "a warning on stderr": (r"""print\(\s*f?"warning""", {"data_shards/errors.py"}),
     "hand-made SVG": (r"<(rect|path|svg) ", set()),
 }
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_shards.errors import InputError
+from data_shards.errors import InputError, warn
 from data_shards.files.regular import open_regular
 
 _SECONDS_TO_SHARE = 1.0
@@ -165,9 +165,7 @@ def _say_that_none_holds(device: int, descriptor: int, why: str) -> None:
     path = "this folder"
     with suppress(OSError):  # where there is no /proc
         path = str(Path(f"/proc/self/fd/{descriptor}").readlink().parent)
-    print(
-        f"warning: {path}: its file system keeps no locks ({why}): nothing keeps out a second "
+    warn(
+        f"{path}: its file system keeps no locks ({why}): nothing keeps out a second "
         "process that writes there, so start one at a time",
-        file=sys.stderr,
-        flush=True,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from data_shards.command_line import DONE, GOES_ON
-from data_shards.errors import InputError
+from data_shards.errors import InputError, warn
 from data_shards.files.json_lines import JsonLines
 from data_shards.profiles import load_profile
 from data_shards.records.study import Split
@@ -114,7 +114,7 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
     encoder = config.method.report_encoder
     if engine.is_main and encoder and not (run.has_progress and run.tokenizer.exists()):
         if run.has_progress:
-            print(f"warning: {run.tokenizer}: was missing, and is made again", file=sys.stderr)
+            warn(f"{run.tokenizer}: was missing, and is made again")
         make = partial(encoder.make_tokenizer, vocabulary_size=config.vocabulary_size)
         build_tokenizer(run.tokenizer, training, make)
         note_tokenizer(run)

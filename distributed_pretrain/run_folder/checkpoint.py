@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -25,7 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data_shards.errors import InputError
+from data_shards.errors import InputError, warn
 from data_shards.files.atomic import remedy_of, remove
 from data_shards.files.regular import parse_json, read_regular
 from distributed_pretrain.run_folder import tensor_files
@@ -170,7 +169,7 @@ def mend_links(folder: Path) -> None:
                     "name: move it away"
                 )
         point_link(link, target)
-        print(f"warning: {link}: was a copy, and is a link to {target.name} again", file=sys.stderr)
+        warn(f"{link}: was a copy, and is a link to {target.name} again")
 
 
 def set_damaged_aside(folder: Path, owner: Owner | None = None) -> None:
@@ -182,11 +181,11 @@ def set_damaged_aside(folder: Path, owner: Owner | None = None) -> None:
     instead, last = intact.name if intact else "the beginning", folder / LAST
     if last.is_symlink() and not last.exists():
         gone = last.readlink().name
-        print(f"warning: checkpoint {gone} is gone; going on from {instead}", file=sys.stderr)
+        warn(f"checkpoint {gone} is gone; going on from {instead}")
         if intact is not None:
             point_link(last, intact)
     for each, complaint in damaged.items():
-        print(f"warning: {complaint}; going on from {instead}", file=sys.stderr)
+        warn(f"{complaint}; going on from {instead}")
         aside = each.with_suffix(".damaged")
         remove(aside)
         each.rename(aside)

@@ -10,7 +10,6 @@ import errno
 import os
 import socket
 import statistics
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_shards.errors import InputError
+from data_shards.errors import InputError, warn
 from data_shards.files.atomic import remove, write_text_atomically
 from data_shards.files.json_lines import JsonLines, Line, read_lines
 from data_shards.files.lock import Lock, locked
@@ -179,7 +178,7 @@ class RunFolder:
         if self.has_progress and os.path.lexists(self.config):
             return
         if self.has_progress:
-            print(f"warning: {self.config}: was missing, and is written again", file=sys.stderr)
+            warn(f"{self.config}: was missing, and is written again")
         self.path.mkdir(parents=True, exist_ok=True)
         write_text_atomically(self.config, dump_profile(config))
 

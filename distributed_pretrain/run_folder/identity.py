@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import sys
 from dataclasses import dataclass
 from typing import ClassVar
 from uuid import uuid4
@@ -19,7 +18,7 @@ from uuid import uuid4
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from data_shards.errors import InputError
+from data_shards.errors import InputError, warn
 from data_shards.files.atomic import write_bytes_atomically
 from data_shards.files.regular import read_regular
 from data_shards.profiles import Config
@@ -135,7 +134,7 @@ def _read(run: RunFolder) -> _Kept | None:
     except FileNotFoundError:
         return None
     except ValidationError:
-        print(f"warning: {run.identity}: damaged, and made again from the run", file=sys.stderr)
+        warn(f"{run.identity}: damaged, and made again from the run")
         return None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import image
+
+from data_shards.errors import warn
 
 SECONDS_BETWEEN_FLUSHES = 10.0
 
@@ -81,8 +82,7 @@ class EventFile:
 
     def _give_up(self, why: str | None) -> None:
         self._records = None
-        print(
-            f"warning: {self._folder}: not written ({why}): TensorBoard shows no more of this "
+        warn(
+            f"{self._folder}: not written ({why}): TensorBoard shows no more of this "
             "start; metrics.jsonl has every number",
-            file=sys.stderr,
         )

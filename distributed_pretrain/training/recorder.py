@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from data_shards.errors import InputError
+from data_shards.errors import InputError, warn
 from data_shards.files.atomic import remedy_of
 from data_shards.files.json_lines import JsonLines
 from distributed_pretrain.run_folder.folder import RunFolder, is_metrics_line
@@ -38,10 +38,9 @@ class Recorder:
         lines = self._run.read_metrics()
         reached = max((line["step"] for line in lines), default=0)
         if reached < resume_step:
-            print(
-                f"warning: {metrics}: has nothing between the steps {reached} and {resume_step}, "
+            warn(
+                f"{metrics}: has nothing between the steps {reached} and {resume_step}, "
                 "which the checkpoint has behind it: they are not written again",
-                file=sys.stderr,
             )
         self._metrics = metrics.open("a", encoding="utf-8")
         self._events = EventFile(self._run.tensorboard, purge_step=resume_step + 1)
