@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch, Lateral, SampleRows, SecondView, TensorTree
+from distributed_pretrain.byte_block import Block, Place, Placing
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
 from distributed_pretrain.data.sample import LoadedSample, LoadedView
 from distributed_pretrain.data.settings import DataConfig
@@ -51,35 +51,6 @@ class HostImages(SampleRows):
         )
 
 
-class Place(NamedTuple):
-    """Where a tensor lies in a block of bytes; `start` counts them."""
-
-    start: int
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def end(self) -> int:
-        """The first byte after it."""
-        return self.start + math.prod(self.shape) * self.dtype.itemsize
-
-    def view(self, block: UInt8[Tensor, " bytes"]) -> Tensor:
-        """The tensor that lies there."""
-        return block[self.start : self.end].view(self.dtype).view(self.shape)
-
-
-class _Placing:
-    """Gives tensors their places, one after another."""
-
-    end = 0
-
-    def place(self, tensor: Tensor) -> Place:
-        start = -(-self.end // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
-        place = Place(start, tuple(tensor.shape), tensor.dtype)
-        self.end = place.end
-        return place
-
-
 @dataclass(frozen=True)
 class HostBatch(TensorTree):
     """A batch on the host, all but the pixels of its images, which are to be resized.
@@ -93,16 +64,16 @@ class HostBatch(TensorTree):
     lateral: HostImages | None = None
     lateral_rows: Int[Tensor, " laterals"] | None = None
     second_view: HostImages | None = None
-    block: UInt8[Tensor, " bytes"] | None = None
+    block: Block | None = None
 
     def places(self) -> tuple[HostBatch, int]:
         """The batch with a `Place` instead of each tensor, and how many bytes a block has."""
-        placing = _Placing()
-        return replace(self, block=None).map_tensors(placing.place), placing.end
+        placing = Placing()
+        return replace(self, block=None).map_tensors(placing.place), placing.size_bytes
 
-    def in_block(self, block: UInt8[Tensor, " bytes"]) -> HostBatch:
+    def in_block(self, block: Block) -> HostBatch:
         """A copy of the batch in `block`, at its `places`."""
-        placing = _Placing()
+        placing = Placing()
         copied = replace(self, block=None).map_tensors(
             lambda tensor: placing.place(tensor).view(block).copy_(tensor)
         )
@@ -120,13 +91,9 @@ class HostBatch(TensorTree):
         return batch_at(places, self.block.to(device, non_blocking=True, copy=True))
 
 
-def batch_at(places: HostBatch, block: UInt8[Tensor, " bytes"]) -> HostBatch:
+def batch_at(places: HostBatch, block: Block) -> HostBatch:
     """The batch that lies in `block` at these `places`."""
     return replace(places.map_values(lambda place: place.view(block), (Place,)), block=block)
-
-
-# What a row of any type may begin at.
-_ALIGNMENT_BYTES = 64
 
 
 def collate(

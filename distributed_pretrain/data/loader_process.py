@@ -22,11 +22,10 @@ from multiprocessing.reduction import recv_handle, send_handle
 from typing import NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
 
 from data_shards.errors import InputError
 from data_shards.processes import end_with_parent, start_server
+from distributed_pretrain.byte_block import Block, page_lock, page_unlock
 from distributed_pretrain.data.host_batch import HostBatch, batch_at
 
 # One on its way to the device, one ready, one being filled.
@@ -36,7 +35,6 @@ _ROOM_TO_GROW = 1.25
 
 # Called in the other process, for threads and open files cannot be sent there.
 Batches: TypeAlias = Callable[[], Generator[HostBatch]]
-Block: TypeAlias = UInt8[Tensor, " bytes"]
 
 
 class _NewBlock(NamedTuple):
@@ -129,15 +127,14 @@ class _Inbox:
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
             for block in self._blocks.values():
-                torch.cuda.cudart().cudaHostUnregister(block.data_ptr())
+                page_unlock(block)
 
     def _replace(self, new: _NewBlock) -> None:
         block = _map(recv_handle(self._connection), new.size_bytes)
         if self._on_gpu:
             if new.number in self._blocks:  # free, so nobody reads it any more
-                torch.cuda.cudart().cudaHostUnregister(self._blocks[new.number].data_ptr())
-            locked = torch.cuda.cudart().cudaHostRegister(block.data_ptr(), block.nbytes, 0)
-            torch.cuda.check_error(int(locked))
+                page_unlock(self._blocks[new.number])
+            page_lock(block)
         self._blocks[new.number] = block
 
     def _queued_work(self) -> torch.cuda.Event | None:
