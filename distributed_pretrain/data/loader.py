@@ -139,7 +139,9 @@ class _Loader(ABC):
         closed or fails, all its threads have ended.
         """
         threads = self.config.decode_threads or min(16, available_cores())
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
+        # Page-locked memory belongs to a thread's GPU, which is the first one unless it is told.
+        own_gpu = partial(torch.cuda.set_device, self.share.device) if self._on_gpu else None
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="data", initializer=own_gpu)
 
         def load(plan: _Plan, first: int) -> list[LoadedSample]:
             positions = plan.positions[first : first + _ROWS_A_TASK]
@@ -226,7 +228,7 @@ class TrainingLoader(_Loader):
             return self._batches(self.host_batches(samples_consumed))
         parts = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
         parts["share"] = replace(self.share, device=_HOST)
-        there = partial(_host_batches, type(self), parts, samples_consumed)
+        there = partial(_batches_of_another, type(self), parts, samples_consumed)
         return self._batches(batches_apart(there, self.share.device))
 
     def host_batches(self, samples_consumed: int = 0) -> Generator[HostBatch]:
@@ -246,10 +248,10 @@ class TrainingLoader(_Loader):
             first_step = 0
 
 
-def _host_batches(
+def _batches_of_another(
     kind: type[TrainingLoader], parts: dict[str, Any], samples_consumed: int
 ) -> Generator[HostBatch]:
-    """Those of a loader that is made here."""
+    """The host batches of a loader that is made of these parts, where this is called."""
     return kind(**parts).host_batches(samples_consumed)
 
 

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import NamedTuple, TypeAlias
 
@@ -78,17 +79,9 @@ def batches_apart(batches: Batches, device: torch.device) -> Generator[HostBatch
     process = server.Process(target=_serve, args=(batches, theirs), name="loader")
     process.start()
     theirs.close()
-    inbox = _Inbox(ours, device)
+    inbox = _Inbox(process, ours, device)
     try:
         yield from inbox.batches()
-    except (EOFError, ConnectionError) as error:
-        process.join()
-        raise InputError(
-            "the process that loads data has ended by itself (exit status "
-            f"{process.exitcode}; -9 is what a lack of memory looks like): what is saved is kept; "
-            "run the same command again, with a smaller data.prefetch_batches or "
-            "data.loader_process=false"
-        ) from error
     finally:
         ours.close()
         process.join()
@@ -98,21 +91,23 @@ def batches_apart(batches: Batches, device: torch.device) -> Generator[HostBatch
 class _Inbox:
     """The blocks on this side, page-locked for a GPU."""
 
-    def __init__(self, connection: Connection, device: torch.device) -> None:
+    def __init__(self, process: BaseProcess, connection: Connection, device: torch.device) -> None:
+        self._process = process
         self._connection = connection
         self._device = device
         self._on_gpu = device.type == "cuda"
         self._blocks: dict[int, Block] = {}
 
     def batches(self) -> Generator[HostBatch]:
-        """Raises what was raised there; EOFError or ConnectionError when nobody is there."""
+        """Raises what was raised there, and InputError when the process is gone."""
         used = deque[tuple[int, torch.cuda.Event | None]]()
-        while not isinstance(message := self._connection.recv(), _End):
+        while not isinstance(message := self._next_message(), _End):
             if isinstance(message, _Failed):
                 raise message.error
             if isinstance(message, _NewBlock):
                 self._replace(message)
                 continue
+            assert isinstance(message, _Filled)
             yield batch_at(message.places, self._blocks[message.number])
             used.append((message.number, self._queued_work()))
             # On a GPU the newest is still being read: the one before is given back.
@@ -120,7 +115,20 @@ class _Inbox:
                 number, done = used.popleft()
                 if done is not None:
                     done.synchronize()
-                self._connection.send(number)
+                with suppress(ConnectionError):  # the next message, which is none, tells of it
+                    self._connection.send(number)
+
+    def _next_message(self) -> object:
+        try:
+            return self._connection.recv()
+        except (EOFError, ConnectionError) as error:
+            self._process.join()
+            raise InputError(
+                "the process that loads data has ended by itself (exit status "
+                f"{self._process.exitcode}; -9 is what a lack of memory looks like): what is saved "
+                "is kept; run the same command again, with a smaller data.prefetch_batches or "
+                "data.loader_process=false"
+            ) from error
 
     def close(self) -> None:
         """Let go of the blocks, once the device does not read them any more."""
@@ -141,27 +149,30 @@ class _Inbox:
         return torch.cuda.current_stream(self._device).record_event() if self._on_gpu else None
 
 
-class _NobodyThereError(Exception):
-    """The other side wants no more."""
-
-
 def _serve(batches: Batches, connection: Connection) -> None:
     """Send what `batches()` gives, until nobody wants more."""
     end_with_parent()
     outbox = _Outbox(connection)
-    with suppress(_NobodyThereError):
-        try:
-            with closing(batches()) as stream:
-                for host in stream:
-                    outbox.put(host)
-        except _NobodyThereError:
-            raise
-        except Exception as error:  # noqa: BLE001  # raised where the batches are used
-            if not isinstance(error, InputError):
-                error.add_note(traceback.format_exc())
-            outbox.send(_Failed(error))
-        else:
-            outbox.send(_End())
+    # Whoever wants no more has closed the connection.
+    with closing(_to_the_end(batches)) as stream, suppress(EOFError, ConnectionError):
+        for each in stream:
+            if isinstance(each, HostBatch):
+                outbox.put(each)
+            else:
+                connection.send(each)
+
+
+def _to_the_end(batches: Batches) -> Generator[HostBatch | _Failed | _End]:
+    """The batches, and what ended them."""
+    try:
+        with closing(batches()) as stream:
+            yield from stream
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other process raises it
+        if not isinstance(error, InputError):
+            error.add_note(traceback.format_exc())
+        yield _Failed(error)
+    else:
+        yield _End()
 
 
 class _Outbox:
@@ -173,36 +184,23 @@ class _Outbox:
         self._blocks: dict[int, Block] = {}
 
     def put(self, host: HostBatch) -> None:
-        """Raises _NobodyThereError, as `send` does."""
+        """Raises EOFError or ConnectionError when nobody is there."""
         places, size_bytes = host.places()
         while not self._free:
-            try:
-                self._free.append(self._connection.recv())
-            except (EOFError, ConnectionError) as error:
-                raise _NobodyThereError from error
+            self._free.append(self._connection.recv())
         number = self._free.popleft()
         if number not in self._blocks or len(self._blocks[number]) < size_bytes:
             self._blocks[number] = self._new(number, int(size_bytes * _ROOM_TO_GROW))
         host.in_block(self._blocks[number])
-        self.send(_Filled(number, places))
-
-    def send(self, message: NamedTuple) -> None:
-        """Raises _NobodyThereError where that is so."""
-        try:
-            self._connection.send(message)
-        except ConnectionError as error:
-            raise _NobodyThereError from error
+        self._connection.send(_Filled(number, places))
 
     def _new(self, number: int, size_bytes: int) -> Block:
         file = os.memfd_create("batch")
         os.truncate(file, size_bytes)
-        self.send(_NewBlock(number, size_bytes))
+        self._connection.send(_NewBlock(number, size_bytes))
         parent = multiprocessing.parent_process()
         assert parent is not None
-        try:
-            send_handle(self._connection, file, parent.pid)
-        except ConnectionError as error:
-            raise _NobodyThereError from error
+        send_handle(self._connection, file, parent.pid)
         return _map(file, size_bytes)
 
 

@@ -22,7 +22,7 @@ from data_shards.records.manifest import read_shard_index
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import TrainingLoader
-from distributed_pretrain.data.loader_process import batches_apart
+from distributed_pretrain.data.loader_process import Batches, batches_apart
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from tests.distributed_pretrain.phantom_batches import assert_same, configured, opened, train
@@ -97,10 +97,24 @@ def broken() -> Generator[HostBatch]:
     yield cast(HostBatch, 1 / 0)
 
 
-def test_other_errors_bring_their_traceback_along() -> None:
-    with pytest.raises(ZeroDivisionError, match="division by zero") as raised:
-        next(batches_apart(broken, HOST))
-    assert "in broken" in "".join(raised.value.__notes__)
+def cut_short() -> Generator[HostBatch]:
+    yield cast(HostBatch, _raise(EOFError("a file")))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("batches", "error", "says"),
+    [(broken, ZeroDivisionError, "division by zero"), (cut_short, EOFError, "a file")],
+)
+def test_other_errors_bring_their_traceback_along(
+    batches: Batches, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says) as raised:
+        next(batches_apart(batches, HOST))
+    assert f"in {batches.__name__}" in "".join(raised.value.__notes__)
 
 
 def test_a_killed_process_is_a_line(
