@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 import os
+import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator
@@ -25,7 +26,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from data_shards.errors import InputError
-from data_shards.processes import end_with_parent, start_server
+from data_shards.processes import ENDING_SIGNALS, end_with_parent, start_server
 from distributed_pretrain.byte_block import Block, page_lock, page_unlock
 from distributed_pretrain.data.host_batch import HostBatch, batch_at
 
@@ -151,6 +152,10 @@ class _Inbox:
 
 def _serve(batches: Batches, connection: Connection) -> None:
     """Send what `batches()` gives, until nobody wants more."""
+    # Slurm's reach every process of a step: the rank decides. (A server that another part of the
+    # program started earlier need not ignore them.)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     outbox = _Outbox(connection)
     # Whoever wants no more has closed the connection.

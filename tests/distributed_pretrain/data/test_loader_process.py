@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Generator
 from itertools import islice
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import cast
 
@@ -132,6 +133,7 @@ def test_signals_that_end_the_run_leave_the_process_to_it(
     phantom_shards: Path, small_tokenizer: SentenceTokenizer
 ) -> None:
     """Slurm sends them to every process of a step; the rank saves first."""
+    forkserver.ensure_running()  # as another part of the program may have: without our rules
     data = apart(configured(phantom_shards))
     stream = TrainingLoader(opened(data), small_tokenizer, data).batches()
     next(stream)
