@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from data_shards.errors import InputError
-from data_shards.files.atomic import remedy_of
+from data_shards.files.atomic import made_whole, remedy_of
 from data_shards.files.regular import parse_json, read_regular
 
 # Links among the checkpoints; what stands for the weights that a run began with, beside them.
@@ -19,6 +19,8 @@ LAST, BEST, UNTRAINED = "last", "best", "untrained"
 # Written last into a checkpoint: the sha256 of each other file.
 MARKER = "COMPLETE"
 STATE_FILE = "state.json"
+# What all step folders match, and what is being made or replaced under their names.
+STEP_PATTERN = "step_*"
 _STEP_FOLDER = re.compile(r"step_(\d{8})", re.ASCII)
 
 
@@ -73,13 +75,8 @@ def named_by(link: Path) -> Path | None:
 
 def point_link(link: Path, target: Path) -> None:
     """Make `link` a relative link to its neighbour `target`, atomically."""
-    temporary = link.with_name(link.name + ".partial")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.name)
-    try:
-        temporary.replace(link)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with made_whole(link, sync=False) as unfinished:
+        unfinished.symlink_to(target.name)
 
 
 def _step_within(folder: Path) -> int | None:

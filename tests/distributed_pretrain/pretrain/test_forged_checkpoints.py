@@ -1,9 +1,10 @@
-"""Checkpoints whose checksums hold and whose tensors are not the model's: refused, never loaded."""
+"""Checkpoints whose checksums hold and whose content is not of a run: named, and never loaded."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from distributed_pretrain.__main__ import main
-from distributed_pretrain.run_folder.step_folders import step_folders
+from distributed_pretrain.run_folder.step_folders import STATE_FILE, step_folders
 from tests.tiny import short_run as short
 
 pytestmark = pytest.mark.xdist_group("short_run")
@@ -64,6 +65,27 @@ def make_step_negative(tensors: Tensors) -> None:
     tensors[name] = torch.tensor(-1.0)
 
 
+def first_becomes(ending: str, value: float) -> Callable[[Tensors], None]:
+    """One number of the first tensor whose name ends so."""
+
+    def change(tensors: Tensors) -> None:
+        name = next(name for name in sorted(tensors) if name.endswith(ending))
+        tensors[name] = tensors[name].clone()
+        tensors[name].view(-1)[-1] = value
+
+    return change
+
+
+def set_counters(**values: object) -> Callable[[bytes], bytes]:
+    return tree_of(lambda document: document["state"].update(values))
+
+
+def forget_moments(tree: Any) -> None:
+    """An optimizer that has never made an update."""
+    state = next(pair for pair in tree["dict"] if pair[0] == "state")
+    state[1] = {"dict": []}
+
+
 def first_tensor(tree: Any) -> Any:
     """The first leaf of the optimizer's tree that stands for a tensor."""
     if isinstance(tree, dict) and "stride" in tree:
@@ -97,6 +119,35 @@ FORGED: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "a deep tree": (TREE, lambda _: b"[" * 100_000, "too deep"),
     "an optimizer of noise": (OPTIMIZER, lambda payload: payload[:50], "no safetensors file"),
     "a model of noise": (MODEL, lambda payload: b"\xff" * len(payload), "no safetensors file"),
+    "a step that is half": (
+        OPTIMIZER,
+        tensors_of(first_becomes(".step", 2.5)),
+        "updated 2.5 times",
+    ),
+    "more updates than steps": (
+        OPTIMIZER,
+        tensors_of(first_becomes(".step", 6.0)),
+        "its optimizer made 6 updates, which does not go with step=5",
+    ),
+    "no update at all": (TREE, tree_of(forget_moments), "made 0 updates"),
+    "a moment of NaN": (OPTIMIZER, tensors_of(first_becomes(".exp_avg", nan)), "is not finite"),
+    "an infinite moment": (
+        OPTIMIZER,
+        tensors_of(first_becomes(".exp_avg_sq", inf)),
+        "'exp_avg_sq' of parameter 0 is not finite",
+    ),
+    "a square below zero": (
+        OPTIMIZER,
+        tensors_of(first_becomes(".exp_avg_sq", -1e-12)),
+        "'exp_avg_sq' of parameter 0 has numbers below zero",
+    ),
+    "a weight of NaN": (MODEL, tensors_of(first_becomes(".weight", nan)), "are not finite"),
+    "an infinite weight": (MODEL, tensors_of(first_becomes(".bias", -inf)), "are not finite"),
+    "a running mean of NaN": (
+        MODEL,
+        tensors_of(first_becomes(".running_mean", nan)),
+        "running_mean' holds numbers that are not finite",
+    ),
     "weights of another type": (MODEL, tensors_of(other_weight), "is float64"),
     "weights of one more layer": (
         MODEL,
@@ -111,8 +162,42 @@ FORGED: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
 }
 
 
+STATE: dict[str, tuple[dict[str, object], str]] = {
+    "samples below zero": ({"samples_consumed": -8}, "state.samples_consumed"),
+    "samples as a float": ({"samples_consumed": 40.0}, "state.samples_consumed"),
+    "samples as text": ({"samples_consumed": "40"}, "state.samples_consumed"),
+    "samples as a flag": ({"samples_consumed": True}, "state.samples_consumed"),
+    "no samples": ({"samples_consumed": None}, "state.samples_consumed"),
+    "a batch less": ({"samples_consumed": 32}, "samples_consumed=32 does not go with step=5"),
+    "a batch more": ({"samples_consumed": 48}, "samples_consumed=48 does not go with step=5"),
+    "part of a batch": ({"samples_consumed": 41}, "samples_consumed=41 does not go with"),
+    "beyond the end": ({"samples_consumed": 10**30}, f"samples_consumed={10**30} does not go"),
+    "samples that a way back would explain": (
+        {"samples_consumed": 10**6 * 8, "rewinds": 1, "skipped_steps": 3},
+        "samples_consumed=8000000 does not go with step=5",
+    ),
+    "a way back without skips": (
+        {"samples_consumed": 64, "rewinds": 1},
+        "skipped_steps=0 does not go with the skips",
+    ),
+    "more skips than steps": ({"skipped_steps": 6}, "skipped_steps=6 does not go with"),
+    "skips at the end alone": ({"consecutive_skips": 2}, "skipped_steps=0 does not go with"),
+    "a patience of ages": (
+        {"validations_without_improvement": 99},
+        "validations_without_improvement=99 does not go with",
+    ),
+    "finished early": ({"finished": True}, "finished at step 5 of 6, without early stopping"),
+    "a score that is no number": ({"best_score": float("nan")}, "state.best_score"),
+    "an infinite reference": ({"plateau_reference": float("-inf")}, "state.plateau_reference"),
+}
+FORGED |= {
+    f"state: {what}": (STATE_FILE, set_counters(**values), said)
+    for what, (values, said) in STATE.items()
+}
+
+
 @pytest.mark.parametrize(("name", "change", "said"), FORGED.values(), ids=FORGED)
-def test_forged_tensors_are_refused_in_one_line(
+def test_forged_content_is_named_and_the_checkpoint_before_is_used(
     name: str,
     change: Callable[[bytes], bytes],
     said: str,
@@ -123,15 +208,32 @@ def test_forged_tensors_are_refused_in_one_line(
 ) -> None:
     run = short.cut_back(short_run, tmp_path / "run")
     short.rewrite(step_folders(run / "checkpoints")[-1] / name, change)
-    before = short.contents(run)
-    assert short.train(tiny_profile, run) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: checkpoint ")
-    assert said in last
-    assert short.contents(run) == before
     if name == MODEL:
         assert main(["evaluate", str(run), "checkpoint=last", "split=validate"]) == 2
-        assert said in capsys.readouterr().err.splitlines()[-1]
+        assert said in short.the_error(capsys.readouterr().err)
+    assert short.train(tiny_profile, run) == 0
+    (line,) = [
+        each for each in capsys.readouterr().err.splitlines() if each.startswith("warning: check")
+    ]
+    assert said in line
+    assert line.endswith("; going on from step_00000004")
+    assert short.same_weights(run, short_run)
+
+
+def test_where_all_are_forged_nothing_is_trained_and_nothing_changed(
+    short_run: Path, tiny_profile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a release whose model is another: each would be set aside for it."""
+    run = short.cut_back(short_run, tmp_path / "run")
+    forge = tensors_of(lambda tensors: tensors.update(extra=torch.zeros(2)))
+    for folder in step_folders(run / "checkpoints"):
+        short.rewrite(folder / MODEL, forge)
+    before = short.contents(run)
+    assert short.train(tiny_profile, run) == 2
+    line = short.the_error(capsys.readouterr().err)
+    assert "no checkpoint to go on from (checkpoint " in line
+    assert "step_00000005: not of this model: model: it has no 'extra'" in line
+    assert short.contents(run) == before
 
 
 def test_the_rates_of_a_forged_optimizer_are_not_used(

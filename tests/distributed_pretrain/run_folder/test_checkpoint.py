@@ -12,11 +12,8 @@ from torch import nn
 
 from data_shards.errors import InputError
 from distributed_pretrain.run_folder.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from distributed_pretrain.run_folder.intact import (
-    DamagedCheckpointError,
-    TrainingState,
-    find_latest_intact,
-)
+from distributed_pretrain.run_folder.intact import DamagedCheckpointError, TrainingState
+from tests.distributed_pretrain.run_folder.checkpoints import newest_of
 from tests.full_disk import full_disk
 
 
@@ -67,7 +64,7 @@ def test_a_flipped_bit_is_refused_by_name_and_the_previous_one_is_used(
     victim.write_bytes(content)
     with pytest.raises(DamagedCheckpointError, match=name):
         load_checkpoint(tmp_path / "step_00000002")
-    found, damaged = find_latest_intact(tmp_path)
+    found, damaged = newest_of(tmp_path)
     assert found == tmp_path / "step_00000001"
     assert list(damaged) == [tmp_path / "step_00000002"]
 
@@ -77,7 +74,7 @@ def test_a_folder_without_marker_or_file_is_not_used(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, checkpoint(step), keep=5, is_best=False)
     (tmp_path / "step_00000003" / "COMPLETE").unlink()
     (tmp_path / "step_00000002" / "optimizer.json").unlink()
-    found, damaged = find_latest_intact(tmp_path)
+    found, damaged = newest_of(tmp_path)
     assert found == tmp_path / "step_00000001"
     assert "no COMPLETE" in damaged[tmp_path / "step_00000003"]
     assert "optimizer.json is missing" in damaged[tmp_path / "step_00000002"]
@@ -97,7 +94,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_no_remains(tmp_path: Pat
 def test_remains_of_a_kill_while_saving_do_not_matter(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1), keep=2, is_best=False)
     shutil.copytree(tmp_path / "step_00000001", tmp_path / "step_00000002.partial")
-    assert find_latest_intact(tmp_path) == (tmp_path / "step_00000001", {})
+    assert newest_of(tmp_path) == (tmp_path / "step_00000001", {})
     shutil.copytree(tmp_path / "step_00000001", tmp_path / "step_00000009.partial")
     save_checkpoint(tmp_path, checkpoint(2), keep=2, is_best=False)
     assert load_checkpoint(tmp_path / "last").state.step == 2
@@ -168,7 +165,7 @@ def test_an_optimizer_goes_on_from_a_checkpoint_as_if_never_stopped(
     for parameter, value in zip(model.parameters(), expected, strict=True):
         assert torch.equal(parameter, value)
     # Training on what was loaded did not write through to the files either.
-    assert find_latest_intact(tmp_path) == (path, {})
+    assert newest_of(tmp_path) == (path, {})
 
 
 def test_numbers_tuples_and_types_of_an_optimizers_state_survive(tmp_path: Path) -> None:
