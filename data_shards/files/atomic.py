@@ -104,8 +104,9 @@ def tidy_up(folder: Path, pattern: str) -> None:
 
 
 def move(path: Path, to: Path) -> None:
-    """Give what is at `path` another name, which is free; what was there is removed first."""
-    remove(to)
+    """Give what is at `path` another name, in place of what has it."""
+    if path.is_dir() or to.is_dir():  # a file takes another's place at once, and a folder does not
+        remove(to)
     path.replace(to)
 
 

@@ -45,6 +45,7 @@ from distributed_pretrain.run_folder.step_folders import (
     STEP_PATTERN,
     named_by,
     point_link,
+    refuse_stray,
     step_folder,
     step_folders,
     step_of,
@@ -152,9 +153,10 @@ def _tensors_of(sealed: Sealed, name: str) -> dict[str, Tensor]:
 def mend_links(folder: Path) -> None:
     """Make links again of what a copy made of `last` and `best`, naming each on stderr.
 
-    Raises InputError for what names no checkpoint, or is another one than that it names.
+    Raises InputError for what names no checkpoint of the run, or is another one than that it names.
     """
     for link in (folder / LAST, folder / BEST):
+        refuse_stray(link)
         if link.is_symlink() or not os.path.lexists(link):
             continue
         target = named_by(link)

@@ -126,9 +126,11 @@ def check_tokenizer(run: RunFolder) -> None:
 
     Where `identity.json` was lost, the newest checkpoint tells.
     """
-    saved = next(iter(sealed_states(run.checkpoints)), None)
-    as_saved = {} if saved is None else saved.identity.tokenizer
-    wanted, found = identity_of(run).tokenizer or as_saved, _digests(run)
+    wanted, found = identity_of(run).tokenizer, _digests(run)
+    if found == wanted:
+        return
+    as_saved = next((each.identity.tokenizer for each in sealed_states(run.checkpoints)), {})
+    wanted = wanted or as_saved
     if not wanted or found == wanted:
         return
     if found == as_saved:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,13 +154,11 @@ class Sealed:
         return saved
 
 
-def sealed_states(checkpoints: Path, owner: Owner | None = None) -> list[Saved]:
-    """What the checkpoints say of themselves that are complete, newest first; no tensor is read."""
-    found = []
+def sealed_states(checkpoints: Path, owner: Owner | None = None) -> Iterator[Saved]:
+    """What the complete ones say of themselves, newest first; no tensor is read."""
     for folder in reversed(step_folders(checkpoints)):
         with suppress(DamagedCheckpointError):
-            found.append(Sealed.open(folder).saved(owner))
-    return found
+            yield Sealed.open(folder).saved(owner)
 
 
 def read_saved(folder: Path) -> Saved:

@@ -59,10 +59,11 @@ def step_of(folder: Path) -> int:
 def named_by(link: Path) -> Path | None:
     """The step folder that `last` or `best` names, there or not; None where it names none.
 
-    Both are links; copies make folders of them or text files that hold the target's name.
+    Both are links to neighbours; copies make folders of them or text files that hold the target's
+    name.
     """
     if link.is_symlink():
-        name = link.readlink().name
+        name = link.readlink().name if _leads_beside(link) else ""
     elif link.is_dir():
         step = _step_within(link)
         return None if step is None else step_folder(link.parent, step)
@@ -71,6 +72,22 @@ def named_by(link: Path) -> Path | None:
     else:
         return None
     return link.with_name(name) if is_step_name(name) else None
+
+
+def refuse_stray(link: Path) -> None:
+    """Raise InputError where `last` or `best` is a link to something else than a neighbour."""
+    if link.is_symlink() and named_by(link) is None:
+        raise InputError(
+            f"{link}: leads to {link.readlink()}, which is no checkpoint of this run: point it at "
+            "the name of a step folder beside it, or delete it"
+        )
+
+
+def _leads_beside(link: Path) -> bool:
+    try:
+        return (link.parent / link.readlink()).parent.resolve() == link.parent.resolve()
+    except (OSError, RuntimeError):  # a parent that leads to itself: Python 3.13 says OSError
+        return False
 
 
 def point_link(link: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from distributed_pretrain.run_folder.checkpoint import Checkpoint, load_checkpoi
 from distributed_pretrain.run_folder.intact import DamagedCheckpointError, TrainingState
 from tests.distributed_pretrain.run_folder.checkpoints import newest_of
 from tests.full_disk import full_disk
+from tests.tiny.short_run import rewrite
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -67,6 +69,25 @@ def test_a_flipped_bit_is_refused_by_name_and_the_previous_one_is_used(
     found, damaged = newest_of(tmp_path)
     assert found == tmp_path / "step_00000001"
     assert list(damaged) == [tmp_path / "step_00000002"]
+
+
+@pytest.mark.parametrize("name", ["step", "samples_consumed", "rewinds"])
+@pytest.mark.parametrize("value", [-1, 4.0, "4", True, None, float("nan"), [4]])
+def test_counters_that_are_no_counts_are_named(tmp_path: Path, name: str, value: object) -> None:
+    path = save_checkpoint(tmp_path, checkpoint(4), keep=2, is_best=False)
+    document = json.loads((path / "state.json").read_text())
+    document["state"][name] = value
+    rewrite(path / "state.json", lambda _: json.dumps(document).encode())
+    with pytest.raises(DamagedCheckpointError, match=rf"state\.json is damaged .state\.{name}"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999"])
+def test_a_score_that_is_not_finite_is_named(tmp_path: Path, value: str) -> None:
+    path = save_checkpoint(tmp_path, checkpoint(4), keep=2, is_best=False)
+    rewrite(path / "state.json", lambda old: old.replace(b"0.5", value.encode()))
+    with pytest.raises(DamagedCheckpointError, match=r"state\.best_score"):
+        load_checkpoint(path)
 
 
 def test_a_folder_without_marker_or_file_is_not_used(tmp_path: Path) -> None:

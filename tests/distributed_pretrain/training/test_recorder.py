@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data_shards.errors import InputError
-from distributed_pretrain.run_folder.folder import RunFolder, is_timing
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics import is_timing
 from distributed_pretrain.training.recorder import Recorder
 from tests.full_disk import full_disk
 
