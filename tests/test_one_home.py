@@ -33,7 +33,7 @@ HOMES = {
     "the file lock": (r"^import fcntl", {"data_shards/files/lock.py"}),
     "files and folders that appear whole": (
         # One argument: `replace` of texts takes two, and of dataclasses names.
-        r"os\.(fsync|fdatasync|replace|rename|link|symlink)\b|\.(re)?name\(|"
+        r"os\.(fsync|fdatasync|replace|rename|link|symlink)\b|\.rename\(|"
         r"[a-z_]\.replace\([^,=\n]*\)$|shutil\.move",
         {"data_shards/files/atomic.py"},
     ),

@@ -80,19 +80,19 @@ def test_a_folder_appears_whole_and_takes_an_older_ones_place(tmp_path: Path) ->
 def test_what_fails_while_it_is_made_leaves_the_old_and_no_remains(
     what: str, tmp_path: Path
 ) -> None:
-    def make(at: Path) -> None:
+    def fail(at: Path) -> None:
         if what == "a folder":
             fill(at, "new")
         elif what == "a file":
             at.write_text("new")
         else:
             at.symlink_to("new")
+        raise ZeroDivisionError
 
     with made_whole(tmp_path / "made") as unfinished:
         unfinished.write_text("old")
     with pytest.raises(ZeroDivisionError), made_whole(tmp_path / "made") as unfinished:
-        make(unfinished)
-        raise ZeroDivisionError
+        fail(unfinished)
     assert (tmp_path / "made").read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["made"]
 
