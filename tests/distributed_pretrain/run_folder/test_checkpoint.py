@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +112,33 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_no_remains(tmp_path: Pat
         save_checkpoint(tmp_path, checkpoint(2), keep=2, is_best=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last", "step_00000001"]
     assert load_checkpoint(tmp_path / "last").state.step == 1
+
+
+REFUSED = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EEXIST: "something else is in its place",
+    errno.EISDIR: "something else is in its place",
+    errno.ENOENT: "the folder is not there",
+    errno.EACCES: "let this user read and write there",
+    errno.EROFS: "write to another folder",
+    errno.EIO: "check the disk and the path",
+}
+
+
+@pytest.mark.parametrize(("number", "remedy"), REFUSED.items())
+def test_the_remedy_is_that_of_the_refusal(
+    number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    said = rf"step_00000001: not written \({os.strerror(number)}\): {remedy}"
+    with pytest.raises(InputError, match=said) as caught:
+        save_checkpoint(tmp_path, checkpoint(1), keep=2, is_best=False)
+    assert ("free some space" in str(caught.value)) == (remedy == "free some space")
+    assert not list(tmp_path.iterdir())
 
 
 def test_remains_of_a_kill_while_saving_do_not_matter(tmp_path: Path) -> None:
