@@ -20,13 +20,15 @@ from pydantic_core import to_json
 
 from data_shards.errors import InputError, warn
 from data_shards.files.atomic import write_bytes_atomically
+from data_shards.files.folders import what_is_no_folder
 from data_shards.files.regular import read_regular
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.intact import Identity, sealed_states
 from distributed_pretrain.run_folder.newest import NewestCheckpoint
 from distributed_pretrain.run_folder.step_folders import LAST
 
-REMAKE = "delete the folder, and the same `pretrain` command makes it again"
+_AGAIN = ", and the same `pretrain` command makes it again"
+REMAKE = f"delete the folder{_AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def check_tokenizer(run: RunFolder) -> None:
 
     Where `identity.json` was lost, the newest checkpoint tells.
     """
+    if what := what_is_no_folder(run.tokenizer):
+        raise InputError(f"{run.tokenizer}: {what}, and should be a folder: move it away{_AGAIN}")
     wanted, found = identity_of(run).tokenizer, _digests(run)
     if found == wanted:
         return

@@ -70,6 +70,28 @@ def test_what_is_no_tokenizer_is_refused(
     assert "tokenizer.json: " in short.the_error(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda path: path.write_text("moved"), "it is a file"),
+        (os.mkfifo, "it is a file"),
+        (OTHERS["a device"], "it is a file"),
+        (OTHERS["a link that leads to itself"], "it is a link to tokenizer, which is not there"),
+        (
+            OTHERS["a link to /nowhere/else, where nothing is"],
+            "it is a link to /nowhere/else, which is not there",
+        ),
+    ],
+)
+def test_what_is_no_folder_for_the_tokenizer_is_called_what_it_is(
+    make: Callable[[Path], object], what: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_in_place_of(run / "tokenizer", make)
+    assert main(["evaluate", str(run), "split=validate"]) == 2
+    said = f"error: {run / 'tokenizer'}: {what}, and should be a folder: move it away, and "
+    assert short.the_error(capsys.readouterr().err).startswith(said)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.json", "state.json", "COMPLETE"])
 @pytest.mark.parametrize("what", OTHERS)
 def test_what_is_no_file_of_a_checkpoint_is_a_damaged_checkpoint(
