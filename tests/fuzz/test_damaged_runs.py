@@ -204,7 +204,8 @@ def try_many(
     for kind in kinds:
         done = [try_one(sound, profile, tmp_path / "run", seed, kind, capsys) for seed in seeds]
         assert any(done)
-        assert not all(done)
+        # Where checksums are right there is always a checkpoint before, which is used.
+        assert all(done) == (kind is sealed_file)
 
 
 def test_a_sound_run_is_as_it_was(

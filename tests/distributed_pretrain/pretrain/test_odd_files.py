@@ -92,8 +92,16 @@ def test_what_is_no_folder_for_the_tokenizer_is_called_what_it_is(
     assert short.the_error(capsys.readouterr().err).startswith(said)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.json", "state.json", "COMPLETE"])
-@pytest.mark.parametrize("what", OTHERS)
+CHECKPOINTS = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "optimizer.json",
+    "state.json",
+    "COMPLETE",
+)
+
+
+@pytest.mark.parametrize(("what", "name"), zip(OTHERS, CHECKPOINTS, strict=True))
 def test_what_is_no_file_of_a_checkpoint_is_a_damaged_checkpoint(
     what: str, name: str, run: Path, tiny_profile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
