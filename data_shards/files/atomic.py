@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from data_shards.errors import InputError
@@ -54,38 +55,42 @@ def write_bytes_atomically(
 
 
 @contextmanager
-def made_whole(path: Path, *, sync: bool = True, workplace: Path | None = None) -> Iterator[Path]:
-    """A free place for a file, a link or a folder, which comes to `path` at the end of the block.
+def made_whole(
+    path: Path, *, folder: bool = False, sync: bool = True, workplace: Path | None = None
+) -> Iterator[Path]:
+    """A free place for a file or link, or a `folder`, which comes to `path` at the block's end.
 
     `path` keeps what it had until then, and where the block raises; what is unfinished is removed.
     All that was made is on the disk before. `sync=False` is for many small files that a marker
     vouches for: it promises this for a full disk and a killed process, but not for a power cut.
     What is unfinished lies beside `path`, or in `workplace` (of the same file system) where
-    several processes may write `path` at once.
+    several processes may write `path` at once. A folder where a file is to be made is not ours,
+    and is left alone: OSError.
 
     One folder cannot take another's place at once: a process killed right then leaves the old one
     as `path`.replaced, which `tidy_up` puts back.
     """
     unfinished = _partial_of(path, workplace)
+    clear = partial(remove, unfinished) if folder else partial(unfinished.unlink, missing_ok=True)
     try:
-        remove(unfinished)
+        clear()
         yield unfinished
         if sync:
             _sync_all(unfinished)
-        if unfinished.is_symlink() or not unfinished.is_dir() or not os.path.lexists(path):
-            unfinished.replace(path)
-        else:
+        if folder and os.path.lexists(path):
             replaced = _replaced_of(path)
             path.replace(replaced)  # a rename is over at once, and a removal is not
             unfinished.replace(path)
             remove(replaced)
+        else:
+            unfinished.replace(path)
     except OSError as error:
         # A failed write does not know its file.
         error.filename = error.filename or str(path)
         raise
     finally:
         with suppress(OSError):  # who writes next tries again
-            remove(unfinished)
+            clear()
 
 
 def tidy_up(folder: Path, pattern: str) -> None:

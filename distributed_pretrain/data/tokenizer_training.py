@@ -41,7 +41,7 @@ def build_tokenizer(
 
     Those are read as it asks for them. `folder` appears whole or not at all.
     """
-    with made_whole(folder) as unfinished:
+    with made_whole(folder, folder=True) as unfinished:
         make(_sentences(training), unfinished)
 
 

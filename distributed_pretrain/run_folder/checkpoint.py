@@ -81,7 +81,7 @@ def save_checkpoint(
     final = step_folder(folder, checkpoint.state.step)
     try:
         tidy_up(folder, STEP_PATTERN)
-        with made_whole(final) as unfinished:
+        with made_whole(final, folder=True) as unfinished:
             unfinished.mkdir()
             digests = {
                 name: tensor_files.write_hashed(unfinished / name, content, after_piece=after_piece)

@@ -69,7 +69,7 @@ def fill(folder: Path, text: str) -> None:
 
 def test_a_folder_appears_whole_and_takes_an_older_ones_place(tmp_path: Path) -> None:
     for text in ("old", "new"):
-        with made_whole(tmp_path / "made") as unfinished:
+        with made_whole(tmp_path / "made", folder=True) as unfinished:
             fill(unfinished, text)
             assert (tmp_path / "made").exists() == (text == "new")
         assert (tmp_path / "made" / "inside" / "file").read_text() == text
@@ -91,7 +91,11 @@ def test_what_fails_while_it_is_made_leaves_the_old_and_no_remains(
 
     with made_whole(tmp_path / "made") as unfinished:
         unfinished.write_text("old")
-    with pytest.raises(ZeroDivisionError), made_whole(tmp_path / "made") as unfinished:
+    is_folder = what == "a folder"
+    with (
+        pytest.raises(ZeroDivisionError),
+        made_whole(tmp_path / "made", folder=is_folder) as unfinished,
+    ):
         fail(unfinished)
     assert (tmp_path / "made").read_text() == "old"
     assert [each.name for each in tmp_path.iterdir()] == ["made"]
@@ -107,7 +111,7 @@ def test_all_of_a_folder_is_on_the_disk_before_it_appears(
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
 
     monkeypatch.setattr(os, "fsync", note)
-    with made_whole(tmp_path / "made") as unfinished:
+    with made_whole(tmp_path / "made", folder=True) as unfinished:
         fill(unfinished, "new")
     assert synced == ["file", "inside", "made.partial"]
 
@@ -120,6 +124,14 @@ def test_what_kills_left_of_folders_is_tidied_up(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["other.partial", "step_2", "step_3"]
     assert (tmp_path / "step_2" / "inside" / "file").read_text() == "step_2.replaced"
     assert (tmp_path / "step_3" / "inside" / "file").read_text() == "step_3"
+
+
+def test_somebodys_folder_in_the_way_of_a_file_is_left_alone(tmp_path: Path) -> None:
+    fill(tmp_path / "a.json.partial", "precious")
+    with pytest.raises(OSError, match="directory"):
+        write_text_atomically(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json.partial" / "inside" / "file").read_text() == "precious"
+    assert not (tmp_path / "a.json").exists()
 
 
 def test_a_move_takes_the_place_of_files_and_folders(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ CHECKPOINTS = (
 )
 
 
-@pytest.mark.parametrize(("what", "name"), zip(OTHERS, CHECKPOINTS, strict=True))
+@pytest.mark.parametrize(("what", "name"), list(zip(OTHERS, CHECKPOINTS, strict=True)))
 def test_what_is_no_file_of_a_checkpoint_is_a_damaged_checkpoint(
     what: str, name: str, run: Path, tiny_profile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
