@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -11,6 +12,8 @@ from typing import Any
 
 from data_shards.errors import InputError
 
+_KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> io.FileIO:
     """`path` opened for reading, or with other `flags` of `os.open`.
@@ -18,11 +21,34 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> io.FileIO:
     Raises InputError where it is a pipe, a device or a folder, which would wait for ever or never
     end, and OSError as the system does.
     """
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        refuse_what_is_no_file(path)  # a folder or a socket is not opened for writing or at all
+        raise error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputError(f"{path}: not a file but a pipe, a device or a folder: move it away")
+        refuse_what_is_no_file(path)
     return io.FileIO(descriptor, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "ab+")
+
+
+def refuse_what_is_no_file(path: Path) -> None:
+    """Raise InputError where something is at `path`, and it is no file."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return
+        what = f"a link to {path.readlink()}, where nothing is"
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        what = "a link that leads to itself"
+    else:
+        if stat.S_ISREG(mode):
+            return
+        what = next((name for is_one, name in _KINDS.items() if is_one(mode)), "a device")
+    raise InputError(f"{path}: {what}, and should be a file: move it away")
 
 
 def read_regular(path: Path) -> bytes:
