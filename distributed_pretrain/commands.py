@@ -49,6 +49,16 @@ def _compare(profile: Path, overrides: Sequence[str]) -> int:
     return run_compare(profile, overrides)
 
 
+def _memory(profile: Path, overrides: Sequence[str], *, ranks: int) -> int:
+    from distributed_pretrain.pretrain.memory import run_memory
+
+    return run_memory(profile, overrides, ranks=ranks)
+
+
+def _add_ranks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ranks", type=int, default=1, help="GPUs that share the batch (1)")
+
+
 def _benchmark(overrides: Sequence[str], *, what: str) -> int:
     module = import_module(f"{__package__}.benchmark.{what}")
     module.run(validate(module.Settings, parse_overrides(overrides), where=f"benchmark {what}"))
@@ -111,6 +121,13 @@ COMMANDS = (
         goes_on_by="tasks",
         check=experiments.refuse_what_cannot_start,
         run=_compare,
+    ),
+    Command(
+        "memory",
+        help="what a profile needs of a GPU's memory, told on any machine",
+        settings=pretrain.PretrainConfig,
+        run=_memory,
+        add_arguments=_add_ranks,
     ),
     Command(
         "benchmark",
