@@ -25,7 +25,7 @@ _SHARED_FROM = {"moments": 1, "gradients": 2, "weights": 3}
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device, of a micro-batch of `rows` samples and `tokens` tokens a report.
+    """Bytes on one device, with micro-batches of `rows` samples and `tokens` tokens a report.
 
     Exact: `weights` with buffers, `gradients`, `moments` of the optimizer, `batch` (all of this
     rank's samples). Walked (see `walk`): `kept` for backward, `working`, `compared` and `cached` of
