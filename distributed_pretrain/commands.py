@@ -15,7 +15,17 @@ from distributed_pretrain.experiments import settings as experiments
 from distributed_pretrain.pretrain import settings as pretrain
 
 # Each a file in `benchmark/` with its `Settings`, and `run`, which measures and prints.
-BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "regions", "checkpoint", "scaling")
+BENCHMARKS = (
+    "shards",
+    "loader",
+    "step",
+    "loss",
+    "pairs",
+    "regions",
+    "checkpoint",
+    "scaling",
+    "gpu",
+)
 
 
 # Imports stand inside the commands: `--help` and a launcher that only asks answer at once.
