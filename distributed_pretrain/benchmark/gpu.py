@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -32,7 +33,7 @@ from distributed_pretrain.benchmark.on_gpu import (
     training,
     variants,
 )
-from distributed_pretrain.benchmark.on_gpu.parts import Bench, Part, Result, run_part
+from distributed_pretrain.benchmark.on_gpu.parts import Bench, Part, Result, run_part, warm_up
 from distributed_pretrain.benchmark.on_gpu.profiles import write_shards
 from distributed_pretrain.training.engine.device import cuda_trouble
 
@@ -55,11 +56,12 @@ PartName = Literal[
 
 def _profile_part(seconds: float, name: str, what: str = "", **data: int) -> Part:
     title = f"{name}{what} through the trainer, beside a bare loop and a plain one"
-    return Part(title, seconds, partial(training.measure_profile, name=name, **data))
+    return Part(title, seconds, partial(training.measure_profile, name=name, data=data))
 
 
-# Their limits are eight minutes together.
-PARTS: dict[PartName, Part] = {
+MINUTES = 8.0
+# Their limits are that together.
+PARTS: dict[str, Part] = {
     "ceilings": Part("What the device does at best", 40, ceilings.measure),
     "lovt_a100": _profile_part(75, "lovt_a100", ", 128 tokens", max_tokens=128),
     "lovt_a100_77": _profile_part(35, "lovt_a100", ", 77 tokens", max_tokens=77),
@@ -77,14 +79,14 @@ PARTS: dict[PartName, Part] = {
 
 
 class Settings(Config):
-    """`only` some parts; `minutes` for all of them together.
+    """`only` some parts; `minutes` for all of them together, of which each has its share.
 
     `profiles` is the folder of the checkout's own, `output` where the page, its figures and the
     traces go. With `tiny` everything is so small that a CPU does it, and nothing is judged.
     """
 
     only: tuple[PartName, ...] = ()
-    minutes: PositiveFloat = Field(8.0, le=60)
+    minutes: PositiveFloat = Field(MINUTES, le=60)
     device: harness.Device = "cuda"
     tiny: bool = False
     profiles: Path = Path("configs/pretrain")
@@ -102,7 +104,11 @@ def run(config: Settings) -> None:
     config.output.mkdir(parents=True, exist_ok=True)
     facts = facts_of(config)
     card = facts["device"] if config.device == "cuda" and not config.tiny else None
-    chosen = {name: part for name, part in PARTS.items() if name in (config.only or PARTS)}
+    chosen = {
+        name: replace(part, seconds=part.seconds * config.minutes / MINUTES)
+        for name, part in PARTS.items()
+        if name in (config.only or PARTS)
+    }
     results: dict[str, Result] = {}
     write = partial(page.write, config.output, chosen, results, facts=facts, card=card)
     with tempfile.TemporaryDirectory() as folder:
@@ -115,6 +121,7 @@ def run(config: Settings) -> None:
             config.output.absolute(),
         )
         write_shards(bench.folder, tiny=config.tiny)
+        warm_up(processes)
         deadline = time.monotonic() + 60 * config.minutes
         write()
         for name, part in chosen.items():

@@ -35,6 +35,7 @@ from distributed_pretrain.run_folder.step_folders import step_folder, step_of
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops, device_peak
+from distributed_pretrain.training.memory.estimate import MemoryEstimate
 from distributed_pretrain.training.recorder import Recorder, TrainingProgress
 from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.step import Stepper
@@ -50,7 +51,7 @@ class Trainer:
     """Trains from `state` on. Everything it needs is built by `training.run`.
 
     `owner`, `recorder` and `checkpoints` are of rank 0 alone, the latter two None where the run
-    is finished.
+    is finished. `memory` is what was estimated, where the device's memory is known.
     """
 
     config: RunConfig
@@ -65,6 +66,7 @@ class Trainer:
     checkpoints: CheckpointWriter | None
     flops: StepFlops
     liveness: Liveness
+    memory: MemoryEstimate | None = None
 
     def fit(self, interruption: InterruptionFlag) -> bool:
         """Train to the end; False when a signal ended it early (a checkpoint is saved)."""

@@ -137,8 +137,7 @@ def _trainer_of(
     training, objective = config.training, parts.objective
     if training.channels_last:  # of convolutions' weights, which feature maps follow
         objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if objective.term_weights:
-        _check_memory(config, engine, parts)
+    memory = _checked_memory(config, engine, parts) if objective.term_weights else None
     flops = parts.count_flops() if objective.term_weights else StepFlops()
     engine.prepare(objective, build_optimizer(config.optimizer, objective))
     # Only rank 0 chooses and writes checkpoints.
@@ -175,18 +174,20 @@ def _trainer_of(
         checkpoints=checkpoints,
         flops=flops,
         liveness=liveness,
+        memory=memory,
     )
 
 
-def _check_memory(config: RunConfig, engine: Engine, parts: Parts) -> None:
+def _checked_memory(config: RunConfig, engine: Engine, parts: Parts) -> MemoryEstimate | None:
     """Tell and judge the estimate, on a GPU or where the config says what a device has."""
     capacity = device_bytes(config.training, engine.device)
     if capacity is None or parts.estimate_memory is None:
-        return
+        return None
     estimate = parts.estimate_memory()
     refuse_what_does_not_fit(estimate, config, capacity)
     if engine.is_main:
         print(f"memory of a device: {estimate} of {capacity / GIB:.1f}", file=sys.stderr)
+    return estimate
 
 
 def _resumed_state(

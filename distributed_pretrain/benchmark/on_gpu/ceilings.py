@@ -35,9 +35,14 @@ def measure(bench: Bench, report: Report) -> None:
         images = torch.randn(shape, device=device)
         rate = rate_of(partial(_forward_and_backward, encoder, images), batch, seconds)
         report(**{f"resnet50_batch_{rows}_images_per_second": rate})
-    sizes = {"hidden_size": 32, "layers": 1, "heads": 2} if tiny else {"hidden_size": 768}
+    hidden, layers, heads = (32, 1, 2) if tiny else (768, 12, 12)
     bert = new_report_encoder(
-        1000, **{"layers": 12, "heads": 12, "intermediate_size": 4 * sizes["hidden_size"], **sizes}
+        1000,
+        architecture="bert",
+        hidden_size=hidden,
+        layers=layers,
+        heads=heads,
+        intermediate_size=4 * hidden,
     )
     bert.to(device).train()
     rows, tokens = (2, 8) if tiny else (REPORTS, TOKENS)

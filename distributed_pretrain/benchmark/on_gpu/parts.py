@@ -26,12 +26,14 @@ KeyT = TypeVar("KeyT")
 # Of torch's switches: whose it is, its name, its value.
 Flag = tuple[object, str, bool]
 
+# What the parts say beside their figures.
+LOG_NAME = "gpu.log"
 _SECONDS_TO_END = 5.0
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What every part is told: `folder` has the shards, `output` is where traces go.
+    """What every part is told: `folder` has the shards, `output` is where traces and logs go.
 
     `seconds` is what the part may take; `tiny` makes everything so small that a CPU does it.
     """
@@ -75,6 +77,16 @@ class Result:
     seconds: float = 0.0
 
 
+def warm_up(processes: ForkServerContext) -> None:
+    """Return when the server has imported all and forks: that is no part's time."""
+    process = processes.Process(target=_nothing)
+    process.start()
+    process.join()
+
+
+def _nothing() -> None: ...
+
+
 def run_part(part: Part, bench: Bench, processes: ForkServerContext, *, most: float) -> Result:
     """What the part reports within its own limit and `most` seconds.
 
@@ -115,9 +127,9 @@ def _call(measure: Measure, bench: Bench, theirs: Connection) -> None:
     # The server ignores them, but there is nothing to keep here.
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    # What it prints is not what is read.
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
+    log = os.open(bench.output / LOG_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
     os.environ["ACCELERATE_USE_CPU"] = str(bench.device == "cpu").lower()
     if bench.tiny:
         torch.set_num_threads(1)

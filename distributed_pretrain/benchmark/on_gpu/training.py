@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from itertools import cycle
@@ -21,7 +21,6 @@ from distributed_pretrain.benchmark import harness
 from distributed_pretrain.benchmark.on_gpu.parts import Bench, Report, medians, turns_for
 from distributed_pretrain.benchmark.on_gpu.plain_loop import PlainLoop
 from distributed_pretrain.benchmark.on_gpu.profiles import opened, profile
-from distributed_pretrain.pretrain.build import memory_of
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.loop import Trainer
 from distributed_pretrain.training.step import peak_memory_bytes
@@ -45,17 +44,17 @@ def bare_update(engine: Engine, micro_batches: list[Batch]) -> None:
     objective.after_update(progress=0.0)
 
 
-def measure_profile(bench: Bench, report: Report, *, name: str, **data: Any) -> None:
+def measure_profile(bench: Bench, report: Report, *, name: str, data: Mapping[str, Any]) -> None:
     """Rates of all loops, and what the trainer's time goes to."""
     config = profile(bench, name, **data)
     with opened(config) as trainer:
         engine, pairs = trainer.engine, config.data.global_batch
-        estimate = memory_of(engine.objective, config, device=bench.torch_device, ranks=1)  # type: ignore[arg-type]
-        report(estimated_memory_gib=estimate.total / GIB)
+        if trainer.memory is not None:
+            report(estimated_memory_gib=trainer.memory.total / GIB)
         with closing(trainer.loader.batches()) as batches:
             for _ in range(WARMUP_STEPS):
                 trainer.step(batches)
-            _with_loader(trainer, batches, report, seconds=bench.share(0.25))
+            whole = _with_loader(trainer, batches, report, seconds=bench.share(0.2))
             recorded = [next(batches) for _ in range(2)]
             augmentation = min(_augmentation(trainer, batches) for _ in range(AUGMENTED_BATCHES))
         report(peak_memory_gib=peak_memory_bytes(engine.device) / GIB)
@@ -70,22 +69,28 @@ def measure_profile(bench: Bench, report: Report, *, name: str, **data: Any) -> 
         loops["plain"] = lambda: plain.step(next(others))
         turns = turns_for(
             {each: partial(harness.seconds_of, loop) for each, loop in loops.items()},
-            bench.share(0.3),
+            bench.share(0.2),
         )
         found = medians(turns)
         for each, seconds in found.items():
             report(**{f"{each}_pairs_per_second": pairs / seconds})
-        # Again, so that a device that has got warm is as warm for both.
+        _compare(report, whole, found, augmentation)
+        # Again, as the device has got warm meanwhile.
         with closing(trainer.loader.batches()) as batches:
             trainer.step(batches)
-            whole = _with_loader(trainer, batches, report, seconds=bench.share(0.15))
-        report(
-            rate_to_bare_loop=found["bare"] / whole,
-            rate_to_plain_loop=found["plain"] / whole,
-            augmentation_share=augmentation / whole,
-            # What is left of the difference: the data threads hold the interpreter.
-            interpreter_lock_share=(whole - found["replayed"] - augmentation) / whole,
-        )
+            again_whole = _with_loader(trainer, batches, report, seconds=bench.share(0.1))
+        _compare(report, again_whole, found, augmentation)
+
+
+def _compare(report: Report, whole: float, loops: Mapping[str, float], augmentation: float) -> None:
+    """What a step of `whole` seconds is beside those of the loops, and where its time goes."""
+    report(
+        rate_to_bare_loop=loops["bare"] / whole,
+        rate_to_plain_loop=loops["plain"] / whole,
+        augmentation_share=augmentation / whole,
+        # What is left of the difference: the data threads hold the interpreter.
+        interpreter_lock_share=(whole - loops["replayed"] - augmentation) / whole,
+    )
 
 
 def _with_loader(

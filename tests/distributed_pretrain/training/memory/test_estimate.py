@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from data_shards.errors import InputError
@@ -77,7 +78,7 @@ def allocated_by(config: PretrainConfig) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         step()
     now = peak = 0
-    for event in seen.profiler.kineto_results.events():  # type: ignore[union-attr]
+    for event in seen.profiler.kineto_results.events():
         if event.name() == "[memory]":
             now += event.nbytes()
             peak = max(peak, now)
@@ -88,7 +89,12 @@ def before_a_step(method: Method, batch: Any) -> int:
     """Weights, buffers, moments and the batch."""
     sizes = [each.nbytes for each in (*method.parameters(), *method.buffers())]
     sizes += [2 * each.nbytes for each in method.parameters() if each.requires_grad]
-    batch.map_tensors(lambda each: sizes.append(each.nbytes) or each)
+
+    def add(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.nbytes)
+        return tensor
+
+    batch.map_tensors(add)
     return sum(sizes)
 
 
