@@ -62,6 +62,8 @@ def refuse_missing_gpus(training: TrainingConfig) -> None:
         if _DRIVER.exists():
             warn(f"on the CPU: {trouble}")
         return
+    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1"):
+        return
     found, local = torch.cuda.device_count(), launcher_number("LOCAL_RANK") or 0
     # Where a launcher binds one to each rank, all see theirs as the first.
     bound = found == 1 and "CUDA_VISIBLE_DEVICES" in os.environ

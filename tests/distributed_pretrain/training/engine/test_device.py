@@ -12,8 +12,8 @@ from torch import nn
 
 from data_shards.errors import InputError
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
-from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine import device
+from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.device import refuse_missing_gpus, set_device_up
 from distributed_pretrain.training.flops import device_peak
 from distributed_pretrain.training.settings import TrainingConfig
@@ -116,7 +116,7 @@ def test_a_driver_that_is_missing_or_too_old_is_a_line(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "init", init)
     first = said.partition(". ")[0]
-    with pytest.raises(InputError, match="training.device=any goes on on the CPU") as raised:
+    with pytest.raises(InputError, match="=any goes on on the CPU") as raised:
         refuse_missing_gpus(GPU)
     assert str(raised.value).startswith(f"training.device=cuda: {first}: ")
     assert "http" not in str(raised.value)
