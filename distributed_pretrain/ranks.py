@@ -11,8 +11,10 @@ with tensors of the same shape.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -32,8 +34,23 @@ def launcher_number(name: Literal["RANK", "WORLD_SIZE", "LOCAL_RANK"]) -> int | 
     return int(os.environ[name]) if name in os.environ else None
 
 
+_one_process = ContextVar("one process", default=False)
+
+
+@contextlib.contextmanager
+def as_one_process() -> Iterator[None]:
+    """Within it every function here is the identity: for computations of this rank alone."""
+    token = _one_process.set(True)
+    try:
+        yield
+    finally:
+        _one_process.reset(token)
+
+
 def world_size() -> int:
     """The number of ranks, 1 when torch.distributed is not initialised."""
+    if _one_process.get():
+        return 1
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size()
     return 1

@@ -26,6 +26,7 @@ from distributed_pretrain.run_folder.newest import NewestCheckpoint
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops, device_peak
+from distributed_pretrain.training.memory.estimate import MemoryEstimate
 from distributed_pretrain.training.recorder import Recorder, TrainingProgress
 from distributed_pretrain.training.resuming import misfit, take_over
 from distributed_pretrain.training.settings import RunConfig
@@ -42,7 +43,7 @@ class Trainer:
     """Trains from `state` on. Everything it needs is built by `training.run`.
 
     `owner`, `recorder` and `checkpoints` are of rank 0 alone, the latter two None where the run
-    is finished.
+    is finished. `memory` is what was estimated, where the device's memory is known.
     """
 
     config: RunConfig
@@ -57,6 +58,7 @@ class Trainer:
     checkpoints: CheckpointWriter | None
     flops: StepFlops
     liveness: Liveness
+    memory: MemoryEstimate | None = None
 
     def fit(self, interruption: InterruptionFlag) -> bool:
         """Train to the end; False when a signal ended it early (a checkpoint is saved)."""

@@ -108,6 +108,10 @@ class TrainingConfig(Config):
     such as a loss term, a recall or auroc. `gradient_norms_every_steps` measures each loss term's
     gradient, at a backward each. `peak_teraflops` are of one device at this precision, for mfu
     (null: by the device's name), `log_interval_seconds` of plain progress lines in a log.
+
+    `device: cuda` refuses to start without a GPU, which `any` does on a CPU. `device_memory_gib` is
+    what a run may take of one device (null: what there is of a GPU); one that needs more is refused
+    before its first step.
     """
 
     # Whether the best is highest is what the metric itself knows.
@@ -137,6 +141,8 @@ class TrainingConfig(Config):
     pictures: Annotated[bool, FREE] = True
     gradient_norms_every_steps: PositiveInt | None = 100
     peak_teraflops: Annotated[PositiveFloat | None, FREE] = None
+    device: Annotated[Literal["any", "cuda"], FREE] = "any"
+    device_memory_gib: Annotated[PositiveFloat | None, FREE] = None
     log_interval_seconds: Annotated[PositiveFloat, FREE] = 10.0
 
     def deciding(self) -> dict[str, Any]:
