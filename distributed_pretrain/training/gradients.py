@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from distributed_pretrain.batch import Batch, cat_padded
-from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
+from distributed_pretrain.methods.objective import Contrasted, sum_of
 from distributed_pretrain.ranks import mean_over_ranks
 from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.kept_buffers import KeptBuffers
 
 # The name of several batch terms' common gradient where they need not be told apart.
 _CONTRASTED = "contrasted"
@@ -88,12 +89,12 @@ def _first_pass(
     """The batch terms over all micro-batches, and their gradients by micro-batch."""
     objective, count = engine.objective, len(micro_batches)
     pieces = []
-    statistics = [buffer.clone() for buffer in objective.buffers()]
+    statistics = KeptBuffers(objective.buffers())
     with torch.no_grad(), engine.autocast():
         for number, batch in enumerate(micro_batches):
             torch.manual_seed(seed + number)
             pieces.append(objective.contrasted(objective(batch)))
-    restore_buffers(objective, statistics)  # they are for the second pass to update, once
+    statistics.put_back()  # they are for the second pass to update, once
     joint = Contrasted(
         rows={name: cat_padded([p.rows[name] for p in pieces]) for name in pieces[0].rows},
         shared=pieces[0].shared,
@@ -140,12 +141,6 @@ def _add_gradients(
         gradients = torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         sums[name] = sums[name] + flat if name in sums else flat
-
-
-def restore_buffers(objective: Objective, before: list[Tensor]) -> None:
-    """Set running statistics back to these."""
-    for buffer, value in zip(objective.buffers(), before, strict=True):
-        buffer.copy_(value)
 
 
 def _finite_rows(contrasted: Contrasted, batch: Batch) -> Tensor:

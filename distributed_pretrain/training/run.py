@@ -26,8 +26,9 @@ from distributed_pretrain.run_folder.intact import Owner, TrainingState
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops
-from distributed_pretrain.training.loop import Trainer, load_newest
+from distributed_pretrain.training.loop import Trainer
 from distributed_pretrain.training.recorder import Recorder
+from distributed_pretrain.training.resuming import load_newest
 from distributed_pretrain.training.settings import RunConfig, TrainingConfig
 from distributed_pretrain.training.step import Stepper
 from distributed_pretrain.training.validation import Validation

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 from accelerate.utils import InitProcessGroupKwargs
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -41,7 +42,7 @@ class Engine:
 
     The loader never passes through Accelerate: ranks slice the global order themselves. A step
     is `forward`, `backward` for each micro-batch inside `micro_batch`, then `gradient_norm` and
-    either `update` or `drop_gradients`. Every rank makes the same calls.
+    `update`. Every rank makes the same calls.
     """
 
     def __init__(
@@ -129,12 +130,25 @@ class Engine:
             [p.grad for p in self.parameters if p.grad is not None]
         )
 
-    def update(self, learning_rate: float, *, clip_norm: float | None, norm: Tensor) -> None:
-        """One optimizer step; gradients longer than `clip_norm` are shortened to it."""
+    def update(
+        self,
+        learning_rate: float,
+        *,
+        clip_norm: float | None,
+        norm: Tensor,
+        skip: Bool[Tensor, ""] | None = None,
+    ) -> None:
+        """One optimizer step; gradients longer than `clip_norm` are shortened to it.
+
+        Where `skip` is True, weights, moments and their counts stay as they are: the fused kernels
+        read that on the device, and the host does not wait to know.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, clip_norm, norm)
+        # What torch's gradient scalers set, too.
+        self.optimizer.found_inf = None if skip is None else skip.float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self.drop_gradients()
 
