@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distributed_pretrain.batch import Batch, cat_padded
-from distributed_pretrain.methods.objective import Contrasted, sum_of
+from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
 from distributed_pretrain.ranks import mean_over_ranks
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.kept_buffers import KeptBuffers
@@ -42,12 +42,19 @@ class StepGradients:
 
 
 def accumulate_gradients(
-    engine: Engine, micro_batches: list[Batch], *, exact: bool, seed: int, measure_norms: bool
+    engine: Engine,
+    micro_batches: list[Batch],
+    *,
+    exact: bool,
+    seed: int,
+    measure_norms: bool,
+    groups: int = 1,
 ) -> StepGradients:
     """Leave the gradient of the step's loss in the parameters.
 
     Micro-batch i draws its dropout from `seed` + i. With `exact` the batch terms are those of
-    all micro-batches together; otherwise the loss is the mean of the micro-batches' own.
+    all micro-batches together; otherwise the loss is the mean of the micro-batches' own, or of
+    those of each micro-batch's `groups`, which are normalised and compared as if each were one.
     """
     objective, count = engine.objective, len(micro_batches)
     result = StepGradients()
@@ -59,12 +66,12 @@ def accumulate_gradients(
         for number, batch in enumerate(micro_batches):
             with engine.micro_batch(last=number == count - 1):
                 torch.manual_seed(seed + number)
-                outputs = engine.forward(batch)
+                outputs = engine.forward(batch, groups=groups)
                 contrasted = objective.contrasted(outputs)
                 result.finite_rows.append(_finite_rows(contrasted, batch))
                 terms = objective.sample_terms(outputs)
                 if cached is None:
-                    terms = objective.batch_terms(**contrasted.rows, **contrasted.shared) | terms
+                    terms = _terms_of_groups(objective, contrasted, groups) | terms
                 for name, term in terms.items():
                     result.terms[name] = result.terms.get(name, 0) + term.detach() / count
                 parts = {name: term / count for name, term in objective.weighted(terms).items()}
@@ -121,6 +128,20 @@ def _first_pass(
         for of_batch, own in zip(gradients, zip(*parts, strict=True), strict=True):
             of_batch[loss_name] = dict(zip(leaves, own, strict=True))
     return {name: term.detach() for name, term in terms.items()}, gradients
+
+
+def _terms_of_groups(
+    objective: Objective, contrasted: Contrasted, groups: int
+) -> dict[str, Tensor]:
+    """The batch terms, each the mean over equal groups of rows that lie one after another."""
+    if groups == 1:
+        return objective.batch_terms(**contrasted.rows, **contrasted.shared)
+    parts = zip(*(rows.chunk(groups) for rows in contrasted.rows.values()), strict=True)
+    found = [
+        objective.batch_terms(**dict(zip(contrasted.rows, part, strict=True)), **contrasted.shared)
+        for part in parts
+    ]
+    return {name: torch.stack([each[name] for each in found]).mean() for name in found[0]}
 
 
 def _of_pieces(gradient: Tensor, rows: list[Tensor]) -> list[Tensor]:

@@ -147,8 +147,7 @@ class Trainer:
             state, batch, data_wait_seconds=waited, interrupted=interrupted
         )
         # Of this rank's share; the first pass of exact accumulation is no part of the model's.
-        training = self.config.training
-        pieces = training.accumulation_steps if training.accumulation == "plain" else 1
+        pieces = self.config.training.compared_parts(self.config.data.global_batch)
         rows, tokens = batch.report.token_ids.shape
         flops = pieces * self.flops.per_step(rows=rows // pieces, tokens=tokens)
         read = self.read_newest()

@@ -105,6 +105,7 @@ class Stepper:
             # Dropout is a function of (seed, step, rank): a resumed run draws the same.
             seed=_seed_of(self.config.seed, state.step, self.engine.rank),
             measure_norms=every is not None and (state.step + 1) % every == 0,
+            groups=training.groups(global_batch),
         )
         norm = self.engine.gradient_norm()
         finite_rows = torch.cat(gradients.finite_rows)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.models.norms.groups import in_groups
 from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.training.engine.device import set_device_up
 from distributed_pretrain.training.engine.layout import StateLayout
@@ -95,9 +96,9 @@ class Engine:
         """The precision of the run."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
-    def forward(self, batch: Batch) -> Any:
-        """The method's outputs, for a backward pass."""
-        with self.autocast():
+    def forward(self, batch: Batch, *, groups: int = 1) -> Any:
+        """The method's outputs, for a backward pass; batch norms see each group of rows alone."""
+        with self.autocast(), in_groups(groups):
             return self._model(batch)
 
     @contextlib.contextmanager
