@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from data_shards.errors import InputError
-from data_shards.profiles import validate
+from data_shards.profiles import first_difference, validate
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.pretrain.settings import PretrainConfig
@@ -55,7 +56,47 @@ def test_groups_of_one_forward_are_as_micro_batches_of_their_own(name: str) -> N
     wanted = after_gradients(tiny_method(config), batch, pieces=GROUPS, groups=1)
     found = after_gradients(tiny_method(config), batch, pieces=1, groups=GROUPS)
     assert found.keys() == wanted.keys()
-    for key, value in wanted.items():
-        torch.testing.assert_close(
-            found[key], value, rtol=1e-10, atol=1e-10, msg=lambda m: f"{key}: {m}"
-        )
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+def config(batch: int, **training: Any) -> PretrainConfig:
+    values = {
+        "run_folder": "run",
+        "data": {"shards": "shards", "global_batch": batch},
+        "method": {"name": "lovt"},
+        "training": training,
+    }
+    return validate(PretrainConfig, values, where="test")
+
+
+def test_groups_keep_the_recipe_of_micro_batches() -> None:
+    plain = config(512, accumulation="plain", accumulation_steps=16)
+    grouped = config(512, accumulation="plain", accumulation_steps=4, negatives_from=32)
+    for each, groups in ((plain, 1), (grouped, 4)):
+        assert each.training.compared_parts(512) == each.training.ordered_parts(512) == 16
+        assert each.training.groups(512) == groups
+        each.check_ranks(8)
+    wider = config(512, accumulation="plain", accumulation_steps=2, negatives_from=32)
+    assert first_difference(grouped.deciding(), wider.deciding()) is None
+    assert config(512, accumulation_steps=4).training.groups(512) == 1
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"negatives_from": 32}, "with accumulation=exact every sample is a negative"),
+        (
+            {"negatives_from": 48, "accumulation": "plain", "accumulation_steps": 4},
+            "negatives_from=48 does not divide the 128 pairs",
+        ),
+    ],
+)
+def test_groups_that_cannot_be_are_refused_in_a_line(training: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        config(512, **training)
+
+
+def test_ranks_that_cannot_share_a_group_are_refused() -> None:
+    grouped = config(512, accumulation="plain", accumulation_steps=4, negatives_from=4)
+    with pytest.raises(InputError, match="8 ranks cannot hold equal parts of a group"):
+        grouped.check_ranks(8)
