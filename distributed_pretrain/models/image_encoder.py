@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -52,6 +52,12 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.channels = backbone.channels
+
+    def compile(self, *_: Any, **options: Any) -> None:
+        """Compile the trunk, with the options of `torch.compile`."""
+        trunk: Any = self.backbone
+        trunk.forward = torch.compile(trunk.forward, **options)
+        trunk.tokens = torch.compile(trunk.tokens, **options)
 
     @property
     def region_channels(self) -> int:

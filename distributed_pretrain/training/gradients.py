@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from distributed_pretrain.batch import Batch, cat_padded
 from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
 from distributed_pretrain.ranks import mean_over_ranks
+from distributed_pretrain.training.compiling import check_passes
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.kept_buffers import KeptBuffers
 
@@ -59,8 +60,9 @@ def accumulate_gradients(
     objective, count = engine.objective, len(micro_batches)
     result = StepGradients()
     cached: list[_Cached] | None = None
+    first: list[Contrasted] = []
     if exact and count > 1 and objective.contrasts_samples:
-        result.terms, cached = _first_pass(engine, micro_batches, seed, apart=measure_norms)
+        result.terms, cached, first = _first_pass(engine, micro_batches, seed, apart=measure_norms)
     by_term: dict[str, Tensor] = {}
     with engine.kept_casts():
         for number, batch in enumerate(micro_batches):
@@ -70,6 +72,8 @@ def accumulate_gradients(
                 contrasted = objective.contrasted(outputs)
                 result.finite_rows.append(_finite_rows(contrasted, batch))
                 terms = objective.sample_terms(outputs)
+                if first and engine.compares_passes:
+                    check_passes(first[number], contrasted)
                 if cached is None:
                     terms = _terms_of_groups(objective, contrasted, groups) | terms
                 for name, term in terms.items():
@@ -84,6 +88,7 @@ def accumulate_gradients(
                 if measure_norms:
                     _add_gradients(by_term, parts, engine.parameters)
                 engine.backward(sum_of(parts))
+    engine.compares_passes = False
     result.norms = {name: mean_over_ranks(flat).norm() for name, flat in by_term.items()}
     total = sum_of(objective.weighted(result.terms))
     result.terms = {"total": total, **{name: result.terms[name] for name in objective.term_weights}}
@@ -92,8 +97,8 @@ def accumulate_gradients(
 
 def _first_pass(
     engine: Engine, micro_batches: list[Batch], seed: int, *, apart: bool
-) -> tuple[dict[str, Tensor], list[_Cached]]:
-    """The batch terms over all micro-batches, and their gradients by micro-batch."""
+) -> tuple[dict[str, Tensor], list[_Cached], list[Contrasted]]:
+    """The batch terms over all micro-batches, their gradients, and what was compared, by part."""
     objective, count = engine.objective, len(micro_batches)
     pieces = []
     statistics = KeptBuffers(objective.buffers())
@@ -127,7 +132,7 @@ def _first_pass(
         ]
         for of_batch, own in zip(gradients, zip(*parts, strict=True), strict=True):
             of_batch[loss_name] = dict(zip(leaves, own, strict=True))
-    return {name: term.detach() for name, term in terms.items()}, gradients
+    return {name: term.detach() for name, term in terms.items()}, gradients, pieces
 
 
 def _terms_of_groups(

@@ -10,7 +10,6 @@ from functools import partial
 from hashlib import sha256
 
 import torch
-import torch._functorch.config
 
 from data_shards.command_line import shell_line
 from data_shards.errors import InputError
@@ -23,6 +22,7 @@ from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.identity import identity_of, note_saved, settle_identity
 from distributed_pretrain.run_folder.intact import Owner, TrainingState
+from distributed_pretrain.training.compiling import compile_encoders
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops
@@ -132,9 +132,9 @@ def _trainer_of(
     owner = Owner(config, identity_of(run)) if engine.is_main else None
     state = _resumed_state(config, engine, run, owner)
     if training.compile:
-        # A backward that may overwrite what forward kept could not also be walked term by term.
-        torch._functorch.config.donated_buffer = training.gradient_norms_every_steps is None
-        engine.objective.compile()
+        walks = training.gradient_norms_every_steps is not None
+        compile_encoders(objective, walks_by_term=walks)
+        engine.compares_passes = True
     recorder = checkpoints = None
     if engine.is_main and not state.finished:
         # What goes on from here writes the later lines again.

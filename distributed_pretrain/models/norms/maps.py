@@ -34,7 +34,8 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or not (across_ranks or len(group_sizes(len(input))) > 1):
             return super().forward(input)
         with full_precision(input):
-            return sync_batch_norm(self, input, across_ranks=across_ranks)
+            normalised: _Maps = sync_batch_norm(self, input, across_ranks=across_ranks)
+            return normalised
 
 
 class SyncBatchNorm2d(GroupedBatchNorm2d):

@@ -27,6 +27,8 @@ Channels: TypeAlias = Float[Tensor, " channels"]
 OfGroups: TypeAlias = Float[Tensor, "groups channels"]
 
 
+# Exchanges, and what is kept for the forward's end, are nothing for a compiler.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def sync_batch_norm(layer: nn.BatchNorm2d, maps: Maps, *, across_ranks: bool = True) -> Maps:
     """The maps normalised over those of all ranks, or of this one, by `layer` in training mode.
 

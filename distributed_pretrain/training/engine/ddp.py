@@ -43,8 +43,11 @@ class Engine:
 
     The loader never passes through Accelerate: ranks slice the global order themselves. A step
     is `forward`, `backward` for each micro-batch inside `micro_batch`, then `gradient_norm` and
-    `update`. Every rank makes the same calls.
+    `update`. Every rank makes the same calls. `compares_passes`: whether the next gradient caching
+    is to check that its two forwards give the same (see `training.compiling`).
     """
+
+    compares_passes = False
 
     def __init__(
         self, training: TrainingConfig, *, deepspeed: dict[str, Any] | None = None
