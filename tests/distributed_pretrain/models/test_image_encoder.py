@@ -133,7 +133,7 @@ def test_in_one_process_a_synchronised_norm_is_torchs_batch_norm(training: bool)
 
 _LAYERS: dict[Norm, type[nn.Module]] = {
     "sync": SyncBatchNorm2d,
-    "local": nn.BatchNorm2d,
+    "local": GroupedBatchNorm2d,
     "frozen": FrozenBatchNorm2d,
     "group": nn.GroupNorm,
 }
