@@ -14,9 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from data_shards.errors import InputError
 from distributed_pretrain.models.image_encoder import make_image_encoder, receptive_field_px
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.models.norms.maps import (
-    SyncBatchNorm2d,
-)
+from distributed_pretrain.models.norms.maps import GroupedBatchNorm2d, SyncBatchNorm2d
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

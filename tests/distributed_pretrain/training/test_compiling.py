@@ -31,7 +31,7 @@ from tests.tiny.batches import random_batch, with_padded_reports
 from tests.tiny.methods import tiny_method, tiny_profile
 from dataclasses import replace
 
-name, groups = sys.argv[1], int(sys.argv[2])
+name = sys.argv[1]
 config = tiny_profile(name)
 losses, graphs = [], []
 for compiled in (False, True):
@@ -51,7 +51,7 @@ json.dump({"losses": losses, "graphs": graphs, "breaks": dict(counters["graph_br
 
 def counted(name: str) -> dict[str, Any]:
     run = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, name, "1"],
+        [sys.executable, "-c", _SCRIPT, name],
         capture_output=True,
         text=True,
         cwd=ROOT,
