@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -34,22 +33,23 @@ def launcher_number(name: Literal["RANK", "WORLD_SIZE", "LOCAL_RANK"]) -> int | 
     return int(os.environ[name]) if name in os.environ else None
 
 
-_one_process = ContextVar("one process", default=False)
+_one_process = False
 
 
 @contextlib.contextmanager
 def as_one_process() -> Iterator[None]:
     """Within it every function here is the identity: for computations of this rank alone."""
-    token = _one_process.set(True)
+    global _one_process
+    before, _one_process = _one_process, True
     try:
         yield
     finally:
-        _one_process.reset(token)
+        _one_process = before
 
 
 def world_size() -> int:
     """The number of ranks, 1 when torch.distributed is not initialised."""
-    if _one_process.get():
+    if _one_process:
         return 1
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size()

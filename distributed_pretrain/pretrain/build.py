@@ -82,7 +82,7 @@ class OnShards:
             self.config.data,
             self.share,
             seed=self.config.seed,
-            micro_batches=self.config.training.accumulation_steps,
+            micro_batches=self.config.training.ordered_parts(self.config.data.global_batch),
             quarantine=run.quarantine,
         )
         judged = self.validation(validation, run.quarantine)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch._functorch.config
 
 from data_shards.command_line import shell_line
 from data_shards.errors import InputError
@@ -22,6 +21,7 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.identity import identity_of, note_saved, settle_identity
 from distributed_pretrain.run_folder.intact import Owner
 from distributed_pretrain.run_folder.newest import NewestCheckpoint
+from distributed_pretrain.training.compiling import compile_encoders
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.engine.device import refuse_missing_gpus
 from distributed_pretrain.training.faults.liveness import Liveness
@@ -154,9 +154,9 @@ def _trainer_of(
     owner = Owner(config, identity_of(run)) if engine.is_main else None
     state = resumed_state(config, engine, run, newest, total_steps)
     if training.compile:
-        # A backward that may overwrite what forward kept could not also be walked term by term.
-        torch._functorch.config.donated_buffer = training.gradient_norms_every_steps is None
-        engine.objective.compile()
+        walks = training.gradient_norms_every_steps is not None
+        compile_encoders(objective, walks_by_term=walks)
+        engine.compares_passes = True
     recorder = checkpoints = None
     if engine.is_main and not state.finished:
         # What goes on from here writes the later lines again.

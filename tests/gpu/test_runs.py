@@ -101,7 +101,8 @@ def test_a_nan_leaves_weights_moments_and_statistics_as_they_are(
     state = TrainingState()
 
     def step(batch: Batch) -> None:
-        stepper.step(state, batch, data_wait_seconds=0.0, interrupted=lambda: False)
+        launched = stepper.step(state, batch, data_wait_seconds=0.0, interrupted=lambda: False)
+        stepper.read(state, launched)
 
     def everything() -> list[Tensor]:
         moments = [m[name] for m in engine.optimizer.state.values() for name in MOMENTS]

@@ -14,8 +14,6 @@ from functools import partial
 from itertools import cycle
 from typing import Any
 
-import torch
-
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.benchmark import harness
 from distributed_pretrain.benchmark.on_gpu.parts import Bench, Report, medians, turns_for
@@ -97,22 +95,23 @@ def _with_loader(
     trainer: Trainer, batches: Iterator[Batch], report: Report, *, seconds: float
 ) -> float:
     """The mean seconds of a step; reports what the steps say of themselves."""
+    trainer.read_newest()
     waited, started = trainer.loader.wait_seconds, time.perf_counter()
     steps: list[dict[str, float]] = []
-    while len(steps) < 2 or time.perf_counter() - started < seconds:
-        values, _ = trainer.step(batches)
-        steps.append(values)
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    launched = 0
+    while launched < 2 or time.perf_counter() - started < seconds:
+        steps += [read.values for read in trainer.step(batches)]
+        launched += 1
+    steps += [read.values for read in trainer.read_newest()]
     whole = time.perf_counter() - started
     report(
-        pairs_per_second=len(steps) * trainer.config.data.global_batch / whole,
+        pairs_per_second=launched * trainer.config.data.global_batch / whole,
         data_wait_share=(trainer.loader.wait_seconds - waited) / whole,
     )
     for name in ("tokens_per_second", "padding_share", "mfu"):
         if name in steps[-1]:
             report(**{name: statistics.median(each[name] for each in steps)})
-    return whole / len(steps)
+    return whole / launched
 
 
 def _augmentation(trainer: Trainer, batches: Iterator[Batch]) -> float:

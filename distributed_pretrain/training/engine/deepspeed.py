@@ -22,6 +22,7 @@ from deepspeed.utils import (
     safe_set_local_fp32_param,
     safe_set_local_optimizer_state,
 )
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from data_shards.errors import InputError
@@ -69,13 +70,23 @@ class DeepSpeedEngine(Engine):
         """The Euclidean norm over all gradients of the step; infinite where one is not finite."""
         return super().gradient_norm() if self._zero is None else self._zero.gradient_norm()
 
-    def update(self, learning_rate: float, *, clip_norm: float | None, norm: Tensor) -> None:
-        """One optimizer step; gradients longer than `clip_norm` are shortened to it."""
+    def update(
+        self,
+        learning_rate: float,
+        *,
+        clip_norm: float | None,
+        norm: Tensor,
+        skip: Bool[Tensor, ""] | None = None,
+    ) -> None:
+        """See `Engine`; the host waits for `skip`, which ZeRO's optimizers do not know."""
         del norm  # DeepSpeed clips by the one that it measures itself, which is the same
         assert clip_norm == self._clip_norm, "DeepSpeed's clipping is fixed from the start"
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._deepspeed.step()
+        if skip is not None and bool(skip):
+            self.drop_gradients()
+        else:
+            self._deepspeed.step()
 
     def drop_gradients(self) -> None:
         """Forget the gradients of this step."""
