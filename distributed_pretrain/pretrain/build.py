@@ -176,7 +176,7 @@ def build_method(config: PretrainConfig, tokenizer: ReportTokenizer) -> Method:
 
 def flops_of(method: Method, config: PretrainConfig, device: torch.device) -> StepFlops:
     """The operations of a step, for studies that have every image and label that is asked for."""
-    probe = partial(_full_studies(config), device)
+    probe = partial(full_studies(config), device)
     return StepFlops.of(method, probe, max_tokens=method.max_tokens)
 
 
@@ -185,11 +185,11 @@ def memory_of(
 ) -> MemoryEstimate:
     """The memory of each device, for such studies with reports as long as they may be."""
     tokens = _NO_REPORT if method.max_tokens is None else config.data.max_tokens
-    probe = _full_studies(config)
+    probe = full_studies(config)
     return estimate_memory(method, probe, config, device=device, ranks=ranks, tokens=tokens)
 
 
-def _full_studies(config: PretrainConfig) -> Callable[..., Batch]:
+def full_studies(config: PretrainConfig) -> Callable[..., Batch]:
     data = config.data
     return partial(
         full_batch,

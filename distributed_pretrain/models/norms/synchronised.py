@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -75,6 +75,7 @@ class _SyncBatchNorm(torch.autograd.Function):
         mean_GC, variance_GC = mean_GC.to(statistics), variance_GC.to(statistics)
         ctx.save_for_backward(maps, weight, mean_GC, scale_GC, count_G)
         ctx.sizes = sizes
+        ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(mean_GC, variance_GC, count_G)
         of_groups = zip(groups, mean_GC, scale_GC, strict=True)
         normalised = _joined(
@@ -116,11 +117,12 @@ class _GroupedBatchNorm(torch.autograd.Function):
     def forward(
         ctx: Any, maps: Maps, weight: Channels, bias: Channels, eps: float, sizes: Sequence[int]
     ) -> tuple[Tensor, ...]:
-        ctx.sizes, ctx.eps = [size for size in sizes if size], eps
+        ctx.sizes = [size for size in sizes if size]
+        ctx.set_materialize_grads(False)  # the statistics' would be two launches a group
         statistics: list[Tensor] = []
         parts = []
         for group in maps.split(ctx.sizes):
-            if maps.is_cuda:
+            if has_kernels(group):
                 mean, scale = torch.batch_norm_stats(group, eps)
             else:
                 mean, variance = _moments(group, eps)
@@ -137,6 +139,12 @@ class _GroupedBatchNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Maps, *_: Any) -> tuple[Tensor | None, ...]:
         maps, weight, *statistics = ctx.saved_tensors
         parts, of_weight, of_bias = [], [], []
+        positions = maps.shape[2] * maps.shape[3]
+        # One launch for each size that there is.
+        counts = {
+            size: torch.full((), size * positions, dtype=torch.int32, device=maps.device)
+            for size in set(ctx.sizes)
+        }
         of_groups = zip(
             gradient.split(ctx.sizes),
             maps.split(ctx.sizes),
@@ -145,8 +153,8 @@ class _GroupedBatchNorm(torch.autograd.Function):
             strict=True,
         )
         for d_group, group, mean, scale in of_groups:
+            count = counts[len(group)]
             sums, products = _gradient_sums(d_group, group, mean, scale, weight)
-            count = mean.new_full((), group.numel() // group.shape[1])
             parts.append(
                 _map_gradient(d_group, group, mean, scale, weight, (sums, products), count)
             )
@@ -160,11 +168,16 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
+def has_kernels(maps: Maps) -> bool:
+    """Whether torch's own kernels take these: on a GPU, unless there are none."""
+    return maps.is_cuda and maps.numel() > 0
+
+
 def _moments(maps: Maps, eps: float) -> tuple[Channels, Channels]:
     """Mean and biased variance over each channel in float64; zeros without maps."""
     if not maps.numel():
         return (zeros := maps.new_zeros(maps.shape[1], dtype=torch.float64)), zeros
-    if maps.is_cuda:
+    if has_kernels(maps):
         mean, inverse_deviation = torch.batch_norm_stats(maps, eps)
         return mean.double(), inverse_deviation.double().pow(-2) - eps
     variance, mean = torch.var_mean(at_least_float32(maps), dim=(0, 2, 3), correction=0)
@@ -174,7 +187,7 @@ def _moments(maps: Maps, eps: float) -> tuple[Channels, Channels]:
 def _normalise(
     maps: Maps, weight: Channels, bias: Channels, mean: Channels, scale: Channels, eps: float
 ) -> Maps:
-    if maps.is_cuda and maps.numel():
+    if has_kernels(maps):
         normalised: Tensor = torch.batch_norm_elemt(maps, weight, bias, mean, scale, eps)
         return normalised
     factor = weight * scale
@@ -186,7 +199,7 @@ def _gradient_sums(
     gradient: Maps, maps: Maps, mean: Channels, scale: Channels, weight: Channels
 ) -> tuple[Channels, Channels]:
     """Over each channel the sum of the gradient, and of the gradient times (maps - mean)."""
-    if maps.is_cuda and maps.numel():
+    if has_kernels(maps):
         sums, products, _, _ = torch.batch_norm_backward_reduce(
             gradient, maps, mean, scale, weight, True, False, False
         )
@@ -203,11 +216,11 @@ def _map_gradient(
     scale: Channels,
     weight: Channels,
     of_all_ranks: tuple[Channels, ...],
-    count: Float[Tensor, ""],
+    count: Shaped[Tensor, ""],
 ) -> Maps:
     """(gradient - its mean - (maps - mean) * scale^2 * mean of the products) * scale * weight."""
     sums, products = of_all_ranks
-    if maps.is_cuda and maps.numel():
+    if has_kernels(maps):
         found: Tensor = torch.batch_norm_backward_elemt(
             gradient, maps, mean, scale, weight, sums, products, count.int().unsqueeze(0)
         )

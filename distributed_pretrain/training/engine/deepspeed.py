@@ -1,9 +1,8 @@
 """DeepSpeed's ZeRO behind the engine's interface, with checkpoints that any engine reads.
 
-Measured against one process with the whole batch (tests/distributed/test_deepspeed.py), stages
-0 to 3 give its gradients with factor 1. Not every question of ours has a public answer in
-DeepSpeed 0.19: what reaches into its optimizers stands in `_CutOptimizer` and `_CutParameters`
-at the end of this file, and nowhere else.
+Stages 0 to 3 give one process's gradients with factor 1 (tests/distributed/test_deepspeed.py).
+Where DeepSpeed 0.19 has no public answer, what reaches into its optimizers stands in
+`_CutOptimizer` and `_CutParameters` at the end of this file, and nowhere else.
 """
 
 from __future__ import annotations
