@@ -127,9 +127,7 @@ def run(config: Settings) -> None:
     table = harness.Table({**columns, "copies": "7d", "waits": "6d"})
     for each in config.profiles:
         counts = launches.counts_of(load_profile(PretrainConfig, each))
-        table.row(
-            each.stem, counts.micro_batches, counts.launches, counts.copies, counts.waits
-        )
+        table.row(each.stem, counts.micro_batches, counts.launches, counts.copies, counts.waits)
     targets = [
         harness.Target("trainer / bare loop", figures["trainer_to_bare_ratio"], TARGET_RATIO),
         harness.Target("data wait of a step", figures["data_wait_share"], TARGET_WAIT_SHARE),

@@ -77,15 +77,12 @@ class DeepSpeedEngine(Engine):
         norm: Tensor,
         skip: Bool[Tensor, ""] | None = None,
     ) -> None:
-        """See `Engine`; the host waits for `skip`, which ZeRO's optimizers do not know."""
-        del norm  # DeepSpeed clips by the one that it measures itself, which is the same
+        """See `Engine`; the host waits for `skip`. DeepSpeed clips by a norm of its own, the same."""
         assert clip_norm == self._clip_norm, "DeepSpeed's clipping is fixed from the start"
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        if skip is not None and bool(skip):
-            self.drop_gradients()
-        else:
-            self._deepspeed.step()
+        skips = skip is not None and bool(skip)
+        (self.drop_gradients if skips else self._deepspeed.step)()
 
     def drop_gradients(self) -> None:
         """Forget the gradients of this step."""

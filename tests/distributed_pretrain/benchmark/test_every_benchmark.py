@@ -71,13 +71,18 @@ def test_loader(start: Start) -> None:
 
 
 def test_step(start: Start) -> None:
-    report = start("step", *SIZES, "frozen_layers=1", "steps=2")
+    profile = ROOT / "configs" / "pretrain" / "chexpert_a100.yaml"
+    report = start("step", *SIZES, "frozen_layers=1", "steps=2", f"profiles=[{profile}]")
     both = report["trainer_step_seconds"], report["bare_step_seconds"]
     assert all(seconds > 0 for seconds in both)
     assert report["trainer_to_bare_ratio"] == both[0] / both[1]
     assert 0 <= report["data_wait_share"] < 1
     assert 0 < report["augmentation_share"] < 1
     assert target_names(report) == ["trainer / bare loop", "data wait of a step"]
+    (counted,) = report["on_a_gpu"]
+    assert counted["profile"] == "chexpert_a100"
+    assert counted["launches"] > 500
+    assert counted["waits"] == 1
 
 
 @on_linux
