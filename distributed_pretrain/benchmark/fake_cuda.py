@@ -54,7 +54,7 @@ def _statistics(maps: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return _channels(maps), _channels(maps)
 
 
-def _sums(gradient: Tensor, maps: Tensor, *_: Any) -> tuple[Tensor, Tensor, None, None]:
+def _sums(_: Tensor, maps: Tensor, *__: Any) -> tuple[Tensor, Tensor, None, None]:
     return _channels(maps), _channels(maps), None, None
 
 

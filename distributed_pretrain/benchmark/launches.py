@@ -124,7 +124,8 @@ def _waits(config: PretrainConfig) -> HostWaits:
     groups = config.training.groups(config.data.global_batch)
     with as_one_process(), fake_cuda():
         method, batch = _method(config, _CUDA), _batch(config, _CUDA)
-        with HostWaits() as seen:
+        seen = HostWaits()
+        with seen:
             with torch.autocast("cuda", torch.bfloat16, enabled=bf16), in_groups(groups):
                 outputs = method(batch)
             method.loss(outputs)

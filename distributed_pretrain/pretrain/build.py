@@ -190,6 +190,7 @@ def memory_of(
 
 
 def full_studies(config: PretrainConfig) -> Callable[..., Batch]:
+    """What makes a `full_batch` of a device, rows and tokens, with all that the profile reads."""
     data = config.data
     return partial(
         full_batch,

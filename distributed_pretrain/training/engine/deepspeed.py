@@ -1,8 +1,7 @@
 """DeepSpeed's ZeRO behind the engine's interface, with checkpoints that any engine reads.
 
 Stages 0 to 3 give one process's gradients with factor 1 (tests/distributed/test_deepspeed.py).
-Where DeepSpeed 0.19 has no public answer, what reaches into its optimizers stands in
-`_CutOptimizer` and `_CutParameters` at the end of this file, and nowhere else.
+What reaches into DeepSpeed 0.19's optimizers, for want of a public answer, stands at the end here.
 """
 
 from __future__ import annotations
@@ -77,7 +76,8 @@ class DeepSpeedEngine(Engine):
         norm: Tensor,
         skip: Bool[Tensor, ""] | None = None,
     ) -> None:
-        """See `Engine`; the host waits for `skip`. DeepSpeed clips by a norm of its own, the same."""
+        """See `Engine`; the host waits for `skip`."""
+        del norm  # DeepSpeed clips by one that it measures itself, which is the same
         assert clip_norm == self._clip_norm, "DeepSpeed's clipping is fixed from the start"
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate

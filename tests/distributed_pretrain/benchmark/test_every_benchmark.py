@@ -29,6 +29,8 @@ SIZES = (
 )
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc")
 # One worker: processes are started from it.
+from tests.paths import ROOT
+
 pytestmark = pytest.mark.xdist_group("benchmark")
 
 
