@@ -20,6 +20,7 @@ from distributed_pretrain.benchmark.gpu import PARTS
 from distributed_pretrain.benchmark.on_gpu.page import ASKED, PROFILES
 from distributed_pretrain.benchmark.pairs import FORMS
 from distributed_pretrain.commands import BENCHMARKS
+from tests.paths import ROOT
 
 Start = Callable[..., dict[str, Any]]
 
@@ -29,8 +30,6 @@ SIZES = (
 )
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc")
 # One worker: processes are started from it.
-from tests.paths import ROOT
-
 pytestmark = pytest.mark.xdist_group("benchmark")
 
 
