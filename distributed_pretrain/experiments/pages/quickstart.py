@@ -39,8 +39,8 @@ MEANINGS = {
     CNR_GAIN: "contrast of the box to the rest, above that for another finding's phrase",
     LINEAR_DICE: "findings outlined by a linear layer",
 }
-# What maps reach that know where findings of the category, and of the category at the place that the
-# phrase names, lay in training, and no image.
+# What maps reach that see no image, and know where findings of the category, and of the category at
+# the place that the phrase names, lay in training.
 _CATEGORY, _PLACE = of_map("blind_category"), of_map("blind_place")
 BLIND = {
     POINTING: (_CATEGORY[0], _PLACE[0]),
@@ -81,8 +81,9 @@ class Grounding:
 class QuickstartPage:
     """Everything the page tells; `untrained` and `trained` hold metrics of `MEANINGS` by name.
 
-    What only one of them has is not shown. `blind` holds the figures of both blind maps by the names
-    of what they stand beside. `facts` say how it was made: command, hardware, wall time, seed.
+    What only one of them has is not shown. `blind` holds the figures of both blind maps by the
+    names of what they stand beside. `facts` say how it was made: command, hardware, wall time,
+    seed.
     """
 
     untrained: Mapping[str, float]
