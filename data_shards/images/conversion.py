@@ -14,6 +14,7 @@ from data_shards.images.notes import Note
 from data_shards.images.picture import named, open_picture
 from data_shards.images.refusals import RefusedError
 from data_shards.images.samples import (
+    MOST_OUTSIDE,
     Depth,
     SampleMeaning,
     bits_in_use,
@@ -60,16 +61,12 @@ def convert_image(
         refuse_unknown_span(picture.layout.meaning)
         size = fitted_size(*picture.size, longest_side_px)
         pixels = picture.decoded(least=(OVERSAMPLING * size[0], OVERSAMPLING * size[1]))
-        grey, used = _to_grey(pixels, picture.layout.meaning, depth)
+        grey, notes = _to_grey(pixels, picture.layout.meaning, depth)
     grey = picture.upright(grey)
     if grey.size != size:
         grey = grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=OVERSAMPLING)
     encoded = io.BytesIO()
     grey.save(encoded, "JPEG", quality=jpeg_quality)
-    notes = []
-    declared = picture.layout.meaning.bits
-    if depth is None and 0 < used < declared:
-        notes.append(Note("unused_bits", f"{used} bits of {declared}"))
     if picture.orientation != 1:
         notes.append(Note("turned", f"orientation {picture.orientation}"))
     if not picture.orientation_is_known:
@@ -110,24 +107,41 @@ def convert_mask(path: Path, *, original: Size, stored: Size, as_stored: bool = 
     return encoded.getvalue()
 
 
-def _to_grey(pixels: Image.Image, meaning: SampleMeaning, depth: Depth) -> tuple[Image.Image, int]:
-    """`pixels` in 8-bit grey, and the bits that their samples use."""
+def _to_grey(
+    pixels: Image.Image, meaning: SampleMeaning, depth: Depth
+) -> tuple[Image.Image, list[Note]]:
+    """`pixels` in 8-bit grey, and what there is to say of the bits that they use."""
     if pixels.mode.startswith("I;16"):
         samples = np.asarray(pixels)
-        return Image.fromarray(eight_bits(samples, meaning, depth)), bits_in_use(samples, meaning)
-    grey = _unmultiplied(pixels).convert("L")
-    samples = np.asarray(grey)
-    if _has_lost_bits(pixels, meaning):
-        used = 8 + int(samples.max()).bit_length()
-        if depth is not None and (used if depth == "in_use" else depth) < meaning.bits:
-            raise RefusedError(
-                "16-bit colour that source.bits cannot be applied to", "save it in grey"
-            )
-        return grey, used
-    eight = SampleMeaning(8, white_is_zero=meaning.white_is_zero)
-    if depth is not None or eight.white_is_zero:
-        grey = Image.fromarray(eight_bits(samples, eight, depth))
-    return grey, bits_in_use(samples, eight)
+        used = bits_in_use(samples, meaning)
+        found = eight_bits(samples, meaning, depth)
+    else:
+        grey = _unmultiplied(pixels).convert("L")
+        samples = np.asarray(grey)
+        eight = SampleMeaning(8, white_is_zero=meaning.white_is_zero)
+        used = bits_in_use(samples, eight)
+        if _has_lost_bits(pixels, meaning):
+            used = used._replace(bits=8 + used.bits)
+            if depth is not None and (used.bits if depth == "in_use" else depth) < meaning.bits:
+                raise RefusedError(
+                    "16-bit colour that source.bits cannot be applied to", "save it in grey"
+                )
+            found = eight_bits(samples, eight)
+        else:
+            found = eight_bits(samples, eight, depth)
+    notes = []
+    if depth is None and 0 < used.bits < meaning.bits:
+        but = f" for all but {_share(used.outside)} of their samples" if used.outside else ""
+        notes.append(Note("unused_bits", f"{used.bits} bits of {meaning.bits}{but}"))
+    if found.clipped:
+        notes.append(Note("clipped", f"{_share(found.clipped)} of their samples"))
+    return Image.fromarray(found.pixels), notes
+
+
+def _share(share: float) -> str:
+    """Rounded up, so that many images have the same."""
+    limits = (0.001, 0.005, 0.01, MOST_OUTSIDE)
+    return next(f"{100 * limit:g} %" for limit in limits if share <= limit)
 
 
 def _has_lost_bits(pixels: Image.Image, meaning: SampleMeaning) -> bool:

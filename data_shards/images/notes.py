@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
 NoteKind: TypeAlias = Literal[
-    "unused_bits", "turned", "orientation_unknown", "plain", "small", "plain_mask"
+    "unused_bits", "clipped", "turned", "orientation_unknown", "plain", "small", "plain_mask"
 ]
 
 # By kind: what is the matter with the images, and what may be done.
@@ -15,6 +15,10 @@ _TEXTS: dict[NoteKind, tuple[str, str]] = {
     "unused_bits": (
         "use fewer bits than their files have, so that they fill a part of the grey scale",
         "set source.bits to what they hold, or to in_use, or to 16 if all is well",
+    ),
+    "clipped": (
+        "have samples beyond the bits that count, stored as black or white",
+        "a marker may be burnt in; if not, correct source.bits",
     ),
     "turned": (
         "were turned upright, as their orientation tags say; so boxes and masks are understood",
