@@ -32,6 +32,5 @@ def bmp_layout(data: bytes) -> Layout:
         SampleMeaning(8),
         data,
         check=lambda _: None,
-        orientation=1,
         described=described,
     )

@@ -11,6 +11,7 @@ from PIL import Image
 
 from data_shards.images.layout import Size
 from data_shards.images.notes import Note
+from data_shards.images.orientation import UPRIGHT
 from data_shards.images.picture import named, open_picture
 from data_shards.images.refusals import RefusedError
 from data_shards.images.samples import (
@@ -67,10 +68,10 @@ def convert_image(
         grey = grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=OVERSAMPLING)
     encoded = io.BytesIO()
     grey.save(encoded, "JPEG", quality=jpeg_quality)
-    if picture.orientation != 1:
+    if picture.orientation != UPRIGHT:
         notes.append(Note("turned", f"orientation {picture.orientation}"))
-    if not picture.orientation_is_known:
-        notes.append(Note("orientation_unknown"))
+    if picture.unknown_orientation:
+        notes.append(Note("orientation_unknown", picture.unknown_orientation))
     return ConvertedImage(encoded.getvalue(), size, picture.size, tuple(notes))
 
 

@@ -25,7 +25,8 @@ _TEXTS: dict[NoteKind, tuple[str, str]] = {
         "set source.orientation=as_stored if these tags are wrong",
     ),
     "orientation_unknown": (
-        "have metadata that cannot be read, and are stored as they lie",
+        "have metadata that cannot be read, or name no orientation that there is, and are stored "
+        "as they lie",
         "look at them",
     ),
     "plain": (

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
+from PIL import Image
+
 from data_shards.errors import InputError
+
+# All that decoders raise when bytes make no sense to them. A full memory is not the file's fault.
+UNDECODABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 class RefusedError(Exception):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from data_shards.images.jpeg import refuse_cut_jpeg
 from data_shards.images.layout import Layout
+from data_shards.images.orientation import Metadata
 from data_shards.images.refusals import damaged, not_read
 from data_shards.images.samples import SampleMeaning
 from data_shards.images.tiff_tags import Page, one_page, read_pages
@@ -74,7 +75,7 @@ def tiff_layout(data: bytes) -> Layout:
         raise damaged("no size")
     kind = _kind(page)
     strips = _strips(data, page, kind)
-    tags = {number: page.values[number] for number in _KEPT if number in page.values}
+    tags = {number: page.values[number] for number in _KEPT if page.values.get(number)}
     tags |= {258: (kind.bits,) * kind.samples, 277: (kind.samples,)}
     order = page.order
     if kind.photometric == 0:
@@ -97,9 +98,9 @@ def tiff_layout(data: bytes) -> Layout:
             signed=kind.sample_format == 2,
             white_is_zero=kind.photometric == 0,
         ),
-        payload=Page(tags, order, page.tables).written(strips),
+        payload=Page(tags, order, tables=page.tables).written(strips),
         check=lambda _: _refuse_cut(strips, kind, page.tables),
-        orientation=page.one(274, 1),
+        metadata=_metadata(page),
         described=str(kind),
     )
 
@@ -134,6 +135,13 @@ def _kind(page: Page) -> _Kind:
     if kind.bits not in _BITS[kind.photometric] and not grey_of_other_kind:
         raise not_read("TIFF", str(kind))
     return kind
+
+
+def _metadata(page: Page) -> Metadata:
+    own = [str(each) for each in page.values.get(274, ())]
+    if 274 in page.values and not own:
+        own = ["of no number"]
+    return Metadata(own=own, xmp=[page.xmp] if page.xmp else [])
 
 
 def _strips(data: bytes, page: Page, kind: _Kind) -> list[bytes]:

@@ -75,7 +75,7 @@ def with_marker(
     picture: list[int], marker: int, size: int, dtype: type = np.uint16
 ) -> NDArray[Any]:
     """1,000 samples of a picture, `size` of them overwritten by a marker."""
-    samples = np.resize(np.array(picture, dtype), 1000)
+    samples: NDArray[Any] = np.resize(np.array(picture, dtype), 1000)
     samples[:size] = marker
     return samples
 
@@ -98,7 +98,7 @@ def test_a_marker_of_a_small_share_is_clipped_and_the_picture_keeps_its_bits(
     samples = with_marker(picture, marker, 20, dtype)
     assert bits_in_use(samples, meaning) == (12, 0.02)
     for depth in (12, "in_use"):
-        grey, clipped = eight_bits(samples, meaning, depth)  # type: ignore[arg-type]
+        grey, clipped = eight_bits(samples, meaning, depth)
         assert clipped == 0.02
         assert np.unique(grey[20:]).tolist() == [0, 50, 255]
         assert set(grey[:20].tolist()) <= {0, 255}
