@@ -6,11 +6,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-import numpy as np
 from PIL import Image
 
 from data_shards.images.layout import Layout
 from data_shards.images.orientation import Metadata
+from data_shards.images.palettes import refuse_missing_colours
 from data_shards.images.refusals import RefusedError, damaged
 from data_shards.images.samples import SampleMeaning
 
@@ -44,6 +44,8 @@ def png_layout(data: bytes) -> Layout:
         if name == b"IHDR":
             header = payload
         elif name == b"PLTE":
+            if palette or len(payload) % 3:
+                raise damaged("two palettes" if palette else "a palette whose last colour is cut")
             palette = payload
         elif name == b"IDAT":
             pixels.append(payload)
@@ -74,10 +76,8 @@ def png_layout(data: bytes) -> Layout:
         there = _inflated_bytes(pixels, most=rows + 1)
         if there != rows:
             raise damaged(f"{there:,} bytes of pixels, not {rows:,}")
-        if colour == 3 and image.mode == "P":
-            highest = int(np.asarray(image).max())
-            if highest >= colours:
-                raise damaged(f"colour {highest} of a palette of {colours}")
+        if colour == 3:
+            refuse_missing_colours(image, colours)
 
     kept = [(b"IHDR", header), *([(b"PLTE", palette)] if palette else [])]
     kept += [(b"IDAT", payload) for payload in pixels]
