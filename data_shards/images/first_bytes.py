@@ -74,7 +74,7 @@ def _no_picture(data: bytes) -> RefusedError:
     if behind := _picture_behind(data):
         kind, place = behind
         what, remedy = "other bytes before the picture", "cut them off, or fetch the file again"
-        return RefusedError(what, remedy, f"{kind} from byte {place:,} on")
+        return RefusedError(what, remedy, f"a {kind} from byte {place:,} on")
     if _WEB_PAGE.match(head):
         return RefusedError("a web page or an error message of a server", _FETCH)
     if not head.strip(b"\0"):
