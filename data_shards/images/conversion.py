@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from data_shards.images.samples import (
     eight_bits,
     refuse_unknown_span,
 )
+from data_shards.records.study import ImageFile
 
 # libjpeg decodes at 1/2, 1/4 or 1/8 in the DCT domain. Keeping at least twice the target's
 # pixels leaves the low-pass to the resize filter, so that the result is free of aliasing.
@@ -44,7 +44,7 @@ def fitted_size(width: int, height: int, longest_side_px: int) -> Size:
 
 
 def convert_image(
-    path: Path,
+    path: ImageFile,
     *,
     longest_side_px: int,
     jpeg_quality: int,
@@ -75,7 +75,9 @@ def convert_image(
     return ConvertedImage(encoded.getvalue(), size, picture.size, tuple(notes))
 
 
-def convert_mask(path: Path, *, original: Size, stored: Size, as_stored: bool = False) -> bytes:
+def convert_mask(
+    path: ImageFile, *, original: Size, stored: Size, as_stored: bool = False
+) -> bytes:
     """The mask at `path` as a PNG of 0 and 255, nearest neighbour from `original` to `stored`.
 
     Non-zero in any colour channel is inside; of a JPEG, whose edges ring, more than half of white.

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
@@ -29,6 +28,7 @@ from data_shards.images.refusals import (
     not_read,
 )
 from data_shards.images.tiff import tiff_layout
+from data_shards.records.study import ImageFile
 
 MOST_PIXELS = 178_956_970
 MOST_BYTES = 1 << 31
@@ -90,7 +90,7 @@ class Picture:
         return pixels if turn is None else pixels.transpose(turn)
 
 
-def open_picture(path: Path, *, as_stored: bool = False) -> Picture:
+def open_picture(path: ImageFile, *, as_stored: bool = False) -> Picture:
     """The picture in the file at `path`.
 
     `as_stored`: pixels count as they lie, whatever orientation the file names. Raises RefusedError
@@ -121,7 +121,7 @@ def open_picture(path: Path, *, as_stored: bool = False) -> Picture:
 
 
 @contextmanager
-def named(path: Path, *, otherwise: str = "") -> Iterator[None]:
+def named(path: ImageFile, *, otherwise: str = "") -> Iterator[None]:
     """Whatever is refused inside becomes a BadImageError of `path`; `otherwise` ends its remedy."""
     try:
         yield
@@ -130,7 +130,7 @@ def named(path: Path, *, otherwise: str = "") -> Iterator[None]:
         raise BadImageError(path, error.reason, remedy, error.detail) from error
 
 
-def _content(path: Path) -> bytes:
+def _content(path: ImageFile) -> bytes:
     """All bytes of a file. Errors of a disk or network, which say nothing of the file, pass."""
     restore = "restore the file"
     try:

@@ -22,7 +22,7 @@ from pydantic import field_validator
 from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample, file_sha256
-from data_shards.records.study import Report, Sample, SourceImage, Split, View
+from data_shards.records.study import ImageFile, Report, Sample, SourceImage, Split, View
 from data_shards.report_text.report import parse_columns, parse_plain_report
 from data_shards.sources.formats.tables import Row
 from data_shards.sources.grouping import Conflicts, GroupingRules, Studies, group_rows
@@ -220,10 +220,14 @@ class Source(ABC):
         """Texts to write beside the manifest, by file name (an overlap with another set)."""
         return {}
 
+    def file_of(self, row: ImageRow) -> ImageFile:
+        """What the image of a row is read from."""
+        return Path(row.path)
+
     def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
         """The images of a study whose view is known, in the order of their ids."""
         return tuple(
-            SourceImage(image.image_id, Path(image.path), view, self._where(image))
+            SourceImage(image.image_id, self.file_of(image), view, self._where(image))
             for image in sorted(self.studies[ref], key=lambda image: image.image_id)
             if (view := self._view(image)) is not None
         )

@@ -39,7 +39,8 @@ def told_with_its_row(error: InputError, image: SourceImage) -> InputError:
     """The same trouble, with the row that names the image and why the file may be missing."""
     if not image.listed or str(error).startswith(image.listed):
         return error
-    return InputError(f"{image.listed}: {error}{_why_missing(image.path)}")
+    why = _why_missing(image.path) if isinstance(image.path, Path) else ""
+    return InputError(f"{image.listed}: {error}{why}")
 
 
 def _why_missing(path: Path) -> str:
