@@ -121,7 +121,7 @@ def test_sparse_files_are_refused_not_read_in_pieces(tmp_path: Path, kind: str) 
     command = ["tar", f"--format={kind}", "--sparse", "-cf", "t.tar", "a.jpg"]
     if shutil.which("tar") is None or subprocess.run(command, cwd=tmp_path).returncode:
         pytest.skip("no GNU tar")
-    with pytest.raises(InputError, match="member a.jpg is a sparse file, .*without --sparse"):
+    with pytest.raises(InputError, match=r"member a.jpg is a sparse file, .*without --sparse"):
         read_samples(tmp_path / "t.tar")
 
 
