@@ -6,6 +6,7 @@ import csv
 import difflib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -158,8 +159,11 @@ def _require_columns(path: Path, line: int, columns: Sequence[str], found: Seque
     shown = ", ".join(repr(name[:_SHOWN_LETTERS]) for name in found[:_SHOWN_COLUMNS])
     more = f" and {len(found) - _SHOWN_COLUMNS} more" if len(found) > _SHOWN_COLUMNS else ""
     hint = ""
+    composed = {unicodedata.normalize("NFC", name): name for name in found}
     lower = {name.casefold(): name for name in reversed(found)}
-    if near := difflib.get_close_matches(missing[0].casefold(), lower, n=1):
+    if same := composed.get(unicodedata.normalize("NFC", missing[0])):
+        hint = f": {same!r} is the same in another Unicode form (NFC, NFD): write both alike"
+    elif near := difflib.get_close_matches(missing[0].casefold(), lower, n=1):
         hint = f": did you mean {lower[near[0]]!r}?"
     elif len(found) == 1 and (other := next((mark for mark in ";\t|" if mark in found[0]), "")):
         hint = f": are its cells separated by {other!r}? Commas are read, and tabs in .tsv"

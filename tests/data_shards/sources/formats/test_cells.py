@@ -26,6 +26,8 @@ def test_other_words_are_words(word: str) -> None:
         *((Decimal("7.0"), "7"), (Decimal("0.50"), "0.50"), (Decimal("1e22"), "1" + "0" * 22)),
         *((Decimal("12345678901234567891.0"), "12345678901234567891"), (" a b ", "a b")),
         (Decimal("1e999999999"), "1E+999999999"),
+        *(('="007"', "007"), (' ="a ""b"" c" ', 'a "b" c'), ('=""', ""), ('="NaN"', "")),
+        *(("=007", "=007"), ('="a"&"b"', '="a"&"b"'), ('="a', '="a')),
     ],
 )
 def test_a_cell_is_text_by_its_type(value: Any, text: str) -> None:
@@ -62,6 +64,8 @@ def test_text_and_nothing_may_be_a_report(value: Any) -> None:
             ("1,2e+7", "rounded"),
         ),
         *(("p1\0", "NUL"), ("p\u200b1", "ZERO WIDTH SPACE"), ("\ufeffp1", r"U\+FEFF")),
+        *(("=A1", "a formula"), ("=SUM(A1)", "a formula"), ("=7", "a formula")),
+        ('="1.23E+12"', "rounded"),
         *(("p\u00ad1", "SOFT HYPHEN"), ("p\n1", r"U\+000A"), ("p1\x92", r"U\+0092")),
     ],
 )
