@@ -19,6 +19,9 @@ from data_shards.sources.report_cells import Trace, read_report_cell, told
         ('<P class="x">Clear.</P>', "html"),
         ("Clear <b>lungs.", "html"),
         ("Nodule &lt; 5 mm", "html"),
+        ("See <a href='x'>prior</a>.", "html"),
+        ("Clear<o:p></o:p>", "html"),
+        ("<!-- a --> Clear", "html"),
         ("Clear &#8211; normal", "html"),
         ("Clear &#x2013; normal", "html"),
         ("['Clear lungs.', 'No effusion.']", "lists"),
@@ -55,6 +58,7 @@ def test_control_characters_are_blanks_or_what_windows_has_there(written: str, m
         "[Clear lungs.]",
         "ÂGE 70, NÃO, 37 °C – ‘stable’",
         "5 < 6 and b > a",
+        "An effusion <a third of the hemithorax, previously >half",
     ],
 )
 def test_a_report_without_traces_is_not_touched(text: str) -> None:
