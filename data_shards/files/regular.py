@@ -11,6 +11,9 @@ from typing import Any
 
 from data_shards.errors import InputError
 
+# An index of a million studies takes less; a file of zeros may be of any size.
+_MOST_BYTES = 2**30
+
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> io.FileIO:
     """`path` opened for reading, or with other `flags` of `os.open`.
@@ -26,8 +29,11 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> io.FileIO:
 
 
 def read_regular(path: Path) -> bytes:
-    """All that is in a file; raises as `open_regular`."""
+    """All that is in a file of a size that can be meant; raises as `open_regular`."""
     with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MOST_BYTES:
+            raise InputError(f"{path}: {size:,} bytes are no such file: copy it again")
         return file.read()
 
 

@@ -10,9 +10,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_shards.errors import InputError
 
-# The index of a million studies takes less; a file of zeros may be of any size.
-_MOST_BYTES = 2**30
-
 
 class Document(BaseModel):
     """Base of what is stored as JSON: frozen, and without unknown keys."""
@@ -21,14 +18,6 @@ class Document(BaseModel):
 
 
 DocumentT = TypeVar("DocumentT", bound=Document)
-
-
-def read_document(path: Path) -> bytes:
-    """The content of the file at `path`. Raises InputError for one that no document can fill."""
-    size = path.stat().st_size
-    if size > _MOST_BYTES:
-        raise InputError(f"{path}: {size:,} bytes are no such document: copy it again")
-    return path.read_bytes()
 
 
 def parse_document(kind: type[DocumentT], content: bytes, path: Path, remedy: str) -> DocumentT:

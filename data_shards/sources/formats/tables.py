@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import difflib
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
 from data_shards.errors import InputError
 from data_shards.sources.formats.cells import refuse_no_name, refuse_no_text, text_in
+from data_shards.sources.formats.json_values import parse_json
 from data_shards.sources.formats.table_files import open_table
 
 # Of a cell: enough for any report, and a quote that is never closed ends here.
@@ -123,7 +122,7 @@ def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[R
             continue
         try:
             value = parse_json(line)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(
                 f"{path}: line {number}: not valid JSON ({error}): one object a line is read"
             ) from error
@@ -135,19 +134,6 @@ def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[R
         yield Row(path, number, dict.fromkeys(columns, "") | value)
     if required:
         raise InputError(f"{path}: an empty file: fetch or write it again")
-
-
-def parse_json(text: str) -> Any:
-    """JSON of others: numbers as they are written, and a key that is there twice a ValueError."""
-    return json.loads(text, object_pairs_hook=_object, parse_float=Decimal)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{twice!r} is there twice: keep one")
-    return dict(pairs)
 
 
 def _require_columns(path: Path, line: int, columns: Sequence[str], found: Sequence[str]) -> None:

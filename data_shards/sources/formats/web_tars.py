@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from data_shards.errors import InputError
 from data_shards.sources.formats.cells import refuse_no_name
-from data_shards.sources.formats.tables import parse_json
+from data_shards.sources.formats.json_values import parse_json
 
 _BLOCK_BYTES = 512
 _STEP_BYTES = 1 << 20
@@ -84,7 +84,7 @@ class TarSample:
         text = self.text("json")
         try:
             values = parse_json(text)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"{self.where}: json: not valid JSON ({error})") from error
         if not isinstance(values, dict):
             raise InputError(f"{self.where}: json: not an object with fields")
