@@ -14,6 +14,7 @@ from data_shards.images.orientation import UPRIGHT
 from data_shards.images.picture import named, open_picture
 from data_shards.images.refusals import RefusedError
 from data_shards.images.samples import (
+    MOST_OF_ONE_VALUE,
     MOST_OUTSIDE,
     Depth,
     SampleMeaning,
@@ -143,7 +144,7 @@ def _to_grey(
 
 def _share(share: float) -> str:
     """Rounded up, so that many images have the same."""
-    limits = (0.001, 0.005, 0.01, MOST_OUTSIDE)
+    limits = (0.001, 0.005, 0.01, MOST_OUTSIDE, 0.05, 0.1, MOST_OF_ONE_VALUE)
     return next(f"{100 * limit:g} %" for limit in limits if share <= limit)
 
 

@@ -5,9 +5,10 @@ end, or the high end where white is zero. n is what the file declares; `Depth` n
 file declares more than it uses, as a 16-bit file does that holds the 12 bits of a detector. Where
 white is zero, such bits may have been inverted before or after they were widened: both are seen.
 
-A letter that was burnt in at full white is no picture: the bits in use are those of all samples but
-a share of `MOST_OUTSIDE`, if that saves `FEWEST_SAVED` bits or more. What lies outside a narrower
-depth becomes black or white, and is counted; more than that share is refused.
+What was burnt in at full white is no picture, be it letters or, of one value, a frame or a margin:
+the bits in use are those of all samples but a share of `MOST_OUTSIDE`, or of `MOST_OF_ONE_VALUE`, if
+that saves `FEWEST_SAVED` bits or more. What lies outside a narrower depth becomes black or white,
+and is counted; more than these shares is refused.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from data_shards.images.refusals import RefusedError
 
 # Bits that samples use at most; or those that each image's own samples need; or those declared.
 Depth: TypeAlias = int | Literal["in_use"] | None
-# Markers, scales and frames cover less of a radiograph; a picture that is one bit too dark for all
-# but this share may well be one of a bright thing.
+# Markers and scales cover less of a radiograph. One bit too dark for all but this share may well be
+# the picture of a bright thing.
 MOST_OUTSIDE = 0.02
+MOST_OF_ONE_VALUE = 0.2
 FEWEST_SAVED = 2
 
 
@@ -81,9 +83,9 @@ def eight_bits(
     elif depth is not None:
         bits = min(bits, depth)
     low, top = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if meaning.signed else (0, 2**bits - 1)
-    outside = [np.count_nonzero(each > top) / samples.size for each in _distances(samples, meaning)]
+    outside = [_outside(each, top) for each in _distances(samples, meaning)]
     clipped = min(outside)
-    if clipped > MOST_OUTSIDE:
+    if clipped > MOST_OF_ONE_VALUE:
         raise RefusedError(
             f"samples of more than {bits} bits",
             "correct source.bits, or set source.bits=in_use",
@@ -111,13 +113,19 @@ def _distances(
     return [samples, 2**meaning.bits - 1 - samples] if meaning.white_is_zero else [samples]
 
 
+def _outside(distances: NDArray[np.integer[Any]], top: int) -> float:
+    """The share of samples beyond `top`, 1 where there are more than of what is no picture."""
+    beyond = np.count_nonzero(distances > top) / distances.size
+    if beyond <= MOST_OUTSIDE:
+        return beyond
+    is_of_one_value = np.count_nonzero(distances == distances.max()) / distances.size == beyond
+    return beyond if is_of_one_value and beyond <= MOST_OF_ONE_VALUE else 1.0
+
+
 def _fewest_bits(distances: NDArray[np.integer[Any]], meaning: SampleMeaning) -> BitsInUse:
     every = picture = int(distances.max()).bit_length()
     outside = 0.0
-    while picture:
-        beyond = np.count_nonzero(distances >= 2 ** (picture - 1)) / distances.size
-        if beyond > MOST_OUTSIDE:
-            break
+    while picture and (beyond := _outside(distances, 2 ** (picture - 1) - 1)) < 1:
         picture, outside = picture - 1, beyond
     found = BitsInUse(every) if every - picture < FEWEST_SAVED else BitsInUse(picture, outside)
     return found._replace(bits=found.bits + meaning.signed)

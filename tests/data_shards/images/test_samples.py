@@ -105,8 +105,19 @@ def test_a_marker_of_a_small_share_is_clipped_and_the_picture_keeps_its_bits(
     assert eight_bits(samples, meaning).clipped == 0
 
 
-def test_more_than_a_marker_is_picture() -> None:
-    samples = with_marker([0, 800, 4095], 65535, 21)
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_a_frame_or_margin_of_one_value_may_be_larger(share: float) -> None:
+    samples = with_marker([0, 800, 4095], 65535, int(1000 * share))
+    assert bits_in_use(samples, SampleMeaning(16)) == (12, share)
+    grey, clipped = eight_bits(samples, SampleMeaning(16), 12)
+    assert clipped == share
+    assert np.unique(grey[: int(1000 * share)]).tolist() == [255]
+
+
+@pytest.mark.parametrize(("size", "other"), [(21, 65000), (201, 65535)])
+def test_more_than_a_marker_is_picture(size: int, other: int) -> None:
+    samples = with_marker([0, 800, 4095], 65535, size)
+    samples[0] = other
     assert bits_in_use(samples, SampleMeaning(16)) == (16, 0)
     with pytest.raises(RefusedError, match="samples of more than 12 bits"):
         eight_bits(samples, SampleMeaning(16), 12)
