@@ -25,4 +25,4 @@ class RunError(RuntimeError):
 
 def warn(what: str) -> None:
     """Say on stderr, in one line, what needs nobody's answer now."""
-    print(f"warning: {what.replace(chr(10), ' ')}", file=sys.stderr, flush=True)
+    print(f"warning: {' '.join(what.splitlines())}", file=sys.stderr, flush=True)

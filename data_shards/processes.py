@@ -190,11 +190,15 @@ def _start_worker(
             raise StoppedError
 
     _work = (task, context, tick)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it is killed: nobody else would."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
 def _die_with_parent() -> None:
-    """End this worker when the main process is killed: nobody else would."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])

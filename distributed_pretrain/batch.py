@@ -14,34 +14,40 @@ from data_shards.records.study import StudyRecord
 
 
 @dataclass(frozen=True)
-class SampleRows:
-    """A dataclass whose fields have one entry a sample first, or are None where not asked for.
+class TensorTree:
+    """A dataclass of tensors, dicts of them, further such dataclasses, and anything else."""
 
-    Such fields are tensors (or dicts of them), tuples, or again `SampleRows`; others are of all
-    samples alike.
-    """
-
-    def rows(self, chosen: slice) -> Self:
-        """Some of the samples."""
-        return self._map(lambda value: value[chosen], (Tensor, tuple))
-
-    def to(self, device: torch.device) -> Self:
-        """The same samples on `device`."""
-        return self.map_tensors(lambda value: value.to(device, non_blocking=True))
-
-    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def map_tensors(self, change: Callable[[Tensor], Any]) -> Self:
         """The same with `change` made to every tensor, in the order of the fields."""
-        return self._map(change, (Tensor,))
+        return self.map_values(change, (Tensor,))
 
-    def _map(self, change: Callable[[Any], Any], kinds: tuple[type, ...]) -> Self:
+    def map_values(self, change: Callable[[Any], Any], kinds: tuple[type, ...]) -> Self:
+        """The same with `change` made to every value of these kinds, in the order of the fields."""
+
         def changed(value: Any) -> Any:
-            if isinstance(value, SampleRows):
-                return value._map(change, kinds)
+            if isinstance(value, TensorTree):
+                return value.map_values(change, kinds)
             if isinstance(value, dict):
                 return {name: changed(each) for name, each in value.items()}
             return change(value) if isinstance(value, kinds) else value
 
         return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class SampleRows(TensorTree):
+    """A tree whose values have one entry a sample first, or are None where not asked for.
+
+    Those are tensors, tuples, or again `SampleRows`; others are of all samples alike.
+    """
+
+    def rows(self, chosen: slice) -> Self:
+        """Some of the samples."""
+        return self.map_values(lambda value: value[chosen], (Tensor, tuple))
+
+    def to(self, device: torch.device) -> Self:
+        """The same samples on `device`."""
+        return self.map_tensors(lambda value: value.to(device, non_blocking=True))
 
 
 Rows = TypeVar("Rows", bound=SampleRows)

@@ -62,7 +62,7 @@ class RankTask:
     words: tuple[str, ...]
     goes_on_by: Literal["steps", "tasks", "nothing"]
     requeues: int
-    cpus: int
+    threads: int
     master_port: int | None
 
     def run(self, place: Place) -> bool:
@@ -107,7 +107,7 @@ class _Rank:
         if place.rank == 0:
             self._add("started", step=self._saved_step())
         words = [sys.executable, "-P", "-m", *self.task.words]
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.task.cpus)}
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.task.threads)}
         if place.ranks == 1:
             return told.run(words, environment)
         meeting = meeting_place(

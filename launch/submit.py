@@ -27,6 +27,8 @@ from launch.states import jobs_within, read_jobs
 
 CHECKOUT = Path(__file__).parents[1]
 SNAPSHOT = ("data_shards", "distributed_pretrain", "launch", "configs")
+# The loader's threads and the tokenizer's have the other cores.
+_THREADS_BESIDE_A_GPU = 2
 
 
 def submit(cluster: ClusterConfig, invocation: Invocation) -> str:
@@ -183,7 +185,9 @@ def rank_task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) ->
         words=invocation.words_with(job.profile) if keeps else invocation.words,
         goes_on_by=invocation.command.goes_on_by,
         requeues=min(cluster.requeues, EXECUTORS[cluster.executor].most_requeues),
-        cpus=cluster.cpus_per_rank,
+        threads=min(cluster.cpus_per_rank, _THREADS_BESIDE_A_GPU)
+        if cluster.gpus_per_node
+        else cluster.cpus_per_rank,
         master_port=cluster.master_port,
     )
 

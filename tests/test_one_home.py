@@ -31,6 +31,12 @@ HOMES = {
         set(),
     ),
     "the file lock": (r"^import fcntl", {"data_shards/files/lock.py"}),
+    "files and folders that appear whole": (
+        # One argument: `replace` of texts takes two, and of dataclasses names.
+        r"os\.(fsync|fdatasync|replace|rename|link|symlink)\b|\.rename\(|"
+        r"[a-z_]\.replace\([^,=\n]*\)$|shutil\.move",
+        {"data_shards/files/atomic.py"},
+    ),
     "JSON lines of several ranks": (r"\.stem\}-", {"data_shards/files/json_lines.py"}),
     "the number of cores": (r"cpu_count|sched_getaffinity", {"data_shards/processes.py"}),
     "the signals that ask to end": (r"signal\.SIGUSR2", {"data_shards/starting.py"}),

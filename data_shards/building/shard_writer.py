@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ from typing import BinaryIO
 from data_shards.building.plan import ShardPlan
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.study_conversion import ConvertedStudy, convert_study
-from data_shards.files.atomic import write_text_atomically
+from data_shards.files.atomic import made_whole, write_text_atomically
 from data_shards.images.content import look_at
 from data_shards.processes import Tick
 from data_shards.records.manifest import (
@@ -78,26 +77,20 @@ def write_studies(
 
     Both files appear whole or not at all, the index last; they are unfinished in `workplace`.
     """
-    partial = workplace / f"{tar.name}.partial"
-    try:
-        with partial.open("wb") as file:
+    with made_whole(tar, workplace=workplace) as unfinished:
+        with unfinished.open("xb") as file:
             written, dropped, pixels, noted = _write_samples(file, studies)
-            file.flush()
-            os.fsync(file.fileno())
         index = ShardIndex(
             plan_sha256=plan_sha256,
             tar_name=tar.name,
-            tar_bytes=partial.stat().st_size,
-            tar_sha256=file_sha256(partial),
+            tar_bytes=unfinished.stat().st_size,
+            tar_sha256=file_sha256(unfinished),
             split=split,
-            samples=_indexed(written, partial),
+            samples=_indexed(written, unfinished),
             dropped=tuple(dropped),
             pixels=pixels,
             noted=tuple(noted),
         )
-        partial.replace(tar)
-    finally:
-        partial.unlink(missing_ok=True)
     path = tar.with_name(index_name(tar.name))
     write_text_atomically(path, index.model_dump_json(indent=1), workplace=workplace)
     return index

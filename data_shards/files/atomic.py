@@ -6,11 +6,14 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from data_shards.errors import InputError
 
+# What is being made, and what makes room for it.
+_PARTIAL, _REPLACED = ".partial", ".replaced"
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _IN_THE_WAY = "something else is in its place: move that away"
 _REMEDIES = {
@@ -42,26 +45,83 @@ def write_bytes_atomically(
 ) -> None:
     """Write `payload` so that `path` either keeps its old content or holds all of the new.
 
-    `sync=False` is for many small files that a marker vouches for: it promises this for a full
-    disk and a killed process, but not for a power cut. What is unfinished lies beside `path`, or
-    in `workplace` (of the same file system) where several processes may write `path` at once.
+    See `made_whole` for `sync` and `workplace`.
     """
-    temporary = _partial_of(path, workplace)
+    with (
+        made_whole(path, sync=sync, workplace=workplace) as unfinished,
+        unfinished.open("xb") as file,  # anew: what a link there leads to is not ours
+    ):
+        file.write(payload)
+
+
+@contextmanager
+def made_whole(
+    path: Path, *, folder: bool = False, sync: bool = True, workplace: Path | None = None
+) -> Iterator[Path]:
+    """A free place for a file or link, or a `folder`, which comes to `path` at the block's end.
+
+    `path` keeps what it had until then, and where the block raises; what is unfinished is removed.
+    All that was made is on the disk before. `sync=False` is for many small files that a marker
+    vouches for: it promises this for a full disk and a killed process, but not for a power cut.
+    What is unfinished lies beside `path`, or in `workplace` (of the same file system) where
+    several processes may write `path` at once. A folder where a file is to be made is not ours,
+    and is left alone: OSError.
+
+    One folder cannot take another's place at once: a process killed right then leaves the old one
+    as `path`.replaced, which `tidy_up` puts back.
+    """
+    unfinished = _partial_of(path, workplace)
+    clear = partial(remove, unfinished) if folder else partial(unfinished.unlink, missing_ok=True)
     try:
-        # Anew: what a link there leads to is not ours.
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:
-            file.write(payload)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
+        clear()
+        yield unfinished
+        if sync:
+            _sync_all(unfinished)
+        if folder and os.path.lexists(path):
+            replaced = _replaced_of(path)
+            path.replace(replaced)  # a rename is over at once, and a removal is not
+            unfinished.replace(path)
+            remove(replaced)
+        else:
+            unfinished.replace(path)
     except OSError as error:
         # A failed write does not know its file.
         error.filename = error.filename or str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # who writes next tries again
+            clear()
+
+
+def tidy_up(folder: Path, pattern: str) -> None:
+    """Remove what kills left of the folders `pattern` that were being made in `folder`.
+
+    Nobody else may be making one.
+    """
+    for unfinished in folder.glob(f"{pattern}{_PARTIAL}"):
+        remove(unfinished)
+    for replaced in folder.glob(f"{pattern}{_REPLACED}"):
+        path = replaced.with_name(replaced.name.removesuffix(_REPLACED))
+        if os.path.lexists(path):
+            remove(replaced)
+        else:
+            replaced.replace(path)
+
+
+def move(path: Path, to: Path) -> None:
+    """Give what is at `path` another name, in place of what has it."""
+    if path.is_dir() or to.is_dir():  # a file takes another's place at once, and a folder does not
+        remove(to)
+    path.replace(to)
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or the list of a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def try_to_write(path: Path) -> None:
@@ -88,7 +148,20 @@ def remove(path: Path) -> None:
 
 
 def _partial_of(path: Path, workplace: Path | None) -> Path:
-    return (workplace or path.parent) / f"{path.name}.partial"
+    return (workplace or path.parent) / f"{path.name}{_PARTIAL}"
+
+
+def _replaced_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_REPLACED}")
+
+
+def _sync_all(path: Path) -> None:
+    if path.is_symlink():
+        return  # it is a line of its folder
+    if path.is_dir():
+        for each in path.iterdir():
+            _sync_all(each)
+    sync(path)
 
 
 @contextmanager

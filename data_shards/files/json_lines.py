@@ -22,6 +22,8 @@ from data_shards.files.regular import open_regular, parse_json
 
 Line: TypeAlias = dict[str, Any]
 IsLine: TypeAlias = Callable[[Line], bool]
+# Whether a line (the second) may come after another.
+Follows: TypeAlias = Callable[[Line, Line], bool]
 
 
 def _any(_: Line) -> bool:
@@ -77,14 +79,20 @@ def rank_writer(rank: int) -> str:
 
 
 def read_lines(
-    path: Path, is_line: IsLine = _any, *, last_bytes: int | None = None, skip_bad: bool = False
+    path: Path,
+    is_line: IsLine = _any,
+    *,
+    follows: Follows | None = None,
+    last_bytes: int | None = None,
+    skip_bad: bool = False,
 ) -> list[Line]:
     """The lines of one file, oldest first; none where there is no file.
 
     Without what a crash left at the end (see above), or what is still being written there.
     `last_bytes` reads the end alone. Raises InputError, naming the line, for one that is no JSON
     object or that `is_line` refuses, where a good one follows or there is none; `skip_bad` leaves
-    it out.
+    it out. And, naming the lines, where `follows(earlier, line)` says that they cannot come after
+    what stands before them.
     """
     try:
         with open_regular(path) as file:
@@ -97,24 +105,48 @@ def read_lines(
         return []
     # A read from the middle begins with the rest of a line.
     first = 1 if start else 0
-    lines: list[Line] = []
+    lines: dict[int, Line] = {}
     bad = None
     for number, piece in enumerate(pieces[first:-1], first + 1):
         line = _parse(piece)
         if line is None or not is_line(line):
             bad = bad or (piece and (number, piece, line)) or None
         elif bad is None or skip_bad:
-            lines.append(line)
+            lines[number] = line
         else:
             break
     else:
         if lines or bad is None or skip_bad:
-            return lines
+            if follows is not None:
+                _refuse_repeats(path, lines, follows, numbered=not start)
+            return list(lines.values())
     number, piece, line = bad
     kind = "a line of JSON" if line is None else "such a line as this file has"
     where = str(path) if start else f"{path}, line {number}"
     shown = piece[:60].decode(errors="replace")
     raise InputError(f"{where}: not {kind}: {shown!r}: remove that line, or the file")
+
+
+def _refuse_repeats(
+    path: Path, lines: dict[int, Line], follows: Follows, *, numbered: bool
+) -> None:
+    newest: Line | None = None
+    repeats: list[int] = []
+    for number, line in lines.items():
+        if newest is None or follows(newest, line):
+            if repeats:
+                break
+            newest = line
+        else:
+            repeats.append(number)
+    if not repeats:
+        return
+    where = f"{path}, lines {repeats[0]} to {repeats[-1]}" if numbered else str(path)
+    shown = json.dumps(lines[repeats[0]])[:60]
+    raise InputError(
+        f"{where}: repeat what stands before them, or go back ({shown}): was the file copied "
+        "into itself? Remove those lines"
+    )
 
 
 def _parse(piece: bytes) -> Line | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -12,7 +13,8 @@ from typing import Any
 from data_shards.errors import InputError
 
 # An index of a million studies takes less; a file of zeros may be of any size.
-_MOST_BYTES = 2**30
+_MOST_BYTES_OF_A_DOCUMENT = 2**30
+_KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> io.FileIO:
@@ -21,18 +23,47 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> io.FileIO:
     Raises InputError where it is a pipe, a device or a folder, which would wait for ever or never
     end, and OSError as the system does.
     """
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        refuse_what_is_no_file(path)  # a folder or a socket is not opened for writing or at all
+        raise error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputError(f"{path}: not a file but a pipe, a device or a folder: move it away")
+        refuse_what_is_no_file(path)
     return io.FileIO(descriptor, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "ab+")
 
 
+def refuse_what_is_no_file(path: Path) -> None:
+    """Raise InputError where something is at `path`, and it is no file."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return
+        what = f"a link to {path.readlink()}, where nothing is"
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        what = "a link that leads to itself"
+    else:
+        if stat.S_ISREG(mode):
+            return
+        what = next((name for is_one, name in _KINDS.items() if is_one(mode)), "a device")
+    raise InputError(f"{path}: {what}, and should be a file: move it away")
+
+
 def read_regular(path: Path) -> bytes:
-    """All that is in a file of a size that can be meant; raises as `open_regular`."""
+    """All that is in a file; raises as `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_document(path: Path) -> bytes:
+    """All that is in a file of text of a size that can be meant, else InputError."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > _MOST_BYTES:
+        if size > _MOST_BYTES_OF_A_DOCUMENT:
             raise InputError(f"{path}: {size:,} bytes are no such file: copy it again")
         return file.read()
 
@@ -43,16 +74,3 @@ def parse_json(payload: bytes | str) -> Any:
         return json.loads(payload)
     except RecursionError as error:
         raise ValueError("too deep") from error
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The object that a file holds. Raises InputError where it holds none, naming it."""
-    try:
-        found = parse_json(read_regular(path))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        found = None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: damaged: not a JSON object")
-    return found

@@ -6,9 +6,9 @@ file declares more than it uses, as a 16-bit file does that holds the 12 bits of
 white is zero, such bits may have been inverted before or after they were widened: both are seen.
 
 What was burnt in at full white is no picture, be it letters or, of one value, a frame or a margin:
-the bits in use are those of all samples but a share of `MOST_OUTSIDE`, or of `MOST_OF_ONE_VALUE`, if
-that saves `FEWEST_SAVED` bits or more. What lies outside a narrower depth becomes black or white,
-and is counted; more than these shares is refused.
+the bits in use are those of all samples but a share of `MOST_OUTSIDE`, or of `MOST_OF_ONE_VALUE`,
+if that saves `FEWEST_SAVED` bits or more. What lies outside a narrower depth becomes black or
+white, and is counted; more than these shares is refused.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 from data_shards.errors import InputError
 from data_shards.files.atomic import refuse_full_disk, write_text_atomically
 from data_shards.files.lock import locked
-from data_shards.files.regular import parse_json, read_regular
+from data_shards.files.regular import parse_json, read_document
 from data_shards.phantom import mimic_cxr_layout
 from data_shards.phantom.mimic_cxr_layout import Rows
 from data_shards.phantom.settings import PhantomConfig
@@ -59,7 +59,7 @@ def is_drawn(config: PhantomConfig) -> bool:
     if archive.exists() and not archive.is_dir():
         raise InputError(f"{archive}: not a folder: {remedy}")
     try:
-        drawn = parse_json(read_regular(archive / _SETTINGS_NAME))
+        drawn = parse_json(read_document(archive / _SETTINGS_NAME))
     except FileNotFoundError:
         # Made just before the settings are written.
         ours = {_LOCK_NAME, _PARTS_NAME, f"{_SETTINGS_NAME}.partial"}
@@ -84,7 +84,7 @@ def is_drawn(config: PhantomConfig) -> bool:
 
 def _read_part(path: Path) -> Any:
     try:
-        return parse_json(read_regular(path))
+        return parse_json(read_document(path))
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}): delete it, and it is drawn again") from error
 

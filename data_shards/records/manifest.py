@@ -22,7 +22,7 @@ from typing import Annotated, BinaryIO, Literal
 from pydantic import Field, model_validator
 
 from data_shards.errors import InputError
-from data_shards.files.regular import read_regular
+from data_shards.files.regular import read_document
 from data_shards.records.documents import Document, parse_document
 from data_shards.records.fields import Count, Crc32, FileName, Sha256
 from data_shards.records.policies import TextPolicy, are_words_of, selected_words
@@ -269,7 +269,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise InputError(f"{path}: no manifest{_why_absent(folder)}")
     remedy = "copy it again, or give the `build` that wrote it once more"
-    return parse_document(Manifest, read_regular(path), path, remedy)
+    return parse_document(Manifest, read_document(path), path, remedy)
 
 
 def read_shard_index(path: Path, *, sha256: str | None = None) -> ShardIndex:
@@ -279,7 +279,7 @@ def read_shard_index(path: Path, *, sha256: str | None = None) -> ShardIndex:
     """
     if not path.is_file():
         raise InputError(f"{path}: the index of a shard is missing: {_AGAIN}")
-    content = read_regular(path)
+    content = read_document(path)
     if sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise InputError(f"{path}: changed since the manifest was written: {_AGAIN}")
     return parse_document(ShardIndex, content, path, _AGAIN)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import io
 import tempfile
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import cycle, islice, repeat
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from PIL import Image
@@ -92,23 +92,26 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
     theirs = _torchvision_loader(config, jpegs)
     rate = partial(_rate, images=config.images, batch=config.batch)
 
-    def rate_of(kind: type[TrainingLoader]) -> float:
-        with closing(kind(split, tokenizer, data, seed=0).batches()) as stream:
+    def pipeline(**changes: bool) -> float:
+        config = data.model_copy(update=changes)
+        with closing(TrainingLoader(split, tokenizer, config, seed=0).batches()) as stream:
             return rate(stream)
 
     pipelines: dict[str, Callable[[], float]] = {
-        "pipeline": lambda: rate_of(TrainingLoader),
+        "pipeline": pipeline,
+        "pipeline, a process of its own": lambda: pipeline(loader_process=True),
         "torchvision pipeline": lambda: rate(iter(theirs), images=distinct_images),
     }
     rounds = harness.take_turns(pipelines, turns=config.rounds, warmup=0)
-    with closing(_HostLoader(split, tokenizer, data, seed=0).batches()) as stream:
-        host: Any = next(stream)
+    with closing(TrainingLoader(split, tokenizer, data, seed=0).host_batches()) as stream:
+        unaugmented = rate(stream)
+        host = next(stream)
     augment = DeviceTransform(
         data.augmentation, image_size_px=data.image_size_px, pixel_mean=0.5, pixel_std=0.22
     )
     return {
         "bare JPEG decode, one thread": rate(_decoded(jpegs), batch=1),
-        "loader without augmentation": rate_of(_HostLoader),
+        "loader without augmentation": unaugmented,
         "augmentation": rate(augment(each, torch.device("cpu")) for each in repeat(host)),
         **{name: max(rates) for name, rates in rounds.items()},
     }
@@ -120,13 +123,6 @@ def _rate(stream: Iterator[object], *, images: int, batch: int) -> float:
     exhaust = partial(deque[object], maxlen=0)
     exhaust(islice(stream, WARMUP_BATCHES))
     return batches * batch / harness.seconds_of(lambda: exhaust(islice(stream, batches)))
-
-
-class _HostLoader(TrainingLoader):
-    """Gives its batches as they are before the augmentation."""
-
-    def _batches(self, plans: Iterator[Any]) -> Generator[Any]:
-        return self._host_batches(plans)
 
 
 def _decoded(jpegs: Sequence[bytes]) -> Iterator[Tensor]:

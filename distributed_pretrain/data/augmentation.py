@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
+from distributed_pretrain.data.host_batch import HostBatch, HostImages
 from distributed_pretrain.data.resampling import (
     adjust_brightness,
     adjust_contrast,
@@ -18,7 +19,6 @@ from distributed_pretrain.data.resampling import (
     gaussian_blur,
     resize_windows,
 )
-from distributed_pretrain.data.sample import HostBatch, HostImages
 from distributed_pretrain.data.settings import AugmentationConfig
 
 # On a CPU the intermediate images of this many samples stay in a core's second-level cache.
@@ -42,32 +42,37 @@ class DeviceTransform:
 
     def __call__(self, host: HostBatch, device: torch.device) -> Batch:
         """The batch on `device`, normalised; images without a drawn augmentation only resized."""
-        batch, side = host.batch.to(device), self.image_size_px
+        there, side = host.to(device), self.image_size_px
+        batch = there.batch
         lateral, second_view = batch.lateral, batch.second_view
-        if host.batch.lateral is not None and lateral is not None:
+        if lateral is not None:
             laterals = torch.zeros(len(lateral.mask), 1, side, side, device=device)
-            if host.lateral is not None:
-                # The numbers of rows come from the host: a mask on the device would wait for it.
-                rows = host.batch.lateral.mask.nonzero()[:, 0].to(device, non_blocking=True)
-                laterals[rows] = self._images(host.lateral, device)
+            if host.lateral is not None and there.lateral is not None:
+                laterals[there.lateral_rows] = self._images(host.lateral, there.lateral)
             lateral = replace(lateral, images=laterals)
-        if second_view is not None and host.second_view is not None:
-            second_view = replace(second_view, images=self._images(host.second_view, device))
-        images = self._images(host.frontal, device)
+        if second_view is not None and host.second_view and there.second_view:
+            images = self._images(host.second_view, there.second_view)
+            second_view = replace(second_view, images=images)
+        images = self._images(host.frontal, there.frontal)
         return replace(batch, images=images, lateral=lateral, second_view=second_view)
 
-    def _images(self, host: HostImages, device: torch.device) -> Float[Tensor, "batch 1 side side"]:
-        batch, side = len(host.pixels), self.image_size_px
+    def _images(self, host: HostImages, there: HostImages) -> Float[Tensor, "batch 1 side side"]:
+        """The images of `there`, whose windows' sizes are known on the host too."""
+        batch, side, device = len(host.pixels), self.image_size_px, there.pixels.device
         images = torch.empty(batch, 1, side, side, device=device)
 
         def transform(rows: slice) -> None:
-            some = host.rows(rows)
-            sizes_px = some.window_sizes_px  # which stay on the host
-            some = some.to(device)
+            some = there.rows(rows)
             # Both are settings of a thread. Autocast would use bfloat16 in the products.
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 scaled = some.pixels[:, 0].to(torch.float32).div_(255)
-                augmented = self._augment(scaled, sizes_px, some.augmentation)
+                resized = resize_windows(
+                    scaled,
+                    some.window_sizes_px,
+                    host_sizes_px=host.window_sizes_px[rows],
+                    side_px=side,
+                )
+                augmented = self._augment(resized, some.augmentation)
                 images[rows, 0] = augmented.sub_(self.pixel_mean).div_(self.pixel_std)
 
         if device.type == "cpu":
@@ -78,12 +83,8 @@ class DeviceTransform:
         return images
 
     def _augment(
-        self,
-        canvas: Float[Tensor, "batch height width"],
-        window_sizes_px: Int[Tensor, "batch 2"],
-        drawn: dict[str, Tensor] | None,
+        self, images: Float[Tensor, "batch side side"], drawn: dict[str, Tensor] | None
     ) -> Float[Tensor, "batch side side"]:
-        images = resize_windows(canvas, window_sizes_px, side_px=self.image_size_px)
         if drawn is None:
             return images
         if self.config.affine or self.config.horizontal_flip:

@@ -1,7 +1,7 @@
 """Batches on the device for training and evaluation, read and decoded ahead by threads.
 
-Threads suffice: checksums, JPEG decoding and tokenizing release the interpreter's lock, and
-nothing has to be copied between processes.
+Threads suffice beside a CPU's step: checksums, JPEG decoding and tokenizing release the
+interpreter's lock. Beside a GPU's they run in a process of their own, see `loader_process`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
 from itertools import count, islice
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -26,13 +26,15 @@ from data_shards.files.json_lines import JsonLines
 from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
+from distributed_pretrain.data.host_batch import HostBatch, collate
+from distributed_pretrain.data.loader_process import batches_apart
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
 from distributed_pretrain.data.quarantine import (
     BadSampleError,
     Quarantine,
     replacement_position,
 )
-from distributed_pretrain.data.sample import HostBatch, LoadedSample, collate, load_sample
+from distributed_pretrain.data.sample import LoadedSample, load_sample
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit, check_labels
 from distributed_pretrain.data.tokenization import ReportTokenizer
@@ -99,26 +101,36 @@ class _Loader(ABC):
         self._unreadable = Quarantine(
             split.split, len(split), config.max_bad_fraction, self.quarantine, share.rank
         )
-        pin_memory = share.device.type == "cuda"
-        self._collate = partial(
-            collate, tokenizer=self.tokenizer, config=config, pin_memory=pin_memory
-        )
+        self._on_gpu = share.device.type == "cuda"
+        self._side = torch.cuda.Stream(share.device) if self._on_gpu else None
         statistics = (split.manifest.pixel_mean, split.manifest.pixel_std)
         mean, std = statistics if config.normalisation == "dataset" else (0.5, 0.5)
         self._transform = DeviceTransform(
             config.augmentation, image_size_px=config.image_size_px, pixel_mean=mean, pixel_std=std
         )
 
-    def _batches(self, plans: Iterator[_Plan]) -> Generator[Batch]:
-        """The batches of `plans` in turn; `wait_seconds` grows by what the consumer waited."""
-        with closing(self._host_batches(plans)) as stream:
+    def _batches(self, hosts: Generator[HostBatch]) -> Generator[Batch]:
+        """On the device, and transformed; `wait_seconds` grows by what the consumer waited."""
+        with closing(hosts) as stream:
             while True:
                 started = time.perf_counter()
                 host = next(stream, None)
                 self.wait_seconds += time.perf_counter() - started
                 if host is None:
                     return
-                yield self._transform(host, self.share.device)
+                yield self._on_device(host)
+
+    def _on_device(self, host: HostBatch) -> Batch:
+        """Of a GPU on a stream beside that of the step, which may be still at the one before."""
+        if self._side is None:
+            return self._transform(host, self.share.device)
+        step = torch.cuda.current_stream(self.share.device)
+        with torch.cuda.stream(self._side):
+            batch = self._transform(host, self.share.device)
+        step.wait_stream(self._side)
+        # Its memory is used again only after what the step does with it.
+        batch.map_tensors(lambda tensor: tensor.record_stream(step))
+        return batch
 
     def _host_batches(self, plans: Iterator[_Plan]) -> Generator[HostBatch]:
         """The same before the transform, made by threads at most `prefetch_batches` ahead.
@@ -127,7 +139,9 @@ class _Loader(ABC):
         closed or fails, all its threads have ended.
         """
         threads = self.config.decode_threads or min(16, available_cores())
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
+        # Page-locked memory belongs to a thread's GPU, which is the first one unless it is told.
+        own_gpu = partial(torch.cuda.set_device, self.share.device) if self._on_gpu else None
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="data", initializer=own_gpu)
 
         def load(plan: _Plan, first: int) -> list[LoadedSample]:
             positions = plan.positions[first : first + _ROWS_A_TASK]
@@ -135,8 +149,14 @@ class _Loader(ABC):
 
         def join(plan: _Plan, parts: list[Future[list[LoadedSample]]]) -> HostBatch:
             samples = [sample for part in parts for sample in part.result()]
-            consumed = plan.samples_consumed
-            return self._collate(samples, epoch=plan.epoch, samples_consumed=consumed)
+            host = collate(
+                samples,
+                tokenizer=self.tokenizer,
+                config=self.config,
+                epoch=plan.epoch,
+                samples_consumed=plan.samples_consumed,
+            )
+            return host.pinned() if self._on_gpu else host
 
         def start(plan: _Plan) -> Future[HostBatch]:
             firsts = range(0, len(plan.positions), _ROWS_A_TASK)
@@ -200,10 +220,20 @@ class TrainingLoader(_Loader):
     def batches(self, samples_consumed: int = 0) -> Generator[Batch]:
         """Batches without end, from the one after `samples_consumed` on.
 
-        Closing the iterator, or any exception, ends the threads. Raises InputError when too many
-        samples are unreadable.
+        Closing the iterator, or any exception, ends the threads, and their process if they have
+        one. Raises InputError when too many samples are unreadable.
         """
-        return self._batches(self._plans(samples_consumed))
+        apart = self.config.loader_process
+        if not (self._on_gpu if apart is None else apart):
+            return self._batches(self.host_batches(samples_consumed))
+        parts = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        parts["share"] = replace(self.share, device=_HOST)
+        there = partial(_batches_of_another, type(self), parts, samples_consumed)
+        return self._batches(batches_apart(there, self.share.device))
+
+    def host_batches(self, samples_consumed: int = 0) -> Generator[HostBatch]:
+        """The same before the transform, made by this process."""
+        return self._host_batches(self._plans(samples_consumed))
 
     def _plans(self, consumed: int) -> Iterator[_Plan]:
         first_epoch, first_step = self.order.epoch_and_step(consumed)
@@ -216,6 +246,13 @@ class TrainingLoader(_Loader):
                 share = self.share.of(whole, micro_batches=self.micro_batches)
                 yield _Plan(share.tolist(), consumed, epoch)
             first_step = 0
+
+
+def _batches_of_another(
+    kind: type[TrainingLoader], parts: dict[str, Any], samples_consumed: int
+) -> Generator[HostBatch]:
+    """The host batches of a loader that is made of these parts, where this is called."""
+    return kind(**parts).host_batches(samples_consumed)
 
 
 class EvaluationLoader(_Loader):
@@ -233,7 +270,7 @@ class EvaluationLoader(_Loader):
 
     def batches(self) -> Generator[Batch]:
         """Every batch once. Raises InputError when too many samples are unreadable."""
-        return self._batches(self._plans())
+        return self._batches(self._host_batches(self._plans()))
 
     def _plans(self) -> Iterator[_Plan]:
         for start in range(0, len(self.split), self.config.global_batch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -27,43 +28,54 @@ def resize_windows(
     window_sizes_px: Int[Tensor, "batch 2"],
     *,
     side_px: int,
+    host_sizes_px: Int[Tensor, "batch 2"] | None = None,
 ) -> Float[Tensor, "batch {side_px} {side_px}"]:
     """The upper left window (height, width) of each canvas, resized to a square with antialiasing.
 
     Bilinear: weights fall off linearly over one output pixel when shrinking and one stored pixel
     when enlarging, and are renormalised at the borders. What lies outside a window has no
-    influence. `window_sizes_px` stay on the CPU: they decide the shapes of the work.
+    influence. Nobody waits for a device where `host_sizes_px` are the sizes on the host: they
+    decide the shapes of the work.
     """
     batch, _, width = canvas.shape
+    on_host = window_sizes_px if host_sizes_px is None else host_sizes_px
     flat = canvas.new_empty(batch, side_px, width)
+    down, across = (
+        partial(_resize_strip, on_host[:, axis], window_sizes_px[:, axis], side_px=side_px)
+        for axis in (0, 1)
+    )
     for strip in _strips(side_px):
-        near, weights_BSH = _resize_strip(window_sizes_px[:, 0], strip, side_px, canvas.device)
+        near, weights_BSH = down(strip)
         torch.bmm(weights_BSH, canvas[:, near], out=flat[:, strip])
     resized = canvas.new_empty(batch, side_px, side_px)
     for strip in _strips(side_px):
-        near, weights_BSW = _resize_strip(window_sizes_px[:, 1], strip, side_px, canvas.device)
+        near, weights_BSW = across(strip)
         torch.bmm(flat[:, :, near], weights_BSW.mT, out=resized[:, :, strip])
     return resized
 
 
 def _resize_strip(
-    window_px: Int[Tensor, " batch"], strip: slice, side_px: int, device: torch.device
+    on_host_px: Int[Tensor, " batch"],
+    window_px: Int[Tensor, " batch"],
+    strip: slice,
+    *,
+    side_px: int,
 ) -> tuple[slice, Float[Tensor, "batch strip near"]]:
     """The stored pixels that any image needs for a strip of output pixels, and their weights."""
-    scales = window_px.to(torch.float32) / side_px
+    scales = on_host_px.to(torch.float32) / side_px
     smallest, largest = float(scales.min()), float(scales.max())
     first = math.floor((strip.start + 0.5) * smallest - max(smallest, 1))
     last = math.ceil((strip.stop - 0.5) * largest + max(largest, 1))
-    near = slice(max(0, first), min(int(window_px.max()), last))
+    near = slice(max(0, first), min(int(on_host_px.max()), last))
 
-    scale = scales.to(device, non_blocking=True)[:, None]
+    device = window_px.device
+    scale = (window_px.to(torch.float32) / side_px)[:, None]
     output = torch.arange(strip.start, strip.stop, device=device) + 0.5
     stored = torch.arange(near.start, near.stop, device=device) + 0.5
     weights = (stored - (output * scale)[:, :, None]).abs_()
     weights.div_(-scale.clamp(min=1)[:, :, None]).add_(1).clamp_(min=0)
-    if near.stop > int(window_px.min()):
-        window = window_px.to(device, non_blocking=True)[:, None]
-        weights.mul_((stored < window)[:, None, :])
+    if near.stop > int(on_host_px.min()):
+        weights.mul_((stored < window_px[:, None])[:, None, :])
     return near, weights.div_(weights.sum(dim=2, keepdim=True))
 
 

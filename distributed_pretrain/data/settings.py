@@ -95,6 +95,9 @@ class DataConfig(Config):
     `patient_fraction` trains on the studies of that share of the training patients (the papers'
     30 %), chosen by their ids, so that every seed and method gets the same.
 
+    `loader_process`: whether training's batches are made by a process of their own (None: yes where
+    it is for a GPU).
+
     `global_batch` counts studies over all ranks. `max_bad_fraction` is the share of a split that
     may be unreadable before the run stops. `sentence_swap_probability` is p of LoVT's
     Geometric(p) number of swaps, counted from 0.
@@ -116,6 +119,7 @@ class DataConfig(Config):
     shuffle_buffer_shards: int = Field(default=16, ge=1)
     decode_threads: Annotated[int | None, FREE] = Field(default=None, ge=1)
     prefetch_batches: Annotated[int, FREE] = Field(default=3, ge=1)
+    loader_process: Annotated[bool | None, FREE] = None
     max_tokens: int = Field(default=512, ge=8)
     sentence_swaps: bool = True
     sentence_swap_probability: float = Field(default=0.4, gt=0, le=1)

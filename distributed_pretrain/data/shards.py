@@ -7,9 +7,11 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
@@ -50,6 +52,7 @@ class ShardSplit:
         self.folder = folder
         self.split: Split = split
         self.policy: TextPolicy = policy
+        self._patient_fraction = patient_fraction
         self.manifest = read_manifest(folder)
         self._tars = Tars(folder)
         refuse_contradictions(self.manifest.contradictions(), folder / MANIFEST_NAME)
@@ -78,6 +81,11 @@ class ShardSplit:
                 f"policy {policy!r}): choose another split or policy, or build shards with more "
                 "studies"
             )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens them itself: its files are its own.
+        again = partial(type(self), patient_fraction=self._patient_fraction)
+        return again, (self.folder, self.split, self.policy)
 
     def __len__(self) -> int:
         return len(self._samples)

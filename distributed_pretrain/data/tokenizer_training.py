@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from data_shards.errors import InputError
+from data_shards.files.atomic import made_whole
 from data_shards.records.policies import select_sentences
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.shards import ShardSplit
@@ -41,11 +41,8 @@ def build_tokenizer(
 
     Those are read as it asks for them. `folder` appears whole or not at all.
     """
-    partial = folder.with_suffix(".partial")
-    for remains in (partial, folder):
-        shutil.rmtree(remains, ignore_errors=True)
-    make(_sentences(training), partial)
-    partial.rename(folder)
+    with made_whole(folder, folder=True) as unfinished:
+        make(_sentences(training), unfinished)
 
 
 def _sentences(split: ShardSplit) -> Iterator[str]:

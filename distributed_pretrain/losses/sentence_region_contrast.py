@@ -16,6 +16,7 @@ from distributed_pretrain.losses.precision import (
     at_least_float32,
     full_precision,
     unit_vectors,
+    whole_float32_products,
     without_columns,
 )
 from distributed_pretrain.ranks import gather_rows, own_rows, sum_over_ranks, world_size
@@ -129,7 +130,7 @@ class _PooledFit(torch.autograd.Function):
             products_CK = (
                 buffer_CK[: block.stop - block.start] if kept_SK is None else kept_SK[block]
             )
-            torch.mm(rows_SD[block], columns_KD.T, out=products_CK)
+            _write_products(rows_SD[block], columns_KD, products_CK)
             products_CAR = products_CK.view(-1, images, regions)
             largest_CA = products_CAR.amax(dim=2)
             exponentials_CAR = buffer_CK[: block.stop - block.start].view_as(products_CAR)
@@ -151,7 +152,7 @@ class _PooledFit(torch.autograd.Function):
         for block in blocks(len(rows_SD), ctx.block_rows):
             d_products_CK = buffer_CK[: block.stop - block.start]
             if kept_SK is None:
-                torch.mm(rows_SD[block], columns_KD.T, out=d_products_CK)
+                _write_products(rows_SD[block], columns_KD, d_products_CK)
                 products_CK = d_products_CK
             else:
                 products_CK = kept_SK[block]
@@ -163,6 +164,11 @@ class _PooledFit(torch.autograd.Function):
             torch.mm(d_products_CK, columns_KD, out=d_rows_SD[block])
             d_columns_KD.addmm_(d_products_CK.T, rows_SD[block])
         return d_rows_SD, d_columns_KD.view_as(regions_ARD), None
+
+
+def _write_products(rows_CD: Tensor, columns_KD: Tensor, out_CK: Tensor) -> None:
+    with whole_float32_products():
+        torch.mm(rows_CD, columns_KD.T, out=out_CK)
 
 
 # The id of padding: ids of texts are not negative.

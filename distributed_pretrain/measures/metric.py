@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from data_shards.errors import InputError
-from data_shards.files.atomic import write_text_atomically
+from data_shards.files.atomic import move, write_text_atomically
 
 _FIGURES = TypeAdapter(dict[str, float])
 Unit = Literal["fraction", "number"]
@@ -80,7 +80,7 @@ def write_figures(figures: Mapping[str, float], path: Path) -> None:
     text = json.dumps(figures, indent=1) + "\n"
     if path.exists() and path.read_bytes() != text.encode():
         before = path.with_suffix(".before.json")
-        path.replace(before)
+        move(path, before)
         print(f"other figures were there, and are now in {before}", file=sys.stderr)
     write_text_atomically(path, text)
     print(f"written to {path}", file=sys.stderr)

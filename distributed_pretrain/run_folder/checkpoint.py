@@ -13,7 +13,6 @@ a checkpoint even if the machine dies. Saving off the critical path is `checkpoi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +24,7 @@ from typing import Any
 from torch import Tensor
 
 from data_shards.errors import InputError, warn
-from data_shards.files.atomic import remedy_of, remove
+from data_shards.files.atomic import made_whole, move, remedy_of, remove, sync, tidy_up
 from data_shards.files.regular import parse_json, read_regular
 from distributed_pretrain.run_folder import tensor_files
 from distributed_pretrain.run_folder.intact import (
@@ -35,17 +34,18 @@ from distributed_pretrain.run_folder.intact import (
     DamagedCheckpointError,
     Identity,
     Owner,
+    Sealed,
     TrainingState,
-    check_intact,
-    find_latest_intact,
 )
 from distributed_pretrain.run_folder.step_folders import (
     BEST,
     LAST,
     MARKER,
     STATE_FILE,
+    STEP_PATTERN,
     named_by,
     point_link,
+    refuse_stray,
     step_folder,
     step_folders,
     step_of,
@@ -79,80 +79,84 @@ def save_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = step_folder(folder, checkpoint.state.step)
-    partial, replaced = final.with_suffix(".partial"), final.with_suffix(".replaced")
     try:
-        _remove_remains(folder)
-        partial.mkdir()
-        digests = {
-            name: tensor_files.write_hashed(partial / name, content, after_piece=after_piece)
-            for name, content in _content(checkpoint).items()
-        }
-        tensor_files.write_hashed(partial / MARKER, [json.dumps(digests, indent=1).encode()])
-        _sync(partial)
-        if os.path.lexists(final):
-            final.rename(replaced)  # a rename is over at once, and a removal is not
-        partial.rename(final)
+        tidy_up(folder, STEP_PATTERN)
+        with made_whole(final, folder=True) as unfinished:
+            unfinished.mkdir()
+            digests = {
+                name: tensor_files.write_hashed(unfinished / name, content, after_piece=after_piece)
+                for name, content in _content(checkpoint).items()
+            }
+            tensor_files.write_hashed(unfinished / MARKER, [json.dumps(digests, indent=1).encode()])
         point_link(folder / LAST, final)
         if is_best:
             point_link(folder / BEST, final)
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         raise InputError(
             f"{final}: not written ({error.strerror}): {remedy_of(error)}, then the same command "
             "goes on from the previous checkpoint"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # the next save tries again, and says so
-            _remove_remains(folder)
     last_good_step = checkpoint.state.step - checkpoint.state.consecutive_skips
     _drop_old(folder, keep, last_good_step=last_good_step)
     return final
 
 
 def load_checkpoint(folder: Path, owner: Owner | None = None) -> Checkpoint:
-    """The checkpoint in one step folder (or link), which must be `owner`'s.
+    """The checkpoint in one step folder (or link), which must be `owner`'s; read once.
 
     Raises DamagedCheckpointError, naming it.
     """
-    saved = check_intact(folder, owner)
+    sealed = Sealed.open(folder)
+    saved = sealed.saved(owner)
+    model = _tensors_of(sealed, MODEL_FILE)
+    moments = _tensors_of(sealed, OPTIMIZER_FILE)
     try:
-        tree = parse_json(read_regular(folder / OPTIMIZER_TREE_FILE))
-        tensors = tensor_files.read_tensors(folder / OPTIMIZER_FILE)
-        optimizer = tensor_files.join_tensors(tree, tensors)
+        tree = parse_json(sealed.read(OPTIMIZER_TREE_FILE))
+        optimizer = tensor_files.join_tensors(tree, moments)
+    except DamagedCheckpointError:
+        raise
     except ValueError as error:
         what = f"{OPTIMIZER_FILE} or {OPTIMIZER_TREE_FILE} is damaged ({error}): not used"
         raise DamagedCheckpointError(folder, what) from error
-    return Checkpoint(saved.state, saved.config, _model_of(folder), optimizer, saved.identity)
+    return Checkpoint(saved.state, saved.config, model, optimizer, saved.identity)
 
 
 def load_weights(
     folder: Path, like: Mapping[str, Tensor], owner: Owner | None = None
 ) -> dict[str, Tensor]:
-    """Only the model weights of one step folder (or link), after the same checks.
+    """Only the model weights of one step folder (or link), after the same checks of what is read.
 
-    `like` is the state dict of the model that is to have them: Raises DamagedCheckpointError for
-    tensors of other names, shapes or types too.
+    `like` is the state dict of the model that is to have them, as it was built: raises
+    DamagedCheckpointError for tensors of other names, shapes or types, or with numbers that are
+    not finite, too.
     """
-    check_intact(folder, owner)
-    model = _model_of(folder)
-    if mismatch := tensor_files.first_mismatch(model, like):
+    sealed = Sealed.open(folder)
+    sealed.saved(owner)
+    model = _tensors_of(sealed, MODEL_FILE)
+    mismatch = tensor_files.first_mismatch(model, like)
+    if mismatch := mismatch or tensor_files.first_not_finite(model, like):
         raise DamagedCheckpointError(folder, f"not of this model: {mismatch}: not used")
     return model
 
 
-def _model_of(folder: Path) -> dict[str, Tensor]:
+def _tensors_of(sealed: Sealed, name: str) -> dict[str, Tensor]:
+    content = sealed.read(name)
     try:
-        return tensor_files.read_tensors(folder / MODEL_FILE)
+        return tensor_files.parse_tensors(content)
     except ValueError as error:
-        raise DamagedCheckpointError(folder, f"{MODEL_FILE} is damaged ({error})") from error
+        raise DamagedCheckpointError(
+            sealed.folder, f"{name} is damaged ({error}): not used"
+        ) from error
 
 
 def mend_links(folder: Path) -> None:
     """Make links again of what a copy made of `last` and `best`, naming each on stderr.
 
-    Raises InputError for what names no checkpoint, or is another one than that it names.
+    Raises InputError for what names no checkpoint of the run, or is another one than that it names.
     """
     for link in (folder / LAST, folder / BEST):
+        refuse_stray(link)
         if link.is_symlink() or not os.path.lexists(link):
             continue
         target = named_by(link)
@@ -160,7 +164,7 @@ def mend_links(folder: Path) -> None:
             raise InputError(f"{link}: neither a link to a checkpoint nor a copy of one: delete it")
         if link.is_dir():
             if not target.exists():
-                link.rename(target)
+                move(link, target)
             elif _marker_bytes(link) == _marker_bytes(target):
                 remove(link)
             else:
@@ -170,27 +174,6 @@ def mend_links(folder: Path) -> None:
                 )
         point_link(link, target)
         warn(f"{link}: was a copy, and is a link to {target.name} again")
-
-
-def set_damaged_aside(folder: Path, owner: Owner | None = None) -> None:
-    """Rename damaged checkpoints newer than the newest intact one, naming each on stderr.
-
-    And the one that `last` names, where it is gone.
-    """
-    intact, damaged = find_latest_intact(folder, owner=owner)
-    instead, last = intact.name if intact else "the beginning", folder / LAST
-    if last.is_symlink() and not last.exists():
-        gone = last.readlink().name
-        warn(f"checkpoint {gone} is gone; going on from {instead}")
-        if intact is not None:
-            point_link(last, intact)
-    for each, complaint in damaged.items():
-        warn(f"{complaint}; going on from {instead}")
-        aside = each.with_suffix(".damaged")
-        remove(aside)
-        each.rename(aside)
-        if intact is not None:
-            point_link(folder / LAST, intact)
 
 
 def drop_checkpoints_after(folder: Path, step: int) -> None:
@@ -220,25 +203,6 @@ def _content(checkpoint: Checkpoint) -> dict[str, Iterable[bytes | memoryview]]:
         OPTIMIZER_TREE_FILE: [json.dumps(tree).encode()],
         STATE_FILE: [json.dumps(state, indent=1).encode()],
     }
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_remains(folder: Path) -> None:
-    """Remove what a save that was cut short left behind: nobody else writes here."""
-    for partial in folder.glob("step_*.partial"):
-        remove(partial)
-    for replaced in folder.glob("step_*.replaced"):
-        if os.path.lexists(replaced.with_suffix("")):
-            remove(replaced)
-        else:
-            replaced.rename(replaced.with_suffix(""))
 
 
 def _drop_old(folder: Path, keep: int, *, last_good_step: int) -> None:

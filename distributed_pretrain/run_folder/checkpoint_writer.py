@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from distributed_pretrain.byte_block import Block, Placing, page_lock, page_unlock
 from distributed_pretrain.run_folder.checkpoint import Checkpoint, save_checkpoint
 from distributed_pretrain.run_folder.tensor_files import join_tensors, split_tensors
 
@@ -102,14 +103,15 @@ class CheckpointWriter:
             self.wait()
         finally:
             self._thread.shutdown()
-            self._snapshot = CheckpointSnapshot()
+            self._snapshot.close()
 
 
 class CheckpointSnapshot:
-    """CPU memory that holds one checkpoint, used again from copy to copy."""
+    """One block of CPU memory that holds a checkpoint, used again from copy to copy."""
 
     def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
+        self._block: Block = torch.empty(0, dtype=torch.uint8)
+        self._locked = False
 
     def take(self, checkpoint: Checkpoint) -> Checkpoint:
         """A copy of `checkpoint` that lives until the next call.
@@ -118,29 +120,40 @@ class CheckpointSnapshot:
         """
         tree = {name: getattr(checkpoint, name) for name in ("config", "model", "optimizer")}
         plain, sources = split_tensors(tree)
-        buffers: dict[str, Tensor] = {}
-        copies: dict[str, Tensor] = {}
-        copy_of: dict[tuple[object, ...], Tensor] = {}
-        for name, source in sources.items():
-            view = (source.device, source.data_ptr(), source.dtype, source.shape, source.stride())
-            if view not in copy_of:
-                buffers[name] = copy_of[view] = _copy_into(self._buffers.get(name), source)
-            copies[name] = copy_of[view]
-        for device in {source.device for source in sources.values() if source.is_cuda}:
+        by_view = {_view(source): source for source in sources.values()}
+        placing = Placing()
+        places = {view: placing.place(source) for view, source in by_view.items()}
+        gpus = {source.device for source in sources.values() if source.is_cuda}
+        self._make_room(placing.size_bytes, page_locked=bool(gpus))
+        copied = {
+            view: places[view].view(self._block).copy_(source.detach(), non_blocking=True)
+            for view, source in by_view.items()
+        }
+        for device in gpus:
             torch.cuda.current_stream(device).synchronize()
-        self._buffers = buffers
+        copies = {name: copied[_view(source)] for name, source in sources.items()}
         joined = join_tensors(plain, copies)
         return replace(checkpoint, state=replace(checkpoint.state), **joined)
 
+    def close(self) -> None:
+        """Give the memory back; no copy is used any more."""
+        if self._locked:
+            page_unlock(self._block)
+        self._block, self._locked = torch.empty(0, dtype=torch.uint8), False
 
-def _copy_into(buffer: Tensor | None, source: Tensor) -> Tensor:
-    """`source` on the CPU, in `buffer` if it fits; from a GPU it may arrive later."""
-    if buffer is None or buffer.shape != source.shape or buffer.dtype != source.dtype:
-        # Laid out as the source: the copy is then one run through memory.
-        buffer = torch.empty_like(
-            source, device="cpu", pin_memory=source.is_cuda, requires_grad=False
-        )
-    return buffer.copy_(source.detach(), non_blocking=True)
+    def _make_room(self, size_bytes: int, *, page_locked: bool) -> None:
+        if len(self._block) >= size_bytes and self._locked >= page_locked:
+            return
+        self.close()
+        self._block = torch.empty(size_bytes, dtype=torch.uint8)
+        if page_locked:
+            page_lock(self._block)
+        self._locked = page_locked
+
+
+def _view(source: Tensor) -> tuple[object, ...]:
+    """Equal for tensors that are the same memory seen the same way."""
+    return (source.device, source.data_ptr(), source.dtype, source.shape, source.stride())
 
 
 def _give_way_to_training() -> None:

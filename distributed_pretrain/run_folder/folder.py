@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from data_shards.errors import InputError, warn
 from data_shards.files.atomic import remove, write_text_atomically
 from data_shards.files.json_lines import JsonLines, Line, read_lines
 from data_shards.files.lock import Lock, locked
-from data_shards.files.regular import read_regular
+from data_shards.files.regular import read_regular, refuse_what_is_no_file
 from data_shards.profiles import Config, dump_profile, first_difference, load_profile
 from data_shards.records.manifest import MANIFEST_NAME
-from distributed_pretrain.run_folder.intact import read_saved
+from distributed_pretrain.run_folder.intact import Owner, read_saved, sealed_states
+from distributed_pretrain.run_folder.metrics import is_count, is_later, is_metrics_line, is_timing
 from distributed_pretrain.run_folder.step_folders import (
     BEST,
     LAST,
@@ -32,14 +33,13 @@ from distributed_pretrain.run_folder.step_folders import (
     UNTRAINED,
     is_step_name,
     named_by,
+    refuse_stray,
     step_folders,
     step_of,
 )
 
 LOCK_PATIENCE_SECONDS = 10.0
 TAIL_BYTES = 200_000
-_TIMING_SUFFIXES = ("_per_second", "_seconds")
-_TIMING_NAMES = frozenset({"memory_bytes", "data_wait_share", "mfu", "padding_share"})
 _LONGEST_SECONDS = 1e9
 _MAY_NOT_WRITE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -86,6 +86,7 @@ class RunFolder:
         name = self.checkpoint_name(name)
         folder = self.checkpoints / name
         if name in (BEST, LAST):
+            refuse_stray(folder)
             folder = named_by(folder) or folder
         if not folder.is_dir():
             raise InputError(
@@ -167,6 +168,13 @@ class RunFolder:
             return
         own = self.read_config(type(config))
         if difference := first_difference(own.deciding(), config.deciding()):
+            states = list(sealed_states(self.checkpoints))
+            if states and all(Owner(config).complaint(each) is None for each in states):
+                raise InputError(
+                    f"{self.config}: is of another run than all {len(states)} checkpoints beside "
+                    f"it, which are of the config that is asked for: {difference}: delete it, and "
+                    "it is written again"
+                )
             raise InputError(
                 f"{self.path} holds a run of another config: {difference}: "
                 "choose another run_folder, or delete this one"
@@ -195,7 +203,8 @@ class RunFolder:
 
     def refuse_missing(self, *, checkpoint: str = UNTRAINED) -> None:
         """Raise InputError where there is no run, or not this checkpoint of it."""
-        if not self.config.is_file():
+        refuse_what_is_no_file(self.config)
+        if not self.config.exists():
             raise InputError(f"{self.config}: missing, so {self.path} is not a run folder")
         if self.checkpoint_name(checkpoint) != UNTRAINED:
             self.checkpoint(checkpoint)
@@ -207,15 +216,20 @@ class RunFolder:
                 remove(each)
 
     def read_metrics(self) -> list[Line]:
-        """The lines of `metrics.jsonl`, oldest first. Raises InputError for a damaged one."""
-        return read_lines(self.metrics, is_metrics_line)
+        """The lines of `metrics.jsonl`, oldest first.
+
+        Raises InputError for a damaged one, and where they repeat or go back.
+        """
+        return read_lines(self.metrics, is_metrics_line, follows=is_later)
 
     def progress(self) -> RunProgress | None:
         """How far the run is, by the last lines that can be read; None where none was written.
 
-        Raises InputError where none of them can be read.
+        Raises InputError where none of them can be read, or steps go back.
         """
-        read_tail = partial(read_lines, self.metrics, is_metrics_line, last_bytes=TAIL_BYTES)
+        read_tail = partial(
+            read_lines, self.metrics, is_metrics_line, follows=is_later, last_bytes=TAIL_BYTES
+        )
         tail = read_tail(skip_bad=True) or read_tail()
         starts = read_lines(self.starts.path, skip_bad=True)
         lines = [line for line in tail if line["split"] == "train"]
@@ -251,6 +265,7 @@ class RunFolder:
 
     def best_validation(self) -> dict[str, float]:
         """What validation measured at the best checkpoint, without timings; empty before."""
+        refuse_stray(self.checkpoints / BEST)
         best = named_by(self.checkpoints / BEST)
         at = ("validate", step_of(best) if best is not None else None)
         lines = [each for each in self.read_metrics() if (each["split"], each["step"]) == at]
@@ -261,31 +276,11 @@ class RunFolder:
 
     def note_start(self, **numbers: object) -> int:
         """Add a line to `starts.jsonl`; how often the run has been started before."""
-        earlier = len(read_lines(self.starts.path, skip_bad=True))
+        # A file that was copied into itself has each of them twice.
+        earlier = len({str(line) for line in read_lines(self.starts.path, skip_bad=True)})
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.starts.append({"time": now, "host": socket.gethostname(), **numbers})
         return earlier
-
-
-def is_timing(name: str) -> bool:
-    """Whether a metric may differ between two otherwise identical runs."""
-    return name in _TIMING_NAMES or name.endswith(_TIMING_SUFFIXES)
-
-
-def is_metrics_line(line: Line) -> bool:
-    """Whether it is one of `metrics.jsonl`: a step, a split, and numbers by name."""
-    numbers = (value for name, value in line.items() if name not in ("step", "split"))
-    named = is_count(line.get("step")) and isinstance(line.get("split"), str)
-    return named and all(_is_number(each) for each in numbers)
-
-
-def is_count(value: Any) -> bool:
-    """Whether it is a whole number, as many as there may be of steps or samples."""
-    return type(value) is int and 0 <= value < 2**53
-
-
-def _is_number(value: Any) -> bool:
-    return is_count(abs(value)) if type(value) is int else type(value) is float
 
 
 def _names_a_sample(line: Line) -> bool:

@@ -20,13 +20,15 @@ from pydantic_core import to_json
 
 from data_shards.errors import InputError, warn
 from data_shards.files.atomic import write_bytes_atomically
+from data_shards.files.folders import what_is_no_folder
 from data_shards.files.regular import read_regular
-from data_shards.profiles import Config
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.intact import Identity, Owner, find_latest_intact, read_saved
+from distributed_pretrain.run_folder.intact import Identity, sealed_states
+from distributed_pretrain.run_folder.newest import NewestCheckpoint
 from distributed_pretrain.run_folder.step_folders import LAST
 
-REMAKE = "delete the folder, and the same `pretrain` command makes it again"
+_AGAIN = ", and the same `pretrain` command makes it again"
+REMAKE = f"delete the folder{_AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -41,29 +43,56 @@ class _Kept(Identity):
 _KEPT = TypeAdapter(_Kept)
 
 
-def settle_identity(run: RunFolder, config: Config) -> None:
+def settle_identity(run: RunFolder, newest: NewestCheckpoint) -> None:
     """Give the folder an identity where it has none: that of its newest checkpoint, or a new one.
 
     Raises InputError where the run has saved checkpoints and none is left to go on from: progress
     is never begun anew unasked.
     """
     kept = _read(run) if run.has_progress else _Kept(run=uuid4().hex)
-    newest, damaged = find_latest_intact(run.checkpoints, owner=Owner(config, _plain(kept)))
-    saved = None if newest is None else read_saved(newest)
+    saved = newest.checkpoint
     if kept is None:
+        if os.path.lexists(run.identity):
+            warn(f"{run.identity}: damaged, and made again from the run")
         its = Identity() if saved is None else saved.identity
         kept = _Kept(its.run or uuid4().hex, its.tokenizer, bool(run.read_metrics()))
-    has_saved = kept.has_saved or bool(damaged) or os.path.lexists(run.checkpoints / LAST)
-    if saved is None and has_saved:
-        lines = run.read_metrics()
-        reached = f" of {lines[-1]['step']} steps" if lines else ""
-        first = f" ({next(iter(damaged.values()))})" if damaged else ""
-        raise InputError(
-            f"{run.path}: holds a run{reached}, but no checkpoint to go on from{first}: put "
-            f"{run.checkpoints} back, or delete {run.path} if the run is to begin anew"
-        )
+    refuse_to_begin_anew(run, newest, has_saved=kept.has_saved)
     if saved is None or not saved.state.finished:  # a finished one may lie where nobody can write
         _write(run, dataclasses.replace(kept, has_saved=saved is not None))
+
+
+def refuse_to_begin_anew(
+    run: RunFolder, newest: NewestCheckpoint, *, has_saved: bool = False
+) -> None:
+    """Raise InputError where the run has saved checkpoints and none is left to go on from."""
+    link = os.path.lexists(run.checkpoints / LAST)
+    if newest.checkpoint is not None or not (has_saved or newest.damaged or link):
+        return
+    _refuse_foreign_identity(run)
+    lines = run.read_metrics()
+    reached = f" of {lines[-1]['step']} steps" if lines else ""
+    first = f" ({next(iter(newest.damaged.values()))})" if newest.damaged else ""
+    raise InputError(
+        f"{run.path}: holds a run{reached}, but no checkpoint to go on from{first}: put "
+        f"{run.checkpoints} back, or delete {run.path} if the run is to begin anew"
+    )
+
+
+def _refuse_foreign_identity(run: RunFolder) -> None:
+    """Raise InputError where all checkpoints agree on another run than `identity.json` says."""
+    own = identity_of(run)
+    found = [each.identity for each in sealed_states(run.checkpoints)]
+    if found and all(each == found[0] for each in found) and _differ(own, found[0]):
+        raise InputError(
+            f"{run.identity}: is of another run than all {len(found)} checkpoints beside it: if "
+            f"it was copied here, delete it, and it is written again from them; if they were, put "
+            "those of this run back"
+        )
+
+
+def _differ(one: Identity, other: Identity) -> bool:
+    runs, tokenizers = (one.run, other.run), (one.tokenizer, other.tokenizer)
+    return any(all(both) and both[0] != both[1] for both in (runs, tokenizers))
 
 
 def note_saved(run: RunFolder) -> None:
@@ -99,10 +128,20 @@ def check_tokenizer(run: RunFolder) -> None:
 
     Where `identity.json` was lost, the newest checkpoint tells.
     """
-    wanted = identity_of(run).tokenizer or _as_saved(run)
-    if not wanted:
+    if what := what_is_no_folder(run.tokenizer):
+        raise InputError(f"{run.tokenizer}: {what}, and should be a folder: move it away{_AGAIN}")
+    wanted, found = identity_of(run).tokenizer, _digests(run)
+    if found == wanted:
         return
-    found = _digests(run)
+    as_saved = next((each.identity.tokenizer for each in sealed_states(run.checkpoints)), {})
+    wanted = wanted or as_saved
+    if not wanted or found == wanted:
+        return
+    if found == as_saved:
+        raise InputError(
+            f"{run.identity}: is of another tokenizer than the run's and its newest checkpoint's: "
+            "delete it, and the same `pretrain` command writes it again"
+        )
     for name in sorted(wanted.keys() | found.keys()):
         if found.get(name) != wanted.get(name):
             what = "damaged" if name in found and name in wanted else "missing"
@@ -115,11 +154,6 @@ def _plain(kept: _Kept | None) -> Identity:
     return Identity() if kept is None else Identity(kept.run, kept.tokenizer)
 
 
-def _as_saved(run: RunFolder) -> dict[str, str]:
-    newest, _ = find_latest_intact(run.checkpoints)
-    return {} if newest is None else read_saved(newest).identity.tokenizer
-
-
 def _digests(run: RunFolder) -> dict[str, str]:
     """The sha256 of each file of the tokenizer."""
     if not run.tokenizer.is_dir():
@@ -129,12 +163,12 @@ def _digests(run: RunFolder) -> dict[str, str]:
 
 
 def _read(run: RunFolder) -> _Kept | None:
+    """None where it is missing or damaged."""
     try:
         return _KEPT.validate_json(read_regular(run.identity))
     except FileNotFoundError:
         return None
     except ValidationError:
-        warn(f"{run.identity}: damaged, and made again from the run")
         return None
 
 

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is whole, says what it must, and is of this run; and the newest that is.
+"""Whether a checkpoint is whole, says what it must, and is of this run.
 
 Nothing here needs torch. `state.json` of a checkpoint holds the training state, the run's resolved
 config and its identity, and versions of libraries.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +17,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 
 from data_shards.errors import InputError
-from data_shards.files.regular import open_regular, parse_json, read_regular
+from data_shards.files.regular import parse_json, read_regular
 from data_shards.profiles import Config, first_difference, validate
 from distributed_pretrain.run_folder.step_folders import (
     MARKER,
@@ -27,7 +29,8 @@ from distributed_pretrain.run_folder.step_folders import (
 
 MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 OPTIMIZER_TREE_FILE = "optimizer.json"
-_STRICT = ConfigDict(extra="forbid", strict=True)
+_FILES = (MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE)
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 @dataclass
@@ -113,58 +116,72 @@ class DamagedCheckpointError(InputError):
         super().__init__(f"checkpoint {folder}: {what}")
 
 
-def check_intact(folder: Path, owner: Owner | None = None) -> Saved:
-    """What a checkpoint says of itself, when the marker is there and every checksum holds.
+@dataclass(frozen=True)
+class Sealed:
+    """A checkpoint whose files are all there, each held against its checksum when it is read."""
 
-    Raises DamagedCheckpointError otherwise, and for one that is not `owner`'s.
-    """
-    digests = _marker_of(folder)
-    for name in (MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE):
-        if not (folder / name).is_file():
-            raise DamagedCheckpointError(folder, f"{name} is missing: not used")
-        if digests.get(name) != _sha256(folder, name):
-            raise DamagedCheckpointError(folder, f"{name} does not match its checksum: not used")
-    saved = read_saved(folder)
-    if owner is not None and (complaint := owner.complaint(saved)):
-        raise DamagedCheckpointError(folder, f"{complaint}: not used")
-    return saved
+    folder: Path
+    digests: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Sealed:
+        """Raises DamagedCheckpointError where the marker or a file is missing."""
+        digests = _marker_of(folder)
+        for name in _FILES:
+            if not (folder / name).is_file():
+                raise DamagedCheckpointError(folder, f"{name} is missing: not used")
+        return cls(folder, digests)
+
+    def read(self, name: str) -> bytes:
+        """All of a file. Raises DamagedCheckpointError where it is not what was written."""
+        try:
+            content = read_regular(self.folder / name)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            what = f"{name} cannot be read ({error.strerror}): not used"
+            raise DamagedCheckpointError(self.folder, what) from error
+        if self.digests.get(name) != hashlib.sha256(content).hexdigest():
+            what = f"{name} does not match its checksum: not used"
+            raise DamagedCheckpointError(self.folder, what)
+        return content
+
+    def saved(self, owner: Owner | None = None) -> Saved:
+        """What it says of itself. Raises DamagedCheckpointError, also where it is not `owner`'s."""
+        saved = _parse_saved(self.folder, self.read(STATE_FILE))
+        if owner is not None and (complaint := owner.complaint(saved)):
+            raise DamagedCheckpointError(self.folder, f"{complaint}: not used")
+        return saved
+
+
+def sealed_states(checkpoints: Path, owner: Owner | None = None) -> Iterator[Saved]:
+    """What the complete ones say of themselves, newest first; no tensor is read."""
+    for folder in reversed(step_folders(checkpoints)):
+        with suppress(DamagedCheckpointError):
+            yield Sealed.open(folder).saved(owner)
 
 
 def read_saved(folder: Path) -> Saved:
     """What a checkpoint says of itself, whole or not. Raises DamagedCheckpointError."""
     try:
-        saved = _SAVED.validate_json(read_regular(folder / STATE_FILE))
+        return _parse_saved(folder, read_regular(folder / STATE_FILE))
+    except OSError as error:
+        what = f"{STATE_FILE} cannot be read ({error.strerror}): not used"
+        raise DamagedCheckpointError(folder, what) from error
+
+
+def _parse_saved(folder: Path, content: bytes) -> Saved:
+    try:
+        saved = _SAVED.validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         what = f"{STATE_FILE} is damaged ({where}: {first['msg']}): not used"
         raise DamagedCheckpointError(folder, what) from error
-    except OSError as error:
-        what = f"{STATE_FILE} cannot be read ({error.strerror}): not used"
-        raise DamagedCheckpointError(folder, what) from error
     name, step = folder.resolve().name, saved.state.step
     if is_step_name(name) and step_of(Path(name)) != step:
         raise DamagedCheckpointError(folder, f"holds step {step} under the name {name}: not used")
     return saved
-
-
-def find_latest_intact(
-    folder: Path, *, until_step: int | None = None, owner: Owner | None = None
-) -> tuple[Path | None, dict[Path, str]]:
-    """The newest intact step folder (of at most `until_step`), and complaints about newer ones.
-
-    One that is not `owner`'s counts as damaged.
-    """
-    damaged = {}
-    for candidate in reversed(step_folders(folder)):
-        if until_step is None or step_of(candidate) <= until_step:
-            try:
-                check_intact(candidate, owner)
-            except DamagedCheckpointError as error:
-                damaged[candidate] = str(error)
-            else:
-                return candidate, damaged
-    return None, damaged
 
 
 def _marker_of(folder: Path) -> dict[str, Any]:
@@ -178,14 +195,3 @@ def _marker_of(folder: Path) -> dict[str, Any]:
     if not isinstance(digests, dict):
         raise DamagedCheckpointError(folder, f"{MARKER} is damaged: not used")
     return digests
-
-
-def _sha256(folder: Path, name: str) -> str:
-    try:
-        with open_regular(folder / name) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        what = f"{name} cannot be read ({error.strerror}): not used"
-        raise DamagedCheckpointError(folder, what) from error

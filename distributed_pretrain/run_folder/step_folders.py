@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from data_shards.errors import InputError
-from data_shards.files.atomic import remedy_of
+from data_shards.files.atomic import made_whole, remedy_of
 from data_shards.files.regular import parse_json, read_regular
 
 # Links among the checkpoints; what stands for the weights that a run began with, beside them.
@@ -19,6 +19,8 @@ LAST, BEST, UNTRAINED = "last", "best", "untrained"
 # Written last into a checkpoint: the sha256 of each other file.
 MARKER = "COMPLETE"
 STATE_FILE = "state.json"
+# What all step folders match, and what is being made or replaced under their names.
+STEP_PATTERN = "step_*"
 _STEP_FOLDER = re.compile(r"step_(\d{8})", re.ASCII)
 
 
@@ -57,10 +59,11 @@ def step_of(folder: Path) -> int:
 def named_by(link: Path) -> Path | None:
     """The step folder that `last` or `best` names, there or not; None where it names none.
 
-    Both are links; copies make folders of them or text files that hold the target's name.
+    Both are links to neighbours; copies make folders of them or text files that hold the target's
+    name.
     """
     if link.is_symlink():
-        name = link.readlink().name
+        name = link.readlink().name if _leads_beside(link) else ""
     elif link.is_dir():
         step = _step_within(link)
         return None if step is None else step_folder(link.parent, step)
@@ -71,15 +74,26 @@ def named_by(link: Path) -> Path | None:
     return link.with_name(name) if is_step_name(name) else None
 
 
+def refuse_stray(link: Path) -> None:
+    """Raise InputError where `last` or `best` is a link to something else than a neighbour."""
+    if link.is_symlink() and named_by(link) is None:
+        raise InputError(
+            f"{link}: leads to {link.readlink()}, which is no checkpoint of this run: point it at "
+            "the name of a step folder beside it, or delete it"
+        )
+
+
+def _leads_beside(link: Path) -> bool:
+    try:
+        return (link.parent / link.readlink()).parent.resolve() == link.parent.resolve()
+    except (OSError, RuntimeError):  # a parent that leads to itself: Python 3.13 says OSError
+        return False
+
+
 def point_link(link: Path, target: Path) -> None:
     """Make `link` a relative link to its neighbour `target`, atomically."""
-    temporary = link.with_name(link.name + ".partial")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.name)
-    try:
-        temporary.replace(link)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with made_whole(link, sync=False) as unfinished:
+        unfinished.symlink_to(target.name)
 
 
 def _step_within(folder: Path) -> int | None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 # Hashing and writing such a piece lets other threads run meanwhile, and the write finds in a
@@ -37,7 +36,7 @@ def write_hashed(
     *,
     after_piece: Callable[[], object] = lambda: None,
 ) -> str:
-    """The sha256 (hex) of a new file `path` that holds `content`, and is on the disk already.
+    """The sha256 (hex) of a new file `path` that holds `content`; it is not synced.
 
     `after_piece` is called after each `PIECE_BYTES` or a little more. Raises OSError as the system
     does.
@@ -55,7 +54,6 @@ def write_hashed(
                 if since_rest >= PIECE_BYTES:
                     after_piece()
                     since_rest = 0
-        os.fsync(file.fileno())
     return digest.hexdigest()
 
 
@@ -80,10 +78,10 @@ def safetensors_content(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryvi
         yield values.view(torch.uint8).numpy().data
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises ValueError where it is none, and OSError."""
+def parse_tensors(content: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, copied. Raises ValueError where it is none."""
     try:
-        return load_file(path)
+        return load(content)
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise ValueError(f"no safetensors file ({first_line(error)})") from error
 
@@ -100,6 +98,19 @@ def first_mismatch(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) ->
     for name, tensor in wanted.items():
         if (own := _kind_of(found[name])) != (other := _kind_of(tensor)):
             return f"{name!r} is {own}, and should be {other}"
+    return None
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether it holds neither NaN nor an infinity."""
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+def first_not_finite(found: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> str | None:
+    """The first tensor with NaN or an infinity, where `like` has none; None where there is none."""
+    for name, tensor in found.items():
+        if not is_finite(tensor) and is_finite(like[name]):
+            return f"{name!r} holds numbers that are not finite"
     return None
 
 

@@ -6,6 +6,7 @@ with it, where the folder is deleted or the disk full. Here that is a warning, a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -81,6 +82,9 @@ class EventFile:
                 self._give_up(error.strerror)
 
     def _give_up(self, why: str | None) -> None:
+        if self._records is not None:
+            with contextlib.suppress(OSError):  # what it still holds has no place
+                self._records.close()
         self._records = None
         warn(
             f"{self._folder}: not written ({why}): TensorBoard shows no more of this "

@@ -7,10 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NoReturn
-
-import torch
 
 from data_shards.errors import RunError
 from data_shards.processes import InterruptionFlag
@@ -20,22 +18,16 @@ from distributed_pretrain.ranks import copy_from_main, wait_for_all
 from distributed_pretrain.run_folder.checkpoint import (
     Checkpoint,
     drop_checkpoints_after,
-    load_checkpoint,
 )
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.intact import (
-    DamagedCheckpointError,
-    Identity,
-    Owner,
-    TrainingState,
-    find_latest_intact,
-)
-from distributed_pretrain.run_folder.step_folders import step_folder, step_of
+from distributed_pretrain.run_folder.intact import Identity, Owner, TrainingState
+from distributed_pretrain.run_folder.newest import NewestCheckpoint
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops, device_peak
 from distributed_pretrain.training.recorder import Recorder, TrainingProgress
+from distributed_pretrain.training.resuming import misfit, take_over
 from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.step import Stepper
 from distributed_pretrain.training.validation import Validation, evaluating, judge_validation
@@ -183,7 +175,12 @@ class Trainer:
         state = self.state
         self._finish_saving()
         skipped = state.consecutive_skips
-        last_good = load_newest(self.engine, self.run, self.owner, until_step=state.step - skipped)
+        newest, total_steps = None, self.stepper.total_steps
+        if self.engine.is_main:
+            until_step = state.step - skipped
+            newest = NewestCheckpoint(self.run.checkpoints, self.owner, until_step=until_step)
+            newest.hold_against(partial(misfit, self.config, self.engine, total_steps))
+        last_good = take_over(self.engine, self.run.checkpoints, newest)
         if last_good is None:
             self._refuse_to_go_on(f"{skipped} steps in a row, and no checkpoint is older")
         vars(state).update(
@@ -234,31 +231,3 @@ class Trainer:
         if self.checkpoints is not None:
             self.checkpoints.wait()
         wait_for_all()
-
-
-def load_newest(
-    engine: Engine, run: RunFolder, owner: Owner | None, *, until_step: int | None = None
-) -> TrainingState | None:
-    """The state of `owner`'s newest intact checkpoint, whose weights the engine gets; or None.
-
-    Raises DamagedCheckpointError for one whose tensors are not those of the model.
-    """
-    newest = None
-    if engine.is_main:
-        newest, _ = find_latest_intact(run.checkpoints, until_step=until_step, owner=owner)
-    # Rank 0 chooses for all: a shared folder may look older from another node.
-    step = torch.tensor(0 if newest is None else step_of(newest), device=engine.device)
-    copy_from_main([step])
-    if not step:
-        return None
-    folder = step_folder(run.checkpoints, int(step))
-    checkpoint = load_checkpoint(folder)
-    if mismatch := engine.mismatch(checkpoint.model, checkpoint.optimizer):
-        raise DamagedCheckpointError(
-            folder,
-            f"not of this model: {mismatch}: move the folder away, and the same command goes on "
-            "from the checkpoint before",
-        )
-    engine.load_state(checkpoint.model, checkpoint.optimizer)
-    wait_for_all()  # all have read it before rank 0 tidies up
-    return checkpoint.state

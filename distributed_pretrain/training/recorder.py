@@ -17,7 +17,8 @@ from tqdm import tqdm
 from data_shards.errors import InputError, warn
 from data_shards.files.atomic import remedy_of
 from data_shards.files.json_lines import JsonLines
-from distributed_pretrain.run_folder.folder import RunFolder, is_metrics_line
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics import is_metrics_line
 from distributed_pretrain.training.events import EventFile
 
 
@@ -33,10 +34,9 @@ class Recorder:
         self._open(resume_step)
 
     def _open(self, resume_step: int) -> None:
-        metrics = self._run.metrics
+        metrics, lines = self._run.metrics, self._run.read_metrics()
         JsonLines(metrics, is_metrics_line).keep(lambda line: line["step"] <= resume_step)
-        lines = self._run.read_metrics()
-        reached = max((line["step"] for line in lines), default=0)
+        reached = max((step for line in lines if (step := line["step"]) <= resume_step), default=0)
         if reached < resume_step:
             warn(
                 f"{metrics}: has nothing between the steps {reached} and {resume_step}, "

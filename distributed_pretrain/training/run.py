@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 
 import torch
 import torch._functorch.config
@@ -15,19 +14,20 @@ import torch._functorch.config
 from data_shards.command_line import shell_line
 from data_shards.errors import InputError
 from data_shards.processes import InterruptionFlag
-from data_shards.records.manifest import MANIFEST_NAME
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.methods.objective import Objective
-from distributed_pretrain.run_folder.checkpoint import mend_links, set_damaged_aside
+from distributed_pretrain.run_folder.checkpoint import mend_links
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.identity import identity_of, note_saved, settle_identity
-from distributed_pretrain.run_folder.intact import Owner, TrainingState
+from distributed_pretrain.run_folder.intact import Owner
+from distributed_pretrain.run_folder.newest import NewestCheckpoint
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops
-from distributed_pretrain.training.loop import Trainer, load_newest
+from distributed_pretrain.training.loop import Trainer
 from distributed_pretrain.training.recorder import Recorder
+from distributed_pretrain.training.resuming import resumed_state
 from distributed_pretrain.training.settings import RunConfig, TrainingConfig
 from distributed_pretrain.training.step import Stepper
 from distributed_pretrain.training.validation import Validation
@@ -100,10 +100,12 @@ def build_trainer(
     """Every part of a run in this process, at its newest intact checkpoint or the beginning."""
     try:
         config.check_ranks(engine.world_size)
+        newest = None
         if engine.is_main:
             run.prepare(config)
             mend_links(run.checkpoints)
-            settle_identity(run, config)
+            newest = NewestCheckpoint(run.checkpoints, Owner(config, identity_of(run)))
+            settle_identity(run, newest)
             run.quarantine.mend()
         parts = build(engine, run)
         known, wanted = parts.validation.metrics, config.training.best_metric
@@ -112,7 +114,7 @@ def build_trainer(
                 f"training.best_metric={wanted!r} is not measured: "
                 f"choose one of {', '.join(sorted(known))}"
             )
-        return _trainer_of(config, engine, run, liveness, parts)
+        return _trainer_of(config, engine, run, liveness, parts, newest)
     except BaseException:
         if engine.is_main:
             run.discard()
@@ -120,16 +122,24 @@ def build_trainer(
 
 
 def _trainer_of(
-    config: RunConfig, engine: Engine, run: RunFolder, liveness: Liveness, parts: Parts
+    config: RunConfig,
+    engine: Engine,
+    run: RunFolder,
+    liveness: Liveness,
+    parts: Parts,
+    newest: NewestCheckpoint | None,
 ) -> Trainer:
     training, objective = config.training, parts.objective
     if training.channels_last:  # of convolutions' weights, which feature maps follow
         objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     flops = parts.count_flops() if objective.term_weights else StepFlops()
     engine.prepare(objective, build_optimizer(config.optimizer, objective))
+    steps_per_epoch = parts.loader.order.steps_per_epoch
+    whole = training.epochs * steps_per_epoch if objective.term_weights else 0
+    total_steps = min(whole, training.max_steps or whole)
     # Only rank 0 chooses and writes checkpoints.
     owner = Owner(config, identity_of(run)) if engine.is_main else None
-    state = _resumed_state(config, engine, run, owner)
+    state = resumed_state(config, engine, run, newest, total_steps)
     if training.compile:
         # A backward that may overwrite what forward kept could not also be walked term by term.
         torch._functorch.config.donated_buffer = training.gradient_norms_every_steps is None
@@ -145,9 +155,6 @@ def _trainer_of(
             while_writing=liveness.kept_alive,
             on_saved=partial(note_saved, run),
         )
-    steps_per_epoch = parts.loader.order.steps_per_epoch
-    whole = training.epochs * steps_per_epoch if objective.term_weights else 0
-    total_steps = min(whole, training.max_steps or whole)
     return Trainer(
         config,
         engine=engine,
@@ -162,23 +169,6 @@ def _trainer_of(
         flops=flops,
         liveness=liveness,
     )
-
-
-def _resumed_state(
-    config: RunConfig, engine: Engine, run: RunFolder, owner: Owner | None
-) -> TrainingState:
-    """The state of the newest intact checkpoint, whose weights the engine gets, or a new one."""
-    shards = config.data.shards
-    manifest_sha256 = sha256((shards / MANIFEST_NAME).read_bytes()).hexdigest()
-    if engine.is_main:
-        set_damaged_aside(run.checkpoints, owner)
-    state = load_newest(engine, run, owner) or TrainingState(manifest_sha256=manifest_sha256)
-    if state.manifest_sha256 != manifest_sha256:
-        raise InputError(
-            f"{shards}: not the shards that {run.path} was trained on so far: put those "
-            "back, or choose another run_folder"
-        )
-    return state
 
 
 def _announce(trainer: Trainer) -> None:

@@ -15,7 +15,8 @@ from data_shards.profiles import load_profile
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.folder import RunFolder, is_timing
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics import is_timing
 from tests.distributed.ranks import Ranks, start_command
 from tests.paths import CONFIGS
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distributed_pretrain.run_folder.folder import RunFolder, is_timing
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics import is_timing
 from tests.distributed.ranks import start_command
 
 pytestmark = pytest.mark.xdist_group("ranks")

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from distributed_pretrain.run_folder.folder import RunFolder, is_timing
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics import is_timing
 from tests.distributed.ranks import Ranks, start_command
 
 pytestmark = pytest.mark.xdist_group("ranks")

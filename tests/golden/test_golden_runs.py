@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from distributed_pretrain.__main__ import main
-from distributed_pretrain.run_folder.folder import is_timing
+from distributed_pretrain.run_folder.metrics import is_timing
 from tests.golden.record import METHODS, RECORDED, metrics_of, record_run
 
 if TYPE_CHECKING:

@@ -94,6 +94,9 @@ def test_a_new_verb_is_submitted_as_its_table_says(
     read = invocation.read_invocation(["fine_tune", str(profile)])
     task = rank_task(ClusterConfig(), read, new_job_folder(tmp_path, "fine_tune"))
     assert task.goes_on_by == goes_on_by
+    assert task.threads == ClusterConfig().cpus_per_rank
+    on_gpus = ClusterConfig(gpus_per_node=4, cpus_per_rank=8)
+    assert rank_task(on_gpus, read, new_job_folder(tmp_path, "fine_tune")).threads == 2
     assert main(["submit", CPU, "--dry-run", "--", "fine_tune", str(profile)]) == 0
     assert "-P -m distributed_pretrain fine_tune" in capsys.readouterr().out
     assert main(["submit", CPU, "--", "fine-tune", str(profile)]) == 2

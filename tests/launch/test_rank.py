@@ -52,7 +52,7 @@ class Job:
             words=("tiny_command", "pretrain", *words),
             goes_on_by=goes_on_by,
             requeues=requeues,
-            cpus=3,
+            threads=3,
             master_port=None,
         )
         # Of one rank each, as far as the others are concerned: nobody waits for another.

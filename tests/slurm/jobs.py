@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 import psutil
 
-from distributed_pretrain.run_folder.folder import RunFolder, is_timing
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics import is_timing
 from launch.__main__ import main
 from launch.records import JobFolder, newest_job
 from tests.paths import ROOT

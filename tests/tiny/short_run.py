@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from data_shards.profiles import load_profile
 from distributed_pretrain.__main__ import main
+from distributed_pretrain.pretrain.build import build_parts
+from distributed_pretrain.pretrain.settings import PretrainConfig
+from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.step_folders import step_folder
+from distributed_pretrain.training.faults.liveness import Liveness
+from distributed_pretrain.training.loop import Trainer
+from distributed_pretrain.training.run import build_trainer, make_engine
 
 STEPS, SAVED = 6, 5
 OVERRIDES = (
@@ -27,6 +36,19 @@ OVERRIDES = (
 def train(profile: Path, folder: Path, *more: str) -> int:
     """The status of starting, or going on with, the run in this process."""
     return main(["pretrain", str(profile), f"run_folder={folder}", *OVERRIDES, *more])
+
+
+@contextlib.contextmanager
+def started(profile: Path, folder: Path) -> Iterator[Trainer]:
+    """The run at its first step of a start that trains nothing, and compiles nothing."""
+    overrides = (f"run_folder={folder}", *OVERRIDES, "training.compile=false")
+    config = load_profile(PretrainConfig, profile, overrides)
+    engine, run = make_engine(config.training), RunFolder(config.run_folder)
+    alone = Liveness(rank=0, world_size=1, timeout_seconds=60)
+    with run.locked():
+        trainer = build_trainer(config, engine, run, alone, partial(build_parts, config))
+        with contextlib.closing(trainer):
+            yield trainer
 
 
 def weights_of(folder: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import InputError
-from data_shards.files.regular import read_regular
+from data_shards.files.regular import read_document
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -28,7 +28,7 @@ def parse_json(text: str | bytes) -> Any:
 def read_json(path: Path) -> Any:
     """The value that a file holds. Raises InputError, naming the file, where it holds none."""
     try:
-        return parse_json(read_regular(path))
+        return parse_json(read_document(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path}: no such file: check the path in the profile") from error
     except ValueError as error:

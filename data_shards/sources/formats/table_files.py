@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import re
@@ -14,6 +15,7 @@ from typing import IO, BinaryIO, cast
 from data_shards.errors import InputError
 
 _GZIP = b"\x1f\x8b"
+_WANT_A_MARK = ("utf-16", "utf-32")
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
 _MARKS = {
     b"\xff\xfe\x00\x00": "utf-32",
@@ -64,6 +66,9 @@ def open_table(path: Path, encoding: str | None) -> Iterator[IO[str]]:
         used = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
         if used is None:
             _refuse_no_text(path, head, encoding)
+            # Decoders say so by another error in each release of Python.
+            if encoding is not None and codecs.lookup(encoding).name in _WANT_A_MARK:
+                raise InputError(_not_text(path, encoding, "no mark at its beginning"))
         with _unpacked(path) as file:
             yield io.TextIOWrapper(file, encoding=used or encoding or "utf-8", newline="")
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
@@ -71,10 +76,7 @@ def open_table(path: Path, encoding: str | None) -> Iterator[IO[str]]:
     except UnicodeDecodeError as error:
         raise InputError(_undecodable(path, error, settable=encoding is not None)) from error
     except UnicodeError as error:
-        raise InputError(
-            f"{path}: not {encoding} text ({error}): set source.encoding to what it is written in, "
-            "for UTF-16 without a mark utf-16-le or utf-16-be"
-        ) from error
+        raise InputError(_not_text(path, encoding, str(error))) from error
 
 
 def _unpacked(path: Path) -> BinaryIO:
@@ -96,6 +98,13 @@ def _refuse_no_text(path: Path, head: bytes, encoding: str | None) -> None:
         name = "utf-16-le" if odd > even else "utf-16-be"
         setting = f", or set source.encoding={name}" if encoding else ""
         raise InputError(f"{path}: UTF-16 text without a mark?: save it as UTF-8{setting}")
+
+
+def _not_text(path: Path, encoding: str | None, why: str) -> str:
+    return (
+        f"{path}: not {encoding} text ({why}): set source.encoding to what it is written in, for "
+        "UTF-16 without a mark utf-16-le or utf-16-be"
+    )
 
 
 def _undecodable(path: Path, error: UnicodeDecodeError, *, settable: bool) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distributed_pretrain.run_folder.tensor_files import first_mismatch
+from distributed_pretrain.run_folder.tensor_files import first_mismatch, is_finite
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+SQUARES = "exp_avg_sq"
+MOMENTS = ("exp_avg", SQUARES)
 
 
 class StateLayout:
@@ -18,12 +19,19 @@ class StateLayout:
 
     def __init__(self, model: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> None:
         self._model = {name: _like(tensor) for name, tensor in model.items()}
+        self._not_finite = {name for name, tensor in model.items() if not is_finite(tensor)}
         self._parameters = [_like(each) for each in parameters]
 
     def mismatch(self, model: Mapping[str, Tensor], optimizer: Any) -> str | None:
-        """The first difference of other states; None where they fit."""
+        """The first difference of other states, or value that no training gives; None if none.
+
+        A tensor that holds NaN or an infinity in the model as it was built may always do so.
+        """
         if found := first_mismatch(model, self._model):
             return f"model: {found}"
+        for name, tensor in model.items():
+            if name not in self._not_finite and not is_finite(tensor):
+                return f"model: {name!r} holds numbers that are not finite"
         match optimizer:
             case {"state": dict(state), "param_groups": [{"params": list(numbers), "lr": float()}]}:
                 pass
@@ -44,8 +52,14 @@ class StateLayout:
             }
             if found := first_mismatch(moments, wanted):
                 return f"optimizer: of parameter {number}, {found}"
-            if not 0 <= float(moments["step"]) < torch.inf:
-                return f"optimizer: parameter {number} was updated {float(moments['step'])} times"
+            updates = float(moments["step"])
+            if not (0 <= updates < torch.inf and updates.is_integer()):
+                return f"optimizer: parameter {number} was updated {updates} times"
+            for name in MOMENTS:
+                if not is_finite(moments[name]):
+                    return f"optimizer: {name!r} of parameter {number} is not finite"
+            if bool((moments[SQUARES] < 0).any()):
+                return f"optimizer: {SQUARES!r} of parameter {number} has numbers below zero"
         return None
 
     def laid_out(self, state: Mapping[int, Mapping[str, Tensor]]) -> dict[int, dict[str, Tensor]]:

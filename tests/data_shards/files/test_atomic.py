@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from data_shards.errors import InputError
-from data_shards.files.atomic import remove, try_to_write, write_text_atomically
+from data_shards.files.atomic import (
+    made_whole,
+    move,
+    remove,
+    tidy_up,
+    try_to_write,
+    write_text_atomically,
+)
 from tests.full_disk import full_disk
 
 
@@ -52,3 +60,86 @@ def test_of_a_link_only_the_link_is_removed(tmp_path: Path) -> None:
         remove(tmp_path / name)
     assert [each.name for each in tmp_path.iterdir()] == ["kept"]
     assert (kept / "file").exists()
+
+
+def fill(folder: Path, text: str) -> None:
+    (folder / "inside").mkdir(parents=True)
+    (folder / "inside" / "file").write_text(text)
+
+
+def test_a_folder_appears_whole_and_takes_an_older_ones_place(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        with made_whole(tmp_path / "made", folder=True) as unfinished:
+            fill(unfinished, text)
+            assert (tmp_path / "made").exists() == (text == "new")
+        assert (tmp_path / "made" / "inside" / "file").read_text() == text
+    assert [each.name for each in tmp_path.iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize("what", ["a folder", "a file", "a link"])
+def test_what_fails_while_it_is_made_leaves_the_old_and_no_remains(
+    what: str, tmp_path: Path
+) -> None:
+    def fail(at: Path) -> None:
+        if what == "a folder":
+            fill(at, "new")
+        elif what == "a file":
+            at.write_text("new")
+        else:
+            at.symlink_to("new")
+        raise ZeroDivisionError
+
+    with made_whole(tmp_path / "made") as unfinished:
+        unfinished.write_text("old")
+    is_folder = what == "a folder"
+    with (
+        pytest.raises(ZeroDivisionError),
+        made_whole(tmp_path / "made", folder=is_folder) as unfinished,
+    ):
+        fail(unfinished)
+    assert (tmp_path / "made").read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["made"]
+
+
+def test_all_of_a_folder_is_on_the_disk_before_it_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def note(descriptor: int) -> None:
+        assert not (tmp_path / "made").exists()
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with made_whole(tmp_path / "made", folder=True) as unfinished:
+        fill(unfinished, "new")
+    assert synced == ["file", "inside", "made.partial"]
+
+
+def test_what_kills_left_of_folders_is_tidied_up(tmp_path: Path) -> None:
+    """One was being made; of another the new name was not given yet; of a third it was."""
+    for name in ("step_1.partial", "step_2.replaced", "step_3.replaced", "step_3", "other.partial"):
+        fill(tmp_path / name, name)
+    tidy_up(tmp_path, "step_*")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["other.partial", "step_2", "step_3"]
+    assert (tmp_path / "step_2" / "inside" / "file").read_text() == "step_2.replaced"
+    assert (tmp_path / "step_3" / "inside" / "file").read_text() == "step_3"
+
+
+def test_somebodys_folder_in_the_way_of_a_file_is_left_alone(tmp_path: Path) -> None:
+    fill(tmp_path / "a.json.partial", "precious")
+    with pytest.raises(OSError, match="directory"):
+        write_text_atomically(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json.partial" / "inside" / "file").read_text() == "precious"
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_move_takes_the_place_of_files_and_folders(tmp_path: Path) -> None:
+    for path in (tmp_path / "one", tmp_path / "other"):
+        fill(path, path.name)
+    move(tmp_path / "one", tmp_path / "other")
+    assert (tmp_path / "other" / "inside" / "file").read_text() == "one"
+    (tmp_path / "file").write_text("a file")
+    move(tmp_path / "file", tmp_path / "other")
+    assert (tmp_path / "other").read_text() == "a file"
+    assert [each.name for each in tmp_path.iterdir()] == ["other"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from data_shards.errors import InputError
-from data_shards.files.json_lines import JsonLines, rank_writer, read_lines
+from data_shards.files.json_lines import JsonLines, Line, rank_writer, read_lines
 
 
 def test_lines_read_back_in_the_order_they_were_written(tmp_path: Path) -> None:
@@ -124,7 +125,29 @@ def test_bad_lines_are_left_out_where_that_is_asked_for(tmp_path: Path) -> None:
 def test_a_pipe_is_refused_by_who_reads_and_by_who_writes(tmp_path: Path) -> None:
     lines = JsonLines(tmp_path / "log.jsonl")
     os.mkfifo(lines.path)
-    with pytest.raises(InputError, match="not a file but a pipe"):
+    with pytest.raises(InputError, match="a pipe, and should be a file"):
         lines.read()
-    with pytest.raises(InputError, match="not a file but a pipe"):
+    with pytest.raises(InputError, match="a pipe, and should be a file"):
         lines.append({"step": 1})
+
+
+def test_lines_that_cannot_follow_others_are_named_by_their_numbers(tmp_path: Path) -> None:
+    def follows(earlier: Line, line: Line) -> bool:
+        return bool(line["n"] > earlier["n"])
+
+    path = tmp_path / "lines.jsonl"
+    for numbers, where in {
+        (1, 2, 3, 1, 2, 3): "lines 4 to 6",
+        (1, 2, 1, 3): "lines 3 to 3",
+        (1, 2, 1, 2, 3, 3): "lines 3 to 4",
+    }.items():
+        path.write_text("".join(json.dumps({"n": n}) + "\n" for n in numbers))
+        for skip_bad in (True, False):
+            with pytest.raises(InputError, match=rf"lines\.jsonl, {where}: repeat"):
+                read_lines(path, follows=follows, skip_bad=skip_bad)
+        assert len(read_lines(path)) == len(numbers)
+    # Of the end alone the numbers are not known.
+    with pytest.raises(InputError, match=r"lines\.jsonl: repeat"):
+        read_lines(path, follows=follows, last_bytes=22)
+    path.write_text('{"n": 1}\n{"n": 2}\n')
+    assert len(read_lines(path, follows=follows)) == 2

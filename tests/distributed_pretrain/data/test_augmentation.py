@@ -13,7 +13,8 @@ from distributed_pretrain.data.augmentation_parameters import (
     square_window,
     stored_to_model_scale,
 )
-from distributed_pretrain.data.sample import HostBatch, LoadedView
+from distributed_pretrain.data.host_batch import HostBatch
+from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig
 from tests.distributed_pretrain.data.textures import SIDE, textured
 from tests.distributed_pretrain.phantom_batches import host_batch

@@ -21,6 +21,7 @@ from distributed_pretrain.experiments.pages.comparison import write_page
 from distributed_pretrain.experiments.results import collect, fingerprint
 from distributed_pretrain.experiments.settings import ComparisonConfig, jobs_of
 from tests.paths import ROOT
+from tests.tiny.run import Command
 
 TINY = (
     "data.image_size_px=64",
@@ -82,15 +83,13 @@ def _command(profile: Path, *overrides: str) -> list[str]:
 @pytest.mark.timeout(600)  # three processes that each import everything
 @pytest.mark.xdist_group("comparison")
 def test_a_comparison_makes_a_page_and_goes_on_with_what_failed(
-    tmp_path: Path,
+    tmp_path: Path, command: Command
 ) -> None:
-    profile = _profile(tmp_path)
-    command = _command(profile, *TINY, "training.max_steps=6")
-    first = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    assert first.returncode == 1, first.stderr
-    assert "3 runs to make (0 are there)" in first.stderr
-    assert "failed: lovt_no_local seed 3: error: training.best_metric='beauty' is" in first.stderr
-    assert "Traceback" not in first.stderr
+    words = ("compare", _profile(tmp_path), *TINY, "training.max_steps=6")
+    said = command.complete(command(*words), status=1)
+    assert "3 runs to make (0 are there)" in said
+    assert "failed: lovt_no_local seed 3: error: training.best_metric='beauty' is" in said
+    assert "Traceback" not in said
     page = (tmp_path / "page.md").read_text()
     assert "| LoVT | reports |" in page
     assert "| Broken | reports | not yet run |" in page
@@ -107,11 +106,7 @@ def test_a_comparison_makes_a_page_and_goes_on_with_what_failed(
     assert {"recall_at_5", "grounding_cnr", "linear_dice", "linear_auroc"} <= set(run["metrics"])
     assert run["region_similarity"][0]["distance"] > 0
 
-    second = subprocess.run(
-        [*command, "only=[lovt,untrained]"], cwd=ROOT, check=False, capture_output=True, text=True
-    )
-    assert second.returncode == 0, second.stderr
-    assert "runs to make" not in second.stderr
+    assert "runs to make" not in command.complete(command(*words, "only=[lovt,untrained]"))
     assert json.loads((tmp_path / "out" / "results.json").read_text())["methods"] == results
 
 

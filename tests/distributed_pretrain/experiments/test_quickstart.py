@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from tests.paths import ROOT
+from tests.tiny.run import Command
 
 
 @pytest.mark.xdist_group("quickstart")
-def test_the_quickstart_goes_from_nothing_to_a_page_of_results(tmp_path: Path) -> None:
+def test_the_quickstart_goes_from_nothing_to_a_page_of_results(
+    tmp_path: Path, command: Command
+) -> None:
     profile = tmp_path / "shards.yaml"
     profile.write_text(
         f"extends: {ROOT / 'configs/shards/phantom_quickstart.yaml'}\n"
@@ -22,18 +23,17 @@ def test_the_quickstart_goes_from_nothing_to_a_page_of_results(tmp_path: Path) -
         " validate_studies: 8, test_studies: 12}\n"
         "longest_side_px: 64\n"
     )
-    command = [
-        *(sys.executable, "-m", "distributed_pretrain", "quickstart"),
-        *(f"shards_profile={profile}", f"output={tmp_path / 'out'}"),
+    words = [
+        *("quickstart", f"shards_profile={profile}", f"output={tmp_path / 'out'}"),
         *(f"data.shards={tmp_path / 'shards'}", "data.image_size_px=64", "data.global_batch=8"),
         *("training.max_steps=6", "training.validate_every_steps=3"),
         "method.image_encoder.width=0.125",
     ]
     for _ in range(2):  # the second time everything is there already
-        process = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-        assert process.returncode == 0, process.stderr
-        assert "tensorboard --logdir" in process.stdout
-    assert "already complete" in process.stderr
+        process = command(*words)
+        said = command.complete(process)
+        assert "tensorboard --logdir" in process.printed
+    assert "already complete" in said
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     pointing = {"grounding_pointing", "grounding_pointing_focal"}
     names = {"recall_at_1", "recall_at_5", "grounding_cnr_gain", "linear_dice", *pointing}

@@ -20,7 +20,8 @@ from distributed_pretrain.methods.encoders import ImageEncoderConfig
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.pretrain.build import build_method, pretrain
 from distributed_pretrain.pretrain.settings import PretrainConfig
-from distributed_pretrain.run_folder.folder import RunFolder, is_timing
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics import is_timing
 from tests.tiny.batches import random_batch
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 

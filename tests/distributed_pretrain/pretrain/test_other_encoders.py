@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from distributed_pretrain.__main__ import main
 from distributed_pretrain.data.tokenizer_training import train_byte_level_bpe
 from distributed_pretrain.models.report_encoder import new_report_encoder
-from distributed_pretrain.run_folder.folder import is_timing
+from distributed_pretrain.run_folder.metrics import is_timing
 
 SIZES = (
     "vocabulary_size=300",

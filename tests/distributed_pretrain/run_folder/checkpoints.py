@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from distributed_pretrain.run_folder.checkpoint import Checkpoint
 from distributed_pretrain.run_folder.intact import TrainingState
+from distributed_pretrain.run_folder.newest import NewestCheckpoint
 
 
 def checkpoint(step: int, *, numbers: int = 3) -> Checkpoint:
@@ -30,3 +33,9 @@ def numbers_in(saved: Checkpoint) -> set[float]:
     for tensor in (*saved.model.values(), *moments.values()):
         numbers.update(tensor.float().unique().tolist())
     return numbers
+
+
+def newest_of(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The newest that is intact, and complaints about newer ones."""
+    newest = NewestCheckpoint(folder)
+    return newest.folder, newest.damaged

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +15,10 @@ from torch import nn
 
 from data_shards.errors import InputError
 from distributed_pretrain.run_folder.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from distributed_pretrain.run_folder.intact import (
-    DamagedCheckpointError,
-    TrainingState,
-    find_latest_intact,
-)
+from distributed_pretrain.run_folder.intact import DamagedCheckpointError, TrainingState
+from tests.distributed_pretrain.run_folder.checkpoints import newest_of
 from tests.full_disk import full_disk
+from tests.tiny.short_run import rewrite
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -67,9 +68,28 @@ def test_a_flipped_bit_is_refused_by_name_and_the_previous_one_is_used(
     victim.write_bytes(content)
     with pytest.raises(DamagedCheckpointError, match=name):
         load_checkpoint(tmp_path / "step_00000002")
-    found, damaged = find_latest_intact(tmp_path)
+    found, damaged = newest_of(tmp_path)
     assert found == tmp_path / "step_00000001"
     assert list(damaged) == [tmp_path / "step_00000002"]
+
+
+@pytest.mark.parametrize("name", ["step", "samples_consumed", "rewinds"])
+@pytest.mark.parametrize("value", [-1, 4.0, "4", True, None, float("nan"), [4]])
+def test_counters_that_are_no_counts_are_named(tmp_path: Path, name: str, value: object) -> None:
+    path = save_checkpoint(tmp_path, checkpoint(4), keep=2, is_best=False)
+    document = json.loads((path / "state.json").read_text())
+    document["state"][name] = value
+    rewrite(path / "state.json", lambda _: json.dumps(document).encode())
+    with pytest.raises(DamagedCheckpointError, match=rf"state\.json is damaged .state\.{name}"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999"])
+def test_a_score_that_is_not_finite_is_named(tmp_path: Path, value: str) -> None:
+    path = save_checkpoint(tmp_path, checkpoint(4), keep=2, is_best=False)
+    rewrite(path / "state.json", lambda old: old.replace(b"0.5", value.encode()))
+    with pytest.raises(DamagedCheckpointError, match=r"state\.best_score"):
+        load_checkpoint(path)
 
 
 def test_a_folder_without_marker_or_file_is_not_used(tmp_path: Path) -> None:
@@ -77,7 +97,7 @@ def test_a_folder_without_marker_or_file_is_not_used(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, checkpoint(step), keep=5, is_best=False)
     (tmp_path / "step_00000003" / "COMPLETE").unlink()
     (tmp_path / "step_00000002" / "optimizer.json").unlink()
-    found, damaged = find_latest_intact(tmp_path)
+    found, damaged = newest_of(tmp_path)
     assert found == tmp_path / "step_00000001"
     assert "no COMPLETE" in damaged[tmp_path / "step_00000003"]
     assert "optimizer.json is missing" in damaged[tmp_path / "step_00000002"]
@@ -94,10 +114,37 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_no_remains(tmp_path: Pat
     assert load_checkpoint(tmp_path / "last").state.step == 1
 
 
+REFUSED = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EEXIST: "something else is in its place",
+    errno.EISDIR: "something else is in its place",
+    errno.ENOENT: "the folder is not there",
+    errno.EACCES: "let this user read and write there",
+    errno.EROFS: "write to another folder",
+    errno.EIO: "check the disk and the path",
+}
+
+
+@pytest.mark.parametrize(("number", "remedy"), REFUSED.items())
+def test_the_remedy_is_that_of_the_refusal(
+    number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    said = rf"step_00000001: not written \({os.strerror(number)}\): {remedy}"
+    with pytest.raises(InputError, match=said) as caught:
+        save_checkpoint(tmp_path, checkpoint(1), keep=2, is_best=False)
+    assert ("free some space" in str(caught.value)) == (remedy == "free some space")
+    assert not list(tmp_path.iterdir())
+
+
 def test_remains_of_a_kill_while_saving_do_not_matter(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1), keep=2, is_best=False)
     shutil.copytree(tmp_path / "step_00000001", tmp_path / "step_00000002.partial")
-    assert find_latest_intact(tmp_path) == (tmp_path / "step_00000001", {})
+    assert newest_of(tmp_path) == (tmp_path / "step_00000001", {})
     shutil.copytree(tmp_path / "step_00000001", tmp_path / "step_00000009.partial")
     save_checkpoint(tmp_path, checkpoint(2), keep=2, is_best=False)
     assert load_checkpoint(tmp_path / "last").state.step == 2
@@ -168,7 +215,7 @@ def test_an_optimizer_goes_on_from_a_checkpoint_as_if_never_stopped(
     for parameter, value in zip(model.parameters(), expected, strict=True):
         assert torch.equal(parameter, value)
     # Training on what was loaded did not write through to the files either.
-    assert find_latest_intact(tmp_path) == (path, {})
+    assert newest_of(tmp_path) == (path, {})
 
 
 def test_numbers_tuples_and_types_of_an_optimizers_state_survive(tmp_path: Path) -> None:

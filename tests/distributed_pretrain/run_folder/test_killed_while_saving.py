@@ -16,8 +16,7 @@ import pytest
 
 from distributed_pretrain.run_folder.checkpoint import load_checkpoint
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
-from distributed_pretrain.run_folder.intact import find_latest_intact
-from tests.distributed_pretrain.run_folder.checkpoints import checkpoint, numbers_in
+from tests.distributed_pretrain.run_folder.checkpoints import checkpoint, newest_of, numbers_in
 from tests.forks import fork
 from tests.paths import ROOT
 
@@ -78,7 +77,7 @@ def test_a_kill_at_any_call_to_the_file_system_leaves_whole_checkpoints(tmp_path
     assert len(folders) == int(process.printed)
     found = []
     for folder in folders:
-        path, damaged = find_latest_intact(folder)
+        path, damaged = newest_of(folder)
         assert path is not None, f"nothing left in {folder}"
         assert not damaged
         loaded = load_checkpoint(path)
@@ -121,7 +120,7 @@ def test_a_kill_in_the_middle_of_a_file_leaves_the_earlier_checkpoint(
     wait_until(lambda: any(0 < size < whole for size in sizes_of_partial(folder, name)))
     process.kill()
     assert sizes_of_partial(folder, name), "the kill came too late"
-    path, damaged = find_latest_intact(folder)
+    path, damaged = newest_of(folder)
     assert path is not None
     assert not damaged
     loaded = load_checkpoint(path)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_shards.errors import InputError
-from distributed_pretrain.run_folder.folder import RunFolder, is_timing
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.metrics import is_timing
 from distributed_pretrain.training.recorder import Recorder
 from tests.full_disk import full_disk
 
@@ -74,3 +76,18 @@ def test_lines_of_a_run_that_others_wrote_into_are_refused_by_their_number(tmp_p
         run.metrics.write_text(good + odd + "\n" + good)
         with pytest.raises(InputError, match=r"metrics\.jsonl, line 2: not such a line"):
             Recorder(run, resume_step=1)
+
+
+def test_event_files_that_were_copied_double_no_point(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for resume_step, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+        recorder = Recorder(run, resume_step=resume_step)
+        for step in steps:
+            recorder.record(step, "train", {"total": float(step)})
+        recorder.close()
+    for path in list(run.tensorboard.iterdir()):
+        for name in (f"{path.name}.copy", f"Copy of {path.name}"):
+            shutil.copy(path, path.with_name(name))
+    events = EventAccumulator(str(run.tensorboard)).Reload()
+    points = [(point.step, point.value) for point in events.Scalars("train/total")]
+    assert points == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]

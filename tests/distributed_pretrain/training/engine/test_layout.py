@@ -24,6 +24,16 @@ def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
+def set_first(name: str, value: float) -> Callable[[Any], object]:
+    """One number of a moment of the first parameter."""
+
+    def change(state: Any) -> None:
+        tensor = state["state"][0][name]
+        tensor[(0,) * tensor.ndim] = value
+
+    return change
+
+
 WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     "no state": (lambda state: state.clear(), "not the state of an Adam"),
     "two groups": (lambda state: state["param_groups"].append({}), "not the state of an Adam"),
@@ -60,6 +70,14 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda state: state["state"][0].update(step=torch.tensor(torch.nan)),
         "updated nan times",
     ),
+    "a step that is half": (set_first("step", 2.5), "updated 2.5 times"),
+    "endless steps": (set_first("step", torch.inf), "updated inf times"),
+    "a moment of NaN": (set_first("exp_avg", torch.nan), "'exp_avg' of parameter 0 is not finite"),
+    "an infinite square": (set_first("exp_avg_sq", torch.inf), "is not finite"),
+    "a square below zero": (
+        set_first("exp_avg_sq", -1e-12),
+        "'exp_avg_sq' of parameter 0 has numbers below zero",
+    ),
 }
 
 
@@ -89,3 +107,17 @@ def test_moments_are_copied_and_laid_out_as_their_parameters() -> None:
             assert found[number][name].stride() == parameter.stride()
             assert torch.equal(found[number][name], saved[number][name])
             assert found[number][name].data_ptr() != rows_first[number][name].data_ptr()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
+def test_weights_and_statistics_that_are_not_finite_are_named(name: str, value: float) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))  # as it was built
+    layout = StateLayout(model.state_dict(), list(model.parameters()))
+    optimizer = torch.optim.AdamW(model.parameters()).state_dict()
+    assert layout.mismatch(model.state_dict(), optimizer) is None
+    forged = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    forged[name].view(-1)[-1] = value
+    said = f"model: '{name}' holds numbers that are not finite"
+    assert layout.mismatch(forged, optimizer) == said
