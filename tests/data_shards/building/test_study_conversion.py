@@ -24,7 +24,7 @@ DROP = STOP.model_copy(update={"bad_images": "drop"})
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
     """A frontal of 400 x 300 px with a bright box, and a lateral that is small already."""
-    frontal = np.full((300, 400), 40, np.uint8)
+    frontal = np.full((300, 400), 90, np.uint8)
     frontal[60:180, 80:200] = 220
     Image.fromarray(frontal).save(tmp_path / "frontal.png")
     Image.fromarray((frontal > 100).astype(np.uint8)).save(tmp_path / "mask.png")
