@@ -12,6 +12,12 @@ _ESCAPE = re.compile(r"""(?<!\\)\\+(?:r\\+n|[nrt"'/]|u([0-9A-Fa-f]{4}))""")
 _SURELY_ESCAPED = re.compile(r"(?<!\\)\\+(?:r\\+n|n(?![a-z])|r(?=[A-Z]))|(?<![A-Za-z\\])\\+[nr]")
 # Line ends as HL7 messages, RTF and addresses write them.
 _FOREIGN_LINE_END = re.compile(r"\\\.br\\|(?:\\X0[AD]\\)+|\\(?:par|line)\b *|(?:%0D)?%0A")
+# What else HL7 escapes, and its mark between the lines of a text; "~5 mm" is about 5 mm.
+_HL7_ESCAPE = re.compile(r"\\([FSTRE])\\(?![FSTRE]\\)")
+_HL7_LINE_END = re.compile(r"(?<=[.?!:;])~+(?!\s*\d)")
+_HL7_MARKS = {"F": "|", "S": "^", "T": "&", "R": "~", "E": "\\"}
+# Two letters in one type (fi, fl), and letters as wide as Chinese ones; not their marks.
+_AS_WIDE_OR_JOINED = re.compile("[\ufb00-\ufb06\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]")
 _EXCEL_ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _ENTITY = re.compile(
     r"&(?:(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});"
@@ -51,12 +57,14 @@ def plain_text(raw: str) -> str:
     Line ends of any kind are "\\n": CR, those of Unicode, and those written out as a backslash
     with an n, as `<br>`, as Excel's `_x000D_`, in HL7 or RTF. Entities are their characters. Of
     HTML the text stays: tags of lines end these, cells have a blank between them, and tags within a
-    line (`<a href="x">`) are gone. Characters that take no room (marks of byte order or direction,
-    soft hyphens) are gone, and blanks of any width, tabs and control characters are a blank.
+    line (`<a href="x">`) are gone. Letters in one type (fi) or of another width are plain ones.
+    Characters that take no room (marks of byte order or direction, soft hyphens) are gone, and
+    blanks of any width, tabs and control characters are a blank.
     """
     text = raw
     if "\\" in text or "%0" in text:
         text = _FOREIGN_LINE_END.sub("\n", text)
+        text = _HL7_ESCAPE.sub(lambda match: _HL7_MARKS[match[1]], text)
     if "\\" in text and _SURELY_ESCAPED.search(text):
         text = _ESCAPE.sub(_unescaped, text)
     if "_x" in text:
@@ -68,9 +76,12 @@ def plain_text(raw: str) -> str:
     if "<" in text:
         text = _BREAK_AND_LINE_END.sub("<br>", _without_hidden(text))
         text = _TAG.sub(_in_place_of_tag, text)
+    if "~" in text:
+        text = _HL7_LINE_END.sub("\n", text)
     text = _LINE_END.sub("\n", text)
     if not text.isascii():
         text = unicodedata.normalize("NFC", _CUT_WORD.sub("", text))
+        text = _AS_WIDE_OR_JOINED.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     return _NOT_PLAIN.sub(lambda match: _plain_character(match[0]), text)
 
 
