@@ -18,7 +18,7 @@ _TOLD: dict[Trace, tuple[str, str]] = {
     "html": ("HTML tags or entities (<br>, &lt;)", _READ),
     "controls": ("NUL or other control characters", "read as blanks"),
     "lists": (
-        "brackets around quoted pieces, as programs print lists",
+        "brackets or a b around quoted pieces, as programs print lists and bytes",
         "kept: join the pieces to one text",
     ),
     "decoded": (
@@ -34,11 +34,13 @@ _PATTERNS: dict[Trace, re.Pattern[str]] = {
     "excel": re.compile(r"_x[0-9A-Fa-f]{4}_"),
     "html": MARKUP,
     "controls": _CONTROL,
-    "lists": re.compile(r"""\s*[\[{]\s*['"].*['"]\s*[\]}]\s*\Z""", re.S),
-    "decoded": re.compile("Ã[\x80-\xbf]|Â[\xa0-\xbf]|â€|\ufffd|ï»¿"),
+    "lists": re.compile(r"""\s*(?:[\[({]\s*['"].*['"],?\s*[\])}]|b'.*'|b".*")\s*\Z""", re.S),
+    "decoded": re.compile("Ã[\x80-\xbf]|Â[\xa0-\xbf]|â€|\ufffd|ï»¿|\\+A[A-P][A-Za-z0-9+/]-"),
 }
 # Without any of these there is nothing to look for, as in nearly all reports.
-_SUSPECT = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\\\\<&[{ÃÂâï\ufffd]|_x")
+_SUSPECT = re.compile(
+    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\\\\<&[{ÃÂâï\ufffd]|_x|\\+A|\\A\\s*(?:b?['\"]|\\()"
+)
 
 
 def read_report_cell(text: str) -> tuple[str, set[Trace]]:

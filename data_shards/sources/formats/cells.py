@@ -13,6 +13,10 @@ _HALF = re.compile("[\ud800-\udfff]")
 # How spreadsheets are kept from taking a text for a number: ="007".
 _PROTECTED = re.compile(r'="((?:[^"]|"")*)"')
 _ROUNDED = re.compile(r"\d+([.,]\d+)?[eE]\+\d+")
+# In place of a name these are said of many: all of unknown patients would be one.
+_NO_NAME = frozenset(
+    ("unknown", "unk", "missing", "not available", "anonymous", "anonymized", "anonymised")
+)
 # Of whole numbers written with an exponent.
 _MOST_DIGITS = 40
 
@@ -60,6 +64,16 @@ def refuse_no_name(value: Any) -> None:
         if unicodedata.category(letter) in ("Cc", "Cf"):
             name = unicodedata.name(letter, "NUL" if letter == "\0" else "a control character")
             raise ValueError(f"holds U+{ord(letter):04X} ({name}), which cannot be seen: remove it")
+
+
+def refuse_no_name_of_its_own(value: Any) -> None:
+    """Raise ValueError as `refuse_no_name`, and for what is said of many: "unknown", "-"."""
+    refuse_no_name(value)
+    text = _unprotected(str(value))
+    if text.casefold() in _NO_NAME or (text and not any(map(str.isalnum, text))):
+        raise ValueError(
+            f"is {text!r}, which names nothing: give each its own, or leave out the row"
+        )
 
 
 def _unprotected(cell: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data_shards.errors import InputError
-from data_shards.sources.formats.cells import refuse_no_name, refuse_no_text, text_in
+from data_shards.sources.formats.cells import refuse_no_name_of_its_own, refuse_no_text, text_in
 from data_shards.sources.formats.json_values import parse_json
 from data_shards.sources.formats.table_files import open_table
 
@@ -54,7 +54,7 @@ class Row:
             raise InputError(
                 f"{self.where}: column {column!r} is empty{shown}: fill it in or remove the row"
             )
-        self._checked(column, refuse_no_name)
+        self._checked(column, refuse_no_name_of_its_own)
         return value
 
     def _checked(self, column: str, check: Callable[[Any], Any]) -> Any:

@@ -26,6 +26,9 @@ from data_shards.sources.report_cells import Trace, read_report_cell, told
         ("Clear &#x2013; normal", "html"),
         ("['Clear lungs.', 'No effusion.']", "lists"),
         ('{"findings": "Clear."}', "lists"),
+        ("('Clear lungs.',)", "lists"),
+        ("b'Clear lungs.'", "lists"),
+        ("Herz unauff+AOQ-llig", "decoded"),
         ("The patientâ€™s heart", "decoded"),
         ("37Â°C", "decoded"),
         ("cafÃ©", "decoded"),
@@ -65,7 +68,9 @@ def test_a_report_without_traces_is_not_touched(text: str) -> None:
     assert read_report_cell(text) == (text, set())
 
 
-@pytest.mark.parametrize("text", ["\0", "nan", " NULL\0", "\x07 \x08"])
+@pytest.mark.parametrize(
+    "text", ["\0", "nan", "No report available", "missing", " NULL\0", "\x07 \x08"]
+)
 def test_a_report_of_nothing_is_empty(text: str) -> None:
     assert read_report_cell(text)[0] == ""
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from data_shards.nothing import NOTHING
-from data_shards.sources.formats.cells import refuse_no_name, refuse_no_text, text_in
+from data_shards.sources.formats.cells import refuse_no_name_of_its_own, refuse_no_text, text_in
 
 
 @pytest.mark.parametrize("word", [*sorted(NOTHING), "NaN", "None", "NULL", " nan ", "N/A", "\t"])
@@ -66,16 +66,17 @@ def test_text_and_nothing_may_be_a_report(value: Any) -> None:
         *(("p1\0", "NUL"), ("p\u200b1", "ZERO WIDTH SPACE"), ("\ufeffp1", r"U\+FEFF")),
         *(("=A1", "a formula"), ("=SUM(A1)", "a formula"), ("=7", "a formula")),
         ('="1.23E+12"', "rounded"),
+        *((word, "names nothing") for word in ("unknown", "Anonymous", "-", "?", "...", "--")),
         *(("p\u00ad1", "SOFT HYPHEN"), ("p\n1", r"U\+000A"), ("p1\x92", r"U\+0092")),
     ],
 )
 def test_what_names_nothing_for_sure_is_refused(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        refuse_no_name(value)
+        refuse_no_name_of_its_own(value)
 
 
 @pytest.mark.parametrize(
     "value", ["007", "p 1", "Ærø/1", "1e22", 7, 10**30, Decimal("7.0"), Decimal("1e22")]
 )
 def test_texts_and_whole_numbers_are_names(value: Any) -> None:
-    refuse_no_name(value)
+    refuse_no_name_of_its_own(value)
