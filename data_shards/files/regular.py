@@ -69,8 +69,21 @@ def read_document(path: Path) -> bytes:
 
 
 def parse_json(payload: bytes | str) -> Any:
-    """The value. Raises ValueError for all that is no JSON, also for brackets without end."""
+    """The value. Raises ValueError for all that is no JSON, also for brackets without end.
+
+    A key that is there twice is damage too: what readers take of it differs.
+    """
     try:
-        return json.loads(payload)
+        return json.loads(payload, object_pairs_hook=object_of)
     except RecursionError as error:
         raise ValueError("too deep") from error
+
+
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON by its pairs. Raises ValueError for a key that is there twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in values if keys.count(key) > 1)
+        raise ValueError(f"{twice!r} is there twice: keep one")
+    return values

@@ -9,6 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_shards.errors import InputError
+from data_shards.files.regular import parse_json, read_document
 
 
 class Document(BaseModel):
@@ -37,6 +38,19 @@ def parse_document(kind: type[DocumentT], content: bytes, path: Path, remedy: st
         elif field:
             wrong = f"{field}: {wrong}"
         raise InputError(f"{path}: {wrong}: {remedy}") from error
+
+
+def read_without_doubles(path: Path, remedy: str) -> bytes:
+    """The bytes of a document. Raises InputError where it is no JSON or has a key twice.
+
+    For one without a checksum elsewhere: `parse_document`, which is fast, takes the last of two.
+    """
+    content = read_document(path)
+    try:
+        parse_json(content)
+    except ValueError as error:
+        raise InputError(f"{path}: Invalid JSON: {error}: {remedy}") from error
+    return content
 
 
 def refuse_contradictions(found: Iterable[str], path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.errors import InputError
-from data_shards.files.regular import read_document
+from data_shards.files.regular import object_of, read_document
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -18,7 +18,7 @@ def parse_json(text: str | bytes) -> Any:
     twice, and for brackets without end.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_float=Decimal)
+        return json.loads(text, object_pairs_hook=object_of, parse_float=Decimal)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text: {error.reason}") from error
     except RecursionError as error:
@@ -35,12 +35,3 @@ def read_json(path: Path) -> Any:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not valid JSON ({error}): fetch it again") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in values if keys.count(key) > 1)
-        raise ValueError(f"{twice!r} is there twice: keep one")
-    return values
