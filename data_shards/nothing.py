@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-# Of pandas, R, SQL, Excel, JavaScript and C, whatever the case; \N is MySQL's.
+# Of pandas, R, SQL, Excel, JavaScript, C and people, whatever the case; \N is MySQL's.
 NOTHING = frozenset(
     (
         *("", "nan", "-nan", "none", "null", "(null)", "[null]", "<null>", "undefined", "nat"),
         *("na", "n/a", "n.a.", "<na>", "#na", "#n/a", "#n/a n/a", "\\n"),
+        *("missing", "not available", "no report", "no report available", "report not available"),
         *("pd.na", "pd.nat", "np.nan", "nonetype"),
         *("1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"),
         *("#null!", "#value!", "#ref!", "#name?", "#num!", "#div/0!"),

@@ -30,6 +30,9 @@ _OTHER_WORDS = {
     **dict.fromkeys(
         ("dict_type", "model_type", "model_attributes_type"), "keys with values are wanted here"
     ),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number is wanted here"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number is wanted here"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false is wanted here"),
     "union_tag_not_found": "it has no `name`, which says of what kind it is",
 }
 _MOST_LETTERS = 600

@@ -187,6 +187,14 @@ def _scalar_as_meant(value: Written, kinds: tuple[Any, ...]) -> Any:
     return path_as_meant(text) if Path in kinds else text
 
 
+def what_elsewhere(path: str) -> str:
+    """What `path` is that names nothing on this machine: a URL, a drive of Windows, or nothing."""
+    found = _ELSEWHERE.match(path)
+    if found is None:
+        return ""
+    return "a URL" if found[1] else "a drive of Windows"
+
+
 def path_as_meant(text: str, variables: Mapping[str, str] = os.environ) -> Path:
     """A path with ~ and `variables` filled in ($NAME and ${NAME}).
 
@@ -197,8 +205,7 @@ def path_as_meant(text: str, variables: Mapping[str, str] = os.environ) -> Path:
         raise ValueError("empty: write a path, . for the folder that you are in")
     if "\0" in text:
         raise ValueError(f"a path with a NUL character: {text!r}")
-    if elsewhere := _ELSEWHERE.match(text):
-        what = "a URL" if elsewhere[1] else "a drive of Windows"
+    if what := what_elsewhere(text):
         raise ValueError(f"{text} is {what}: a path of this machine is wanted")
 
     def fill_in(match: re.Match[str]) -> str:

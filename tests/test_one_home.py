@@ -72,6 +72,17 @@ HOMES = {
         {"distributed_pretrain/ranks.py"},
     ),
     "a warning on stderr": (r"""print\(\s*f?"warning""", {"data_shards/errors.py"}),
+    "JSON of others": (r"parse_float=", {"data_shards/sources/formats/json_values.py"}),
+    "reading JSON": (
+        r"json\.loads?\(",
+        {
+            "data_shards/files/regular.py",
+            "data_shards/sources/formats/json_values.py",
+            # Its own words, and what another rank has just written.
+            "data_shards/phantom/archive.py",
+            "launch/rank.py",
+        },
+    ),
     "hand-made SVG": (r"<(rect|path|svg) ", set()),
 }
 

@@ -6,11 +6,11 @@ import io
 
 from PIL import Image
 
-from data_shards.images import picture
 from data_shards.images.layout import Size
+from data_shards.images.refusals import UNDECODABLE
 
 # Also what an image asks for that is made to mislead.
-NOT_DECODED = (*picture.UNDECODABLE, MemoryError)
+NOT_DECODED = (*UNDECODABLE, MemoryError)
 
 
 def decoded_image(payload: bytes, size: Size | None) -> Image.Image:

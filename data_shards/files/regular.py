@@ -12,6 +12,8 @@ from typing import Any
 
 from data_shards.errors import InputError
 
+# An index of a million studies takes less; a file of zeros may be of any size.
+_MOST_BYTES_OF_A_DOCUMENT = 2**30
 _KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
 
 
@@ -57,22 +59,31 @@ def read_regular(path: Path) -> bytes:
         return file.read()
 
 
+def read_document(path: Path) -> bytes:
+    """All that is in a file of text of a size that can be meant, else InputError."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MOST_BYTES_OF_A_DOCUMENT:
+            raise InputError(f"{path}: {size:,} bytes are no such file: copy it again")
+        return file.read()
+
+
 def parse_json(payload: bytes | str) -> Any:
-    """The value. Raises ValueError for all that is no JSON, also for brackets without end."""
+    """The value. Raises ValueError for all that is no JSON, also for brackets without end.
+
+    A key that is there twice is damage too: what readers take of it differs.
+    """
     try:
-        return json.loads(payload)
+        return json.loads(payload, object_pairs_hook=object_of)
     except RecursionError as error:
         raise ValueError("too deep") from error
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The object that a file holds. Raises InputError where it holds none, naming it."""
-    try:
-        found = parse_json(read_regular(path))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        found = None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: damaged: not a JSON object")
-    return found
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON by its pairs. Raises ValueError for a key that is there twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in values if keys.count(key) > 1)
+        raise ValueError(f"{twice!r} is there twice: keep one")
+    return values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +10,19 @@ from PIL import Image
 
 from data_shards.images.layout import Size
 from data_shards.images.notes import Note
+from data_shards.images.orientation import UPRIGHT
 from data_shards.images.picture import named, open_picture
 from data_shards.images.refusals import RefusedError
 from data_shards.images.samples import (
+    MOST_OF_ONE_VALUE,
+    MOST_OUTSIDE,
     Depth,
     SampleMeaning,
     bits_in_use,
     eight_bits,
     refuse_unknown_span,
 )
+from data_shards.records.study import ImageFile
 
 # libjpeg decodes at 1/2, 1/4 or 1/8 in the DCT domain. Keeping at least twice the target's
 # pixels leaves the low-pass to the resize filter, so that the result is free of aliasing.
@@ -42,7 +45,7 @@ def fitted_size(width: int, height: int, longest_side_px: int) -> Size:
 
 
 def convert_image(
-    path: Path,
+    path: ImageFile,
     *,
     longest_side_px: int,
     jpeg_quality: int,
@@ -60,24 +63,22 @@ def convert_image(
         refuse_unknown_span(picture.layout.meaning)
         size = fitted_size(*picture.size, longest_side_px)
         pixels = picture.decoded(least=(OVERSAMPLING * size[0], OVERSAMPLING * size[1]))
-        grey, used = _to_grey(pixels, picture.layout.meaning, depth)
+        grey, notes = _to_grey(pixels, picture.layout.meaning, depth)
     grey = picture.upright(grey)
     if grey.size != size:
         grey = grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=OVERSAMPLING)
     encoded = io.BytesIO()
     grey.save(encoded, "JPEG", quality=jpeg_quality)
-    notes = []
-    declared = picture.layout.meaning.bits
-    if depth is None and 0 < used < declared:
-        notes.append(Note("unused_bits", f"{used} bits of {declared}"))
-    if picture.orientation != 1:
+    if picture.orientation != UPRIGHT:
         notes.append(Note("turned", f"orientation {picture.orientation}"))
-    if not picture.orientation_is_known:
-        notes.append(Note("orientation_unknown"))
+    if picture.unknown_orientation:
+        notes.append(Note("orientation_unknown", picture.unknown_orientation))
     return ConvertedImage(encoded.getvalue(), size, picture.size, tuple(notes))
 
 
-def convert_mask(path: Path, *, original: Size, stored: Size, as_stored: bool = False) -> bytes:
+def convert_mask(
+    path: ImageFile, *, original: Size, stored: Size, as_stored: bool = False
+) -> bytes:
     """The mask at `path` as a PNG of 0 and 255, nearest neighbour from `original` to `stored`.
 
     Non-zero in any colour channel is inside; of a JPEG, whose edges ring, more than half of white.
@@ -110,24 +111,41 @@ def convert_mask(path: Path, *, original: Size, stored: Size, as_stored: bool = 
     return encoded.getvalue()
 
 
-def _to_grey(pixels: Image.Image, meaning: SampleMeaning, depth: Depth) -> tuple[Image.Image, int]:
-    """`pixels` in 8-bit grey, and the bits that their samples use."""
+def _to_grey(
+    pixels: Image.Image, meaning: SampleMeaning, depth: Depth
+) -> tuple[Image.Image, list[Note]]:
+    """`pixels` in 8-bit grey, and what there is to say of the bits that they use."""
     if pixels.mode.startswith("I;16"):
         samples = np.asarray(pixels)
-        return Image.fromarray(eight_bits(samples, meaning, depth)), bits_in_use(samples, meaning)
-    grey = _unmultiplied(pixels).convert("L")
-    samples = np.asarray(grey)
-    if _has_lost_bits(pixels, meaning):
-        used = 8 + int(samples.max()).bit_length()
-        if depth is not None and (used if depth == "in_use" else depth) < meaning.bits:
-            raise RefusedError(
-                "16-bit colour that source.bits cannot be applied to", "save it in grey"
-            )
-        return grey, used
-    eight = SampleMeaning(8, white_is_zero=meaning.white_is_zero)
-    if depth is not None or eight.white_is_zero:
-        grey = Image.fromarray(eight_bits(samples, eight, depth))
-    return grey, bits_in_use(samples, eight)
+        used = bits_in_use(samples, meaning)
+        found = eight_bits(samples, meaning, depth)
+    else:
+        grey = _unmultiplied(pixels).convert("L")
+        samples = np.asarray(grey)
+        eight = SampleMeaning(8, white_is_zero=meaning.white_is_zero)
+        used = bits_in_use(samples, eight)
+        if _has_lost_bits(pixels, meaning):
+            used = used._replace(bits=8 + used.bits)
+            if depth is not None and (used.bits if depth == "in_use" else depth) < meaning.bits:
+                raise RefusedError(
+                    "16-bit colour that source.bits cannot be applied to", "save it in grey"
+                )
+            found = eight_bits(samples, eight)
+        else:
+            found = eight_bits(samples, eight, depth)
+    notes = []
+    if depth is None and 0 < used.bits < meaning.bits:
+        but = f" for all but {_share(used.outside)} of their samples" if used.outside else ""
+        notes.append(Note("unused_bits", f"{used.bits} bits of {meaning.bits}{but}"))
+    if found.clipped:
+        notes.append(Note("clipped", f"{_share(found.clipped)} of their samples"))
+    return Image.fromarray(found.pixels), notes
+
+
+def _share(share: float) -> str:
+    """Rounded up, so that many images have the same."""
+    limits = (0.001, 0.005, 0.01, MOST_OUTSIDE, 0.05, 0.1, MOST_OF_ONE_VALUE)
+    return next(f"{100 * limit:g} %" for limit in limits if share <= limit)
 
 
 def _has_lost_bits(pixels: Image.Image, meaning: SampleMeaning) -> bool:

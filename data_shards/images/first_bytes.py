@@ -46,6 +46,10 @@ _WEB_PAGE = re.compile(rb"\s*(<!doctype|<html|<\?xml|<head|<body|<error|HTTP/\d)
 _TEXT = re.compile(rb"[\t\n\f\r\x20-\x7e\x80-\xff]*")
 _BASE64 = re.compile(rb"\s*(data:image/|iVBORw0KGgo|/9j/|SUkqA|TU0AK)")
 _FETCH = "fetch the file again"
+# What stands before a picture when a program added line ends, headers of HTTP or a form's boundary.
+_BLANK = b" \t\r\n\0\xef\xbb\xbf"
+_INSIDE = re.compile(rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n")
+_SEARCHED_BYTES = 4096
 
 
 def format_of(data: bytes) -> Format:
@@ -64,13 +68,17 @@ def _no_picture(data: bytes) -> RefusedError:
     head = data[:512].removeprefix(b"\xef\xbb\xbf")
     if b"/annex/objects/" in head:
         return RefusedError("a git-annex pointer", "run git annex get")
+    for pattern, what in _OTHERS.items():
+        if re.match(pattern, head, re.DOTALL):
+            return RefusedError(f"{what}, not a {_READ}", _REMEDIES.get(what, "convert it"))
+    if behind := _picture_behind(data):
+        kind, place = behind
+        what, remedy = "other bytes before the picture", "cut them off, or fetch the file again"
+        return RefusedError(what, remedy, f"a {kind} from byte {place:,} on")
     if _WEB_PAGE.match(head):
         return RefusedError("a web page or an error message of a server", _FETCH)
     if not head.strip(b"\0"):
         return RefusedError("a file that begins with zeros alone", _FETCH)
-    for pattern, what in _OTHERS.items():
-        if re.match(pattern, head, re.DOTALL):
-            return RefusedError(f"{what}, not a {_READ}", _REMEDIES.get(what, "convert it"))
     magics = (magic for magic in _FORMATS if len(magic) > 2)
     if any(magic.startswith(data) for magic in magics):
         return damaged(f"{len(data)} bytes")
@@ -82,3 +90,14 @@ def _no_picture(data: bytes) -> RefusedError:
     if _TEXT.fullmatch(head):
         return RefusedError(f"text, not a {_READ}", _FETCH)
     return RefusedError(f"not a {_READ}", "convert it")
+
+
+def _picture_behind(data: bytes) -> tuple[Format, int] | None:
+    """The format of a picture that begins a little later than its file, and at which byte."""
+    found = _INSIDE.search(data, 0, _SEARCHED_BYTES)
+    blanks = len(data[:_SEARCHED_BYTES]) - len(data[:_SEARCHED_BYTES].lstrip(_BLANK))
+    for place in (blanks, *([found.start()] if found else [])):
+        for magic, kind in _FORMATS.items():
+            if place and len(magic) > 2 and data.startswith(magic, place):
+                return kind, place
+    return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageChops
 
 from data_shards.images.layout import Layout, Size
+from data_shards.images.orientation import Metadata
 from data_shards.images.refusals import RefusedError, damaged, not_read
 from data_shards.images.samples import SampleMeaning
 
@@ -19,7 +20,7 @@ _NOT_READ = {
     **dict.fromkeys((0xC9, 0xCA), "arithmetic coding"),
     0xF7: "JPEG-LS",
 }
-_END, _SCAN, _INTERVAL, _APP2 = 0xD9, 0xDA, 0xDD, 0xE2
+_END, _SCAN, _INTERVAL, _APP1, _APP2 = 0xD9, 0xDA, 0xDD, 0xE1, 0xE2
 _MAGIC = b"\xff\xd8\xff"
 # Bare markers: TEM, RST0 to RST7, another SOI.
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
@@ -41,6 +42,7 @@ class _Scans:
     start: int = 0
     end: int = 0
     lists_pictures: bool = False
+    metadata: Metadata = field(default_factory=Metadata)
     missing: dict[int, list[int]] = field(default_factory=dict)
     # Of interleaved blocks how many there are, and how many between two restarts (0: none).
     units: int = 0
@@ -64,7 +66,7 @@ def jpeg_layout(data: bytes) -> Layout:
         elif data.find(_HOLE, scans.start, scans.end) >= 0:
             _refuse_hole(data, scans.end)
 
-    return Layout(scans.size, SampleMeaning(8), data, check)
+    return Layout(scans.size, SampleMeaning(8), data, check, scans.metadata)
 
 
 def refuse_cut_jpeg(data: bytes) -> None:
@@ -121,6 +123,8 @@ def _scans(data: bytes) -> _Scans:
             scan = found.start = place
             # A scan of one component of several has blocks of its own.
             units = found.units if segment[0] == len(found.missing) else 0
+        elif kind == _APP1:
+            found.metadata.add_block(segment)
         elif kind == _APP2 and segment.startswith(b"MPF\0"):
             found.lists_pictures = True
         elif kind == _INTERVAL:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from PIL import Image
 
+from data_shards.images.orientation import Metadata
 from data_shards.images.samples import SampleMeaning
 
 # Width and height in pixels.
@@ -19,14 +20,13 @@ class Layout:
     """The one picture of a file, as it lies there: `size` is before it is turned upright.
 
     `payload` is what to decode. `check` takes what was decoded and raises RefusedError where pixels
-    are missing that the decoder filled in. `orientation` is that of the format's own tag, by EXIF's
-    numbers; None where EXIF itself has to tell. `described` names the layout, for formats that have
-    more of them than are read.
+    are missing that the decoder filled in. `metadata` may say how the picture lies. `described`
+    names the layout, for formats that have more of them than are read.
     """
 
     size: Size
     meaning: SampleMeaning
     payload: bytes
     check: Callable[[Image.Image], None]
-    orientation: int | None = None
+    metadata: Metadata = field(default_factory=Metadata)
     described: str = ""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
 NoteKind: TypeAlias = Literal[
-    "unused_bits", "turned", "orientation_unknown", "plain", "small", "plain_mask"
+    "unused_bits", "clipped", "turned", "orientation_unknown", "plain", "small", "plain_mask"
 ]
 
 # By kind: what is the matter with the images, and what may be done.
@@ -16,12 +16,17 @@ _TEXTS: dict[NoteKind, tuple[str, str]] = {
         "use fewer bits than their files have, so that they fill a part of the grey scale",
         "set source.bits to what they hold, or to in_use, or to 16 if all is well",
     ),
+    "clipped": (
+        "have samples beyond the bits that count, stored as black or white",
+        "a marker may be burnt in; if not, correct source.bits",
+    ),
     "turned": (
         "were turned upright, as their orientation tags say; so boxes and masks are understood",
         "set source.orientation=as_stored if these tags are wrong",
     ),
     "orientation_unknown": (
-        "have metadata that cannot be read, and are stored as they lie",
+        "have metadata that cannot be read, or name no orientation that there is, and are stored "
+        "as they lie",
         "look at them",
     ),
     "plain": (

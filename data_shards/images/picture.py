@@ -6,14 +6,11 @@ import errno
 import io
 import os
 import stat
-import struct
 import sys
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
@@ -21,9 +18,17 @@ from data_shards.images.bmp import bmp_layout
 from data_shards.images.first_bytes import Format, format_of
 from data_shards.images.jpeg import jpeg_layout
 from data_shards.images.layout import Layout, Size
+from data_shards.images.orientation import UPRIGHT, orientation_in
 from data_shards.images.png import png_layout
-from data_shards.images.refusals import BadImageError, RefusedError, damaged, not_read
+from data_shards.images.refusals import (
+    UNDECODABLE,
+    BadImageError,
+    RefusedError,
+    damaged,
+    not_read,
+)
 from data_shards.images.tiff import tiff_layout
+from data_shards.records.study import ImageFile
 
 MOST_PIXELS = 178_956_970
 MOST_BYTES = 1 << 31
@@ -33,7 +38,6 @@ _LAYOUT_OF: dict[Format, Callable[[bytes], Layout]] = {
     "TIFF": tiff_layout,
     "BMP": bmp_layout,
 }
-_ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,36 +48,21 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {5, 6, 7, 8}
-# All that decoders raise when bytes make no sense to them. A full memory is not the file's fault.
-UNDECODABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A picture whose pixels are not decoded yet.
 
-    `orientation` is one of EXIF's eight, 1 when the file says nothing; `orientation_is_known` is
-    False where it may have, in a way that cannot be read.
+    `orientation` is one of EXIF's eight, 1 when the file says none; `unknown_orientation` is what
+    it says instead.
     """
 
     layout: Layout
     image: Image.Image
     format: Format
     orientation: int
-    orientation_is_known: bool = True
+    unknown_orientation: str = ""
 
     @property
     def size(self) -> Size:
@@ -101,7 +90,7 @@ class Picture:
         return pixels if turn is None else pixels.transpose(turn)
 
 
-def open_picture(path: Path, *, as_stored: bool = False) -> Picture:
+def open_picture(path: ImageFile, *, as_stored: bool = False) -> Picture:
     """The picture in the file at `path`.
 
     `as_stored`: pixels count as they lie, whatever orientation the file names. Raises RefusedError
@@ -127,15 +116,12 @@ def open_picture(path: Path, *, as_stored: bool = False) -> Picture:
         if image.size != layout.size:
             raise damaged("two sizes")
         _refuse_several(image)
-        if kind == "PNG":
-            image.load()  # as asking for its orientation would, which forgives a decoder's error
-        orientation = layout.orientation or (1 if as_stored else _orientation(image))
-    turn = orientation if orientation in _TURNS and not as_stored else 1
-    return Picture(layout, image, kind, turn, orientation_is_known=orientation is not None)
+    orientation, unknown = (UPRIGHT, "") if as_stored else orientation_in(layout.metadata)
+    return Picture(layout, image, kind, orientation, unknown)
 
 
 @contextmanager
-def named(path: Path, *, otherwise: str = "") -> Iterator[None]:
+def named(path: ImageFile, *, otherwise: str = "") -> Iterator[None]:
     """Whatever is refused inside becomes a BadImageError of `path`; `otherwise` ends its remedy."""
     try:
         yield
@@ -144,7 +130,7 @@ def named(path: Path, *, otherwise: str = "") -> Iterator[None]:
         raise BadImageError(path, error.reason, remedy, error.detail) from error
 
 
-def _content(path: Path) -> bytes:
+def _content(path: ImageFile) -> bytes:
     """All bytes of a file. Errors of a disk or network, which say nothing of the file, pass."""
     restore = "restore the file"
     try:
@@ -172,19 +158,6 @@ def _refuse_several(image: Image.Image) -> None:
     full = sum("Thumbnail" not in kind for kind in kinds)
     if full > 1:
         raise RefusedError("a file of several pages", "split it", f"{full} pages")
-
-
-def _orientation(image: Image.Image) -> int | None:
-    """What EXIF or XMP say, or None where they cannot be read."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow forgives metadata that are damaged, or warns of them.
-            warnings.simplefilter("error")
-            Image.Exif().load(image.info.get("exif", b""))
-        value = image.getexif().get(_ORIENTATION, 1)
-    except (*UNDECODABLE, Warning):
-        return None
-    return value if isinstance(value, int) else None
 
 
 @contextmanager

@@ -6,10 +6,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-import numpy as np
 from PIL import Image
 
 from data_shards.images.layout import Layout
+from data_shards.images.orientation import Metadata
+from data_shards.images.palettes import refuse_missing_colours
 from data_shards.images.refusals import RefusedError, damaged
 from data_shards.images.samples import SampleMeaning
 
@@ -26,9 +27,6 @@ _ADAM7 = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-# Texts that may hold an orientation. Others may be longer than a decoder takes, and say nothing.
-_ORIENTING = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-_LONGEST_TEXT = 1 << 18
 _STEP_BYTES = 1 << 20
 
 
@@ -38,7 +36,7 @@ def png_layout(data: bytes) -> Layout:
     Raises RefusedError where a chunk is missing, cut or does not match its checksum, where there
     are fewer rows than the header says, and for an animation.
     """
-    header, palette, pixels, orienting = b"", b"", [], []
+    header, palette, pixels, metadata = b"", b"", [], Metadata()
     for name, start, end in _chunks(data):
         payload = data[start:end]
         if (name == b"IHDR") != (not header):
@@ -46,14 +44,18 @@ def png_layout(data: bytes) -> Layout:
         if name == b"IHDR":
             header = payload
         elif name == b"PLTE":
+            if palette or len(payload) % 3:
+                raise damaged("two palettes" if palette else "a palette whose last colour is cut")
             palette = payload
         elif name == b"IDAT":
             pixels.append(payload)
         elif name == b"acTL" and len(payload) == 8 and payload[:4] > b"\0\0\0\1":
             number = int.from_bytes(payload[:4], "big")
             raise RefusedError("a file of several pages", "split it", f"{number} pages")
-        elif name == b"eXIf" or (payload.startswith(_ORIENTING) and end - start < _LONGEST_TEXT):
-            orienting.append((name, payload))
+        elif name == b"eXIf":
+            metadata.add_exif(payload)
+        elif name in (b"tEXt", b"zTXt", b"iTXt"):
+            metadata.add_png_text(name, payload)
     if len(header) != _HEADER.size:
         raise damaged("no header of 13 bytes")
     width, height, depth, colour, *_, interlaced = _HEADER.unpack(header)
@@ -74,18 +76,17 @@ def png_layout(data: bytes) -> Layout:
         there = _inflated_bytes(pixels, most=rows + 1)
         if there != rows:
             raise damaged(f"{there:,} bytes of pixels, not {rows:,}")
-        if colour == 3 and image.mode == "P":
-            highest = int(np.asarray(image).max())
-            if highest >= colours:
-                raise damaged(f"colour {highest} of a palette of {colours}")
+        if colour == 3:
+            refuse_missing_colours(image, colours)
 
-    kept = [(b"IHDR", header), *orienting, *([(b"PLTE", palette)] if palette else [])]
+    kept = [(b"IHDR", header), *([(b"PLTE", palette)] if palette else [])]
     kept += [(b"IDAT", payload) for payload in pixels]
     return Layout(
         (width, height),
         SampleMeaning(16 if depth == 16 else 8),
         payload=_SIGNATURE + b"".join(_chunk(*each) for each in (*kept, (b"IEND", b""))),
         check=check,
+        metadata=metadata,
     )
 
 

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import struct
+import zlib
+
+from PIL import Image
 
 from data_shards.errors import InputError
+from data_shards.records.study import ImageFile
+
+# All that decoders raise when bytes make no sense to them. A full memory is not the file's fault.
+UNDECODABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 class RefusedError(Exception):
@@ -21,7 +41,7 @@ class RefusedError(Exception):
 class BadImageError(InputError):
     """An image that cannot be stored: where it is, and why in few words that can be counted."""
 
-    def __init__(self, path: Path, reason: str, remedy: str, detail: str = "") -> None:
+    def __init__(self, path: ImageFile, reason: str, remedy: str, detail: str = "") -> None:
         # All reach Exception.args, so that the error survives the way out of a worker.
         super().__init__(path, reason, remedy, detail)
         self.reason, self.remedy, self.detail = reason, remedy, detail

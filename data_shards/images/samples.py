@@ -4,12 +4,17 @@ Unsigned samples of n bits span 0 to 2^n - 1, signed ones -2^(n-1) to 2^(n-1) - 
 end, or the high end where white is zero. n is what the file declares; `Depth` narrows it where a
 file declares more than it uses, as a 16-bit file does that holds the 12 bits of a detector. Where
 white is zero, such bits may have been inverted before or after they were widened: both are seen.
+
+What was burnt in at full white is no picture, be it letters or, of one value, a frame or a margin:
+the bits in use are those of all samples but a share of `MOST_OUTSIDE`, or of `MOST_OF_ONE_VALUE`,
+if that saves `FEWEST_SAVED` bits or more. What lies outside a narrower depth becomes black or
+white, and is counted; more than these shares is refused.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +23,11 @@ from data_shards.images.refusals import RefusedError
 
 # Bits that samples use at most; or those that each image's own samples need; or those declared.
 Depth: TypeAlias = int | Literal["in_use"] | None
+# Markers and scales cover less of a radiograph. One bit too dark for all but this share may well be
+# the picture of a bright thing.
+MOST_OUTSIDE = 0.02
+MOST_OF_ONE_VALUE = 0.2
+FEWEST_SAVED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,41 +51,81 @@ def refuse_unknown_span(meaning: SampleMeaning) -> None:
         raise RefusedError("signed samples", "shift and scale them to 0 to 65,535")
 
 
-def bits_in_use(samples: NDArray[np.integer[Any]], meaning: SampleMeaning) -> int:
-    """The fewest bits that hold every sample, the sign's included; 0 where all are zero."""
-    lowest, highest = int(samples.min()), int(samples.max())
-    if not meaning.signed:
-        from_above = 2**meaning.bits - 1 - lowest if meaning.white_is_zero else highest
-        return min(highest, from_above).bit_length()
-    # -2^(n-1) needs n bits, as 2^(n-1) - 1 does.
-    return max(highest.bit_length(), (-lowest - 1).bit_length() if lowest < 0 else 0) + 1
+class BitsInUse(NamedTuple):
+    """The bits that hold a picture, the sign's included, and the share of samples outside them."""
+
+    bits: int
+    outside: float = 0.0
+
+
+class Grey(NamedTuple):
+    """8-bit grey, 0 black, and the share of samples that lay outside the span and were clipped."""
+
+    pixels: NDArray[np.uint8]
+    clipped: float
+
+
+def bits_in_use(samples: NDArray[np.integer[Any]], meaning: SampleMeaning) -> BitsInUse:
+    """The fewest bits that hold every sample, or all but a marker; 0 where all are zero."""
+    return min(_fewest_bits(each, meaning) for each in _distances(samples, meaning))
 
 
 def eight_bits(
     samples: NDArray[np.integer[Any]], meaning: SampleMeaning, depth: Depth = None
-) -> NDArray[np.uint8]:
-    """`samples` of any shape as 8-bit grey, 0 black: their span onto 0 to 255, rounded.
+) -> Grey:
+    """`samples` of any shape as grey: their span onto 0 to 255, rounded.
 
-    Raises RefusedError for samples outside the span that `depth` names.
+    Raises RefusedError where more samples than a marker's lie outside the span that `depth` names.
     """
-    used = bits_in_use(samples, meaning)
     bits = meaning.bits
     if depth == "in_use":
-        bits = min(bits, max(used, 1))
+        bits = min(bits, max(bits_in_use(samples, meaning).bits, 1))
     elif depth is not None:
         bits = min(bits, depth)
-    if used > bits:
+    low, top = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if meaning.signed else (0, 2**bits - 1)
+    outside = [_outside(each, top) for each in _distances(samples, meaning)]
+    clipped = min(outside)
+    if clipped > MOST_OF_ONE_VALUE:
         raise RefusedError(
             f"samples of more than {bits} bits",
             "correct source.bits, or set source.bits=in_use",
-            f"{used} bits are in use",
+            f"{bits_in_use(samples, meaning).bits} bits are in use",
         )
-    top = 2**bits - 1
-    if meaning.signed:
-        samples = samples.astype(np.int32) + 2 ** (bits - 1)
+    wide = samples.astype(np.int32)
+    if clipped < outside[0]:
+        # Inverted after they were widened.
+        wide -= 2**meaning.bits - 1 - top
+    wide = np.clip(wide, low, top) - low
     # 65,535 x 255 fits.
-    wide = samples.astype(np.uint32)
+    wide = wide.astype(np.uint32)
+    span = np.uint32(top - low)
     if meaning.white_is_zero:
-        wide = (top if int(wide.max()) <= top else 2**meaning.bits - 1) - wide
-    scaled: NDArray[np.uint8] = ((wide * 255 + top // 2) // top).astype(np.uint8)
-    return scaled
+        wide = span - wide
+    return Grey(((wide * 255 + span // 2) // span).astype(np.uint8), clipped)
+
+
+def _distances(
+    samples: NDArray[np.integer[Any]], meaning: SampleMeaning
+) -> list[NDArray[np.integer[Any]]]:
+    """How far samples lie from zero, by each way to see them; -2^n is as far as 2^n - 1."""
+    if meaning.signed:
+        return [np.where(samples < 0, -1 - samples, samples)]
+    return [samples, 2**meaning.bits - 1 - samples] if meaning.white_is_zero else [samples]
+
+
+def _outside(distances: NDArray[np.integer[Any]], top: int) -> float:
+    """The share of samples beyond `top`, 1 where there are more than of what is no picture."""
+    beyond = np.count_nonzero(distances > top) / distances.size
+    if beyond <= MOST_OUTSIDE:
+        return beyond
+    is_of_one_value = np.count_nonzero(distances == distances.max()) / distances.size == beyond
+    return beyond if is_of_one_value and beyond <= MOST_OF_ONE_VALUE else 1.0
+
+
+def _fewest_bits(distances: NDArray[np.integer[Any]], meaning: SampleMeaning) -> BitsInUse:
+    every = picture = int(distances.max()).bit_length()
+    outside = 0.0
+    while picture and (beyond := _outside(distances, 2 ** (picture - 1) - 1)) < 1:
+        picture, outside = picture - 1, beyond
+    found = BitsInUse(every) if every - picture < FEWEST_SAVED else BitsInUse(picture, outside)
+    return found._replace(bits=found.bits + meaning.signed)

@@ -6,8 +6,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from PIL import Image
+
 from data_shards.images.jpeg import refuse_cut_jpeg
 from data_shards.images.layout import Layout
+from data_shards.images.orientation import Metadata
+from data_shards.images.palettes import refuse_missing_colours
 from data_shards.images.refusals import damaged, not_read
 from data_shards.images.samples import SampleMeaning
 from data_shards.images.tiff_tags import Page, one_page, read_pages
@@ -74,7 +78,7 @@ def tiff_layout(data: bytes) -> Layout:
         raise damaged("no size")
     kind = _kind(page)
     strips = _strips(data, page, kind)
-    tags = {number: page.values[number] for number in _KEPT if number in page.values}
+    tags = {number: page.values[number] for number in _KEPT if page.values.get(number)}
     tags |= {258: (kind.bits,) * kind.samples, 277: (kind.samples,)}
     order = page.order
     if kind.photometric == 0:
@@ -88,8 +92,17 @@ def tiff_layout(data: bytes) -> Layout:
         # libtiff reads what Pillow's own reader of raw data does not.
         tags[259] = (_DEFLATE,)
         strips = [zlib.compress(strip, 0) for strip in strips]
+    colours = 0
+    if kind.photometric == 3:
+        tags[320], colours = _full_palette(page.values.get(320, ()), 2**kind.bits)
     if 278 in tags:
         tags[278] = (min(height, tags[278][0]),)
+
+    def check(decoded: Image.Image) -> None:
+        _refuse_cut(strips, kind, page.tables)
+        if kind.photometric == 3:
+            refuse_missing_colours(decoded, colours)
+
     return Layout(
         (width, height),
         SampleMeaning(
@@ -97,9 +110,9 @@ def tiff_layout(data: bytes) -> Layout:
             signed=kind.sample_format == 2,
             white_is_zero=kind.photometric == 0,
         ),
-        payload=Page(tags, order, page.tables).written(strips),
-        check=lambda _: _refuse_cut(strips, kind, page.tables),
-        orientation=page.one(274, 1),
+        payload=Page(tags, order, tables=page.tables).written(strips),
+        check=check,
+        metadata=_metadata(page),
         described=str(kind),
     )
 
@@ -134,6 +147,27 @@ def _kind(page: Page) -> _Kind:
     if kind.bits not in _BITS[kind.photometric] and not grey_of_other_kind:
         raise not_read("TIFF", str(kind))
     return kind
+
+
+def _full_palette(numbers: Sequence[int], needed: int) -> tuple[tuple[int, ...], int]:
+    """A colour map of `needed` colours, the missing ones black, and how many there are."""
+    colours = len(numbers) // 3
+    if not colours or len(numbers) % 3:
+        raise damaged("no palette" if not colours else "a palette whose last colour is cut")
+    # Of 16 bits; of 8 in old files, whose palette a decoder would take for black.
+    scale = 257 if max(numbers) < 256 else 1
+    full: list[int] = []
+    for channel in range(3):
+        here = numbers[channel * colours :][: min(colours, needed)]
+        full += [scale * each for each in here] + [0] * (needed - len(here))
+    return tuple(full), min(colours, needed)
+
+
+def _metadata(page: Page) -> Metadata:
+    own = [str(each) for each in page.values.get(274, ())]
+    if 274 in page.values and not own:
+        own = ["of no number"]
+    return Metadata(own=own, xmp=[page.xmp] if page.xmp else [])
 
 
 def _strips(data: bytes, page: Page, kind: _Kind) -> list[bytes]:

@@ -11,24 +11,28 @@ from data_shards.images.refusals import RefusedError, damaged, not_read
 # By TIFF's number of a type: its code for struct. Texts, fractions and floats decide no pixel.
 _CODES = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q"}
 _SHORT, _LONG, _BYTES = 3, 4, 7
-_TABLES = 347
+_TABLES, _XMP = 347, 700
 _MOST_PAGES = 1000
 # Bits of NewSubfileType: of lower resolution, or a mask of another page.
 _ASIDE = 1 | 4
 _SUBFILE, _OLD_SUBFILE, _SUB_PAGES = 254, 255, 330
 # All that is looked at: others may hold megabytes, or nonsense.
-_LOOKED_AT = {_SUBFILE, _OLD_SUBFILE, _SUB_PAGES, _TABLES, 530}
+_LOOKED_AT = {_SUBFILE, _OLD_SUBFILE, _SUB_PAGES, _TABLES, 530, _XMP}
 _LOOKED_AT |= {256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320}
 _LOOKED_AT |= {322, 323, 324, 325, 338, 339}
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page: integers by tag, the byte order as struct writes it, and tables of its JPEGs."""
+    """One page: integers by tag, the byte order as struct writes it, and what is kept in bytes.
+
+    A tag of another type has no value. `tables` are those of its JPEGs.
+    """
 
     values: Mapping[int, tuple[int, ...]]
     order: str
     tables: bytes = b""
+    xmp: bytes = b""
 
     def one(self, tag: int, default: int = 0) -> int:
         """The first value of a tag."""
@@ -107,21 +111,25 @@ def _read_page(data: bytes, place: int, order: str, *, big: bool) -> tuple[Page,
     size = struct.calcsize(order + entry)
     room = 8 if big else 4
     values: dict[int, tuple[int, ...]] = {}
-    tables = b""
+    blocks: dict[int, bytes] = {}
     for _ in range(count):
         tag, kind, length = struct.unpack_from(order + entry, data, place)
         code = _CODES.get(kind)
-        if code is not None and tag in _LOOKED_AT:
+        if tag in _LOOKED_AT and code is None:
+            values[tag] = ()
+        elif tag in _LOOKED_AT and code is not None:
             at = place + size
             if length * struct.calcsize(code) > room:
                 (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, at)
-            if length * struct.calcsize(code) > len(data):
+            if tag == _XMP:
+                blocks[tag] = data[at : at + length]
+            elif length * struct.calcsize(code) > len(data):
                 raise damaged("its tags are cut")
-            found = struct.unpack_from(f"{order}{length}{code}", data, at)
-            if tag == _TABLES:
-                tables = bytes(found)
+            elif tag == _TABLES:
+                blocks[tag] = bytes(struct.unpack_from(f"{order}{length}{code}", data, at))
             else:
-                values[tag] = found
+                values[tag] = struct.unpack_from(f"{order}{length}{code}", data, at)
         place += size + room
     (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, place)
-    return Page(values, order, tables), following
+    tables, xmp = (blocks.get(tag, b"") for tag in (_TABLES, _XMP))
+    return Page(values, order, tables, xmp), following

@@ -8,10 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import refuse_full_disk, write_text_atomically
 from data_shards.files.lock import locked
+from data_shards.files.regular import parse_json, read_document
 from data_shards.phantom import mimic_cxr_layout
 from data_shards.phantom.mimic_cxr_layout import Rows
 from data_shards.phantom.settings import PhantomConfig
@@ -57,7 +59,7 @@ def is_drawn(config: PhantomConfig) -> bool:
     if archive.exists() and not archive.is_dir():
         raise InputError(f"{archive}: not a folder: {remedy}")
     try:
-        drawn = json.loads((archive / _SETTINGS_NAME).read_bytes())
+        drawn = parse_json(read_document(archive / _SETTINGS_NAME))
     except FileNotFoundError:
         # Made just before the settings are written.
         ours = {_LOCK_NAME, _PARTS_NAME, f"{_SETTINGS_NAME}.partial"}
@@ -80,6 +82,13 @@ def is_drawn(config: PhantomConfig) -> bool:
     return (archive / _COMPLETE_NAME).is_file()
 
 
+def _read_part(path: Path) -> Any:
+    try:
+        return parse_json(read_document(path))
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}): delete it, and it is drawn again") from error
+
+
 def draw_archive(config: PhantomConfig, *, workers: int) -> None:
     """Draw what is not drawn yet, write the tables, and mark the archive as complete."""
     parts_folder = config.archive / _PARTS_NAME
@@ -94,7 +103,7 @@ def draw_archive(config: PhantomConfig, *, workers: int) -> None:
     studies = sum(plan.studies for _, part in missing for plan in part)
     with Progress("drawing the phantom", total=studies, unit="studies") as progress:
         map_in_processes(_draw_part, config, missing, workers=workers, progress=progress)
-    rows = _joined(json.loads(path.read_bytes()) for path, _ in parts)
+    rows = _joined(_read_part(path) for path, _ in parts)
     mimic_cxr_layout.write_tables(config.archive, rows)
     write_text_atomically(config.archive / _COMPLETE_NAME, _settings_text(config))
     shutil.rmtree(parts_folder)

@@ -9,9 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_shards.errors import InputError
-
-# The index of a million studies takes less; a file of zeros may be of any size.
-_MOST_BYTES = 2**30
+from data_shards.files.regular import parse_json, read_document
 
 
 class Document(BaseModel):
@@ -21,14 +19,6 @@ class Document(BaseModel):
 
 
 DocumentT = TypeVar("DocumentT", bound=Document)
-
-
-def read_document(path: Path) -> bytes:
-    """The content of the file at `path`. Raises InputError for one that no document can fill."""
-    size = path.stat().st_size
-    if size > _MOST_BYTES:
-        raise InputError(f"{path}: {size:,} bytes are no such document: copy it again")
-    return path.read_bytes()
 
 
 def parse_document(kind: type[DocumentT], content: bytes, path: Path, remedy: str) -> DocumentT:
@@ -48,6 +38,19 @@ def parse_document(kind: type[DocumentT], content: bytes, path: Path, remedy: st
         elif field:
             wrong = f"{field}: {wrong}"
         raise InputError(f"{path}: {wrong}: {remedy}") from error
+
+
+def read_without_doubles(path: Path, remedy: str) -> bytes:
+    """The bytes of a document. Raises InputError where it is no JSON or has a key twice.
+
+    For one without a checksum elsewhere: `parse_document`, which is fast, takes the last of two.
+    """
+    content = read_document(path)
+    try:
+        parse_json(content)
+    except ValueError as error:
+        raise InputError(f"{path}: Invalid JSON: {error}: {remedy}") from error
+    return content
 
 
 def refuse_contradictions(found: Iterable[str], path: Path) -> None:

@@ -22,7 +22,8 @@ from typing import Annotated, BinaryIO, Literal
 from pydantic import Field, model_validator
 
 from data_shards.errors import InputError
-from data_shards.records.documents import Document, parse_document, read_document
+from data_shards.files.regular import read_document
+from data_shards.records.documents import Document, parse_document, read_without_doubles
 from data_shards.records.fields import Count, Crc32, FileName, Sha256
 from data_shards.records.policies import TextPolicy, are_words_of, selected_words
 from data_shards.records.study import SPLITS, Split, StudyRecord, View
@@ -267,15 +268,14 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         raise InputError(f"{path}: no manifest{_why_absent(folder)}")
-    again = "copy it again, or give the `build` that wrote it once more"
-    return parse_document(Manifest, read_document(path), path, again)
+    remedy = "copy it again, or give the `build` that wrote it once more"
+    return parse_document(Manifest, read_without_doubles(path, remedy), path, remedy)
 
 
 def read_shard_index(path: Path, *, sha256: str | None = None) -> ShardIndex:
     """The index beside one tar.
 
-    Raises InputError when it is missing, foreign, malformed or not of `sha256`, where that is
-    given.
+    Raises InputError when it is missing, foreign, malformed or not of `sha256`, if that is given.
     """
     if not path.is_file():
         raise InputError(f"{path}: the index of a shard is missing: {_AGAIN}")

@@ -22,12 +22,13 @@ FREE_TEXT = "free text"
 
 _RUN = re.compile(r"[^\W_]+")
 # What de-identification left in place of words: ___ (MIMIC-CXR), XXXX (Open-I), [** ... **],
-# [REDACTED], <NAME>, {{DATE_1}} and their like.
+# [REDACTED], <NAME>, {{DATE_1}}, **NAME[AAA] and their like.
 _REMOVED = re.compile(
     r"\[\*\*.*?\*\*\]|(?:__|\*\*)[A-Z0-9]+(?:__|\*\*)"
+    r"|\*{1,2}[A-Z]{2,}(?:-[A-Z]+)*\[[^\]]*\]|\*\*[A-Z]{2,}-[A-Z-]+\b"
     r"|\b(?:[Xx]{2,}|REDACTED|DE-?IDENTIFIED|ANONYMI[SZ]ED)\b"
     r"|[\[<{]{1,2}(?:[A-Z][A-Z0-9 _#:-]{2,}|[\w. -]{0,20}\b(?i:redacted|removed|deleted|masked"
-    r"|de-?identified|anonymi[sz]ed|name|date|time|age|person|location|hospital|doctor|physician"
+    r"|de-?identified|anonymi[sz]ed|name|id|date|time|age|person|location|hospital|doctor|physician"
     r"|patient)\b[\w. -]{0,20})[\]>}]{1,2}"
 )
 # Chinese and Japanese have no blanks: each of their characters counts, as in the vocabularies of

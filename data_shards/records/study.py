@@ -8,11 +8,12 @@ the shard stores as `<key>.json`, beside `<key>.image0.jpg`, `<key>.image1.jpg` 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,6 +36,16 @@ class Report:
     sentences: dict[str, tuple[str, ...]]
 
 
+class ImageFile(Protocol):
+    """What an image is read from, and by its `str` named in messages; a `Path` is one."""
+
+    def stat(self) -> os.stat_result:
+        """Size and kind. Raises OSError where it is not there."""
+
+    def read_bytes(self) -> bytes:
+        """All that it holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceImage:
     """One image of a study where the archive keeps it. `view` is None when unknown.
@@ -43,7 +54,7 @@ class SourceImage:
     """
 
     id: str
-    path: Path
+    path: ImageFile
     view: View | None
     listed: str = ""
 

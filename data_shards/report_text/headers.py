@@ -37,10 +37,13 @@ _RUN_ON = re.compile(
 _SIGNED = r"(?:electronically|digitally|final(?:ly|ized)?|e-?)[ -]*"
 _BY = r"(?: (?:and|&) \w+| off| electronically)* (?:by\b|(?:on|at):? *\d)"
 _SIGNATURE = re.compile(
-    rf"[\W_]*(?:{_SIGNED})?(?:signed|dictated|reported|transcribed|verified|approved|authenticated"
-    rf"|finalized|interpreted){_BY}.{{0,120}}"
+    rf"[\W_]*(?:(?:this|the) (?:report|study|exam|examination) (?:was|is|has been) )?"
+    rf"(?:{_SIGNED})?(?:signed|dictated|reported|reviewed|transcribed|verified|approved"
+    rf"|authenticated|finalized|interpreted){_BY}.{{0,120}}"
+    r"|[\W_]*I,? (?:[\w.]+,? ){0,4}(?:personally|independently) (?:\w+ ){0,2}reviewed\b"
+    r"[^.\n]{0,200}\.?"
     rf"|[\W_]*{_SIGNED}signed[ ]*[:\d].{{0,120}}"
-    r"|[\W_]*(?:attending|radiologist|resident|reader|date|time)"
+    r"|[\W_]*(?:attending|radiologist|resident|reader|transcriptionist|signed|date|time)"
     r"(?: (?:physician|radiologist|signed|dictated|transcribed|of \w+))?[ ]*:"
     # A name, a date or a time; small letters go on with a sentence.
     r"[ ]*+(?-i:(?!(?!today\b)[a-z]).{0,60})",

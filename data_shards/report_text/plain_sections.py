@@ -14,6 +14,9 @@ _FIRST_LINE = re.compile(
     r"\n[ \t]*\n|(?<=[.?!)_\u3002])[ \t]*\n|(?:\A|(?<=\n))[^\n]{0,60}\n(?=[ \t]*[A-Z][a-z])"
 )
 _FIRST_SENTENCE = re.compile(r"(?<=\w\w[.?!])\s+(?=[A-Z])|(?<=\u3002)")
+_BLANK_LINE = re.compile(r"\n[ \t]*\n\s*")
+# What a report begins with; an addendum or advice may have paragraphs of its own.
+_BEFORE_FINDINGS = ("examination", "indication", "history", "technique", "comparison")
 _FULL_STOP = re.compile(r"[^\W\d_]{3}(?:\.(?:\s|$)|\u3002)")
 
 
@@ -36,7 +39,8 @@ def split_plain_sections(text: str, more_names: Mapping[str, str]) -> dict[str, 
     starts with capitals and a colon is a section of its own, but within findings and impression
     it belongs to these. Lines of signature are a section. What precedes the first header is
     `preamble`. Where an impression is headed, but no findings, text under no known header is the
-    findings (a preamble only if it has a full stop: it may be a title). Without either it is
+    findings (a preamble only if it has a full stop: it may be a title), or else the paragraphs
+    after the first one below what precedes the impression. Without either it is
     `FREE_TEXT`, with what follows the first paragraph or the first full line under the last
     header, in a text of one line the first sentence.
     """
@@ -47,6 +51,8 @@ def split_plain_sections(text: str, more_names: Mapping[str, str]) -> dict[str, 
     names = {piece.name for piece in pieces}
     if "impression" in names and "findings" not in names:
         pieces = [_as_findings(piece, text) for piece in pieces]
+        if not any(piece.name == "findings" for piece in pieces):
+            pieces = _with_findings(text, pieces)
     if names.isdisjoint(MAIN_SECTIONS):
         pieces = _with_free_text(text, pieces)
     sections: dict[str, str] = {}
@@ -57,7 +63,7 @@ def split_plain_sections(text: str, more_names: Mapping[str, str]) -> dict[str, 
         part = text[piece.content : piece.end]
         sections[piece.name] = f"{sections.get(piece.name, '')}{gap}{part}"
         ends[piece.name] = piece.end
-    return {name: section.strip() for name, section in sections.items()}
+    return {name: section.strip().removesuffix(" |") for name, section in sections.items()}
 
 
 def _pieces(text: str, headers: Sequence[Header]) -> list[_Piece]:
@@ -91,6 +97,25 @@ def _as_findings(piece: _Piece, text: str) -> _Piece:
     ):
         return piece
     return replace(piece, name="findings", content=piece.start)
+
+
+def _with_findings(text: str, pieces: Sequence[_Piece]) -> list[_Piece]:
+    """`pieces`, where the one before the impression may have paragraphs that are the findings."""
+    at = [piece.name for piece in pieces].index("impression") - 1
+    if at < 0 or pieces[at].name not in _BEFORE_FINDINGS:
+        return list(pieces)
+    lead = pieces[at]
+    blank = _BLANK_LINE.search(text, lead.content + _indent(text, lead), lead.end)
+    if blank is None or not _FULL_STOP.search(text, blank.end(), lead.end):
+        return list(pieces)
+    findings = _Piece("findings", False, blank.end(), blank.end(), lead.end)
+    return [*pieces[:at], replace(lead, end=blank.start()), findings, *pieces[at + 1 :]]
+
+
+def _indent(text: str, piece: _Piece) -> int:
+    """How many blanks and line ends are before the first word below a header."""
+    content = text[piece.content : piece.end]
+    return len(content) - len(content.lstrip())
 
 
 def _with_free_text(text: str, pieces: Sequence[_Piece]) -> list[_Piece]:

@@ -37,6 +37,11 @@ _OF_THE_RECORD = re.compile(
 _COUNTS = re.compile(
     r"(?:no|two|three|four|several|these|the|there|both|all|new|multiple|significant|\d+)\b", re.I
 )
+# "Radiologist's conclusion", "Overall opinion"; a clinical diagnosis is no impression.
+_QUALIFIED = re.compile(
+    r"(?:(?:the|our|final|overall|main|imaging|chest|radiologist(?:'s|s)?|radiolog(?:ic|ical|y)"
+    r"|radiographic|x-ray|cxr) )+(?P<name>.+)"
+)
 _SMALL_WORDS = frozenset({"and", "or", "of", "the", "&"})
 # "imperssion" is .9 like the name, "compression" .86.
 _SLIP = 0.9
@@ -108,7 +113,14 @@ def plain_section(header: str, more: Mapping[str, str]) -> str | None:
         return more[words]
     if words in _PLAIN_NAMES:
         return words
-    return _MIMIC_CXR.get(words) or _PLAIN.get(words) or _misspelled(words)
+    qualified = _QUALIFIED.fullmatch(words)
+    if qualified is not None and _exactly(qualified["name"]) == "impression":
+        return "impression"
+    return _exactly(words) or _misspelled(words)
+
+
+def _exactly(words: str) -> str | None:
+    return _MIMIC_CXR.get(words) or _PLAIN.get(words)
 
 
 def qualified_section(header: str) -> str | None:

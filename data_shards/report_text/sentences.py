@@ -46,12 +46,12 @@ _LETTER = re.compile(r"[^\W\d_]")
 _CAPITALISED_START = re.compile(r"(?:\A|[.?!]\s+)[\W\d_]{0,9}[^\W\d_a-z]")
 
 # Case matters: "Ms." is a title, "MS." may end a sentence.
-_TITLE_OF_PERSON = re.compile(r"(?:Drs?|Mrs?|Ms|Prof|St)\.")
+_TITLE_OF_PERSON = re.compile(r"(?:Drs?|Mrs?|Ms|Prof|St|Mt)\.")
 _NEVER_LAST = re.compile(
     r"(?:e\.g|i\.e|vs|cf|ca|approx|incl|bilat|infil|subseg|transv|mediast|prelim)\."
 )
 _BEFORE_NUMBER = re.compile(
-    r"(?:nos?|nr|figs?|im|img|ser?|seg|lev|gr|th|vol|pp?|est|abt"
+    r"(?:nos?|nr|figs?|im|img|ser?|seg|lev|gr|th|vol|vers?|pp?|est|abt"
     r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\."
 )
 # In small letters only these tell an abbreviation from the last word of a sentence.
@@ -101,6 +101,8 @@ def _sentences(text: str, lists: Enumeration, *, is_small: bool) -> Iterator[str
     start = 0
     for candidate in _CANDIDATE.finditer(text):
         following = text[candidate.end()]
+        if text[start : candidate.start()].strip().isdigit():
+            continue  # "8. rib": what has no letter yet is no sentence
         if _ends_sentence(text, candidate.start(), following, is_small=is_small):
             yield lists.without_number(text[start : candidate.end()])
             start = candidate.end()
@@ -125,6 +127,8 @@ def _ends_sentence(text: str, mark: int, following: str, *, is_small: bool) -> b
     if _BEFORE_NUMBER.fullmatch(word):
         return not (following.isdigit() or following.islower())
     if following.islower():
+        if word[:-1].isdigit() and not is_small:
+            return False
         if _LAST_BEFORE_CAPITAL.fullmatch(word) or "." in word[:-1]:
             return False
         if is_small:

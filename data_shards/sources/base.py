@@ -9,19 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import field_validator
 
 from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample, file_sha256
-from data_shards.records.study import Report, Sample, SourceImage, Split, View
+from data_shards.records.study import ImageFile, Report, Sample, SourceImage, Split, View
 from data_shards.report_text.report import parse_columns, parse_plain_report
 from data_shards.sources.formats.tables import Row
 from data_shards.sources.grouping import Conflicts, GroupingRules, Studies, group_rows
@@ -57,22 +58,30 @@ class SourceConfig(Config):
     """Base of the settings of a data set; each gives `name` the value that profiles choose it by.
 
     Name and `licence` are stored with every sample. `bits`: samples of images use this many bits,
-    where their files have more (12 of 16, say); `in_use`: as many as each image's highest sample
-    needs; by default those of the file. `orientation`: images and masks are turned upright as
-    their files say, or taken as they are stored there. `unknown_views`: an image whose view is none
-    of the known stops the build, or is left out and counted. `bad_reports`: so for a study whose
-    report is absent, empty or cannot be read. `conflicts`: rows
+    where their files have more (12 of 16, say); `in_use`: as many as each image's own samples need;
+    by default those of the file. A marker may lie beyond these bits. `orientation`: images and
+    masks are turned upright as their files say, or taken as they are stored there. `unknown_views`:
+    an image whose view is none of the known stops the build, or is left out and counted.
+    `bad_reports`: so for a study whose report is absent, empty or cannot be read. `conflicts`: rows
     that contradict each other, of a study (another report or label) or in naming an image twice,
     stop the build, or the first row holds, or their studies are left out.
     """
 
     name: str
     licence: str
-    bits: Annotated[int, Field(ge=1, le=16)] | Literal["in_use"] | None = None
+    bits: int | Literal["in_use"] | None = None
     orientation: Literal["upright", "as_stored"] = "upright"
     unknown_views: Literal["stop", "drop"] = "stop"
     bad_reports: Literal["stop", "drop"] = "stop"
     conflicts: Conflicts = "stop"
+
+    @field_validator("bits", mode="before")
+    @classmethod
+    def _are_at_most_16(cls, value: Any) -> Any:
+        number = re.fullmatch(r"0*([1-9]|1[0-6])", str(value))
+        if value not in (None, "in_use") and not number:
+            raise ValueError("a number of bits from 1 to 16 is wanted, or in_use")
+        return int(number[1]) if number else value
 
     @abstractmethod
     def open(self) -> Source:
@@ -211,10 +220,14 @@ class Source(ABC):
         """Texts to write beside the manifest, by file name (an overlap with another set)."""
         return {}
 
+    def file_of(self, row: ImageRow) -> ImageFile:
+        """What the image of a row is read from."""
+        return Path(row.path)
+
     def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
         """The images of a study whose view is known, in the order of their ids."""
         return tuple(
-            SourceImage(image.image_id, Path(image.path), view, self._where(image))
+            SourceImage(image.image_id, self.file_of(image), view, self._where(image))
             for image in sorted(self.studies[ref], key=lambda image: image.image_id)
             if (view := self._view(image)) is not None
         )

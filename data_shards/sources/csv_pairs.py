@@ -116,7 +116,6 @@ class CsvPairsSource(Source):
             )
         for row in passed:
             path = image_path(row, columns.image, config.image_root)
-            image_id = str(path)
             texts = {
                 name: row.text(column)
                 for name in ("report", "findings", "impression")
@@ -125,13 +124,13 @@ class CsvPairsSource(Source):
             # No other row can have it: told here, in the order of the lines.
             is_study = columns.study_id is None
             if is_study and config.bad_reports == "stop" and not any(texts.values()):
-                raise no_report(row.where, image_id)
+                raise no_report(row.where, path.id)
             yield ImageRow(
                 row.line,
-                image_id,
-                str(config.image_root / path),
+                path.id,
+                str(path.file),
                 patient_id=row.filled(columns.patient_id),
-                study_id=row.filled(columns.study_id) if columns.study_id else image_id,
+                study_id=row.filled(columns.study_id) if columns.study_id else path.id,
                 view=(row[columns.view] if columns.view else "") or config.default_view or "",
                 split=split_in(row, columns.split) if columns.split else None,
                 texts=texts,

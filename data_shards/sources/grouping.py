@@ -198,8 +198,9 @@ class _Grouping:
             first, row = next(iter(self.twins.values()))
             yield (
                 f"{len(self.twins):,} x a patient whose id differs from another's in case, leading "
-                f"zeros or width alone (first: {row.patient_id!r} in line {row.line}, "
-                f"{first.patient_id!r} in line {first.line}): if they are the same, write one id, "
+                f"zeros, width, quotes, blanks or Unicode form alone (first: {row.patient_id!r} in "
+                f"line {row.line}, {first.patient_id!r} in line {first.line}): if they are the "
+                "same, write one id, "
                 "or they may be in two splits"
             )
 
@@ -222,7 +223,7 @@ def _ids(row: ImageRow) -> Ids:
 
 def _folded(name: str) -> str:
     """What spellings of one id have in common."""
-    plain = unicodedata.normalize("NFKC", name).casefold()
+    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().strip("'\"`´‘’").split())
     number = _AS_FLOAT.fullmatch(plain)
     plain = number[1] if number else plain
     return (plain.lstrip("0") or "0") if plain.isdecimal() else plain

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from data_shards.errors import InputError
 from data_shards.records.study import SourceImage
 from data_shards.sources.formats.tables import Row
+from data_shards.written import what_elsewhere
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SEVERAL = re.compile(r"\.\w{3,4}['\"]?\s*[;|,]")
 
 
-def image_path(row: Row, column: str, root: Path) -> PurePosixPath:
+class ImagePath(NamedTuple):
+    """Where the file lies, and the one name that all ways to write it have in common."""
+
+    file: Path
+    id: str
+
+
+def image_path(row: Row, column: str, root: Path) -> ImagePath:
     """The path that a cell says, below `root` or whole.
 
-    Raises InputError, with the line, for an empty cell, a URL, and backslashes that separate
-    folders.
+    Its id is the path from `root` on, or as a whole where it lies elsewhere, without `.` and `..`.
+    Raises InputError, with the line, for an empty cell, a URL and a path of Windows.
     """
     value = row.filled(column)
-    if _URL.match(value):
+    elsewhere = what_elsewhere(value)
+    if elsewhere == "a URL":
         raise InputError(
             f"{row.where}: {value} is a URL: fetch the image, and write its path below the folder "
             "of images"
         )
     path = PurePosixPath(value)
-    if "\\" in value and not (root / path).exists():
-        raise InputError(
-            f"{row.where}: {value!r} has backslashes, as paths of Windows have: write the path "
-            f"below {root} with /"
-        )
-    return path
+    if "\\" in value:
+        windows = "has backslashes, as paths of Windows have"
+    else:
+        windows = "is a path of Windows" if elsewhere or value.startswith("//") else ""
+    if windows and not (root / path).exists():
+        raise InputError(f"{row.where}: {value!r} {windows}: write the path below {root} with /")
+    file = root / path
+    if path.is_absolute() or ".." in path.parts:
+        # As it is spelled: a link may well lead out of the folder.
+        whole, folder = (Path(os.path.normpath(Path.cwd() / each)) for each in (file, root))
+        path = PurePosixPath(whole.relative_to(folder) if whole.is_relative_to(folder) else whole)
+    return ImagePath(file, str(path))
 
 
 def told_with_its_row(error: InputError, image: SourceImage) -> InputError:
     """The same trouble, with the row that names the image and why the file may be missing."""
     if not image.listed or str(error).startswith(image.listed):
         return error
-    return InputError(f"{image.listed}: {error}{_why_missing(image.path)}")
+    why = _why_missing(image.path) if isinstance(image.path, Path) else ""
+    return InputError(f"{image.listed}: {error}{why}")
 
 
 def _why_missing(path: Path) -> str:
@@ -51,15 +69,36 @@ def _why_missing(path: Path) -> str:
             return " (several paths in one cell? Give each image a row of its own)"
         if (path.parent / unquote(path.name)).exists():
             return f" ({unquote(path.name)!r} is there: write blanks and the like as they are)"
-        names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        lost = path
+        while not lost.parent.exists():
+            lost = lost.parent
+        names = sorted(each.name for each in lost.parent.iterdir()) if lost.parent.is_dir() else []
     except OSError:
         return ""
-    for name in sorted(names):
-        if name.casefold() == path.name.casefold():
+    if lost.name == "~" or lost.name.startswith("$"):
+        return f" ({lost.name} is not filled in within tables: write the path)"
+    for name in names:
+        if _composed(name) == _composed(lost.name):
+            forms = f"the table has {_form(lost.name)}, the folder {_form(name)}"
+            return f" ({name!r} is there in another Unicode form: {forms}: write both alike)"
+    for name in names:
+        if _composed(name).casefold() == _composed(lost.name).casefold():
             return f" ({name!r} is there: mind upper and lower case)"
-    for name in sorted(names):
+    for name in names if lost == path else ():
         if Path(name).stem == path.name:
             return f" ({name!r} is there: add the suffix)"
         if Path(name).stem == path.stem:
             return f" ({name!r} is there: another suffix?)"
     return ""
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _form(name: str) -> str:
+    """Of letters with marks: NFC is one character for both, NFD, which macOS writes, two."""
+    for form in ("NFC", "NFD"):
+        if unicodedata.is_normalized(form, name):
+            return form
+    return "neither NFC nor NFD"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from data_shards.errors import InputError
 from data_shards.records.study import SPLITS, Box
 from data_shards.sources.base import StudyRef
 from data_shards.sources.formats.cells import text_in
+from data_shards.sources.formats.json_values import read_json
 from data_shards.sources.formats.tables import read_rows
 
 _BOX_COLUMNS = ("x", "y", "w", "h")
@@ -77,8 +77,8 @@ def _from_csv(file: Path) -> Iterator[_Annotation]:
 
 
 def _from_json(file: Path) -> list[_Annotation]:
+    value = read_json(file)
     try:
-        value = json.loads(file.read_bytes())
         categories = {each["id"]: text_in(each["name"]) for each in value["categories"]}
         images = {each["id"]: each.get("path") or each["file_name"] for each in value["images"]}
         return [
@@ -91,10 +91,6 @@ def _from_json(file: Path) -> list[_Annotation]:
             )
             for number, each in enumerate(value["annotations"])
         ]
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file: check source.ms_cxr") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON ({error}): fetch it again") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{file}: not MS-CXR's COCO layout (images, annotations with bbox and label_text, "

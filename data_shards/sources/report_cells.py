@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
+from data_shards.report_text.plain_text import MARKUP
 from data_shards.sources.formats.cells import text_in
 
 Trace: TypeAlias = Literal["escapes", "excel", "html", "controls", "lists", "decoded"]
@@ -17,7 +18,7 @@ _TOLD: dict[Trace, tuple[str, str]] = {
     "html": ("HTML tags or entities (<br>, &lt;)", _READ),
     "controls": ("NUL or other control characters", "read as blanks"),
     "lists": (
-        "brackets around quoted pieces, as programs print lists",
+        "brackets or a b around quoted pieces, as programs print lists and bytes",
         "kept: join the pieces to one text",
     ),
     "decoded": (
@@ -27,20 +28,19 @@ _TOLD: dict[Trace, tuple[str, str]] = {
 }
 # Those that end lines are left to whoever cuts reports into sections.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]")
-_TAGS = "a|b|br|div|em|font|h[1-6]|hr|i|li|ol|p|pre|span|strong|su[bp]|table|t[drh]|u|ul"
 _PATTERNS: dict[Trace, re.Pattern[str]] = {
     # "w\r" may be somebody's shorthand.
     "escapes": re.compile(r"""\\+(?:r\\+n|n(?![a-z])|r(?=[A-Z])|["'])|(?<![A-Za-z\\])\\+[nr]"""),
     "excel": re.compile(r"_x[0-9A-Fa-f]{4}_"),
-    "html": re.compile(
-        rf"</?(?:{_TAGS})(?:\s[^<>]*)?/?>|&(?:#\d{{1,7}}|#x[0-9a-f]{{1,6}}|[a-z]\w{{1,31}});", re.I
-    ),
+    "html": MARKUP,
     "controls": _CONTROL,
-    "lists": re.compile(r"""\s*[\[{]\s*['"].*['"]\s*[\]}]\s*\Z""", re.S),
-    "decoded": re.compile("Ã[\x80-\xbf]|Â[\xa0-\xbf]|â€|\ufffd|ï»¿"),
+    "lists": re.compile(r"""\s*(?:[\[({]\s*['"].*['"],?\s*[\])}]|b'.*'|b".*")\s*\Z""", re.S),
+    "decoded": re.compile("Ã[\x80-\xbf]|Â[\xa0-\xbf]|â€|\ufffd|ï»¿|\\+A[A-P][A-Za-z0-9+/]-"),
 }
 # Without any of these there is nothing to look for, as in nearly all reports.
-_SUSPECT = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\\\\<&[{ÃÂâï\ufffd]|_x")
+_SUSPECT = re.compile(
+    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\\\\<&[{ÃÂâï\ufffd]|_x|\\+A|\\A\\s*(?:b?['\"]|\\()"
+)
 
 
 def read_report_cell(text: str) -> tuple[str, set[Trace]]:

@@ -7,21 +7,26 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import field_validator, model_validator
 
 from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample
-from data_shards.records.study import Split, View
-from data_shards.sources.base import VIEWS, ImageRow, Source, SourceConfig, StudyRef, split_in
+from data_shards.records.study import ImageFile, Split, View
+from data_shards.sources.base import VIEWS, ImageRow, Source, SourceConfig, split_in
 from data_shards.sources.formats.tables import Row
-from data_shards.sources.formats.web_tars import TarMemberPath, TarSample, read_samples
+from data_shards.sources.formats.web_tars import (
+    TarMember,
+    TarSample,
+    no_tar,
+    read_samples,
+)
 
 _IMAGES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp")
 _TEXTS = ("report", "findings", "impression")
@@ -110,10 +115,7 @@ class WebDatasetSource(Source):
         config = self.config
         tars = tuple(path for path in sorted(config.folder.glob(config.tars)) if path.is_file())
         if not tars:
-            what = (
-                "no file matches" if config.folder.is_dir() else "no such folder: nothing matches"
-            )
-            raise InputError(f"{config.folder}: {what} source.tars={config.tars!r}: check both")
+            raise InputError(no_tar(config.folder, config.tars))
         return tars
 
     def rows(self) -> Iterator[ImageRow]:
@@ -126,7 +128,7 @@ class WebDatasetSource(Source):
                 yield from self._rows(sample, images, numbers)
 
     def _rows(
-        self, sample: TarSample, images: Mapping[str, TarMemberPath], numbers: Iterator[int]
+        self, sample: TarSample, images: Mapping[str, TarMember], numbers: Iterator[int]
     ) -> Iterator[ImageRow]:
         fields = self._fields
         row = _SampleRow(sample.tar, 0, sample.cells(_used(fields)), sample.key)
@@ -148,21 +150,17 @@ class WebDatasetSource(Source):
                 texts=texts,
             )
 
-    def load_study(self, ref: StudyRef) -> Any:
-        """As of any source; images are read out of the tars."""
-        loaded = super().load_study(ref)
-        if isinstance(loaded, str):
-            return loaded
-        images = tuple(
-            replace(image, path=self._places[str(image.path)]) for image in loaded.images
-        )
-        return replace(loaded, images=images)
+    def file_of(self, row: ImageRow) -> ImageFile:
+        """Images are read out of the tars."""
+        return self._places[row.path]
 
     def fingerprint(self) -> str:
         """A digest of names, sizes and texts: others give other shards. Images are not read."""
         rows = [image for images in self.studies.values() for image in images]
         says = sorted((Path(row.path).name, str(row.of_study), row.view) for row in rows)
-        sizes = sorted((path.tar.name, path.name, path.size) for path in self._places.values())
+        sizes = sorted(
+            (path.tar.name, Path(path.name).name, path.size) for path in self._places.values()
+        )
         return hashlib.sha256(json.dumps([says, sizes]).encode()).hexdigest()
 
     def list_dropped_images(self) -> Sequence[DroppedSample]:
@@ -199,11 +197,11 @@ class WebDatasetSource(Source):
         return [sample for tar in self.tables() for sample in read_samples(tar)]
 
     @cached_property
-    def _places(self) -> dict[str, TarMemberPath]:
+    def _places(self) -> dict[str, TarMember]:
         every = (self._images(sample).values() for sample in self.samples)
         return {str(path): path for paths in every for path in paths}
 
-    def _images(self, sample: TarSample) -> dict[str, TarMemberPath]:
+    def _images(self, sample: TarSample) -> dict[str, TarMember]:
         wanted = {name.lower() for name in self.config.images}
         return {
             name: path

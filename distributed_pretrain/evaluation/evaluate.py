@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -116,7 +116,7 @@ def _evaluate(
     refuse_ranks(trained.config.data.global_batch, share.world_size)
     method = trained.method.to(share.device).eval()
     judged, labelled = (_loader(trained, config, each, share) for each in (config.split, "train"))
-    context = _context(trained, config, share.device, [judged.split, labelled.split])
+    context = _context(trained, config, share.device, judged.split, labelled.split)
     measures = make_measures(kinds, context)
     most = config.labelled_studies * config.labelled_subsets
     with closing(embed(method, labelled, most=most, features_only=True)) as batches:
@@ -180,21 +180,27 @@ def _loader(
 
 
 def _context(
-    trained: TrainedMethod, config: EvaluateConfig, device: torch.device, splits: list[ShardSplit]
+    trained: TrainedMethod,
+    config: EvaluateConfig,
+    device: torch.device,
+    judged: ShardSplit,
+    labelled: ShardSplit,
 ) -> Context:
     members = {
         (split.split, split.key(position)): partial(split.read_member, position)
-        for split in splits
+        for split in (judged, labelled)
         for position in range(len(split))
     }
 
     def read(record: StudyRecord, member: str) -> bytes:
-        try:
+        with _damage_is_input():
             return members[record.split, record.key](member)
-        except BadSampleError as error:
-            raise InputError(
-                f"{error}: run `python -m data_shards verify` and build the damaged shards again"
-            ) from error
+
+    @cache
+    def boxed_training() -> tuple[StudyRecord, ...]:
+        with _damage_is_input():
+            records = map(labelled.read, range(len(labelled)))
+            return tuple(record for record in records if record.boxes)
 
     data = trained.config.data
     return Context(
@@ -208,4 +214,15 @@ def _context(
         thorough=True,
         encode=trained.tokenizer.encode,
         read=read,
+        boxed_training=boxed_training,
     )
+
+
+@contextmanager
+def _damage_is_input() -> Iterator[None]:
+    try:
+        yield
+    except BadSampleError as error:
+        raise InputError(
+            f"{error}: run `python -m data_shards verify` and build the damaged shards again"
+        ) from error

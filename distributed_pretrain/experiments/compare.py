@@ -19,10 +19,12 @@ from data_shards.files.atomic import try_to_write, write_bytes_atomically, write
 from data_shards.processes import available_cores
 from data_shards.profiles import load_profile
 from distributed_pretrain.evaluation.evaluate import evaluate_run
+from distributed_pretrain.experiments.expectations import refuse_unknown_metrics
 from distributed_pretrain.experiments.grid.pool import ModuleRun, Outcome, build_shards, run_all
 from distributed_pretrain.experiments.pages.comparison import write_page
 from distributed_pretrain.experiments.results import RunResult, collect, fingerprint, read_result
 from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob, jobs_of
+from distributed_pretrain.measures.grounding import Grounding
 from distributed_pretrain.measures.region_similarity import RegionSimilarity
 from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.run_folder.folder import RunFolder
@@ -37,6 +39,7 @@ def run_compare(profile: Path, overrides: Sequence[str]) -> int:
     """
     own, of_runs = split_dotted(overrides)
     config = load_profile(ComparisonConfig, profile, own)
+    refuse_unknown_metrics(config.bars)
     for path in (config.output / "results.json", config.page):
         try_to_write(path)
     outcome = _make_missing(config, jobs_of(config, tuple(of_runs)))
@@ -82,6 +85,7 @@ def run_job(path: Path) -> int:
         return GOES_ON
     pretrain_cpu_seconds = time.process_time()
     evaluation = evaluate_run(job.folder, job.evaluate, more=(RegionSimilarity,))
+    grounding = next((each for each in evaluation.measures if isinstance(each, Grounding)), None)
     trained = RunFolder(job.folder).progress()
     gpu = torch.cuda.is_available()
     result = RunResult(
@@ -89,6 +93,7 @@ def run_job(path: Path) -> int:
         method=job.method,
         seed=job.seed,
         metrics=evaluation.metrics,
+        by_phrase=grounding.by_phrase if grounding is not None else None,
         region_similarity=evaluation.of(RegionSimilarity).by_distance,
         steps=trained.step if trained is not None else 0,
         global_batch=job.pretrain.data.global_batch,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 
+import numpy as np
+
+from data_shards.errors import InputError
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
 from distributed_pretrain.experiments.settings import Bar, ComparedMethod
 from distributed_pretrain.experiments.tables import Verdict, paired_difference, verdict_of
+from distributed_pretrain.measures.by_phrase import interval_over_studies
 from distributed_pretrain.measures.grounding_metrics import CNR_GAIN, GROUNDING_METRICS
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
@@ -57,6 +63,15 @@ def check_expectations(methods: Sequence[ComparedMethod], results: Results) -> t
     return (*checks, *(_falls_with_distance(lovt, up_to) for up_to in (SMOOTH_UP_TO, 1.0)))
 
 
+def refuse_unknown_metrics(bars: Sequence[Bar]) -> None:
+    """Raise InputError for a bar about what is none of `METRICS`."""
+    for bar in bars:
+        for name in filter(None, (bar.metric, bar.than_metric)):
+            if name not in METRICS:
+                near = ", ".join(difflib.get_close_matches(name, METRICS, n=3) or sorted(METRICS))
+                raise InputError(f"bars: {name!r} is no metric of a comparison (near: {near})")
+
+
 def check_bars(
     bars: Sequence[Bar], methods: Sequence[ComparedMethod], results: Results
 ) -> tuple[Check, ...]:
@@ -71,13 +86,45 @@ def check_bars(
 
 def _check_bar(bar: Bar, results: Results) -> Check:
     metric = METRICS[bar.metric]
-    found = values_of(results.get(bar.method, ()), metric)
-    wanted = dict.fromkeys(found, bar.plus)
+    runs = results.get(bar.method, ())
+    found = values_of(runs, metric)
+    wanted, others, of_others = dict.fromkeys(found, bar.plus), runs, None
     if bar.than_method or bar.than_metric:
-        runs = results.get(bar.than_method or bar.method, ())
-        other = values_of(runs, METRICS[bar.than_metric or bar.metric])
+        others = results.get(bar.than_method or bar.method, ())
+        of_others = METRICS[bar.than_metric or bar.metric]
+        other = values_of(others, of_others)
         wanted = {seed: bar.times * value + bar.plus for seed, value in other.items()}
-    return _comparison(bar.says, found, wanted, metric)
+    by_studies = _half_width_over_studies(runs, metric, others, of_others, bar.times)
+    return _comparison(bar.says, found, wanted, metric, by_studies)
+
+
+def _half_width_over_studies(
+    runs: Sequence[RunResult],
+    metric: Metric,
+    others: Sequence[RunResult],
+    of_others: Metric | None,
+    times: float,
+) -> float | None:
+    """Half of the 95 % interval that other test studies would give, for the mean over seeds.
+
+    Of `metric` less `times` that of the others, phrase by phrase; None for figures that are no
+    means of phrases, or of other phrases.
+    """
+    by_seed = {run.seed: run.by_phrase for run in others if run.by_phrase}
+    differences, studies = [], set()
+    for run in runs:
+        other = by_seed.get(run.seed)
+        if run.by_phrase is None or other is None or run.by_phrase.study != other.study:
+            continue
+        values = run.by_phrase.of(metric.name)
+        less = other.of(of_others.name) if of_others is not None else 0.0
+        if values is not None and less is not None:
+            differences.append(values - times * less)
+            studies.add(other.study)
+    if len(studies) != 1:
+        return None
+    low, high = interval_over_studies(np.mean(differences, axis=0), *studies)
+    return (high - low) / 2
 
 
 def _reports_against_images(
@@ -128,8 +175,13 @@ def _mean_by_seed(by_method: Mapping[str, Mapping[int, float]]) -> dict[int, flo
 
 
 def _comparison(
-    expectation: str, better: Mapping[int, float], worse: Mapping[int, float], metric: Metric
+    expectation: str,
+    better: Mapping[int, float],
+    worse: Mapping[int, float],
+    metric: Metric,
+    by_studies: float | None = None,
 ) -> Check:
+    """By the seeds that both have; `by_studies` widens the interval of the seeds."""
     expectation = f"{expectation}: {metric.title}"
     difference = paired_difference(better, worse)
     if difference is None:
@@ -137,6 +189,11 @@ def _comparison(
     common = better.keys() & worse.keys()
     means = [metric.show(fmean(values[seed] for seed in common)) for values in (better, worse)]
     figures = f"{means[0]} against {means[1]}: {difference.show_difference(metric)}"
+    if by_studies is not None:
+        figures += f", over studies ± {metric.scale * by_studies:.{metric.digits}f}"
+        if difference.half_width is not None:
+            both = math.hypot(difference.half_width, by_studies)
+            difference = replace(difference, half_width=both)
     return Check(expectation, verdict_of(difference, metric), figures)
 
 

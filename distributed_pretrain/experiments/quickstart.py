@@ -64,7 +64,7 @@ def run_quickstart(overrides: Sequence[str]) -> int:
     )
     minutes = (time.monotonic() - started) / 60
     page = _page(run, untrained, trained, minutes)
-    summary = {"untrained": page.untrained, "trained": page.trained, "blind map": page.blind}
+    summary = {"untrained": page.untrained, "trained": page.trained, "blind maps": page.blind}
     write_text_atomically(config.output / "summary.json", json.dumps(summary, indent=1) + "\n")
     pages.write_page(config.output / "index.html", page)
     print(pages.format_table(page))
@@ -86,12 +86,15 @@ def _page(
         {each.name: found[each.name] for each in pages.MEANINGS if each.name in found}
         for found in (untrained.metrics, trained.metrics)
     )
-    blind = {of.name: trained.metrics.get(each.name) for of, each in pages.BLIND.items()}
+    blind = {
+        of.name: tuple(trained.metrics[each.name] for each in maps if each.name in trained.metrics)
+        for of, maps in pages.BLIND.items()
+    }
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return pages.QuickstartPage(
         untrained=before,
         trained=after,
-        blind={name: value for name, value in blind.items() if value is not None},
+        blind={name: values for name, values in blind.items() if values},
         charts=_charts(lines, LossTerms(trained.context).metrics),
         retrievals=_retrievals(trained),
         groundings=_groundings(trained),

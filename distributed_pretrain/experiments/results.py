@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from data_shards.files.regular import read_regular
 from data_shards.profiles import Config
 from distributed_pretrain.experiments.settings import ComparisonConfig, RunJob
+from distributed_pretrain.measures.by_phrase import ByPhrase
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.region_similarity import PERCENTILES, SimilarityAtDistance
 
@@ -20,7 +21,8 @@ from distributed_pretrain.measures.region_similarity import PERCENTILES, Similar
 class RunResult(Config):
     """Figures of one run: fractions, and contrasts for grounding.
 
-    `job` is a hash of all settings it was made with. `pretrain_cpu_seconds` and
+    `job` is a hash of all settings it was made with. `by_phrase` are those of phrases one by one,
+    where any have boxes. `pretrain_cpu_seconds` and
     `evaluate_cpu_seconds` count all threads, of the last start of the run where there were several.
     """
 
@@ -28,6 +30,7 @@ class RunResult(Config):
     method: str
     seed: int
     metrics: dict[str, float]
+    by_phrase: ByPhrase | None = None
     region_similarity: tuple[SimilarityAtDistance, ...]
     steps: int
     global_batch: int

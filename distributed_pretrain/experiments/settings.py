@@ -52,6 +52,12 @@ class Bar(Config):
     times: PositiveFloat = 1.0
     plus: float = 0.0
 
+    @model_validator(mode="after")
+    def _times_something(self) -> Self:
+        if self.times != 1 and not (self.than_method or self.than_metric):
+            raise ValueError("times: of which figure? give than_method or than_metric")
+        return self
+
 
 class ComparisonConfig(Config):
     """Every method times every seed: trained, evaluated, collected in `output`, told on `page`.

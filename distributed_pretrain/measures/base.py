@@ -38,7 +38,8 @@ class Context:
 
     `labels` are those that are predicted. Images show the middle `crop_fraction` (of its side) of
     their padded square. A head is fitted to `labelled_studies` at a time. `encode` makes tokens of
-    reports; `read` gives a stored member (a mask) of a study. `thorough` is what an evaluation is
+    reports; `read` gives a stored member (a mask) of a study; `boxed_training` all training studies
+    with boxes, without their images. `thorough` is what an evaluation is
     and a validation in the loop is not.
     """
 
@@ -52,6 +53,7 @@ class Context:
     thorough: bool = False
     encode: EncodeReports | None = None
     read: ReadMember | None = None
+    boxed_training: Callable[[], Sequence[StudyRecord]] = tuple
 
     def sentences(self, record: StudyRecord) -> tuple[str, ...]:
         """The sentences of a study's report that the text policy keeps."""

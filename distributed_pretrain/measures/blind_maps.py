@@ -1,4 +1,4 @@
-"""Where findings use to lie: maps of the training boxes, which see neither image nor more."""
+"""Where findings use to lie: maps of the training boxes, which see no image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_shards.records.study import Box
 
-# What a map is the mean of: all boxes, those of a category, those of a category at a place.
+# What a map knows of a phrase: nothing, its category, its category and the place that it names.
 BLIND = ("all", "category", "place")
 # Findings with a place of their own in a lung; others (heart, effusion ...) lie where they must.
 FOCAL = frozenset(
@@ -59,8 +59,10 @@ class BlindMaps:
         )
         self._counts: dict[tuple[str, ...], int] = defaultdict(int)
 
-    def __bool__(self) -> bool:
-        return bool(self._counts)
+    @property
+    def phrases(self) -> int:
+        """How many phrases have been learnt from."""
+        return self._counts[()]
 
     def add(self, phrase: str, boxes: Sequence[Box], inside: Bool[Tensor, "size size"]) -> None:
         """Learn where the boxes of a training phrase lie."""

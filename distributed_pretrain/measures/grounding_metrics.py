@@ -17,8 +17,6 @@ SAME_CELL_OTHER_PHRASE = Metric(
 SAME_CELL_OTHER_IMAGE = Metric(
     "grounding_same_cell_other_image", "same cell in another image", better="low"
 )
-# Of a method; those that are means of phrases come with the ends of an interval over studies.
-HEADLINES = (CNR_GAIN, FOCAL_POINTING)
 METHOD = (
     Metric("grounding_phrases", "phrases", unit="number"),
     Metric("grounding_box_area", "share of the image in boxes", better="low"),
@@ -26,25 +24,27 @@ METHOD = (
     FOCAL_POINTING,
     Metric("grounding_pointing_fixed", "pointing, findings of fixed place"),
     GROUNDING_CNR,
-    Metric("grounding_cnr_absolute", "CNR as MS-CXR has it, |.|", unit="number"),
+    Metric("grounding_cnr_absolute", "CNR as MS-CXR has it, |.|, mean of phrases", unit="number"),
+    Metric(
+        "grounding_cnr_absolute_by_category",
+        "CNR as MS-CXR has it, |.|, mean of categories",
+        unit="number",
+    ),
     Metric("grounding_miou", "mIoU as BioViL has it, heat > 0.1 ... 0.5"),
     CNR_GAIN,
     BORDER,
     SAME_CELL_OTHER_PHRASE,
     SAME_CELL_OTHER_IMAGE,
-    *(
-        Metric(f"{each.name}_{end}", f"{each.title}, {end} end of 95 %", each.unit)
-        for each in HEADLINES
-        for end in ("low", "high")
-    ),
 )
-# Maps of the training boxes, which see no image, and the best that the grid of regions could do.
-MAPS = {
+# Maps of the training boxes, which see no image.
+BLIND_MAPS = {
     "blind_all": "all training boxes",
     "blind_category": "boxes of the category",
     "blind_place": "boxes of category, side and zone",
-    "best": "the grid's best map",
 }
+BLIND_PHRASES = Metric("grounding_blind_phrases", "training phrases with boxes", unit="number")
+# The boxes themselves on the grid of regions: what it can draw. No bound: a map may point better.
+MAPS = {**BLIND_MAPS, "best": "the boxes drawn on the grid"}
 
 
 def of_map(name: str) -> tuple[Metric, Metric, Metric]:
@@ -57,8 +57,25 @@ def of_map(name: str) -> tuple[Metric, Metric, Metric]:
     )
 
 
+# Those that come with the ends of an interval over studies.
+BOUNDED = (
+    POINTING,
+    FOCAL_POINTING,
+    CNR_GAIN,
+    *(metric for name in BLIND_MAPS for metric in of_map(name)[:2]),
+)
+ENDS = ("low", "high")
 CROPPED = "grounding_cropped"
-GROUNDING_METRICS = (*METHOD, *(metric for name in MAPS for metric in of_map(name)))
+GROUNDING_METRICS = (
+    *METHOD,
+    *(metric for name in MAPS for metric in of_map(name)),
+    BLIND_PHRASES,
+    *(
+        Metric(f"{each.name}_{end}", f"{each.title}, {end} end of 95 %", each.unit)
+        for each in BOUNDED
+        for end in ENDS
+    ),
+)
 # The same on crops of the images.
 CROPPED_METRICS = tuple(
     replace(each, name=each.name.replace("grounding", CROPPED, 1), title=f"{each.title}, crops")

@@ -49,10 +49,16 @@ def mean_iou(heat: Heat, inside: Pixels, valid: Pixels) -> PerPhrase:
     return torch.stack(ious).mean(dim=0)
 
 
-def pointing_hits(heat: Heat, inside: Pixels, valid: Pixels) -> Hits:
-    """Whether the hottest valid pixel of each map lies in a box of its phrase."""
-    hottest = heat.masked_fill(~valid, -torch.inf).flatten(1).argmax(dim=1)
-    return inside.flatten(1).gather(1, hottest[:, None])[:, 0]
+def pointing_hits(heat: Heat, inside: Pixels, valid: Pixels) -> PerPhrase:
+    """Of each map 1 where its hottest valid pixel lies in a box of its phrase, else 0.
+
+    Where several are as hot, the share of them that does: what drawing one of them gives on
+    average. (The first of them would be the uppermost, which favours nobody but its own corner.)
+    """
+    heat = heat.masked_fill(~valid, -torch.inf)
+    hottest = heat == heat.amax(dim=(1, 2), keepdim=True)
+    hits = (hottest & inside).sum(dim=(1, 2)).double()
+    return hits / hottest.sum(dim=(1, 2)).clamp_min(1)
 
 
 def hottest_cells(cells: Cells) -> Int[Tensor, " phrases"]:
@@ -69,7 +75,7 @@ def on_border(cells: Cells) -> Hits:
 
 
 def shares_of_cells(inside: Pixels, cells: Cells) -> Cells:
-    """The share of each cell that the boxes cover: the best map that the grid can draw."""
+    """The share of each cell that the boxes cover: the boxes, drawn on the grid."""
     grid = (cells.shape[1], cells.shape[2])
     return F.adaptive_avg_pool2d(inside.float()[:, None], grid)[:, 0]
 

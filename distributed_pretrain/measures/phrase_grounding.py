@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -15,15 +15,18 @@ from data_shards.records.study import Box, StudyRecord
 from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.measures.base import Context, ImageTextMeasure, real_records, real_rows
 from distributed_pretrain.measures.blind_maps import BLIND, FOCAL, BlindMaps
+from distributed_pretrain.measures.by_phrase import ByPhrase, interval_over_studies
 from distributed_pretrain.measures.geometry import (
     ModelSquare,
     evaluated_image,
     region_map_on_pixels,
 )
 from distributed_pretrain.measures.grounding_metrics import (
+    BLIND_PHRASES,
     BORDER,
+    BOUNDED,
     CNR_GAIN,
-    FOCAL_POINTING,
+    ENDS,
     GROUNDING_CNR,
     SAME_CELL_OTHER_IMAGE,
     SAME_CELL_OTHER_PHRASE,
@@ -47,7 +50,6 @@ from distributed_pretrain.ranks import gather_objects
 # Bounds the memory of their images.
 _PHRASES_AT_A_TIME = 64
 _BLIND_SIZE_PX = 64
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Grounded:
     phrases: list[Phrase]
     heat: Heat
     contrast: PerPhrase
-    hits: Hits
+    hits: PerPhrase
     other_phrases: list[str]
     other_heat: Heat
 
@@ -91,33 +93,23 @@ class PhraseGrounding(ImageTextMeasure):
     Of whole images or of crops: those who extend it say which, and name the numbers.
 
     Several boxes of one phrase are a union. Beside CNR and pointing stand what tells whether they
-    come of the image: maps of the training boxes, which see none (of all, of the phrase's
-    category, of category, side and zone); the heat of another finding's phrase on the same image;
-    how often the hottest cell stays when the phrase, or the image, is another; how often it lies on
-    the border; focal findings apart from those whose place is given; and the best that the
-    grid could do. A CNR alone prefers smooth maps and tells little.
+    come of the image: maps of the boxes of all training studies, which see none (of all, of the
+    phrase's category, of category, side and zone); the heat of another finding's phrase on the same
+    image; how often the hottest cell stays when the phrase, or the image, is another; how often it
+    lies on the border; focal findings apart from those whose place is given; and what the boxes
+    themselves reach when they are drawn on the grid. A CNR alone prefers smooth maps and tells
+    little.
 
-    After `compute`, `grounded` has the maps; None when no study has a phrase with a box.
+    After `compute`, `grounded` has the maps and `by_phrase` the figures of each phrase; None when
+    no study has a phrase with a box.
     """
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.grounded: Grounded | None = None
+        self.by_phrase: ByPhrase | None = None
         self._phrases: list[Phrase] = []
         self._samples = 0
-        self._blind = BlindMaps(_BLIND_SIZE_PX)
-
-    def learn(self, batch: Batch, outputs: Any) -> None:
-        """Keep where the boxes of training studies lie."""
-        del outputs
-        own = []
-        for record in real_records(batch):
-            square = self.square(record, _BLIND_SIZE_PX)
-            for text, boxes in self.phrases_of(record, square).items():
-                own.append((text, boxes, square.inside(boxes)))
-        for of_rank in gather_objects(own):
-            for each in of_rank:
-                self._blind.add(*each)
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep the images that have phrases with boxes, of all ranks."""
@@ -142,7 +134,7 @@ class PhraseGrounding(ImageTextMeasure):
         inside = torch.stack([each.square.inside(each.boxes) for each in phrases])
         valid = torch.stack([each.square.extent() for each in phrases])
         focal = torch.tensor([each.category in FOCAL for each in phrases])
-        judge = _Judge(inside, valid, focal, torch.tensor([each.sample for each in phrases]))
+        judge = _Judge(inside, valid, focal)
 
         texts, images = [each.text for each in phrases], [each.image for each in phrases]
         cells = self._maps(texts, images)
@@ -163,25 +155,59 @@ class PhraseGrounding(ImageTextMeasure):
 
         gain = contrast - contrast_to_noise(other_heat, inside, valid)
         hottest = hottest_cells(cells)
+        each = {
+            **judge.pointing("grounding", hits),
+            GROUNDING_CNR.name: contrast,
+            "grounding_cnr_absolute": contrast.abs(),
+            "grounding_miou": mean_iou(heat, inside, valid),
+            CNR_GAIN.name: _of(gain, has_other),
+            BORDER.name: on_border(cells),
+            SAME_CELL_OTHER_PHRASE.name: _of(hottest == hottest_cells(of_other), has_other),
+            SAME_CELL_OTHER_IMAGE.name: _of(hottest == hottest_cells(on_other), has_stranger),
+            **judge.of_map("grounding_best", shares_of_cells(inside & valid, cells)),
+        }
         figures = {
             "grounding_phrases": float(len(phrases)),
             "grounding_box_area": ((inside & valid).sum() / valid.sum()).item(),
-            GROUNDING_CNR.name: contrast.mean().item(),
-            "grounding_cnr_absolute": contrast.abs().mean().item(),
-            "grounding_miou": mean_iou(heat, inside, valid).mean().item(),
-            BORDER.name: _mean(on_border(cells)),
-            SAME_CELL_OTHER_PHRASE.name: _mean(hottest == hottest_cells(of_other), has_other),
-            SAME_CELL_OTHER_IMAGE.name: _mean(hottest == hottest_cells(on_other), has_stranger),
-            **judge.pointing("grounding", hits),
-            **judge.with_bounds(CNR_GAIN.name, gain, has_other),
-            **judge.with_bounds(FOCAL_POINTING.name, hits.double(), focal),
+            "grounding_cnr_absolute_by_category": _mean_of_means(contrast.abs(), phrases),
         }
-        figures |= judge.of_map("grounding_best", shares_of_cells(inside & valid, cells))
-        if self._blind:
+        if blind := self._blind_maps():
+            figures[BLIND_PHRASES.name] = float(blind.phrases)
             for knowing in BLIND:
-                maps = [self._blind.of(each.text, each.category, knowing) for each in phrases]
-                figures |= judge.of_map(f"grounding_blind_{knowing}", torch.stack(maps))
-        return {name: value for name, value in figures.items() if not math.isnan(value)}
+                maps = [blind.of(each.text, each.category, knowing) for each in phrases]
+                each |= judge.of_map(f"grounding_blind_{knowing}", torch.stack(maps))
+        return figures | self._means(each)
+
+    def _means(self, each: dict[str, Tensor]) -> dict[str, float]:
+        """Of the phrases' figures, by name, with the ends of the intervals of those that have any.
+
+        NaN does not count, and what no phrase has is left out.
+        """
+        values = {name: figures.double().numpy() for name, figures in each.items()}
+        values = {name: those for name, those in values.items() if not np.isnan(those).all()}
+        study = [phrase.sample for phrase in self._phrases]
+        self.by_phrase = ByPhrase(
+            study=tuple(study),
+            values={
+                name: tuple(None if math.isnan(one) else one for one in those.tolist())
+                for name, those in values.items()
+            },
+        )
+        means = {name: float(np.nanmean(those)) for name, those in values.items()}
+        for metric in BOUNDED:
+            if (those := values.get(metric.name)) is not None:
+                ends = interval_over_studies(those, study)
+                means |= {f"{metric.name}_{end}": v for end, v in zip(ENDS, ends, strict=True)}
+        return means
+
+    def _blind_maps(self) -> BlindMaps | None:
+        """Of the boxes of all training studies; None without any."""
+        maps = BlindMaps(_BLIND_SIZE_PX)
+        for record in self.context.boxed_training():
+            square = self.square(record, _BLIND_SIZE_PX)
+            for text, boxes in self.phrases_of(record, square).items():
+                maps.add(text, boxes, square.inside(boxes))
+        return maps if maps.phrases else None
 
     def square(self, record: StudyRecord, size_px: int) -> ModelSquare:
         """What a model sees of a study's image."""
@@ -215,39 +241,24 @@ class PhraseGrounding(ImageTextMeasure):
 
 @dataclass(frozen=True)
 class _Judge:
-    """Boxes of phrases on pixels, which of them are of focal findings, and whose study they are."""
+    """Boxes of phrases on pixels, and which of them are of focal findings."""
 
     inside: Pixels
     valid: Pixels
     focal: Hits
-    study: Tensor
 
-    def pointing(self, name: str, hits: Hits) -> dict[str, float]:
+    def pointing(self, name: str, hits: PerPhrase) -> dict[str, PerPhrase]:
         return {
-            f"{name}_pointing": _mean(hits),
-            f"{name}_pointing_focal": _mean(hits, self.focal),
-            f"{name}_pointing_fixed": _mean(hits, ~self.focal),
+            f"{name}_pointing": hits,
+            f"{name}_pointing_focal": _of(hits, self.focal),
+            f"{name}_pointing_fixed": _of(hits, ~self.focal),
         }
 
-    def of_map(self, name: str, cells: Cells) -> dict[str, float]:
+    def of_map(self, name: str, cells: Cells) -> dict[str, PerPhrase]:
         heat = region_map_on_pixels(cells, self.inside.shape[-1])
-        hits = pointing_hits(heat, self.inside, self.valid)
-        pointing = self.pointing(name, hits)
+        pointing = self.pointing(name, pointing_hits(heat, self.inside, self.valid))
         del pointing[f"{name}_pointing_fixed"]
-        cnr = contrast_to_noise(heat, self.inside, self.valid).mean().item()
-        return {**pointing, f"{name}_cnr": cnr}
-
-    def with_bounds(self, name: str, values: Tensor, chosen: Hits) -> dict[str, float]:
-        """The mean with the ends of its 95 % interval, by bootstrap over studies."""
-        kept, study = values[chosen].numpy(), self.study[chosen].numpy()
-        if not len(kept):
-            return {}
-        _, study = np.unique(study, return_inverse=True)
-        sums, counts = np.bincount(study, kept), np.bincount(study)
-        drawn = np.random.default_rng(0).integers(len(sums), size=(_RESAMPLES, len(sums)))
-        means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-        low, high = np.quantile(means, (0.025, 0.975)).tolist()
-        return {name: float(kept.mean()), f"{name}_low": low, f"{name}_high": high}
+        return {**pointing, f"{name}_cnr": contrast_to_noise(heat, self.inside, self.valid)}
 
 
 def _other_finding(phrases: Sequence[Phrase], i: int) -> int | None:
@@ -270,6 +281,14 @@ def _other_image(phrases: Sequence[Phrase], i: int) -> int:
     return next((j for j in order if phrases[j].sample != phrases[i].sample), i)
 
 
-def _mean(hits: Tensor, chosen: Tensor | None = None) -> float:
-    """Of the chosen ones; NaN without any."""
-    return (hits if chosen is None else hits[chosen]).double().mean().item()
+def _mean_of_means(values: PerPhrase, phrases: Sequence[Phrase]) -> float:
+    """Of the categories' means."""
+    by_category: dict[str, list[float]] = {}
+    for phrase, value in zip(phrases, values.tolist(), strict=True):
+        by_category.setdefault(phrase.category, []).append(value)
+    return fmean(map(fmean, by_category.values()))
+
+
+def _of(values: Tensor, chosen: Hits) -> PerPhrase:
+    """NaN where a phrase is not among the chosen ones."""
+    return values.double().masked_fill(~chosen, torch.nan)

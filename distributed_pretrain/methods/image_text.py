@@ -26,13 +26,15 @@ class ImageEmbeddings(SampleRows):
     """Embeddings of images: one vector per image and one per region of its frontal view.
 
     Vectors have any length: they are compared by their cosine. `region_weights`, where a method has
-    them, sum to 1 over the regions of an image. A method that reads lateral views adds their
-    regions; where `lateral_mask` is False there is none, and its regions mean nothing.
+    them, sum to 1 over the regions of an image. `regions_as_images` are what the image would be of
+    each region alone, where no loss has trained the regions. A method that reads lateral views adds
+    their regions; where `lateral_mask` is False there is none, and its regions mean nothing.
     """
 
     image: Float[Tensor, "batch dim"]
     regions: Float[Tensor, "batch rows columns dim"]
     region_weights: Float[Tensor, "batch rows columns"] | None = None
+    regions_as_images: Float[Tensor, "batch rows columns dim"] | None = None
     lateral_regions: Float[Tensor, "batch rows columns dim"] | None = None
     lateral_mask: Bool[Tensor, " batch"] | None = None
 

@@ -42,7 +42,7 @@ def assert_equal(ours: Result, expected: Result) -> None:
         assert largest > 0, part
         for name, value in wanted.items():
             error = float((ours[part][name] - value).abs().max())
-            assert error < 1e-9 * largest, f"{part}: {name}: {error:.1e} of {largest:.1e}"
+            assert error < 1e-10 * largest, f"{part}: {name}: {error:.1e} of {largest:.1e}"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,7 +26,7 @@ from tests.distributed.ranks import start_ranks
 pytestmark = pytest.mark.xdist_group("ranks")
 
 EXACT = 1e-10
-FLOAT32 = 1e-5
+FLOAT32 = 3e-5  # after ten steps
 MUTATIONS: tuple[Any, ...] = ("detached", "averaged", "scaled")
 DDP_CASES = [
     Case("group norms", GROUP_NORMS, DDP),
@@ -141,7 +141,7 @@ def test_the_norms_of_each_terms_gradient_are_those_of_one_process(
     two_ranks: dict[str, Any], one_process: dict[str, Any]
 ) -> None:
     expected = one_process["group"]["norms"]
-    assert set(expected) == {"global", "local_image", "local_report"}
+    assert set(expected) == {"global", "local_image", "local_report", "pair"}
     for name in ("group norms", "cached"):
         assert two_ranks[name]["norms"] == pytest.approx(expected, rel=1e-9)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import difflib
-import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
 from data_shards.errors import InputError
-from data_shards.sources.formats.cells import refuse_no_name, refuse_no_text, text_in
+from data_shards.sources.formats.cells import refuse_no_name_of_its_own, refuse_no_text, text_in
+from data_shards.sources.formats.json_values import parse_json
 from data_shards.sources.formats.table_files import open_table
 
 # Of a cell: enough for any report, and a quote that is never closed ends here.
@@ -54,7 +54,7 @@ class Row:
             raise InputError(
                 f"{self.where}: column {column!r} is empty{shown}: fill it in or remove the row"
             )
-        self._checked(column, refuse_no_name)
+        self._checked(column, refuse_no_name_of_its_own)
         return value
 
     def _checked(self, column: str, check: Callable[[Any], Any]) -> Any:
@@ -122,7 +122,7 @@ def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[R
             continue
         try:
             value = parse_json(line)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(
                 f"{path}: line {number}: not valid JSON ({error}): one object a line is read"
             ) from error
@@ -136,19 +136,6 @@ def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[R
         raise InputError(f"{path}: an empty file: fetch or write it again")
 
 
-def parse_json(text: str) -> Any:
-    """JSON of others: numbers as they are written, and a key that is there twice a ValueError."""
-    return json.loads(text, object_pairs_hook=_object, parse_float=Decimal)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{twice!r} is there twice: keep one")
-    return dict(pairs)
-
-
 def _require_columns(path: Path, line: int, columns: Sequence[str], found: Sequence[str]) -> None:
     if twice := [column for column in columns if found.count(column) > 1]:
         raise InputError(f"{path}: line {line}: column {twice[0]!r} is there twice: rename one")
@@ -158,8 +145,11 @@ def _require_columns(path: Path, line: int, columns: Sequence[str], found: Seque
     shown = ", ".join(repr(name[:_SHOWN_LETTERS]) for name in found[:_SHOWN_COLUMNS])
     more = f" and {len(found) - _SHOWN_COLUMNS} more" if len(found) > _SHOWN_COLUMNS else ""
     hint = ""
+    composed = {unicodedata.normalize("NFC", name): name for name in found}
     lower = {name.casefold(): name for name in reversed(found)}
-    if near := difflib.get_close_matches(missing[0].casefold(), lower, n=1):
+    if same := composed.get(unicodedata.normalize("NFC", missing[0])):
+        hint = f": {same!r} is the same in another Unicode form (NFC, NFD): write both alike"
+    elif near := difflib.get_close_matches(missing[0].casefold(), lower, n=1):
         hint = f": did you mean {lower[near[0]]!r}?"
     elif len(found) == 1 and (other := next((mark for mark in ";\t|" if mark in found[0]), "")):
         hint = f": are its cells separated by {other!r}? Commas are read, and tabs in .tsv"

@@ -6,41 +6,46 @@ Nothing of a member runs: bytes are read of the kinds that an importer asks for,
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from data_shards.errors import InputError
-from data_shards.sources.formats.tables import parse_json
+from data_shards.sources.formats.cells import refuse_no_name
+from data_shards.sources.formats.json_values import parse_json
 
 _BLOCK_BYTES = 512
+_STEP_BYTES = 1 << 20
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"PK\x03\x04": "zip",
+}
+_COMPRESSED_NAMES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
 
-class TarMemberPath(type(Path())):  # type: ignore[misc]
-    """`<tar>/<member>`: a file inside a tar, which can be read and looked at, not listed."""
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A file inside a tar, as an `ImageFile`: its payload's place there, in bytes."""
 
     tar: Path
+    name: str
     offset: int
     size: int
 
-    @classmethod
-    def of(cls, tar: Path, member: tarfile.TarInfo) -> TarMemberPath:
-        """The payload of a member."""
-        path = cls(f"{tar}/{member.name}")
-        path.tar, path.offset, path.size = tar, member.offset_data, member.size
-        return path
+    def __str__(self) -> str:
+        return f"{self.tar}/{self.name}"
 
-    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+    def stat(self) -> os.stat_result:
         """That of the tar, with the member's size."""
-        values = list(self.tar.stat(follow_symlinks=follow_symlinks))
-        values[6] = self.size
+        values = list(self.tar.stat())
+        values[stat.ST_SIZE] = self.size
         return os.stat_result(values)
-
-    def is_file(self, **options: bool) -> bool:
-        """Whether the tar is there."""
-        return self.tar.is_file(**options)
 
     def read_bytes(self) -> bytes:
         """The member's payload."""
@@ -55,7 +60,7 @@ class TarSample:
 
     tar: Path
     key: str
-    members: dict[str, TarMemberPath] = field(default_factory=dict)
+    members: dict[str, TarMember] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -79,7 +84,7 @@ class TarSample:
         text = self.text("json")
         try:
             values = parse_json(text)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"{self.where}: json: not valid JSON ({error})") from error
         if not isinstance(values, dict):
             raise InputError(f"{self.where}: json: not an object with fields")
@@ -104,42 +109,122 @@ class TarSample:
         return cells
 
 
-def read_samples(tar: Path) -> Iterator[TarSample]:
-    """The samples of one tar, in its order; folders, links and the like are no members.
+def no_tar(folder: Path, pattern: str) -> str:
+    """Why no file in `folder` matches the pattern of its tars, in a line."""
+    what = "no file matches" if folder.is_dir() else "no such folder: nothing matches"
+    packed = [path.name for path in sorted(folder.glob("*"))]
+    packed = [name for name in packed if name.lower().endswith(_COMPRESSED_NAMES)]
+    hint = f", and unpack {packed[0]}, which is compressed, to a plain tar" if packed else ""
+    return f"{folder}: {what} source.tars={pattern!r}: check both{hint}"
 
-    Raises InputError for a file that is no tar or has no end, and for a member that is there twice.
+
+def read_samples(tar: Path) -> list[TarSample]:
+    """The samples of one tar, in the order in which each begins; folders are no members.
+
+    Members of a sample need not be side by side, and links stand for what they lead to. Raises
+    InputError for a file that is no tar or has no end, and for a member that is there twice, cannot
+    be named or is no plain file.
     """
-    sample: TarSample | None = None
-    for member in _members(tar):
+    samples: dict[str, TarSample] = {}
+    members = _members(tar)
+    plain = {PurePosixPath(member.name): member for member in members if member.isreg()}
+    for member in members:
         path = PurePosixPath(member.name)
         stem, _, name = path.name.partition(".")
-        if not (stem and name and member.isfile()):
+        if not (stem and name) or member.isdir():
             continue
-        key = str(path.with_name(stem))
-        if sample is None or sample.key != key:
-            if sample is not None:
-                yield sample
-            sample = TarSample(tar, key)
+        key = _named(tar, member, str(path.with_name(stem)))
+        sample = samples.setdefault(key, TarSample(tar, key))
         if name.lower() in sample.members:
-            raise InputError(f"{sample.where}: duplicate ids: member {name} is there twice")
-        sample.members[name.lower()] = TarMemberPath.of(tar, member)
-    if sample is not None:
-        yield sample
+            raise InputError(
+                f"{sample.where}: duplicate ids: member {name} is there twice: keep one, or give "
+                "each sample a key of its own"
+            )
+        there = _payload(tar, member, plain)
+        place = TarMember(tar, str(path), there.offset_data, there.size)
+        sample.members[name.lower()] = place
+    return list(samples.values())
 
 
-def _members(tar: Path) -> Iterator[tarfile.TarInfo]:
-    size = tar.stat().st_size
+def _named(tar: Path, member: tarfile.TarInfo, key: str) -> str:
     try:
-        with tarfile.open(tar, "r:") as archive:
-            for member in archive:
-                if not 0 <= member.size <= size - member.offset_data:
-                    raise tarfile.ReadError(f"{member.name} is said to have {member.size:,} bytes")
-                yield member
-            end = archive.offset
-        with tar.open("rb") as file:
-            # The listing stops at the first header that is none: zeros, or damage.
-            file.seek(end)
-            if file.read(_BLOCK_BYTES) != bytes(_BLOCK_BYTES):
-                raise tarfile.ReadError(f"no header and no end at byte {end:,}")
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise InputError(f"{tar}: not a whole tar ({error}): fetch it again") from error
+        member.name.encode()
+        refuse_no_name(member.name)
+    except UnicodeEncodeError as error:
+        raise InputError(f"{tar}: member {key!r}: its name is not UTF-8: rename it") from error
+    except ValueError as error:
+        raise InputError(f"{tar}: member {key!r}: its name {error}") from error
+    return key
+
+
+def _payload(
+    tar: Path, member: tarfile.TarInfo, plain: Mapping[PurePosixPath, tarfile.TarInfo]
+) -> tarfile.TarInfo:
+    """The member that holds the bytes of `member`, which may be a link."""
+    there: tarfile.TarInfo | None = member
+    if member.islnk() or member.issym():
+        folder = PurePosixPath() if member.islnk() else PurePosixPath(member.name).parent
+        there = plain.get(PurePosixPath(os.path.normpath(folder / member.linkname)))
+    if there is None:
+        said = f"a link to {member.linkname}, which is not in the tar"
+    elif there.issparse():
+        said = "a sparse file, of which the tar holds pieces"
+    elif not there.isreg():
+        said = f"no plain file (type {there.type.decode('latin-1')!r})"
+    else:
+        return there
+    raise InputError(
+        f"{tar}: member {member.name} is {said}: pack the files whole and themselves (tar "
+        "--dereference --hard-dereference, without --sparse)"
+    )
+
+
+def _members(tar: Path) -> list[tarfile.TarInfo]:
+    """All that a tar lists, and those that were put behind its end, as `cat` does."""
+    size = tar.stat().st_size
+    members: list[tarfile.TarInfo] = []
+    start: int | None = 0
+    with tar.open("rb") as file:
+        head = file.read(8)
+        kind = next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), None)
+        if kind is not None:
+            raise InputError(f"{tar}: compressed ({kind}): unpack it to a plain tar")
+        while start is not None:
+            file.seek(start)
+            try:
+                end = _list_one(file, size, members)
+                start = _next_start(file, end)
+            except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+                behind = f"what begins at byte {start:,}, behind its end: " if start else ""
+                raise InputError(
+                    f"{tar}: not a whole tar ({behind}{error}): fetch it again"
+                ) from error
+    return members
+
+
+def _list_one(file: BinaryIO, size: int, members: list[tarfile.TarInfo]) -> int:
+    """Add the members from here on to `members`; the byte at which they end."""
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            room = size - member.offset_data
+            if member.isreg() and not member.issparse() and not 0 <= member.size <= room:
+                raise tarfile.ReadError(f"{member.name} is said to have {member.size:,} bytes")
+            members.append(member)
+        end: int = archive.offset
+    # The listing stops at the first header that is none: zeros, or damage.
+    file.seek(end)
+    if file.read(_BLOCK_BYTES) != bytes(_BLOCK_BYTES):
+        raise tarfile.ReadError(f"no header and no end at byte {end:,}")
+    return end
+
+
+def _next_start(file: BinaryIO, end: int) -> int | None:
+    """The block that is not empty behind an end of zeros; None at the end of the file."""
+    file.seek(end)
+    place = end
+    while block := file.read(_STEP_BYTES):
+        zeros = len(block) - len(block.lstrip(b"\0"))
+        if zeros < len(block):
+            return place + zeros // _BLOCK_BYTES * _BLOCK_BYTES
+        place += len(block)
+    return None

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments import expectations
-from distributed_pretrain.experiments.pages.charts import plain_axes
-from distributed_pretrain.experiments.results import Results, RunResult, values_of
-from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
-from distributed_pretrain.experiments.tables import estimate, markdown_table, show_values
+from distributed_pretrain.experiments.pages.comparison_picture import draw_comparison
+from distributed_pretrain.experiments.results import Results, values_of
+from distributed_pretrain.experiments.settings import ComparisonConfig
+from distributed_pretrain.experiments.tables import (
+    NOTHING,
+    markdown_table,
+    show_values,
+)
 from distributed_pretrain.measures.grounding_metrics import (
+    BLIND_MAPS,
+    BLIND_PHRASES,
     BORDER,
     CNR_GAIN,
+    ENDS,
     FOCAL_POINTING,
     GROUNDING_CNR,
-    MAPS,
     POINTING,
     SAME_CELL_OTHER_IMAGE,
     SAME_CELL_OTHER_PHRASE,
@@ -35,7 +38,6 @@ from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
 NOT_YET_RUN = "not yet run"
 TABLE = (RECALL_AT_1, RECALL_AT_5, FOCAL_POINTING, CNR_GAIN, LINEAR_DICE, LINEAR_AUROC)
-PICTURED = TABLE[1:]
 GROUNDED = (
     POINTING,
     FOCAL_POINTING,
@@ -44,24 +46,15 @@ GROUNDED = (
     BORDER,
     SAME_CELL_OTHER_PHRASE,
     SAME_CELL_OTHER_IMAGE,
+    replace(of_map("best")[0], title="pointing of the boxes on its grid"),
 )
-# Colour and legend.
-KINDS = {
-    "reports": ("#1f6fb4", "learns from reports"),
-    "images": ("#d9822b", "from images"),
-    "labels": ("#4c9a5b", "from labels"),
-    "none": ("#777777", "from nothing"),
-}
-# Of the distance between two violins; the one with the most pairs is that wide.
-WIDEST_VIOLIN = 0.09
-MOST_VIOLINS = 3
 
 
 def write_page(config: ComparisonConfig, results: Results, *, command: str) -> str:
     """Write the page and the picture beside it; return the table and the checks as text."""
     picture = config.page.with_suffix(".png")
     config.page.parent.mkdir(parents=True, exist_ok=True)
-    _draw_comparison(picture, config, results)
+    draw_comparison(picture, config, results, TABLE[1:])
     checks = expectations.check_bars(config.bars, config.methods, results)
     if not checks:
         checks = expectations.check_expectations(config.methods, results)
@@ -127,24 +120,44 @@ def _table(config: ComparisonConfig, results: Results) -> str:
 
 def _grounding(config: ComparisonConfig, results: Results) -> list[str]:
     """How phrases are grounded, beside what a map does that is blind to the image."""
-    rows, seen = [], []
+    rows: list[list[str]] = []
+    # These depend on the studies alone.
+    blind: dict[str, float] = {}
     for method in config.methods:
         runs = results.get(method.name, ())
         if values_of(runs, FOCAL_POINTING):
             shown = [show_values(list(values_of(runs, each).values()), each) for each in GROUNDED]
             rows.append([method.title, *shown])
-            seen = list(runs)
-    for name, title in MAPS.items():
-        values = {each: list(values_of(seen, each).values())[:1] for each in of_map(name)}
-        if all(values.values()):
-            shown = [show_values(value, each) for each, value in values.items()]
-            rows.append([title, *shown, *[""] * (len(GROUNDED) - len(shown))])
+            blind = dict(runs[0].metrics)
     if not rows:
         return []
-    return [
+    if (count := blind.get(BLIND_PHRASES.name)) is not None:
+        for name, title in BLIND_MAPS.items():
+            shown = [_with_bounds(each, blind) for each in of_map(name)]
+            rows.append([f"blind: {title}", *shown, *[""] * (len(GROUNDED) - len(shown))])
+    text = [
         "## Phrases in their boxes",
         markdown_table([["", *(m.title for m in GROUNDED)], *rows]),
     ]
+    if count is not None:
+        text.append(
+            f"Blind maps are means of the boxes of {count:,.0f} training phrases and see no image; "
+            "behind them the interval over test studies. What is not above that of category, side "
+            "and zone could have read the phrase alone."
+        )
+    return text
+
+
+def _with_bounds(metric: Metric, figures: Mapping[str, float]) -> str:
+    """A figure with the ends of its interval over studies, where it has one."""
+    value = figures.get(metric.name)
+    if value is None:
+        return NOTHING
+    ends = [figures.get(f"{metric.name}_{end}") for end in ENDS]
+    numbers = [
+        f"{metric.scale * each:.{metric.digits}f}" for each in (value, *ends) if each is not None
+    ]
+    return numbers[0] if len(numbers) < 3 else f"{numbers[0]} ({numbers[1]} to {numbers[2]})"
 
 
 def _told_by_images(config: ComparisonConfig, results: Results) -> list[str]:
@@ -178,19 +191,20 @@ def _definitions(config: ComparisonConfig, results: Results) -> str:
     )
     labels = ", ".join(config.labels) or "all labels"
     return f"""\
-- Mean over seeds ± half of the 95% confidence interval, 1.96 std(ddof=1) / sqrt(n), in per cent
-  except for the CNR. It tells how far other seeds may lie, and with three of them roughly; not how
-  far other test studies would.
-- Checks take differences seed by seed. *Holds*: the interval of the difference lies above 0;
-  *within noise*: it holds 0; *does not hold*: it lies below.
+- Mean over seeds ± half of the 95% confidence interval, t std(ddof=1) / sqrt(n) with Student's t,
+  in per cent except for the CNR. It tells how far other seeds may lie, not how far other studies
+  would: for pointing and CNR that stands behind, by bootstrap over test studies.
+- Checks take differences seed by seed. *Holds*: the interval of the difference (the root of the sum
+  of the squares of both, where there are both) lies above 0; *within noise*: it holds 0; *does not
+  hold*: it lies below.
 - All metrics are of {studies} held-out studies, for the weights after the last step.
 - R@k: mean of both directions; identical reports count as one. Guessing finds about
   k / studies.
 - Phrases in their boxes: pointing is right where a phrase's hottest pixel lies in its box; focal
   findings may lie anywhere in a lung. CNR: contrast of the heat inside its box to outside, signed;
-  above that of another phrase, of another finding and study, on the same image. Without local
-  losses LoVT's heat goes through an alignment that nothing has trained. Maps of training boxes see
-  no image: what is not above them has learnt nothing from it.
+  above that of another phrase, of another finding and study, on the same image. Where the hottest
+  pixels are several, the share of them that lies in a box. Heat is what a loss compares: without
+  local losses LoVT's is the cosine of the phrase as a report to each region as an image.
 - Linear Dice and AUROC: a linear head on the frozen feature map (on its mean for AUROC), fitted to
   few labelled training studies ({subsets}), since labels
   are what pre-training is to save. Means over the classes with masks, and over {labels}.
@@ -200,77 +214,3 @@ def _definitions(config: ComparisonConfig, results: Results) -> str:
 - What regions learn from the image: each loss between regions and reports once more with the
   images of other studies, in nats. Where that changes nothing, it tells parts of a report apart
   without looking."""
-
-
-def _draw_comparison(path: Path, config: ComparisonConfig, results: Results) -> None:
-    """Write the picture: a column of dots for each metric, and LoVT's Figure 3 beneath.
-
-    A dot is a run, a bar the 95% confidence interval of the mean. Methods without runs keep an
-    empty line. Figure 3 is of the rows that the bars are about.
-    """
-    methods = config.methods
-    figure = Figure(figsize=(11, 4.2 + 0.28 * len(methods)), dpi=110, layout="constrained")
-    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.2 + 0.28 * len(methods), 3.0))
-    above, below = parts[:, 0]
-    panels = above.subplots(1, len(PICTURED), sharey=True)
-    for axes, metric in zip(panels, PICTURED, strict=True):
-        _draw_runs(axes, metric, methods, results)
-    panels[0].set_yticks(range(len(methods)), [method.title for method in methods])
-    panels[0].invert_yaxis()
-    shown_kinds = [KINDS[kind] for kind in dict.fromkeys(each.supervision for each in methods)]
-    handles = [panels[0].plot([], [], "o", color=colour)[0] for colour, _ in shown_kinds]
-    legends = [legend for _, legend in shown_kinds]
-    place = "outside upper center"
-    above.legend(handles, legends, loc=place, ncols=len(legends), frameon=False)
-    titles = {method.name: method.title for method in methods}
-    asked = [bar.method for bar in config.bars] or [
-        expectations.LOVT,
-        expectations.WITHOUT_LOCAL_LOSSES,
-    ]
-    shown = [name for name in dict.fromkeys(asked) if results.get(name)][:MOST_VIOLINS]
-    if shown:
-        violins = below.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-        for axes, name in zip(violins, shown, strict=True):
-            _draw_violins(axes, results[name][0])
-            axes.set_title(f"{titles[name]}, seed {results[name][0].seed}", fontsize=9)
-        violins[0].set_ylabel("cosine of two regions")
-    figure.savefig(path)
-
-
-def _draw_runs(
-    axes: Axes, metric: Metric, methods: Sequence[ComparedMethod], results: Results
-) -> None:
-    for row, method in enumerate(methods):
-        found = values_of(results.get(method.name, ()), metric).values()
-        values = [metric.scale * value for value in found]
-        if not values:
-            continue
-        colour, _ = KINDS[method.supervision]
-        mean = estimate(values)
-        axes.errorbar(mean.mean, row, xerr=mean.half_width, color=colour, capsize=3, marker="|")
-        axes.plot(values, [row] * len(values), "o", color=colour, markersize=3.5, alpha=0.6)
-    axes.set_title(f"{metric.title}{', %' if metric.unit == 'fraction' else ''}", fontsize=10)
-    axes.grid(axis="x", alpha=0.3)
-    plain_axes(axes)
-
-
-def _draw_violins(axes: Axes, run: RunResult) -> None:
-    """Violins as wide as there are pairs, with dashed quartiles, of the stored percentiles."""
-    # A density needs values that differ.
-    by_distance = [
-        each for each in run.region_similarity if each.percentiles[-1] > each.percentiles[0]
-    ]
-    if by_distance:
-        most = max(each.pairs for each in by_distance)
-        parts = axes.violinplot(
-            [each.percentiles for each in by_distance],
-            [each.distance for each in by_distance],
-            widths=[WIDEST_VIOLIN * each.pairs / most for each in by_distance],
-            quantiles=[[0.25, 0.5, 0.75]] * len(by_distance),
-        )
-        parts["cquantiles"].set_linestyle("--")
-    medians = [(each.distance, each.quartiles[1]) for each in run.region_similarity]
-    axes.plot(*zip(*medians, strict=True), color="black", linewidth=0.8, alpha=0.6)
-    axes.set_xlabel("distance / diagonal of the grid")
-    axes.grid(axis="y", alpha=0.3)
-    plain_axes(axes)

@@ -39,8 +39,13 @@ MEANINGS = {
     CNR_GAIN: "contrast of the box to the rest, above that for another finding's phrase",
     LINEAR_DICE: "findings outlined by a linear layer",
 }
-# What a map reaches that knows where findings of the category lay in training, and no image.
-BLIND = dict(zip((POINTING, FOCAL_POINTING), of_map("blind_category")[:2], strict=True))
+# What maps reach that see no image, and know where findings of the category, and of the category at
+# the place that the phrase names, lay in training.
+_CATEGORY, _PLACE = of_map("blind_category"), of_map("blind_place")
+BLIND = {
+    POINTING: (_CATEGORY[0], _PLACE[0]),
+    FOCAL_POINTING: (_CATEGORY[1], _PLACE[1]),
+}
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,14 @@ class Grounding:
 class QuickstartPage:
     """Everything the page tells; `untrained` and `trained` hold metrics of `MEANINGS` by name.
 
-    What only one of them has is not shown. `blind` holds the figures of blind maps by the names of
-    what they stand beside.
-    `facts` say how it was made: command, hardware, wall time, seed.
+    What only one of them has is not shown. `blind` holds the figures of both blind maps by the
+    names of what they stand beside. `facts` say how it was made: command, hardware, wall time,
+    seed.
     """
 
     untrained: Mapping[str, float]
     trained: Mapping[str, float]
-    blind: Mapping[str, float]
+    blind: Mapping[str, tuple[float, ...]]
     charts: Sequence[Chart]
     retrievals: Sequence[Retrieval]
     groundings: Sequence[Grounding]
@@ -118,17 +123,17 @@ def write_page(path: Path, page: QuickstartPage) -> None:
 
 def format_table(page: QuickstartPage) -> str:
     """The comparison as plain text for a terminal; fractions in per cent."""
-    return text_table([["", "blind map", "untrained", "trained", "change"], *_rows(page)])
+    return text_table([["", "blind maps", "untrained", "trained", "change"], *_rows(page)])
 
 
 def _rows(page: QuickstartPage) -> list[list[str]]:
     rows = []
     for metric in _shown(page):
         before, after = page.untrained[metric.name], page.trained[metric.name]
-        blind = page.blind.get(metric.name)
+        blind = page.blind.get(metric.name, ())
         change = f"{metric.scale * (after - before):+.{metric.digits}f}"
         name = metric.title[0].upper() + metric.title[1:]
-        shown = "" if blind is None else metric.show(blind)
+        shown = "; ".join(map(metric.show, blind))
         rows.append([name, shown, metric.show(before), metric.show(after), change])
     return rows
 

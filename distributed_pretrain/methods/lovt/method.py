@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -73,7 +73,9 @@ class Lovt(ImageTextMethod):
         }
         if config.pair_weight:
             self.term_weights["pair"] = config.pair_weight
-        self.local_terms = tuple(name for name in self.term_weights if name != "global")
+        self.local_terms = tuple(
+            name for name, weight in self.term_weights.items() if name != "global" and weight
+        )
         image_dim, report_dim = image_encoder.channels, report_encoder.dim
         head = partial(
             Projection,
@@ -198,10 +200,18 @@ class Lovt(ImageTextMethod):
             pooled = mean_of_tokens(regions, None)
             weights = torch.full_like(at_least_float32(regions[..., 0]), 1 / regions.shape[1])
         grid = last_map.shape[2:]
+        as_images = None
+        # In training they would enter the head's statistics, and nobody asks.
+        if not self.local_terms and not self.training:
+            alone = regions
+            if self.config.attention_pooling:
+                alone = self.region_pooling.of_single(regions)
+            as_images = self.image_projection(alone, region_mask).unflatten(1, grid)
         return ImageEmbeddings(
             image=self.image_projection(pooled, batch.sample_mask),
             regions=self.region_projection(regions, region_mask).unflatten(1, grid),
             region_weights=weights.unflatten(1, grid),
+            regions_as_images=as_images,
         )
 
     def embed_reports(
@@ -225,14 +235,17 @@ class Lovt(ImageTextMethod):
         )
 
     def grounding_map(self, phrases: ReportEmbeddings, images: ImageEmbeddings) -> Heat:
-        """Cosine of each phrase to what eq 2 would make of it from one region alone.
+        """The cosine that a loss compares.
 
-        That is the similarity of the local report loss (eq 11) for an attention that rests on the
-        region. The cosine of a sentence to a region itself is nothing that LoVT's losses compare:
-        with `pair_weight` a loss does, and it is the answer.
+        With `pair_weight` that of the phrase to the region. With the local report loss that to what
+        eq 2 would make of the phrase from one region alone: eq 11's, of an attention that rests on
+        the region. With neither that of the phrase as a report to the region as an image: nothing
+        has trained the alignment, nor the heads of regions and sentences.
         """
         if self.config.pair_weight:
             return cosine_map(phrases.local[:, 0], images)
+        if images.regions_as_images is not None:
+            return cosine_map(phrases.report, replace(images, regions=images.regions_as_images))
         from_region = self.alignment.sentence_from_region(images.regions.flatten(1, 2))
         sentence = normalize(phrases.local[:, :1], dim=-1)
         cosine = (sentence * normalize(from_region, dim=-1)).sum(dim=-1)

@@ -92,8 +92,15 @@ def test_settings_of_the_source_reach_the_stored_pixels(
     tmp_path: Path, table_of: MakeConfig
 ) -> None:
     images_in(tmp_path)
+    samples = scene(4095).astype(np.uint16)
+    samples[0, :3] = 65535
+    write(tmp_path, "narrow.png", png(rows(samples), depth=16))
     config = table_of(["narrow.png"], source={"bits": 12})
-    assert build_shards(config).warnings == ()
+    [clipped] = build_shards(config).warnings
+    assert clipped.startswith(
+        "1 of 1 images have samples beyond the bits that count, stored as black or white "
+        "(0.1 % of their samples: 1; first "
+    )
     index = read_shard_index(config.output / "train-000000.index.json")
     place = index.samples[0].members["image0.jpg"]
     with (config.output / "train-000000.tar").open("rb") as file:
@@ -162,10 +169,19 @@ def test_where_all_were_dropped_the_remedy_is_that_of_what_dropped_them(
 
 
 @pytest.mark.parametrize(
-    "setting", ["source.bits=0", "source.bits=17", "source.bits=most", "source.orientation=left"]
+    "setting",
+    [
+        "source.bits=0",
+        "source.bits=17",
+        "source.bits=most",
+        "source.bits=1.5",
+        "source.orientation=left",
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(
     profile: Path, capsys: pytest.CaptureFixture[str], setting: str
 ) -> None:
     assert main(["build", str(profile), setting]) == 2
-    assert setting.split("=")[0] in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert setting.split("=")[0] + ": " in said
+    assert "bits" not in setting or "a number of bits from 1 to 16 is wanted, or in_use" in said

@@ -24,7 +24,7 @@ DROP = STOP.model_copy(update={"bad_images": "drop"})
 @pytest.fixture
 def sample(tmp_path: Path) -> Sample:
     """A frontal of 400 x 300 px with a bright box, and a lateral that is small already."""
-    frontal = np.full((300, 400), 40, np.uint8)
+    frontal = np.full((300, 400), 90, np.uint8)
     frontal[60:180, 80:200] = 220
     Image.fromarray(frontal).save(tmp_path / "frontal.png")
     Image.fromarray((frontal > 100).astype(np.uint8)).save(tmp_path / "mask.png")
@@ -90,7 +90,7 @@ def test_the_record_survives_its_json(sample: Sample) -> None:
 
 
 def test_a_dropped_image_takes_its_boxes_and_masks_with_it(sample: Sample) -> None:
-    sample.images[0].path.write_bytes(b"")
+    Path(str(sample.images[0].path)).write_bytes(b"")
     study = convert(sample, DROP)
     assert [image.id for image in study.record.images] == ["b"]
     assert [(box.image, box.category) for box in study.record.boxes] == [(0, "Device")]
@@ -102,8 +102,9 @@ def test_a_dropped_image_takes_its_boxes_and_masks_with_it(sample: Sample) -> No
 
 
 def test_a_study_without_a_readable_image_goes_by_what_is_wrong_with_each(sample: Sample) -> None:
-    sample.images[0].path.unlink()
-    sample.images[1].path.write_bytes(b"<html>403</html>")
+    first, second = (Path(str(image.path)) for image in sample.images)
+    first.unlink()
+    second.write_bytes(b"<html>403</html>")
     study = convert_study(sample, DROP, key="p_s", split="train")
     assert study == (
         DroppedSample(key="p_s/a", reason="missing image"),

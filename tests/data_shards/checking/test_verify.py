@@ -9,6 +9,7 @@ import pytest
 from data_shards.__main__ import main
 from data_shards.building.settings import ShardsConfig
 from data_shards.checking.verify import verify_shards
+from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.records.manifest import Manifest, ShardIndex, read_manifest, read_shard_index
 from tests.data_shards.building.whole import build_shards
@@ -136,6 +137,13 @@ def test_statistics_that_the_shards_contradict_are_found(shards: Path) -> None:
     manifest = read_manifest(shards)
     write_manifest(shards, manifest.model_copy(update={"pixel_mean": 0.25}))
     assert "pixel_mean and pixel_std are not those" in problems(shards)
+
+
+def test_a_manifest_that_says_a_thing_twice_is_refused(shards: Path) -> None:
+    path = shards / "manifest.json"
+    path.write_text(path.read_text().replace("{", '{"pixel_std": 0.9,', 1))
+    with pytest.raises(InputError, match="'pixel_std' is there twice"):
+        verify_shards(shards, workers=1)
 
 
 def test_the_same_image_twice_is_a_warning(

@@ -56,7 +56,10 @@ def grey_tags(bits: int, photometric: int = 1, **size: int) -> dict[int, Sequenc
 
 
 def tiff(*pages: tuple[Tags, Sequence[bytes]], order: str = "<") -> bytes:
-    """A TIFF of `pages`: the tags of each and its strips (or tiles, with tag 322 among them)."""
+    """A TIFF of `pages`: the tags of each and its strips (or tiles, with tag 322 among them).
+
+    Bytes make a tag of bytes, or of text where they end with a zero.
+    """
     out = bytearray((b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 0))
     link = 4
     for tags, strips in pages:
@@ -69,7 +72,10 @@ def tiff(*pages: tuple[Tags, Sequence[bytes]], order: str = "<") -> bytes:
         fields = b""
         for number, values in sorted(entries.items()):
             kind = _TYPE_OF_TAG.get(number, 3)
-            payload = struct.pack(order + {3: "H", 4: "I"}[kind] * len(values), *values)
+            if isinstance(values, bytes):
+                kind = 2 if values.endswith(b"\0") else 1
+            code = {1: "B", 2: "B", 3: "H", 4: "I"}[kind]
+            payload = struct.pack(order + code * len(values), *values)
             if len(payload) > 4:
                 field = struct.pack(order + "I", len(out))
                 out += payload + b"\0" * (len(payload) % 2)

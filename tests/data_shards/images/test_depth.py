@@ -61,6 +61,25 @@ def test_all_bits_in_use_are_as_good_as_declared(tmp_path: Path, suffix: str) ->
         stored(path, depth=12)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_marker_burnt_in_at_full_white_does_not_hide_the_bits_of_the_picture(
+    tmp_path: Path, suffix: str
+) -> None:
+    samples = scene(4095).astype(np.uint16)
+    samples[2:8, 2:8] = 65535
+    payload = png(rows(samples), depth=16)
+    if suffix == "tif":
+        payload = tiff((grey_tags(16), [samples.astype("<u2").tobytes()]))
+    path = write(tmp_path, f"a.{suffix}", payload)
+    detail = "12 bits of 16 for all but 2 % of their samples"
+    assert stored(path)[1].notes == (Note("unused_bits", detail),)
+    for depth in (12, "in_use"):
+        pixels, converted = stored(path, depth=depth)
+        assert quarters(pixels)[1:] == QUARTERS[1:]
+        assert pixels[4, 4] >= 250
+        assert converted.notes == (Note("clipped", "2 % of their samples"),)
+
+
 def test_eight_bits_that_hold_fewer_follow_the_same_rule(tmp_path: Path) -> None:
     path = write(tmp_path, "a.png", png(rows(scene(15))))
     assert stored(path)[1].notes == (Note("unused_bits", "4 bits of 8"),)

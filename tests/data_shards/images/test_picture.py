@@ -60,6 +60,14 @@ LEFTOVERS = {
     b"\xff\xd8\xff": "truncated or damaged image",
     b"II\x2a\0\x08\0\0\0": "truncated or damaged image",
     b"BM": "truncated or damaged image",
+    b"\r\n\xff\xd8\xff\xe0": "other bytes before the picture .a JPEG from byte 2 on.: cut",
+    b"\xff\xff\xd8\xff\xe1": "a JPEG from byte 1 on",
+    b"\xef\xbb\xbf\x89PNG\r\n\x1a\n": "a PNG from byte 3 on",
+    b"\nII*\0\x08": "a TIFF from byte 1 on",
+    b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n\xff\xd8\xff\xe0": "a JPEG from byte 30 on",
+    b"--a\r\nContent-Type: image/png\r\n\r\n\x89PNG\r\n\x1a\n": "a PNG from byte 32 on",
+    b"\0" * 9 + b"\xff\xd8\xff\xdb": "a JPEG from byte 9 on",
+    b"\0" * 128 + b"DICM" + b"\xff\xd8\xff\xdb": "a DICOM file",
 }
 
 

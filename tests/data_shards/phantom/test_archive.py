@@ -205,7 +205,7 @@ def test_the_importer_reads_every_study_with_its_boxes_and_masks(config: Phantom
             assert sample.images[mask.image].view != "L"
             pixels = np.asarray(Image.open(mask.path))
             assert set(np.unique(pixels)) == {0, 255}
-            with Image.open(sample.images[mask.image].path) as image:
+            with Image.open(str(sample.images[mask.image].path)) as image:
                 assert pixels.shape == image.size[::-1]
             categories.add(mask.category)
     assert len(categories) >= 5

@@ -68,6 +68,7 @@ def test_words_are_runs_of_letters_and_digits() -> None:
         *("___", "XXXX", "xxxx", "XX-XX-XXXX", "XXXX/XXXX", "[REDACTED]", "[redacted]", "REDACTED"),
         *("[**2101-1-1**]", "[**Hospital 5**]", "[NAME]", "<PERSON>", "<date-shifted>", "{{NAME}}"),
         *("__NAME__", "**NAME**", "[Date removed]", "[LOCATION_1]", "<<DATE>>", "***", "#####"),
+        *("<ID>", "{{ID}}", "**NAME[AAA]", "*DATE[Jan 01]", "**ID-NUM"),
     ],
 )
 def test_what_de_identification_left_is_no_word(removed: str) -> None:

@@ -38,6 +38,7 @@ SPELLINGS = [
         lambda name: f"{name.upper().replace('I', 'II', 1)}: ",
         lambda name: f"{' '.join(name.upper())}: ",
         lambda name: f"RADIOLOGIST'S 2 VIEW {name.upper()}: ",
+        lambda name: f"Radiologist's {name.replace('Impression', 'conclusion')}: ",
     ],
 )
 def test_any_usual_spelling_of_a_header_counts(spelling: object) -> None:
@@ -102,6 +103,8 @@ def test_a_sentence_with_the_words_of_a_header_is_none(sentence: str) -> None:
         ("R\u00c9SULTAT ", "CONCLUSION "),
         ("Hallazgos", "Impresi\u00f3n diagn\u00f3stica"),
         ("\u68c0\u67e5\u6240\u89c1", "\u8bca\u65ad\u610f\u89c1"),
+        ("Bulgular", "Sonu\u00e7"),
+        ("\uc18c\uacac", "\uacb0\ub860"),
         ("FINDINGS", "IMPRESION"),
     ],
 )
@@ -153,6 +156,13 @@ def test_what_stands_under_no_header_is_findings_where_only_an_impression_is_hea
     assert found(f"{text}IMPRESSION: {CLEAR}") == {"findings": findings, "impression": [CLEAR]}
 
 
+@pytest.mark.parametrize("lead", ["HISTORY: Cough.", "EXAM: CHEST\nCOMPARISON:\n\nNone."])
+def test_paragraphs_between_what_leads_and_the_impression_are_findings(lead: str) -> None:
+    told = found(f"{lead}\n\n{HEART}\n\n{CLEAR}\n\nIMPRESSION: {CLEAR}")
+    assert told["findings"] == [HEART, CLEAR]
+    assert "findings" not in found(f"{lead}\n\nPortable\n\nIMPRESSION: {CLEAR}")
+
+
 def test_a_title_before_the_impression_is_no_finding() -> None:
     told = found(f"CHEST X-RAY\nDATE OF EXAM: today\nIMPRESSION: {CLEAR}")
     assert told == {
@@ -200,6 +210,9 @@ def test_a_misspelled_indication_is_no_impression() -> None:
         "\nAttending: Dr. Roe\nDate: 5/5/2020",
         "\nSIGNED BY: ROE, MD",
         " Electronically signed by: ___ 5/5/2020",
+        "\nThis report was electronically signed by Dr. J. Roe on 5/5/2020.",
+        "\nReviewed by: Dr. Roe\nTranscriptionist: ABC",
+        "\nI, Dr. Roe, have personally reviewed the images and agree with the above.",
     ],
 )
 def test_signatures_are_a_section_of_their_own(signature: str) -> None:

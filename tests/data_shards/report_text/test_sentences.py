@@ -16,6 +16,16 @@ from data_shards.report_text.sentences import split_sentences
             id="wrapped lines",
         ),
         pytest.param(
+            "Fractures of ribs 5, 6 and 7. 8. rib intact. There are\n2. small nodules.",
+            ("Fractures of ribs 5, 6 and 7.", "8. rib intact.", "There are 2. small nodules."),
+            id="numbers that are no list's",
+        ),
+        pytest.param(
+            "Seen at Mt. Sinai with CAD vers. 2.0. Stable.",
+            ("Seen at Mt. Sinai with CAD vers. 2.0.", "Stable."),
+            id="abbreviated names and versions",
+        ),
+        pytest.param(
             "1. Stable cardiomegaly.\n 2. New opacity\n at the base\n 3. No edema.",
             ("Stable cardiomegaly.", "New opacity at the base", "No edema."),
             id="list over lines",

@@ -123,7 +123,7 @@ def test_studies_are_listed_and_loaded_in_order_with_their_images_by_id(
         assert (sample.patient_id, sample.study_id) == (ref.patient_id, ref.study_id)
         assert sample.split == ref.split
         assert [image.id for image in sample.images] == sorted(i.id for i in sample.images)
-        assert all(image.path.is_file() for image in sample.images)
+        assert all(image.path.read_bytes() for image in sample.images)
         assert any(sample.report.sentences.values())
     views = [[image.view for image in s.images] for s in samples if isinstance(s, Sample)]
     assert views == [["AP", "L"], ["PA"], ["PA"], ["PA"]]

@@ -134,7 +134,11 @@ def test_a_number_and_its_decimals_are_not_two_ids(tmp_path: Path, one: str, two
 
 
 @pytest.mark.parametrize(
-    ("one", "two"), [("007", "7"), ("P1", "p1"), ("p\uff11", "p1"), ("é", "e\u0301")]
+    ("one", "two"),
+    [
+        *(("007", "7"), ("P1", "p1"), ("p\uff11", "p1"), ("é", "e\u0301"), ("'007", "007")),
+        *(("p 1", "p  1"), ("p 1", "p\u00a01"), ("’7", "7")),
+    ],
 )
 def test_ids_that_may_be_one_are_told_and_kept(tmp_path: Path, one: str, two: str) -> None:
     rows = f"a.png,{one},s1,A.,,train\nb.png,{two},s2,A.,,train\nc.png,{two},s3,A.,,train\n"
@@ -158,3 +162,31 @@ def test_traces_of_other_programs_are_counted_with_their_first_line(tmp_path: Pa
     [warning] = source_of(tmp_path, rows).warnings()
     assert warning.startswith("2 x a report with HTML")
     assert "(first: line 3)" in warning
+
+
+def test_one_file_by_several_paths_is_one_image(tmp_path: Path) -> None:
+    paths = ("f/a.png", "./f//a.png", f"{tmp_path}/f/a.png", "f/../f/a.png", "g/../f/./a.png")
+    for other in paths:
+        rows = f"f/a.png,p1,s1,A.,,train\n{other},p2,s2,A.,,train\n"
+        with pytest.raises(InputError, match=r"line 3: image f/a.png is also in line 2: duplicate"):
+            source_of(tmp_path, rows).list_studies()
+    rows = "".join(f"{path},p{n},s{n},A.,,train\n" for n, path in enumerate(paths))
+    source = source_of(tmp_path, rows, conflicts="first")
+    assert len(source.list_studies()) == 1
+    assert source.warnings()[0].startswith("4 x a row that repeats an image")
+
+
+def test_what_spreadsheets_protect_is_the_text_inside(tmp_path: Path) -> None:
+    rows = 'a.png,="007",s1,A.,,train\nb.png,007,s2,A.,,train\n"=""c.png""",p3,s3,="B.",,="train"\n'
+    source = source_of(tmp_path, rows)
+    refs = source.list_studies()
+    assert [(ref.patient_id, ref.study_id) for ref in refs] == [
+        ("007", "s1"),
+        ("007", "s2"),
+        ("p3", "s3"),
+    ]
+    assert source.warnings() == ()
+    loaded = source.load_study(refs[-1])
+    assert not isinstance(loaded, str)
+    assert [image.id for image in loaded.images] == ["c.png"]
+    assert loaded.report.sentences["findings"] == ("B.",)

@@ -19,10 +19,16 @@ from data_shards.sources.report_cells import Trace, read_report_cell, told
         ('<P class="x">Clear.</P>', "html"),
         ("Clear <b>lungs.", "html"),
         ("Nodule &lt; 5 mm", "html"),
+        ("See <a href='x'>prior</a>.", "html"),
+        ("Clear<o:p></o:p>", "html"),
+        ("<!-- a --> Clear", "html"),
         ("Clear &#8211; normal", "html"),
         ("Clear &#x2013; normal", "html"),
         ("['Clear lungs.', 'No effusion.']", "lists"),
         ('{"findings": "Clear."}', "lists"),
+        ("('Clear lungs.',)", "lists"),
+        ("b'Clear lungs.'", "lists"),
+        ("Herz unauff+AOQ-llig", "decoded"),
         ("The patientâ€™s heart", "decoded"),
         ("37Â°C", "decoded"),
         ("cafÃ©", "decoded"),
@@ -55,13 +61,16 @@ def test_control_characters_are_blanks_or_what_windows_has_there(written: str, m
         "[Clear lungs.]",
         "ÂGE 70, NÃO, 37 °C – ‘stable’",
         "5 < 6 and b > a",
+        "An effusion <a third of the hemithorax, previously >half",
     ],
 )
 def test_a_report_without_traces_is_not_touched(text: str) -> None:
     assert read_report_cell(text) == (text, set())
 
 
-@pytest.mark.parametrize("text", ["\0", "nan", " NULL\0", "\x07 \x08"])
+@pytest.mark.parametrize(
+    "text", ["\0", "nan", "No report available", "missing", " NULL\0", "\x07 \x08"]
+)
 def test_a_report_of_nothing_is_empty(text: str) -> None:
     assert read_report_cell(text)[0] == ""
 

@@ -152,7 +152,7 @@ def _pair() -> tuple[tuple[str, bytes], ...]:
         (pairs(0)[:1], {}, r"a.tar/p0_s0.jpg: image p0_s0 has no report"),
         ([("k.jpg", picture()), ("k.txt", b"\xff\xfe")], {}, r"a.tar/k.txt: not UTF-8"),
         ([*pairs(0), ("p0_s0.png", picture())], {}, r"image p0_s0 .*duplicate ids.*source.images"),
-        ([*pairs(0), *pairs(1), *pairs(0)], {}, r"image p0_s0 .*duplicate ids"),
+        ([*pairs(0), *pairs(1), *pairs(0)], {}, r"sample p0_s0: duplicate ids: member jpg"),
         ([*pairs(0), pairs(0)[1]], {}, r"sample p0_s0: duplicate ids: member txt"),
         (pairs(0), {"patient_pattern": "x([0-9]+)"}, r"sample p0_s0: its key does not match"),
         (pairs(0), {"split_by_tar_name": True}, r"sample p0_s0: split 'a': expected train"),

@@ -40,7 +40,7 @@ def test_the_quickstart_goes_from_nothing_to_a_page_of_results(
     assert {key: set(value) for key, value in summary.items()} == {
         "untrained": names,
         "trained": names,
-        "blind map": pointing,
+        "blind maps": pointing,
     }
     assert all(0 <= summary["trained"][name] <= 1 for name in names - {"grounding_cnr_gain"})
     page = (tmp_path / "out" / "index.html").read_text()

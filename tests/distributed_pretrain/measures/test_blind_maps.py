@@ -24,7 +24,7 @@ def test_a_phrases_place_is_what_its_words_say(phrase: str, place: tuple[str, st
 
 def test_a_map_knows_as_much_as_it_is_told_or_has_seen() -> None:
     maps = BlindMaps(2)
-    assert not maps
+    assert maps.phrases == 0
     corners = torch.eye(4, dtype=torch.bool).view(4, 2, 2)
     for corner, phrase, category in (
         (0, "right upper", "Mass"),
@@ -33,7 +33,7 @@ def test_a_map_knows_as_much_as_it_is_told_or_has_seen() -> None:
         (2, "left", "Edema"),
     ):
         maps.add(phrase, [Box(0, 0, 0, 1, 1, category, phrase)], corners[corner])
-    assert maps
+    assert maps.phrases == 4
     assert maps.of("right upper", "Mass", "place").flatten().tolist() == [1, 0, 0, 0]
     assert maps.of("right upper", "Mass", "category").flatten().tolist() == [0.5, 0.5, 0, 0]
     assert maps.of("right upper", "Mass", "all").flatten().tolist() == [0.25, 0.25, 0.5, 0]

@@ -76,7 +76,7 @@ def test_a_hit_is_the_hottest_pixel_inside_a_box() -> None:
     inside = torch.zeros(2, 4, 4, dtype=torch.bool)
     inside[0, 1, 1:] = True
     inside[1, 2, 1:] = True
-    assert pointing_hits(heat, inside, torch.ones_like(inside)).tolist() == [True, False]
+    assert pointing_hits(heat, inside, torch.ones_like(inside)).tolist() == [1, 0]
 
 
 def test_the_mean_iou_is_over_thresholds_of_the_heat_as_it_is() -> None:
@@ -94,3 +94,14 @@ def test_the_mean_iou_is_one_where_the_heat_is_the_box_and_zero_where_neither_is
     _, inside, valid = _random_heat(2)
     inside[1] = False
     assert mean_iou(inside.float(), inside, valid).tolist() == [1.0, 0.0]
+
+
+def test_of_pixels_that_are_as_hot_the_share_inside_counts() -> None:
+    heat = torch.zeros(2, 4, 4)
+    heat[0, 0] = 1
+    inside = torch.zeros(2, 4, 4, dtype=torch.bool)
+    inside[:, :2, 1] = True
+    valid = torch.ones_like(inside)
+    assert pointing_hits(heat, inside, valid).tolist() == [1 / 4, 2 / 16]
+    valid[:, :, 2:] = False
+    assert pointing_hits(heat, inside, valid).tolist() == [1 / 2, 2 / 8]

@@ -225,3 +225,23 @@ def test_the_heat_of_a_phrase_is_its_similarity_to_itself_seen_from_one_region()
     )
     wanted = torch.cosine_similarity(sentences[:, 0], aligned.sentences_from_image[:, 0])
     torch.testing.assert_close(heat[:, 0, 0], wanted)
+
+
+@pytest.mark.parametrize("pooling", [True, False])
+def test_without_local_losses_the_heat_is_that_of_the_global_one(pooling: bool) -> None:
+    """Of each region as if it were the image, and of the phrase as a report: heads that learn."""
+    model = tiny_lovt(local_image_weight=0, local_report_weight=0, attention_pooling=pooling)
+    batch = tiny_batch()
+    assert model.local_terms == ()
+    assert model.train().embed_images(batch).regions_as_images is None
+    with torch.no_grad():
+        images = model.eval().embed_images(batch)
+        reports = model.embed_reports(batch.report)
+        heat = model.grounding_map(reports, images)
+        cells = model.image_encoder(batch.images, batch.encoded_mask)
+        # An image that is one of its cells everywhere.
+        cell = cells[:, :, 1:2, 0:1].flatten(2).mT
+        pooled = model.region_pooling(cell)[0] if pooling else cell[:, 0]
+        as_image = model.image_projection(pooled)
+    wanted = torch.cosine_similarity(as_image, reports.report)
+    torch.testing.assert_close(heat[:, 1, 0], wanted)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from data_shards.nothing import NOTHING
-from data_shards.sources.formats.cells import refuse_no_name, refuse_no_text, text_in
+from data_shards.sources.formats.cells import refuse_no_name_of_its_own, refuse_no_text, text_in
 
 
 @pytest.mark.parametrize("word", [*sorted(NOTHING), "NaN", "None", "NULL", " nan ", "N/A", "\t"])
@@ -26,6 +26,8 @@ def test_other_words_are_words(word: str) -> None:
         *((Decimal("7.0"), "7"), (Decimal("0.50"), "0.50"), (Decimal("1e22"), "1" + "0" * 22)),
         *((Decimal("12345678901234567891.0"), "12345678901234567891"), (" a b ", "a b")),
         (Decimal("1e999999999"), "1E+999999999"),
+        *(('="007"', "007"), (' ="a ""b"" c" ', 'a "b" c'), ('=""', ""), ('="NaN"', "")),
+        *(("=007", "=007"), ('="a"&"b"', '="a"&"b"'), ('="a', '="a')),
     ],
 )
 def test_a_cell_is_text_by_its_type(value: Any, text: str) -> None:
@@ -62,16 +64,19 @@ def test_text_and_nothing_may_be_a_report(value: Any) -> None:
             ("1,2e+7", "rounded"),
         ),
         *(("p1\0", "NUL"), ("p\u200b1", "ZERO WIDTH SPACE"), ("\ufeffp1", r"U\+FEFF")),
+        *(("=A1", "a formula"), ("=SUM(A1)", "a formula"), ("=7", "a formula")),
+        ('="1.23E+12"', "rounded"),
+        *((word, "names nothing") for word in ("unknown", "Anonymous", "-", "?", "...", "--")),
         *(("p\u00ad1", "SOFT HYPHEN"), ("p\n1", r"U\+000A"), ("p1\x92", r"U\+0092")),
     ],
 )
 def test_what_names_nothing_for_sure_is_refused(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        refuse_no_name(value)
+        refuse_no_name_of_its_own(value)
 
 
 @pytest.mark.parametrize(
     "value", ["007", "p 1", "Ærø/1", "1e22", 7, 10**30, Decimal("7.0"), Decimal("1e22")]
 )
 def test_texts_and_whole_numbers_are_names(value: Any) -> None:
-    refuse_no_name(value)
+    refuse_no_name_of_its_own(value)

@@ -143,3 +143,12 @@ def test_cells_are_refused_by_line_and_column(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"line {row.line}: column 'text' is {message}"):
             row.text("text")
     assert (bad[3].text("text"), good.text("text"), good.filled("id")) == ("", "", "2")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_a_column_in_another_unicode_form_is_told_so(tmp_path: Path, name: str) -> None:
+    header, wanted = "größe".replace("ö", "o\u0308"), "größe"
+    content = f"{header}\n1\n" if name == "t.csv" else f'{{"{header}": 1}}\n'
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=r"is the same in another Unicode form \(NFC, NFD\)"):
+        list(read_rows(tmp_path / name, (wanted,)))

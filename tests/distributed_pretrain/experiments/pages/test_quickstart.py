@@ -84,7 +84,7 @@ def _example() -> QuickstartPage:
     return QuickstartPage(
         untrained=UNTRAINED,
         trained=TRAINED,
-        blind={"grounding_pointing": 0.217},
+        blind={"grounding_pointing": (0.217, 0.435)},
         charts=(
             *(Chart(term, TERM, both) for term in ("total", "local image")),
             Chart("recall", RECALL_AT_5, (rising,)),
@@ -137,7 +137,7 @@ def test_every_figure_and_text_is_on_the_page(tmp_path: Path) -> None:
     _, parser = _written(tmp_path, page)
     text = " ".join(" ".join(parser.text).split())
     figures = "0.5 % 7.2 % +6.7 2.8 % 24.2 % +21.5 −0.15 0.71 +0.87 21.1 % 30.0 % +8.9"
-    figures += " 21.7 % 10.1 % 61.0 % +50.9"
+    figures += " 21.7 %; 43.5 % 10.1 % 61.0 % +50.9"
     for figure in re.findall(r"\S+(?: %)?", figures):
         assert figure in text, figure
     for phrase in (
@@ -207,9 +207,20 @@ def test_a_figure_that_the_studies_did_not_allow_is_left_out(tmp_path: Path) -> 
 
 def test_the_table_for_a_terminal_is_aligned_and_in_per_cent() -> None:
     lines = format_table(_example()).splitlines()
-    assert lines[0].split() == ["blind", "map", "untrained", "trained", "change"]
+    assert lines[0].split() == ["blind", "maps", "untrained", "trained", "change"]
     assert lines[2].split() == ["R@5", "2.8", "%", "24.2", "%", "+21.5"]
-    assert lines[3].split() == ["Pointing", "21.7", "%", "10.1", "%", "61.0", "%", "+50.9"]
+    assert lines[3].split() == [
+        "Pointing",
+        "21.7",
+        "%;",
+        "43.5",
+        "%",
+        "10.1",
+        "%",
+        "61.0",
+        "%",
+        "+50.9",
+    ]
     assert lines[0].index(" trained") + 1 == lines[2].index("24.2") == lines[3].index("61.0")
 
 
