@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ KINDS = {
 # Of the distance between two violins; the one with the most pairs is that wide.
 WIDEST_VIOLIN = 0.09
 MOST_VIOLINS = 3
+# In characters, lest it meets its neighbour's.
+WIDEST_TITLE = 20
 
 
 def draw_comparison(
@@ -76,7 +79,8 @@ def _draw_runs(
         mean = estimate(values)
         axes.errorbar(mean.mean, row, xerr=mean.half_width, color=colour, capsize=3, marker="|")
         axes.plot(values, [row] * len(values), "o", color=colour, markersize=3.5, alpha=0.6)
-    axes.set_title(f"{metric.title}{', %' if metric.unit == 'fraction' else ''}", fontsize=10)
+    title = f"{metric.title}{', %' if metric.unit == 'fraction' else ''}"
+    axes.set_title(textwrap.fill(title, WIDEST_TITLE), fontsize=10)
     axes.grid(axis="x", alpha=0.3)
     plain_axes(axes)
 
