@@ -57,6 +57,7 @@ def of_map(name: str) -> tuple[Metric, Metric, Metric]:
     )
 
 
+DRAWN_POINTING = replace(of_map([*MAPS][-1])[0], title="pointing of the boxes on its grid")
 # Those that come with the ends of an interval over studies.
 BOUNDED = (
     POINTING,

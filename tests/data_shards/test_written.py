@@ -119,7 +119,7 @@ NO_NUMBERS = (
 
 @pytest.mark.parametrize("written", NO_NUMBERS, ids=lambda written: written[:12])
 def test_whatever_else_is_no_number_and_one_short_line(tmp_path: Path, written: str) -> None:
-    with pytest.raises(InputError, match=r"count: .*(integer|empty)") as caught:
+    with pytest.raises(InputError, match=r"count: .*(whole number|integer|empty)") as caught:
         read(tmp_path, "", f"count={written}")
     assert len(str(caught.value).replace(str(tmp_path), "")) < 250
 
@@ -214,11 +214,11 @@ def test_paths_that_cannot_be_meant_are_refused(
         ("title: a\0b\n", "not a YAML profile"),
         ("count: !!python/object:os.system {}\n", "line 1: .*constructor"),
         ("inside: &a\n  <<: *a\n", "unknown key 'inside.<<'"),
-        ("count: &a [*a, *a]\n", "count: .*integer"),
+        ("count: &a [*a, *a]\n", "count: .*whole number"),
         ("? [a]\n: 1\n", "line 1: found unhashable key"),
         ("count: 1\n---\ncount: 2\n", "line 2"),
         ("title: [a]\n", "title: one value is wanted"),
-        ("count: {a: 1}\n", "count: one value is wanted"),
+        ("count: {a: 1}\n", "count: a whole number is wanted"),
         ("inside: x\n", "inside: keys with values are wanted"),
         ("inside: {pair: 1}\n", "inside.pair: a list is wanted"),
         ("extends: [a, b]\n", "extends: one profile is wanted"),
@@ -242,7 +242,7 @@ def test_aliases_of_aliases_cost_nothing(tmp_path: Path) -> None:
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
     with pytest.raises(InputError, match="unknown key 'a0'"):
         read(tmp_path, "\n".join(lines))
-    with pytest.raises(InputError, match=r"count: .*integer.*\.\.\."):
+    with pytest.raises(InputError, match=r"count: .*whole number.*\.\.\."):
         read(tmp_path, "\n".join(["where: {", *(f"{each}," for each in lines), "}", "count: *a29"]))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 from data_shards.files.atomic import write_text_atomically
@@ -21,6 +20,7 @@ from distributed_pretrain.measures.grounding_metrics import (
     BLIND_PHRASES,
     BORDER,
     CNR_GAIN,
+    DRAWN_POINTING,
     ENDS,
     FOCAL_POINTING,
     GROUNDING_CNR,
@@ -46,7 +46,7 @@ GROUNDED = (
     BORDER,
     SAME_CELL_OTHER_PHRASE,
     SAME_CELL_OTHER_IMAGE,
-    replace(of_map("best")[0], title="pointing of the boxes on its grid"),
+    DRAWN_POINTING,
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import fmean
 from typing import Any
 
 import pytest
@@ -270,27 +269,6 @@ def test_intervals_are_over_studies_and_not_over_phrases() -> None:
     assert low == high == metrics["grounding_pointing_focal"] == 1
     low, high = (metrics[f"grounding_cnr_gain_{end}"] for end in ("low", "high"))
     assert low < metrics["grounding_cnr_gain"] < high
-
-
-def test_each_phrase_s_figures_are_kept_beside_their_means() -> None:
-    focal, fixed = _box(*LIT, BRIGHT, "Nodule"), _box(*LIT, DARK, "Edema")
-    measure, metrics = grounding(_batch((focal,), (), (fixed,)))
-    assert measure.by_phrase is not None
-    assert measure.by_phrase.study == (0, 2)
-    values = measure.by_phrase.values
-    assert values["grounding_pointing"] == (1.0, 0.0)
-    assert values["grounding_pointing_focal"] == (1.0, None)
-    contrasts = [each for each in values["grounding_cnr"] if each is not None]
-    assert metrics["grounding_cnr"] == pytest.approx(fmean(contrasts))
-
-
-def test_a_mean_of_categories_is_beside_that_of_phrases() -> None:
-    nodule, edema = _box(*LIT, BRIGHT, "Nodule"), _box(0, 0, 9, 9, BRIGHT, "Edema")
-    measure, metrics = grounding(_batch((nodule,), (nodule,), (edema,)))
-    assert measure.grounded is not None
-    first, _, last = measure.grounded.contrast.abs().tolist()
-    assert metrics["grounding_cnr_absolute"] == pytest.approx((2 * first + last) / 3)
-    assert metrics["grounding_cnr_absolute_by_category"] == pytest.approx((first + last) / 2)
 
 
 def test_the_smallest_box_that_is_seen_is_a_phrase() -> None:
