@@ -123,8 +123,8 @@ def run(config: Settings) -> None:
         figures = measure(config, Path(folder))
     harness.print_figures(figures)
     print(f"on a GPU, counted without one, reports of {launches.TOKENS} tokens, a step:")
-    columns = {"profile": "24s", "micro-batches": "13d", "launches": "9d"}
-    table = harness.Table({**columns, "copies": "7d", "waits": "6d"})
+    columns = {"profile": "24s", "micro-batches": "13.0f", "launches": "9.0f"}
+    table = harness.Table({**columns, "copies": "7.0f", "waits": "6.0f"})
     for each in config.profiles:
         counts = launches.counts_of(load_profile(PretrainConfig, each))
         table.row(each.stem, counts.micro_batches, counts.launches, counts.copies, counts.waits)

@@ -150,6 +150,7 @@ def test_scaling_predicts_and_measures_every_number_of_ranks(start: Start) -> No
     assert report["links"].keys() == {"all_reduce", "all_gather", "reduce_scatter"}
 
 
+@pytest.mark.slow
 @on_linux
 def test_gpu_has_figures_of_every_part_on_a_cpu_and_judges_none(
     start: Start, tmp_path: Path
