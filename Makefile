@@ -9,7 +9,7 @@ WANTED := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1
 # One more than there are cores: some tests wait for daemons and deadlines.
 TESTERS ?= $(shell expr $$(nproc) + 1)
 
-.PHONY: help install quickstart test test-slow check format clean
+.PHONY: help install quickstart test test-slow test-gpu check format clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test: install  ## Run the default tests (CPU, offline, minutes)
 
 test-slow: install  ## Run the slow tests (docs/measurements.md has their last run)
 	@PYTHONPATH=. $(BIN)/python -m pytest -m 'slow and not gpu' --timeout 3600
+
+test-gpu: install  ## Run the tests that need a GPU, some of them two; without one it says so and fails
+	@PYTHONPATH=. $(BIN)/python -m pytest -m gpu --timeout 600
 
 check: install  ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check .

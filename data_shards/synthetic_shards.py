@@ -45,11 +45,13 @@ def write_synthetic_shards(
     views: Sequence[View | None] = ("PA",),
     longest_side_px: int = 320,
     labels: Sequence[str] = (),
+    sentences: int | None = None,
     seed: int = 0,
 ) -> None:
     """Write shards of `studies` by split, a study with one image per entry of `views`.
 
-    Each of `labels` is present, absent, uncertain or not mentioned, at random.
+    Findings are a few sentences, or so many `sentences`, the same ones again. Each of `labels` is
+    present, absent, uncertain or not mentioned, at random.
     """
     random = np.random.default_rng(seed)
 
@@ -62,10 +64,13 @@ def write_synthetic_shards(
             member = f"image{number}.jpg"
             members[member] = synthetic_jpeg(random, width=size[0], height=size[1])
             images.append(ImageRecord(f"{key}-{number}", view, member, *size, *size))
-        findings = random.permutation(_FINDINGS)[: random.integers(1, len(_FINDINGS))].tolist()
+        if sentences is None:
+            findings = random.permutation(_FINDINGS)[: random.integers(1, len(_FINDINGS))].tolist()
+        else:
+            findings = random.choice(_FINDINGS, sentences).tolist()
         impression = (str(random.choice(_IMPRESSIONS)),)
-        sentences = {"findings": tuple(findings), "impression": impression}
-        sections = {name: " ".join(each) for name, each in sentences.items()}
+        by_section = {"findings": tuple(findings), "impression": impression}
+        sections = {name: " ".join(each) for name, each in by_section.items()}
         record = StudyRecord(
             key=key,
             patient_id=f"patient-{key}",
@@ -74,7 +79,7 @@ def write_synthetic_shards(
             source="synthetic",
             licence="none",
             images=tuple(images),
-            report=Report(" ".join(sections.values()), sections, sentences),
+            report=Report(" ".join(sections.values()), sections, by_section),
             labels={name: (1.0, 0.0, -1.0, None)[random.integers(4)] for name in labels},
             boxes=(),
             masks=(),

@@ -15,7 +15,17 @@ from distributed_pretrain.experiments import settings as experiments
 from distributed_pretrain.pretrain import settings as pretrain
 
 # Each a file in `benchmark/` with its `Settings`, and `run`, which measures and prints.
-BENCHMARKS = ("shards", "loader", "step", "loss", "pairs", "regions", "checkpoint", "scaling")
+BENCHMARKS = (
+    "shards",
+    "loader",
+    "step",
+    "loss",
+    "pairs",
+    "regions",
+    "checkpoint",
+    "scaling",
+    "gpu",
+)
 
 
 # Imports stand inside the commands: `--help` and a launcher that only asks answer at once.
@@ -47,6 +57,16 @@ def _compare(profile: Path, overrides: Sequence[str]) -> int:
     from distributed_pretrain.experiments.compare import run_compare
 
     return run_compare(profile, overrides)
+
+
+def _memory(profile: Path, overrides: Sequence[str], *, ranks: int) -> int:
+    from distributed_pretrain.pretrain.memory import run_memory
+
+    return run_memory(profile, overrides, ranks=ranks)
+
+
+def _add_ranks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ranks", type=int, default=1, help="GPUs that share the batch (1)")
 
 
 def _benchmark(overrides: Sequence[str], *, what: str) -> int:
@@ -111,6 +131,13 @@ COMMANDS = (
         goes_on_by="tasks",
         check=experiments.refuse_what_cannot_start,
         run=_compare,
+    ),
+    Command(
+        "memory",
+        help="what a profile needs of a GPU's memory, told on any machine",
+        settings=pretrain.PretrainConfig,
+        run=_memory,
+        add_arguments=_add_ranks,
     ),
     Command(
         "benchmark",

@@ -11,8 +11,9 @@ with tensors of the same shape.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -32,8 +33,24 @@ def launcher_number(name: Literal["RANK", "WORLD_SIZE", "LOCAL_RANK"]) -> int | 
     return int(os.environ[name]) if name in os.environ else None
 
 
+_one_process = False
+
+
+@contextlib.contextmanager
+def as_one_process() -> Iterator[None]:
+    """Within it every function here is the identity: for computations of this rank alone."""
+    global _one_process
+    before, _one_process = _one_process, True
+    try:
+        yield
+    finally:
+        _one_process = before
+
+
 def world_size() -> int:
     """The number of ranks, 1 when torch.distributed is not initialised."""
+    if _one_process:
+        return 1
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size()
     return 1

@@ -180,6 +180,19 @@ def test_the_verb_distributed_pretrain_downstream(start: Start, folder: Path, ru
     assert "total" in dict(line.split() for line in printed.splitlines())
 
 
+def test_the_verb_distributed_pretrain_memory(start: Start, tiny: tuple[str, ...]) -> None:
+    profile = CONFIGS / "pretrain" / "phantom_lovt.yaml"
+    words = (*tiny, "training.device_memory_gib=40", "--ranks", "2")
+    printed, _ = start("distributed_pretrain", "memory", profile, *words)
+    assert "weights" in printed
+    assert printed.endswith("fits a device with 40.00 GiB\n")
+    _, said = start(
+        *("distributed_pretrain", "memory", profile, *tiny, "training.device_memory_gib=0.5"),
+        status=2,
+    )
+    assert "error: a device needs about " in said
+
+
 def test_the_verb_launch_submit(start: Start, folder: Path, run: Path) -> None:
     words = ("evaluate", run, "split=validate", "labelled_studies=8")
     printed, _ = start("launch", "submit", *DEBUG, "--", *words)

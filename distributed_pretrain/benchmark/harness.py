@@ -188,10 +188,19 @@ class Target:
     limit: float
     at_least: bool = False
 
+    @property
+    def is_reached(self) -> bool:
+        """Whether the figure is what is asked of it."""
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    @property
+    def bound(self) -> str:
+        """What is asked, in words."""
+        return f"at {'least' if self.at_least else 'most'} {self.limit:.3g}"
+
     def __str__(self) -> str:
-        reached = self.value >= self.limit if self.at_least else self.value <= self.limit
-        bound = f"at {'least' if self.at_least else 'most'} {self.limit:.3g}"
-        return f"{self.name}: {self.value:.3g}, {bound}: {'reached' if reached else 'MISSED'}"
+        verdict = "reached" if self.is_reached else "MISSED"
+        return f"{self.name}: {self.value:.3g}, {self.bound}: {verdict}"
 
 
 def print_figures(figures: Mapping[str, float]) -> None:

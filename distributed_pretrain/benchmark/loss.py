@@ -141,7 +141,7 @@ def _on_ranks(
 
 def _seconds_by_form(config: Settings, rows: int) -> dict[str, list[float]]:
     with harness.joined() as engine:
-        image, report = _embeddings(rows, config.dim, engine.rank, engine.device)
+        image, report = embeddings(rows, config.dim, engine.rank, engine.device)
 
         def seconds(loss: Loss) -> float:
             # Gradients made anew: their allocation is part of a step.
@@ -159,13 +159,14 @@ def _peak_bytes(config: Settings, rows: int, form: str) -> int:
     with harness.joined() as engine:
         loss = loss_forms(config.chunk_size)[form]
         # The buffers of the libraries are not the loss's.
-        loss(*_embeddings(WARM_UP_BATCH, config.dim, engine.rank, engine.device)).backward()
-        image, report = _embeddings(rows, config.dim, engine.rank, engine.device)
+        loss(*embeddings(WARM_UP_BATCH, config.dim, engine.rank, engine.device)).backward()
+        image, report = embeddings(rows, config.dim, engine.rank, engine.device)
         wait_for_all()
         return harness.peak_bytes_above_start(lambda: loss(image, report).backward())
 
 
-def _embeddings(rows: int, dim: int, rank: int, device: torch.device) -> list[Tensor]:
+def embeddings(rows: int, dim: int, rank: int, device: torch.device) -> list[Tensor]:
+    """Images and reports, which want a gradient."""
     generator = torch.Generator().manual_seed(rank)
     return [
         torch.randn(rows, dim, generator=generator).to(device).requires_grad_() for _ in range(2)

@@ -151,16 +151,18 @@ def measure(config: Settings, steps: dict[Form, Step]) -> dict[Form | Precision,
     return harness.take_turns(measures, turns=config.repeats)
 
 
-def pair_step(form: Form, config: Settings, batch: int) -> Step:
+def pair_step(form: Form, config: Settings, batch: int, *, device: harness.Device = "cpu") -> Step:
     """A form on random regions and words whose raw scores spread by about 1."""
     generator = torch.Generator().manual_seed(0)
     regions, words = (
         torch.randn(batch, tokens, config.dim, generator=generator)
         .mul_(config.dim**-0.25)
+        .to(device)
         .requires_grad_()
         for tokens in (config.regions, config.words)
     )
     word_mask = torch.arange(config.words) < report_lengths(form, config, batch)[:, None]
+    word_mask = word_mask.to(device)
     leaves, is_loop = [regions, words], form.name == "loop"
     compare: Callable[..., Tensor | tuple[Tensor, Tensor]]
     if config.method == "gloria":
@@ -169,11 +171,12 @@ def pair_step(form: Form, config: Settings, batch: int) -> Step:
         torch.manual_seed(0)
         # In eval mode: dropout is off on both sides.
         module = LimitrSimilarity(config.dim, "paper" if form.name == "paper" else "authors").eval()
+        module.to(device)
         leaves += module.parameters()
         compare = partial(limitr_loop, module) if is_loop else module
 
     def step() -> tuple[Tensor, ...]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=form.precision == "bfloat16"):
+        with torch.autocast(device, torch.bfloat16, enabled=form.precision == "bfloat16"):
             compared = compare(regions, words, word_mask)
             sides = (compared,) if isinstance(compared, Tensor) else compared
             losses = [symmetric_cross_entropy(side, temperature=TEMPERATURE) for side in sides]

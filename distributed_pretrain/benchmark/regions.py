@@ -52,10 +52,10 @@ def run(config: Settings) -> None:
     fresh = partial(
         harness.in_fresh_processes, threads=config.threads, as_ranks=False, device=config.device
     )
-    (seconds,) = fresh(_seconds_by_form, [(config,)])
+    (seconds,) = fresh(seconds_by_form, [(config,)])
     targets = []
     for form in FORMS:
-        (peak,) = fresh(_peak_bytes, [(config, form)])
+        (peak,) = fresh(peak_bytes, [(config, form)])
         to_plain = harness.Ratios(seconds[form], seconds["plain"])
         table.row(form, statistics.median(seconds[form]), to_plain, peak / 2**20)
     targets = [
@@ -65,7 +65,8 @@ def run(config: Settings) -> None:
     harness.conclude(targets, {"config": config.model_dump(), "rows": table.rows})
 
 
-def _seconds_by_form(config: Settings) -> dict[str, list[float]]:
+def seconds_by_form(config: Settings) -> dict[str, list[float]]:
+    """Seconds of every turn."""
     given = _given(config, config.images)
 
     def seconds(form: str) -> float:
@@ -76,7 +77,8 @@ def _seconds_by_form(config: Settings) -> dict[str, list[float]]:
     )
 
 
-def _peak_bytes(config: Settings, form: str) -> int:
+def peak_bytes(config: Settings, form: str) -> int:
+    """The peak of one form above its inputs."""
     # The buffers of the libraries are not the loss's.
     _forward_and_backward(config, form, _given(config, WARM_UP_IMAGES))
     given = _given(config, config.images)

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from data_shards.profiles import Config, validate
+from data_shards.profiles import Config, load_profile, validate
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.benchmark import harness
+from distributed_pretrain.benchmark import harness, launches
 from distributed_pretrain.methods.encoders import ImageEncoderConfig, NewReportEncoderConfig
 from distributed_pretrain.methods.lovt.method import Lovt
 from distributed_pretrain.methods.lovt.settings import LovtConfig
@@ -41,6 +41,9 @@ AUGMENTED_BATCHES = 3
 
 LEARNING_RATE = 1e-5
 TOKENS = 64
+_PROFILES = tuple(
+    Path(f"configs/pretrain/{name}_a100.yaml") for name in ("lovt", "clip", "gloria", "limitr")
+)
 # Fewer than any vocabulary here has.
 _TOKEN_IDS = 1000
 
@@ -101,9 +104,13 @@ def bare_step(engine: Engine, batch: Batch) -> None:
 
 
 class Settings(LovtSizes):
-    """The paper's sizes, its frozen layers too, unless told otherwise."""
+    """The paper's sizes, its frozen layers too, unless told otherwise.
+
+    Of each of `profiles` is counted what the host launches and waits for in a step on a GPU.
+    """
 
     steps: PositiveInt = 8
+    profiles: tuple[Path, ...] = _PROFILES
     frozen_layers: int = 6
     precision: str = "float32"
     channels_last: bool = True
@@ -115,11 +122,17 @@ def run(config: Settings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(config, Path(folder))
     harness.print_figures(figures)
+    print(f"on a GPU, counted without one, reports of {launches.TOKENS} tokens, a step:")
+    columns = {"profile": "24s", "micro-batches": "13.0f", "launches": "9.0f"}
+    table = harness.Table({**columns, "copies": "7.0f", "waits": "6.0f"})
+    for each in config.profiles:
+        counts = launches.counts_of(load_profile(PretrainConfig, each))
+        table.row(each.stem, counts.micro_batches, counts.launches, counts.copies, counts.waits)
     targets = [
         harness.Target("trainer / bare loop", figures["trainer_to_bare_ratio"], TARGET_RATIO),
         harness.Target("data wait of a step", figures["data_wait_share"], TARGET_WAIT_SHARE),
     ]
-    harness.conclude(targets, figures)
+    harness.conclude(targets, figures | {"on_a_gpu": table.rows})
 
 
 def measure(config: Settings, folder: Path) -> dict[str, float]:

@@ -88,10 +88,12 @@ class Objective(nn.Module, ABC):
     def start_step(self, *, epoch: int) -> None:
         """Called before each step, with the epoch of its samples (from 0)."""
 
-    def after_update(self, *, progress: float) -> None:
-        """Called after each update that was made, on every rank.
+    def after_update(self, *, progress: float, made: Bool[Tensor, ""] | None = None) -> None:
+        """Called after each update, on every rank.
 
-        `progress` is the share of the run's steps that came before it.
+        `progress` is the share of the run's steps that came before it. Where `made` is False the
+        update was skipped, and nothing may change: known on the device, which the host does not
+        wait for. None: it was made.
         """
 
 

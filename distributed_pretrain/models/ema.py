@@ -14,7 +14,7 @@ class EmaTeacher(nn.Module):
     """A copy of `student`, in `network`, whose weights are averages of the student's.
 
     Call it like the student: outputs carry no gradient. `follow` is to be called once after each
-    optimizer step that was made. Like its student it normalises with batch statistics in training
+    optimizer step. Like its student it normalises with batch statistics in training
     mode, as in BYOL and PixPro.
 
     Each rank computes the same averages of the same students, in place, so that a compiled forward
@@ -32,10 +32,11 @@ class EmaTeacher(nn.Module):
         return self.network(*inputs)
 
     @torch.no_grad()
-    def follow(self, student: nn.Module, momentum: float) -> None:
+    def follow(self, student: nn.Module, momentum: float, made: Tensor | None = None) -> None:
         """Move to `momentum` x own weights + (1 - `momentum`) x the student's, in place.
 
-        Buffers, the running statistics, become copies of the student's.
+        Buffers, the running statistics, become copies of the student's. Where `made` is False the
+        student was not updated, and the weights stay.
         """
         own: list[Tensor] = list(self.network.parameters())
         others: list[Tensor] = list(student.parameters())
@@ -43,8 +44,10 @@ class EmaTeacher(nn.Module):
             "not the student of this teacher"
         )
         assert all(p.numel() for p in own), "weights that ZeRO 3 has cut up cannot be averaged"
-        # One kernel for many tensors: own + (1 - m) (other - own).
-        torch._foreach_lerp_(own, others, 1 - momentum)
+        # own + (1 - m) (other - own).
+        made = torch.ones((), dtype=torch.bool, device=own[0].device) if made is None else made
+        weight = made.to(own[0].dtype) * (1 - momentum)
+        torch._foreach_lerp_(own, others, [weight] * len(own))
         for buffer, other in zip(self.network.buffers(), student.buffers(), strict=True):
             buffer.copy_(other)
 

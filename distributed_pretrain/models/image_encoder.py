@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_shards.errors import InputError
+from distributed_pretrain.models.norms.groups import of_chosen
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.maps import exchange_batch_norms
 from distributed_pretrain.models.trunks.base import ImageTokens, Trunk
@@ -51,6 +53,12 @@ class ImageEncoder(nn.Module):
         self.backbone = backbone
         self.channels = backbone.channels
 
+    def compile(self, *_: Any, **options: Any) -> None:
+        """Compile the trunk, with the options of `torch.compile`."""
+        trunk: Any = self.backbone
+        trunk.forward = torch.compile(trunk.forward, **options)
+        trunk.tokens = torch.compile(trunk.tokens, **options)
+
     @property
     def region_channels(self) -> int:
         """The channels of the regions of `tokens`; InputError for a trunk without regions."""
@@ -71,8 +79,9 @@ class ImageEncoder(nn.Module):
         and get a map of zeros. In training mode at least one image must be real, of this rank, or
         of all ranks together where the norms are synchronised.
         """
-        pixels, in_batch = _real(images, sample_mask)
-        return in_batch(self.backbone(pixels))
+        pixels, in_batch, groups = _real(images, sample_mask)
+        with groups:
+            return in_batch(self.backbone(pixels))
 
     def tokens(self, images: GreyImages, sample_mask: SampleMask | None = None) -> ImageTokens:
         """The images as vectors, and their regions; as in `forward` where `sample_mask` is False.
@@ -80,8 +89,9 @@ class ImageEncoder(nn.Module):
         Of a transformer the class token and the patches, of a ResNet the last map and that of the
         third stage.
         """
-        pixels, in_batch = _real(images, sample_mask)
-        image_map, region_map, attention = self.backbone.tokens(pixels)
+        pixels, in_batch, groups = _real(images, sample_mask)
+        with groups:
+            image_map, region_map, attention = self.backbone.tokens(pixels)
         return ImageTokens(
             in_batch(image_map),
             in_batch(region_map),
@@ -194,15 +204,20 @@ def upsampled(
 
 def _real(
     images: GreyImages, sample_mask: SampleMask | None
-) -> tuple[Float[Tensor, "real 3 height width"], Callable[[Tensor], Tensor]]:
-    """The real images, as three equal channels, and what puts theirs among zeros for the others."""
+) -> tuple[
+    Float[Tensor, "real 3 height width"], Callable[[Tensor], Tensor], AbstractContextManager[None]
+]:
+    """The real images, as three equal channels, what puts theirs among zeros for the others.
+
+    And the context of batch norms that see them alone.
+    """
     # Left out rather than masked, since the trunk's batch norms know nothing of masks. A mask on a
     # GPU makes the host wait for it.
     if sample_mask is None or bool(sample_mask.all()):
-        return images.expand(-1, 3, -1, -1), lambda encoded: encoded
+        return images.expand(-1, 3, -1, -1), lambda encoded: encoded, nullcontext()
     rows = sample_mask.nonzero().squeeze(1).to(images.device, non_blocking=True)
 
     def in_batch(encoded: Tensor) -> Tensor:
         return encoded.new_zeros(len(images), *encoded.shape[1:]).index_put((rows,), encoded)
 
-    return images.index_select(0, rows).expand(-1, 3, -1, -1), in_batch
+    return images.index_select(0, rows).expand(-1, 3, -1, -1), in_batch, of_chosen(sample_mask)

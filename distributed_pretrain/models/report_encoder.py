@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import AutoModel, PreTrainedModel
 
 from data_shards.errors import InputError
@@ -25,6 +26,8 @@ from distributed_pretrain.models.trunks.text import ATTENTION, TextTrunk
 
 # By the `model_type` of a config; others are tried as a BERT.
 _TRUNKS: dict[str, type[TextTrunk]] = {"bert": BertTrunk, "modernbert": ModernBertTrunk}
+# Of compiled encoders, in tokens: a new one costs a minute, padding costs its share of every step.
+_WIDTHS = (64, 96, 128, 192, 256, 384, 512)
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -43,6 +46,15 @@ class ReportEncoder(nn.Module):
         self.dim: int = trunk.model.config.hidden_size
         self.max_tokens = trunk.max_tokens
         self.vocabulary_size: int = trunk.model.config.vocab_size
+        self._widths: tuple[int, ...] = ()
+
+    def compile(self, *_: Any, **options: Any) -> None:
+        """Compile the transformer, with the options of `torch.compile`.
+
+        For few widths, to which reports are then padded: each is a graph of its own.
+        """
+        self.bert.compile(**options, dynamic=False)
+        self._widths = (*(each for each in _WIDTHS if each < self.max_tokens), self.max_tokens)
 
     def forward(
         self,
@@ -120,7 +132,12 @@ class ReportEncoder(nn.Module):
         Tokens of other numbers in `read_alone` do not see each other, and each number's begin at
         the position behind CLS.
         """
-        assert token_ids.shape[1] <= self.max_tokens, "reports are cut when they are tokenised"
+        tokens = token_ids.shape[1]
+        assert tokens <= self.max_tokens, "reports are cut when they are tokenised"
+        missing = next((each for each in self._widths if each >= tokens), tokens) - tokens
+        if missing:
+            token_ids, token_mask = pad(token_ids, (0, missing)), pad(token_mask, (0, missing))
+            read_alone = None if read_alone is None else pad(read_alone, (0, missing), value=-1)
         # A row without any token (it fills up a batch) would be a softmax over nothing: NaN.
         attended = token_mask | ~token_mask.any(dim=1, keepdim=True)
         inputs = {"attention_mask": self.trunk.attention_mask(attended)}
@@ -134,7 +151,8 @@ class ReportEncoder(nn.Module):
                 + (place_in_part(read_alone) + 1).clamp(max=token_ids.shape[1] - 1),
             }
         encoded = self.bert(token_ids, output_hidden_states=every_layer, **inputs)
-        return tuple(encoded.hidden_states) if every_layer else (encoded.last_hidden_state,)
+        states = encoded.hidden_states if every_layer else (encoded.last_hidden_state,)
+        return tuple(each[:, :tokens] for each in states) if missing else tuple(states)
 
 
 def pretrained_report_encoder(model: str) -> ReportEncoder:

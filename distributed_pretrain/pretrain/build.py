@@ -15,6 +15,7 @@ from data_shards.errors import InputError, warn
 from data_shards.files.json_lines import JsonLines
 from data_shards.profiles import load_profile
 from data_shards.records.study import Split
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
@@ -41,9 +42,13 @@ from distributed_pretrain.run_folder.intact import Owner
 from distributed_pretrain.run_folder.step_folders import UNTRAINED
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.flops import StepFlops
+from distributed_pretrain.training.memory.estimate import MemoryEstimate, estimate_memory
 from distributed_pretrain.training.run import Parts, train
 from distributed_pretrain.training.settings import RunConfig
 from distributed_pretrain.training.validation import Validation
+
+# [CLS] and [SEP].
+_NO_REPORT = 2
 
 
 def open_split(data: DataConfig, split: Split) -> ShardSplit:
@@ -68,6 +73,7 @@ class OnShards:
         training: ShardSplit,
         validation: ShardSplit,
         count_flops: Callable[[], StepFlops] = StepFlops,
+        estimate: Callable[[], MemoryEstimate] | None = None,
     ) -> Parts:
         """What this rank trains with; unreadable samples are named in the run's folder."""
         loader = TrainingLoader(
@@ -76,11 +82,11 @@ class OnShards:
             self.config.data,
             self.share,
             seed=self.config.seed,
-            micro_batches=self.config.training.accumulation_steps,
+            micro_batches=self.config.training.ordered_parts(self.config.data.global_batch),
             quarantine=run.quarantine,
         )
         judged = self.validation(validation, run.quarantine)
-        return Parts(self.objective, loader, judged, count_flops)
+        return Parts(self.objective, loader, judged, count_flops, estimate)
 
     def validation(self, split: ShardSplit, bad: JsonLines | None = None) -> Validation:
         """The measures over a split, on all ranks; `bad` are the lines of unreadable samples."""
@@ -130,7 +136,11 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
             print(line, file=sys.stderr)
     share = Share(engine.rank, engine.world_size, engine.device)
     return OnShards(config, method, tokenizer, VALIDATION, share).parts(
-        run, training, validation, lambda: flops_of(method, config, engine.device)
+        run,
+        training,
+        validation,
+        lambda: flops_of(method, config, engine.device),
+        lambda: memory_of(method, config, device=engine.device, ranks=engine.world_size),
     )
 
 
@@ -166,15 +176,28 @@ def build_method(config: PretrainConfig, tokenizer: ReportTokenizer) -> Method:
 
 def flops_of(method: Method, config: PretrainConfig, device: torch.device) -> StepFlops:
     """The operations of a step, for studies that have every image and label that is asked for."""
+    probe = partial(full_studies(config), device)
+    return StepFlops.of(method, probe, max_tokens=method.max_tokens)
+
+
+def memory_of(
+    method: Method, config: PretrainConfig, *, device: torch.device, ranks: int
+) -> MemoryEstimate:
+    """The memory of each device, for such studies with reports as long as they may be."""
+    tokens = _NO_REPORT if method.max_tokens is None else config.data.max_tokens
+    probe = full_studies(config)
+    return estimate_memory(method, probe, config, device=device, ranks=ranks, tokens=tokens)
+
+
+def full_studies(config: PretrainConfig) -> Callable[..., Batch]:
+    """What makes a `full_batch` of a device, rows and tokens, with all that the profile reads."""
     data = config.data
-    probe = partial(
+    return partial(
         full_batch,
-        device,
         image_size_px=data.image_size_px,
         views=data.views,
         classes=len(data.labels),
     )
-    return StepFlops.of(method, probe, max_tokens=method.max_tokens)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ def full_batch(
     """Pairs without padding: black images, one token over and over.
 
     The first and last token stand for [CLS] and [SEP]; the last sentence has what is left over,
-    and every token between is a word. A second view shows the very same place, and all labels
-    are 0.
+    and every token between is a word. A second view shows the very same place, and all labels are
+    0. The host knows that nothing is padding.
     """
     sentences = max(1, tokens // tokens_a_sentence)
     position = torch.arange(tokens, device=device)
@@ -44,9 +44,12 @@ def full_batch(
             sentence_index=torch.where(is_word, sentence_index, -1).expand(rows, -1),
             sentence_mask=ones(rows, sentences),
             word_index=torch.where(is_word, position - 1, -1).expand(rows, -1),
+            lengths=(tokens,) * rows,
+            sentences=(sentences,) * rows,
         ),
         sample_mask=ones(rows),
-        lateral=Lateral(images, ones(rows)) if views == "frontal_lateral" else None,
+        lateral=Lateral(images, ones(rows), (True,) * rows) if views == "frontal_lateral" else None,
         second_view=SecondView(images, same) if views == "two_augmentations" else None,
         labels=torch.zeros(rows, classes, device=device) if classes else None,
+        real=(True,) * rows,
     )

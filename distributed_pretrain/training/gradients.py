@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from distributed_pretrain.batch import Batch, cat_padded
 from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
 from distributed_pretrain.ranks import mean_over_ranks
+from distributed_pretrain.training.compiling import check_passes
 from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.kept_buffers import KeptBuffers
 
 # The name of several batch terms' common gradient where they need not be told apart.
 _CONTRASTED = "contrasted"
@@ -41,29 +43,39 @@ class StepGradients:
 
 
 def accumulate_gradients(
-    engine: Engine, micro_batches: list[Batch], *, exact: bool, seed: int, measure_norms: bool
+    engine: Engine,
+    micro_batches: list[Batch],
+    *,
+    exact: bool,
+    seed: int,
+    measure_norms: bool,
+    groups: int = 1,
 ) -> StepGradients:
     """Leave the gradient of the step's loss in the parameters.
 
     Micro-batch i draws its dropout from `seed` + i. With `exact` the batch terms are those of
-    all micro-batches together; otherwise the loss is the mean of the micro-batches' own.
+    all micro-batches together; otherwise the loss is the mean of the micro-batches' own, or of
+    those of each micro-batch's `groups`, which are normalised and compared as if each were one.
     """
     objective, count = engine.objective, len(micro_batches)
     result = StepGradients()
     cached: list[_Cached] | None = None
+    first: list[Contrasted] = []
     if exact and count > 1 and objective.contrasts_samples:
-        result.terms, cached = _first_pass(engine, micro_batches, seed, apart=measure_norms)
+        result.terms, cached, first = _first_pass(engine, micro_batches, seed, apart=measure_norms)
     by_term: dict[str, Tensor] = {}
     with engine.kept_casts():
         for number, batch in enumerate(micro_batches):
             with engine.micro_batch(last=number == count - 1):
                 torch.manual_seed(seed + number)
-                outputs = engine.forward(batch)
+                outputs = engine.forward(batch, groups=groups)
                 contrasted = objective.contrasted(outputs)
                 result.finite_rows.append(_finite_rows(contrasted, batch))
                 terms = objective.sample_terms(outputs)
+                if first and engine.compares_passes:
+                    check_passes(first[number], contrasted)
                 if cached is None:
-                    terms = objective.batch_terms(**contrasted.rows, **contrasted.shared) | terms
+                    terms = _terms_of_groups(objective, contrasted, groups) | terms
                 for name, term in terms.items():
                     result.terms[name] = result.terms.get(name, 0) + term.detach() / count
                 parts = {name: term / count for name, term in objective.weighted(terms).items()}
@@ -76,6 +88,7 @@ def accumulate_gradients(
                 if measure_norms:
                     _add_gradients(by_term, parts, engine.parameters)
                 engine.backward(sum_of(parts))
+    engine.compares_passes = False
     result.norms = {name: mean_over_ranks(flat).norm() for name, flat in by_term.items()}
     total = sum_of(objective.weighted(result.terms))
     result.terms = {"total": total, **{name: result.terms[name] for name in objective.term_weights}}
@@ -84,16 +97,16 @@ def accumulate_gradients(
 
 def _first_pass(
     engine: Engine, micro_batches: list[Batch], seed: int, *, apart: bool
-) -> tuple[dict[str, Tensor], list[_Cached]]:
-    """The batch terms over all micro-batches, and their gradients by micro-batch."""
+) -> tuple[dict[str, Tensor], list[_Cached], list[Contrasted]]:
+    """The batch terms over all micro-batches, their gradients, and what was compared, by part."""
     objective, count = engine.objective, len(micro_batches)
     pieces = []
-    statistics = [buffer.clone() for buffer in objective.buffers()]
+    statistics = KeptBuffers(objective.buffers())
     with torch.no_grad(), engine.autocast():
         for number, batch in enumerate(micro_batches):
             torch.manual_seed(seed + number)
             pieces.append(objective.contrasted(objective(batch)))
-    restore_buffers(objective, statistics)  # they are for the second pass to update, once
+    statistics.put_back()  # they are for the second pass to update, once
     joint = Contrasted(
         rows={name: cat_padded([p.rows[name] for p in pieces]) for name in pieces[0].rows},
         shared=pieces[0].shared,
@@ -119,7 +132,21 @@ def _first_pass(
         ]
         for of_batch, own in zip(gradients, zip(*parts, strict=True), strict=True):
             of_batch[loss_name] = dict(zip(leaves, own, strict=True))
-    return {name: term.detach() for name, term in terms.items()}, gradients
+    return {name: term.detach() for name, term in terms.items()}, gradients, pieces
+
+
+def _terms_of_groups(
+    objective: Objective, contrasted: Contrasted, groups: int
+) -> dict[str, Tensor]:
+    """The batch terms, each the mean over equal groups of rows that lie one after another."""
+    if groups == 1:
+        return objective.batch_terms(**contrasted.rows, **contrasted.shared)
+    parts = zip(*(rows.chunk(groups) for rows in contrasted.rows.values()), strict=True)
+    found = [
+        objective.batch_terms(**dict(zip(contrasted.rows, part, strict=True)), **contrasted.shared)
+        for part in parts
+    ]
+    return {name: torch.stack([each[name] for each in found]).mean() for name in found[0]}
 
 
 def _of_pieces(gradient: Tensor, rows: list[Tensor]) -> list[Tensor]:
@@ -140,12 +167,6 @@ def _add_gradients(
         gradients = torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         sums[name] = sums[name] + flat if name in sums else flat
-
-
-def restore_buffers(objective: Objective, before: list[Tensor]) -> None:
-    """Set running statistics back to these."""
-    for buffer, value in zip(objective.buffers(), before, strict=True):
-        buffer.copy_(value)
 
 
 def _finite_rows(contrasted: Contrasted, batch: Batch) -> Tensor:

@@ -6,11 +6,11 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import NoReturn
 
-from data_shards.errors import RunError
+from data_shards.errors import InputError, RunError
 from data_shards.processes import InterruptionFlag
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import TrainingLoader
@@ -26,10 +26,11 @@ from distributed_pretrain.run_folder.newest import NewestCheckpoint
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops, device_peak
+from distributed_pretrain.training.memory.estimate import MemoryEstimate
 from distributed_pretrain.training.recorder import Recorder, TrainingProgress
 from distributed_pretrain.training.resuming import misfit, take_over
 from distributed_pretrain.training.settings import RunConfig
-from distributed_pretrain.training.step import Stepper
+from distributed_pretrain.training.step import LaunchedStep, StepNumbers, Stepper
 from distributed_pretrain.training.validation import Validation, evaluating, judge_validation
 
 
@@ -38,11 +39,27 @@ class NonFiniteError(RunError):
 
 
 @dataclass(frozen=True)
+class _InFlight:
+    launched: LaunchedStep
+    started: float
+    waited: float
+    flops: float
+
+
+@dataclass
+class _Newest:
+    """The newest step, while its numbers are on their way, and when the last ones arrived."""
+
+    step: _InFlight | None = None
+    last_arrival: float = 0.0
+
+
+@dataclass(frozen=True)
 class Trainer:
     """Trains from `state` on. Everything it needs is built by `training.run`.
 
     `owner`, `recorder` and `checkpoints` are of rank 0 alone, the latter two None where the run
-    is finished.
+    is finished. `memory` is what was estimated, where the device's memory is known.
     """
 
     config: RunConfig
@@ -57,6 +74,8 @@ class Trainer:
     checkpoints: CheckpointWriter | None
     flops: StepFlops
     liveness: Liveness
+    memory: MemoryEstimate | None = None
+    newest: _Newest = field(default_factory=_Newest)
 
     def fit(self, interruption: InterruptionFlag) -> bool:
         """Train to the end; False when a signal ended it early (a checkpoint is saved)."""
@@ -72,20 +91,28 @@ class Trainer:
                 state.finished = True
                 self._save(is_best=True)
             while not state.finished:
-                values, stop_requested = self.step(batches, interrupted=lambda: interruption.raised)
-                progress.update(state.step, values)
+                read = self.step(batches, interrupted=lambda: interruption.raised)
+                at_end = state.step >= self.stepper.total_steps
+                validates = at_end or state.step % validate_every == 0
+                saves = state.step % save_every == 0
+                # Alone it needs nobody's word; ranks learn of each other's with the numbers.
+                stops = self.engine.world_size == 1 and interruption.raised
+                stop_requested = stops or any(each.interrupted for each in read)
+                if validates or saves or stop_requested or self.stepper.decides(state):
+                    read += self.read_newest()
+                    stop_requested |= any(each.interrupted for each in read)
+                for each in read:
+                    progress.update(each.step, each.values)
                 if state.skipped_steps >= training.non_finite.stop_after:
                     self._refuse_to_go_on(f"{state.skipped_steps} steps of this run")
                 if state.consecutive_skips >= training.non_finite.rewind_after:
                     self._rewind(progress)
                     continue
-                is_best = False
-                state.finished = state.step >= self.stepper.total_steps
-                if state.finished or state.step % validate_every == 0:
+                is_best, state.finished = False, at_end
+                if validates:
                     is_best, stop = self._validate(progress)
                     state.finished |= stop
-                due = state.step % save_every == 0
-                if due or is_best or state.finished or stop_requested:
+                if saves or is_best or state.finished or stop_requested:
                     self._save(is_best)
                 if stop_requested and not state.finished:
                     self._finish_saving()
@@ -93,6 +120,9 @@ class Trainer:
                     return False
             self._finish_saving()
             return True
+        except (InputError, RunError):
+            self.read_newest()  # of the last step that ended well
+            raise
         finally:
             batches.close()
             progress.close()
@@ -104,34 +134,49 @@ class Trainer:
 
     def step(
         self, batches: Iterator[Batch], *, interrupted: Callable[[], bool] = lambda: False
-    ) -> tuple[dict[str, float], bool]:
-        """One recorded step; its numbers, and whether any rank was interrupted."""
-        training, started = self.config.training, time.perf_counter()
+    ) -> list[StepNumbers]:
+        """Launch a step; record, and return, the numbers of the one before, if not read yet."""
+        started, state = time.perf_counter(), self.state
         waited_before = self.loader.wait_seconds
-        self.liveness.at(self.state.step, "waiting for data")
+        self.liveness.at(state.step, "waiting for data")
         batch = next(batches)
         waited = self.loader.wait_seconds - waited_before
-        self.liveness.at(self.state.step, "training")
-        values, any_interrupted = self.stepper.step(
-            self.state, batch, data_wait_seconds=waited, interrupted=interrupted
+        self.liveness.at(state.step, "training")
+        launched = self.stepper.step(
+            state, batch, data_wait_seconds=waited, interrupted=interrupted
         )
-        seconds = time.perf_counter() - started
         # Of this rank's share; the first pass of exact accumulation is no part of the model's.
-        pieces = training.accumulation_steps if training.accumulation == "plain" else 1
+        pieces = self.config.training.compared_parts(self.config.data.global_batch)
         rows, tokens = batch.report.token_ids.shape
         flops = pieces * self.flops.per_step(rows=rows // pieces, tokens=tokens)
-        values |= {
+        read = self.read_newest()
+        self.newest.step = _InFlight(launched, started, waited, flops)
+        return read
+
+    def read_newest(self) -> list[StepNumbers]:
+        """Record, and return, the numbers of the step that was launched last, if not read yet.
+
+        Waits for the device: before whatever must know how that step ended.
+        """
+        newest, self.newest.step = self.newest.step, None
+        if newest is None:
+            return []
+        read = self.stepper.read(self.state, newest.launched)
+        # From the numbers of the step before to its own, unless something else came between.
+        seconds = read.arrived - max(newest.started, self.newest.last_arrival)
+        self.newest.last_arrival = read.arrived
+        values = read.values | {
             "pairs_per_second": self.config.data.global_batch / seconds,
             "step_seconds": seconds,
-            "data_wait_share": waited / seconds,
-            "model_flops_per_second": flops / seconds,
+            "data_wait_share": min(1.0, newest.waited / seconds),
+            "model_flops_per_second": newest.flops / seconds,
         }
         if tokens_of_all := values.pop("tokens", 0):
             values["tokens_per_second"] = tokens_of_all / seconds
         if self.peak is not None:
-            values["mfu"] = flops / (seconds * self.peak)
-        self._record("train", values)
-        return values, any_interrupted
+            values["mfu"] = newest.flops / (seconds * self.peak)
+        self._record("train", values, step=read.step)
+        return [replace(read, values=values)]
 
     def close(self) -> None:
         """End the last save and close the records."""
@@ -157,7 +202,8 @@ class Trainer:
         is_best, stop = judge_validation(
             state, training, self.config.schedule, metrics, known[training.best_metric]
         )
-        self._record("validate", metrics | {"validation_seconds": time.monotonic() - started})
+        metrics_and_time = metrics | {"validation_seconds": time.monotonic() - started}
+        self._record("validate", metrics_and_time, step=state.step)
         if training.pictures:
             # On every rank: a forward of rank 0 alone could wait for the others' parameters.
             with evaluating(objective), self.engine.autocast():
@@ -206,9 +252,9 @@ class Trainer:
             "training.clip_gradient_norm, then run the same command in another run_folder"
         )
 
-    def _record(self, split: str, values: dict[str, float]) -> None:
+    def _record(self, split: str, values: dict[str, float], *, step: int) -> None:
         if self.recorder is not None:
-            self.recorder.record(self.state.step, split, values)
+            self.recorder.record(step, split, values)
 
     def _save(self, is_best: bool) -> None:
         self.liveness.at(self.state.step, "saving")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch._functorch.config
 
 from data_shards.command_line import shell_line
 from data_shards.errors import InputError
@@ -22,10 +21,18 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.identity import identity_of, note_saved, settle_identity
 from distributed_pretrain.run_folder.intact import Owner
 from distributed_pretrain.run_folder.newest import NewestCheckpoint
+from distributed_pretrain.training.compiling import compile_encoders
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
+from distributed_pretrain.training.engine.device import refuse_missing_gpus
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.loop import Trainer
+from distributed_pretrain.training.memory.estimate import (
+    GIB,
+    MemoryEstimate,
+    device_bytes,
+    refuse_what_does_not_fit,
+)
 from distributed_pretrain.training.recorder import Recorder
 from distributed_pretrain.training.resuming import resumed_state
 from distributed_pretrain.training.settings import RunConfig, TrainingConfig
@@ -37,14 +44,15 @@ from distributed_pretrain.training.validation import Validation
 class Parts:
     """What is trained, on what, and how it is judged: a pre-training method, or a downstream head.
 
-    `objective` is on the engine's device. `count_flops` counts its operations, before it is
-    compiled or wrapped.
+    `objective` is on the engine's device. `count_flops` counts its operations and `estimate_memory`
+    what it needs of the device, before it is compiled or wrapped.
     """
 
     objective: Objective
     loader: TrainingLoader
     validation: Validation
     count_flops: Callable[[], StepFlops] = StepFlops
+    estimate_memory: Callable[[], MemoryEstimate] | None = None
 
 
 BuildParts = Callable[[Engine, RunFolder], Parts]
@@ -85,7 +93,11 @@ def train(config: RunConfig, build: BuildParts) -> bool:
 
 
 def make_engine(training: TrainingConfig) -> Engine:
-    """This process's part in the ranks that its launcher's variables describe."""
+    """This process's part in the ranks that its launcher's variables describe.
+
+    Raises InputError where GPUs that it is to use are not there.
+    """
+    refuse_missing_gpus(training)
     if training.distributed.name == "ddp":
         return Engine(training)
     # DeepSpeed takes seconds to import, and not everybody has it.
@@ -132,6 +144,7 @@ def _trainer_of(
     training, objective = config.training, parts.objective
     if training.channels_last:  # of convolutions' weights, which feature maps follow
         objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    memory = _checked_memory(config, engine, parts) if objective.term_weights else None
     flops = parts.count_flops() if objective.term_weights else StepFlops()
     engine.prepare(objective, build_optimizer(config.optimizer, objective))
     steps_per_epoch = parts.loader.order.steps_per_epoch
@@ -141,9 +154,9 @@ def _trainer_of(
     owner = Owner(config, identity_of(run)) if engine.is_main else None
     state = resumed_state(config, engine, run, newest, total_steps)
     if training.compile:
-        # A backward that may overwrite what forward kept could not also be walked term by term.
-        torch._functorch.config.donated_buffer = training.gradient_norms_every_steps is None
-        engine.objective.compile()
+        walks = training.gradient_norms_every_steps is not None
+        compile_encoders(objective, walks_by_term=walks)
+        engine.compares_passes = True
     recorder = checkpoints = None
     if engine.is_main and not state.finished:
         # What goes on from here writes the later lines again.
@@ -168,7 +181,20 @@ def _trainer_of(
         checkpoints=checkpoints,
         flops=flops,
         liveness=liveness,
+        memory=memory,
     )
+
+
+def _checked_memory(config: RunConfig, engine: Engine, parts: Parts) -> MemoryEstimate | None:
+    """Tell and judge the estimate, on a GPU or where the config says what a device has."""
+    capacity = device_bytes(config.training, engine.device)
+    if capacity is None or parts.estimate_memory is None:
+        return None
+    estimate = parts.estimate_memory()
+    refuse_what_does_not_fit(estimate, config, capacity)
+    if engine.is_main:
+        print(f"memory of a device: {estimate} of {capacity / GIB:.1f}", file=sys.stderr)
+    return estimate
 
 
 def _announce(trainer: Trainer) -> None:

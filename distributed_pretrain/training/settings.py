@@ -93,7 +93,9 @@ class TrainingConfig(Config):
     `accumulation_steps` are micro-batches of a rank's batch. With `exact` accumulation every sample
     of the global batch is a negative of every other, by a first pass without gradients (gradient
     caching); with `plain` negatives come from within a micro-batch only, as the authors' 32 x 16
-    (global_batch 512, 16 steps).
+    (global_batch 512, 16 steps). With `plain` and `negatives_from` 32 a micro-batch may have more
+    samples than are compared: losses between samples, and batch norms, are those of groups of 32
+    (of all ranks together), and `accumulation_steps` decides about memory and speed alone.
 
     With `tf32` a GPU's products of float32 numbers keep 10 bits of each (logits of the global loss
     keep all). A resumed run goes on from the exact state; that its numbers are those of one that
@@ -108,6 +110,10 @@ class TrainingConfig(Config):
     such as a loss term, a recall or auroc. `gradient_norms_every_steps` measures each loss term's
     gradient, at a backward each. `peak_teraflops` are of one device at this precision, for mfu
     (null: by the device's name), `log_interval_seconds` of plain progress lines in a log.
+
+    `device: cuda` refuses to start without a GPU, which `any` does on a CPU. `device_memory_gib` is
+    what a run may take of one device (null: what there is of a GPU); one that needs more is refused
+    before its first step.
     """
 
     # Whether the best is highest is what the metric itself knows.
@@ -117,6 +123,7 @@ class TrainingConfig(Config):
     max_steps: PositiveInt | None = None
     accumulation: Literal["exact", "plain"] = "exact"
     accumulation_steps: PositiveInt = 1
+    negatives_from: PositiveInt | None = None
     precision: Literal["float32", "bf16"] = "float32"
     tf32: Annotated[bool, FREE] = True
     deterministic: Annotated[bool, FREE] = False
@@ -137,14 +144,30 @@ class TrainingConfig(Config):
     pictures: Annotated[bool, FREE] = True
     gradient_norms_every_steps: PositiveInt | None = 100
     peak_teraflops: Annotated[PositiveFloat | None, FREE] = None
+    device: Annotated[Literal["any", "cuda"], FREE] = "any"
+    device_memory_gib: Annotated[PositiveFloat | None, FREE] = None
     log_interval_seconds: Annotated[PositiveFloat, FREE] = 10.0
 
     def deciding(self) -> dict[str, Any]:
         """What decides weights and metrics: exact accumulation does not, however many parts."""
         decided = super().deciding()
-        if self.accumulation == "exact":
+        if self.accumulation == "exact" or self.negatives_from is not None:
             del decided["accumulation_steps"]
         return decided
+
+    def compared_parts(self, global_batch: int) -> int:
+        """In how many equal parts the samples of a global batch are compared with each other."""
+        if self.accumulation == "exact":
+            return 1
+        return global_batch // (self.negatives_from or global_batch // self.accumulation_steps)
+
+    def ordered_parts(self, global_batch: int) -> int:
+        """In how many equal parts a global batch is shared out, so that ranks compare the same."""
+        return max(self.accumulation_steps, self.compared_parts(global_batch))
+
+    def groups(self, global_batch: int) -> int:
+        """In how many equal parts the samples of a micro-batch are compared."""
+        return max(1, self.compared_parts(global_batch) // self.accumulation_steps)
 
 
 class RunConfig(Config):
@@ -168,6 +191,27 @@ class RunConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _groups_are_whole(self) -> Self:
+        training, batch = self.training, self.data.global_batch
+        group = training.negatives_from
+        if group is None:
+            return self
+        field = f"training.negatives_from={group}"
+        if training.accumulation == "exact":
+            raise ValueError(
+                f"{field}: with accumulation=exact every sample is a negative of every other: "
+                "set training.accumulation=plain, or leave negatives_from out"
+            )
+        whole = batch // training.accumulation_steps
+        if whole % group:
+            raise ValueError(
+                f"{field} does not divide the {whole} pairs of each of "
+                f"training.accumulation_steps={training.accumulation_steps} micro-batches: choose "
+                f"a divisor of {whole}, or other steps"
+            )
+        return self
+
     def check_ranks(self, world_size: int) -> None:
         """Raise InputError, naming what fits, unless `world_size` ranks can share the batch."""
         check_world_size(self.data.global_batch, world_size)
@@ -176,4 +220,9 @@ class RunConfig(Config):
             raise InputError(
                 f"training.accumulation_steps={pieces} does not divide the {share} pairs of each "
                 f"of {world_size} ranks: choose a divisor of {share}"
+            )
+        if (group := self.training.negatives_from) and group % world_size:
+            raise InputError(
+                f"training.negatives_from={group}: {world_size} ranks cannot hold equal parts of "
+                f"a group: use a multiple of {world_size}"
             )

@@ -1,4 +1,7 @@
-"""One optimizer step on all ranks together: gradients, the finite check, update or skip."""
+"""One optimizer step on all ranks together: gradients, the finite check, update or skip.
+
+Nobody waits in it for the device: its numbers are read when the next step has been launched.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,55 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.ranks import gather_rows
 from distributed_pretrain.run_folder.intact import TrainingState
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.gradients import accumulate_gradients, restore_buffers
+from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.kept_buffers import KeptBuffers
+from distributed_pretrain.training.late_numbers import LateNumbers, sent
 from distributed_pretrain.training.schedules import learning_rate_factor
 from distributed_pretrain.training.settings import RunConfig
+
+_BAD_ROWS = "bad_rows"
+
+
+@dataclass(frozen=True)
+class LaunchedStep:
+    """A step that the device may still be at: what it was, and its numbers of all ranks to come.
+
+    `step` counts from 1. `finite_rows` says of each of this rank's samples whether its outputs were
+    finite.
+    """
+
+    step: int
+    keys: tuple[str, ...]
+    samples_consumed: int
+    epoch: float
+    learning_rate: float
+    names: tuple[str, ...]
+    numbers: LateNumbers
+    finite_rows: Tensor
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """A step's numbers: the same on every rank, and finite, as what was not is left out.
+
+    `interrupted`: whether any rank was asked to stop. `arrived` is the time at which they were seen
+    (`time.perf_counter`).
+    """
+
+    step: int
+    values: dict[str, float]
+    interrupted: bool
+    arrived: float
 
 
 @dataclass(frozen=True)
 class Stepper:
-    """Makes steps for a run of `total_steps`; `state` is advanced by each.
+    """Makes steps for a run of `total_steps`.
 
-    Batches without an update are named in `skipped`.
+    `step` starts one and waits for nothing; `read` waits for its numbers. What was not finite on
+    any rank leaves weights and running statistics of all as they are: that is decided on the
+    device, and counted in the state when it is read. Batches without an update are named in
+    `skipped`.
     """
 
     config: RunConfig
@@ -41,13 +83,8 @@ class Stepper:
         *,
         data_wait_seconds: float,
         interrupted: Callable[[], bool],
-    ) -> tuple[dict[str, float], bool]:
-        """(numbers of a step, whether any rank is to stop: `interrupted` is asked at its end).
-
-        A loss term or gradient that is not finite on any rank leaves weights and running statistics
-        of all as they are; the samples are named in the run folder. The numbers are the same on
-        every rank, and finite: what was not is left out.
-        """
+    ) -> LaunchedStep:
+        """Launch one step and advance `state`; whether it is `interrupted` is asked at the end."""
         training, global_batch = self.config.training, self.config.data.global_batch
         learning_rate = self.config.optimizer.learning_rate * learning_rate_factor(
             self.config.schedule,
@@ -59,7 +96,7 @@ class Stepper:
         objective = self.engine.objective
         objective.start_step(epoch=batch.epoch)
         every = training.gradient_norms_every_steps
-        statistics = [buffer.clone() for buffer in objective.buffers()]
+        statistics = KeptBuffers(objective.buffers())
         micro_batches = batch.split(training.accumulation_steps)
         gradients = accumulate_gradients(
             self.engine,
@@ -68,44 +105,69 @@ class Stepper:
             # Dropout is a function of (seed, step, rank): a resumed run draws the same.
             seed=_seed_of(self.config.seed, state.step, self.engine.rank),
             measure_norms=every is not None and (state.step + 1) % every == 0,
+            groups=training.groups(global_batch),
         )
         norm = self.engine.gradient_norm()
-        own: dict[str, Tensor | float] = {
+        finite_rows = torch.cat(gradients.finite_rows)
+        on_device = {
             **gradients.terms,
             "gradient_norm": norm,
             **{f"gradient_norm_{name}": value for name, value in gradients.norms.items()},
+            _BAD_ROWS: (~finite_rows).sum(),
+        }
+        on_host = {
             "replaced_samples": batch.replaced,
             "interrupted": interrupted(),
             "data_wait_seconds": data_wait_seconds,
             "memory_bytes": peak_memory_bytes(self.engine.device),
-            "tokens": float(sum(batch.report.lengths)),
-            "padded_tokens": float(sum(part.report.token_ids.numel() for part in micro_batches)),
+            "tokens": sum(batch.report.lengths),
+            "padded_tokens": sum(part.report.token_ids.numel() for part in micro_batches),
         }
-        device, dtype = self.engine.device, torch.float64
-        numbers = [torch.as_tensor(each, dtype=dtype, device=device) for each in own.values()]
-        # Of all ranks, (numbers, ranks), on the host.
-        gathered = gather_rows(torch.stack(numbers)[None]).cpu().T
-        by_rank = dict(zip(own, gathered, strict=True))
-        replaced, any_interrupted = by_rank.pop("replaced_samples"), by_rank.pop("interrupted")
-        waits, memory = by_rank.pop("data_wait_seconds"), by_rank.pop("memory_bytes")
-        tokens, padded = (float(by_rank.pop(name).sum()) for name in ("tokens", "padded_tokens"))
-        means = {name: float(values.mean()) for name, values in by_rank.items()}
-        if not all(map(math.isfinite, means.values())):
-            self._name_samples(state.step + 1, batch, torch.cat(gradients.finite_rows), by_rank)
-            self.engine.drop_gradients()
-            # One NaN in a running mean would stay in it for ever.
-            restore_buffers(objective, statistics)
-            state.skipped_steps += 1
-            state.consecutive_skips += 1
-        else:
-            self.engine.update(learning_rate, clip_norm=training.clip_gradient_norm, norm=norm)
-            objective.after_update(progress=state.step / self.total_steps)
-            state.consecutive_skips = 0
+        own = torch.cat(
+            [
+                torch.stack(list(on_device.values())).double(),
+                sent(list(map(float, on_host.values())), self.engine.device),
+            ]
+        )
+        gathered = gather_rows(own[None])
+        skip = ~gathered.isfinite().all()
+        self.engine.update(
+            learning_rate, clip_norm=training.clip_gradient_norm, norm=norm, skip=skip
+        )
+        # One NaN in a running mean would stay in it for ever.
+        statistics.put_back(where=skip)
+        objective.after_update(progress=state.step / self.total_steps, made=~skip)
         state.step += 1
         state.samples_consumed += global_batch
+        return LaunchedStep(
+            step=state.step,
+            keys=batch.keys,
+            samples_consumed=batch.samples_consumed,
+            epoch=state.samples_consumed / (self.steps_per_epoch * global_batch),
+            learning_rate=learning_rate,
+            names=(*on_device, *on_host),
+            numbers=LateNumbers(gathered),
+            finite_rows=finite_rows,
+        )
+
+    def read(self, state: TrainingState, launched: LaunchedStep) -> StepNumbers:
+        """The numbers of a launched step; waits for the device. Steps are read in their order."""
+        numbers, arrived = launched.numbers.read()
+        by_rank = dict(zip(launched.names, numbers.T, strict=True))
+        replaced, interrupted = by_rank.pop("replaced_samples"), by_rank.pop("interrupted")
+        waits, memory = by_rank.pop("data_wait_seconds"), by_rank.pop("memory_bytes")
+        tokens, padded = (float(by_rank.pop(name).sum()) for name in ("tokens", "padded_tokens"))
+        bad_rows = by_rank.pop(_BAD_ROWS)
+        means = {name: float(values.mean()) for name, values in by_rank.items()}
+        if all(map(math.isfinite, means.values())):
+            state.consecutive_skips = 0
+        else:
+            self._name_samples(launched, by_rank, anywhere=bool(bad_rows.any()))
+            state.skipped_steps += 1
+            state.consecutive_skips += 1
         values = {name: mean for name, mean in means.items() if math.isfinite(mean)} | {
-            "learning_rate": learning_rate,
-            "epoch": state.samples_consumed / (self.steps_per_epoch * global_batch),
+            "learning_rate": launched.learning_rate,
+            "epoch": launched.epoch,
             "replaced_samples": float(replaced.sum()),
             "skipped_steps": state.skipped_steps,
             "slowest_data_wait_seconds": float(waits.max()),
@@ -113,25 +175,35 @@ class Stepper:
         }
         if tokens:
             values |= {"tokens": tokens, "padding_share": 1 - tokens / padded}
-        return values, bool(any_interrupted.any())
+        return StepNumbers(launched.step, values, bool(interrupted.any()), arrived)
+
+    def decides(self, state: TrainingState) -> bool:
+        """Whether one more step without an update, the newest, would rewind or end the run.
+
+        It must be read before another one is launched.
+        """
+        limits = self.config.training.non_finite
+        in_a_row, in_all = state.consecutive_skips + 1, state.skipped_steps + 1
+        return in_a_row >= limits.rewind_after or in_all >= limits.stop_after
 
     def _name_samples(
-        self, step: int, batch: Batch, finite: Tensor, by_rank: dict[str, Tensor]
+        self, launched: LaunchedStep, by_rank: dict[str, Tensor], *, anywhere: bool
     ) -> None:
         """Write down the samples whose own outputs were not finite on this rank.
 
-        All of its share, where no rank can tell: a shared norm spreads them, or only the gradient
-        overflowed.
+        All of its share where no rank can tell (not `anywhere`): a shared norm spreads them, or
+        only the gradient overflowed.
         """
-        counts = gather_rows((~finite).sum()[None])
-        suspects = ~finite if counts.any() else torch.ones_like(finite)
-        keys = [key for key, is_one in zip(batch.keys, suspects.tolist(), strict=True) if is_one]
+        finite = launched.finite_rows.tolist()
+        keys = [key for key, is_finite in zip(launched.keys, finite, strict=True) if not is_finite]
         rank = self.engine.rank
+        if not anywhere:
+            keys = list(launched.keys)
         if keys:
             line = {
-                "step": step,
+                "step": launched.step,
                 "rank": rank,
-                "samples_consumed": batch.samples_consumed,
+                "samples_consumed": launched.samples_consumed,
                 "not_finite": [name for name, of in by_rank.items() if not of[rank].isfinite()],
                 "keys": keys,
             }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distributed_pretrain import ranks as collectives
+from distributed_pretrain.batch import join_rows
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
@@ -22,11 +23,17 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class MethodCase:
-    """A profile's method, its norms, and the micro-batches that its gradient comes from."""
+    """A profile's method, its norms, and the micro-batches that its gradient comes from.
+
+    With `plain_groups` samples are compared, and normalised, in three parts, one after another or,
+    by `groups_at_once`, in one forward.
+    """
 
     profile: str
     norm: Norm
     micro_batches: int = 1
+    plain_groups: bool = False
+    groups_at_once: int = 1
 
 
 Result = dict[str, dict[str, Tensor]]
@@ -53,12 +60,19 @@ def run_method_case(case: MethodCase) -> Result:
     engine.prepare(method, build_optimizer(optimizer, method))
     results: Result = {}
     for step in range(STEPS):
-        share = GLOBAL_BATCH // engine.world_size
-        rows = slice(engine.rank * share, (engine.rank + 1) * share)
-        batch = as_double(random_batch(config, GLOBAL_BATCH, seed=step)).rows(rows)
+        parts = case.micro_batches * case.groups_at_once if case.plain_groups else 1
+        share = GLOBAL_BATCH // engine.world_size // parts
+        starts = [(part * engine.world_size + engine.rank) * share for part in range(parts)]
+        whole = as_double(random_batch(config, GLOBAL_BATCH, seed=step))
+        batch = join_rows([whole.rows(slice(start, start + share)) for start in starts])
         engine.objective.start_step(epoch=step)
         found = accumulate_gradients(
-            engine, batch.split(case.micro_batches), exact=True, seed=step, measure_norms=False
+            engine,
+            batch.split(case.micro_batches),
+            exact=not case.plain_groups,
+            seed=step,
+            measure_norms=False,
+            groups=case.groups_at_once,
         )
         norm = engine.gradient_norm()
         if step < 2:

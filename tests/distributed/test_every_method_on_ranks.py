@@ -21,12 +21,14 @@ GROUP = {name: MethodCase(name, "group") for name in NAMES}
 CACHED = {name: MethodCase(name, "group", micro_batches=3) for name in NAMES}
 # Another loss on the same modules says nothing new of their norms.
 SYNC = {name: MethodCase(name, "sync") for name in NAMES if not name.endswith("_regions")}
+# Groups are one room's, whatever the method: one whose samples differ in what they have will do.
+GROUPS = MethodCase("phantom_limitr", "sync", plain_groups=True, groups_at_once=3)
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[MethodCase, Result]:
     folder = tmp_path_factory.mktemp("two")
-    cases = [*GROUP.values(), *CACHED.values(), *SYNC.values()]
+    cases = [*GROUP.values(), *CACHED.values(), *SYNC.values(), GROUPS]
     start_ranks(run_method_cases, cases, folder, world_size=2, folder=folder).complete()
     results: dict[MethodCase, Result] = torch.load(folder / "results.pt", weights_only=False)
     return results
@@ -56,3 +58,10 @@ def test_two_ranks_share_their_norms_statistics(
     name: str, two_ranks: dict[MethodCase, Result]
 ) -> None:
     assert_equal(two_ranks[SYNC[name]], run_method_case(SYNC[name]))
+
+
+def test_groups_on_two_ranks_are_as_micro_batches_of_one_process(
+    two_ranks: dict[MethodCase, Result],
+) -> None:
+    plain = MethodCase("phantom_limitr", "sync", micro_batches=3, plain_groups=True)
+    assert_equal(two_ranks[GROUPS], run_method_case(plain))

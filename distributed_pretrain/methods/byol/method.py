@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
@@ -64,8 +64,8 @@ class Byol(TwoViewsMethod):
         """`byol`, from 0 to 8; equal outputs for all images would minimise it too."""
         return {"byol": byol_loss(**vars(outputs))}
 
-    def after_update(self, *, progress: float) -> None:
+    def after_update(self, *, progress: float, made: Bool[Tensor, ""] | None = None) -> None:
         """Let the teacher follow the student."""
         momentum = ema_momentum(progress, start=self.config.teacher_momentum)
-        self.encoder_teacher.follow(self.image_encoder, momentum)
-        self.projection_teacher.follow(self.projection, momentum)
+        self.encoder_teacher.follow(self.image_encoder, momentum, made)
+        self.projection_teacher.follow(self.projection, momentum, made)

@@ -93,8 +93,8 @@ class Pixelpro(TwoViewsMethod):
         """`pixel_propagation`, from -2 to 2: the mean over all images with matches."""
         return {"pixel_propagation": mean_over_samples(by_image, has_matches)}
 
-    def after_update(self, *, progress: float) -> None:
+    def after_update(self, *, progress: float, made: Bool[Tensor, ""] | None = None) -> None:
         """Let the teacher follow the student."""
         momentum = ema_momentum(progress, start=self.config.teacher_momentum)
-        self.encoder_teacher.follow(self.image_encoder, momentum)
-        self.projection_teacher.follow(self.region_projection, momentum)
+        self.encoder_teacher.follow(self.image_encoder, momentum, made)
+        self.projection_teacher.follow(self.region_projection, momentum, made)

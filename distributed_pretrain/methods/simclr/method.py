@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from distributed_pretrain.batch import Batch
@@ -10,6 +9,7 @@ from distributed_pretrain.losses.self_supervised import nt_xent_loss
 from distributed_pretrain.methods.simclr.settings import SimclrConfig
 from distributed_pretrain.methods.two_views import TwoViewsMethod, TwoViewsOutputs
 from distributed_pretrain.models.image_encoder import ImageEncoder
+from distributed_pretrain.models.norms.groups import cat_by_group, parts_by_group
 
 
 class Simclr(TwoViewsMethod):
@@ -28,10 +28,10 @@ class Simclr(TwoViewsMethod):
         All views go through the encoder together, so that batch statistics do not tell the first
         ones from the second.
         """
-        view_mask = torch.cat([batch.sample_mask, batch.sample_mask])
-        encoded = torch.cat([batch.encoded_mask, batch.encoded_mask])
-        last_map = self.image_encoder(torch.cat(self.views(batch)), encoded)
-        first, second = self.project(self.projection, last_map, view_mask).chunk(2)
+        view_mask = cat_by_group([batch.sample_mask, batch.sample_mask])
+        encoded = cat_by_group([batch.encoded_mask, batch.encoded_mask])
+        last_map = self.image_encoder(cat_by_group(self.views(batch)), encoded)
+        first, second = parts_by_group(self.project(self.projection, last_map, view_mask), 2)
         return TwoViewsOutputs(first=first, second=second, sample_mask=batch.sample_mask)
 
     def batch_terms(self, first: Tensor, second: Tensor, sample_mask: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from distributed_pretrain.losses.precision import full_precision
+from distributed_pretrain.models.norms.groups import group_sizes
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.synchronised import sync_batch_norm
 from distributed_pretrain.ranks import world_size
@@ -19,18 +20,31 @@ _Maps: TypeAlias = Float[Tensor, "batch channels rows columns"]
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
 
-class SyncBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d`, by state dict and by function, over the maps of all ranks in training.
+class GroupedBatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d`, by state dict and by function, over the maps of each group of this rank.
+
+    Groups are those of `models.norms.groups`, commonly one.
+    """
+
+    across_ranks = False
+
+    def forward(self, input: _Maps) -> _Maps:
+        """The normalised maps, in the dtype of `input`; statistics in at least float32."""
+        across_ranks = self.across_ranks and world_size() > 1
+        if not self.training or not (across_ranks or len(group_sizes(len(input))) > 1):
+            return super().forward(input)
+        with full_precision(input):
+            normalised: _Maps = sync_batch_norm(self, input, across_ranks=across_ranks)
+            return normalised
+
+
+class SyncBatchNorm2d(GroupedBatchNorm2d):
+    """The same over the maps of all ranks in training.
 
     The ranks may hold different numbers of maps, or none: see `sync_batch_norm`.
     """
 
-    def forward(self, input: _Maps) -> _Maps:
-        """The normalised maps, in the dtype of `input`; statistics in at least float32."""
-        if not self.training or world_size() == 1:
-            return super().forward(input)
-        with full_precision(input):
-            return sync_batch_norm(self, input)
+    across_ranks = True
 
 
 def exchange_batch_norms(backbone: nn.Module, norm: Norm) -> int:
@@ -46,7 +60,7 @@ def _like(old: nn.BatchNorm2d, norm: Norm) -> nn.Module:
     channels, eps = old.num_features, old.eps
     new: nn.Module
     if norm in ("sync", "local"):
-        kind = SyncBatchNorm2d if norm == "sync" else nn.BatchNorm2d
+        kind = SyncBatchNorm2d if norm == "sync" else GroupedBatchNorm2d
         new = kind(channels, eps, old.momentum)
     elif norm == "frozen":
         new = FrozenBatchNorm2d(channels, eps)

@@ -15,11 +15,18 @@ from distributed_pretrain.losses.precision import (
     full_precision,
     zero_where_padded,
 )
+from distributed_pretrain.models.norms.groups import (
+    BatchNorm,
+    Moved,
+    group_sizes,
+    move,
+    move_after_forward,
+)
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.ranks import sum_over_ranks, world_size
 
-BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
-Statistic: TypeAlias = Float[Tensor, " dim"]
+Statistic: TypeAlias = Float[Tensor, "*groups dim"]
+Count: TypeAlias = Float[Tensor, "*groups"]
 _Statistics: TypeAlias = Literal["sync", "local", "frozen"]
 # Wu and He (ECCV 2018): 32 groups, or 16 channels a group.
 _MOST_GROUPS = 32
@@ -27,21 +34,27 @@ _FEWEST_CHANNELS_A_GROUP = 16
 
 
 def batch_statistics(
-    rows: Rows, mask: RowMask | None = None, *, across_ranks: bool
-) -> tuple[Statistic, Statistic, Float[Tensor, ""]]:
+    rows: Rows, mask: RowMask | None = None, *, across_ranks: bool, grouped: bool = False
+) -> tuple[Statistic, Statistic, Count]:
     """Mean, biased variance and number of the real rows (mask True); both 0 without any.
 
-    With gradient to the rows of every rank. `rows` holds zeros where the mask is False.
-    `across_ranks` takes the rows of all ranks, which may hold different numbers of them, or none,
-    for one all-reduce of 2 x dim + 1 float64 numbers, and one more in backward.
+    With gradient to the rows of every rank. `rows` holds zeros where the mask is False. `grouped`
+    takes its first dimension for groups, each with statistics of its own. `across_ranks` takes the
+    rows of all ranks, which may hold different numbers of them, or none, for one all-reduce of
+    2 x dim + 1 float64 numbers a group, and one more in backward.
     """
-    row_dims = tuple(range(rows.dim() - 1))
-    count = rows.new_tensor(rows[..., 0].numel()) if mask is None else mask.sum().to(rows.dtype)
-    mean = rows.sum(dim=row_dims) / count.clamp(min=1)
+    row_dims = tuple(range(int(grouped), rows.dim() - 1))
+    if mask is None:
+        number = rows[..., 0].numel() // (len(rows) if grouped else 1)
+        count = rows.new_full(rows.shape[: int(grouped)], number)
+    else:
+        count = mask.sum(dim=row_dims).to(rows.dtype)
+    mean = rows.sum(dim=row_dims) / count.clamp(min=1).unsqueeze(-1)
     # The squares are summed about the mean: E[x²] - E[x]² cancels when |mean| >> deviation.
-    squares = zero_where_padded(rows - mean, mask).square().sum(dim=row_dims)
+    centred = rows - _over_rows(mean, rows)
+    squares = zero_where_padded(centred, mask).square().sum(dim=row_dims)
     if not across_ranks or world_size() == 1:
-        return mean, squares / count.clamp(min=1), count
+        return mean, squares / count.clamp(min=1).unsqueeze(-1), count
 
     common = over_ranks(mean, squares, count)
     common_mean, variance, total_count = (each.to(rows.dtype) for each in common)
@@ -49,60 +62,77 @@ def batch_statistics(
 
 
 def over_ranks(
-    mean: Statistic, squares: Statistic, count: Float[Tensor, ""]
-) -> tuple[Statistic, Statistic, Float[Tensor, ""]]:
-    """Mean, biased variance and number of the rows of all ranks, in float64.
+    mean: Statistic, squares: Statistic, count: Count
+) -> tuple[Statistic, Statistic, Count]:
+    """Mean, biased variance and number of the rows of all ranks, in float64, of each group.
 
     `mean` and `count` are of this rank's, `squares` the sum of its squares about its mean; zeros
-    where it has none. One all-reduce of 2 x dim + 1 numbers.
+    where it has none. One all-reduce of 2 x dim + 1 numbers a group.
     """
     # The ranks' means differ, so their squares are added about 0. In float64 that cancellation
     # costs float32 rows nothing, and a second all-reduce, about the common mean, is saved.
-    own_count, own_mean = count.double(), mean.double()
+    own_count, own_mean = count.double().unsqueeze(-1), mean.double()
     own_squares = squares.double() + own_count * own_mean.square()
-    own = torch.cat([own_count * own_mean, own_squares, own_count.unsqueeze(0)])
-    total, total_squares, total_count = sum_over_ranks(own).split([len(mean), len(mean), 1])
+    own = torch.cat([own_count * own_mean, own_squares, own_count], dim=-1)
+    dim = mean.shape[-1]
+    total, total_squares, total_count = sum_over_ranks(own).split([dim, dim, 1], dim=-1)
     divisor = total_count.clamp(min=1)
     common_mean = total / divisor
     variance = (total_squares / divisor - common_mean.square()).clamp(min=0)
-    return common_mean, variance, total_count[0]
+    return common_mean, variance, total_count.squeeze(-1)
 
 
 def batch_norm(
     layer: BatchNorm, rows: Rows, mask: RowMask | None = None, *, across_ranks: bool
 ) -> Rows:
-    """The rows normalised as `batch_statistics` says, by `layer` in training mode.
+    """The rows normalised as `batch_statistics` says, by `layer` in training mode, in their groups.
 
     `move_running_statistics` keeps their means.
     """
-    mean, variance, count = batch_statistics(rows, mask, across_ranks=across_ranks)
+    groups = len(group_sizes(len(rows)))
+    if groups == 1:
+        mean, variance, count = batch_statistics(rows, mask, across_ranks=across_ranks)
+        move_running_statistics(layer, mean, variance, count)
+        return normalise(layer, rows, mean, variance)
+    apart = rows.unflatten(0, (groups, -1))
+    mask = None if mask is None else mask.unflatten(0, (groups, -1))
+    mean, variance, count = batch_statistics(apart, mask, across_ranks=across_ranks, grouped=True)
     move_running_statistics(layer, mean, variance, count)
-    return normalise(layer, rows, mean, variance)
+    return normalise(layer, apart, mean, variance).flatten(0, 1)
 
 
 @torch.no_grad()
 def move_running_statistics(
-    layer: BatchNorm, mean: Statistic, variance: Statistic, count: Float[Tensor, ""]
+    layer: BatchNorm, mean: Statistic, variance: Statistic, count: Count
 ) -> None:
     """Move the layer's mean and (unbiased) variance towards those of a batch, as torch does.
 
-    No row anywhere says nothing about the distribution, and leaves them.
+    No row anywhere says nothing about the distribution, and leaves them. Those of groups are kept
+    until the forward has ended.
     """
-    assert layer.running_mean is not None
-    assert layer.running_var is not None
-    assert layer.num_batches_tracked is not None
     assert layer.momentum is not None
-    unbiased = variance * count / (count - 1).clamp(min=1)
-    step = (count > 0).to(layer.running_mean.dtype) * layer.momentum
-    layer.running_mean.lerp_(mean.to(step.dtype), step)
-    layer.running_var.lerp_(unbiased.to(step.dtype), step)
-    layer.num_batches_tracked += 1
+    number = count.unsqueeze(-1)
+    unbiased = variance * number / (number - 1).clamp(min=1)
+    share = (count > 0).to(count.dtype) * layer.momentum
+    if count.dim() == 0:
+        move(layer, Moved(mean, unbiased, share))
+    else:
+        groups = zip(mean.unbind(), unbiased.unbind(), share.unbind(), strict=True)
+        move_after_forward(layer, [Moved(*each) for each in groups])
 
 
 def normalise(layer: BatchNorm, rows: Rows, mean: Statistic, variance: Statistic) -> Rows:
     """weight * (rows - mean) / sqrt(variance + eps) + bias, by `layer`'s weight, bias and eps."""
     scale = layer.weight * torch.rsqrt(variance + layer.eps)
-    return torch.addcmul(layer.bias - mean * scale, rows, scale)
+    shift = layer.bias - mean * scale
+    return torch.addcmul(_over_rows(shift, rows), rows, _over_rows(scale, rows))
+
+
+def _over_rows(statistic: Statistic, rows: Rows) -> Tensor:
+    """What is of each group beside its rows."""
+    if statistic.dim() == 1:
+        return statistic
+    return statistic.view(len(statistic), *(1,) * (rows.dim() - 2), -1)
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):

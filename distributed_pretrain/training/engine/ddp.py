@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 from accelerate.utils import InitProcessGroupKwargs
+from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.models.norms.groups import in_groups
 from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.training.engine.device import set_device_up
 from distributed_pretrain.training.engine.layout import StateLayout
@@ -41,8 +43,11 @@ class Engine:
 
     The loader never passes through Accelerate: ranks slice the global order themselves. A step
     is `forward`, `backward` for each micro-batch inside `micro_batch`, then `gradient_norm` and
-    either `update` or `drop_gradients`. Every rank makes the same calls.
+    `update`. Every rank makes the same calls. `compares_passes`: whether the next gradient caching
+    is to check that its two forwards give the same (see `training.compiling`).
     """
+
+    compares_passes = False
 
     def __init__(
         self, training: TrainingConfig, *, deepspeed: dict[str, Any] | None = None
@@ -94,9 +99,9 @@ class Engine:
         """The precision of the run."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
 
-    def forward(self, batch: Batch) -> Any:
-        """The method's outputs, for a backward pass."""
-        with self.autocast():
+    def forward(self, batch: Batch, *, groups: int = 1) -> Any:
+        """The method's outputs, for a backward pass; batch norms see each group of rows alone."""
+        with self.autocast(), in_groups(groups):
             return self._model(batch)
 
     @contextlib.contextmanager
@@ -129,12 +134,25 @@ class Engine:
             [p.grad for p in self.parameters if p.grad is not None]
         )
 
-    def update(self, learning_rate: float, *, clip_norm: float | None, norm: Tensor) -> None:
-        """One optimizer step; gradients longer than `clip_norm` are shortened to it."""
+    def update(
+        self,
+        learning_rate: float,
+        *,
+        clip_norm: float | None,
+        norm: Tensor,
+        skip: Bool[Tensor, ""] | None = None,
+    ) -> None:
+        """One optimizer step; gradients longer than `clip_norm` are shortened to it.
+
+        Where `skip` is True, weights, moments and their counts stay as they are: the fused kernels
+        read that on the device, and the host does not wait to know.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, clip_norm, norm)
+        # What torch's gradient scalers set, too.
+        self.optimizer.found_inf = None if skip is None else skip.float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self.drop_gradients()
 

@@ -1,9 +1,7 @@
 """DeepSpeed's ZeRO behind the engine's interface, with checkpoints that any engine reads.
 
-Measured against one process with the whole batch (tests/distributed/test_deepspeed.py), stages
-0 to 3 give its gradients with factor 1. Not every question of ours has a public answer in
-DeepSpeed 0.19: what reaches into its optimizers stands in `_CutOptimizer` and `_CutParameters`
-at the end of this file, and nowhere else.
+Stages 0 to 3 give one process's gradients with factor 1 (tests/distributed/test_deepspeed.py).
+What reaches into DeepSpeed 0.19's optimizers, for want of a public answer, stands at the end here.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from deepspeed.utils import (
     safe_set_local_fp32_param,
     safe_set_local_optimizer_state,
 )
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from data_shards.errors import InputError
@@ -69,13 +68,21 @@ class DeepSpeedEngine(Engine):
         """The Euclidean norm over all gradients of the step; infinite where one is not finite."""
         return super().gradient_norm() if self._zero is None else self._zero.gradient_norm()
 
-    def update(self, learning_rate: float, *, clip_norm: float | None, norm: Tensor) -> None:
-        """One optimizer step; gradients longer than `clip_norm` are shortened to it."""
-        del norm  # DeepSpeed clips by the one that it measures itself, which is the same
+    def update(
+        self,
+        learning_rate: float,
+        *,
+        clip_norm: float | None,
+        norm: Tensor,
+        skip: Bool[Tensor, ""] | None = None,
+    ) -> None:
+        """See `Engine`; the host waits for `skip`."""
+        del norm  # DeepSpeed clips by one that it measures itself, which is the same
         assert clip_norm == self._clip_norm, "DeepSpeed's clipping is fixed from the start"
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._deepspeed.step()
+        skips = skip is not None and bool(skip)
+        (self.drop_gradients if skips else self._deepspeed.step)()
 
     def drop_gradients(self) -> None:
         """Forget the gradients of this step."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
+from data_shards.errors import InputError, warn
+from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.training.settings import TrainingConfig
 
 # Of the environment, where the user has not said otherwise.
@@ -17,6 +20,8 @@ _VARIABLES = {
     # Widths of reports and canvases differ from step to step.
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
 }
+# There where the kernel has NVIDIA's module.
+_DRIVER = Path("/proc/driver/nvidia/version")
 # cuBLAS is deterministic with a workspace of its own for each stream only.
 _DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
@@ -40,3 +45,42 @@ def set_device_up(training: TrainingConfig) -> None:
         torch.backends.cuda.enable_mem_efficient_sdp,
     ):
         enable(not training.deterministic)
+
+
+def refuse_missing_gpus(training: TrainingConfig) -> None:
+    """Raise InputError where the run is to have GPUs and CUDA cannot be used, or they are too few.
+
+    Where a run may take a CPU, it is warned of an NVIDIA GPU that is there and cannot be used.
+    """
+    trouble = cuda_trouble()
+    if trouble is not None and training.device == "cuda":
+        raise InputError(
+            f"training.device=cuda: {trouble}: training.device=any goes on on the CPU, many times "
+            "slower"
+        )
+    if trouble is not None:
+        if _DRIVER.exists():
+            warn(f"on the CPU: {trouble}")
+        return
+    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1"):
+        return
+    found, local = torch.cuda.device_count(), launcher_number("LOCAL_RANK") or 0
+    # Where a launcher binds one to each rank, all see theirs as the first.
+    bound = found == 1 and "CUDA_VISIBLE_DEVICES" in os.environ
+    if local >= found and not bound:
+        raise InputError(
+            f"rank {local} of this machine has no GPU: {found} found: start as many ranks as there "
+            "are GPUs"
+        )
+
+
+def cuda_trouble() -> str | None:
+    """Why CUDA cannot be used, in torch's own words (no driver, one too old); None where it can."""
+    if torch.cuda.is_available():
+        return None
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        # What follows is where to get a driver, or another build.
+        return str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+    return "no CUDA device was found"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,11 @@ import torch
 from distributed_pretrain.__main__ import main
 from distributed_pretrain.alignment.pairwise import products
 from distributed_pretrain.benchmark import pairs
+from distributed_pretrain.benchmark.gpu import PARTS
+from distributed_pretrain.benchmark.on_gpu.page import ASKED, PROFILES
 from distributed_pretrain.benchmark.pairs import FORMS
 from distributed_pretrain.commands import BENCHMARKS
+from tests.paths import ROOT
 
 Start = Callable[..., dict[str, Any]]
 
@@ -67,13 +72,18 @@ def test_loader(start: Start) -> None:
 
 
 def test_step(start: Start) -> None:
-    report = start("step", *SIZES, "frozen_layers=1", "steps=2")
+    profile = ROOT / "configs" / "pretrain" / "chexpert_a100.yaml"
+    report = start("step", *SIZES, "frozen_layers=1", "steps=2", f"profiles=[{profile}]")
     both = report["trainer_step_seconds"], report["bare_step_seconds"]
     assert all(seconds > 0 for seconds in both)
     assert report["trainer_to_bare_ratio"] == both[0] / both[1]
     assert 0 <= report["data_wait_share"] < 1
     assert 0 < report["augmentation_share"] < 1
     assert target_names(report) == ["trainer / bare loop", "data wait of a step"]
+    (counted,) = report["on_a_gpu"]
+    assert counted["profile"] == "chexpert_a100"
+    assert counted["launches"] > 500
+    assert counted["waits"] == 1
 
 
 @on_linux
@@ -140,6 +150,36 @@ def test_scaling_predicts_and_measures_every_number_of_ranks(start: Start) -> No
     assert report["links"].keys() == {"all_reduce", "all_gather", "reduce_scatter"}
 
 
+@pytest.mark.slow
+@on_linux
+def test_gpu_has_figures_of_every_part_on_a_cpu_and_judges_none(
+    start: Start, tmp_path: Path
+) -> None:
+    report = start("gpu", "device=cpu", "tiny=true", "minutes=60", f"output={tmp_path}")
+    assert report["parts"].keys() == PARTS.keys()
+    for name, part in report["parts"].items():
+        assert part["error"] is None, f"{name}: {part['error']}"
+        finite = {k: v for k, v in part["figures"].items() if math.isfinite(v)}
+        assert finite == part["figures"] != {}, name
+    for name, every in ASKED.items():
+        part = report["parts"]["lovt_a100" if name == PROFILES else name]
+        assert {each.figure for each in every} <= part["figures"].keys()
+    lovt = report["parts"]["lovt_a100"]["figures"]
+    rates = [lovt[name] for name in lovt if name.endswith("pairs_per_second")]
+    assert len(rates) == 4
+    assert min(rates) > 0
+    assert report["targets"] == []
+    written = json.loads((tmp_path / "gpu.json").read_text())
+    assert written["parts"] == report["parts"]
+    page = (tmp_path / "gpu.md").read_text()
+    assert "not yet run" not in page
+    assert "nothing is judged" in page
+    assert {each.name for each in tmp_path.glob("trace_*.json.gz")} == {
+        "trace_bare.json.gz",
+        "trace_trainer.json.gz",
+    }
+
+
 def test_an_unknown_setting_is_refused_by_every_one_and_the_nearest_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -152,6 +192,7 @@ def test_an_unknown_setting_is_refused_by_every_one_and_the_nearest_is_named(
         "regions": "image",
         "checkpoint": "round",
         "scaling": "rank",
+        "gpu": "minute",
     }
     nearest = {"loss": "chunk_size"}
     assert mistyped.keys() == set(BENCHMARKS)

@@ -177,13 +177,13 @@ def test_a_run_with_a_teacher_goes_on_exactly(name: str, shards: Path, tmp_path:
 def test_a_skipped_step_does_not_move_the_teacher(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    updates: list[float] = []
+    updates: list[tuple[float, bool]] = []
     poisoned: list[str] = []
     follow, terms = Byol.after_update, Byol.sample_terms
 
-    def noted(method: Byol, *, progress: float) -> None:
-        updates.append(progress)
-        follow(method, progress=progress)
+    def noted(method: Byol, *, progress: float, made: Tensor) -> None:
+        updates.append((progress, bool(made)))
+        follow(method, progress=progress, made=made)
 
     def once_nan(method: Byol, outputs: ByolOutputs) -> dict[str, Tensor]:
         found = terms(method, outputs)
@@ -196,7 +196,7 @@ def test_a_skipped_step_does_not_move_the_teacher(
     monkeypatch.setattr(Byol, "sample_terms", once_nan)
     config = short_run("phantom_byol", shards, tmp_path / "run")
     assert pretrain(config)
-    assert updates == [step / STEPS for step in (0, 1, 3, 4, 5)]
+    assert updates == [(step / STEPS, step != 2) for step in range(STEPS)]
     skipped, before = (
         load_file(config.run_folder / "checkpoints" / f"step_{step:08d}" / "model.safetensors")
         for step in (3, 2)

@@ -67,6 +67,7 @@ def test_a_profile_trains_one_real_step_with_small_encoders(
         "labels": LABELS if profile.data.labels else (),
     }
     values["training"] |= {
+        "device": "any",
         "accumulation_steps": pieces,
         "max_steps": 1,
         "validate_every_steps": 1,

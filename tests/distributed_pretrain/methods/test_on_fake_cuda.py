@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from distributed_pretrain.benchmark.fake_cuda import HostWaits, fake_cuda, moved
 from tests.tiny.batches import random_batch
-from tests.tiny.fake_cuda import HostWaits, fake_cuda, moved
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 _LENGTHS = "alignment/pairwise/blocks.py:sorted_by_length"

@@ -14,9 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from data_shards.errors import InputError
 from distributed_pretrain.models.image_encoder import make_image_encoder, receptive_field_px
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.models.norms.maps import (
-    SyncBatchNorm2d,
-)
+from distributed_pretrain.models.norms.maps import GroupedBatchNorm2d, SyncBatchNorm2d
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
@@ -133,7 +131,7 @@ def test_in_one_process_a_synchronised_norm_is_torchs_batch_norm(training: bool)
 
 _LAYERS: dict[Norm, type[nn.Module]] = {
     "sync": SyncBatchNorm2d,
-    "local": nn.BatchNorm2d,
+    "local": GroupedBatchNorm2d,
     "frozen": FrozenBatchNorm2d,
     "group": nn.GroupNorm,
 }

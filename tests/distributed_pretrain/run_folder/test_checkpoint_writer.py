@@ -136,19 +136,6 @@ def test_a_copy_keeps_the_layout_of_its_source() -> None:
     assert torch.equal(saved.model["w"], weight)
 
 
-@pytest.mark.gpu
-def test_a_snapshot_from_a_gpu_is_whole_and_page_locked() -> None:
-    source = checkpoint(5, numbers=10_000_000)
-    on_gpu = {name: tensor.cuda() for name, tensor in source.model.items()}
-    snapshot = CheckpointSnapshot()
-    for step in (5.0, 6.0):
-        for tensor in on_gpu.values():
-            tensor.fill_(step)
-        saved = snapshot.take(Checkpoint(source.state, source.config, on_gpu, source.optimizer))
-        assert all(tensor.is_pinned() for tensor in saved.model.values())
-        assert all(bool((tensor == step).all()) for tensor in saved.model.values())
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
 def test_the_writing_thread_gives_way_and_no_other_does(
     writer: CheckpointWriter, monkeypatch: pytest.MonkeyPatch

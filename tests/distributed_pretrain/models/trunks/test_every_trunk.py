@@ -19,7 +19,7 @@ from distributed_pretrain.models.image_encoder import (
     make_image_encoder,
 )
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.models.norms.maps import SyncBatchNorm2d
+from distributed_pretrain.models.norms.maps import GroupedBatchNorm2d, SyncBatchNorm2d
 from distributed_pretrain.models.trunks.vision_transformer import VisionTransformerTrunk
 
 ENCODERS: dict[str, Callable[[], ImageEncoder]] = {
@@ -145,7 +145,7 @@ def test_an_encoders_or_a_runs_state_dict_loads_as_weights(
 
 LAYERS: dict[Norm, type[nn.Module]] = {
     "sync": SyncBatchNorm2d,
-    "local": nn.BatchNorm2d,
+    "local": GroupedBatchNorm2d,
     "frozen": FrozenBatchNorm2d,
     "group": nn.GroupNorm,
 }

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from data_shards.errors import InputError
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
+from distributed_pretrain.training.engine import device
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.engine.device import set_device_up
+from distributed_pretrain.training.engine.device import refuse_missing_gpus, set_device_up
 from distributed_pretrain.training.flops import device_peak
 from distributed_pretrain.training.settings import TrainingConfig
 
@@ -92,3 +95,64 @@ def test_a_launchers_mixed_precision_is_not_taken_over(monkeypatch: pytest.Monke
     assert weight.grad is not None
     assert weight.grad.tolist() == [2, 2, 2]
     assert engine._accelerator.mixed_precision == "no"
+
+
+GPU, ANY = TrainingConfig(device="cuda"), TrainingConfig()
+# torch's own words.
+TOO_OLD = (
+    "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "
+    "driver by downloading and installing a new version from the URL: http://www.nvidia.com"
+)
+NO_DRIVER = "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU"
+
+
+@pytest.mark.parametrize("said", [TOO_OLD, NO_DRIVER])
+def test_a_driver_that_is_missing_or_too_old_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    def init() -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    first = said.partition(". ")[0]
+    with pytest.raises(InputError, match="=any goes on on the CPU") as raised:
+        refuse_missing_gpus(GPU)
+    assert str(raised.value).startswith(f"training.device=cuda: {first}: ")
+    assert "http" not in str(raised.value)
+
+
+def test_a_run_that_may_take_a_cpu_is_warned_of_a_gpu_that_it_cannot_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(device, "cuda_trouble", lambda: "the driver is too old")
+    for there in (False, True):
+        monkeypatch.setattr(device, "_DRIVER", tmp_path if there else tmp_path / "none")
+        refuse_missing_gpus(ANY)
+        assert ("the driver is too old" in capsys.readouterr().err) == there
+
+
+@pytest.mark.parametrize(
+    ("found", "local", "visible", "is_refused"),
+    [
+        (2, 1, None, False),
+        (2, 2, None, True),
+        (1, 1, None, True),
+        # A launcher that binds one to each rank.
+        (1, 3, "3", False),
+    ],
+)
+def test_a_rank_without_a_gpu_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, found: int, local: int, visible: str | None, is_refused: bool
+) -> None:
+    monkeypatch.setattr(device, "cuda_trouble", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    monkeypatch.setenv("LOCAL_RANK", str(local))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if not is_refused:
+        refuse_missing_gpus(ANY)
+        return
+    with pytest.raises(InputError, match=f"rank {local} of this machine has no GPU: {found} found"):
+        refuse_missing_gpus(ANY)

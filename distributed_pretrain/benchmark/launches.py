@@ -1,0 +1,156 @@
+"""What the host launches, copies and waits for in a step of a profile, counted without a GPU.
+
+torch's fake tensors know shapes, types and devices: no number is computed. Launches are operations
+that are neither views nor allocations, in forward, losses and backward of one micro-batch. Those
+are CPU tensors, as autograd will not walk backward for a GPU without a driver; batch norms take a
+GPU's kernels all the same. What is one kernel there and several operations here (dropout) is
+counted as here. Copies and waits are those of forward and losses on fake CUDA tensors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.benchmark.fake_cuda import NORM_KERNELS, HostWaits, fake_cuda, moved
+from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.methods.settings import Sizes
+from distributed_pretrain.models.norms import synchronised
+from distributed_pretrain.models.norms.groups import in_groups
+from distributed_pretrain.pretrain.build import full_studies
+from distributed_pretrain.pretrain.random_weights import with_random_weights
+from distributed_pretrain.pretrain.settings import PretrainConfig
+from distributed_pretrain.ranks import as_one_process
+from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.settings import TrainingConfig
+
+TOKENS = 128
+_aten = torch.ops.aten
+_CPU, _CUDA = torch.device("cpu"), torch.device("cuda")
+_NOT_LAUNCHED = {
+    _aten.empty,
+    _aten.empty_like,
+    _aten.empty_strided,
+    _aten.new_empty,
+    _aten.new_empty_strided,
+    _aten.detach,
+    _aten.alias,
+    _aten._unsafe_view,
+    _aten._local_scalar_dense,
+    torch.ops.prim.device,
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of one step, on one rank: `micro_batches` times those of one, and the step's own wait.
+
+    That is for its numbers, when the next step has been launched. The optimizer's launches are not
+    in it, nor a first pass of exact accumulation.
+    """
+
+    micro_batches: int
+    launches_of_one: int
+    copies_of_one: int
+    waits_of_one: int
+
+    @property
+    def launches(self) -> int:
+        """Of the gradients of a step."""
+        return self.micro_batches * self.launches_of_one
+
+    @property
+    def copies(self) -> int:
+        """From the host's pageable memory, beside the batch."""
+        return self.micro_batches * self.copies_of_one
+
+    @property
+    def waits(self) -> int:
+        """How often the host waits for the device."""
+        return self.micro_batches * self.waits_of_one + 1
+
+
+def counts_of(config: PretrainConfig) -> Counts:
+    """The counts of a profile with random weights, for studies that have all that is asked for."""
+    config = with_random_weights(config)
+    parts = config.training.accumulation_steps
+    launched, seen = _launches(config), _waits(config)
+    return Counts(parts, launched, sum(seen.copies.values()), sum(seen.waits.values()))
+
+
+def _method(config: PretrainConfig, device: torch.device) -> Method:
+    with torch.device("meta"):
+        method = config.method.build(Sizes(config.vocabulary_size, len(config.data.labels)))
+    moved(method, device.type)
+    return method.train()
+
+
+def _batch(config: PretrainConfig, device: torch.device) -> Batch:
+    rows = config.data.global_batch // config.training.accumulation_steps
+    return full_studies(config)(device, rows=rows, tokens=min(TOKENS, config.data.max_tokens))
+
+
+def _launches(config: PretrainConfig) -> int:
+    engine = Engine(TrainingConfig(precision=config.training.precision))
+    engine.device = _CPU
+    with (
+        as_one_process(),
+        mock.patch.object(synchronised, "has_kernels", lambda maps: maps.numel() > 0),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        _Launches() as seen,
+    ):
+        method = _method(config, _CPU)
+        engine.prepare(method, torch.optim.SGD(method.parameters()))
+        batch = _batch(config, _CPU)
+        seen.by_name.clear()
+        groups = config.training.groups(config.data.global_batch)
+        accumulate_gradients(
+            engine, [batch], exact=False, seed=0, measure_norms=False, groups=groups
+        )
+    return sum(seen.by_name.values())
+
+
+def _waits(config: PretrainConfig) -> HostWaits:
+    bf16 = config.training.precision == "bf16"
+    groups = config.training.groups(config.data.global_batch)
+    with as_one_process(), fake_cuda():
+        method, batch = _method(config, _CUDA), _batch(config, _CUDA)
+        seen = HostWaits()
+        with seen:
+            with torch.autocast("cuda", torch.bfloat16, enabled=bf16), in_groups(groups):
+                outputs = method(batch)
+            method.loss(outputs)
+    return seen
+
+
+class _Launches(TorchDispatchMode):
+    """Counts operations by name, and answers what fake tensors cannot.
+
+    A number that is read is 1, a mask is True everywhere: nothing is padding.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs, operation = kwargs or {}, func.overloadpacket
+        if operation not in _NOT_LAUNCHED and not func.is_view:
+            self.by_name[operation.__name__] += 1
+        first = args[0] if args and isinstance(args[0], Tensor) else None
+        if first is not None and operation is _aten._local_scalar_dense:
+            return True if first.dtype is torch.bool else 1
+        if operation in NORM_KERNELS:
+            return NORM_KERNELS[operation](*args)
+        return func(*args, **kwargs)

@@ -1,0 +1,102 @@
+"""Micro-batches whose groups are normalised and compared alone: equal to the plain way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from data_shards.errors import InputError
+from data_shards.profiles import first_difference, validate
+from distributed_pretrain.batch import Batch
+from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.pretrain.settings import PretrainConfig
+from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
+from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
+from tests.tiny.batches import as_double, random_batch
+from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
+
+# The others' terms beyond the papers are compared in the same way.
+METHODS = [
+    name
+    for name in PROFILES
+    if name.startswith("phantom_") and ("regions" not in name or "lovt" in name)
+    if "untrained" not in name
+]
+ROWS, GROUPS = 12, 3
+
+
+def after_gradients(method: Method, batch: Batch, *, pieces: int, groups: int) -> dict[str, Tensor]:
+    """Loss terms, gradients and running statistics."""
+    engine = Engine(TrainingConfig(accumulation="plain"))
+    engine.prepare(method.train().double(), build_optimizer(OptimizerConfig(), method))
+    method.start_step(epoch=1)
+    found = accumulate_gradients(
+        engine, batch.split(pieces), exact=False, seed=0, measure_norms=False, groups=groups
+    )
+    state = {f"term {name}": each for name, each in found.terms.items()}
+    state |= {
+        f"gradient {name}": p.grad for name, p in method.named_parameters() if p.grad is not None
+    }
+    return state | dict(method.named_buffers())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_groups_of_one_forward_are_as_micro_batches_of_their_own(name: str) -> None:
+    config = tiny_profile(name, norm="local" if name == "phantom_byol" else "sync")
+    batch = as_double(random_batch(config, ROWS))
+    if batch.lateral is not None:
+        # Of the groups one has every lateral, one has none, and one has some.
+        present = torch.tensor([True] * 4 + [False] * 4 + [True, False, False, True])
+        batch = replace(batch, lateral=replace(batch.lateral, mask=present))
+    wanted = after_gradients(tiny_method(config), batch, pieces=GROUPS, groups=1)
+    found = after_gradients(tiny_method(config), batch, pieces=1, groups=GROUPS)
+    assert found.keys() == wanted.keys()
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+def config(batch: int, **training: Any) -> PretrainConfig:
+    values = {
+        "run_folder": "run",
+        "data": {"shards": "shards", "global_batch": batch},
+        "method": {"name": "lovt"},
+        "training": training,
+    }
+    return validate(PretrainConfig, values, where="test")
+
+
+def test_groups_keep_the_recipe_of_micro_batches() -> None:
+    plain = config(512, accumulation="plain", accumulation_steps=16)
+    grouped = config(512, accumulation="plain", accumulation_steps=4, negatives_from=32)
+    for each, groups in ((plain, 1), (grouped, 4)):
+        assert each.training.compared_parts(512) == each.training.ordered_parts(512) == 16
+        assert each.training.groups(512) == groups
+        each.check_ranks(8)
+    wider = config(512, accumulation="plain", accumulation_steps=2, negatives_from=32)
+    assert first_difference(grouped.deciding(), wider.deciding()) is None
+    assert config(512, accumulation_steps=4).training.groups(512) == 1
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"negatives_from": 32}, "with accumulation=exact every sample is a negative"),
+        (
+            {"negatives_from": 48, "accumulation": "plain", "accumulation_steps": 4},
+            "negatives_from=48 does not divide the 128 pairs",
+        ),
+    ],
+)
+def test_groups_that_cannot_be_are_refused_in_a_line(training: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        config(512, **training)
+
+
+def test_ranks_that_cannot_share_a_group_are_refused() -> None:
+    grouped = config(512, accumulation="plain", accumulation_steps=4, negatives_from=4)
+    with pytest.raises(InputError, match="8 ranks cannot hold equal parts of a group"):
+        grouped.check_ranks(8)
