@@ -162,7 +162,7 @@ class _Rank:
     def _how_it_ended(self, status: int) -> str:
         if status < 0:
             name = signal.Signals(-status).name
-            return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+            return f"killed by {name}" + (" (no RAM left?)" if name == "SIGKILL" else "")
         return last_line(self.place.log) or f"exit status {status}"
 
     def _fail(self, line: str, *, status: int) -> NoReturn:

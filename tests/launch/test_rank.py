@@ -174,7 +174,7 @@ def test_a_failure_is_kept_with_the_last_line_of_the_log(job: Job) -> None:
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("SIGKILL", "killed by SIGKILL (out of memory?)"), ("SIGSEGV", "killed by SIGSEGV")],
+    [("SIGKILL", "killed by SIGKILL (no RAM left?)"), ("SIGSEGV", "killed by SIGSEGV")],
 )
 def test_what_killed_the_command_is_said(job: Job, name: str, line: str) -> None:
     job.log.write_text("something before\n")

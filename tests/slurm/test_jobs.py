@@ -232,7 +232,7 @@ def test_a_crashed_job_is_not_requeued_and_its_rank_is_named(
     assert slurm.job(job.number)["Restarts"] == "0"
     said = launcher("status", job.run_folder)
     assert "failed" in said.out.splitlines()[1]
-    assert said.out.splitlines()[2] == "    rank 1: killed by SIGKILL (out of memory?)"
+    assert said.out.splitlines()[2] == "    rank 1: killed by SIGKILL (no RAM left?)"
 
     whole.wait_for("COMPLETED")
     assert whole.events() == ["started", "finished"] * 2

@@ -62,9 +62,10 @@ def counted(name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "encoders"),
-    [("phantom_lovt", 2), pytest.param("phantom_limitr", 3, marks=pytest.mark.slow)],
+    [("phantom_lovt", 2), ("phantom_limitr", 3)],
 )
 def test_each_encoder_is_one_graph_and_one_more_for_a_width_of_the_list(
     name: str, encoders: int
