@@ -100,6 +100,7 @@ def test_of_more_parts_than_shards_some_have_nothing_to_do(
     assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_parts_that_find_no_phantom_draw_it_once(tmp_path: Path) -> None:
     counts = {"train_studies": 20, "validate_studies": 2, "test_studies": 2}
     values = {

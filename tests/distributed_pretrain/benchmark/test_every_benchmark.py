@@ -143,6 +143,7 @@ def test_checkpoint(start: Start) -> None:
     assert target_names(report) == ["steps with a save under way / usual"]
 
 
+@pytest.mark.slow
 def test_scaling_predicts_and_measures_every_number_of_ranks(start: Start) -> None:
     report = start("scaling", *SIZES, "ranks=[1,2]", "steps=1", "rounds=1")
     assert [row["ranks"] for row in report["rows"]] == [1, 2]
