@@ -44,7 +44,8 @@ BLIND_MAPS = {
 }
 BLIND_PHRASES = Metric("grounding_blind_phrases", "training phrases with boxes", unit="number")
 # The boxes themselves on the grid of regions: what it can draw. No bound: a map may point better.
-MAPS = {**BLIND_MAPS, "best": "the boxes drawn on the grid"}
+DRAWN_MAP = {"best": "the boxes drawn on the grid"}
+MAPS = {**BLIND_MAPS, **DRAWN_MAP}
 
 
 def of_map(name: str) -> tuple[Metric, Metric, Metric]:
@@ -57,7 +58,7 @@ def of_map(name: str) -> tuple[Metric, Metric, Metric]:
     )
 
 
-DRAWN_POINTING = replace(of_map([*MAPS][-1])[0], title="pointing of the boxes on its grid")
+DRAWN_POINTING = replace(of_map(*DRAWN_MAP)[0], title="pointing of the boxes on its grid")
 # Those that come with the ends of an interval over studies.
 BOUNDED = (
     POINTING,

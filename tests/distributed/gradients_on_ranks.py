@@ -70,7 +70,7 @@ def run_case(case: Case) -> dict[str, Any]:
     )
     engine = make_engine(training)
     changes = case.method | {"chunk_size": case.chunk_size}
-    method = tiny_lovt(learnable_temperatures=True, pair_weight=0.5, **changes)
+    method = tiny_lovt(learnable_temperatures=True, **changes)
     if case.float64:
         method.double()
     method.train()

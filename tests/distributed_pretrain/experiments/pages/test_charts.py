@@ -10,23 +10,7 @@ from distributed_pretrain.experiments.pages.charts import Chart, Curve
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.retrieval import RECALL_AT_5
 
-VOID = {"meta", "br"}
-SIZE_PX = 48
 TERM = Metric("total", "total", unit="number", better="low")
-UNTRAINED = {
-    "recall_at_1": 0.005,
-    "recall_at_5": 0.0275,
-    "grounding_pointing": 0.101,
-    "grounding_cnr_gain": -0.153,
-    "linear_dice": 0.211,
-}
-TRAINED = {
-    "recall_at_1": 0.072,
-    "recall_at_5": 0.2425,
-    "grounding_pointing": 0.61,
-    "grounding_cnr_gain": 0.713,
-    "linear_dice": 0.3,
-}
 
 
 @pytest.mark.parametrize(
