@@ -169,7 +169,7 @@ def kill_and_go_on(profile: Path, folder: Path, *overrides: str, kills: int) -> 
 
 
 @pytest.mark.parametrize(
-    ("kills", "steps"), [(3, 40), pytest.param(20, 200, marks=pytest.mark.slow)]
+    ("kills", "steps"), [(2, 24), pytest.param(20, 200, marks=pytest.mark.slow)]
 )
 def test_a_run_whose_ranks_are_killed_ends_with_the_same_weights(
     kills: int, steps: int, tiny_profile: Path, tmp_path: Path

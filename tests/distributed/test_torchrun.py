@@ -26,7 +26,7 @@ def rank_process(launcher: int, rank: int) -> psutil.Process:
     return next(c for c in children if c.environ().get("RANK") == str(rank))
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_rank_is_named_before_torchrun_ends_the_other(
     victim: int, tiny_profile: Path, command: Command, tmp_path: Path
 ) -> None:

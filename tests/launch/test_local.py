@@ -113,6 +113,7 @@ def test_a_cancelled_run_saves_and_does_not_start_again(runs: Path, tiny_profile
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow  # tests/slurm has a sweep that is gone on with
 def test_an_interrupted_sweep_goes_on_by_the_same_command_and_shows_its_figures(
     runs: Path, tiny_profile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

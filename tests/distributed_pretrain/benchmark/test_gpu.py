@@ -90,6 +90,7 @@ def test_a_part_that_fails_leaves_its_figures_and_one_line(
     assert "\n" not in result.error
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_or_is_killed_ends(bench: Bench) -> None:
     hung = run(Part("", 8, hangs), bench)
     assert (hung.figures, hung.error) == ({"first": 1.0}, "stopped at its time limit")

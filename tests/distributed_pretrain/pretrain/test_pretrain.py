@@ -139,6 +139,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(
     assert_same_outcome(folder, finished_run)
 
 
+@pytest.mark.slow  # tests/distributed holds ranks against one process without the command
 def test_two_ranks_train_as_one(tiny_profile: Path, command: Command, tmp_path: Path) -> None:
     """Same samples, losses and recalls: batch norms share their statistics."""
     overrides = (
