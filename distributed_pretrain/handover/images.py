@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.functional import normalize
 
 from data_shards.errors import InputError
 from data_shards.own_inputs import OwnImage, image_of_array, read_image
@@ -24,6 +25,8 @@ from distributed_pretrain.data.host_batch import HostBatch, HostImages
 from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.tokenization import NoReports
+from distributed_pretrain.methods.image_text import ImageTextMethod
+from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.run_folder.intact import StoredImages
 
 # A file (JPEG, PNG, TIFF, BMP), an image of Pillow, or one channel of numbers (`image_of_array`).
@@ -56,17 +59,7 @@ class ImageReader:
 
     def batch(self, images: Sequence[OwnImage], device: torch.device) -> Batch:
         """Images without reports, on `device`; where the method reads laterals there are none."""
-        count = len(images)
-        nothing, real = torch.empty(count, 1, 0, 0), torch.ones(count, dtype=torch.bool)
-        lateral = Lateral(nothing, ~real, (False,) * count)
-        batch = Batch(
-            keys=tuple(map(str, range(count))),
-            images=nothing,
-            report=NoReports().encode([()] * count),
-            sample_mask=real,
-            lateral=lateral if self.data.views == "frontal_lateral" else None,
-            real=(True,) * count,
-        )
+        batch = without_reports(torch.empty(len(images), 1, 0, 0), self.data, known=len(images))
         views = [self._view(each.pixels) for each in images]
         return self.transform(HostBatch(batch, frontal=HostImages.stack(views)), device)
 
@@ -110,3 +103,40 @@ class ImageReader:
         height, width = pixels.shape
         fraction = self.data.augmentation.evaluation_crop_fraction
         return LoadedView.cut(pixels, square_window(width, height, fraction=fraction), None)
+
+
+def without_reports(
+    pixels: Float[Tensor, "images 1 height width"], data: DataConfig, *, known: int
+) -> Batch:
+    """A batch of real images, each without report, and without lateral where those are read.
+
+    `known` is their number on the host, or 1 in a graph for any number of them: there, what is
+    computed must not hang on the values of a mask.
+    """
+    # Not len(): that would be one number in a graph.
+    real = torch.ones(pixels.shape[0], dtype=torch.bool, device=pixels.device)
+    lateral = Lateral(torch.zeros_like(pixels), ~real, (False,) * known)
+    return Batch(
+        keys=tuple(map(str, range(known))),
+        images=pixels,
+        report=NoReports().encode([()] * known),
+        sample_mask=real,
+        lateral=lateral if data.views == "frontal_lateral" else None,
+        real=(True,) * known,
+    )
+
+
+def image_vectors(method: Method, batch: Batch) -> Float[Tensor, "images d"]:
+    """Unit vectors: those that meet reports, or of a method without reports mean features."""
+    if isinstance(method, ImageTextMethod):
+        return normalize(method.embed_images(batch).image, dim=1)
+    return normalize(method.feature_map(batch.images).mean(dim=(2, 3)), dim=1)
+
+
+def images_of(images: ImageInput | Sequence[ImageInput]) -> Sequence[ImageInput]:
+    """One or many, as many. Raises InputError for none."""
+    if not isinstance(images, Sequence) or isinstance(images, str):
+        return [images]
+    if not images:
+        raise InputError("no image was given")
+    return images

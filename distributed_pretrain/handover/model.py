@@ -16,7 +16,7 @@ from data_shards.own_inputs import OwnImage, sentences_of
 from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.tokenization import ReportTokenizer
-from distributed_pretrain.handover.images import ImageInput, ImageReader
+from distributed_pretrain.handover.images import ImageInput, ImageReader, image_vectors, images_of
 from distributed_pretrain.measures.geometry import region_map_on_pixels
 from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
@@ -25,6 +25,7 @@ from distributed_pretrain.methods.image_text import (
 )
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.models.image_encoder import ImageEncoder
+from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.intact import StoredImages
 
 # Bounds the memory of a call.
@@ -50,11 +51,16 @@ class Model:
     or a report that cannot be read, and for reports where the method reads none.
     """
 
+    config: PretrainConfig
     method: Method
     tokenizer: ReportTokenizer
-    data: DataConfig
     stored: StoredImages
     device: torch.device
+
+    @property
+    def data(self) -> DataConfig:
+        """How images and reports are read."""
+        return self.config.data
 
     @property
     def image_encoder(self) -> ImageEncoder:
@@ -73,13 +79,7 @@ class Model:
 
     def embed_images(self, images: ImageInput | Sequence[ImageInput]) -> Float[Tensor, "images d"]:
         """Unit vectors: those that meet reports, or of a method without reports mean features."""
-
-        def embed(batch: Batch) -> Tensor:
-            if isinstance(self.method, ImageTextMethod):
-                return self.method.embed_images(batch).image
-            return self.method.feature_map(batch.images).mean(dim=(2, 3))
-
-        return normalize(self._over(images, embed), dim=1)
+        return self._over(images, lambda batch: image_vectors(self.method, batch))
 
     def embed_reports(self, reports: str | Sequence[str]) -> Float[Tensor, "reports d"]:
         """Unit vectors of whole reports."""
@@ -154,12 +154,7 @@ class Model:
         return self.method
 
     def _image_batches(self, images: ImageInput | Sequence[ImageInput]) -> Iterator[Batch]:
-        if isinstance(images, Sequence) and not isinstance(images, str):
-            many: Sequence[ImageInput] = images
-        else:
-            many = [images]
-        if not many:
-            raise InputError("no image was given")
+        many = images_of(images)
         reader = self._reader
         for start in range(0, len(many), _AT_A_TIME):
             read: list[OwnImage] = [reader.read(each) for each in many[start : start + _AT_A_TIME]]

@@ -157,8 +157,9 @@ def test_every_kind_of_method_is_a_model(
     torch.manual_seed(0)
     method = config.method.build(Sizes(tokenizer.vocabulary_size, len(config.data.labels))).eval()
     data = configured(phantom_shards, views=config.data.views)
+    config = config.model_copy(update={"data": data})
     stored = StoredImages.of(opened(data).manifest)
-    model = Model(method, tokenizer, data, stored, torch.device("cpu"))
+    model = Model(config, method, tokenizer, stored, torch.device("cpu"))
     image = np.random.default_rng(0).integers(0, 255, (50, 40), dtype=np.uint8)
     assert model.embed_images([image, image.T]).norm(dim=1).allclose(torch.ones(2))
     if reads:
