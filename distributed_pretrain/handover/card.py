@@ -110,11 +110,9 @@ def _settings(model: Model) -> list[str]:
 
 def _figures(run: RunFolder, checkpoint: str) -> list[str]:
     """A table of the headlines of every evaluation of this checkpoint, or how to make one."""
-    found = sorted(run.path.glob(f"evaluation_*_{checkpoint}*.json"))
     tables: list[str] = []
-    for path in found:
+    for split, path in run.evaluations(checkpoint).items():
         figures = read_figures(path)
-        split = path.stem.removeprefix("evaluation_").replace(f"_{checkpoint}", "")
         tables += [
             f"Split `{split}`, {figures.get('samples', 0):,.0f} studies:",
             "",

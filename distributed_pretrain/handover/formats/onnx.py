@@ -40,6 +40,11 @@ def write(model: Model, folder: Path) -> str:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError("onnx: not installed: `pip install 'radalign[onnx]'`") from error
+    if model.data.views == "frontal_lateral":
+        raise InputError(
+            "onnx: a method that reads a lateral view where there is one is no single graph: "
+            "export it --to transformers, or torchvision"
+        )
     size = model.data.image_size_px
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
