@@ -12,6 +12,7 @@ from data_shards.profiles import parse_overrides, validate
 from distributed_pretrain.downstream import settings as downstream
 from distributed_pretrain.evaluation import settings as evaluation
 from distributed_pretrain.experiments import settings as experiments
+from distributed_pretrain.handover import settings as handover
 from distributed_pretrain.pretrain import settings as pretrain
 
 # Each a file in `benchmark/` with its `Settings`, and `run`, which measures and prints.
@@ -67,6 +68,16 @@ def _memory(profile: Path, overrides: Sequence[str], *, ranks: int) -> int:
 
 def _add_ranks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=int, default=1, help="GPUs that share the batch (1)")
+
+
+def _export(run_folder: Path, overrides: Sequence[str], *, to: str) -> int:
+    from distributed_pretrain.handover.export import run_export
+
+    return run_export(run_folder, overrides, to=to)
+
+
+def _add_formats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--to", choices=handover.FORMATS, required=True, help="whose loader it is")
 
 
 def _benchmark(overrides: Sequence[str], *, what: str) -> int:
@@ -138,6 +149,15 @@ COMMANDS = (
         settings=pretrain.PretrainConfig,
         run=_memory,
         add_arguments=_add_ranks,
+    ),
+    Command(
+        "export",
+        help="a run's encoder or whole model, for others' code",
+        subject="run_folder",
+        settings=handover.ExportConfig,
+        check=handover.refuse_what_cannot_start,
+        run=_export,
+        add_arguments=_add_formats,
     ),
     Command(
         "benchmark",

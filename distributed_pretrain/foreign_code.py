@@ -6,7 +6,9 @@ known class in the place of the folder's own, in silence.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from data_shards.errors import InputError
 from data_shards.files.regular import parse_json, read_regular
@@ -22,8 +24,14 @@ def refuse_code(folder: str | Path) -> None:
             values = parse_json(read_regular(path)) if path.stat().st_size < 2**24 else None
         except (OSError, ValueError):
             continue  # whoever reads it says so
-        if isinstance(values, dict) and _KEY in values:
-            raise InputError(
-                f"{path}: names code of its own ({_KEY}), which is never run: use a model of "
-                f"transformers' own classes, or take {_KEY} out if it is one"
-            )
+        if isinstance(values, dict):
+            refuse_code_in(values, path)
+
+
+def refuse_code_in(config: Mapping[str, Any], where: str | Path) -> None:
+    """Raise InputError for a config that names classes in code of its own."""
+    if _KEY in config:
+        raise InputError(
+            f"{where}: names code of its own ({_KEY}), which is never run: use a model of "
+            f"transformers' own classes, or take {_KEY} out if it is one"
+        )

@@ -29,6 +29,14 @@ from data_shards.records.study import ImageFile
 OVERSAMPLING = 2
 
 
+class GreyImage(NamedTuple):
+    """An image in 8-bit grey, upright and fitted, the upright original's size, and notes."""
+
+    pixels: Image.Image
+    original_size: Size
+    notes: tuple[Note, ...]
+
+
 class ConvertedImage(NamedTuple):
     """An image ready to be stored: its JPEG, its own size, the upright original's, and notes."""
 
@@ -44,6 +52,42 @@ def fitted_size(width: int, height: int, longest_side_px: int) -> Size:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def resized(grey: Image.Image, size: Size) -> Image.Image:
+    """An image in 8-bit grey at another size, free of aliasing; itself where it has that."""
+    if grey.size == size:
+        return grey
+    return grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=OVERSAMPLING)
+
+
+def grey_image(
+    path: ImageFile,
+    *,
+    longest_side_px: int,
+    depth: Depth = None,
+    as_stored: bool = False,
+    otherwise: str = "",
+) -> GreyImage:
+    """The image at `path` in grey and upright, shrunk to `longest_side_px` (never enlarged).
+
+    Colour becomes luma and transparency is ignored. `depth`: see `samples`. `as_stored`: whatever
+    orientation the file names. Raises BadImageError for a file that is missing, foreign, damaged
+    or of a kind that is not read; its remedy ends with `otherwise`.
+    """
+    with named(path, otherwise=otherwise):
+        picture = open_picture(path, as_stored=as_stored)
+        refuse_unknown_span(picture.layout.meaning)
+        size = fitted_size(*picture.size, longest_side_px)
+        pixels = picture.decoded(least=(OVERSAMPLING * size[0], OVERSAMPLING * size[1]))
+        grey, notes = _to_grey(pixels, picture.layout.meaning, depth)
+    grey = picture.upright(grey)
+    grey = resized(grey, size)
+    if picture.orientation != UPRIGHT:
+        notes.append(Note("turned", f"orientation {picture.orientation}"))
+    if picture.unknown_orientation:
+        notes.append(Note("orientation_unknown", picture.unknown_orientation))
+    return GreyImage(grey, picture.size, tuple(notes))
+
+
 def convert_image(
     path: ImageFile,
     *,
@@ -52,28 +96,17 @@ def convert_image(
     depth: Depth = None,
     as_stored: bool = False,
 ) -> ConvertedImage:
-    """The image at `path` in grey and upright, shrunk to `longest_side_px` (never enlarged).
-
-    Colour becomes luma and transparency is ignored. `depth`: see `samples`. `as_stored`: whatever
-    orientation the file names. Raises BadImageError for a file that is missing, foreign, damaged
-    or of a kind that is not read.
-    """
-    with named(path, otherwise=", or pass bad_images=drop"):
-        picture = open_picture(path, as_stored=as_stored)
-        refuse_unknown_span(picture.layout.meaning)
-        size = fitted_size(*picture.size, longest_side_px)
-        pixels = picture.decoded(least=(OVERSAMPLING * size[0], OVERSAMPLING * size[1]))
-        grey, notes = _to_grey(pixels, picture.layout.meaning, depth)
-    grey = picture.upright(grey)
-    if grey.size != size:
-        grey = grey.resize(size, Image.Resampling.BICUBIC, reducing_gap=OVERSAMPLING)
+    """`grey_image` as a shard stores it, a JPEG."""
+    grey = grey_image(
+        path,
+        longest_side_px=longest_side_px,
+        depth=depth,
+        as_stored=as_stored,
+        otherwise=", or pass bad_images=drop",
+    )
     encoded = io.BytesIO()
-    grey.save(encoded, "JPEG", quality=jpeg_quality)
-    if picture.orientation != UPRIGHT:
-        notes.append(Note("turned", f"orientation {picture.orientation}"))
-    if picture.unknown_orientation:
-        notes.append(Note("orientation_unknown", picture.unknown_orientation))
-    return ConvertedImage(encoded.getvalue(), size, picture.size, tuple(notes))
+    grey.pixels.save(encoded, "JPEG", quality=jpeg_quality)
+    return ConvertedImage(encoded.getvalue(), grey.pixels.size, grey.original_size, grey.notes)
 
 
 def convert_mask(

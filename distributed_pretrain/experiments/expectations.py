@@ -16,17 +16,12 @@ from distributed_pretrain.experiments.results import Results, RunResult, values_
 from distributed_pretrain.experiments.settings import Bar, ComparedMethod
 from distributed_pretrain.experiments.tables import Verdict, paired_difference, verdict_of
 from distributed_pretrain.measures.by_phrase import interval_over_studies
-from distributed_pretrain.measures.grounding_metrics import CNR_GAIN, GROUNDING_METRICS
+from distributed_pretrain.measures.catalog import JUDGED_BY
+from distributed_pretrain.measures.grounding_metrics import CNR_GAIN
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
 from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
-# Those that a bar may name.
-METRICS = {
-    metric.name: metric
-    for metric in (RECALL_AT_1, RECALL_AT_5, LINEAR_DICE, LINEAR_AUROC, *GROUNDING_METRICS)
-}
 LOVT, WITHOUT_LOCAL_LOSSES, RANDOM_START = "lovt", "lovt_no_local", "untrained"
 # Beyond it the paper's own curves may rise: both regions are then background at opposite borders.
 SMOOTH_UP_TO = 0.6
@@ -64,11 +59,13 @@ def check_expectations(methods: Sequence[ComparedMethod], results: Results) -> t
 
 
 def refuse_unknown_metrics(bars: Sequence[Bar]) -> None:
-    """Raise InputError for a bar about what is none of `METRICS`."""
+    """Raise InputError for a bar about what is none of `JUDGED_BY`."""
     for bar in bars:
         for name in filter(None, (bar.metric, bar.than_metric)):
-            if name not in METRICS:
-                near = ", ".join(difflib.get_close_matches(name, METRICS, n=3) or sorted(METRICS))
+            if name not in JUDGED_BY:
+                near = ", ".join(
+                    difflib.get_close_matches(name, JUDGED_BY, n=3) or sorted(JUDGED_BY)
+                )
                 raise InputError(f"bars: {name!r} is no metric of a comparison (near: {near})")
 
 
@@ -85,13 +82,13 @@ def check_bars(
 
 
 def _check_bar(bar: Bar, results: Results) -> Check:
-    metric = METRICS[bar.metric]
+    metric = JUDGED_BY[bar.metric]
     runs = results.get(bar.method, ())
     found = values_of(runs, metric)
     wanted, others, of_others = dict.fromkeys(found, bar.plus), runs, None
     if bar.than_method or bar.than_metric:
         others = results.get(bar.than_method or bar.method, ())
-        of_others = METRICS[bar.than_metric or bar.metric]
+        of_others = JUDGED_BY[bar.than_metric or bar.metric]
         other = values_of(others, of_others)
         wanted = {seed: bar.times * value + bar.plus for seed, value in other.items()}
     by_studies = _half_width_over_studies(runs, metric, others, of_others, bar.times)

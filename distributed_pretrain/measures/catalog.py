@@ -6,12 +6,13 @@ from distributed_pretrain.measures.auroc import Auroc
 from distributed_pretrain.measures.base import Measure
 from distributed_pretrain.measures.grounding import Grounding
 from distributed_pretrain.measures.grounding_crops import CroppedGrounding
-from distributed_pretrain.measures.linear_auroc import LinearAuroc
-from distributed_pretrain.measures.linear_dice import LinearDice
+from distributed_pretrain.measures.grounding_metrics import GROUNDING_METRICS
+from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC, LinearAuroc
+from distributed_pretrain.measures.linear_dice import LINEAR_DICE, LinearDice
 from distributed_pretrain.measures.loss_terms import LossTerms
 from distributed_pretrain.measures.other_images import OtherImages
 from distributed_pretrain.measures.region_maps import RegionMaps
-from distributed_pretrain.measures.retrieval import Retrieval
+from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5, Retrieval
 
 VALIDATION: tuple[type[Measure], ...] = (
     LossTerms,
@@ -28,3 +29,8 @@ EVALUATION: tuple[type[Measure], ...] = (
     LinearAuroc,
     LinearDice,
 )
+# What an evaluation says of a run first: in tables, cards and the bars of comparisons.
+JUDGED_BY = {
+    metric.name: metric
+    for metric in (RECALL_AT_1, RECALL_AT_5, LINEAR_DICE, LINEAR_AUROC, *GROUNDING_METRICS)
+}

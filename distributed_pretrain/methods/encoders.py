@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -121,6 +121,34 @@ class NewReportEncoderConfig(Config):
         return encoder
 
 
+class DescribedReportEncoderConfig(Config):
+    """A Hugging Face model by its whole `config`, untrained: an export's, which has its weights."""
+
+    name: Literal["described"] = "described"
+    config: dict[str, Any]
+
+    def make_tokenizer(self, texts: Iterable[str], folder: Path, *, vocabulary_size: int) -> None:
+        """There is none to be made: an export brings its own."""
+        del texts, folder, vocabulary_size
+        raise InputError(
+            "report_encoder.name=described: is that of an export, which is not trained: use "
+            "pretrained and a folder, or new"
+        )
+
+    def build(self, vocabulary_size: int) -> ReportEncoder:
+        """The encoder; InputError for a config that is not known, or of fewer tokens."""
+        from distributed_pretrain.models.report_encoder import described_report_encoder
+
+        encoder = described_report_encoder(self.config)
+        if vocabulary_size > encoder.vocabulary_size:
+            raise InputError(
+                f"report_encoder.config: knows {encoder.vocabulary_size} tokens, the tokenizer "
+                f"{vocabulary_size}: use the tokenizer that belongs to the model"
+            )
+        return encoder
+
+
 ReportEncoderConfig: TypeAlias = Annotated[
-    PretrainedReportEncoderConfig | NewReportEncoderConfig, Field(discriminator="name")
+    PretrainedReportEncoderConfig | NewReportEncoderConfig | DescribedReportEncoderConfig,
+    Field(discriminator="name"),
 ]

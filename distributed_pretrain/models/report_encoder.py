@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from data_shards.errors import InputError
 from distributed_pretrain.batch import place_in_part
-from distributed_pretrain.foreign_code import refuse_code
+from distributed_pretrain.foreign_code import refuse_code, refuse_code_in
 from distributed_pretrain.models.pooling import (
     TokenMask,
     TokenNumbers,
@@ -187,6 +187,27 @@ def pretrained_report_encoder(model: str) -> ReportEncoder:
         raise InputError(
             f"{model}: weights without {missing[0]!r} ({len(missing)} are missing): fetch it again"
         )
+    return _encoder_of(loaded, model)
+
+
+def described_report_encoder(config: dict[str, Any]) -> ReportEncoder:
+    """An untrained encoder of a Hugging Face model's config, as `config.to_dict()` has it.
+
+    Raises InputError for one that is not known here.
+    """
+    refuse_code_in(config, "report_encoder.config")
+    try:
+        described = AutoConfig.for_model(**config)
+        model = AutoModel.from_config(
+            described, attn_implementation=ATTENTION, trust_remote_code=False
+        )
+    except Exception as error:  # whatever a foreign config makes of itself
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"report_encoder.config: no text encoder is so ({reason})") from error
+    return _encoder_of(model.float(), "report_encoder.config")
+
+
+def _encoder_of(loaded: PreTrainedModel, model: str) -> ReportEncoder:
     kind = _TRUNKS.get(loaded.config.model_type, BertTrunk)
     if kind is BertTrunk and not BertTrunk.fits(loaded):
         raise InputError(

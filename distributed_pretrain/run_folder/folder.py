@@ -114,6 +114,14 @@ class RunFolder:
         """The figures of a checkpoint on a split."""
         return self.path / f"evaluation_{split}_{checkpoint}.json"
 
+    def evaluations(self, checkpoint: str) -> dict[str, Path]:
+        """All figures of a checkpoint, by their split and, of other shards, the shards' name."""
+        found = sorted(self.path.glob(self.evaluation("*", f"{checkpoint}*").name))
+        return {
+            each.stem.removeprefix("evaluation_").replace(f"_{checkpoint}", "", 1): each
+            for each in found
+        }
+
     @property
     def has_progress(self) -> bool:
         """Whether a step was ever recorded; a folder without is prepared anew."""

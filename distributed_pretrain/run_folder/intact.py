@@ -19,6 +19,7 @@ from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 from data_shards.errors import InputError
 from data_shards.files.regular import parse_json, read_regular
 from data_shards.profiles import Config, first_difference, validate
+from data_shards.records.manifest import Manifest
 from distributed_pretrain.run_folder.step_folders import (
     MARKER,
     STATE_FILE,
@@ -33,11 +34,26 @@ _FILES = (MODEL_FILE, OPTIMIZER_FILE, OPTIMIZER_TREE_FILE, STATE_FILE)
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+@dataclass(frozen=True)
+class StoredImages:
+    """What a manifest says of its images, and whoever reads another one must know."""
+
+    pixel_mean: float
+    pixel_std: float
+    longest_side_px: NonNegativeInt
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> StoredImages:
+        """Those of the shards."""
+        return cls(manifest.pixel_mean, manifest.pixel_std, manifest.longest_side_px)
+
+
 @dataclass
 class TrainingState:
     """What decides the future besides weights, optimizer and config.
 
-    `manifest_sha256` says which shards the run learns from. Dropout is seeded by (seed, step,
+    `manifest_sha256` says which shards the run learns from, `stored_images` how their images are
+    (None where an earlier release wrote). Dropout is seeded by (seed, step,
     rank) and the data by (seed, epoch, sample), so no generator state is among it.
     `skipped_steps` counts the batches left out for a non-finite loss or gradient,
     `consecutive_skips` those since the last update, and `rewinds` the returns to a checkpoint.
@@ -55,6 +71,7 @@ class TrainingState:
     learning_rate_reductions: NonNegativeInt = 0
     finished: bool = False
     manifest_sha256: str = ""
+    stored_images: StoredImages | None = None
     skipped_steps: NonNegativeInt = 0
     consecutive_skips: NonNegativeInt = 0
     rewinds: NonNegativeInt = 0

@@ -9,12 +9,16 @@ from pathlib import Path
 import torch
 
 from data_shards.errors import InputError
-from data_shards.records.manifest import MANIFEST_NAME
+from data_shards.records.manifest import MANIFEST_NAME, read_manifest
 from distributed_pretrain.ranks import copy_from_main, wait_for_all
 from distributed_pretrain.run_folder.checkpoint import Checkpoint, load_checkpoint
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.identity import refuse_to_begin_anew
-from distributed_pretrain.run_folder.intact import DamagedCheckpointError, TrainingState
+from distributed_pretrain.run_folder.intact import (
+    DamagedCheckpointError,
+    StoredImages,
+    TrainingState,
+)
 from distributed_pretrain.run_folder.newest import NewestCheckpoint
 from distributed_pretrain.run_folder.step_folders import step_folder, step_of
 from distributed_pretrain.training.engine.ddp import Engine
@@ -44,6 +48,7 @@ def resumed_state(
     state = take_over(engine, run.checkpoints, newest)
     state = state or TrainingState(manifest_sha256=manifest_sha256)
     _refuse_other_shards(state, manifest_sha256, run, shards)
+    state.stored_images = StoredImages.of(read_manifest(shards))
     return state
 
 

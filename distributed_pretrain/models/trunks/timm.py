@@ -26,6 +26,7 @@ class _TimmTrunk(Trunk):
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        self.architecture = name.partition(".")[0]
         self.model: Any = _library().create_model(name, **self.options)
 
     def load_weights(self, name: str, weights: str) -> None:
@@ -49,6 +50,17 @@ class _TimmTrunk(Trunk):
             return state
 
         load_weights(self.model, name, weights, published=tags, download=download)
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """The tensors by the names of timm's whole model; its classifier's are zeros.
+
+        That is of the architecture as timm makes it by its name alone.
+        """
+        whole: dict[str, Tensor] = _library().create_model(self.architecture).state_dict()
+        # Of a model's layers timm makes modules of their own, named by their paths with "_".
+        names = {renamed: name for name in whole for renamed in _names_of_layers(name)}
+        own = {names[key]: tensor for key, tensor in self.model.state_dict().items()}
+        return {name: own.get(name, torch.zeros_like(each)) for name, each in whole.items()}
 
 
 class TimmMaps(_TimmTrunk):
@@ -151,6 +163,12 @@ def timm_trunk(backbone: str) -> Trunk:
     if norms - {nn.BatchNorm2d}:
         raise _refused(backbone, "joins batch norms with activations, which `norm` cannot exchange")
     return trunk
+
+
+def _names_of_layers(name: str) -> list[str]:
+    """A tensor's name, and those that it may have where the first parts are one module's."""
+    parts = name.split(".")
+    return [name] + ["_".join(parts[:i]) + "." + ".".join(parts[i:]) for i in range(2, len(parts))]
 
 
 def _refused(backbone: str, reason: str) -> InputError:

@@ -15,11 +15,11 @@ import yaml
 from data_shards.building.settings import ShardsConfig
 from data_shards.profiles import load_profile
 from distributed_pretrain.experiments.compare import run_job
-from distributed_pretrain.experiments.expectations import METRICS
 from distributed_pretrain.experiments.grid.pool import build_shards
 from distributed_pretrain.experiments.pages.comparison import write_page
 from distributed_pretrain.experiments.results import collect, fingerprint
 from distributed_pretrain.experiments.settings import ComparisonConfig, jobs_of
+from distributed_pretrain.measures.catalog import JUDGED_BY
 from tests.paths import ROOT
 from tests.tiny.run import Command
 
@@ -159,8 +159,8 @@ def test_a_comparisons_profile_asks_for_runs_that_can_be_made(
     assert len({job.folder for job in jobs}) == len(jobs)
     shards = load_profile(ShardsConfig, config.shards_profile)
     assert shards.output == config.shards
-    assert {bar.metric for bar in config.bars} <= METRICS.keys()
-    assert {bar.than_metric for bar in config.bars} - {None} <= METRICS.keys()
+    assert {bar.metric for bar in config.bars} <= JUDGED_BY.keys()
+    assert {bar.than_metric for bar in config.bars} - {None} <= JUDGED_BY.keys()
 
 
 @pytest.mark.xdist_group("comparison")

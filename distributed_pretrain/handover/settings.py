@@ -1,0 +1,35 @@
+"""What `export RUN_FOLDER --to FORMAT key=value ...` can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_shards.profiles import Config
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.step_folders import BEST
+
+# Each a file in `handover/formats/`, with `write`.
+FORMATS = ("torchvision", "timm", "transformers", "onnx")
+
+
+class ExportConfig(Config):
+    """Which weights go where.
+
+    `checkpoint` is best, last, a step folder's name, or untrained. `output` is a folder; null: one
+    in the run's, by format. `push_to_hub` is a repository of the Hugging Face hub (OWNER/NAME) that
+    the folder is sent to, private unless it is there already.
+    """
+
+    checkpoint: str = BEST
+    output: Path | None = None
+    push_to_hub: str | None = None
+
+    def folder(self, run: RunFolder, to: str) -> Path:
+        """Where the export goes. Raises InputError for a checkpoint of no such name."""
+        return self.output or run.path / "exports" / f"{to}_{run.checkpoint_name(self.checkpoint)}"
+
+
+def refuse_what_cannot_start(config: ExportConfig, folder: Path, ranks: int) -> None:
+    """Raise InputError for a folder without run or checkpoint."""
+    del ranks
+    RunFolder(folder).refuse_missing(checkpoint=config.checkpoint)
