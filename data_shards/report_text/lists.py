@@ -36,7 +36,7 @@ _DASHES = "-\u2013\u2014"
 _ARROWS = ">\u2192\u27a2\u25ba\u2713"
 # Marks that are hardly anything else, and those that are in a list of two or more, at the start,
 # or after the end of a sentence.
-_STRONG_BULLET = re.compile(rf"[*\u25a1\u25cb{_ROUND}]\s*|-\s+(?=[A-Z])")
+_STRONG_BULLET = re.compile(rf"[*\u25a1\u25cb\u2610-\u2612{_ROUND}]\s*|\[[ xX]?\]\s+|-\s+(?=[A-Z])")
 _BULLET = re.compile(
     rf"(?:[{_DASHES}{_ARROWS}\u00b7+o\u2026]\s+(?=[^\W_])|[{_DASHES}{_ARROWS}\u00b7+](?=[A-Za-z]))"
 )
