@@ -71,11 +71,7 @@ class IndexedSample(Document):
         return known if isinstance(known, int) else None
 
     def contradictions(self, record: StudyRecord, split: Split) -> Iterator[str]:
-        """What this entry of the index of a shard of `split` and the sample's record disagree on.
-
-        In a few words each. Whether the members hold what the record says is for whoever reads
-        them.
-        """
+        """What this entry of the index of a shard of `split` and the sample's record contradict."""
         views = tuple(image.view for image in record.images)
         for what, here, there in (
             ("key", self.key, record.key),
@@ -158,6 +154,9 @@ class ShardIndex(Document):
         ):
             if here != there:
                 yield f"{what} {here!r} in the index, {there!r} in the manifest"
+        places = [each.members["json"].offset for each in self.samples if "json" in each.members]
+        if places != sorted(places):
+            yield "its samples are in another order than in the tar"
         for sample in self.samples:
             for name, member in sample.members.items():
                 # A header of 512 bytes comes before.

@@ -167,6 +167,11 @@ INDICES: dict[str, tuple[Callable[[Document], None], str, str]] = {
     "other bytes": (at("tar_bytes", value=512), "tar_bytes 512", "refused: .*tar_bytes 512"),
     "another digest": (at("tar_sha256", value="0" * 64), "tar_sha256", "refused: .*tar_sha256"),
     "a sample left out": (updated("samples", by=lambda s: s.pop()), "samples 3", "refused"),
+    "samples in another order": (
+        updated("samples", by=lambda s: s.reverse()),
+        "in another order than in the tar",
+        "refused: .*in another order",
+    ),
     "no samples": (at("samples", value=[]), "samples 0 in the index", "refused: .*samples 0"),
     "a key twice": (
         lambda index: index["samples"][1].update(key=index["samples"][0]["key"]),
