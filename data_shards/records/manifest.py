@@ -71,7 +71,7 @@ class IndexedSample(Document):
         return known if isinstance(known, int) else None
 
     def contradictions(self, record: StudyRecord, split: Split) -> Iterator[str]:
-        """What this entry of the index of a shard of `split` and the sample's record contradict."""
+        """Where this entry of the index of a shard of `split` and the sample's record disagree."""
         views = tuple(image.view for image in record.images)
         for what, here, there in (
             ("key", self.key, record.key),
