@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from data_shards.errors import InputError
 from data_shards.files.regular import read_document
 from data_shards.records.documents import Document, parse_document, read_without_doubles
-from data_shards.records.fields import Count, Crc32, FileName, Sha256
+from data_shards.records.fields import Count, Crc32, FileName, Name, Sha256, Side
 from data_shards.records.policies import TextPolicy, are_words_of, selected_words
 from data_shards.records.study import SPLITS, Split, StudyRecord, View
 
@@ -57,7 +57,7 @@ class IndexedSample(Document):
     """
 
     key: FileName
-    patient_id: str
+    patient_id: Name
     views: tuple[View | None, ...]
     members: dict[FileName, Member]
     words: dict[str, tuple[Count, ...]] | dict[str, Count]
@@ -189,7 +189,7 @@ class Manifest(Document):
     source: str
     licence: str
     seed: int
-    longest_side_px: Count
+    longest_side_px: Side
     pixel_mean: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     pixel_std: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     samples_by_split: dict[Split, Count]

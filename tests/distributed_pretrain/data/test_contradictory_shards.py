@@ -114,6 +114,7 @@ MANIFEST: dict[str, tuple[Callable[[Document], None], str]] = {
     "true for a number": (at("seed", value=True), "seed: .* valid integer"),
     "a negative count": (at("shards", 0, "samples", value=-1), "shards.0.samples"),
     "a count beyond machines": (at("shards", 0, "bytes", value=2**70), "shards.0.bytes"),
+    "images of no side": (at("longest_side_px", value=0), "longest_side_px"),
     "an unknown split": (at("shards", 0, "split", value="dev"), "shards.0.split"),
     "no checksum": (at("shards", 0, "sha256", value=""), "shards.0.sha256"),
     "a path up": (name_of("../x/train-000000.tar"), "not the name of a file in this folder"),
@@ -205,6 +206,7 @@ INDICES: dict[str, tuple[Callable[[Document], None], str, str]] = {
         "patient 'somebody' in the index",
         "patients in train|patient 'somebody'",
     ),
+    "a patient without a name": (at(*FIRST, "patient_id", value=""), "patient_id", "refused"),
     "other views": (at(*FIRST, "views", value=["L"]), "views", "refused: .*images by view"),
     "a view that is none": (at(*FIRST, "views", value=["LL"]), "views", "refused: .*views"),
     # What the index leaves out is never read, so only verify can tell.
@@ -260,6 +262,9 @@ RECORDS: dict[str, tuple[Callable[[Document], None], str]] = {
     "a box of a text": (at("boxes", value=[{**BOX, "x": "a"}]), "boxes.0.x"),
     "a box of no number": (at("boxes", value=[{**BOX, "x": float("inf")}]), "boxes.0.x"),
     "a box of negative width": (at("boxes", value=[{**BOX, "width": -3}]), "boxes.0.width"),
+    "a box beside its image": (at("boxes", value=[{**BOX, "x": 1e6}]), "outside of image0.jpg"),
+    "a box before its image": (at("boxes", value=[{**BOX, "y": -9}]), "outside of image0.jpg"),
+    "a study without a name": (at("study_id", value=""), "study_id: .* at least 1 character"),
     "a box of another image": (at("boxes", value=[{**BOX, "image": 9}]), "a box of image 9"),
     "a mask of another image": (
         at("masks", value=[{"image": 7, "category": "c", "member": "mask_c.png"}]),
