@@ -26,7 +26,7 @@ _MARKED = re.compile(
 )
 _DASH = re.compile(
     rf"{_OPEN}(?P<name>[^\W\d_][^{_COLONS}]{{0,40}}?)"
-    "(?:[ ]+[-\u2013\u2014]+>?[ ]*|-+>?[ ]+|[\u2013\u2014]+|-+(?=[A-Z][a-z]))"
+    "(?:[ ]+[-\u2013\u2014\u2212]+>?[ ]*|-+>?[ ]+|[\u2013\u2014]+|-+(?=[A-Z][a-z]))"
 )
 _ALONE = re.compile(rf"{_OPEN}(?P<name>[^\W\d_].{{0,40}}?){_CLOSE}$")
 # What else stands in place of a colon before a statement: Findings; The heart ...
@@ -168,14 +168,16 @@ def _header_at_start(
 
 def _before_colon(match: re.Match[str], more: Mapping[str, str]) -> Header | None:
     words = match["name"]
+    following = match.string[match.end() : match.end() + 1]
+    if words[-1].isdigit() and following.isdigit():
+        # Findings 10:30
+        return None
     name = plain_section(words, more)
     if name is None and not re.search(r"[.?!;] ", words):
         name = qualified_section(words)
     if name is not None:
         return Header(0, match.end(), name)
-    following = match.string[match.end() : match.end() + 1]
-    is_time = words[-1].isdigit() and following.isdigit()
-    if is_time or not _CAPITALS.fullmatch(words) or re.search(r"[.?!;] ", words):
+    if not _CAPITALS.fullmatch(words) or re.search(r"[.?!;] ", words):
         return None
     return Header(0, match.end(), words.lower(), "views" if names_views(words) else "unknown")
 

@@ -32,7 +32,7 @@ _DOTTED_COUNT = re.compile(r"(?<=\s)(?P<value>\d{1,2})\.\s+(?=[A-Z_(])")
 _FIRST_COUNT = re.compile(r"(?:^|(?<=\s))\(?\d{1,2}[.)]\s+", re.MULTILINE)
 
 _ROUND = "\u2022\u2023\u25aa\u25cf\u25e6\u25a0\uf0b7\uf0a7\u2460-\u2473"
-_DASHES = "-\u2013\u2014"
+_DASHES = "-\u2010-\u2015\u2212"
 _ARROWS = ">\u2192\u27a2\u25ba\u2713"
 # Marks that are hardly anything else, and those that are in a list of two or more, at the start,
 # or after the end of a sentence.

@@ -28,7 +28,7 @@ _VIEW_PHRASE = re.compile(
 )
 # Headers with one of these words are of the record, not of what the images show.
 _OF_THE_RECORD = re.compile(
-    r"\b(?:accession|age|approved|attending|by|cc|date|dictated|dob|dose|exam|facility|fluoroscopy"
+    r"\b(?:accession|age|approved|attending|billing|by|cc|code|cpt|date|dictated|dob|dose|exam|facility|fluoroscopy"
     r"|gender|hospital|icd|location|md|medications?|modality|mrn|name|ordering|patient|phone"
     r"|physicians?|procedure|radiologists?|reason|referring|sex|signed|technologist|time"
     r"|transcribed)\b"

@@ -237,6 +237,18 @@ def test_signatures_are_a_section_of_their_own(signature: str) -> None:
     assert told == {"findings": [HEART], "impression": [CLEAR, "Stable."]}
 
 
+def test_a_time_in_a_header_is_not_cut() -> None:
+    assert found(f"FINDINGS 10:30: {HEART}\nIMPRESSION: {CLEAR}") == {
+        "findings": [f"10:30: {HEART}"],
+        "impression": [CLEAR],
+    }
+
+
+def test_codes_of_a_bill_are_no_part_of_the_impression() -> None:
+    told = found(f"IMPRESSION: {CLEAR}\nCPT CODE: 71020 for two views\nBILLING CODE: a1")
+    assert told["impression"] == [CLEAR]
+
+
 def test_a_date_before_headers_in_one_line_swallows_nothing() -> None:
     told = found(f"Date: today. FINDINGS: {HEART} IMPRESSION: {CLEAR}")
     assert told == {"preamble": ["Date: today."], **BOTH}
