@@ -23,8 +23,9 @@ datasets.disable_progress_bars()
 
 
 @pytest.fixture
-def shards(make_config: Callable[..., ShardsConfig]) -> Path:
-    config = make_config()
+def shards(make_config: Callable[..., ShardsConfig], tmp_path: Path) -> Path:
+    """In a folder of any name, as folders have them."""
+    config = make_config(output=str(tmp_path / "set 1 {a} +é"))
     build_shards(config)
     return config.output
 
