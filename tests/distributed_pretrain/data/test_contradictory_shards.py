@@ -168,11 +168,7 @@ INDICES: dict[str, tuple[Callable[[Document], None], str, str]] = {
     "other bytes": (at("tar_bytes", value=512), "tar_bytes 512", "refused: .*tar_bytes 512"),
     "another digest": (at("tar_sha256", value="0" * 64), "tar_sha256", "refused: .*tar_sha256"),
     "a sample left out": (updated("samples", by=lambda s: s.pop()), "samples 3", "refused"),
-    "samples in another order": (
-        updated("samples", by=lambda s: s.reverse()),
-        "in another order than in the tar",
-        "refused: .*in another order",
-    ),
+    "another order": (updated("samples", by=lambda s: s.reverse()), "another order", "refused"),
     "no samples": (at("samples", value=[]), "samples 0 in the index", "refused: .*samples 0"),
     "a key twice": (
         lambda index: index["samples"][1].update(key=index["samples"][0]["key"]),
@@ -231,21 +227,17 @@ def test_an_index_that_cannot_be_is_named_and_refused(shards: Path, name: str) -
 
 
 BOX = {"image": 0, "x": 1, "y": 1, "width": 3, "height": 3, "category": "c", "phrase": ""}
+SENTENCES = ("report", "sentences")
+MASK = {"image": 0, "category": "c", "member": "mask_c.png"}
 RECORDS: dict[str, tuple[Callable[[Document], None], str]] = {
     "another key": (at("key", value="x"), "key '.*' in the index, 'x' in the record"),
     "another patient": (at("patient_id", value="x"), "patient .* 'x' in the record"),
     "another split": (at("split", value="test"), "split 'train' in the index, 'test'"),
     "a patient that is a number": (at("patient_id", value=5), "patient_id: .* valid string"),
-    "sentences as one text": (
-        at("report", "sentences", value={"findings": "Clear."}),
-        "report.sentences.findings",
-    ),
-    "sentences of numbers": (
-        at("report", "sentences", value={"findings": [1, 2]}),
-        "report.sentences.findings.0",
-    ),
-    "no sentences": (at("report", "sentences", value={}), "words of the index are not those"),
-    "sentences as a list": (at("report", "sentences", value=[]), "report.sentences"),
+    "sentences as one text": (at(*SENTENCES, value={"findings": "Clear."}), "sentences.findings"),
+    "sentences of numbers": (at(*SENTENCES, value={"findings": [1]}), "sentences.findings.0"),
+    "no sentences": (at(*SENTENCES, value={}), "words of the index are not those"),
+    "sentences as a list": (at(*SENTENCES, value=[]), "report.sentences"),
     "a report that is a list": (at("report", value=[]), "report"),
     "no report": (updated(by=lambda r: r.pop("report")), "report: .*required|report: Missing"),
     "an unknown view": (at("images", 0, "view", value="LL"), "images.0.view"),
@@ -266,16 +258,10 @@ RECORDS: dict[str, tuple[Callable[[Document], None], str]] = {
     "a box before its image": (at("boxes", value=[{**BOX, "y": -9}]), "outside of image0.jpg"),
     "a study without a name": (at("study_id", value=""), "study_id: .* at least 1 character"),
     "a box of another image": (at("boxes", value=[{**BOX, "image": 9}]), "a box of image 9"),
-    "a mask of another image": (
-        at("masks", value=[{"image": 7, "category": "c", "member": "mask_c.png"}]),
-        "a mask of image 7",
-    ),
-    "a mask from the end": (
-        at("masks", value=[{"image": -1, "category": "c", "member": "mask_c.png"}]),
-        "a mask of image -1",
-    ),
+    "a mask of another image": (at("masks", value=[{**MASK, "image": 7}]), "a mask of image 7"),
+    "a mask from the end": (at("masks", value=[{**MASK, "image": -1}]), "a mask of image -1"),
     "a mask that is the image": (
-        at("masks", value=[{"image": 0, "category": "c", "member": "image0.jpg"}]),
+        at("masks", value=[{**MASK, "member": "image0.jpg"}]),
         "image0.jpg: the member of 2 images and masks",
     ),
 }
