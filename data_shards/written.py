@@ -19,6 +19,9 @@ from pydantic import BaseModel
 
 _NOTHING = ("null", "Null", "NULL", "")
 _BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
+# Beyond, sums and seeds of machines overflow.
+_MOST = 2**62
+_WHOLE = re.compile(r"\s*[+-]?[0-9]+(?:_[0-9]+)*\s*")
 _QUOTED = re.compile(r"""\s*(?:'(?:[^']|'')*'|"(?:[^"\\]|\\.)*")\s*""", re.DOTALL)
 _ELSEWHERE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://)|[A-Za-z]:[\\/]|\\\\")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))", re.ASCII)
@@ -62,7 +65,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _written(_: yaml.SafeLoader, node: yaml.ScalarNode) -> Written:
-    return Written(node.value, is_quoted=node.style is not None)
+    # The line end of a block (| or >) is the file's.
+    text = node.value.rstrip("\n") if node.style in ("|", ">") else node.value
+    return Written(text, is_quoted=node.style is not None)
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -179,12 +184,20 @@ def _scalar_as_meant(value: Written, kinds: tuple[Any, ...]) -> Any:
             return None
         if bool in kinds and text in _BOOLEANS:
             return _BOOLEANS[text]
+    if int in kinds and str not in kinds and _overflows(text):
+        raise ValueError(f"a whole number below {_MOST:,} is wanted here")
     for kind in kinds:
         if get_origin(kind) is Literal:
             return next((each for each in get_args(kind) if str(each) == text), text)
         if _is_list(kind):
             return [as_meant(value, get_args(kind)[0])]
     return path_as_meant(text) if Path in kinds else text
+
+
+def _overflows(text: str) -> bool:
+    # Python reads no more than some thousand digits.
+    whole = _WHOLE.fullmatch(text) is not None
+    return whole and (len(text) > 99 or abs(int(text)) >= _MOST)
 
 
 def what_elsewhere(path: str) -> str:

@@ -66,6 +66,7 @@ def convert_study(
     if not images:
         return tuple(dropped) or (DroppedSample(key=key, reason="no image"),)
     positions = {number: position for position, number in enumerate(images)}
+    _refuse_boxes_outside(sample, images, key)
     masks, mask_members = _convert_masks(sample, images, positions, key, as_stored=as_stored)
     record = StudyRecord(
         key=key,
@@ -99,6 +100,18 @@ def _refuse_strays(sample: Sample, key: str) -> None:
                     f"{key}: a {what} names image {each.image}, but the study has "
                     f"{len(sample.images)}: correct the annotation"
                 )
+
+
+def _refuse_boxes_outside(sample: Sample, images: Mapping[int, ImageRecord], key: str) -> None:
+    """What is drawn on another picture, or on this one when it lay on its side."""
+    for box in sample.boxes:
+        image = images.get(box.image)
+        if image and not box.meets(image.original_width, image.original_height):
+            raise InputError(
+                f"{key}: a box of {box.category!r} from {box.x:g}, {box.y:g} on lies outside of "
+                f"its image of {image.original_width} x {image.original_height} px: correct the "
+                "annotation (if the image was turned by its tag: see source.orientation)"
+            )
 
 
 def _convert_masks(

@@ -13,9 +13,11 @@ from typing import BinaryIO
 
 from data_shards.checking.stored_images import NOT_DECODED, decoded_image
 from data_shards.errors import InputError
+from data_shards.files.regular import parse_json
 from data_shards.images.content import look_at
 from data_shards.images.layout import Size
 from data_shards.processes import Tick
+from data_shards.records.documents import read_without_doubles
 from data_shards.records.manifest import (
     IndexedSample,
     PixelSums,
@@ -70,6 +72,7 @@ def _inspect_files(folder: Path, tar: Path, found: Inspection, tick: Tick) -> No
     path = folder / entry.index_name
     try:
         index = read_shard_index(path)
+        read_without_doubles(path, "write the index again")
     except InputError as error:
         found.problems.append(str(error))
         return
@@ -159,6 +162,7 @@ def _inspect_record(
         return {}
     try:
         record = StudyRecord.from_json(payload)
+        parse_json(payload)
     except ValueError as error:
         found.problems.append(f"{sample.key}.json: cannot be decoded ({error})")
         return {}

@@ -151,7 +151,8 @@ def _refuse_repeats(
 
 def _parse(piece: bytes) -> Line | None:
     try:
-        line = parse_json(piece)
+        # Of UTF-16 the first line alone would be one.
+        line = parse_json(piece.decode("utf-8-sig"))
     except ValueError:
         return None
     return line if isinstance(line, dict) else None

@@ -11,8 +11,9 @@ from data_shards.images.samples import SampleMeaning
 
 _FILE_HEADER_BYTES, _OLD_HEADER_BYTES = 14, 12
 _BITS = {1, 4, 8, 16, 24, 32}
-# None, run lengths of 8 and 4 bits, and colours by masks. Others hold a JPEG or PNG.
-_COMPRESSIONS = {0, 1, 2, 3}
+# None, and colours by masks. Runs of pixels (1, 2) may leave some out, which a decoder fills in;
+# others hold a JPEG or PNG.
+_COMPRESSIONS = {0, 3}
 
 
 def bmp_layout(data: bytes) -> Layout:

@@ -60,6 +60,14 @@ def format_of(data: bytes) -> Format:
     raise _no_picture(data)
 
 
+def refuse_picture_behind(data: bytes, end: int) -> None:
+    """Raise RefusedError where a picture's `data` end at `end` and another begins behind it."""
+    behind = data[end : end + _SEARCHED_BYTES].lstrip(_BLANK)
+    for magic, kind in _FORMATS.items():
+        if len(magic) > 2 and behind.startswith(magic):
+            raise RefusedError("a file of several pages", "split it", f"a {kind} behind its end")
+
+
 def _no_picture(data: bytes) -> RefusedError:
     if not data:
         return RefusedError("an empty file", _FETCH)

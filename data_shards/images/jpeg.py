@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageChops
 
+from data_shards.images.first_bytes import refuse_picture_behind
 from data_shards.images.layout import Layout, Size
 from data_shards.images.orientation import Metadata
-from data_shards.images.refusals import RefusedError, damaged, not_read
+from data_shards.images.refusals import damaged, not_read
 from data_shards.images.samples import SampleMeaning
 
 _READ = {0xC0, 0xC1, 0xC2}
@@ -20,8 +21,7 @@ _NOT_READ = {
     **dict.fromkeys((0xC9, 0xCA), "arithmetic coding"),
     0xF7: "JPEG-LS",
 }
-_END, _SCAN, _INTERVAL, _APP1, _APP2 = 0xD9, 0xDA, 0xDD, 0xE1, 0xE2
-_MAGIC = b"\xff\xd8\xff"
+_END, _SCAN, _INTERVAL, _APP1, _APP2, _APP14 = 0xD9, 0xDA, 0xDD, 0xE1, 0xE2, 0xEE
 # Bare markers: TEM, RST0 to RST7, another SOI.
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 # What ends a scan: 0xFF not followed by a stuffed zero, a restart's number or a filling 0xFF.
@@ -42,6 +42,7 @@ class _Scans:
     start: int = 0
     end: int = 0
     lists_pictures: bool = False
+    is_adobes: bool = False
     metadata: Metadata = field(default_factory=Metadata)
     missing: dict[int, list[int]] = field(default_factory=dict)
     # Of interleaved blocks how many there are, and how many between two restarts (0: none).
@@ -127,10 +128,14 @@ def _scans(data: bytes) -> _Scans:
             found.metadata.add_block(segment)
         elif kind == _APP2 and segment.startswith(b"MPF\0"):
             found.lists_pictures = True
+        elif kind == _APP14 and segment.startswith(b"Adobe"):
+            found.is_adobes = True
         elif kind == _INTERVAL:
             found.interval = int.from_bytes(segment[:2], "big")
-    if data.startswith(_MAGIC, found.end + 2) and not found.lists_pictures:
-        raise RefusedError("a file of several pages", "split it", "a JPEG behind its end")
+    if not found.lists_pictures:
+        refuse_picture_behind(data, found.end + 2)
+    if len(found.missing) == 4 and not found.is_adobes:
+        raise not_read("JPEG", "four channels, and it does not say whether 0 is ink or none")
     if not (found.end and found.count):
         raise damaged("no end marker" if found.count else "no scan")
     if any(bits for component in found.missing.values() for bits in component):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from data_shards.images.first_bytes import refuse_picture_behind
 from data_shards.images.layout import Layout
 from data_shards.images.orientation import Metadata
 from data_shards.images.palettes import refuse_missing_colours
@@ -101,6 +102,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         if zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             raise damaged(f"checksum of chunk {name.decode('latin-1')!r}")
         if name == b"IEND":
+            refuse_picture_behind(data, end + 4)
             return
         yield name, place + 8, end
         place = end + 4

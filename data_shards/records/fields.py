@@ -18,6 +18,7 @@ def _stays_in_its_folder(name: str) -> str:
 
 
 FileName: TypeAlias = Annotated[str, AfterValidator(_stays_in_its_folder)]
+Name: TypeAlias = Annotated[str, Field(min_length=1)]
 # Bytes, pixels, samples: all that a machine can count, so that no sum or seek overflows.
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**62)]
 Crc32: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from data_shards.errors import InputError
 from data_shards.files.regular import read_document
 from data_shards.records.documents import Document, parse_document, read_without_doubles
-from data_shards.records.fields import Count, Crc32, FileName, Sha256
+from data_shards.records.fields import Count, Crc32, FileName, Name, Sha256, Side
 from data_shards.records.policies import TextPolicy, are_words_of, selected_words
 from data_shards.records.study import SPLITS, Split, StudyRecord, View
 
@@ -57,7 +57,7 @@ class IndexedSample(Document):
     """
 
     key: FileName
-    patient_id: str
+    patient_id: Name
     views: tuple[View | None, ...]
     members: dict[FileName, Member]
     words: dict[str, tuple[Count, ...]] | dict[str, Count]
@@ -71,11 +71,7 @@ class IndexedSample(Document):
         return known if isinstance(known, int) else None
 
     def contradictions(self, record: StudyRecord, split: Split) -> Iterator[str]:
-        """What this entry of the index of a shard of `split` and the sample's record disagree on.
-
-        In a few words each. Whether the members hold what the record says is for whoever reads
-        them.
-        """
+        """Where this entry of the index of a shard of `split` and the sample's record disagree."""
         views = tuple(image.view for image in record.images)
         for what, here, there in (
             ("key", self.key, record.key),
@@ -158,6 +154,9 @@ class ShardIndex(Document):
         ):
             if here != there:
                 yield f"{what} {here!r} in the index, {there!r} in the manifest"
+        places = [each.members["json"].offset for each in self.samples if "json" in each.members]
+        if places != sorted(places):
+            yield "its samples are in another order than in the tar"
         for sample in self.samples:
             for name, member in sample.members.items():
                 # A header of 512 bytes comes before.
@@ -190,7 +189,7 @@ class Manifest(Document):
     source: str
     licence: str
     seed: int
-    longest_side_px: Count
+    longest_side_px: Side
     pixel_mean: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     pixel_std: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     samples_by_split: dict[Split, Count]

@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from data_shards.records.documents import place_and_reason
-from data_shards.records.fields import FileName, Finite, FiniteNotNegative, Side
+from data_shards.records.fields import FileName, Finite, FiniteNotNegative, Name, Side
 
 Split = Literal["train", "validate", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validate", "test")
@@ -74,6 +74,11 @@ class Box:
     category: str
     phrase: str = ""
 
+    def meets(self, width: int, height: int) -> bool:
+        """Whether some of the box lies in an image of this size."""
+        across = self.x < width and self.x + self.width > 0
+        return across and self.y < height and self.y + self.height > 0
+
 
 @dataclass(frozen=True, slots=True)
 class SourceMask:
@@ -124,9 +129,9 @@ class MaskRecord:
 class StudyRecord:
     """The `<key>.json` member of a shard."""
 
-    key: str
-    patient_id: str
-    study_id: str
+    key: Name
+    patient_id: Name
+    study_id: Name
     split: Split
     source: str
     licence: str
@@ -166,6 +171,11 @@ class StudyRecord:
             for each in drawn:
                 if not 0 <= each.image < len(self.images):
                     yield f"a {what} of image {each.image}, where there are {len(self.images)}"
+                    return
+        for box in self.boxes:
+            image = self.images[box.image]
+            if not box.meets(image.width, image.height):
+                yield f"a box of {box.category!r} outside of {image.member}"
 
     def frontal_images(self) -> tuple[int, ...]:
         """Positions of the frontal (PA, AP) images, ordered by image id."""

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 BLOCK_BYTES = 512
 _NAME_BYTES = 100
+_STEP_BYTES = 1 << 20
 
 
 class BadTarError(ValueError):
@@ -36,6 +37,9 @@ def list_members(tar: BinaryIO, tar_bytes: int) -> Iterator[tuple[str, int, int]
         tar.seek(at)
         header = tar.read(BLOCK_BYTES)
         if not header.strip(b"\0") and len(header) == BLOCK_BYTES:
+            while rest := tar.read(_STEP_BYTES):
+                if rest.strip(b"\0"):
+                    raise BadTarError("other bytes are behind its end")
             return
         try:
             member = tarfile.TarInfo.frombuf(header, "ascii", "strict")

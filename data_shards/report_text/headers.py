@@ -26,13 +26,22 @@ _MARKED = re.compile(
 )
 _DASH = re.compile(
     rf"{_OPEN}(?P<name>[^\W\d_][^{_COLONS}]{{0,40}}?)"
-    "(?:[ ]+[-\u2013\u2014]+[ ]*|-+[ ]+|[\u2013\u2014]+|-+(?=[A-Z][a-z]))"
+    "(?:[ ]+[-\u2013\u2014\u2212]+>?[ ]*|-+>?[ ]+|[\u2013\u2014]+|-+(?=[A-Z][a-z]))"
 )
 _ALONE = re.compile(rf"{_OPEN}(?P<name>[^\W\d_].{{0,40}}?){_CLOSE}$")
+# What else stands in place of a colon before a statement: Findings; The heart ...
+_STATEMENT = r"[\"'(*_\[\u2022-]{0,2}[A-Z_"
+_INSTEAD = (
+    rf"[ ]*(?:(?:[;|\u2192\u21d2\u00bb]+|\.+|\u2026)[ ]+(?={_STATEMENT}\d])"
+    # A result > 5 mm is a sentence's.
+    rf"|[=>]+[ ]+(?={_STATEMENT}]))"
+)
+_OTHER_MARK = re.compile(rf"[ |>]*(?P<name>[^\W\d_][^{_COLONS}.;=|>]{{1,40}}?){_INSTEAD}")
+_OTHER_MARK_WITHIN = re.compile(rf"(?<=[.?!|])[ ]+(?P<name>[A-Z][A-Za-z &/]{{2,30}}?){_INSTEAD}")
 # FINDINGS The heart ..., FINDINGS. The heart ...
 _RUN_ON = re.compile(
     r"[ |>]*(?P<name>[A-Z][A-Z &/]*[A-Z])"
-    r"(?:[ ]*[.;=|>]+[ ]*(?=\W?[A-Z]?[a-z]|[\d_*-])|[ ]+(?=[A-Z][a-z]|[\d_]))"
+    r"(?:[ ]*[.,;=|>]+[ ]*(?=\W?[A-Z]?[a-z]|[\d_*-])|[ ]+(?=[A-Z][a-z]|[\d_]))"
 )
 _SIGNED = r"(?:electronically|digitally|final(?:ly|ized)?|e-?)[ -]*"
 _BY = r"(?: (?:and|&) \w+| off| electronically)* (?:by\b|(?:on|at):? *\d)"
@@ -87,15 +96,27 @@ def find_headers(text: str, more: Mapping[str, str]) -> Iterator[Header]:
             # In small letters a word alone on its line may be the last of a sentence.
             yield Header(start, start + len(stripped), stripped.strip())
         else:
-            for header in _headers_of_line(stripped, more, in_capitals=in_capitals):
+            # A line that goes on with the one above may start with the last word of a sentence.
+            goes_on = previous[-1:].isalnum() or previous.endswith(",")
+            found = _headers_of_line(stripped, more, in_capitals=in_capitals, goes_on=goes_on)
+            for header in found:
                 yield replace(header, start=start + header.start, end=start + header.end)
         start, previous = start + len(line), stripped
 
 
-def _headers_of_line(line: str, more: Mapping[str, str], *, in_capitals: bool) -> Iterator[Header]:
+def _headers_of_line(
+    line: str, more: Mapping[str, str], *, in_capitals: bool, goes_on: bool
+) -> Iterator[Header]:
     is_signature = _SIGNATURE.fullmatch(line) and not line.lstrip()[:1].islower()
-    first = None if is_signature else _header_at_start(line, more, in_capitals=in_capitals)
-    within = list(_headers_within(line, first.end if first else 0, more, in_capitals=in_capitals))
+    first = None
+    if not is_signature:
+        first = _header_at_start(line, more, in_capitals=in_capitals, goes_on=goes_on)
+    start = first.end if first else 0
+    within = [
+        *_headers_within(line, start, more, in_capitals=in_capitals),
+        *_by_other_marks(line, start, more),
+    ]
+    within.sort(key=lambda header: header.start)
     end = within[0].start if within else len(line)
     if is_signature:
         yield Header(0, end, "signature", "signature")
@@ -107,18 +128,31 @@ def _headers_of_line(line: str, more: Mapping[str, str], *, in_capitals: bool) -
         yield Header(signature.start(), len(line), "signature", "signature")
 
 
-def _header_at_start(line: str, more: Mapping[str, str], *, in_capitals: bool) -> Header | None:
+def _header_at_start(
+    line: str, more: Mapping[str, str], *, in_capitals: bool, goes_on: bool
+) -> Header | None:
     colon = _COLON.match(line)
     if colon is not None:
         header = _before_colon(colon, more)
         if header is not None:
             return header
-    patterns = [_MARKED, _DASH, _ALONE, *([] if in_capitals else [_RUN_ON])]
+    patterns = [
+        *(_MARKED, _DASH, _ALONE),
+        *([] if in_capitals else [_RUN_ON]),
+        *([] if goes_on else [_OTHER_MARK]),
+    ]
     for pattern in patterns:
         match = pattern.match(line)
-        if match is None or match["name"].islower():
+        if match is None:
             continue
         name = plain_section(match["name"], more)
+        if match["name"].islower() and not (
+            # <findings>Heart size ..., # findings; but not: _findings_ are stable
+            name in MAIN_SECTIONS
+            and (pattern is _MARKED or (pattern is _ALONE and not line.lstrip()[0].isalpha()))
+            and not line[match.end() :].lstrip()[:1].islower()
+        ):
+            continue
         if name in _WITH_COLON_ONLY and pattern is not _MARKED:
             name = None
         if (
@@ -134,16 +168,25 @@ def _header_at_start(line: str, more: Mapping[str, str], *, in_capitals: bool) -
 
 def _before_colon(match: re.Match[str], more: Mapping[str, str]) -> Header | None:
     words = match["name"]
+    following = match.string[match.end() : match.end() + 1]
+    if words[-1].isdigit() and following.isdigit():
+        # Findings 10:30
+        return None
     name = plain_section(words, more)
     if name is None and not re.search(r"[.?!;] ", words):
         name = qualified_section(words)
     if name is not None:
         return Header(0, match.end(), name)
-    following = match.string[match.end() : match.end() + 1]
-    is_time = words[-1].isdigit() and following.isdigit()
-    if is_time or not _CAPITALS.fullmatch(words) or re.search(r"[.?!;] ", words):
+    if not _CAPITALS.fullmatch(words) or re.search(r"[.?!;] ", words):
         return None
     return Header(0, match.end(), words.lower(), "views" if names_views(words) else "unknown")
+
+
+def _by_other_marks(line: str, start: int, more: Mapping[str, str]) -> Iterator[Header]:
+    for match in _OTHER_MARK_WITHIN.finditer(line, start):
+        name = plain_section(match["name"], more)
+        if name in MAIN_SECTIONS:
+            yield Header(match.start("name"), match.end(), name)
 
 
 def _headers_within(

@@ -32,11 +32,11 @@ _DOTTED_COUNT = re.compile(r"(?<=\s)(?P<value>\d{1,2})\.\s+(?=[A-Z_(])")
 _FIRST_COUNT = re.compile(r"(?:^|(?<=\s))\(?\d{1,2}[.)]\s+", re.MULTILINE)
 
 _ROUND = "\u2022\u2023\u25aa\u25cf\u25e6\u25a0\uf0b7\uf0a7\u2460-\u2473"
-_DASHES = "-\u2013\u2014"
+_DASHES = "-\u2010-\u2015\u2212"
 _ARROWS = ">\u2192\u27a2\u25ba\u2713"
 # Marks that are hardly anything else, and those that are in a list of two or more, at the start,
 # or after the end of a sentence.
-_STRONG_BULLET = re.compile(rf"[*\u25a1\u25cb{_ROUND}]\s*|-\s+(?=[A-Z])")
+_STRONG_BULLET = re.compile(rf"[*\u25a1\u25cb\u2610-\u2612{_ROUND}]\s*|\[[ xX]?\]\s+|-\s+(?=[A-Z])")
 _BULLET = re.compile(
     rf"(?:[{_DASHES}{_ARROWS}\u00b7+o\u2026]\s+(?=[^\W_])|[{_DASHES}{_ARROWS}\u00b7+](?=[A-Za-z]))"
 )

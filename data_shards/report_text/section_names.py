@@ -28,10 +28,10 @@ _VIEW_PHRASE = re.compile(
 )
 # Headers with one of these words are of the record, not of what the images show.
 _OF_THE_RECORD = re.compile(
-    r"\b(?:accession|age|approved|attending|by|cc|date|dictated|dob|dose|exam|facility|fluoroscopy"
-    r"|gender|hospital|icd|location|md|medications?|modality|mrn|name|ordering|patient|phone"
-    r"|physicians?|procedure|radiologists?|reason|referring|sex|signed|technologist|time"
-    r"|transcribed)\b"
+    r"\b(?:accession|age|approved|attending|billing|by|cc|code|cpt|date|dictated|dob|dose|exam"
+    r"|facility|fluoroscopy|gender|hospital|icd|location|md|medications?|modality|mrn|name|ordering"
+    r"|patient|phone|physicians?|procedure|radiologists?|reason|referring|sex|signed|technologist"
+    r"|time|transcribed)\b"
 )
 
 _COUNTS = re.compile(

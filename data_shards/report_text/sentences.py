@@ -39,7 +39,7 @@ _CLOSING = "[\"')\\]\u2019\u201d\u00bb]*"
 # A mark with white space after it, a full stop between a word and a capitalised one
 # ("normal.No effusion"), or a mark of Chinese and Japanese, which need no blank.
 _CANDIDATE = re.compile(
-    rf"[.?!\u2026\u061f\u06d4\u0964]{_CLOSING}\s+(?=\S)|(?<=[a-z]{{2}})\.(?=[A-Z][a-z]*\s)"
+    rf"[.?!\u2026\u061f\u06d4\u0964]{_CLOSING}\s+(?=\S)|(?<=[a-z]{{2}})\.(?=[A-Z][a-z]*[\s:,])"
     "|[\u3002\uff61\uff01\uff1f][\"'\u2019\u201d\uff09\u300d\u300f]*\\s*(?=\\S)"
 )
 _LETTER = re.compile(r"[^\W\d_]")
@@ -51,7 +51,7 @@ _NEVER_LAST = re.compile(
     r"(?:e\.g|i\.e|vs|cf|ca|approx|incl|bilat|infil|subseg|transv|mediast|prelim)\."
 )
 _BEFORE_NUMBER = re.compile(
-    r"(?:nos?|nr|figs?|im|img|ser?|seg|lev|gr|th|vol|vers?|pp?|est|abt"
+    r"(?:nos?|nr|figs?|im|img|ser?|seg|lev|gr|th|vol|vers?|pp?|est|abt|ext"
     r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\."
 )
 # In small letters only these tell an abbreviation from the last word of a sentence.

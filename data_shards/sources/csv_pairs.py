@@ -15,7 +15,7 @@ from data_shards.report_text.section_names import refuse_unknown_section, spelle
 from data_shards.sources.base import VIEWS, ImageRow, Source, SourceConfig, split_in
 from data_shards.sources.formats.cells import text_in
 from data_shards.sources.formats.tables import read_rows
-from data_shards.sources.grouping import no_report
+from data_shards.sources.grouping import folded, no_report
 from data_shards.sources.image_paths import image_path
 
 
@@ -90,11 +90,24 @@ class CsvPairsSource(Source):
     study_ids_are_unique = False
     images_placed_by = "source.image_root"
     narrowed_by = ", or leave it out by source.where"
+    # Rows whose value is one of `where`, but for case, decimals, zeros or width.
+    near_misses = 0
 
     @property
     def section_names(self) -> dict[str, str]:
         """The profile's headers, spelled as headers are compared."""
         return {spelled(header): name for header, name in self.config.section_names.items()}
+
+    def warnings(self) -> Sequence[str]:
+        """Those of all tables, and how many rows a spelling leaves out."""
+        of_the_table = super().warnings()
+        if not self.near_misses:
+            return of_the_table
+        return (
+            *of_the_table,
+            f"{self.near_misses:,} x a row left out by source.where for the spelling of its value "
+            "alone (case, decimals, zeros or width): add that spelling if it is meant",
+        )
 
     def tables(self) -> Sequence[Path]:
         """The one table."""
@@ -108,12 +121,16 @@ class CsvPairsSource(Source):
         if not rows:
             raise InputError(f"{config.table}: no row below its header: check the table")
         where = {column: set(map(text_in, values)) for column, values in config.where.items()}
+        alike = {column: set(map(folded, values)) for column, values in where.items()}
         passed = [row for row in rows if all(row[each] in where[each] for each in where)]
+        near = [row for row in rows if all(folded(row[each]) in alike[each] for each in where)]
         if not passed:
+            seen = f" (line {near[0].line} has the same in another spelling)" if near else ""
             raise InputError(
                 f"{config.table}: none of {len(rows)} rows passes source.where={config.where}: "
-                "check its columns and values"
+                f"check its columns and values{seen}"
             )
+        self.near_misses = len(near) - len(passed)
         for row in passed:
             path = image_path(row, columns.image, config.image_root)
             texts = {

@@ -19,7 +19,13 @@ Conflicts: TypeAlias = Literal["stop", "first", "drop"]
 # Patient and study.
 Ids: TypeAlias = tuple[str, str]
 
-_AS_FLOAT = re.compile(r"(\d+)\.0+")
+_AS_FLOAT = re.compile(r"(\d+)[.,]0+")
+_IN_THOUSANDS = re.compile(r"\d{1,3}(?:[,'\u2019 ]\d{3})+")
+# What spreadsheets make of 1-5 and of May 20.
+_AS_DATE = re.compile(r"\d{1,2}-[A-Z][a-z]{2}|[A-Z][a-z]{2}-\d{2}")
+# A text that is cut ends within a sentence; these two fill what Excel and MySQL hold.
+_ENDED = re.compile(r"[.?!:_*)\]\u3002]\s*\Z")
+_SHORTEST_CUT, _FULL = 100, (32_767, 65_535)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +83,16 @@ class _Grouping:
         # By what it is: how many there are, and the line of the first.
         self.differing: Counter[str] = Counter()
         self.traces: Counter[Trace] = Counter()
+        self.longest = _Longest()
+        self.dates: dict[str, int] = {}
         self.first_line: dict[str, int] = {}
 
     def add(self, row: ImageRow) -> None:
         ids = (row.patient_id, row.study_id)
         self._look_at_spelling("", row, row.patient_id)
         self._look_at_spelling(row.patient_id, row, row.study_id)
+        for name in filter(_AS_DATE.fullmatch, ids):
+            self.dates.setdefault(name, row.line)
         other = self.row_of_image.setdefault(row.image_id, row)
         if other is not row:
             said = f"image {row.image_id} is also in line {other.line}: duplicate ids: remove one"
@@ -105,7 +115,9 @@ class _Grouping:
                 raise no_report(self.rules.where(first), first.image_id)
         self.studies.warnings = (
             *self._told_twins(),
+            *self._told_dates(),
             *self._told_conflicts(),
+            *self.longest.told(),
             *(told(trace, count, self.first_line[trace]) for trace, count in self.traces.items()),
         )
         return self.studies
@@ -142,6 +154,8 @@ class _Grouping:
             return
         known = self.texts.setdefault(_ids(row), dict.fromkeys(row.texts, ""))
         cells = {name: read_report_cell(raw) for name, raw in row.texts.items()}
+        for raw in row.texts.values():
+            self.longest.look_at(raw, row.line)
         others = [
             name
             for name, (text, _) in cells.items()
@@ -177,7 +191,7 @@ class _Grouping:
 
     def _look_at_spelling(self, within: str, row: ImageRow, name: str) -> None:
         """Note that one thing may have two names: Excel drops zeros, pandas writes 7 as 7.0."""
-        first = self.spellings.setdefault((within, _folded(name)), row)
+        first = self.spellings.setdefault((within, folded(name)), row)
         other = first.study_id if within else first.patient_id
         if other == name:
             return
@@ -198,10 +212,17 @@ class _Grouping:
             first, row = next(iter(self.twins.values()))
             yield (
                 f"{len(self.twins):,} x a patient whose id differs from another's in case, leading "
-                f"zeros, width, quotes, blanks or Unicode form alone (first: {row.patient_id!r} in "
-                f"line {row.line}, {first.patient_id!r} in line {first.line}): if they are the "
-                "same, write one id, "
-                "or they may be in two splits"
+                "zeros, marks of thousands, width, quotes, blanks or Unicode form alone (first: "
+                f"{row.patient_id!r} in line {row.line}, {first.patient_id!r} in line "
+                f"{first.line}): if they are the same, write one id, or they may be in two splits"
+            )
+
+    def _told_dates(self) -> Iterator[str]:
+        if self.dates:
+            name, line = next(iter(self.dates.items()))
+            yield (
+                f"{len(self.dates):,} x an id that reads like a date (first: {name!r} in line "
+                f"{line}): a spreadsheet writes 1-5 so: look whether they are the ids"
             )
 
     def _told_conflicts(self) -> Iterator[str]:
@@ -217,13 +238,40 @@ class _Grouping:
             )
 
 
+@dataclass
+class _Longest:
+    """The longest texts, which another program may have cut."""
+
+    letters: int = _SHORTEST_CUT
+    texts: dict[str, int] = field(default_factory=dict)
+
+    def look_at(self, text: str, line: int) -> None:
+        if len(text) > self.letters:
+            self.letters, self.texts = len(text), {}
+        if len(text) == self.letters:
+            self.texts.setdefault(text, line)
+
+    def told(self) -> Iterator[str]:
+        several = len(self.texts) > 1 or self.letters in _FULL
+        if several and not any(map(_ENDED.search, self.texts)):
+            yield (
+                f"{len(self.texts):,} x a report of {self.letters:,} characters, the most there "
+                f"are, that ends within a sentence (first: line {min(self.texts.values())}): if "
+                "another program cut them, take them anew from where they came from"
+            )
+
+
 def _ids(row: ImageRow) -> Ids:
     return row.patient_id, row.study_id
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """What spellings of one id have in common."""
-    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().strip("'\"`´‘’").split())
+    plain = " ".join(unicodedata.normalize("NFKC", name).casefold().strip("'\"`´‘’+").split())
+    if _IN_THOUSANDS.fullmatch(plain):
+        plain = "".join(filter(str.isdecimal, plain))
     number = _AS_FLOAT.fullmatch(plain)
     plain = number[1] if number else plain
-    return (plain.lstrip("0") or "0") if plain.isdecimal() else plain
+    if plain.isdecimal():
+        plain = "".join(str(unicodedata.decimal(digit)) for digit in plain).lstrip("0") or "0"
+    return plain

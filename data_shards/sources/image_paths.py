@@ -69,6 +69,9 @@ def _why_missing(path: Path) -> str:
             return " (several paths in one cell? Give each image a row of its own)"
         if (path.parent / unquote(path.name)).exists():
             return f" ({unquote(path.name)!r} is there: write blanks and the like as they are)"
+        bare = path.name.strip("'\"\u2018\u2019\u201c\u201d")
+        if bare != path.name and (path.parent / bare).exists():
+            return f" ({bare!r} is there: write it without quotes)"
         lost = path
         while not lost.parent.exists():
             lost = lost.parent

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from data_shards.report_text.plain_text import MARKUP
 from data_shards.sources.formats.cells import text_in
 
-Trace: TypeAlias = Literal["escapes", "excel", "html", "controls", "lists", "decoded"]
+Trace: TypeAlias = Literal["escapes", "excel", "html", "controls", "lists", "formulas", "decoded"]
 
 _READ = "read as what they stand for"
 # What reports hold, and what becomes of it: of the first three when a report is made plain.
@@ -20,6 +20,10 @@ _TOLD: dict[Trace, tuple[str, str]] = {
     "lists": (
         "brackets or a b around quoted pieces, as programs print lists and bytes",
         "kept: join the pieces to one text",
+    ),
+    "formulas": (
+        "a formula of a spreadsheet in place of a text",
+        "kept: write what it comes to",
     ),
     "decoded": (
         "marks of a wrong encoding, as Ã© for é",
@@ -35,11 +39,18 @@ _PATTERNS: dict[Trace, re.Pattern[str]] = {
     "html": MARKUP,
     "controls": _CONTROL,
     "lists": re.compile(r"""\s*(?:[\[({]\s*['"].*['"],?\s*[\])}]|b'.*'|b".*")\s*\Z""", re.S),
-    "decoded": re.compile("Ã[\x80-\xbf]|Â[\xa0-\xbf]|â€|\ufffd|ï»¿|\\+A[A-P][A-Za-z0-9+/]-"),
+    "formulas": re.compile(r"\s*=\s*[+@-]?\$?[A-Za-z.]+[$\d(!]"),
+    # The last are codes of UTF-7.
+    "decoded": re.compile(
+        "Ã[\x80-\xbf]|Â[\xa0-\xbf]|â€|\ufffd|ï»¿"
+        "|\\+A[A-P](?:[A-Za-z0-9+/]-|[AEIMQUYcgkosw048](?![\\w+/]))"
+    ),
 }
+# What all of a report is, from its start on.
+_WHOLE: tuple[Trace, ...] = ("lists", "formulas")
 # Without any of these there is nothing to look for, as in nearly all reports.
 _SUSPECT = re.compile(
-    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\\\\<&[{ÃÂâï\ufffd]|_x|\\+A|\\A\\s*(?:b?['\"]|\\()"
+    "[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\\\\<&[{ÃÂâï\ufffd]|_x|\\+A|\\A\\s*(?:b?['\"]|[(=])"
 )
 
 
@@ -54,7 +65,7 @@ def read_report_cell(text: str) -> tuple[str, set[Trace]]:
     found = {
         trace
         for trace, pattern in _PATTERNS.items()
-        if (pattern.match if trace == "lists" else pattern.search)(text)
+        if (pattern.match if trace in _WHOLE else pattern.search)(text)
     }
     return text_in(_CONTROL.sub(_of_control, text)), found
 

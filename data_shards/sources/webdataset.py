@@ -121,6 +121,13 @@ class WebDatasetSource(Source):
     def rows(self) -> Iterator[ImageRow]:
         """The images of each sample. Raises InputError for JSON that does not hold its fields."""
         _require_fields(self.samples, self._fields)
+        if not any(map(self._images, self.samples)):
+            names = sorted({name for sample in self.samples for name in sample.members})
+            there = ", ".join(names)[:200] or "no members"
+            raise InputError(
+                f"{self.config.folder}: no image of the kinds {', '.join(self.config.images)}: "
+                f"there are {there}: convert them, or correct source.tars and source.images"
+            )
         numbers = count(1)
         for sample in self.samples:
             images = self._images(sample)

@@ -23,6 +23,7 @@ from distributed_pretrain.models.pooling import (
 from distributed_pretrain.models.trunks.bert import BertTrunk
 from distributed_pretrain.models.trunks.modernbert import ModernBertTrunk
 from distributed_pretrain.models.trunks.text import ATTENTION, TextTrunk
+from distributed_pretrain.models.trunks.weights import surplus_layer
 
 # By the `model_type` of a config; others are tried as a BERT.
 _TRUNKS: dict[str, type[TextTrunk]] = {"bert": BertTrunk, "modernbert": ModernBertTrunk}
@@ -187,6 +188,14 @@ def pretrained_report_encoder(model: str) -> ReportEncoder:
         raise InputError(
             f"{model}: weights without {missing[0]!r} ({len(missing)} are missing): fetch it again"
         )
+    own, prefix = loaded.state_dict(), f"{loaded.base_model_prefix}."
+    if surplus := surplus_layer([n.removeprefix(prefix) for n in found["unexpected_keys"]], own):
+        raise InputError(
+            f"{model}: weights with {surplus!r}, of more layers than config.json says: fetch both "
+            "again"
+        )
+    if bad := [n for n, each in own.items() if not torch.isfinite(each).all()]:
+        raise InputError(f"{model}: {bad[0]} has numbers that are not finite: fetch it again")
     return _encoder_of(loaded, model)
 
 

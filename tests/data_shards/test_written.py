@@ -113,7 +113,19 @@ def test_whole_numbers_are_decimal(tmp_path: Path, written: str, count: int) -> 
 
 NO_NUMBERS = (
     *("0x10", "0o10", "1:30", "true", "yes", "2026-11-28", "2026-99-99", "1e3", "3 # x"),
-    *("[" * 20_000, "{" * 20_000, "9" * 5000, "[1", "!!int 3", "&a 3", ".inf", "nan"),
+    *(
+        "[" * 20_000,
+        "{" * 20_000,
+        "9" * 5000,
+        "9" * 400,
+        str(2**62),
+        str(-(2**62)),
+        "[1",
+        "!!int 3",
+        "&a 3",
+        ".inf",
+        "nan",
+    ),
 )
 
 
@@ -252,3 +264,9 @@ def test_aliases_of_aliases_cost_nothing(tmp_path: Path) -> None:
 def test_an_override_made_of_yaml_says_what_the_yaml_said(tmp_path: Path, written: str) -> None:
     overrides = [f"{key}={as_override(value)}" for key, value in read_yaml(written).items()]
     assert read(tmp_path, "", *overrides) == read(tmp_path, written)
+
+
+@pytest.mark.parametrize("block", ["|\n  a\n", ">\n  a\n\n"])
+def test_the_line_end_of_a_block_is_no_part_of_its_text(tmp_path: Path, block: str) -> None:
+    found = read(tmp_path, f"folder: {block}title: {block}")
+    assert (found.folder, found.title) == (Path("a"), "a")

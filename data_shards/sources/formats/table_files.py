@@ -42,7 +42,10 @@ _OTHERS: dict[bytes, tuple[str, str]] = {
     rb"\{\\rtf": ("an RTF document", _AS_CSV),
     rb"\x89PNG|\xff\xd8\xff|II\x2a\x00|MM\x00\x2a": ("an image", "name the table"),
     rb"version https://git-lfs": ("a Git LFS pointer", "run git lfs pull"),
-    rb"\s*<(!doctype|html|\?xml|head|body)": ("a web page or XML", "fetch the table itself"),
+    rb"\s*<(!doctype|html|\?xml|head|body|table|meta|style)": (
+        "a web page or XML",
+        "fetch the table itself",
+    ),
 }
 _HEAD_BYTES = 2048
 

@@ -6,8 +6,9 @@ import csv
 import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,8 @@ from data_shards.sources.formats.table_files import open_table
 # Of a cell: enough for any report, and a quote that is never closed ends here.
 LONGEST_CELL = 10_000_000
 _SHOWN_COLUMNS, _SHOWN_LETTERS = 20, 40
+# Where a header is looked for below titles, comments and sep=.
+_LINES_ABOVE = 20
 _JSON = re.compile(r"""\s*([{]\s*"|\[\s*[{["])""")
 _BEGINNING = 200
 
@@ -94,7 +97,8 @@ def _delimited(path: Path, file: IO[str], columns: Sequence[str], delimiter: str
                 pass
             elif not header:
                 header = [name.strip() for name in cells]
-                _require_columns(path, line, columns, header)
+                below = ((lines.line_num, names) for names in lines)
+                _require_columns(path, line, columns, header, below)
             elif any(map(str.strip, cells[len(header) :])):
                 raise InputError(
                     f"{path}: line {line}: more cells than the header has columns: "
@@ -136,7 +140,17 @@ def _json_lines(path: Path, file: IO[str], columns: Sequence[str]) -> Iterator[R
         raise InputError(f"{path}: an empty file: fetch or write it again")
 
 
-def _require_columns(path: Path, line: int, columns: Sequence[str], found: Sequence[str]) -> None:
+def _require_columns(
+    path: Path,
+    line: int,
+    columns: Sequence[str],
+    found: Sequence[str],
+    below: Iterable[tuple[int, Sequence[str]]] = (),
+) -> None:
+    """Raise InputError unless `found`, in `line`, has each column once.
+
+    `below` are the next rows and their lines, one of which may be the header.
+    """
     if twice := [column for column in columns if found.count(column) > 1]:
         raise InputError(f"{path}: line {line}: column {twice[0]!r} is there twice: rename one")
     missing = [column for column in columns if column not in found]
@@ -146,12 +160,17 @@ def _require_columns(path: Path, line: int, columns: Sequence[str], found: Seque
     more = f" and {len(found) - _SHOWN_COLUMNS} more" if len(found) > _SHOWN_COLUMNS else ""
     hint = ""
     composed = {unicodedata.normalize("NFC", name): name for name in found}
-    lower = {name.casefold(): name for name in reversed(found)}
-    if same := composed.get(unicodedata.normalize("NFC", missing[0])):
+    lower = {unicodedata.normalize("NFKC", name).casefold(): name for name in reversed(found)}
+    header = next(
+        (n for n, row in islice(below, _LINES_ABOVE) if {*columns} <= {*map(str.strip, row)}), 0
+    )
+    if header:
+        hint = f": line {header} has them: remove what stands above it"
+    elif same := composed.get(unicodedata.normalize("NFC", missing[0])):
         hint = f": {same!r} is the same in another Unicode form (NFC, NFD): write both alike"
     elif near := difflib.get_close_matches(missing[0].casefold(), lower, n=1):
         hint = f": did you mean {lower[near[0]]!r}?"
-    elif len(found) == 1 and (other := next((mark for mark in ";\t|" if mark in found[0]), "")):
+    elif len(found) == 1 and (other := next((mark for mark in ";\t|," if mark in found[0]), "")):
         hint = f": are its cells separated by {other!r}? Commas are read, and tabs in .tsv"
     raise InputError(
         f"{path}: no column {', '.join(map(repr, missing))}: found {shown}{more}{hint}"

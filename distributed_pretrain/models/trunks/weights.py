@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from data_shards.errors import InputError
 
 # Of a method in a run folder, of an `ImageEncoder`, of a trunk that wraps another model.
 _WRAPPERS = ("image_encoder.", "backbone.", "model.")
+# A layer's number in the name of a tensor.
+_LAYER = re.compile(r"(?<=[._])\d+(?=\.)")
 
 
 def load_weights(
@@ -28,7 +31,8 @@ def load_weights(
     `weights` is one of those `published`, which `download` fetches, or a .pt, .pth or .safetensors
     file with the model's keys, with or without the classifier and with or without the prefix of an
     `ImageEncoder` or of a run's method (a run folder's checkpoints/last/model.safetensors).
-    Raises InputError when neither, or when a tensor is missing or of another shape.
+    Raises InputError when neither, when a tensor is missing, of another shape or not finite, and
+    where there are tensors of more layers than the model has.
     """
     if weights in published:
         state = download(weights)
@@ -58,7 +62,21 @@ def load_weights(
                 f"weights={weights}: {key} has shape {tuple(state[key].shape)}, the model "
                 f"{tuple(value.shape)}: choose the backbone and width the weights were made for"
             )
+        if not torch.isfinite(state[key]).all():
+            raise InputError(f"weights={weights}: {key} has numbers that are not finite")
+    if surplus := surplus_layer(state, own):
+        raise InputError(
+            f"weights={weights}: {surplus} has no place in {name}, which has fewer layers: choose "
+            "the backbone the weights were made for"
+        )
     trunk.load_state_dict({key: state[key] for key in own})
+
+
+def surplus_layer(names: Iterable[str], own: Collection[str]) -> str:
+    """The first of `names` that is as one of a model's `own`, but of a layer it has not; or ""."""
+    kinds = {_LAYER.sub("N", name) for name in own}
+    others = (name for name in sorted(names) if name not in own)
+    return next((name for name in others if _LAYER.sub("N", name) in kinds), "")
 
 
 def _read(path: Path) -> dict[str, Tensor]:

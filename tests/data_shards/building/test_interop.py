@@ -23,8 +23,9 @@ datasets.disable_progress_bars()
 
 
 @pytest.fixture
-def shards(make_config: Callable[..., ShardsConfig]) -> Path:
-    config = make_config()
+def shards(make_config: Callable[..., ShardsConfig], tmp_path: Path) -> Path:
+    """In a folder of any name, as folders have them."""
+    config = make_config(output=str(tmp_path / "set 1 {a} +é"))
     build_shards(config)
     return config.output
 
@@ -85,7 +86,9 @@ def test_without_the_card_datasets_refuses_rather_than_loses_images(
     options: dict[str, Any] = {"data_files": tars, "cache_dir": str(tmp_path), "split": "train"}
     with pytest.raises(ValueError, match="don't share the same"):
         datasets.load_dataset("webdataset", **options)
-    features = datasets.load_dataset_builder(str(shards)).info.features
+    # Never in the home folder's cache, which other suites share.
+    builder = datasets.load_dataset_builder(str(shards), cache_dir=str(tmp_path))
+    features = builder.info.features
     by_name: Any = datasets.load_dataset("webdataset", features=features, **options)
     assert len(by_name) == read_manifest(shards).samples_by_split["train"]
     assert {study["image1.jpg"] is None for study in by_name} == {True, False}

@@ -109,6 +109,18 @@ def test_members_that_nothing_names_or_decodes_are_found(shards: Path) -> None:
     assert "weights.pickle: in the tar, but not in the index" in problems(shards)
 
 
+def test_what_other_programs_may_read_otherwise_is_found(shards: Path) -> None:
+    """A key that is there twice, and bytes that some read on to."""
+    index = read_shard_index(shards / INDEX)
+    with (shards / TAR).open("ab") as tar:
+        tar.write((shards / TAR).read_bytes())
+    reseal(shards, index)
+    assert f"{TAR}: not a whole tar (other bytes are behind its end)" in problems(shards)
+    path = shards / "train-000001.index.json"
+    path.write_text(path.read_text().replace("{", '{"split": "test", ', 1))
+    assert "train-000001.index.json: Invalid JSON: 'split' is there twice" in problems(shards)
+
+
 def test_a_patient_in_two_splits_and_a_repeated_key_are_found(shards: Path) -> None:
     manifest = read_manifest(shards)
     test_shard = next(entry for entry in manifest.shards if entry.split == "test")

@@ -80,6 +80,17 @@ def test_what_is_no_json_object_is_refused_with_its_file(line: str, tmp_path: Pa
         JsonLines(path).read()
 
 
+def test_lines_that_an_editor_saved_in_utf_16_are_refused_and_not_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n', encoding="utf-16")
+    whole = path.read_bytes()
+    with pytest.raises(InputError, match="line 1: not a line of JSON"):
+        JsonLines(path).mend()
+    assert path.read_bytes() == whole
+    path.write_text('{"step": 1}\n{"step": 2}\n', encoding="utf-8-sig")
+    assert JsonLines(path).read() == [{"step": 1}, {"step": 2}]
+
+
 AT_THE_END = {
     "half a line": b'{"step": 6, "spl',
     "zeros": bytes(300),

@@ -203,3 +203,12 @@ def test_a_mask_whose_zero_is_white_is_inside_where_it_is_not_black(tmp_path: Pa
         mask = convert_mask(path, original=(WIDTH, HEIGHT), stored=(WIDTH, HEIGHT))
         write(tmp_path, "m.png", mask)
         assert quarters(np.asarray(Image.open(tmp_path / "m.png"))) == [0, 0, 255, 255]
+
+
+def test_ink_of_a_jpeg_that_does_not_say_what_zero_is_is_refused(tmp_path: Path) -> None:
+    black = np.dstack([np.zeros_like(scene())] * 3 + [255 - scene()])
+    Image.fromarray(black, "CMYK").save(tmp_path / "a.jpg", quality=100)
+    assert quarters(stored(tmp_path / "a.jpg")[0]) == QUARTERS
+    whole = (tmp_path / "a.jpg").read_bytes()
+    with pytest.raises(BadImageError, match="whether 0 is ink or none"):
+        stored(write(tmp_path, "b.jpg", whole.replace(b"Adobe", b"adobe")))

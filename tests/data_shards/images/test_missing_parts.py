@@ -1,6 +1,7 @@
 """A picture of which a part is missing is refused, also where a decoder fills in what it lacks."""
 
 import io
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +225,17 @@ def test_a_bmp_cut_short_is_refused(tmp_path: Path) -> None:
     for left in (-1, -WIDTH, 60, 20):
         with damaged:
             stored(write(tmp_path, "b.bmp", (tmp_path / "a.bmp").read_bytes()[:left]))
+
+
+def test_a_bmp_whose_runs_may_leave_pixels_out_is_refused(tmp_path: Path) -> None:
+    grey = b"".join(bytes([level] * 3 + [0]) for level in range(256))
+    # Half of each row, and the end of the row.
+    runs = b"".join(bytes([WIDTH // 2, row[0]]) + b"\0\0" for row in scene()[::-1]) + b"\0\1"
+    start = 54 + len(grey)
+    header = struct.pack("<IHHI", start + len(runs), 0, 0, start)
+    header += struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 8, 1, len(runs), 0, 0, 0, 0)
+    with pytest.raises(BadImageError, match=r"a BMP of a kind that is not read .*compression 1"):
+        stored(write(tmp_path, "a.bmp", b"BM" + header + grey + runs))
 
 
 def _png(colour: int, data: bytes, palette: bytes | None = None) -> bytes:

@@ -97,6 +97,8 @@ def test_several_full_pages_are_refused_in_every_format(tmp_path: Path) -> None:
         (write(tmp_path, "b.png", animation), "3 pages"),
         (tmp_path / "c.jpg", "2 pages"),
         (write(tmp_path, "e.jpg", jpeg() + jpeg()), "a JPEG behind its end"),
+        (write(tmp_path, "f.jpg", jpeg() + b"\r\n" + png(rows(scene()))), "a PNG behind its end"),
+        (write(tmp_path, "g.png", png(rows(scene())) * 2), "a PNG behind its end"),
     ):
         with pytest.raises(BadImageError, match=f"several pages .{seen}.: split it") as bad:
             stored(path)

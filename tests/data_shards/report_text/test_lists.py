@@ -12,7 +12,7 @@ from data_shards.report_text.sentences import split_sentences
         *(("1 -", "2 -"), ("1-", "2-"), ("1/", "2/"), ("1.)", "2.)"), ("a)", "b)"), ("(a)", "(b)")),
         *(("a.", "b."), ("A.", "B."), ("i.", "ii."), ("I)", "II)"), ("(i)", "(ii)")),
         *((mark, mark) for mark in "-\u2013\u2014\u00b7\u2022*+>o\u25cf\u25aa\uf0b7\u2192\u2713"),
-        ("\u2460", "\u2461"),
+        *(("\u2460", "\u2461"), ("[x]", "[ ]"), ("\u2610", "\u2611"), ("\u2212", "\u2212")),
     ],
 )
 @pytest.mark.parametrize("items", [("heart normal", "no mass"), ("Heart normal.", "No mass.")])

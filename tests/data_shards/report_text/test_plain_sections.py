@@ -1,4 +1,4 @@
-"""Headers of any usual spelling in texts of any layout, and what belongs to them."""
+"""Sections of texts of any layout: their names in many languages, and what belongs to them."""
 
 import time
 
@@ -17,82 +17,6 @@ def found(text: str, **more_names: str) -> dict[str, list[str]]:
     return {name: list(sentences) for name, sentences in report.sentences.items() if sentences}
 
 
-SPELLINGS = [
-    *("{}: ", "{}:", "{} : ", "{}\uff1a", "{}::", "{}:- ", "{}\n", "{} - ", "{} \u2013 "),
-    *("{}\u2014", "{}-", "**{}:** ", "**{}**: ", "__{}__\n", "## {}\n", "### {}: ", "== {} ==\n"),
-    *("{}\n--------\n", "[{}] ", "<{}> ", "> {}: ", "1. {}: ", "A. {}: ", "Chest {}: ", "{}(s): "),
-]
-
-
-@pytest.mark.parametrize(
-    "spelling",
-    [
-        *(each.format for each in SPELLINGS),
-        *(lambda name, each=each: each.format(name.upper()) for each in SPELLINGS),
-        *(lambda name, each=each: each.format(name.upper()) for each in ("| {} | ", "{}. ", "{} ")),
-        lambda name: f"{name.lower()}: ",
-        lambda name: f"{name.lower()}\n",
-        lambda name: f"{name} (chest): ",
-        lambda name: f"CXR {name.lower()}: ",
-        lambda name: f"{name}/Plan: ",
-        lambda name: f"{name.upper().replace('I', 'II', 1)}: ",
-        lambda name: f"{' '.join(name.upper())}: ",
-        lambda name: f"RADIOLOGIST'S 2 VIEW {name.upper()}: ",
-        lambda name: f"Radiologist's {name.replace('Impression', 'conclusion')}: ",
-    ],
-)
-def test_any_usual_spelling_of_a_header_counts(spelling: object) -> None:
-    assert callable(spelling)
-    assert found(f"{spelling('Findings')}{HEART}\n{spelling('Impression')}{CLEAR}") == BOTH
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"FINDINGS: {HEART} IMPRESSION: {CLEAR}",
-        f"Findings: {HEART} Impression: {CLEAR}",
-        f"findings: {HEART} impression: {CLEAR}",
-        f"**Findings:** {HEART} **Impression:** {CLEAR}",
-        f"FINDINGS - {HEART} IMPRESSION - {CLEAR}",
-        f"FINDINGS: {HEART}IMPRESSION: {CLEAR}",
-        f"FINDINGS: {HEART} | IMPRESSION: {CLEAR}",
-        f"<FINDINGS>{HEART}</FINDINGS><IMPRESSION>{CLEAR}</IMPRESSION>",
-    ],
-)
-def test_headers_count_within_a_line_after_the_end_of_a_sentence(text: str) -> None:
-    assert found(text) == BOTH
-
-
-def test_known_headers_in_capitals_count_anywhere_in_a_line() -> None:
-    text = "HISTORY: COPD INDICATION: Cough FINDINGS: Heart normal IMPRESSION: Normal"
-    assert found(text) == {
-        "history": ["COPD"],
-        "indication": ["Cough"],
-        "findings": ["Heart normal"],
-        "impression": ["Normal"],
-    }
-
-
-@pytest.mark.parametrize(
-    "sentence",
-    [
-        "There are two findings: a nodule and an effusion.",
-        "The comparison: none was made.",
-        "Seen on the exam at 10:30 by Dr. Roe.",
-        "History of cough.",
-        "Findings are stable.",
-        "Two findings: a nodule and a mass.",
-        "Compression: none.",
-        "Nothing new among the\nfindings",
-        "Comparison is made to ___.",
-    ],
-)
-def test_a_sentence_with_the_words_of_a_header_is_none(sentence: str) -> None:
-    assert found(f"FINDINGS: {sentence}\nIMPRESSION: {CLEAR}")["findings"] == [
-        " ".join(sentence.split())
-    ]
-
-
 @pytest.mark.parametrize(
     ("findings", "impression"),
     [
@@ -106,6 +30,7 @@ def test_a_sentence_with_the_words_of_a_header_is_none(sentence: str) -> None:
         ("Bulgular", "Sonu\u00e7"),
         ("\uc18c\uacac", "\uacb0\ub860"),
         ("FINDINGS", "IMPRESION"),
+        ("Findings", "Concl."),
     ],
 )
 def test_other_names_and_languages(findings: str, impression: str) -> None:
@@ -220,6 +145,11 @@ def test_signatures_are_a_section_of_their_own(signature: str) -> None:
     signed = told.pop("signature")
     assert " ".join(signed) == " ".join(signature.split())
     assert told == {"findings": [HEART], "impression": [CLEAR, "Stable."]}
+
+
+def test_codes_of_a_bill_are_no_part_of_the_impression() -> None:
+    told = found(f"IMPRESSION: {CLEAR}\nCPT CODE: 71020 for two views\nBILLING CODE: a1")
+    assert told["impression"] == [CLEAR]
 
 
 def test_a_date_before_headers_in_one_line_swallows_nothing() -> None:

@@ -80,8 +80,8 @@ from data_shards.report_text.sentences import split_sentences
             id="removed names stay, sentences without letters go",
         ),
         pytest.param(
-            "Heart is normal.No effusion.Lungs clear.",
-            ("Heart is normal.", "No effusion.", "Lungs clear."),
+            "Heart is normal.No effusion.Lungs clear. Bones:normal.Pleura:normal.",
+            ("Heart is normal.", "No effusion.", "Lungs clear.", "Bones:normal.", "Pleura:normal."),
             id="no blank after the full stop",
         ),
         pytest.param(
@@ -141,13 +141,13 @@ from data_shards.report_text.sentences import split_sentences
             id="single capitals",
         ),
         pytest.param(
-            "Since Jan. 5 and Sept. 3. It is ca. 5 mm. See fig. 2, seg. 3. In Jan. No change.",
+            "Since Jan. 5 and Sept. 3, ext. 5. It is ca. 5 mm. See fig. 2, seg. 3. In Jan. Same.",
             (
-                "Since Jan. 5 and Sept. 3.",
+                "Since Jan. 5 and Sept. 3, ext. 5.",
                 "It is ca. 5 mm.",
                 "See fig. 2, seg. 3.",
                 "In Jan.",
-                "No change.",
+                "Same.",
             ),
             id="what stands before numbers",
         ),

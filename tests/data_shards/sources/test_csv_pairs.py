@@ -56,6 +56,21 @@ def test_where_keeps_rows_by_value(tmp_path: Path) -> None:
         source_of(table, where={"nowhere": ["x"]}).list_studies()
 
 
+def test_rows_that_where_leaves_out_for_a_spelling_are_counted(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    lines = [f"{n}.png,p{n},Clear.,{ok}" for n, ok in enumerate(("TRUE", "True", "1", "1.0", "no"))]
+    table.write_text("\n".join(["image,patient_id,text,ok", *lines]))
+    columns = {"report": "text"}
+    for value, passed, left_out in (("TRUE", 1, 1), ("1", 1, 1), ("no", 1, 0)):
+        source = source_of(table, columns=columns, where={"ok": [value]}, default_view="PA")
+        assert len(source.list_studies()) == passed
+        said = [f"{left_out} x a row left out by source.where"] * left_out
+        assert [each[: len(said[0])] for each in source.warnings()] == said
+    source = source_of(table, columns=columns, where={"ok": ["true"]}, default_view="PA")
+    with pytest.raises(InputError, match=r"none of 5 rows .* \(line 2 has the same in another"):
+        source.list_studies()
+
+
 def test_where_takes_numbers_and_nothing_as_they_are_written(tmp_path: Path) -> None:
     table = tmp_path / "t.jsonl"
     rows = [

@@ -125,7 +125,11 @@ def test_a_row_that_is_there_twice_contradicts_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "two"), [("7,s1", "7.0,s2"), ("10000032.0,s1", "10000032,s2"), ("p,5.00", "p,5")]
+    ("one", "two"),
+    [
+        *(("7,s1", "7.0,s2"), ('"7,0",s1', "7,s2")),
+        *(("10000032.0,s1", "10000032,s2"), ("p,5.00", "p,5")),
+    ],
 )
 def test_a_number_and_its_decimals_are_not_two_ids(tmp_path: Path, one: str, two: str) -> None:
     rows = f"a.png,{one},A.,,train\nb.png,{two},A.,,train\n"
@@ -137,12 +141,14 @@ def test_a_number_and_its_decimals_are_not_two_ids(tmp_path: Path, one: str, two
     ("one", "two"),
     [
         *(("007", "7"), ("P1", "p1"), ("p\uff11", "p1"), ("é", "e\u0301"), ("'007", "007")),
-        *(("p 1", "p  1"), ("p 1", "p\u00a01"), ("’7", "7")),
+        *(("p 1", "p  1"), ("p 1", "p\u00a01"), ("’7", "7"), ("+5", "5"), ("\u0661\u0662", "12")),
+        *(('"1,024"', "1024"), ("1'024", "1024"), ('"7,000"', "7000")),
     ],
 )
 def test_ids_that_may_be_one_are_told_and_kept(tmp_path: Path, one: str, two: str) -> None:
     rows = f"a.png,{one},s1,A.,,train\nb.png,{two},s2,A.,,train\nc.png,{two},s3,A.,,train\n"
     source = source_of(tmp_path, rows)
+    one = one.strip('"')
     assert {ref.patient_id for ref in source.list_studies()} == {one, two}
     [warning] = source.warnings()
     assert warning.startswith("1 x a patient whose id differs")
@@ -150,9 +156,37 @@ def test_ids_that_may_be_one_are_told_and_kept(tmp_path: Path, one: str, two: st
 
 
 def test_ids_of_other_numbers_are_others(tmp_path: Path) -> None:
-    ids = ("1", "10", "1.1", "1.10", "p1", "p01", "1_0", "0")
+    ids = ("1", "10", "1.1", "1.10", "p1", "p01", "1_0", "0", "1000", "-1", "2020-05-01")
     rows = "".join(f"{n}.png,{each},s{n},A.,,train\n" for n, each in enumerate(ids))
     assert source_of(tmp_path, rows).warnings() == ()
+
+
+def test_ids_that_a_spreadsheet_took_for_dates_are_told(tmp_path: Path) -> None:
+    rows = "a.png,1-May,s1,A.,,train\nb.png,p2,May-20,A.,,train\nc.png,p3,2020-05-01,A.,,train\n"
+    [warning] = source_of(tmp_path, rows).warnings()
+    assert warning.startswith("2 x an id that reads like a date (first: '1-May' in line 2)")
+
+
+LONG = "The heart is normal in size and there is no effusion or mass to be seen "
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        ([f"{n} {LONG * 9}"[:255] for n in (1, 2, 3)], "3 x a report of 255 characters, the most"),
+        ([(LONG * 900)[:32_767]], "1 x a report of 32,767 characters"),
+        ([f"{n} {LONG * 9}"[:254] + "." for n in (1, 2, 3)], ""),
+        ([(LONG * n)[:-n] for n in (2, 3, 4)], ""),
+        (["Normal heart", "Normal lungs"], ""),
+    ],
+)
+def test_texts_that_another_program_may_have_cut_are_told(
+    tmp_path: Path, texts: list[str], told: str
+) -> None:
+    rows = "".join(f"{n}.png,p{n},s{n},{text},,train\n" for n, text in enumerate(texts, 1))
+    warnings = source_of(tmp_path, rows).warnings()
+    assert [each.startswith(told) for each in warnings] == [True] * bool(told)
+    assert all("(first: line 2)" in each for each in warnings)
 
 
 def test_traces_of_other_programs_are_counted_with_their_first_line(tmp_path: Path) -> None:

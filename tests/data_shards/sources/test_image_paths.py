@@ -90,6 +90,7 @@ def test_a_link_out_of_the_folder_keeps_its_name(tmp_path: Path) -> None:
         ("scan 1", r"\('scan 1\.png' is there: add the suffix\)"),
         ("scan 1.jpg", r"\('scan 1\.png' is there: another suffix\?\)"),
         ("scan%201.png", r"\('scan 1\.png' is there: write blanks"),
+        ("'scan 1.png'", r"\('scan 1\.png' is there: write it without quotes\)"),
         ("scan 1.png;b.png", "several paths in one cell"),
         ("['scan 1.png', 'b.png']", "several paths in one cell"),
         ("other.png", "restore the file$"),

@@ -28,7 +28,11 @@ from data_shards.sources.report_cells import Trace, read_report_cell, told
         ('{"findings": "Clear."}', "lists"),
         ("('Clear lungs.',)", "lists"),
         ("b'Clear lungs.'", "lists"),
+        ("=A1", "formulas"),
+        ('=CONCATENATE(B2," ",C2)', "formulas"),
+        ("=Sheet1!$B$2", "formulas"),
         ("Herz unauff+AOQ-llig", "decoded"),
+        ("Herz gro+AN8.", "decoded"),
         ("The patientâ€™s heart", "decoded"),
         ("37Â°C", "decoded"),
         ("cafÃ©", "decoded"),
@@ -55,6 +59,7 @@ def test_control_characters_are_blanks_or_what_windows_has_there(written: str, m
 @pytest.mark.parametrize(
     "text",
     [
+        "= 5 mm nodule. PA+AP views, labs+ABG done.",
         "FINDINGS: Nodule < 5 mm, > 3 mm; R&D, AT&T &c.\nIMPRESSION: <see below>.",
         "Compared to ___ and [**2010-1-1**], x_ray 3/4.\v\f\tStable.\x85Clear.\x1eNormal.",
         r"Comparison w\prior, seen w\o contrast, s\p surgery",

@@ -93,6 +93,12 @@ def test_a_patient_in_tars_of_two_splits_is_refused(shards: Shards) -> None:
         shards.build(patient_pattern="(p[0-9]+)_.*", split_by_tar_name=True)
 
 
+def test_tars_without_an_image_of_a_known_kind_are_told_what_they_hold(shards: Shards) -> None:
+    shards.write("a.tar", ("p0_s0.webp", b"RIFF"), ("p0_s0.txt", TEXT))
+    with pytest.raises(InputError, match=r"no image of the kinds jpg, .*: there are txt, webp: "):
+        shards.build()
+
+
 def test_a_sample_of_several_images_is_one_study_with_its_pixels(shards: Shards) -> None:
     first, second = picture(1, "PNG"), picture(2, "PNG")
     said = {"caption": TEXT.decode(), "subject": 12, "extra": [1, {"a": None}]}

@@ -114,6 +114,7 @@ MANIFEST: dict[str, tuple[Callable[[Document], None], str]] = {
     "true for a number": (at("seed", value=True), "seed: .* valid integer"),
     "a negative count": (at("shards", 0, "samples", value=-1), "shards.0.samples"),
     "a count beyond machines": (at("shards", 0, "bytes", value=2**70), "shards.0.bytes"),
+    "images of no side": (at("longest_side_px", value=0), "longest_side_px"),
     "an unknown split": (at("shards", 0, "split", value="dev"), "shards.0.split"),
     "no checksum": (at("shards", 0, "sha256", value=""), "shards.0.sha256"),
     "a path up": (name_of("../x/train-000000.tar"), "not the name of a file in this folder"),
@@ -167,6 +168,7 @@ INDICES: dict[str, tuple[Callable[[Document], None], str, str]] = {
     "other bytes": (at("tar_bytes", value=512), "tar_bytes 512", "refused: .*tar_bytes 512"),
     "another digest": (at("tar_sha256", value="0" * 64), "tar_sha256", "refused: .*tar_sha256"),
     "a sample left out": (updated("samples", by=lambda s: s.pop()), "samples 3", "refused"),
+    "another order": (updated("samples", by=lambda s: s.reverse()), "another order", "refused"),
     "no samples": (at("samples", value=[]), "samples 0 in the index", "refused: .*samples 0"),
     "a key twice": (
         lambda index: index["samples"][1].update(key=index["samples"][0]["key"]),
@@ -200,6 +202,7 @@ INDICES: dict[str, tuple[Callable[[Document], None], str, str]] = {
         "patient 'somebody' in the index",
         "patients in train|patient 'somebody'",
     ),
+    "a patient without a name": (at(*FIRST, "patient_id", value=""), "patient_id", "refused"),
     "other views": (at(*FIRST, "views", value=["L"]), "views", "refused: .*images by view"),
     "a view that is none": (at(*FIRST, "views", value=["LL"]), "views", "refused: .*views"),
     # What the index leaves out is never read, so only verify can tell.
@@ -224,21 +227,17 @@ def test_an_index_that_cannot_be_is_named_and_refused(shards: Path, name: str) -
 
 
 BOX = {"image": 0, "x": 1, "y": 1, "width": 3, "height": 3, "category": "c", "phrase": ""}
+SENTENCES = ("report", "sentences")
+MASK = {"image": 0, "category": "c", "member": "mask_c.png"}
 RECORDS: dict[str, tuple[Callable[[Document], None], str]] = {
     "another key": (at("key", value="x"), "key '.*' in the index, 'x' in the record"),
     "another patient": (at("patient_id", value="x"), "patient .* 'x' in the record"),
     "another split": (at("split", value="test"), "split 'train' in the index, 'test'"),
     "a patient that is a number": (at("patient_id", value=5), "patient_id: .* valid string"),
-    "sentences as one text": (
-        at("report", "sentences", value={"findings": "Clear."}),
-        "report.sentences.findings",
-    ),
-    "sentences of numbers": (
-        at("report", "sentences", value={"findings": [1, 2]}),
-        "report.sentences.findings.0",
-    ),
-    "no sentences": (at("report", "sentences", value={}), "words of the index are not those"),
-    "sentences as a list": (at("report", "sentences", value=[]), "report.sentences"),
+    "sentences as one text": (at(*SENTENCES, value={"findings": "Clear."}), "sentences.findings"),
+    "sentences of numbers": (at(*SENTENCES, value={"findings": [1]}), "sentences.findings.0"),
+    "no sentences": (at(*SENTENCES, value={}), "words of the index are not those"),
+    "sentences as a list": (at(*SENTENCES, value=[]), "report.sentences"),
     "a report that is a list": (at("report", value=[]), "report"),
     "no report": (updated(by=lambda r: r.pop("report")), "report: .*required|report: Missing"),
     "an unknown view": (at("images", 0, "view", value="LL"), "images.0.view"),
@@ -255,17 +254,14 @@ RECORDS: dict[str, tuple[Callable[[Document], None], str]] = {
     "a box of a text": (at("boxes", value=[{**BOX, "x": "a"}]), "boxes.0.x"),
     "a box of no number": (at("boxes", value=[{**BOX, "x": float("inf")}]), "boxes.0.x"),
     "a box of negative width": (at("boxes", value=[{**BOX, "width": -3}]), "boxes.0.width"),
+    "a box beside its image": (at("boxes", value=[{**BOX, "x": 1e6}]), "outside of image0.jpg"),
+    "a box before its image": (at("boxes", value=[{**BOX, "y": -9}]), "outside of image0.jpg"),
+    "a study without a name": (at("study_id", value=""), "study_id: .* at least 1 character"),
     "a box of another image": (at("boxes", value=[{**BOX, "image": 9}]), "a box of image 9"),
-    "a mask of another image": (
-        at("masks", value=[{"image": 7, "category": "c", "member": "mask_c.png"}]),
-        "a mask of image 7",
-    ),
-    "a mask from the end": (
-        at("masks", value=[{"image": -1, "category": "c", "member": "mask_c.png"}]),
-        "a mask of image -1",
-    ),
+    "a mask of another image": (at("masks", value=[{**MASK, "image": 7}]), "a mask of image 7"),
+    "a mask from the end": (at("masks", value=[{**MASK, "image": -1}]), "a mask of image -1"),
     "a mask that is the image": (
-        at("masks", value=[{"image": 0, "category": "c", "member": "image0.jpg"}]),
+        at("masks", value=[{**MASK, "member": "image0.jpg"}]),
         "image0.jpg: the member of 2 images and masks",
     ),
 }

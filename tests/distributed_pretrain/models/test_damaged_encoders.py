@@ -28,6 +28,18 @@ def lose_a_tensor(folder: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+def put_in_nan(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["encoder.layer.0.output.dense.bias"][3] = torch.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def forget_a_layer(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+
+
 def damage_config(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "bert", "num_hidden_layers": "many"}')
 
@@ -59,6 +71,8 @@ class Evil:
     [
         (damage_weights, "no text encoder could be loaded"),
         (lose_a_tensor, "weights without 'encoder.layer.0.attention.self.query.weight'"),
+        (put_in_nan, r"output\.dense\.bias has numbers that are not finite"),
+        (forget_a_layer, r"'encoder\.layer\.1\.\S+', of more layers than config\.json says"),
         (damage_config, "no text encoder could be loaded"),
         (bring_code, "names code of its own"),
         (pickle_code, "no text encoder could be loaded"),
@@ -70,7 +84,7 @@ def test_a_folder_that_is_damaged_or_brings_code_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = BertConfig(vocab_size=40, intermediate_size=32, **sizes)
     BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
     damage(tmp_path)
@@ -105,4 +119,27 @@ def test_weights_that_are_whole_numbers_are_refused(tmp_path: Path) -> None:
     state = {name: each.long() for name, each in encoder.state_dict().items()}
     save_file(state, tmp_path / "weights.safetensors")
     with pytest.raises(InputError, match=r"has numbers of type torch\.int64"):
+        make_image_encoder("resnet18", width=0.125, weights=str(tmp_path / "weights.safetensors"))
+
+
+def test_weights_of_a_deeper_model_are_not_taken_for_a_part_of_it(tmp_path: Path) -> None:
+    """A resnet34 begins as a resnet18 does, shape by shape."""
+    state = make_image_encoder("resnet18", width=0.125).state_dict()
+    deeper = state | {
+        name.replace("layer1.1", "layer1.2"): each.clone() for name, each in state.items()
+    }
+    path = tmp_path / "weights.safetensors"
+    save_file(deeper, path)
+    with pytest.raises(InputError, match=r"layer1\.2\.\S+ has no place in resnet18"):
+        make_image_encoder("resnet18", width=0.125, weights=str(path))
+    save_file(state | {"fc.weight": torch.zeros(3), "head.0.weight": torch.zeros(3)}, path)
+    make_image_encoder("resnet18", width=0.125, weights=str(path))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = make_image_encoder("resnet18", width=0.125).state_dict()
+    name = next(name for name in state if name.endswith("conv1.weight"))
+    state[name].view(-1)[0] = torch.inf
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(InputError, match=r"conv1\.weight has numbers that are not finite"):
         make_image_encoder("resnet18", width=0.125, weights=str(tmp_path / "weights.safetensors"))

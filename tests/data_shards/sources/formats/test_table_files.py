@@ -91,10 +91,11 @@ def test_a_table_that_ends_within_a_character_was_cut(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"<!DOCTYPE html><html>", "a web page"),
         (b"\n<html lang=en>", "a web page"),
+        (b"<table><tr><td>image", "a web page"),
         (gzip.compress(TEXT.encode() * 100)[:-20], "the gzip file is damaged"),
         (b"\x1f\x8bnot", "the gzip file is damaged"),
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_files_that_are_no_tables_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
