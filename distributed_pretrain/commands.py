@@ -80,6 +80,12 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=handover.FORMATS, required=True, help="whose loader it is")
 
 
+def _doctor(arguments: Sequence[str]) -> int:
+    from distributed_pretrain.handover.doctor import run_doctor
+
+    return run_doctor(arguments)
+
+
 def _benchmark(overrides: Sequence[str], *, what: str) -> int:
     module = import_module(f"{__package__}.benchmark.{what}")
     module.run(validate(module.Settings, parse_overrides(overrides), where=f"benchmark {what}"))
@@ -158,6 +164,12 @@ COMMANDS = (
         check=handover.refuse_what_cannot_start,
         run=_export,
         add_arguments=_add_formats,
+    ),
+    Command(
+        "doctor",
+        help="this machine, and with PROFILE.yaml a profile's needs, before a long job",
+        subject=None,
+        run=_doctor,
     ),
     Command(
         "benchmark",

@@ -37,6 +37,7 @@ ELSEWHERE = {
     "distributed_pretrain quickstart": f"{EXPERIMENTS}/test_quickstart.py",
     "distributed_pretrain compare": f"{EXPERIMENTS}/test_compare.py",
     "distributed_pretrain benchmark": BENCHMARK_TESTS,
+    "distributed_pretrain doctor": "tests/distributed_pretrain/handover/test_doctor.py",
     "distributed_pretrain export": "tests/distributed_pretrain/handover/test_export.py",
 }
 DEBUG = (str(CONFIGS / "cluster" / "slurm_cpu.yaml"), "executor=debug")

@@ -19,6 +19,7 @@ from distributed_pretrain.pretrain.random_weights import with_random_weights
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.memory.estimate import (
     GIB,
+    MemoryEstimate,
     device_bytes,
     refuse_what_does_not_fit,
 )
@@ -33,7 +34,7 @@ def run_memory(profile: Path, overrides: Sequence[str], *, ranks: int) -> int:
     """
     config = load_profile(PretrainConfig, profile, overrides)
     config.check_ranks(ranks)
-    estimate = memory_of(_shape_of(config), config, device=_GPU, ranks=ranks)
+    estimate = estimate_of(config, ranks=ranks)
     for name, size in (*estimate.parts().items(), ("in all, about", estimate.total)):
         print(f"  {name:36s} {size / GIB:8.2f} GiB")
     capacity = device_bytes(config.training, _GPU)
@@ -41,6 +42,11 @@ def run_memory(profile: Path, overrides: Sequence[str], *, ranks: int) -> int:
         refuse_what_does_not_fit(estimate, config, capacity)
         print(f"fits a device with {capacity / GIB:.2f} GiB")
     return DONE
+
+
+def estimate_of(config: PretrainConfig, *, ranks: int) -> MemoryEstimate:
+    """For each of `ranks` GPUs. Raises InputError for a profile that cannot be built."""
+    return memory_of(_shape_of(config), config, device=_GPU, ranks=ranks)
 
 
 def _shape_of(config: PretrainConfig) -> Method:
