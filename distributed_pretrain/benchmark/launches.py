@@ -30,6 +30,7 @@ from distributed_pretrain.pretrain.random_weights import with_random_weights
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.ranks import as_one_process
 from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.device import LOWERED
 from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.settings import TrainingConfig
 
@@ -96,7 +97,9 @@ def _method(config: PretrainConfig, device: torch.device) -> Method:
 
 def _batch(config: PretrainConfig, device: torch.device) -> Batch:
     rows = config.data.global_batch // config.training.accumulation_steps
-    return full_studies(config)(device, rows=rows, tokens=min(TOKENS, config.data.max_tokens))
+    whole = full_studies(config)(device, rows=rows, tokens=min(TOKENS, config.data.max_tokens))
+    (batch,) = whole.split(1, pack=config.training.pack_reports is not False)
+    return batch
 
 
 def _launches(config: PretrainConfig) -> int:
@@ -120,13 +123,13 @@ def _launches(config: PretrainConfig) -> int:
 
 
 def _waits(config: PretrainConfig) -> HostWaits:
-    bf16 = config.training.precision == "bf16"
+    lowered = LOWERED.get(config.training.precision)
     groups = config.training.groups(config.data.global_batch)
     with as_one_process(), fake_cuda():
         method, batch = _method(config, _CUDA), _batch(config, _CUDA)
         seen = HostWaits()
         with seen:
-            with torch.autocast("cuda", torch.bfloat16, enabled=bf16), in_groups(groups):
+            with torch.autocast("cuda", lowered, enabled=lowered is not None), in_groups(groups):
                 outputs = method(batch)
             method.loss(outputs)
     return seen
@@ -150,7 +153,8 @@ class _Launches(TorchDispatchMode):
             self.by_name[operation.__name__] += 1
         first = args[0] if args and isinstance(args[0], Tensor) else None
         if first is not None and operation is _aten._local_scalar_dense:
-            return True if first.dtype is torch.bool else 1
+            known = getattr(first, "constant", None)  # of a tensor of numbers of the host's
+            return (True if first.dtype is torch.bool else 1) if known is None else known.item()
         if operation in NORM_KERNELS:
             return NORM_KERNELS[operation](*args)
         return func(*args, **kwargs)

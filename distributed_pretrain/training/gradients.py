@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distributed_pretrain.batch import Batch, cat_padded
 from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
@@ -86,7 +86,7 @@ def accumulate_gradients(
                         products = {name: (compared[name] * own).sum() for name, own in of.items()}
                         parts[loss_name] = sum_of(products)
                 if measure_norms:
-                    _add_gradients(by_term, parts, engine.parameters)
+                    _add_gradients(by_term, parts, engine)
                 engine.backward(sum_of(parts))
     engine.compares_passes = False
     result.norms = {name: mean_over_ranks(flat).norm() for name, flat in by_term.items()}
@@ -122,8 +122,9 @@ def _first_pass(
     gradients: list[_Cached] = [{} for _ in micro_batches]
     for loss_name, loss in losses.items():
         found = torch.autograd.grad(
-            loss, list(leaves.values()), retain_graph=apart, materialize_grads=True
+            engine.scaled(loss), list(leaves.values()), retain_graph=apart, materialize_grads=True
         )
+        found = tuple(map(engine.unscaled, found))
         parts = [
             _of_pieces(gradient, [piece.rows[name] for piece in pieces])
             if name in joint.rows
@@ -159,13 +160,13 @@ def _corner(like: Tensor) -> tuple[slice, ...]:
     return tuple(slice(size) for size in like.shape)
 
 
-def _add_gradients(
-    sums: dict[str, Tensor], parts: dict[str, Tensor], parameters: list[nn.Parameter]
-) -> None:
+def _add_gradients(sums: dict[str, Tensor], parts: dict[str, Tensor], engine: Engine) -> None:
     """Add each part's parameter gradients to its sum, leaving `.grad` alone."""
     for name, part in parts.items():
-        gradients = torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        gradients = torch.autograd.grad(
+            engine.scaled(part), engine.parameters, retain_graph=True, materialize_grads=True
+        )
+        flat = engine.unscaled(torch.cat([gradient.flatten() for gradient in gradients]))
         sums[name] = sums[name] + flat if name in sums else flat
 
 

@@ -26,7 +26,7 @@ class MethodCase:
     """A profile's method, its norms, and the micro-batches that its gradient comes from.
 
     With `plain_groups` samples are compared, and normalised, in three parts, one after another or,
-    by `groups_at_once`, in one forward.
+    by `groups_at_once`, in one forward. With `packed` text encoders read reports packed.
     """
 
     profile: str
@@ -34,6 +34,7 @@ class MethodCase:
     micro_batches: int = 1
     plain_groups: bool = False
     groups_at_once: int = 1
+    packed: bool = False
 
 
 Result = dict[str, dict[str, Tensor]]
@@ -68,7 +69,7 @@ def run_method_case(case: MethodCase) -> Result:
         engine.objective.start_step(epoch=step)
         found = accumulate_gradients(
             engine,
-            batch.split(case.micro_batches),
+            batch.split(case.micro_batches, pack=case.packed),
             exact=not case.plain_groups,
             seed=step,
             measure_norms=False,

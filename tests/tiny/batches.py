@@ -104,6 +104,9 @@ def report_tokens(reports: Sequence[Pieces], generator: torch.Generator) -> Repo
         sentence_index=torch.tensor([each + [-1] * (longest - len(each)) for each in sentences]),
         sentence_mask=torch.stack([most < len(report) for report in reports]),
         word_index=torch.tensor([each + [-1] * (longest - len(each)) for each in words]),
+        lengths=tuple(map(len, words)),
+        sentences=tuple(map(len, reports)),
+        words=tuple(sum(map(len, report)) for report in reports),
     )
 
 
@@ -135,7 +138,8 @@ def with_padded_samples(batch: Batch, rows: int) -> Batch:
         return torch.cat([missing, values])
 
     padded = replace(batch, keys=()).map_tensors(extended)
-    report = replace(padded.report, token_ids=padded.report.token_ids.clamp(min=0))
+    ids = padded.report.token_ids.clamp(min=0)
+    report = replace(padded.report, token_ids=ids, lengths=(), sentences=(), words=())
     return replace(padded, keys=("",) * rows + batch.keys, report=report)
 
 

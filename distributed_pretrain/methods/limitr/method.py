@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import and_
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from distributed_pretrain.methods.image_text import (
 )
 from distributed_pretrain.methods.limitr.settings import LimitrConfig
 from distributed_pretrain.methods.objective import Contrasted
-from distributed_pretrain.methods.words.method import WordsMethod
+from distributed_pretrain.methods.words.method import WordsMethod, on_host
 from distributed_pretrain.models.heads import TwoLevelHeads
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.positions import GridPositions
@@ -113,6 +114,9 @@ class Limitr(WordsMethod):
         rows = super().contrasted(outputs).rows | {"regions": outputs.regions}
         if outputs.region_mask is not None:
             rows["region_mask"] = outputs.region_mask
+            if present := outputs.images.lateral_present:
+                each_view = outputs.regions.shape[1] // 2
+                rows["region_counts"] = torch.tensor([each_view * (1 + each) for each in present])
         return Contrasted(rows=rows, shared=outputs.similarity)
 
     def batch_terms(
@@ -125,6 +129,8 @@ class Limitr(WordsMethod):
         sample_mask: Tensor,
         region_mask: Tensor | None = None,
         word_ids: Tensor | None = None,
+        word_counts: Tensor | None = None,
+        region_counts: Tensor | None = None,
         **learnt: Tensor,
     ) -> dict[str, Tensor]:
         """`global`, both directions added, and `external`, of both sides of the similarity.
@@ -132,8 +138,13 @@ class Limitr(WordsMethod):
         Beyond the paper `pair`, of the frontal regions, which come first.
         """
         frontal = regions if self.lateral_encoder is None else regions.chunk(2, dim=1)[0]
-        inputs = (regions, *self.compared_words(words, word_mask), region_mask)
-        sides = functional_call(self.similarity_of_pairs, learnt, inputs)
+        compared, mask, counts = self.compared_words(words, word_mask, word_counts)
+        sides = functional_call(
+            self.similarity_of_pairs,
+            learnt,
+            (regions, compared, mask, region_mask),
+            {"word_counts": counts, "region_counts": on_host(region_counts)},
+        )
         external_terms = (self.external_term(each, sample_mask) for each in sides)
         return {
             "global": self.global_term(image, report, sample_mask),
@@ -184,6 +195,7 @@ class Limitr(WordsMethod):
             regions=regions,
             lateral_regions=self._placed(lateral_regions),
             lateral_mask=present,
+            lateral_present=tuple(map(and_, batch.lateral.present, batch.real)),
         )
 
     def similarity(self, images: ImageEmbeddings, reports: ReportEmbeddings) -> Similarity:
