@@ -88,14 +88,14 @@ def sorted_by_length(
     position = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     length = (mask * position).amax(dim=1)
     if counts is None:
-        lengths, counts = torch.stack([length, mask.sum(dim=1)]).tolist()
+        lengths, real = torch.stack([length, mask.sum(dim=1)]).tolist()
     else:
-        lengths = counts = list(counts)
+        lengths = real = list(counts)
     if lengths == sorted(lengths, reverse=True):
-        return SortedRows(None, lengths, counts)
+        return SortedRows(None, lengths, real)
     order = length.argsort(descending=True, stable=True)
     places = sorted(range(len(lengths)), key=lambda row: -lengths[row])  # the same, on the host
-    return SortedRows(order, [lengths[at] for at in places], [counts[at] for at in places])
+    return SortedRows(order, [lengths[at] for at in places], [real[at] for at in places])
 
 
 def pair_blocks(

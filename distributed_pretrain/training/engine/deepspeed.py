@@ -126,9 +126,8 @@ class DeepSpeedEngine(Engine):
         trained = [name for name, p in self.objective.named_parameters() if p.requires_grad]
         for name, parameter in zip(trained, self.parameters, strict=True):
             self._zero.set_weights(parameter, model[name].to(self.device))
-        for current, its in zip(
-            self.optimizer.param_groups, optimizer["param_groups"], strict=True
-        ):
+        own, loaded = self.optimizer.param_groups, optimizer["param_groups"]
+        for current, its in zip(own, loaded, strict=True):
             current["lr"] = its["lr"]
         self._load_moments(optimizer["state"])
 
