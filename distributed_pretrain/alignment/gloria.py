@@ -43,7 +43,7 @@ from distributed_pretrain.losses.precision import (
 
 # Scores, attention, G α and their gradients are all of one size: so many are there at a time.
 _TENSORS_OF_A_BLOCK = 8
-_BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**28}
+BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**28}
 
 
 def gloria_similarity(
@@ -82,7 +82,7 @@ def gloria_similarity(
                 reports,
                 chunk_size=chunk_size,
                 bytes_per_pair=_TENSORS_OF_A_BLOCK * numbers * dtype.itemsize,
-                block_bytes=_BLOCK_BYTES[regions.device.type],
+                block_bytes=BLOCK_BYTES[regions.device.type],
             ),
             word_mask,
             dtype,

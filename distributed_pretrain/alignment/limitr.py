@@ -49,7 +49,7 @@ AUTHORS_DROPOUT = 0.4
 # What is attended and its product with the tokens; the authors' gates and their gradient. So many
 # tensors of every word or region of a block's pairs are there in backward.
 _TENSORS_OF_A_BLOCK: dict[Variant, int] = {"paper": 2, "authors": 4}
-_BLOCK_BYTES = {"cpu": 2**26, "cuda": 2**30}
+BLOCK_BYTES = {"cpu": 2**26, "cuda": 2**30}
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class LimitrSimilarity(nn.Module):
                     word_order,
                     chunk_size=self.chunk_size,
                     bytes_per_pair=_TENSORS_OF_A_BLOCK[self.variant] * numbers * products.itemsize,
-                    block_bytes=_BLOCK_BYTES[regions.device.type],
+                    block_bytes=BLOCK_BYTES[regions.device.type],
                 ),
                 region_mask=_or_all_real(region_mask, regions),
                 word_mask=word_mask,
