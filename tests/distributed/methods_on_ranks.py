@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ class MethodCase:
 
     With `plain_groups` samples are compared, and normalised, in three parts, one after another or,
     by `groups_at_once`, in one forward. With `packed` text encoders read reports packed.
+    With `laterals_of_one_rank` studies of the first of two ranks alone have laterals.
     """
 
     profile: str
@@ -35,6 +36,7 @@ class MethodCase:
     plain_groups: bool = False
     groups_at_once: int = 1
     packed: bool = False
+    laterals_of_one_rank: bool = False
 
 
 Result = dict[str, dict[str, Tensor]]
@@ -55,7 +57,7 @@ def run_method_case(case: MethodCase) -> Result:
     """
     config = tiny_profile(case.profile, norm=case.norm, across_ranks=True)
     engine = Engine(TrainingConfig(accumulation_steps=case.micro_batches))
-    method = tiny_method(config).double().train()
+    method = tiny_method(config).double().to(engine.device).train()
     # Steps so small that rounding decides no sign of Adam's.
     optimizer = OptimizerConfig(learning_rate=1e-4, epsilon=1e-3)
     engine.prepare(method, build_optimizer(optimizer, method))
@@ -64,7 +66,10 @@ def run_method_case(case: MethodCase) -> Result:
         parts = case.micro_batches * case.groups_at_once if case.plain_groups else 1
         share = GLOBAL_BATCH // engine.world_size // parts
         starts = [(part * engine.world_size + engine.rank) * share for part in range(parts)]
-        whole = as_double(random_batch(config, GLOBAL_BATCH, seed=step))
+        whole = as_double(random_batch(config, GLOBAL_BATCH, seed=step)).to(engine.device)
+        if case.laterals_of_one_rank and whole.lateral is not None:
+            first = torch.arange(GLOBAL_BATCH, device=engine.device) < GLOBAL_BATCH // 2
+            whole = replace(whole, lateral=replace(whole.lateral, mask=first))
         batch = join_rows([whole.rows(slice(start, start + share)) for start in starts])
         engine.objective.start_step(epoch=step)
         found = accumulate_gradients(
@@ -78,14 +83,14 @@ def run_method_case(case: MethodCase) -> Result:
         norm = engine.gradient_norm()
         if step < 2:
             results[f"losses {step}"] = {
-                name: collectives.mean_over_ranks(term) for name, term in found.terms.items()
+                name: collectives.mean_over_ranks(term).cpu() for name, term in found.terms.items()
             }
             results[f"gradients {step}"] = {
-                name: parameter.grad.clone()
+                name: parameter.grad.clone().cpu()
                 for name, parameter in engine.objective.named_parameters()
                 if parameter.grad is not None
             }
         engine.update(1e-4, clip_norm=None, norm=norm)
         engine.objective.after_update(progress=step / STEPS)
-    results["weights"] = {n: t.detach().clone() for n, t in engine.model_state().items()}
+    results["weights"] = {n: t.detach().clone().cpu() for n, t in engine.model_state().items()}
     return results

@@ -29,8 +29,6 @@ from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 STEPS = 3
 CPU = torch.device("cpu")
 TRAINED = [name for name in PROFILES if name.startswith("phantom_") and "untrained" not in name]
-# Their pairs are sorted by lengths that the host reads.
-WAITS = ("gloria", "limitr")
 
 
 def with_host_facts(batch: Batch) -> Batch:
@@ -42,13 +40,16 @@ def with_host_facts(batch: Batch) -> Batch:
     return batch
 
 
-def losses(config: PretrainConfig, device: torch.device, *, lowered: bool) -> list[float]:
+def losses(
+    config: PretrainConfig, device: torch.device, *, lowered: bool, pack: bool = True
+) -> list[float]:
     """Of small steps of gradient descent: Adam's signs would drive roundings apart."""
     method = tiny_method(config).train().to(device)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-4)
     found = []
     for step in range(STEPS):
-        batch = with_host_facts(random_batch(config, 6, seed=step)).to(device)
+        whole = with_host_facts(random_batch(config, 6, seed=step)).to(device)
+        (batch,) = whole.split(1, pack=pack)
         torch.manual_seed(step)
         with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
             outputs = method(batch)
@@ -65,7 +66,7 @@ def losses(config: PretrainConfig, device: torch.device, *, lowered: bool) -> li
 def test_three_steps_in_float32_have_the_losses_of_a_cpu(device: torch.device, name: str) -> None:
     set_device_up(TrainingConfig(tf32=False))
     config = tiny_profile(name)
-    expected = losses(config, CPU, lowered=False)
+    expected = losses(config, CPU, lowered=False, pack=False)
     assert losses(config, device, lowered=False) == pytest.approx(expected, rel=1e-4)
 
 
@@ -84,14 +85,14 @@ def test_bf16_is_as_far_from_float32_as_on_a_cpu(device: torch.device, name: str
 
 
 @contextlib.contextmanager
-def no_waits(device: torch.device, *, but_known: bool) -> Iterator[None]:
-    """On a GPU whatever makes the host wait raises; is only warned of where it is known."""
+def no_waits(device: torch.device) -> Iterator[None]:
+    """On a GPU whatever makes the host wait raises."""
     if device.type != "cuda":
         yield
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.cuda.set_sync_debug_mode("warn" if but_known else "error")
+        torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:
@@ -105,9 +106,9 @@ def test_forward_losses_and_backward_do_not_wait_for_the_device(
 ) -> None:
     config = tiny_profile(name)
     method = tiny_method(config).train().to(device)
-    batch = with_host_facts(random_batch(config, 6)).to(device)
+    (batch,) = with_host_facts(random_batch(config, 6)).to(device).split(1, pack=True)
     for _ in range(2):  # the first may make what later ones find
-        with no_waits(device, but_known=config.method.name in WAITS):
+        with no_waits(device):
             with torch.autocast(device.type, torch.bfloat16):
                 outputs = method(batch)
             method.loss(outputs)["total"].backward()
