@@ -115,6 +115,9 @@ class TrainingConfig(Config):
     gradient, at a backward each. `peak_teraflops` are of one device at this precision, for mfu
     (null: by the device's name), `log_interval_seconds` of plain progress lines in a log.
 
+    Synchronised batch norms share statistics among all ranks, or among `norm_ranks` consecutive
+    ones (8: those of a node); another number of them is another recipe.
+
     `pack_reports`: whether text encoders read a micro-batch's reports laid one behind another, with
     hardly any padding (null: yes on a GPU). Embeddings are the same but for dropout's draws.
 
@@ -131,6 +134,7 @@ class TrainingConfig(Config):
     accumulation: Literal["exact", "plain"] = "exact"
     accumulation_steps: PositiveInt = 1
     negatives_from: PositiveInt | None = None
+    norm_ranks: PositiveInt | None = None
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     tf32: Annotated[bool, FREE] = True
     deterministic: Annotated[bool, FREE] = False

@@ -19,7 +19,7 @@ from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.models.norms.groups import in_groups
-from distributed_pretrain.ranks import launcher_number
+from distributed_pretrain.ranks import launcher_number, share_statistics_among
 from distributed_pretrain.training.engine.device import LOWERED, set_device_up
 from distributed_pretrain.training.engine.layout import StateLayout
 from distributed_pretrain.training.engine.loss_scale import LossScale
@@ -77,8 +77,17 @@ class Engine:
         self.rank: int = self._accelerator.process_index
         self.world_size: int = self._accelerator.num_processes
         self.is_main: bool = self._accelerator.is_main_process
+        self._share_statistics(training.norm_ranks)
         fp16 = self._lowered is torch.float16
         self.loss_scale = LossScale(self.device) if fp16 else None
+
+    def _share_statistics(self, ranks: int | None) -> None:
+        if ranks is not None and ranks < self.world_size and self.world_size % ranks:
+            raise InputError(
+                f"training.norm_ranks={ranks} does not divide {self.world_size} ranks: choose a "
+                f"divisor of {self.world_size}, or null for all"
+            )
+        share_statistics_among(ranks)
 
     def prepare(self, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
         """Take both over; the method is on the device already."""
