@@ -171,8 +171,7 @@ class _Launches(TorchDispatchMode):
             self.by_name[operation.__name__] += 1
         first = args[0] if args and isinstance(args[0], Tensor) else None
         if first is not None and operation is _aten._local_scalar_dense:
-            known = getattr(first, "constant", None)  # of a tensor of numbers of the host's
-            return (True if first.dtype is torch.bool else 1) if known is None else known.item()
+            return True if first.dtype is torch.bool else 1
         if operation in NORM_KERNELS:
             return NORM_KERNELS[operation](*args)
         return func(*args, **kwargs)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distributed_pretrain.batch import Batch, cat_padded
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
 from distributed_pretrain.ranks import mean_over_ranks
 from distributed_pretrain.training.compiling import check_passes
@@ -107,16 +107,13 @@ def _first_pass(
             torch.manual_seed(seed + number)
             pieces.append(objective.contrasted(objective(batch)))
     statistics.put_back()  # they are for the second pass to update, once
-    joint = Contrasted(
-        rows={name: cat_padded([p.rows[name] for p in pieces]) for name in pieces[0].rows},
-        shared=pieces[0].shared,
-    )
+    joint = Contrasted.joined(pieces)
     leaves = {
         name: tensor.requires_grad_()
         for name, tensor in (joint.rows | joint.shared).items()
         if tensor.is_floating_point()
     }
-    terms = objective.batch_terms(**joint.rows, **joint.shared)
+    terms = objective.batch_terms(**joint.by_name)
     weighted = objective.weighted(terms)
     losses = weighted if apart else {_CONTRASTED: sum_of(weighted)}
     gradients: list[_Cached] = [{} for _ in micro_batches]
@@ -140,13 +137,9 @@ def _terms_of_groups(
     objective: Objective, contrasted: Contrasted, groups: int
 ) -> dict[str, Tensor]:
     """The batch terms, each the mean over equal groups of rows that lie one after another."""
+    found = [objective.batch_terms(**each.by_name) for each in contrasted.chunks(groups)]
     if groups == 1:
-        return objective.batch_terms(**contrasted.rows, **contrasted.shared)
-    parts = zip(*(rows.chunk(groups) for rows in contrasted.rows.values()), strict=True)
-    found = [
-        objective.batch_terms(**dict(zip(contrasted.rows, part, strict=True)), **contrasted.shared)
-        for part in parts
-    ]
+        return found[0]
     return {name: torch.stack([each[name] for each in found]).mean() for name in found[0]}
 
 

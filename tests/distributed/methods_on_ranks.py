@@ -14,7 +14,7 @@ from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
-from tests.tiny.batches import as_double, random_batch
+from tests.tiny.batches import as_double, random_batch, with_host_facts
 from tests.tiny.methods import tiny_method, tiny_profile
 
 GLOBAL_BATCH = 12
@@ -26,7 +26,8 @@ class MethodCase:
     """A profile's method, its norms, and the micro-batches that its gradient comes from.
 
     With `plain_groups` samples are compared, and normalised, in three parts, one after another or,
-    by `groups_at_once`, in one forward. With `packed` text encoders read reports packed.
+    by `groups_at_once`, in one forward. With `packed` text encoders read reports packed,
+    and the host knows what is real.
     With `laterals_of_one_rank` studies of the first of two ranks alone have laterals.
     """
 
@@ -70,6 +71,8 @@ def run_method_case(case: MethodCase) -> Result:
         if case.laterals_of_one_rank and whole.lateral is not None:
             first = torch.arange(GLOBAL_BATCH, device=engine.device) < GLOBAL_BATCH // 2
             whole = replace(whole, lateral=replace(whole.lateral, mask=first))
+        if case.packed:
+            whole = with_host_facts(whole)
         batch = join_rows([whole.rows(slice(start, start + share)) for start in starts])
         engine.objective.start_step(epoch=step)
         found = accumulate_gradients(

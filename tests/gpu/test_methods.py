@@ -6,7 +6,6 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 import torch
 
 from data_shards.synthetic_shards import write_synthetic_shards
-from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
@@ -23,21 +21,12 @@ from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.engine.device import set_device_up
 from distributed_pretrain.training.settings import TrainingConfig
 from tests.gpu.devices import on_each_device
-from tests.tiny.batches import random_batch
+from tests.tiny.batches import random_batch, with_host_facts
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 STEPS = 3
 CPU = torch.device("cpu")
 TRAINED = [name for name in PROFILES if name.startswith("phantom_") and "untrained" not in name]
-
-
-def with_host_facts(batch: Batch) -> Batch:
-    """As a loader gives it: the host knows which samples and laterals are real."""
-    batch = replace(batch, real=tuple(batch.sample_mask.tolist()))
-    if batch.lateral is not None:
-        lateral = replace(batch.lateral, present=tuple(batch.lateral.mask.tolist()))
-        batch = replace(batch, lateral=lateral)
-    return batch
 
 
 def losses(

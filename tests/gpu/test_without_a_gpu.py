@@ -12,8 +12,9 @@ from tests.paths import ROOT
 def test_without_a_gpu_the_gpus_tests_say_so_and_fail() -> None:
     (recipe,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "-m gpu" in line]
     words = recipe.partition("-m pytest ")[2].split()
+    some = ("-p", "no:cacheprovider", "tests/gpu/test_runs.py")
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, "-p", "no:cacheprovider", "tests/gpu/test_runs.py"],
+        [sys.executable, "-m", "pytest", *words, *some],
         cwd=ROOT,
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,

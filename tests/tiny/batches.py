@@ -125,6 +125,15 @@ def _crops(rows: int, generator: torch.Generator) -> Tensor:
     return maps
 
 
+def with_host_facts(batch: Batch) -> Batch:
+    """As a loader gives it: the host knows which samples and laterals are real."""
+    batch = replace(batch, real=tuple(batch.sample_mask.tolist()))
+    if batch.lateral is not None:
+        lateral = replace(batch.lateral, present=tuple(batch.lateral.mask.tolist()))
+        batch = replace(batch, lateral=lateral)
+    return batch
+
+
 def as_double(batch: Batch) -> Batch:
     """The same numbers in float64."""
     return batch.map_tensors(lambda each: each.double() if each.is_floating_point() else each)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import and_
@@ -26,7 +27,7 @@ from distributed_pretrain.methods.image_text import (
 )
 from distributed_pretrain.methods.limitr.settings import LimitrConfig
 from distributed_pretrain.methods.objective import Contrasted
-from distributed_pretrain.methods.words.method import WordsMethod, on_host
+from distributed_pretrain.methods.words.method import WordsMethod
 from distributed_pretrain.models.heads import TwoLevelHeads
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.models.positions import GridPositions
@@ -111,13 +112,14 @@ class Limitr(WordsMethod):
 
     def contrasted(self, outputs: Any) -> Contrasted:
         """Besides, the regions of both views, and what the pair similarity has learnt."""
-        rows = super().contrasted(outputs).rows | {"regions": outputs.regions}
+        whole = super().contrasted(outputs)
+        rows, counts = whole.rows | {"regions": outputs.regions}, whole.counts
         if outputs.region_mask is not None:
             rows["region_mask"] = outputs.region_mask
             if present := outputs.images.lateral_present:
                 each_view = outputs.regions.shape[1] // 2
-                rows["region_counts"] = torch.tensor([each_view * (1 + each) for each in present])
-        return Contrasted(rows=rows, shared=outputs.similarity)
+                counts["region_counts"] = tuple(each_view * (1 + each) for each in present)
+        return Contrasted(rows, outputs.similarity, counts)
 
     def batch_terms(
         self,
@@ -129,8 +131,8 @@ class Limitr(WordsMethod):
         sample_mask: Tensor,
         region_mask: Tensor | None = None,
         word_ids: Tensor | None = None,
-        word_counts: Tensor | None = None,
-        region_counts: Tensor | None = None,
+        word_counts: Sequence[int] | None = None,
+        region_counts: Sequence[int] | None = None,
         **learnt: Tensor,
     ) -> dict[str, Tensor]:
         """`global`, both directions added, and `external`, of both sides of the similarity.
@@ -143,7 +145,7 @@ class Limitr(WordsMethod):
             self.similarity_of_pairs,
             learnt,
             (regions, compared, mask, region_mask),
-            {"word_counts": counts, "region_counts": on_host(region_counts)},
+            {"word_counts": counts, "region_counts": region_counts},
         )
         external_terms = (self.external_term(each, sample_mask) for each in sides)
         return {

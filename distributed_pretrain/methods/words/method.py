@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class WordsMethod(ImageTextMethod):
 
     def contrasted(self, outputs: Any) -> Contrasted:
         """Images, regions, reports and words."""
-        rows = super().contrasted(outputs).rows
+        rows, counts = super().contrasted(outputs).rows, {}
         rows["regions"] = outputs.images.regions.flatten(1, 2)
         # As many columns as tokens less one: the same for all micro-batches of a batch.
         rows["words"] = outputs.reports.local
@@ -65,8 +66,8 @@ class WordsMethod(ImageTextMethod):
         if outputs.reports.local_ids is not None:
             rows["word_ids"] = outputs.reports.local_ids
         if outputs.reports.local_counts:
-            rows["word_counts"] = torch.tensor(outputs.reports.local_counts)
-        return Contrasted(rows)
+            counts["word_counts"] = outputs.reports.local_counts
+        return Contrasted(rows, counts=counts)
 
     def set_terms(self, weights: dict[str, float]) -> None:
         """Take these terms, of which `global` alone reads no words, and `pair` where it counts."""
@@ -116,14 +117,14 @@ class WordsMethod(ImageTextMethod):
         )
 
     def compared_words(
-        self, words: Tensor, word_mask: Tensor, word_counts: Tensor | None
-    ) -> tuple[Tensor, Tensor, list[int] | None]:
+        self, words: Tensor, word_mask: Tensor, word_counts: Sequence[int] | None
+    ) -> tuple[Tensor, Tensor, Sequence[int] | None]:
         """The words that this rank's images are compared with: its own, or those of all ranks.
 
         With their numbers, where the host knows them.
         """
         if self.config.external_negatives == "local" or world_size() == 1:
-            return words, word_mask, on_host(word_counts)
+            return words, word_mask, word_counts
         return gather_tokens(words), gather_tokens(word_mask), None
 
     def external_term(self, similarity: Tensor, sample_mask: Tensor) -> Tensor:
@@ -181,8 +182,3 @@ class WordsMethod(ImageTextMethod):
     def upsampled(self, images: Tensor) -> Tensor:
         """The images stretched to the side that the settings say."""
         return upsampled(images, self.config.upsample_px)
-
-
-def on_host(counts: Tensor | None) -> list[int] | None:
-    """The numbers of a tensor of the host's; None where there is none."""
-    return None if counts is None else counts.tolist()

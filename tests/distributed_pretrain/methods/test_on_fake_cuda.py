@@ -6,13 +6,11 @@ its launches. Forwards and losses are walked here; backwards want a driver (`mak
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from distributed_pretrain.benchmark.fake_cuda import HostWaits, fake_cuda, moved
-from tests.tiny.batches import random_batch
+from tests.tiny.batches import random_batch, with_host_facts
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 # Small tensors that are made on the host in every forward.
@@ -27,11 +25,7 @@ TRAINED = [name for name in PROFILES if name.startswith("phantom_") and "untrain
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_step_stays_on_the_gpu_and_the_host_waits_for_nothing(name: str, precision: str) -> None:
     config = tiny_profile(name)
-    method, batch = tiny_method(config).train(), random_batch(config, 4)
-    batch = replace(batch, real=tuple(batch.sample_mask.tolist()))
-    if batch.lateral is not None:
-        present = tuple(batch.lateral.mask.tolist())
-        batch = replace(batch, lateral=replace(batch.lateral, present=present))
+    method, batch = tiny_method(config).train(), with_host_facts(random_batch(config, 4))
     with fake_cuda():
         moved(method)
         (on_gpu,) = batch.to(torch.device("cuda")).split(1, pack=True)
