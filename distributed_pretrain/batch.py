@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from data_shards.records.study import StudyRecord
+from distributed_pretrain.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class ReportTokens(SampleRows):
     `sentence_index` numbers the sentence each token belongs to from 0, `word_index` the word:
     the pieces of one word share a number, punctuation marks are words, and no word reaches across
     sentences. Both are -1 for CLS, SEP and padding. `sentence_mask` is True for the sentences a
-    report really has. `lengths` are the reports' numbers of tokens and `sentences` those of
-    sentences, on the host; () where it does not know them.
+    report really has. `lengths` are the reports' numbers of tokens, `sentences` and `words` those
+    of their parts, on the host; () where it does not know them. `packing`: how encoders are to read
+    these very reports in fewer rows; None: as they are padded.
     """
 
     token_ids: Int[Tensor, "batch tokens"]
@@ -71,6 +73,8 @@ class ReportTokens(SampleRows):
     word_index: Int[Tensor, "batch tokens"]
     lengths: tuple[int, ...] = ()
     sentences: tuple[int, ...] = ()
+    words: tuple[int, ...] = ()
+    packing: Packing | None = None
 
     def cut(self) -> ReportTokens:
         """Without the padding that all reports share, but for whole steps of 32 tokens.
@@ -80,15 +84,26 @@ class ReportTokens(SampleRows):
         if not self.lengths:
             return self
         width = -(-max(self.lengths) // _WIDTH_STEP) * _WIDTH_STEP
-        return ReportTokens(
+        return replace(
+            self,
             token_ids=self.token_ids[:, :width],
             token_mask=self.token_mask[:, :width],
             sentence_index=self.sentence_index[:, :width],
             sentence_mask=self.sentence_mask[:, : max(self.sentences)],
             word_index=self.word_index[:, :width],
-            lengths=self.lengths,
-            sentences=self.sentences,
         )
+
+    def packed(self) -> ReportTokens:
+        """With a `packing`; the same where lengths are unknown or there are no reports."""
+        if not any(self.lengths):
+            return self
+        width, device = self.token_ids.shape[1], self.token_ids.device
+        return replace(self, packing=Packing.of(self.lengths, width, device))
+
+    @property
+    def computed_tokens(self) -> int:
+        """How many tokens an encoder computes for these reports, padding and all."""
+        return self.token_ids.numel() if self.packing is None else self.packing.tokens
 
     def sentence_ids(self) -> Int[Tensor, "batch sentences"]:
         """`text_ids` of the sentences."""
@@ -194,18 +209,18 @@ class Batch(SampleRows):
             return torch.tensor(self.real) & torch.tensor(self.lateral.present)
         return self.sample_mask & self.lateral.mask
 
-    def split(self, pieces: int) -> list[Batch]:
+    def split(self, pieces: int, *, pack: bool = False) -> list[Batch]:
         """Equal consecutive parts of the rows, as many as `pieces` (1: the batch itself).
 
-        Each is cut to its own longest report.
+        Each is cut to its own longest report, and its reports are packed if `pack`.
         """
-        if pieces == 1:
-            return [self]
         rows = len(self.keys)
         assert rows % pieces == 0, f"{rows} rows cannot be cut into {pieces}"
-        size = rows // pieces
-        parts = [self.rows(slice(start, start + size)) for start in range(0, rows, size)]
-        return [replace(part, report=part.report.cut()) for part in parts]
+        size, parts = rows // pieces, [self]
+        if pieces > 1:
+            parts = [self.rows(slice(start, start + size)) for start in range(0, rows, size)]
+            parts = [replace(part, report=part.report.cut()) for part in parts]
+        return [replace(part, report=part.report.packed()) for part in parts] if pack else parts
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:

@@ -74,6 +74,28 @@ def sum_over_ranks(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return total
 
 
+_sharing: distributed.ProcessGroup | None = None
+
+
+def share_statistics_among(ranks: int | None) -> None:
+    """Let norms share statistics among so many consecutive ranks (None: all), as those of a node.
+
+    `ranks` divides their number, and all of them call this together.
+    """
+    global _sharing
+    _sharing = None
+    if ranks is not None and ranks < world_size():
+        _sharing, _ = distributed.new_subgroups(ranks)
+
+
+def sum_of_statistics(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`sum_over_ranks`, over the ranks that `share_statistics_among` has named."""
+    if world_size() == 1:
+        return values
+    total: Tensor = all_reduce(values, group=_sharing or distributed.group.WORLD)
+    return total
+
+
 def mean_over_samples(
     values: Float[Tensor, " batch"],
     sample_mask: Bool[Tensor, " batch"] | None,

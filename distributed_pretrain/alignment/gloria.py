@@ -11,6 +11,7 @@ regions x regions x words, is the smaller one while there are fewer regions than
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ from distributed_pretrain.losses.precision import (
 
 # Scores, attention, G α and their gradients are all of one size: so many are there at a time.
 _TENSORS_OF_A_BLOCK = 8
-_BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**28}
+BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**28}
 
 
 def gloria_similarity(
@@ -53,6 +54,7 @@ def gloria_similarity(
     attention_temperature: float = 4.0,
     word_temperature: float = 5.0,
     chunk_size: int | None = None,
+    word_counts: Sequence[int] | None = None,
 ) -> Float[Tensor, "images reports"]:
     """s = log Σ_j e^{5 cos(m_j, t_j)} of every image with every report, over the real words j.
 
@@ -62,14 +64,15 @@ def gloria_similarity(
 
     Rows are images, columns reports. Padded words (mask False) change nothing, NaN included, and
     get no gradient; a report without words has similarity 0. `chunk_size` pairs
-    are compared at a time, and once more in backward; any gives the same result. The products
+    are compared at a time, and once more in backward; any gives the same result. `word_counts` are
+    those of `sorted_by_length`. The products
     follow autocast, or else the inputs' dtype (never float16); the rest and the result are in at
     least float32. Differentiable once.
     """
     dtype = product_dtype(regions, words)
     with full_precision(regions):
         images = SortedRows.all_real(*regions.shape[:2])
-        reports = sorted_by_length(word_mask)
+        reports = sorted_by_length(word_mask, word_counts)
         word_mask = reports.sort(word_mask)
         words = zero_where_padded(reports.sort(words), word_mask)
         numbers = regions.shape[1] * words.shape[1]
@@ -79,7 +82,7 @@ def gloria_similarity(
                 reports,
                 chunk_size=chunk_size,
                 bytes_per_pair=_TENSORS_OF_A_BLOCK * numbers * dtype.itemsize,
-                block_bytes=_BLOCK_BYTES[regions.device.type],
+                block_bytes=BLOCK_BYTES[regions.device.type],
             ),
             word_mask,
             dtype,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +49,7 @@ AUTHORS_DROPOUT = 0.4
 # What is attended and its product with the tokens; the authors' gates and their gradient. So many
 # tensors of every word or region of a block's pairs are there in backward.
 _TENSORS_OF_A_BLOCK: dict[Variant, int] = {"paper": 2, "authors": 4}
-_BLOCK_BYTES = {"cpu": 2**26, "cuda": 2**30}
+BLOCK_BYTES = {"cpu": 2**26, "cuda": 2**30}
 
 
 @dataclass(frozen=True)
@@ -100,22 +101,26 @@ class LimitrSimilarity(nn.Module):
         words: Float[Tensor, "reports words dim"],
         word_mask: Bool[Tensor, "reports words"],
         region_mask: Bool[Tensor, "images regions"] | None = None,
+        *,
+        word_counts: Sequence[int] | None = None,
+        region_counts: Sequence[int] | None = None,
     ) -> tuple[Float[Tensor, "images reports"], Float[Tensor, "images reports"]]:
         """`report_side` (each word attends the regions) and `image_side` (the mirror image).
 
         Rows are images, columns reports; there may be more of one than of the other. Masks are
         True where something is real: padding, NaN included, changes nothing and gets no gradient.
         The products follow autocast, or else the inputs' dtype (never float16); softmaxes, sums
-        and the result are in at least float32. Differentiable once.
+        and the result are in at least float32. Differentiable once. Counts are those of
+        `sorted_by_length`.
         """
         products = product_dtype(regions, words)
         with full_precision(regions):
             region_order = SortedRows.all_real(*regions.shape[:2])
             if region_mask is not None:
-                region_order = sorted_by_length(region_mask)
+                region_order = sorted_by_length(region_mask, region_counts)
                 region_mask = region_order.sort(region_mask)
                 regions = zero_where_padded(region_order.sort(regions), region_mask)
-            word_order = sorted_by_length(word_mask)
+            word_order = sorted_by_length(word_mask, word_counts)
             word_mask = word_order.sort(word_mask)
             words = zero_where_padded(word_order.sort(words), word_mask)
             numbers = max(regions.shape[1], words.shape[1]) * regions.shape[-1]
@@ -125,7 +130,7 @@ class LimitrSimilarity(nn.Module):
                     word_order,
                     chunk_size=self.chunk_size,
                     bytes_per_pair=_TENSORS_OF_A_BLOCK[self.variant] * numbers * products.itemsize,
-                    block_bytes=_BLOCK_BYTES[regions.device.type],
+                    block_bytes=BLOCK_BYTES[regions.device.type],
                 ),
                 region_mask=_or_all_real(region_mask, regions),
                 word_mask=word_mask,

@@ -2,14 +2,16 @@
 
 torch's fake tensors know shapes, types and devices: no number is computed. Launches are operations
 that are neither views nor allocations, in forward, losses and backward of one micro-batch. Those
-are CPU tensors, as autograd will not walk backward for a GPU without a driver; batch norms take a
-GPU's kernels all the same. What is one kernel there and several operations here (dropout) is
-counted as here. Copies and waits are those of forward and losses on fake CUDA tensors.
+are CPU tensors, as autograd will not walk backward for a GPU without a driver; batch norms and
+pairs are computed as on a GPU all the same. What is one kernel there and several operations here
+(dropout) is counted as here. Copies and waits are those of forward and losses on fake CUDA tensors.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -19,6 +21,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from distributed_pretrain.alignment import gloria, limitr
+from distributed_pretrain.alignment.pairwise import memory
+from distributed_pretrain.alignment.pairwise.products import bfloat16_even_if_slow
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.benchmark.fake_cuda import NORM_KERNELS, HostWaits, fake_cuda, moved
 from distributed_pretrain.methods.objective import Method
@@ -30,6 +35,7 @@ from distributed_pretrain.pretrain.random_weights import with_random_weights
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.ranks import as_one_process
 from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.device import LOWERED
 from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.settings import TrainingConfig
 
@@ -87,28 +93,30 @@ def counts_of(config: PretrainConfig) -> Counts:
     return Counts(parts, launched, sum(seen.copies.values()), sum(seen.waits.values()))
 
 
-def _method(config: PretrainConfig, device: torch.device) -> Method:
+def _method(config: PretrainConfig) -> Method:
     with torch.device("meta"):
         method = config.method.build(Sizes(config.vocabulary_size, len(config.data.labels)))
-    moved(method, device.type)
     return method.train()
 
 
 def _batch(config: PretrainConfig, device: torch.device) -> Batch:
     rows = config.data.global_batch // config.training.accumulation_steps
-    return full_studies(config)(device, rows=rows, tokens=min(TOKENS, config.data.max_tokens))
+    whole = full_studies(config)(device, rows=rows, tokens=min(TOKENS, config.data.max_tokens))
+    (batch,) = whole.split(1, pack=config.training.pack_reports is not False)
+    return batch
 
 
 def _launches(config: PretrainConfig) -> int:
     engine = Engine(TrainingConfig(precision=config.training.precision))
     engine.device = _CPU
+    method = _method(config)
     with (
         as_one_process(),
-        mock.patch.object(synchronised, "has_kernels", lambda maps: maps.numel() > 0),
+        _as_on_a_gpu(),
         FakeTensorMode(allow_non_fake_inputs=True),
         _Launches() as seen,
     ):
-        method = _method(config, _CPU)
+        moved(method, _CPU.type)
         engine.prepare(method, torch.optim.SGD(method.parameters()))
         batch = _batch(config, _CPU)
         seen.by_name.clear()
@@ -119,14 +127,27 @@ def _launches(config: PretrainConfig) -> int:
     return sum(seen.by_name.values())
 
 
+@contextmanager
+def _as_on_a_gpu() -> Iterator[None]:
+    """The kernels of batch norms, and the blocks and products of pairs, that a GPU would take."""
+    with ExitStack() as stack:
+        kernels = mock.patch.object(synchronised, "has_kernels", lambda maps: maps.numel() > 0)
+        stack.enter_context(kernels)
+        for sizes in (gloria.BLOCK_BYTES, limitr.BLOCK_BYTES, memory.KEPT_BYTES):
+            stack.enter_context(mock.patch.dict(sizes, cpu=sizes["cuda"]))
+        stack.enter_context(bfloat16_even_if_slow())
+        yield
+
+
 def _waits(config: PretrainConfig) -> HostWaits:
-    bf16 = config.training.precision == "bf16"
+    lowered = LOWERED.get(config.training.precision)
     groups = config.training.groups(config.data.global_batch)
+    method, seen = _method(config), HostWaits()
     with as_one_process(), fake_cuda():
-        method, batch = _method(config, _CUDA), _batch(config, _CUDA)
-        seen = HostWaits()
+        moved(method, _CUDA.type)
+        batch = _batch(config, _CUDA)
         with seen:
-            with torch.autocast("cuda", torch.bfloat16, enabled=bf16), in_groups(groups):
+            with torch.autocast("cuda", lowered, enabled=lowered is not None), in_groups(groups):
                 outputs = method(batch)
             method.loss(outputs)
     return seen

@@ -32,7 +32,7 @@ from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.run import build_trainer, make_engine
 from distributed_pretrain.training.settings import OptimizerConfig
-from distributed_pretrain.training.step import peak_memory_bytes
+from distributed_pretrain.training.step import StepNumbers, peak_memory_bytes
 
 TARGET_RATIO = 1.05
 TARGET_WAIT_SHARE = 0.03
@@ -42,7 +42,8 @@ AUGMENTED_BATCHES = 3
 LEARNING_RATE = 1e-5
 TOKENS = 64
 _PROFILES = tuple(
-    Path(f"configs/pretrain/{name}_a100.yaml") for name in ("lovt", "clip", "gloria", "limitr")
+    Path(f"configs/pretrain/{name}_a100.yaml")
+    for name in ("lovt", "limitr", "gloria", "mgca", "byol")
 )
 # Fewer than any vocabulary here has.
 _TOKEN_IDS = 1000
@@ -115,6 +116,7 @@ class Settings(LovtSizes):
     precision: str = "float32"
     channels_last: bool = True
     compile: bool = False
+    pack_reports: bool | None = None
 
 
 def run(config: Settings) -> None:
@@ -144,12 +146,14 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
     trainer = build_trainer(run_config, engine, run, alone, partial(build_parts, run_config))
     engine.objective.train()
     batches = trainer.loader.batches()
-    in_memory = cycle([next(batches), next(batches)])
+    pack = engine.packs_reports
+    in_memory = cycle([next(batches).split(1, pack=pack)[0] for _ in range(2)])
+    read: list[StepNumbers] = []
     take_turns = partial(
         harness.take_turns,
         {
             "bare": lambda: harness.seconds_of(lambda: bare_step(engine, next(in_memory))),
-            "trainer": lambda: harness.seconds_of(lambda: trainer.step(batches)),
+            "trainer": lambda: harness.seconds_of(lambda: read.extend(trainer.step(batches))),
         },
         warmup=0,
     )
@@ -174,6 +178,10 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
         "data_wait_share": waited / sum(turns["trainer"]),
         "bare_pairs_per_second": config.batch / bare,
         "trainer_pairs_per_second": config.batch / full,
+        "trainer_tokens_per_second": statistics.median(
+            each.values["tokens_per_second"] for each in read
+        ),
+        "padding_share": statistics.mean(each.values["padding_share"] for each in read),
         "peak_memory_gib": peak_memory_bytes(engine.device) / 2**30,
     }
 
@@ -191,6 +199,8 @@ def _run_config(config: Settings, folder: Path) -> PretrainConfig:
             "image_size_px": config.image_size_px,
         },
         "method": config.method(frozen_layers=config.frozen_layers),
-        "training": config.model_dump(include={"precision", "channels_last", "compile"}),
+        "training": config.model_dump(
+            include={"precision", "channels_last", "compile", "pack_reports"}
+        ),
     }
     return validate(PretrainConfig, values, where="benchmark step")

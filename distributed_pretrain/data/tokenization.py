@@ -124,16 +124,16 @@ class SentenceTokenizer:
             token_ids[row, 0], token_ids[row, length - 1] = self._cls_id, self._sep_id
             token_ids[row, inner], word_starts[row, inner] = ids[source], begins_word[source]
             sentence_index[row, inner] = np.repeat(np.arange(len(sentences)), sentences)
+        word_index = np.where(sentence_index >= 0, np.cumsum(word_starts, axis=1) - 1, -1)
         return ReportTokens(
             token_ids=torch.from_numpy(token_ids),
             token_mask=torch.from_numpy(_prefix_mask(tokens, width)),
             sentence_index=torch.from_numpy(sentence_index),
             sentence_mask=torch.from_numpy(_prefix_mask([len(s) for s in kept])),
-            word_index=torch.from_numpy(
-                np.where(sentence_index >= 0, np.cumsum(word_starts, axis=1) - 1, -1)
-            ),
+            word_index=torch.from_numpy(word_index),
             lengths=tuple(tokens),
             sentences=tuple(map(len, kept)),
+            words=tuple((word_index.max(axis=1) + 1).tolist()),
         )
 
     def _pieces(

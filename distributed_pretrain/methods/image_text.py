@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -29,6 +29,7 @@ class ImageEmbeddings(SampleRows):
     them, sum to 1 over the regions of an image. `regions_as_images` are what the image would be of
     each region alone, where no loss has trained the regions. A method that reads lateral views adds
     their regions; where `lateral_mask` is False there is none, and its regions mean nothing.
+    `lateral_present` is that mask on the host, () where it does not know.
     """
 
     image: Float[Tensor, "batch dim"]
@@ -37,6 +38,7 @@ class ImageEmbeddings(SampleRows):
     regions_as_images: Float[Tensor, "batch rows columns dim"] | None = None
     lateral_regions: Float[Tensor, "batch rows columns dim"] | None = None
     lateral_mask: Bool[Tensor, " batch"] | None = None
+    lateral_present: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,8 @@ class ReportEmbeddings(SampleRows):
     Local parts are sentences (LoVT) or words (LIMITR, GLoRIA, MGCA); a method that compares whole
     reports only has one, the report. Vectors have any length; those of padding (mask False) mean
     nothing. `local_weights`, where a method has them, sum to 1 over the real parts; `local_ids`
-    tell equal texts (see `text_ids`).
+    tell equal texts (see `text_ids`). `local_counts` are the numbers of real parts, which come
+    first, on the host; () where it does not know them.
     """
 
     report: Float[Tensor, "batch dim"]
@@ -54,6 +57,7 @@ class ReportEmbeddings(SampleRows):
     local_mask: PartMask
     local_weights: Float[Tensor, "batch parts"] | None = None
     local_ids: Int[Tensor, "batch parts"] | None = None
+    local_counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,7 @@ class ImageTextMethod(Method):
     def forward(self, batch: Batch) -> ImageTextOutputs:
         """Every representation of `batch`."""
         reports = self.embed_reports(batch.report, batch.sample_mask)
+        reports = replace(reports, local_counts=self.local_counts(batch))
         return self.paired(self.embed_images(batch), reports, batch.sample_mask)
 
     def paired(
@@ -109,6 +114,11 @@ class ImageTextMethod(Method):
     ) -> ReportEmbeddings:
         """Embeddings of reports and their local parts; all are real without a mask."""
 
+    def local_counts(self, batch: Batch) -> tuple[int, ...]:
+        """That of the batch's reports; by default nobody asks."""
+        del batch
+        return ()
+
     def encode_sentences(
         self,
         report: ReportTokens,
@@ -127,6 +137,7 @@ class ImageTextMethod(Method):
             report.sentence_index,
             sentence_mask,
             alone=alone,
+            packing=report.packing,
         )
         return sentences, sentence_mask
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from distributed_pretrain.batch import Batch
+from distributed_pretrain.batch import Batch, cat_padded
 from distributed_pretrain.models.image_encoder import ImageEncoder
 
 
@@ -30,11 +31,46 @@ class Contrasted:
     """What the losses between samples compare.
 
     `rows` have the samples as their first dimension: those of several micro-batches are joined
-    along it. `shared` are learnt numbers (temperatures), the same for all samples.
+    along it. `shared` are learnt numbers (temperatures), the same for all samples. `counts` are of
+    each sample's parts, on the host, where that knows them.
     """
 
     rows: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """All of it, as `batch_terms` takes it."""
+        return self.rows | self.shared | self.counts
+
+    @classmethod
+    def joined(cls, parts: Sequence[Contrasted]) -> Contrasted:
+        """The samples of all parts one after another, padded to the longest."""
+        first = parts[0]
+        return cls(
+            rows={name: cat_padded([each.rows[name] for each in parts]) for name in first.rows},
+            shared=first.shared,
+            counts={name: sum((e.counts[name] for e in parts), ()) for name in first.counts},
+        )
+
+    def chunks(self, count: int) -> list[Contrasted]:
+        """Equal parts of the samples, which lie one after another."""
+        if count == 1:
+            return [self]
+        rows = zip(*(each.chunk(count) for each in self.rows.values()), strict=True)
+        size = len(next(iter(self.rows.values()))) // count
+        return [
+            Contrasted(
+                dict(zip(self.rows, part, strict=True)),
+                self.shared,
+                {
+                    name: each[number * size : (number + 1) * size]
+                    for name, each in self.counts.items()
+                },
+            )
+            for number, part in enumerate(rows)
+        ]
 
 
 class Objective(nn.Module, ABC):
@@ -67,7 +103,7 @@ class Objective(nn.Module, ABC):
         return Contrasted(rows=vars(outputs))
 
     def batch_terms(self, *_: Any, **contrasted: Any) -> dict[str, Tensor]:
-        """Terms between samples, of the rows and shared numbers of `contrasted` by name."""
+        """Terms between samples, of all that `contrasted` gave, by name."""
         return {}
 
     def sample_terms(self, outputs: Any) -> dict[str, Tensor]:
@@ -81,7 +117,7 @@ class Objective(nn.Module, ABC):
     def loss(self, outputs: Any) -> dict[str, Tensor]:
         """Scalar loss terms by name; `"total"`, their weighted sum, is the one to minimise."""
         contrasted = self.contrasted(outputs)
-        terms = self.batch_terms(**contrasted.rows, **contrasted.shared)
+        terms = self.batch_terms(**contrasted.by_name)
         terms |= self.sample_terms(outputs)
         return {"total": sum_of(self.weighted(terms)), **terms}
 

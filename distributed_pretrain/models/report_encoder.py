@@ -23,12 +23,14 @@ from distributed_pretrain.models.pooling import (
 from distributed_pretrain.models.trunks.bert import BertTrunk
 from distributed_pretrain.models.trunks.modernbert import ModernBertTrunk
 from distributed_pretrain.models.trunks.text import ATTENTION, TextTrunk
+<<<<<<< HEAD
 from distributed_pretrain.models.trunks.weights import surplus_layer
+=======
+from distributed_pretrain.packing import WIDTHS, Packing
+>>>>>>> s30_b
 
 # By the `model_type` of a config; others are tried as a BERT.
 _TRUNKS: dict[str, type[TextTrunk]] = {"bert": BertTrunk, "modernbert": ModernBertTrunk}
-# Of compiled encoders, in tokens: a new one costs a minute, padding costs its share of every step.
-_WIDTHS = (64, 96, 128, 192, 256, 384, 512)
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -37,6 +39,9 @@ class ReportEncoder(nn.Module):
 
     `dim` is its hidden size, `max_tokens` the longest report it can read, `vocabulary_size` the
     number of its token embeddings.
+
+    With a `packing` of the very reports it reads them in fewer rows, in which none sees another:
+    embeddings and gradients are the same up to rounding, but for which numbers dropout draws.
     """
 
     def __init__(self, trunk: TextTrunk) -> None:
@@ -52,10 +57,11 @@ class ReportEncoder(nn.Module):
     def compile(self, *_: Any, **options: Any) -> None:
         """Compile the transformer, with the options of `torch.compile`.
 
-        For few widths, to which reports are then padded: each is a graph of its own.
+        For few widths, to which reports are then padded, or packed: each, with each number of rows,
+        is a graph of its own.
         """
         self.bert.compile(**options, dynamic=False)
-        self._widths = (*(each for each in _WIDTHS if each < self.max_tokens), self.max_tokens)
+        self._widths = (*(each for each in WIDTHS if each < self.max_tokens), self.max_tokens)
 
     def forward(
         self,
@@ -65,37 +71,41 @@ class ReportEncoder(nn.Module):
         sentence_mask: Bool[Tensor, "batch sentences"],
         *,
         alone: bool = False,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "batch sentences {self.dim}"]:
         """Sentence embeddings; zeros for padded sentences (`sentence_mask` False).
 
         `alone` reads each sentence as if it were the report, so that it is the same in every one.
         """
         read_alone = sentence_index if alone else None
-        (tokens,) = self._encode(token_ids, token_mask, every_layer=False, read_alone=read_alone)
+        (tokens,) = self._encode(token_ids, token_mask, packing=packing, read_alone=read_alone)
         return pool_sentences(tokens, sentence_index, sentence_mask)
 
     def embed_tokens(
-        self, token_ids: TokenNumbers, token_mask: TokenMask, *, last_layers: int = 1
+        self,
+        token_ids: TokenNumbers,
+        token_mask: TokenMask,
+        *,
+        last_layers: int = 1,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "batch tokens {self.dim}"]:
         """The sum of the hidden states of the `last_layers` layers (LIMITR takes four).
 
         Those of padding (mask False) mean nothing but are finite. Raises InputError when there are
         fewer layers.
         """
-        if last_layers == 1:
-            return self._encode(token_ids, token_mask, every_layer=False)[-1]
         self._check_layers("method.last_layers", last_layers, "sum from 1 to")
-        states = self._encode(token_ids, token_mask, every_layer=True)
-        return torch.stack(states[-last_layers:]).sum(dim=0)
+        states = self._encode(token_ids, token_mask, packing=packing, last=last_layers)
+        return states[0] if last_layers == 1 else torch.stack(states).sum(dim=0)
 
     def embed_tokens_with_attention(
-        self, token_ids: TokenNumbers, token_mask: TokenMask
+        self, token_ids: TokenNumbers, token_mask: TokenMask, *, packing: Packing | None = None
     ) -> tuple[Float[Tensor, "batch tokens {self.dim}"], TokenWeights]:
         """The last hidden states, and what CLS pays each token, CLS and SEP too, in the last layer.
 
         The latter is a mean over heads, sums to 1 over a report's tokens and has no gradient.
         """
-        *_, before_last, last = self._encode(token_ids, token_mask, every_layer=True)
+        before_last, last = self._encode(token_ids, token_mask, packing=packing, last=2)
         return last, self.trunk.first_token_attention(before_last, token_mask)
 
     def keep_layers(self, layers: int) -> None:
@@ -125,16 +135,20 @@ class ReportEncoder(nn.Module):
         token_ids: Tensor,
         token_mask: Tensor,
         *,
-        every_layer: bool,
+        packing: Packing | None,
+        last: int = 1,
         read_alone: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """The hidden states of the last layer, or of the embeddings and every layer.
+        """The last hidden states, of the `last` layers (the embeddings are before the first).
 
         Tokens of other numbers in `read_alone` do not see each other, and each number's begin at
         the position behind CLS.
         """
-        tokens = token_ids.shape[1]
+        batch, tokens = token_ids.shape
         assert tokens <= self.max_tokens, "reports are cut when they are tokenised"
+        if packing is not None:
+            states = self._states(*self._packed(token_ids, packing, read_alone), last=last)
+            return tuple(packing.unpack(each, batch=batch, tokens=tokens) for each in states)
         missing = next((each for each in self._widths if each >= tokens), tokens) - tokens
         if missing:
             token_ids, token_mask = pad(token_ids, (0, missing)), pad(token_mask, (0, missing))
@@ -146,14 +160,40 @@ class ReportEncoder(nn.Module):
             together = read_alone[:, :, None] == read_alone[:, None]
             itself = torch.eye(token_ids.shape[1], dtype=torch.bool, device=token_ids.device)
             inputs = {
-                "attention_mask": (together & token_mask[:, None] | itself)[:, None],
-                # Padding may be as long as a report, which ends one position earlier.
-                "position_ids": self.trunk.first_position
-                + (place_in_part(read_alone) + 1).clamp(max=token_ids.shape[1] - 1),
+                "attention_mask": self.trunk.mask_of_pairs(together & token_mask[:, None] | itself),
+                "position_ids": self.trunk.first_position + _places_alone(read_alone),
             }
-        encoded = self.bert(token_ids, output_hidden_states=every_layer, **inputs)
-        states = encoded.hidden_states if every_layer else (encoded.last_hidden_state,)
-        return tuple(each[:, :tokens] for each in states) if missing else tuple(states)
+        states = self._states(token_ids, inputs, last=last)
+        return tuple(each[:, :tokens] for each in states) if missing else states
+
+    def _packed(
+        self, token_ids: Tensor, packing: Packing, read_alone: Tensor | None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The packed tokens, and what keeps their reports apart."""
+        batch, tokens = token_ids.shape
+        report = torch.arange(batch, device=token_ids.device)[:, None].expand(-1, tokens)
+        place = torch.arange(tokens, device=token_ids.device).expand(batch, -1)
+        if read_alone is not None:
+            report = report * (tokens + 1) + read_alone + 1
+            place = _places_alone(read_alone)
+        # Padding is a report of its own in each row, so that no softmax is over nothing.
+        text = packing.pack(report, filler=-1)
+        inputs = {
+            "attention_mask": self.trunk.mask_of_pairs(text[:, :, None] == text[:, None]),
+            "position_ids": self.trunk.first_position + packing.pack(place, filler=0),
+        }
+        return packing.pack(token_ids, filler=0), inputs
+
+    def _states(
+        self, token_ids: Tensor, inputs: dict[str, Any], *, last: int
+    ) -> tuple[Tensor, ...]:
+        encoded = self.bert(token_ids, output_hidden_states=last > 1, **inputs)
+        return (encoded.last_hidden_state,) if last == 1 else tuple(encoded.hidden_states[-last:])
+
+
+def _places_alone(read_alone: Tensor) -> Tensor:
+    # Padding may be as long as a report, which ends one position earlier.
+    return (place_in_part(read_alone) + 1).clamp(max=read_alone.shape[1] - 1)
 
 
 def pretrained_report_encoder(model: str) -> ReportEncoder:

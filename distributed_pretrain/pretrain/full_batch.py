@@ -46,6 +46,7 @@ def full_batch(
             word_index=torch.where(is_word, position - 1, -1).expand(rows, -1),
             lengths=(tokens,) * rows,
             sentences=(sentences,) * rows,
+            words=(max(0, tokens - 2),) * rows,
         ),
         sample_mask=ones(rows),
         lateral=Lateral(images, ones(rows), (True,) * rows) if views == "frontal_lateral" else None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, TypeAdapter, ValidationError
 
 from data_shards.errors import InputError
 from data_shards.files.regular import parse_json, read_regular
@@ -56,7 +56,9 @@ class TrainingState:
     (None where an earlier release wrote). Dropout is seeded by (seed, step,
     rank) and the data by (seed, epoch, sample), so no generator state is among it.
     `skipped_steps` counts the batches left out for a non-finite loss or gradient,
-    `consecutive_skips` those since the last update, and `rewinds` the returns to a checkpoint.
+    `consecutive_skips` those since the last update, and `rewinds` the returns to a checkpoint. Of
+    fp16 `loss_scale` is the factor of losses, `loss_scale_updates` since when, and
+    `overflowed_steps` those that were left out for its range, which are no skips.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -75,6 +77,9 @@ class TrainingState:
     skipped_steps: NonNegativeInt = 0
     consecutive_skips: NonNegativeInt = 0
     rewinds: NonNegativeInt = 0
+    loss_scale: PositiveFloat | None = None
+    loss_scale_updates: NonNegativeInt = 0
+    overflowed_steps: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,8 @@ class StepFlops:
         found = np.linalg.solve(np.array(powers, float), np.array(counts, float)).tolist()
         return cls(tuple(found[:3]), tuple(found[3:]), length)
 
-    def per_step(self, *, rows: int, tokens: int) -> float:
-        """Operations of a step with `rows` pairs on this rank, reports padded to `tokens`."""
+    def per_step(self, *, rows: int, tokens: float) -> float:
+        """Operations of a step with `rows` pairs on this rank, of `tokens` tokens on average."""
         powers = _powers(rows, tokens / self.tokens_a_sentence)
         return float(np.dot(self.per_row + self.per_pair, powers))
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from distributed_pretrain.batch import Batch, cat_padded
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
 from distributed_pretrain.ranks import mean_over_ranks
 from distributed_pretrain.training.compiling import check_passes
@@ -86,7 +86,7 @@ def accumulate_gradients(
                         products = {name: (compared[name] * own).sum() for name, own in of.items()}
                         parts[loss_name] = sum_of(products)
                 if measure_norms:
-                    _add_gradients(by_term, parts, engine.parameters)
+                    _add_gradients(by_term, parts, engine)
                 engine.backward(sum_of(parts))
     engine.compares_passes = False
     result.norms = {name: mean_over_ranks(flat).norm() for name, flat in by_term.items()}
@@ -107,23 +107,21 @@ def _first_pass(
             torch.manual_seed(seed + number)
             pieces.append(objective.contrasted(objective(batch)))
     statistics.put_back()  # they are for the second pass to update, once
-    joint = Contrasted(
-        rows={name: cat_padded([p.rows[name] for p in pieces]) for name in pieces[0].rows},
-        shared=pieces[0].shared,
-    )
+    joint = Contrasted.joined(pieces)
     leaves = {
         name: tensor.requires_grad_()
         for name, tensor in (joint.rows | joint.shared).items()
         if tensor.is_floating_point()
     }
-    terms = objective.batch_terms(**joint.rows, **joint.shared)
+    terms = objective.batch_terms(**joint.by_name)
     weighted = objective.weighted(terms)
     losses = weighted if apart else {_CONTRASTED: sum_of(weighted)}
     gradients: list[_Cached] = [{} for _ in micro_batches]
     for loss_name, loss in losses.items():
         found = torch.autograd.grad(
-            loss, list(leaves.values()), retain_graph=apart, materialize_grads=True
+            engine.scaled(loss), list(leaves.values()), retain_graph=apart, materialize_grads=True
         )
+        found = tuple(map(engine.unscaled, found))
         parts = [
             _of_pieces(gradient, [piece.rows[name] for piece in pieces])
             if name in joint.rows
@@ -139,13 +137,9 @@ def _terms_of_groups(
     objective: Objective, contrasted: Contrasted, groups: int
 ) -> dict[str, Tensor]:
     """The batch terms, each the mean over equal groups of rows that lie one after another."""
+    found = [objective.batch_terms(**each.by_name) for each in contrasted.chunks(groups)]
     if groups == 1:
-        return objective.batch_terms(**contrasted.rows, **contrasted.shared)
-    parts = zip(*(rows.chunk(groups) for rows in contrasted.rows.values()), strict=True)
-    found = [
-        objective.batch_terms(**dict(zip(contrasted.rows, part, strict=True)), **contrasted.shared)
-        for part in parts
-    ]
+        return found[0]
     return {name: torch.stack([each[name] for each in found]).mean() for name in found[0]}
 
 
@@ -159,13 +153,13 @@ def _corner(like: Tensor) -> tuple[slice, ...]:
     return tuple(slice(size) for size in like.shape)
 
 
-def _add_gradients(
-    sums: dict[str, Tensor], parts: dict[str, Tensor], parameters: list[nn.Parameter]
-) -> None:
+def _add_gradients(sums: dict[str, Tensor], parts: dict[str, Tensor], engine: Engine) -> None:
     """Add each part's parameter gradients to its sum, leaving `.grad` alone."""
     for name, part in parts.items():
-        gradients = torch.autograd.grad(part, parameters, retain_graph=True, materialize_grads=True)
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        gradients = torch.autograd.grad(
+            engine.scaled(part), engine.parameters, retain_graph=True, materialize_grads=True
+        )
+        flat = engine.unscaled(torch.cat([gradient.flatten() for gradient in gradients]))
         sums[name] = sums[name] + flat if name in sums else flat
 
 

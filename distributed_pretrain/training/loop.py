@@ -147,7 +147,9 @@ class Trainer:
         )
         # Of this rank's share; the first pass of exact accumulation is no part of the model's.
         pieces = self.config.training.compared_parts(self.config.data.global_batch)
-        rows, tokens = batch.report.token_ids.shape
+        rows, width = batch.report.token_ids.shape
+        # Padding is none of the model's own either.
+        tokens = sum(batch.report.lengths) / rows or width
         flops = pieces * self.flops.per_step(rows=rows // pieces, tokens=tokens)
         read = self.read_newest()
         self.newest.step = _InFlight(launched, started, waited, flops)

@@ -71,8 +71,11 @@ def take_over(
     if mismatch := engine.mismatch(checkpoint.model, checkpoint.optimizer):
         raise DamagedCheckpointError(folder, f"not of this model: {mismatch}: not used")
     engine.load_state(checkpoint.model, checkpoint.optimizer)
+    state = checkpoint.state
+    if engine.loss_scale is not None and state.loss_scale is not None:
+        engine.loss_scale.set(state.loss_scale, state.loss_scale_updates)
     wait_for_all()  # all have read it before rank 0 tidies up
-    return checkpoint.state
+    return state
 
 
 def misfit(
@@ -101,6 +104,7 @@ def contradiction(
         "validations_on_plateau": state.validations_on_plateau,
         "learning_rate_reductions": state.learning_rate_reductions,
         "skipped_steps": state.skipped_steps,
+        "overflowed_steps": state.overflowed_steps,
     }
     if state.step > total_steps:
         return f"step={state.step}: the run has {total_steps}"
@@ -111,7 +115,8 @@ def contradiction(
             return f"{name}={count} does not go with step={state.step}"
     if not max(state.consecutive_skips, least_skips) <= state.skipped_steps:
         return f"skipped_steps={state.skipped_steps} does not go with the skips that led back"
-    if not state.step - state.skipped_steps <= updates <= state.step:
+    without = state.skipped_steps + state.overflowed_steps
+    if not state.step - without <= updates <= state.step:
         return f"its optimizer made {updates} updates, which does not go with step={state.step}"
     early = config.training.early_stopping is not None
     if state.finished and state.step < total_steps and not early:

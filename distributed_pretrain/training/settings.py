@@ -97,6 +97,10 @@ class TrainingConfig(Config):
     samples than are compared: losses between samples, and batch norms, are those of groups of 32
     (of all ranks together), and `accumulation_steps` decides about memory and speed alone.
 
+    Products of `precision` bf16 or fp16 are half as wide; fp16's range is small: losses are scaled,
+    and a step whose gradients leave it all the same is left out, which halves the scale and counts
+    as none of `non_finite`.
+
     With `tf32` a GPU's products of float32 numbers keep 10 bits of each (logits of the global loss
     keep all). A resumed run goes on from the exact state; that its numbers are those of one that
     was not interrupted to the last bit holds on CPUs, and on GPUs with `deterministic`, which is
@@ -111,6 +115,12 @@ class TrainingConfig(Config):
     gradient, at a backward each. `peak_teraflops` are of one device at this precision, for mfu
     (null: by the device's name), `log_interval_seconds` of plain progress lines in a log.
 
+    Synchronised batch norms share statistics among all ranks, or among `norm_ranks` consecutive
+    ones (8: those of a node); another number of them is another recipe.
+
+    `pack_reports`: whether text encoders read a micro-batch's reports laid one behind another, with
+    hardly any padding (null: yes on a GPU). Embeddings are the same but for dropout's draws.
+
     `device: cuda` refuses to start without a GPU, which `any` does on a CPU. `device_memory_gib` is
     what a run may take of one device (null: what there is of a GPU); one that needs more is refused
     before its first step.
@@ -124,11 +134,13 @@ class TrainingConfig(Config):
     accumulation: Literal["exact", "plain"] = "exact"
     accumulation_steps: PositiveInt = 1
     negatives_from: PositiveInt | None = None
-    precision: Literal["float32", "bf16"] = "float32"
+    norm_ranks: PositiveInt | None = None
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
     tf32: Annotated[bool, FREE] = True
     deterministic: Annotated[bool, FREE] = False
     channels_last: bool = False
     compile: bool = False
+    pack_reports: Annotated[bool | None, FREE] = None
     clip_gradient_norm: PositiveFloat | None = None
     non_finite: NonFiniteConfig = NonFiniteConfig()
     distributed: Annotated[DdpConfig | DeepSpeedConfig, Field(discriminator="name"), FREE] = (

@@ -19,13 +19,15 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.ranks import gather_rows
 from distributed_pretrain.run_folder.intact import TrainingState
 from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.loss_scale import LEAST
 from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.kept_buffers import KeptBuffers
 from distributed_pretrain.training.late_numbers import LateNumbers, sent
 from distributed_pretrain.training.schedules import learning_rate_factor
 from distributed_pretrain.training.settings import RunConfig
 
-_BAD_ROWS = "bad_rows"
+_BAD_ROWS, _SCALE = "bad_rows", "loss_scale"
+_NORM = "gradient_norm"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class LaunchedStep:
     """A step that the device may still be at: what it was, and its numbers of all ranks to come.
 
     `step` counts from 1. `finite_rows` says of each of this rank's samples whether its outputs were
-    finite.
+    finite. `scale` is that of the losses after it, in fp16.
     """
 
     step: int
@@ -44,6 +46,7 @@ class LaunchedStep:
     names: tuple[str, ...]
     numbers: LateNumbers
     finite_rows: Tensor
+    scale: LateNumbers | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Stepper:
         objective.start_step(epoch=batch.epoch)
         every = training.gradient_norms_every_steps
         statistics = KeptBuffers(objective.buffers())
-        micro_batches = batch.split(training.accumulation_steps)
+        micro_batches = batch.split(training.accumulation_steps, pack=self.engine.packs_reports)
         gradients = accumulate_gradients(
             self.engine,
             micro_batches,
@@ -111,17 +114,20 @@ class Stepper:
         finite_rows = torch.cat(gradients.finite_rows)
         on_device = {
             **gradients.terms,
-            "gradient_norm": norm,
-            **{f"gradient_norm_{name}": value for name, value in gradients.norms.items()},
+            _NORM: norm,
+            **{f"{_NORM}_{name}": value for name, value in gradients.norms.items()},
             _BAD_ROWS: (~finite_rows).sum(),
         }
+        scale = self.engine.loss_scale
+        if scale is not None:
+            on_device[_SCALE] = scale.factor
         on_host = {
             "replaced_samples": batch.replaced,
             "interrupted": interrupted(),
             "data_wait_seconds": data_wait_seconds,
             "memory_bytes": peak_memory_bytes(self.engine.device),
             "tokens": sum(batch.report.lengths),
-            "padded_tokens": sum(part.report.token_ids.numel() for part in micro_batches),
+            "computed_tokens": sum(part.report.computed_tokens for part in micro_batches),
         }
         own = torch.cat(
             [
@@ -148,6 +154,7 @@ class Stepper:
             names=(*on_device, *on_host),
             numbers=LateNumbers(gathered),
             finite_rows=finite_rows,
+            scale=None if scale is None else LateNumbers(scale.numbers()),
         )
 
     def read(self, state: TrainingState, launched: LaunchedStep) -> StepNumbers:
@@ -156,11 +163,15 @@ class Stepper:
         by_rank = dict(zip(launched.names, numbers.T, strict=True))
         replaced, interrupted = by_rank.pop("replaced_samples"), by_rank.pop("interrupted")
         waits, memory = by_rank.pop("data_wait_seconds"), by_rank.pop("memory_bytes")
-        tokens, padded = (float(by_rank.pop(name).sum()) for name in ("tokens", "padded_tokens"))
+        tokens, computed = (
+            float(by_rank.pop(name).sum()) for name in ("tokens", "computed_tokens")
+        )
         bad_rows = by_rank.pop(_BAD_ROWS)
         means = {name: float(values.mean()) for name, values in by_rank.items()}
         if all(map(math.isfinite, means.values())):
             state.consecutive_skips = 0
+        elif not bad_rows.any() and _overflowed(means):
+            state.overflowed_steps += 1
         else:
             self._name_samples(launched, by_rank, anywhere=bool(bad_rows.any()))
             state.skipped_steps += 1
@@ -173,8 +184,12 @@ class Stepper:
             "slowest_data_wait_seconds": float(waits.max()),
             "memory_bytes": float(memory.max()),
         }
+        if launched.scale is not None:
+            factor, updates = launched.scale.read()[0].tolist()
+            state.loss_scale, state.loss_scale_updates = factor, int(updates)
+            values["overflowed_steps"] = state.overflowed_steps
         if tokens:
-            values |= {"tokens": tokens, "padding_share": 1 - tokens / padded}
+            values |= {"tokens": tokens, "padding_share": 1 - tokens / computed}
         return StepNumbers(launched.step, values, bool(interrupted.any()), arrived)
 
     def decides(self, state: TrainingState) -> bool:
@@ -208,6 +223,12 @@ class Stepper:
                 "keys": keys,
             }
             self.skipped.append(line, writer=rank_writer(rank))
+
+
+def _overflowed(means: dict[str, float]) -> bool:
+    """Whether nothing but gradients left fp16's range, by a scale that can be smaller."""
+    not_finite = [name for name, mean in means.items() if not math.isfinite(mean)]
+    return means.get(_SCALE, LEAST) > LEAST and all(n.startswith(_NORM) for n in not_finite)
 
 
 def _seed_of(*parts: int) -> int:

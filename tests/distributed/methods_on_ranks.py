@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
-from tests.tiny.batches import as_double, random_batch
+from tests.tiny.batches import as_double, random_batch, with_host_facts
 from tests.tiny.methods import tiny_method, tiny_profile
 
 GLOBAL_BATCH = 12
@@ -26,7 +26,9 @@ class MethodCase:
     """A profile's method, its norms, and the micro-batches that its gradient comes from.
 
     With `plain_groups` samples are compared, and normalised, in three parts, one after another or,
-    by `groups_at_once`, in one forward.
+    by `groups_at_once`, in one forward. With `packed` text encoders read reports packed,
+    and the host knows what is real.
+    With `laterals_of_one_rank` studies of the first of two ranks alone have laterals.
     """
 
     profile: str
@@ -34,6 +36,8 @@ class MethodCase:
     micro_batches: int = 1
     plain_groups: bool = False
     groups_at_once: int = 1
+    packed: bool = False
+    laterals_of_one_rank: bool = False
 
 
 Result = dict[str, dict[str, Tensor]]
@@ -54,7 +58,7 @@ def run_method_case(case: MethodCase) -> Result:
     """
     config = tiny_profile(case.profile, norm=case.norm, across_ranks=True)
     engine = Engine(TrainingConfig(accumulation_steps=case.micro_batches))
-    method = tiny_method(config).double().train()
+    method = tiny_method(config).double().to(engine.device).train()
     # Steps so small that rounding decides no sign of Adam's.
     optimizer = OptimizerConfig(learning_rate=1e-4, epsilon=1e-3)
     engine.prepare(method, build_optimizer(optimizer, method))
@@ -63,12 +67,17 @@ def run_method_case(case: MethodCase) -> Result:
         parts = case.micro_batches * case.groups_at_once if case.plain_groups else 1
         share = GLOBAL_BATCH // engine.world_size // parts
         starts = [(part * engine.world_size + engine.rank) * share for part in range(parts)]
-        whole = as_double(random_batch(config, GLOBAL_BATCH, seed=step))
+        whole = as_double(random_batch(config, GLOBAL_BATCH, seed=step)).to(engine.device)
+        if case.laterals_of_one_rank and whole.lateral is not None:
+            first = torch.arange(GLOBAL_BATCH, device=engine.device) < GLOBAL_BATCH // 2
+            whole = replace(whole, lateral=replace(whole.lateral, mask=first))
+        if case.packed:
+            whole = with_host_facts(whole)
         batch = join_rows([whole.rows(slice(start, start + share)) for start in starts])
         engine.objective.start_step(epoch=step)
         found = accumulate_gradients(
             engine,
-            batch.split(case.micro_batches),
+            batch.split(case.micro_batches, pack=case.packed),
             exact=not case.plain_groups,
             seed=step,
             measure_norms=False,
@@ -77,14 +86,14 @@ def run_method_case(case: MethodCase) -> Result:
         norm = engine.gradient_norm()
         if step < 2:
             results[f"losses {step}"] = {
-                name: collectives.mean_over_ranks(term) for name, term in found.terms.items()
+                name: collectives.mean_over_ranks(term).cpu() for name, term in found.terms.items()
             }
             results[f"gradients {step}"] = {
-                name: parameter.grad.clone()
+                name: parameter.grad.clone().cpu()
                 for name, parameter in engine.objective.named_parameters()
                 if parameter.grad is not None
             }
         engine.update(1e-4, clip_norm=None, norm=norm)
         engine.objective.after_update(progress=step / STEPS)
-    results["weights"] = {n: t.detach().clone() for n, t in engine.model_state().items()}
+    results["weights"] = {n: t.detach().clone().cpu() for n, t in engine.model_state().items()}
     return results

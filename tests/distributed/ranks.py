@@ -1,4 +1,4 @@
-"""Real processes on this machine that form one gloo group, started in milliseconds.
+"""Real processes on this machine that form one group, of gloo unless told, in milliseconds.
 
 Each is told which rank it is by the variables a launcher sets.
 """
@@ -87,6 +87,7 @@ def start_command(
     world_size: int,
     folder: Path,
     faults: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Ranks:
     """`python -m distributed_pretrain ARGUMENTS` on each rank, with `faults` (see faults.py)."""
     return start_ranks(
@@ -94,7 +95,7 @@ def start_command(
         [str(argument) for argument in arguments],
         world_size=world_size,
         folder=folder,
-        environment={"FAULTS": json.dumps(faults or {})},
+        environment={"FAULTS": json.dumps(faults or {}), **(environment or {})},
     )
 
 

@@ -18,11 +18,11 @@ pytestmark = pytest.mark.xdist_group("methods_on_ranks")
 
 NAMES = [name for name in PROFILES if name.startswith("phantom_") and name != "phantom_untrained"]
 GROUP = {name: MethodCase(name, "group") for name in NAMES}
-CACHED = {name: MethodCase(name, "group", micro_batches=3) for name in NAMES}
+CACHED = {name: MethodCase(name, "group", micro_batches=3, packed=True) for name in NAMES}
 # Another loss on the same modules says nothing new of their norms.
 SYNC = {name: MethodCase(name, "sync") for name in NAMES if not name.endswith("_regions")}
 # Groups are one room's, whatever the method: one whose samples differ in what they have will do.
-GROUPS = MethodCase("phantom_limitr", "sync", plain_groups=True, groups_at_once=3)
+GROUPS = MethodCase("phantom_limitr", "sync", plain_groups=True, groups_at_once=3, packed=True)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def assert_equal(ours: Result, expected: Result) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_ranks_train_as_one_process(name: str, two_ranks: dict[MethodCase, Result]) -> None:
-    """Without and with micro-batches, against one process with the whole batch at once."""
+    """Without and with micro-batches of packed reports, against one process with the whole."""
     expected = run_method_case(GROUP[name])
     assert_equal(two_ranks[GROUP[name]], expected)
     assert_equal(two_ranks[CACHED[name]], expected)

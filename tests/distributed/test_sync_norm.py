@@ -13,7 +13,8 @@ from distributed_pretrain.models.heads import Projection
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.norms.kinds import Norm
 from distributed_pretrain.models.norms.maps import SyncBatchNorm2d
-from distributed_pretrain.ranks import sum_over_ranks
+from distributed_pretrain.models.norms.rows import MaskedBatchNorm
+from distributed_pretrain.ranks import share_statistics_among, sum_over_ranks
 from tests.distributed.ranks import start_ranks
 
 # One worker: its fork server imports the product once.
@@ -102,6 +103,48 @@ def run_rank(folder: Path) -> None:
 
 
 RankResults: TypeAlias = tuple[dict[tuple[str, str, str], tuple[Results, Results]], Results]
+
+
+def maps_of(ranks: slice) -> Tensor:
+    """Three maps of each of four ranks."""
+    torch.manual_seed(0)
+    maps = torch.randn(4, 3, 2, 2, 2, dtype=torch.float64)[ranks]
+    return (maps * (1 + torch.arange(4)[ranks].view(-1, 1, 1, 1, 1))).flatten(0, 1)
+
+
+def normed(maps: Tensor) -> Results:
+    """Maps and rows normalised, and the maps' gradient."""
+    maps = maps.clone().requires_grad_()
+    layer, rows = SyncBatchNorm2d(2).double(), MaskedBatchNorm(2).double()
+    found = {"maps": layer(maps), "rows": rows(maps.permute(0, 2, 3, 1))}
+    torch.stack([each.sin().sum() for each in found.values()]).sum().backward()
+    assert maps.grad is not None
+    statistics = {"mean": layer.running_mean, "variance": rows.running_var}
+    return {n: each.detach() for n, each in (found | statistics | {"g": maps.grad}).items()}
+
+
+def run_rank_of_pairs(folder: Path) -> None:
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
+    results = []
+    for among in (2, 1, 4, None):
+        share_statistics_among(among)
+        results.append(normed(maps_of(slice(rank, rank + 1))))
+    torch.save(results, folder / f"rank{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_norms_share_statistics_among_as_many_ranks_as_they_are_told(tmp_path: Path) -> None:
+    start_ranks(run_rank_of_pairs, tmp_path, world_size=4, folder=tmp_path).complete()
+    found = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(4)]
+    for number, among in enumerate((2, 1, 4, 4)):
+        for first in range(0, 4, among):
+            expected = normed(maps_of(slice(first, first + among)))
+            ours = [found[rank][number] for rank in range(first, first + among)]
+            for name, wanted in expected.items():
+                whole = name in ("mean", "variance")
+                got = ours[-1][name] if whole else torch.cat([each[name] for each in ours])
+                torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10, msg=name)
 
 
 @pytest.fixture(scope="module")

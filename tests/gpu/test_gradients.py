@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from distributed_pretrain.batch import cat_padded
 from distributed_pretrain.benchmark import pairs
 from distributed_pretrain.benchmark.loss import TEMPERATURE, embeddings, loss_forms
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.methods.lovt.method import Lovt
-from distributed_pretrain.methods.objective import sum_of
+from distributed_pretrain.methods.objective import Contrasted, sum_of
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.engine.device import set_device_up
 from distributed_pretrain.training.gradients import accumulate_gradients
@@ -55,8 +54,7 @@ def check_exact_accumulation(device: torch.device, *, compiled: bool) -> None:
         torch.manual_seed(SEED + number)
         outputs.append(method(part))
     contrasted = [method.contrasted(each) for each in outputs]
-    rows = {name: cat_padded([c.rows[name] for c in contrasted]) for name in contrasted[0].rows}
-    terms = method.batch_terms(**rows, **contrasted[0].shared)
+    terms = method.batch_terms(**Contrasted.joined(contrasted).by_name)
     for each in outputs:
         for name, term in method.sample_terms(each).items():
             terms[name] = terms.get(name, 0) + term / PIECES

@@ -6,7 +6,6 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 import torch
 
 from data_shards.synthetic_shards import write_synthetic_shards
-from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
@@ -23,32 +21,24 @@ from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.engine.device import set_device_up
 from distributed_pretrain.training.settings import TrainingConfig
 from tests.gpu.devices import on_each_device
-from tests.tiny.batches import random_batch
+from tests.tiny.batches import random_batch, with_host_facts
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 STEPS = 3
 CPU = torch.device("cpu")
 TRAINED = [name for name in PROFILES if name.startswith("phantom_") and "untrained" not in name]
-# Their pairs are sorted by lengths that the host reads.
-WAITS = ("gloria", "limitr")
 
 
-def with_host_facts(batch: Batch) -> Batch:
-    """As a loader gives it: the host knows which samples and laterals are real."""
-    batch = replace(batch, real=tuple(batch.sample_mask.tolist()))
-    if batch.lateral is not None:
-        lateral = replace(batch.lateral, present=tuple(batch.lateral.mask.tolist()))
-        batch = replace(batch, lateral=lateral)
-    return batch
-
-
-def losses(config: PretrainConfig, device: torch.device, *, lowered: bool) -> list[float]:
+def losses(
+    config: PretrainConfig, device: torch.device, *, lowered: bool, pack: bool = True
+) -> list[float]:
     """Of small steps of gradient descent: Adam's signs would drive roundings apart."""
     method = tiny_method(config).train().to(device)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-4)
     found = []
     for step in range(STEPS):
-        batch = with_host_facts(random_batch(config, 6, seed=step)).to(device)
+        whole = with_host_facts(random_batch(config, 6, seed=step)).to(device)
+        (batch,) = whole.split(1, pack=pack)
         torch.manual_seed(step)
         with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
             outputs = method(batch)
@@ -65,7 +55,7 @@ def losses(config: PretrainConfig, device: torch.device, *, lowered: bool) -> li
 def test_three_steps_in_float32_have_the_losses_of_a_cpu(device: torch.device, name: str) -> None:
     set_device_up(TrainingConfig(tf32=False))
     config = tiny_profile(name)
-    expected = losses(config, CPU, lowered=False)
+    expected = losses(config, CPU, lowered=False, pack=False)
     assert losses(config, device, lowered=False) == pytest.approx(expected, rel=1e-4)
 
 
@@ -84,14 +74,14 @@ def test_bf16_is_as_far_from_float32_as_on_a_cpu(device: torch.device, name: str
 
 
 @contextlib.contextmanager
-def no_waits(device: torch.device, *, but_known: bool) -> Iterator[None]:
-    """On a GPU whatever makes the host wait raises; is only warned of where it is known."""
+def no_waits(device: torch.device) -> Iterator[None]:
+    """On a GPU whatever makes the host wait raises."""
     if device.type != "cuda":
         yield
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.cuda.set_sync_debug_mode("warn" if but_known else "error")
+        torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:
@@ -105,9 +95,9 @@ def test_forward_losses_and_backward_do_not_wait_for_the_device(
 ) -> None:
     config = tiny_profile(name)
     method = tiny_method(config).train().to(device)
-    batch = with_host_facts(random_batch(config, 6)).to(device)
+    (batch,) = with_host_facts(random_batch(config, 6)).to(device).split(1, pack=True)
     for _ in range(2):  # the first may make what later ones find
-        with no_waits(device, but_known=config.method.name in WAITS):
+        with no_waits(device):
             with torch.autocast(device.type, torch.bfloat16):
                 outputs = method(batch)
             method.loss(outputs)["total"].backward()

@@ -104,6 +104,9 @@ def report_tokens(reports: Sequence[Pieces], generator: torch.Generator) -> Repo
         sentence_index=torch.tensor([each + [-1] * (longest - len(each)) for each in sentences]),
         sentence_mask=torch.stack([most < len(report) for report in reports]),
         word_index=torch.tensor([each + [-1] * (longest - len(each)) for each in words]),
+        lengths=tuple(map(len, words)),
+        sentences=tuple(map(len, reports)),
+        words=tuple(sum(map(len, report)) for report in reports),
     )
 
 
@@ -122,6 +125,15 @@ def _crops(rows: int, generator: torch.Generator) -> Tensor:
     return maps
 
 
+def with_host_facts(batch: Batch) -> Batch:
+    """As a loader gives it: the host knows which samples and laterals are real."""
+    batch = replace(batch, real=tuple(batch.sample_mask.tolist()))
+    if batch.lateral is not None:
+        lateral = replace(batch.lateral, present=tuple(batch.lateral.mask.tolist()))
+        batch = replace(batch, lateral=lateral)
+    return batch
+
+
 def as_double(batch: Batch) -> Batch:
     """The same numbers in float64."""
     return batch.map_tensors(lambda each: each.double() if each.is_floating_point() else each)
@@ -135,7 +147,8 @@ def with_padded_samples(batch: Batch, rows: int) -> Batch:
         return torch.cat([missing, values])
 
     padded = replace(batch, keys=()).map_tensors(extended)
-    report = replace(padded.report, token_ids=padded.report.token_ids.clamp(min=0))
+    ids = padded.report.token_ids.clamp(min=0)
+    report = replace(padded.report, token_ids=ids, lengths=(), sentences=(), words=())
     return replace(padded, keys=("",) * rows + batch.keys, report=report)
 
 

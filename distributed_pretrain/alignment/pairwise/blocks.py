@@ -7,7 +7,7 @@ reports are sorted by length, and a block is cut to its longest, which skips mos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -77,16 +77,25 @@ class SortedRows:
             yield chunk, length, min(self.counts[chunk]) < length
 
 
-def sorted_by_length(mask: Bool[Tensor, "rows positions"]) -> SortedRows:
-    """The rows by their last real position. Waits once for the device."""
+def sorted_by_length(
+    mask: Bool[Tensor, "rows positions"], counts: Sequence[int] | None = None
+) -> SortedRows:
+    """The rows by their last real position.
+
+    `counts` are the numbers of real positions where the host knows them, and where those come
+    first; without them it waits for the device.
+    """
     position = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     length = (mask * position).amax(dim=1)
-    lengths, counts = torch.stack([length, mask.sum(dim=1)]).tolist()
+    if counts is None:
+        lengths, real = torch.stack([length, mask.sum(dim=1)]).tolist()
+    else:
+        lengths = real = list(counts)
     if lengths == sorted(lengths, reverse=True):
-        return SortedRows(None, lengths, counts)
+        return SortedRows(None, lengths, real)
     order = length.argsort(descending=True, stable=True)
-    places = order.tolist()
-    return SortedRows(order, [lengths[at] for at in places], [counts[at] for at in places])
+    places = sorted(range(len(lengths)), key=lambda row: -lengths[row])  # the same, on the host
+    return SortedRows(order, [lengths[at] for at in places], [real[at] for at in places])
 
 
 def pair_blocks(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # What forward may leave for backward, which then computes less again.
-_KEPT_BYTES = {"cpu": 224 * 2**20, "cuda": 2**31}
+KEPT_BYTES = {"cpu": 224 * 2**20, "cuda": 2**31}
 
 # So that every tensor begins where those of a fresh allocation would.
 _ALIGNMENT_BYTES = 64
@@ -40,7 +40,7 @@ class KeptMemory:
     """
 
     def __init__(self, wanted_bytes: int, chunk_size: int | None, device: torch.device) -> None:
-        most_bytes = _KEPT_BYTES[device.type] if chunk_size is None else 0
+        most_bytes = KEPT_BYTES[device.type] if chunk_size is None else 0
         self._size_bytes, self._device = min(wanted_bytes, most_bytes), device
         self._used_bytes = 0
         self._memory: Tensor | None = None

@@ -22,7 +22,9 @@ _DIM = 512
 class PlainLoop(nn.Module):
     """Steps of that loop on batches in memory; two views where there are no reports."""
 
-    def __init__(self, method: Method, learning_rate: float, *, bf16: bool) -> None:
+    def __init__(
+        self, method: Method, learning_rate: float, *, lowered: torch.dtype | None
+    ) -> None:
         super().__init__()
         self.image_encoder = copy.deepcopy(method.image_encoder)
         device = next(self.image_encoder.parameters()).device
@@ -37,13 +39,15 @@ class PlainLoop(nn.Module):
         self._optimizer = torch.optim.AdamW(
             [each for each in self.parameters() if each.requires_grad], learning_rate, fused=True
         )
-        self._bf16 = bf16
+        self._lowered = lowered
 
     def step(self, micro_batches: list[Batch]) -> None:
         """One update."""
         self._optimizer.zero_grad(set_to_none=True)
         for batch in micro_batches:
-            with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self._bf16):
+            with torch.autocast(
+                batch.images.device.type, self._lowered, enabled=self._lowered is not None
+            ):
                 images, others = self._embed(batch)
                 logits = self.log_scale.exp() * images @ others.T
             labels = torch.arange(len(logits), device=logits.device)

@@ -20,6 +20,7 @@ from distributed_pretrain.benchmark.on_gpu.parts import Bench, Report, medians, 
 from distributed_pretrain.benchmark.on_gpu.plain_loop import PlainLoop
 from distributed_pretrain.benchmark.on_gpu.profiles import opened, profile
 from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.device import LOWERED
 from distributed_pretrain.training.loop import Trainer
 from distributed_pretrain.training.step import peak_memory_bytes
 
@@ -56,14 +57,15 @@ def measure_profile(bench: Bench, report: Report, *, name: str, data: Mapping[st
             recorded = [next(batches) for _ in range(2)]
             augmentation = min(_augmentation(trainer, batches) for _ in range(AUGMENTED_BATCHES))
         report(peak_memory_gib=peak_memory_bytes(engine.device) / GIB)
-        pieces = [each.split(config.training.accumulation_steps) for each in recorded]
+        steps = config.training.accumulation_steps
+        pieces = [each.split(steps, pack=engine.packs_reports) for each in recorded]
         again, parts, others = cycle(recorded), cycle(pieces), cycle(pieces)
         loops = {
             "replayed": lambda: trainer.step(again),
             "bare": lambda: bare_update(engine, next(parts)),
         }
-        bf16 = config.training.precision == "bf16"
-        plain = PlainLoop(engine.objective, LEARNING_RATE, bf16=bf16)  # type: ignore[arg-type]
+        lowered = LOWERED.get(config.training.precision)
+        plain = PlainLoop(engine.objective, LEARNING_RATE, lowered=lowered)  # type: ignore[arg-type]
         loops["plain"] = lambda: plain.step(next(others))
         turns = turns_for(
             {each: partial(harness.seconds_of, loop) for each, loop in loops.items()},

@@ -28,11 +28,11 @@ TOKENS = 128
 
 
 class Variant(NamedTuple):
-    """Pairs in memory, torch's switches, and whether autocast lowers to bf16."""
+    """Pairs in memory, torch's switches, and what autocast lowers to (None: nothing)."""
 
     batch: Batch
     changes: tuple[Flag, ...] = ()
-    lowered: bool = True
+    lowered: torch.dtype | None = torch.bfloat16
 
 
 def measure(bench: Bench, report: Report) -> None:
@@ -46,7 +46,9 @@ def measure(bench: Bench, report: Report) -> None:
         variants["cudnn_benchmark"] = Variant(usual, ((cudnn, "benchmark", True),))
         for name, tf32 in (("float32", False), ("float32_tf32", True)):
             changes = ((matmul, "allow_tf32", tf32), (cudnn, "allow_tf32", tf32))
-            variants[name] = Variant(usual, changes, lowered=False)
+            variants[name] = Variant(usual, changes, lowered=None)
+        # A norm in bf16 may take torch's own kernels, in fp16 cuDNN's.
+        variants["fp16"] = Variant(usual, lowered=torch.float16)
         _rates(trainer.engine, variants, report, seconds=bench.share(0.3))
         if not bench.tiny:
             trainer.engine.objective.compile()
@@ -66,7 +68,7 @@ def _rates(
 def _step(engine: Engine, variant: Variant) -> None:
     objective, device = engine.objective, engine.device.type
     with flags(*variant.changes):
-        with torch.autocast(device, torch.bfloat16, enabled=variant.lowered):
+        with torch.autocast(device, variant.lowered, enabled=variant.lowered is not None):
             outputs = objective(variant.batch)
         objective.loss(outputs)["total"].backward()
         engine.drop_gradients()

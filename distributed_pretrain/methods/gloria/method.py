@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor
@@ -49,11 +50,15 @@ class Gloria(WordsMethod):
         word_mask: Tensor,
         sample_mask: Tensor,
         word_ids: Tensor | None = None,
+        word_counts: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
         """`global` and `local`, each with both directions added, and `pair` beyond the paper."""
+        compared, mask, counts = self.compared_words(words, word_mask, word_counts)
         similarity = self._similarity(
             regions,
-            *self.compared_words(words, word_mask),
+            compared,
+            mask,
+            word_counts=counts,
             word_temperature=self.config.word_temperature,
         )
         return {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import and_
 from typing import Any
 
 import torch
@@ -110,10 +112,14 @@ class Limitr(WordsMethod):
 
     def contrasted(self, outputs: Any) -> Contrasted:
         """Besides, the regions of both views, and what the pair similarity has learnt."""
-        rows = super().contrasted(outputs).rows | {"regions": outputs.regions}
+        whole = super().contrasted(outputs)
+        rows, counts = whole.rows | {"regions": outputs.regions}, whole.counts
         if outputs.region_mask is not None:
             rows["region_mask"] = outputs.region_mask
-        return Contrasted(rows=rows, shared=outputs.similarity)
+            if present := outputs.images.lateral_present:
+                each_view = outputs.regions.shape[1] // 2
+                counts["region_counts"] = tuple(each_view * (1 + each) for each in present)
+        return Contrasted(rows, outputs.similarity, counts)
 
     def batch_terms(
         self,
@@ -125,6 +131,8 @@ class Limitr(WordsMethod):
         sample_mask: Tensor,
         region_mask: Tensor | None = None,
         word_ids: Tensor | None = None,
+        word_counts: Sequence[int] | None = None,
+        region_counts: Sequence[int] | None = None,
         **learnt: Tensor,
     ) -> dict[str, Tensor]:
         """`global`, both directions added, and `external`, of both sides of the similarity.
@@ -132,8 +140,13 @@ class Limitr(WordsMethod):
         Beyond the paper `pair`, of the frontal regions, which come first.
         """
         frontal = regions if self.lateral_encoder is None else regions.chunk(2, dim=1)[0]
-        inputs = (regions, *self.compared_words(words, word_mask), region_mask)
-        sides = functional_call(self.similarity_of_pairs, learnt, inputs)
+        compared, mask, counts = self.compared_words(words, word_mask, word_counts)
+        sides = functional_call(
+            self.similarity_of_pairs,
+            learnt,
+            (regions, compared, mask, region_mask),
+            {"word_counts": counts, "region_counts": region_counts},
+        )
         external_terms = (self.external_term(each, sample_mask) for each in sides)
         return {
             "global": self.global_term(image, report, sample_mask),
@@ -184,6 +197,7 @@ class Limitr(WordsMethod):
             regions=regions,
             lateral_regions=self._placed(lateral_regions),
             lateral_mask=present,
+            lateral_present=tuple(map(and_, batch.lateral.present, batch.real)),
         )
 
     def similarity(self, images: ImageEmbeddings, reports: ReportEmbeddings) -> Similarity:

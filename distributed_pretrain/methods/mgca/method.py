@@ -201,7 +201,7 @@ class Mgca(ImageTextMethod):
     ) -> ReportEmbeddings:
         """Projected reports and words."""
         tokens, attention = self.report_encoder.embed_tokens_with_attention(
-            report.token_ids, report.token_mask
+            report.token_ids, report.token_mask, packing=report.packing
         )
         # As many as there are tokens: fewer would have to be counted on the host.
         most = report.token_ids.shape[1]

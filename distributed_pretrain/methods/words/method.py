@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from distributed_pretrain.alignment.pairwise.products import as_factors
-from distributed_pretrain.batch import ReportTokens, text_ids
+from distributed_pretrain.batch import Batch, ReportTokens, text_ids
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.external import external_loss, gather_tokens
 from distributed_pretrain.losses.precision import unit_vectors
@@ -28,6 +29,7 @@ from distributed_pretrain.models.heads import TwoLevelHeads
 from distributed_pretrain.models.image_encoder import ImageEncoder, check_upsampling, upsampled
 from distributed_pretrain.models.pooling import mean_of_tokens, sum_word_pieces
 from distributed_pretrain.models.report_encoder import ReportEncoder
+from distributed_pretrain.ranks import world_size
 
 # Bounds the memory of their products with all regions.
 _WORDS_AT_A_TIME = 512
@@ -56,14 +58,16 @@ class WordsMethod(ImageTextMethod):
 
     def contrasted(self, outputs: Any) -> Contrasted:
         """Images, regions, reports and words."""
-        rows = super().contrasted(outputs).rows
+        rows, counts = super().contrasted(outputs).rows, {}
         rows["regions"] = outputs.images.regions.flatten(1, 2)
         # As many columns as tokens less one: the same for all micro-batches of a batch.
         rows["words"] = outputs.reports.local
         rows["word_mask"] = outputs.reports.local_mask
         if outputs.reports.local_ids is not None:
             rows["word_ids"] = outputs.reports.local_ids
-        return Contrasted(rows)
+        if outputs.reports.local_counts:
+            counts["word_counts"] = outputs.reports.local_counts
+        return Contrasted(rows, counts=counts)
 
     def set_terms(self, weights: dict[str, float]) -> None:
         """Take these terms, of which `global` alone reads no words, and `pair` where it counts."""
@@ -112,11 +116,16 @@ class WordsMethod(ImageTextMethod):
             sample_mask=sample_mask,
         )
 
-    def compared_words(self, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The words that this rank's images are compared with: its own, or those of all ranks."""
-        if self.config.external_negatives == "local":
-            return words, word_mask
-        return gather_tokens(words), gather_tokens(word_mask)
+    def compared_words(
+        self, words: Tensor, word_mask: Tensor, word_counts: Sequence[int] | None
+    ) -> tuple[Tensor, Tensor, Sequence[int] | None]:
+        """The words that this rank's images are compared with: its own, or those of all ranks.
+
+        With their numbers, where the host knows them.
+        """
+        if self.config.external_negatives == "local" or world_size() == 1:
+            return words, word_mask, word_counts
+        return gather_tokens(words), gather_tokens(word_mask), None
 
     def external_term(self, similarity: Tensor, sample_mask: Tensor) -> Tensor:
         """The contrast by a similarity of this rank's images to the reports of `compared_words`."""
@@ -126,6 +135,11 @@ class WordsMethod(ImageTextMethod):
             sample_mask=sample_mask,
             gather=self.config.external_negatives == "global",
         )
+
+    def local_counts(self, batch: Batch) -> tuple[int, ...]:
+        """CLS, and the words that tokenizing has counted."""
+        known = zip(batch.report.words, batch.real, strict=False)
+        return tuple((1 + words) * real for words, real in known)
 
     def embed_reports(
         self, report: ReportTokens, sample_mask: Bool[Tensor, " batch"] | None = None
@@ -140,7 +154,10 @@ class WordsMethod(ImageTextMethod):
         """
         token_mask, word_index = report.token_mask, report.word_index
         tokens = self.report_encoder.embed_tokens(
-            report.token_ids, token_mask, last_layers=self.config.last_layers
+            report.token_ids,
+            token_mask,
+            last_layers=self.config.last_layers,
+            packing=report.packing,
         )
         columns = token_mask.shape[1]
         is_first = torch.arange(columns, device=token_mask.device) == 0

@@ -10,7 +10,8 @@ Norm: TypeAlias = Literal["sync", "local", "frozen", "group"]
 sync    Batch norm over the real rows (or positions) of all ranks: outputs, gradients and running
         statistics are those of one process with the whole batch, on gloo as on NCCL, for one
         exchange of 2 x channels + 1 numbers a layer in forward and one in backward. Accumulation
-        still takes the statistics of one micro-batch at a time.
+        still takes the statistics of one micro-batch at a time. `training.norm_ranks` exchanges
+        among that many ranks only.
 local   Batch norm over this rank's own rows: nothing is exchanged, but the result depends on the
         number of ranks. On 4 ranks the gradient's cosine to that of the whole batch was 0.907
         in a trial. In one process it is the same as `sync`: what LoVT's authors trained with, on

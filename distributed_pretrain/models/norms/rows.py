@@ -23,7 +23,7 @@ from distributed_pretrain.models.norms.groups import (
     move_after_forward,
 )
 from distributed_pretrain.models.norms.kinds import Norm
-from distributed_pretrain.ranks import sum_over_ranks, world_size
+from distributed_pretrain.ranks import sum_of_statistics, world_size
 
 Statistic: TypeAlias = Float[Tensor, "*groups dim"]
 Count: TypeAlias = Float[Tensor, "*groups"]
@@ -75,7 +75,7 @@ def over_ranks(
     own_squares = squares.double() + own_count * own_mean.square()
     own = torch.cat([own_count * own_mean, own_squares, own_count], dim=-1)
     dim = mean.shape[-1]
-    total, total_squares, total_count = sum_over_ranks(own).split([dim, dim, 1], dim=-1)
+    total, total_squares, total_count = sum_of_statistics(own).split([dim, dim, 1], dim=-1)
     divisor = total_count.clamp(min=1)
     common_mean = total / divisor
     variance = (total_squares / divisor - common_mean.square()).clamp(min=0)

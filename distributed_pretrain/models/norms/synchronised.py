@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from distributed_pretrain.losses.precision import at_least_float32
 from distributed_pretrain.models.norms.groups import Seen, group_sizes, move_after_forward
 from distributed_pretrain.models.norms.rows import move_running_statistics, over_ranks
-from distributed_pretrain.ranks import sum_over_ranks
+from distributed_pretrain.ranks import sum_of_statistics
 
 Maps: TypeAlias = Float[Tensor, "batch channels rows columns"]
 Channels: TypeAlias = Float[Tensor, " channels"]
@@ -97,7 +97,7 @@ class _SyncBatchNorm(torch.autograd.Function):
             )
         )
         own_GC2 = torch.stack([torch.cat(_gradient_sums(*each, weight)) for each in groups])
-        of_all = sum_over_ranks(own_GC2)
+        of_all = sum_of_statistics(own_GC2)
         d_maps = _joined(
             [
                 _map_gradient(*each, weight, sums.chunk(2), count)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
 from transformers.models.modernbert.modeling_modernbert import apply_rotary_pos_emb
 
@@ -37,6 +39,15 @@ class ModernBertTrunk(TextTrunk):
         """Drop all but the first `layers` layers, in the config too: exports rebuild from that."""
         super().keep_layers(layers)
         self.model.config.layer_types = self.model.config.layer_types[:layers]
+
+    def mask_of_pairs(self, together: Bool[Tensor, "rows tokens tokens"]) -> Any:
+        """By kind of layer: most see no further than a window."""
+        position = torch.arange(together.shape[1], device=together.device)
+        near = (position[:, None] - position).abs() <= self.model.config.sliding_window
+        return {
+            "full_attention": together[:, None],
+            "sliding_attention": (together & near)[:, None],
+        }
 
     @torch.no_grad()
     def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:

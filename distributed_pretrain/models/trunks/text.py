@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -76,6 +77,10 @@ class TextTrunk(ABC):
     def attention_mask(self, attended: TokenMask) -> Tensor:
         """What the model takes for tokens that are to be attended, from each of their row."""
         return attended.long()
+
+    def mask_of_pairs(self, together: Bool[Tensor, "rows tokens tokens"]) -> Any:
+        """What the model takes where a token sees those that it is `together` with."""
+        return together[:, None]
 
     @abstractmethod
     def first_token_attention(self, states: Tokens, token_mask: TokenMask) -> TokenWeights:

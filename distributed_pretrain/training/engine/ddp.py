@@ -19,9 +19,10 @@ from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.models.norms.groups import in_groups
-from distributed_pretrain.ranks import launcher_number
-from distributed_pretrain.training.engine.device import set_device_up
+from distributed_pretrain.ranks import launcher_number, share_statistics_among
+from distributed_pretrain.training.engine.device import LOWERED, set_device_up
 from distributed_pretrain.training.engine.layout import StateLayout
+from distributed_pretrain.training.engine.loss_scale import LossScale
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 
 
@@ -70,11 +71,23 @@ class Engine:
                 f"WORLD_SIZE={launched}, but {found} processes found each other: "
                 "start ranks with torchrun, accelerate launch or srun, one process a rank"
             )
-        self._bf16 = training.precision == "bf16"
+        self._lowered = LOWERED.get(training.precision)
+        self._pack_reports = training.pack_reports
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world_size: int = self._accelerator.num_processes
         self.is_main: bool = self._accelerator.is_main_process
+        self._share_statistics(training.norm_ranks)
+        fp16 = self._lowered is torch.float16
+        self.loss_scale = LossScale(self.device) if fp16 else None
+
+    def _share_statistics(self, ranks: int | None) -> None:
+        if ranks is not None and ranks < self.world_size and self.world_size % ranks:
+            raise InputError(
+                f"training.norm_ranks={ranks} does not divide {self.world_size} ranks: choose a "
+                f"divisor of {self.world_size}, or null for all"
+            )
+        share_statistics_among(ranks)
 
     def prepare(self, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
         """Take both over; the method is on the device already."""
@@ -95,9 +108,14 @@ class Engine:
                 self.objective, gradient_as_bucket_view=True, broadcast_buffers=False
             )
 
+    @property
+    def packs_reports(self) -> bool:
+        """Whether the text encoders are to read reports packed."""
+        return self.device.type == "cuda" if self._pack_reports is None else self._pack_reports
+
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the run."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+        return torch.autocast(self.device.type, self._lowered, enabled=self._lowered is not None)
 
     def forward(self, batch: Batch, *, groups: int = 1) -> Any:
         """The method's outputs, for a backward pass; batch norms see each group of rows alone."""
@@ -106,7 +124,7 @@ class Engine:
 
     @contextlib.contextmanager
     def kept_casts(self) -> Iterator[None]:
-        """Around the forwards of a step, without no_grad: weights are cast to bf16 once for all.
+        """Around the forwards of a step, without no_grad: weights are cast once for all.
 
         Each autocast would drop its copies at its end.
         """
@@ -126,13 +144,25 @@ class Engine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`; the ranks' average stands after the last micro-batch."""
-        loss.backward()
+        self.scaled(loss).backward()
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What to walk backward from in place of `loss`: in fp16 a multiple."""
+        return loss if self.loss_scale is None else self.loss_scale.scaled(loss)
+
+    def unscaled(self, gradient: Tensor) -> Tensor:
+        """The gradient of a loss that was `scaled`, as if it had not been."""
+        return gradient if self.loss_scale is None else self.loss_scale.unscaled(gradient)
 
     def gradient_norm(self) -> Tensor:
-        """The Euclidean norm over all gradients of the step, the same on every rank."""
-        return torch.nn.utils.get_total_norm(
-            [p.grad for p in self.parameters if p.grad is not None]
-        )
+        """The Euclidean norm over all gradients of the step, the same on every rank.
+
+        Once a step, as it also takes the scale of fp16 out of them.
+        """
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.loss_scale is not None:
+            self.loss_scale.unscale_(gradients)
+        return torch.nn.utils.get_total_norm(gradients)
 
     def update(
         self,
@@ -154,6 +184,8 @@ class Engine:
         # What torch's gradient scalers set, too.
         self.optimizer.found_inf = None if skip is None else skip.float()  # type: ignore[attr-defined]
         self.optimizer.step()
+        if self.loss_scale is not None:
+            self.loss_scale.update(torch.zeros_like(norm).bool() if skip is None else skip)
         self.drop_gradients()
 
     def drop_gradients(self) -> None:

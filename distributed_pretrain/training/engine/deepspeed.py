@@ -81,8 +81,7 @@ class DeepSpeedEngine(Engine):
         assert clip_norm == self._clip_norm, "DeepSpeed's clipping is fixed from the start"
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        skips = skip is not None and bool(skip)
-        (self.drop_gradients if skips else self._deepspeed.step)()
+        (self.drop_gradients if skip is not None and bool(skip) else self._deepspeed.step)()
 
     def drop_gradients(self) -> None:
         """Forget the gradients of this step."""
@@ -127,9 +126,8 @@ class DeepSpeedEngine(Engine):
         trained = [name for name, p in self.objective.named_parameters() if p.requires_grad]
         for name, parameter in zip(trained, self.parameters, strict=True):
             self._zero.set_weights(parameter, model[name].to(self.device))
-        for current, its in zip(
-            self.optimizer.param_groups, optimizer["param_groups"], strict=True
-        ):
+        own, loaded = self.optimizer.param_groups, optimizer["param_groups"]
+        for current, its in zip(own, loaded, strict=True):
             current["lr"] = its["lr"]
         self._load_moments(optimizer["state"])
 
@@ -210,6 +208,8 @@ def _check(training: TrainingConfig, config: DeepSpeedConfig) -> None:
         )
     # Stage 3 keeps no whole weights for a second backward through one forward, nor for a compiler.
     wanted_values = {"channels_last": "false"}
+    if training.precision == "fp16":  # for which DeepSpeed has a loss scaler of its own, that waits
+        wanted_values["precision"] = "bf16"
     if config.zero_stage == 3:
         wanted_values |= {"gradient_norms_every_steps": "null", "compile": "false"}
     for name, wanted in wanted_values.items():

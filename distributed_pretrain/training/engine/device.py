@@ -11,6 +11,8 @@ from data_shards.errors import InputError, warn
 from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.training.settings import TrainingConfig
 
+# What autocast lowers products to, by `training.precision`.
+LOWERED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Of the environment, where the user has not said otherwise.
 _VARIABLES = {
     # A peer that dies must end a rank by our own liveness, which saves nothing half and leaves with

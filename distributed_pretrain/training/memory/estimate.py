@@ -11,6 +11,7 @@ from torch import Tensor
 from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.training.engine.device import LOWERED
 from distributed_pretrain.training.memory.walk import walk
 from distributed_pretrain.training.settings import DeepSpeedConfig, RunConfig, TrainingConfig
 
@@ -18,7 +19,6 @@ GIB = 2**30
 # The context of CUDA and the workspaces of cuBLAS and cuDNN, which torch does not count: assumed.
 CUDA_BYTES = round(0.7 * GIB)
 
-_LOWERED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # DeepSpeed's stages from which on the ranks share what.
 _SHARED_FROM = {"moments": 1, "gradients": 2, "weights": 3}
 
@@ -97,7 +97,7 @@ def estimate_memory(
         parts=training.accumulation_steps,
         tokens=tokens,
         compares_all=training.accumulation == "exact" and objective.contrasts_samples,
-        dtype=_LOWERED.get(training.precision),
+        dtype=LOWERED.get(training.precision),
         fused_attention=not training.deterministic,
     )
     trained = _bytes(each for each in objective.parameters() if each.requires_grad)

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.weak import WeakIdKeyDictionary
 
-from distributed_pretrain.batch import Batch, cat_padded
+from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Contrasted, Objective
 from distributed_pretrain.ranks import as_one_process
 
@@ -109,10 +109,10 @@ def _compare(
     fake: Objective, contrasted: Contrasted, parts: int, live: _LiveBytes
 ) -> tuple[int, int]:
     """(the most that the losses over `parts` such pieces take, the gradients that they leave)."""
-    joint = {name: cat_padded([each] * parts) for name, each in contrasted.rows.items()}
-    leaves = [each.requires_grad_() for each in joint.values() if each.is_floating_point()]
+    joint = Contrasted.joined([contrasted] * parts)
+    leaves = [each.requires_grad_() for each in joint.rows.values() if each.is_floating_point()]
     live.peak = live.now
-    terms = fake.batch_terms(**joint, **contrasted.shared)
+    terms = fake.batch_terms(**joint.by_name)
     cached = sum(map(_bytes, leaves))
     most = live.peak + cached
     del terms

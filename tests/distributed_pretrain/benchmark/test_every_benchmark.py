@@ -75,6 +75,7 @@ def test_step(start: Start) -> None:
     profile = ROOT / "configs" / "pretrain" / "chexpert_a100.yaml"
     report = start("step", *SIZES, "frozen_layers=1", "steps=2", f"profiles=[{profile}]")
     both = report["trainer_step_seconds"], report["bare_step_seconds"]
+    assert 0 <= report["padding_share"] < 1 < report["trainer_tokens_per_second"]
     assert all(seconds > 0 for seconds in both)
     assert report["trainer_to_bare_ratio"] == both[0] / both[1]
     assert 0 <= report["data_wait_share"] < 1

@@ -30,7 +30,10 @@ def recorded(name: str) -> tuple[int, ...]:
         ("lovt_a100, 2 x 256", WIDE),
         pytest.param("clip_a100", (), marks=pytest.mark.slow),
         pytest.param("clip_a100, 2 x 256", WIDE, marks=pytest.mark.slow),
-        pytest.param("gloria_a100", (), marks=pytest.mark.slow),
+        *(
+            pytest.param(f"{name}_a100", (), marks=pytest.mark.slow)
+            for name in ("limitr", "gloria", "mgca", "byol")
+        ),
     ],
 )
 def test_a_step_launches_and_waits_no_more_than_was_recorded(

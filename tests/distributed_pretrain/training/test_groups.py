@@ -17,7 +17,7 @@ from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
-from tests.tiny.batches import as_double, random_batch
+from tests.tiny.batches import as_double, random_batch, with_host_facts
 from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 
 # The others' terms beyond the papers are compared in the same way.
@@ -30,13 +30,20 @@ METHODS = [
 ROWS, GROUPS = 12, 3
 
 
-def after_gradients(method: Method, batch: Batch, *, pieces: int, groups: int) -> dict[str, Tensor]:
+def after_gradients(
+    method: Method, batch: Batch, *, pieces: int, groups: int, pack: bool = False
+) -> dict[str, Tensor]:
     """Loss terms, gradients and running statistics."""
     engine = Engine(TrainingConfig(accumulation="plain"))
     engine.prepare(method.train().double(), build_optimizer(OptimizerConfig(), method))
     method.start_step(epoch=1)
     found = accumulate_gradients(
-        engine, batch.split(pieces), exact=False, seed=0, measure_norms=False, groups=groups
+        engine,
+        batch.split(pieces, pack=pack),
+        exact=False,
+        seed=0,
+        measure_norms=False,
+        groups=groups,
     )
     state = {f"term {name}": each for name, each in found.terms.items()}
     state |= {
@@ -47,6 +54,7 @@ def after_gradients(method: Method, batch: Batch, *, pieces: int, groups: int) -
 
 @pytest.mark.parametrize("name", METHODS)
 def test_groups_of_one_forward_are_as_micro_batches_of_their_own(name: str) -> None:
+    """With their reports packed, and lengths that the host knows."""
     config = tiny_profile(name, norm="local" if name == "phantom_byol" else "sync")
     batch = as_double(random_batch(config, ROWS))
     if batch.lateral is not None:
@@ -54,7 +62,8 @@ def test_groups_of_one_forward_are_as_micro_batches_of_their_own(name: str) -> N
         present = torch.tensor([True] * 4 + [False] * 4 + [True, False, False, True])
         batch = replace(batch, lateral=replace(batch.lateral, mask=present))
     wanted = after_gradients(tiny_method(config), batch, pieces=GROUPS, groups=1)
-    found = after_gradients(tiny_method(config), batch, pieces=1, groups=GROUPS)
+    known = with_host_facts(batch)
+    found = after_gradients(tiny_method(config), known, pieces=1, groups=GROUPS, pack=True)
     assert found.keys() == wanted.keys()
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 

@@ -55,6 +55,7 @@ def test_bf16_is_autocast_and_never_16_bit_parameters_or_sums() -> None:
     [
         ({}, "needs a launcher"),
         ({"channels_last": True}, r"training.channels_last=True does not go .* set it to false"),
+        ({"precision": "fp16"}, r"training.precision=fp16 does not go with DeepSpeed's .* to bf16"),
         (
             {"distributed": {"name": "deepspeed", "zero_stage": 3}},
             r"training.gradient_norms_every_steps=100 .* zero_stage=3: set it to null",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +48,14 @@ def test_products_and_convolutions_have_one_precision_which_the_peak_is_of(
         assert torch.backends.cudnn.allow_tf32 is tf32
         peaks.append(device_peak(training, gpu))
     assert peaks == [156e12, 19.5e12]
+
+
+def test_norms_share_statistics_among_a_divisor_of_the_ranks() -> None:
+    of_four: Any = SimpleNamespace(world_size=4)
+    with pytest.raises(InputError, match="norm_ranks=3 does not divide 4 ranks: choose a divisor"):
+        Engine._share_statistics(of_four, 3)
+    for ranks in (None, 8, 4):  # one group of all: there is nothing to form
+        Engine._share_statistics(of_four, ranks)
 
 
 def test_logits_of_the_global_loss_are_whole_and_the_precision_comes_back(
