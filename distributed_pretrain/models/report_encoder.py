@@ -23,11 +23,8 @@ from distributed_pretrain.models.pooling import (
 from distributed_pretrain.models.trunks.bert import BertTrunk
 from distributed_pretrain.models.trunks.modernbert import ModernBertTrunk
 from distributed_pretrain.models.trunks.text import ATTENTION, TextTrunk
-<<<<<<< HEAD
 from distributed_pretrain.models.trunks.weights import surplus_layer
-=======
 from distributed_pretrain.packing import WIDTHS, Packing
->>>>>>> s30_b
 
 # By the `model_type` of a config; others are tried as a BERT.
 _TRUNKS: dict[str, type[TextTrunk]] = {"bert": BertTrunk, "modernbert": ModernBertTrunk}
