@@ -26,7 +26,7 @@ def exchange(monkeypatch: pytest.MonkeyPatch) -> Exchange:
     """One rank's exchanges, of which there are no others."""
     found = Exchange()
     for module in (rows, synchronised):
-        monkeypatch.setattr(module, "sum_over_ranks", found)
+        monkeypatch.setattr(module, "sum_of_statistics", found)
     return found
 
 
