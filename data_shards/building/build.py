@@ -17,6 +17,7 @@ from data_shards.building.dataset_card import CARD_NAME, dataset_card
 from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
+from data_shards.building.sized_splits import strata_of
 from data_shards.building.summary import count_reports, summarise
 from data_shards.errors import InputError
 from data_shards.files.atomic import refuse_full_disk, write_text_atomically
@@ -81,7 +82,10 @@ def build_part(config: ShardsConfig) -> BuiltPart:
     source, folder = config.source.open(), config.output
     studies = source.list_studies()
     source.refuse_absent_folder()
-    plan = plan_build(studies, config, fingerprint=source.fingerprint() + drawn)
+    strata = {}
+    if config.stratify_by:
+        strata = strata_of(source.labels_of_patients(), config.stratify_by)
+    plan = plan_build(studies, config, fingerprint=source.fingerprint() + drawn, strata=strata)
     with (
         workplace_in(folder, config.part) as workplace,
         refuse_full_disk(folder, what="shards", option="output"),

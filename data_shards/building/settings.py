@@ -12,7 +12,20 @@ from data_shards.errors import InputError
 from data_shards.phantom.settings import PhantomConfig, source_of_phantom
 from data_shards.processes import available_cores
 from data_shards.profiles import Config
+from data_shards.records.study import Split
 from data_shards.sources.catalog import AnySourceConfig
+
+
+class SplitSizes(Config):
+    """How many studies validation and test hold; the others are for training."""
+
+    validate_studies: int = Field(ge=0)
+    test_studies: int = Field(ge=0)
+
+    @property
+    def by_split(self) -> dict[Split, int]:
+        """Both sizes."""
+        return {"validate": self.validate_studies, "test": self.test_studies}
 
 
 class ShardsConfig(Config):
@@ -20,7 +33,9 @@ class ShardsConfig(Config):
 
     With `phantom`, an archive is drawn first, if it is not there; the importer of its layout finds
     it without being told where. Everything but `output`, `workers` and `part` decides the bytes of
-    the shards. The two fractions apply to patients whose source gives no split. `bad_images`: stop
+    the shards. The two fractions apply to patients whose source gives no split; so do
+    `split_sizes`, in their place, of which each gets its share of the patients with each label of
+    `stratify_by`. `bad_images`: stop
     at the first image that cannot be read, or leave such images out and count them in the
     manifest. `part`: with `3/16`, build the third of 16 parts of the shards, beside the others and
     into one folder.
@@ -35,6 +50,8 @@ class ShardsConfig(Config):
     samples_per_shard: int = Field(default=512, ge=1)
     validate_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     test_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    split_sizes: SplitSizes | None = None
+    stratify_by: tuple[str, ...] = ()
     bad_images: Literal["stop", "drop"] = "stop"
     workers: int | None = Field(default=None, ge=1)
     part: str | None = None
@@ -61,6 +78,8 @@ class ShardsConfig(Config):
                 f"validate_fraction={self.validate_fraction} and test_fraction="
                 f"{self.test_fraction} leave no patient for training: make their sum less than 1"
             )
+        if self.stratify_by and self.split_sizes is None:
+            raise ValueError("stratify_by needs split_sizes: fractions draw patients one by one")
         return self
 
     @property
