@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from data_shards.building.hashed_ids import naming
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.sized_splits import split_by_size
 from data_shards.errors import InputError
@@ -57,7 +58,7 @@ def plan_build(
     """
     if not studies:
         raise InputError("the source lists no study: check its paths and filters")
-    keys = _keys(studies)
+    keys = _keys(studies, naming(config.hash_ids))
     if config.split_sizes is not None:
         sizes = config.split_sizes.by_split
         splits = split_by_size(studies, sizes, seed=config.seed, strata=strata or {})
@@ -139,10 +140,10 @@ def sample_key(patient_id: str, study_id: str) -> str:
     return f"{safe}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def _keys(studies: Sequence[StudyRef]) -> dict[str, StudyRef]:
+def _keys(studies: Sequence[StudyRef], name: Callable[[str], str]) -> dict[str, StudyRef]:
     keys: dict[str, StudyRef] = {}
     for ref in studies:
-        other = keys.setdefault(sample_key(ref.patient_id, ref.study_id), ref)
+        other = keys.setdefault(sample_key(name(ref.patient_id), name(ref.study_id)), ref)
         if other is not ref:
             raise InputError(
                 f"duplicate ids: patient {ref.patient_id}, study {ref.study_id} and patient "

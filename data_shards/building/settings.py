@@ -35,10 +35,10 @@ class ShardsConfig(Config):
     it without being told where. Everything but `output`, `workers` and `part` decides the bytes of
     the shards. The two fractions apply to patients whose source gives no split; so do
     `split_sizes`, in their place, of which each gets its share of the patients with each label of
-    `stratify_by`. `bad_images`: stop
-    at the first image that cannot be read, or leave such images out and count them in the
-    manifest. `part`: with `3/16`, build the third of 16 parts of the shards, beside the others and
-    into one folder.
+    `stratify_by`. `bad_images`: stop at the first image that cannot be read, or leave such images
+    out and count them in the manifest. `hash_ids` is a file with a key: ids of patients, studies
+    and images are stored as keyed hashes. `part`: with `3/16`, build the third of 16 parts of the
+    shards, beside the others and into one folder.
     """
 
     phantom: PhantomConfig | None = None
@@ -53,6 +53,7 @@ class ShardsConfig(Config):
     split_sizes: SplitSizes | None = None
     stratify_by: tuple[str, ...] = ()
     bad_images: Literal["stop", "drop"] = "stop"
+    hash_ids: Path | None = None
     workers: int | None = Field(default=None, ge=1)
     part: str | None = None
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from data_shards.building.hashed_ids import naming
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.images.content import mask_notes
@@ -42,6 +43,7 @@ def convert_study(
     """
     _refuse_strays(sample, key)
     as_stored = config.source.orientation == "as_stored"
+    name = naming(config.hash_ids)
     members: dict[str, bytes] = {}
     # By number in the sample, which is another than in the record when images were dropped.
     images: dict[int, ImageRecord] = {}
@@ -59,12 +61,12 @@ def convert_study(
         except BadImageError as error:
             if config.bad_images == "stop":
                 raise told_with_its_row(error, image) from error
-            dropped.append(DroppedSample(key=f"{key}/{image.id}", reason=error.reason))
+            dropped.append(DroppedSample(key=f"{key}/{name(image.id)}", reason=error.reason))
             continue
         member = f"image{len(images)}.jpg"
         members[member] = converted.jpeg
         sizes = (*converted.size, *converted.original_size)
-        images[number] = ImageRecord(image.id, image.view, member, *sizes)
+        images[number] = ImageRecord(name(image.id), image.view, member, *sizes)
         notes += [(member, note) for note in converted.notes]
     if not images:
         return tuple(dropped) or (DroppedSample(key=key, reason="no image"),)
@@ -74,8 +76,8 @@ def convert_study(
     notes += [(images[number].member, Note("boxes_cut")) for number in cut]
     record = StudyRecord(
         key=key,
-        patient_id=sample.patient_id,
-        study_id=sample.study_id,
+        patient_id=name(sample.patient_id),
+        study_id=name(sample.study_id),
         split=split,
         source=config.source_name,
         licence=config.source.licence,

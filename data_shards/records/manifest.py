@@ -163,8 +163,7 @@ class ShardIndex(Document):
                 # A header of 512 bytes comes before.
                 if member.offset < 512 or member.offset + member.size > self.tar_bytes:
                     yield f"{sample.key}.{name}: lies outside of the tar"
-            counted = all(isinstance(each, tuple) for each in sample.words.values())
-            if self.schema_version == 2 and not counted:
+            if self.schema_version == 2 and any(isinstance(n, int) for n in sample.words.values()):
                 yield f"{sample.key}: no words of sentences"
 
 
@@ -183,7 +182,7 @@ class ShardEntry(Document):
 class Manifest(Document):
     """`manifest.json`. `pixel_mean` and `pixel_std` are of the training split, in [0, 1].
 
-    `warnings` are lines for whoever uses the shards, with counts.
+    `warnings` are lines for users, with counts. `hashed_ids`: ids of studies are keyed hashes.
     """
 
     schema_version: Literal[1] = 1
@@ -200,6 +199,7 @@ class Manifest(Document):
     dropped: tuple[DroppedSample, ...]
     dropped_by_reason: dict[str, Count]
     warnings: tuple[str, ...] = ()
+    hashed_ids: bool = False
 
     def contradictions(self) -> Iterator[str]:
         """What the manifest's own numbers and names disagree on."""
