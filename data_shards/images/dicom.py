@@ -128,9 +128,12 @@ def _colour_layout(header: Dataset) -> Layout:
 
 def _pixels(header: Dataset) -> NDArray[Any]:
     from pydicom.pixels import pixel_array
+    from pydicom.uid import JPEGBaseline8Bit
 
+    # Pillow decodes these in less time than gdcm, which pydicom would ask first.
+    is_plain = header.file_meta.TransferSyntaxUID == JPEGBaseline8Bit and _is_grey(header)
     try:
-        values: NDArray[Any] = pixel_array(header)
+        values: NDArray[Any] = pixel_array(header, decoding_plugin="pillow" if is_plain else "")
     except RuntimeError as error:
         raise RefusedError(
             "a DICOM that its decoders refuse",
