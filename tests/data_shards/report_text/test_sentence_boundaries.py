@@ -1,8 +1,8 @@
 """Of at least 150 sentences 98 % of the ends are found where a reader puts them.
 
 The paragraphs are written for this test, in the manner of OpenI's reports: short statements, marks
-of de-identification (XXXX), numbered impressions, decimals, abbreviations and slips of the pen. Each
-is a list of its sentences; numbers of a list are not part of them.
+of de-identification (XXXX), numbered impressions, decimals, abbreviations and slips of the pen.
+Each is a list of its sentences; numbers of a list are not part of them.
 """
 
 from __future__ import annotations

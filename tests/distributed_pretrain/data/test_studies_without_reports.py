@@ -1,4 +1,4 @@
-"""Sets of labels alone: their studies are kept by the policy that reads no text, and by it alone."""
+"""Sets of labels alone: the policy that reads no text keeps their studies, and no other does."""
 
 from __future__ import annotations
 
