@@ -21,7 +21,7 @@ from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
 from data_shards.building.sized_splits import strata_of
 from data_shards.building.summary import count_reports, summarise
-from data_shards.errors import InputError
+from data_shards.errors import MISSING_IMAGE, InputError
 from data_shards.files.atomic import refuse_full_disk, write_text_atomically
 from data_shards.files.folders import what_is_no_folder
 from data_shards.files.lock import locked
@@ -84,7 +84,7 @@ def build_part(config: ShardsConfig) -> BuiltPart:
     source, folder = config.source.open(), config.output
     studies = source.list_studies()
     source.refuse_absent_folder()
-    if config.bad_images == "stop":
+    if not config.drops(MISSING_IMAGE):
         refuse_half_a_folder(source)
     strata = {}
     if config.stratify_by:

@@ -52,7 +52,7 @@ def inspect_source(config: ShardsConfig) -> str:
     presence = look_for_images(source)
     part = "" if presence.looked_for == presence.listed else f" (of {presence.listed:,} listed)"
     if presence.missing:
-        lines += [f"missing: {presence.told()}{part}: bad_images=drop goes on without them"]
+        lines += [f"missing: {presence.told()}{part}: missing_images=drop goes on without them"]
     else:
         lines += [f"missing: none of {presence.looked_for:,} images looked for{part}"]
     return "\n".join([*lines, *_tried(config, source, studies)])

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_shards.errors import InputError
+from data_shards.errors import MISSING_IMAGE, InputError
 from data_shards.sources.base import Source
 
 # Sets with more folders (MIMIC-CXR has one a study) are looked at in as many, spread over them.
@@ -62,6 +62,6 @@ def refuse_half_a_folder(source: Source) -> None:
     found = look_for_images(source)
     if len(found.missing) > 1:
         raise InputError(
-            f"{found.missing[0]}: missing image: {found.told()}: fetch the rest (check "
-            f"{source.images_placed_by}), or go on without them by bad_images=drop"
+            f"{found.missing[0]}: {MISSING_IMAGE}: {found.told()}: fetch the rest (check "
+            f"{source.images_placed_by}), or go on without them by missing_images=drop"
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from data_shards.errors import InputError
+from data_shards.errors import MISSING_IMAGE, InputError
 from data_shards.phantom.settings import PhantomConfig, source_of_phantom
 from data_shards.processes import available_cores
 from data_shards.profiles import Config
@@ -36,7 +36,8 @@ class ShardsConfig(Config):
     the shards. The two fractions apply to patients whose source gives no split; so do
     `split_sizes`, in their place, of which each gets its share of the patients with each label of
     `stratify_by`. `bad_images`: stop at the first image that cannot be read, or leave such images
-    out and count them in the manifest. `hash_ids` is a file with a key: ids of patients, studies
+    out and count them in the manifest; `missing_images`: so for files that are not there, as
+    `bad_images` unless it is said. `hash_ids` is a file with a key: ids of patients, studies
     and images are stored as keyed hashes. `part`: with `3/16`, build the third of 16 parts of the
     shards, beside the others and into one folder.
     """
@@ -53,6 +54,7 @@ class ShardsConfig(Config):
     split_sizes: SplitSizes | None = None
     stratify_by: tuple[str, ...] = ()
     bad_images: Literal["stop", "drop"] = "stop"
+    missing_images: Literal["stop", "drop"] | None = None
     hash_ids: Path | None = None
     workers: int | None = Field(default=None, ge=1)
     part: str | None = None
@@ -82,6 +84,11 @@ class ShardsConfig(Config):
         if self.stratify_by and self.split_sizes is None:
             raise ValueError("stratify_by needs split_sizes: fractions draw patients one by one")
         return self
+
+    def drops(self, reason: str) -> bool:
+        """Whether an image that is refused for this reason is left out, or stops the build."""
+        missing = self.missing_images if reason == MISSING_IMAGE else None
+        return (missing or self.bad_images) == "drop"
 
     @property
     def source_name(self) -> str:

@@ -59,7 +59,7 @@ def convert_study(
                 as_stored=as_stored,
             )
         except BadImageError as error:
-            if config.bad_images == "stop":
+            if not config.drops(error.reason):
                 raise told_with_its_row(error, image) from error
             dropped.append(DroppedSample(key=f"{key}/{name(image.id)}", reason=error.reason))
             continue

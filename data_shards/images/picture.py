@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
+from data_shards.errors import MISSING_IMAGE
 from data_shards.images.bmp import bmp_layout
 from data_shards.images.dicom import dicom_layout
 from data_shards.images.first_bytes import Format, format_of
@@ -144,9 +145,9 @@ def _content(path: ImageFile) -> bytes:
             raise RefusedError("a file of more than 2 GiB", "convert it")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RefusedError("missing image", restore) from error
+        raise RefusedError(MISSING_IMAGE, restore) from error
     except ValueError as error:
-        raise RefusedError("missing image", "correct its name", str(error)) from error
+        raise RefusedError(MISSING_IMAGE, "correct its name", str(error)) from error
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG):
             raise

@@ -46,12 +46,25 @@ def test_half_a_folder_is_refused_with_how_much_of_it_is_missing(
         path.unlink()
     told = inspect_source(make_config())
     assert "missing: 3 of 42 images are missing (first: " in told
-    with pytest.raises(InputError, match=r"3 of 42 images .*bad_images=drop") as error:
+    with pytest.raises(InputError, match=r"3 of 42 images .*missing_images=drop") as error:
         build_shards(make_config())
     assert "missing image" in str(error.value)
     assert "\n" not in str(error.value)
-    manifest = build_shards(make_config(bad_images="drop"))
+    manifest = build_shards(make_config(missing_images="drop"))
     assert manifest.dropped_by_reason == {"missing image": 3}
+
+
+def test_those_that_are_damaged_stop_a_build_that_goes_on_without_the_missing(
+    make_config: MakeConfig, archive: Path, tmp_path: Path
+) -> None:
+    (archive / "images" / "p1_s0_PA.jpg").unlink()
+    (archive / "images" / "p0_s0_PA.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="text, not a JPEG"):
+        build_shards(make_config(missing_images="drop"))
+    with pytest.raises(InputError, match="missing image"):
+        build_shards(
+            make_config(missing_images="stop", bad_images="drop", output=tmp_path / "other")
+        )
 
 
 def test_a_study_that_cannot_be_read_is_told_and_the_others_are_tried(
