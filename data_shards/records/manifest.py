@@ -52,8 +52,8 @@ class Member(Document):
 class IndexedSample(Document):
     """One sample of a shard.
 
-    `words` are those of each sentence, by section; of a study without a report there are none. Up
-    to schema 1 they were those that a text policy keeps, by the policies of that release.
+    `words` are those of each sentence, by section. Up to schema 1 they were those that a text
+    policy keeps, by the policies of that release.
     """
 
     key: FileName
@@ -65,7 +65,7 @@ class IndexedSample(Document):
     def words_under(self, policy: TextPolicy) -> int | None:
         """The words that `policy` keeps; None where only the sample's record can tell."""
         by_section = {name: n for name, n in self.words.items() if isinstance(n, tuple)}
-        if by_section or not self.words:
+        if by_section:
             return selected_words(by_section, policy)
         known = self.words.get(policy)
         return known if isinstance(known, int) else None
@@ -86,7 +86,7 @@ class IndexedSample(Document):
             if here != there:
                 yield f"{what} {here!r} in the index, {there!r} in the record"
         words = {name: each for name, each in self.words.items() if isinstance(each, tuple)}
-        if (words or not self.words) and not are_words_of(words, record.report):
+        if words and not are_words_of(words, record.report):
             yield "the words of the index are not those of the record's sentences"
 
 
@@ -163,7 +163,8 @@ class ShardIndex(Document):
                 # A header of 512 bytes comes before.
                 if member.offset < 512 or member.offset + member.size > self.tar_bytes:
                     yield f"{sample.key}.{name}: lies outside of the tar"
-            if self.schema_version == 2 and any(isinstance(n, int) for n in sample.words.values()):
+            counted = all(isinstance(each, tuple) for each in sample.words.values())
+            if self.schema_version == 2 and not (counted and sample.words):
                 yield f"{sample.key}: no words of sentences"
 
 
@@ -288,8 +289,7 @@ def read_shard_index(path: Path, *, sha256: str | None = None) -> ShardIndex:
 def _why_absent(folder: Path) -> str:
     if not folder.is_dir():
         what = f"{folder} is a file" if folder.exists() else "there is no such folder"
-        remedy = "name the folder that `python -m data_shards build PROFILE.yaml` wrote"
-        return f": {what}: {remedy}"
+        return f": {what}: name the folder that `python -m data_shards build PROFILE.yaml` wrote"
     tars = sorted(folder.glob("*.tar"))
     if tars and not any(folder.glob("*.index.json")):
         return (

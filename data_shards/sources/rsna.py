@@ -27,6 +27,7 @@ IMAGES_NAME = "stage_2_train_images"
 LABELS_NAME = "stage_2_train_labels.csv"
 CLASSES_NAME = "stage_2_detailed_class_info.csv"
 BOX_COLUMNS = ("x", "y", "width", "height")
+_COLUMNS = ("patientId", *BOX_COLUMNS, "Target")
 # Whether the class is that of images with boxes, and whether the chest is normal.
 CLASSES = {
     "Lung Opacity": (1.0, 0.0),
@@ -156,6 +157,3 @@ class RsnaSource(Source):
                 f"{path}: not the mapping of RSNA to NIH (a list of subset_img_id and img_id): "
                 f"{error!r}: fetch it again"
             ) from error
-
-
-_COLUMNS = ("patientId", *BOX_COLUMNS, "Target")

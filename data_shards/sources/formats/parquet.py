@@ -10,13 +10,11 @@ from typing import Any
 from data_shards.errors import InputError
 
 _ROWS_AT_A_TIME = 1024
-# How JSON has numbers; floats of whole value may be ids that lost their type to a missing cell.
-_Cell = Any
 
 
 def read_parquet(
     path: Path, require: Callable[[Sequence[str]], None]
-) -> Iterator[tuple[int, dict[str, _Cell]]]:
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """(Number of the row from 1 on, its cells by column) of each row that has any.
 
     `require` gets the names of the columns and raises InputError for one that is missing. Nulls and
@@ -51,7 +49,8 @@ def read_parquet(
         raise InputError(f"{path}: no row in the table: fetch or write it again")
 
 
-def _cell(value: Any) -> _Cell:
+def _cell(value: Any) -> Any:
+    # Floats of whole value may be ids whose column lost its type to a missing cell.
     if isinstance(value, float):
         return None if value != value else Decimal(repr(value))
     if isinstance(value, bytes):
