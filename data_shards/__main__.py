@@ -12,6 +12,7 @@ examples:
   python -m data_shards build configs/shards/phantom.yaml output=runs/shards/phantom
   python -m data_shards build configs/shards/mimic_cxr.yaml source.root=/data/mimic workers=16
   python -m data_shards build configs/shards/mimic_cxr.yaml part=3/16
+  python -m data_shards inspect configs/shards/rsna.yaml source.root=/data/rsna
   python -m data_shards verify configs/shards/phantom.yaml
   python -m data_shards preview configs/shards/phantom.yaml --split validate --samples 12
 

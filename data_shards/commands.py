@@ -9,6 +9,8 @@ from pathlib import Path
 
 from data_shards.building.settings import ShardsConfig, refuse_what_cannot_start
 from data_shards.command_line import BAD_INPUT, DONE, Command
+from data_shards.errors import InputError
+from data_shards.processes import available_cores
 from data_shards.profiles import load_profile
 from data_shards.records.manifest import read_manifest
 from data_shards.records.study import SPLITS, Split
@@ -29,6 +31,93 @@ def _verify(profile: Path, overrides: Sequence[str]) -> int:
     verification = verify_shards(config.output, workers=config.worker_count)
     print(verification.told(config.output))
     return BAD_INPUT if verification.problems else DONE
+
+
+def _inspect(profile: Path, overrides: Sequence[str]) -> int:
+    from data_shards.building.inspect import inspect_source
+
+    print(inspect_source(load_profile(ShardsConfig, profile, overrides)))
+    return DONE
+
+
+def _overlap(
+    overrides: Sequence[str],
+    *,
+    one: Path,
+    other: Path,
+    mapping: Path | None,
+    key: Path | None,
+    near_bits: int,
+    save: Path | None,
+) -> int:
+    from data_shards.checking.overlap import report_overlap
+
+    _refuse_overrides("overlap", overrides)
+    workers = available_cores()
+    told = report_overlap(
+        one,
+        other,
+        mapping=mapping,
+        key=key,
+        near_bits=near_bits,
+        save=save,
+        workers=workers,
+    )
+    print(told)
+    return DONE
+
+
+def _add_overlap_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("one", type=Path, metavar="SHARDS", help="a finished shard folder")
+    parser.add_argument("other", type=Path, metavar="SHARDS", help="another")
+    parser.add_argument(
+        "--mapping",
+        type=Path,
+        metavar="FILE",
+        help="ids of the second by those of the first: a table of columns a and b, or RSNA's JSON",
+    )
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="the hash_ids of both, for ids of the mapping"
+    )
+    parser.add_argument(
+        "--near-bits",
+        type=_at_least_one,
+        default=16,
+        help="bits of 256 that near-duplicates may differ in, default 16",
+    )
+    parser.add_argument("--save", type=Path, metavar="FILE.json", help="where all of it goes")
+
+
+def _text_report(
+    overrides: Sequence[str],
+    *,
+    shards: Path,
+    tokenizer: Path | None,
+    max_tokens: int,
+    examples: int,
+) -> int:
+    from data_shards.checking.text_report import report_texts
+
+    _refuse_overrides("text-report", overrides)
+    print(report_texts(shards, tokenizer=tokenizer, max_tokens=max_tokens, examples=examples))
+    return DONE
+
+
+def _add_text_report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", type=Path, metavar="SHARDS", help="a finished shard folder")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json of the report encoder, or its folder; without it words are counted",
+    )
+    parser.add_argument("--max-tokens", type=_at_least_one, default=512, help="default 512")
+    parser.add_argument("--examples", type=_at_least_one, default=3, help="default 3")
+
+
+def _refuse_overrides(verb: str, overrides: Sequence[str]) -> None:
+    if overrides:
+        raise InputError(f"{verb} reads no profile, so that {overrides[0]} means nothing to it")
 
 
 def _refuse_no_shards(_: ShardsConfig, folder: Path, ranks: int) -> None:
@@ -74,6 +163,12 @@ COMMANDS = (
         run=_build,
     ),
     _about_shards(
+        "inspect",
+        help="tell what a build would find, miss, take and write, before it starts",
+        check=refuse_what_cannot_start,
+        run=_inspect,
+    ),
+    _about_shards(
         "verify",
         help="check hashes, members, duplicates and splits of finished shards",
         check=_refuse_no_shards,
@@ -84,5 +179,19 @@ COMMANDS = (
         help="draw a contact sheet of finished shards",
         run=_preview,
         add_arguments=_add_preview_arguments,
+    ),
+    Command(
+        "overlap",
+        help="patients, images and near-duplicates that two shard folders share",
+        subject=None,
+        run=_overlap,
+        add_arguments=_add_overlap_arguments,
+    ),
+    Command(
+        "text-report",
+        help="what reading made of the reports of finished shards, and why",
+        subject=None,
+        run=_text_report,
+        add_arguments=_add_text_report_arguments,
     ),
 )

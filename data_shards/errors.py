@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+# Why an image is refused whose file is not there: a reason that is counted, and has a setting.
+MISSING_IMAGE = "missing image"
+
 
 class InputError(ValueError):
     """Something the user gave is wrong: one line that says what, where and what to do.

@@ -18,6 +18,7 @@ from distributed_pretrain.pretrain import settings as pretrain
 # Each a file in `benchmark/` with its `Settings`, and `run`, which measures and prints.
 BENCHMARKS = (
     "shards",
+    "opening",
     "loader",
     "step",
     "loss",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def verbs() -> set[str]:
 
 def test_every_verb_is_started_here_or_where_it_says() -> None:
     here = {name.removeprefix("test_the_verb_") for name in globals() if "test_the_verb_" in name}
-    assert {each.replace(" ", "_") for each in verbs() - ELSEWHERE.keys()} == here
+    assert {re.sub("[ -]", "_", each) for each in verbs() - ELSEWHERE.keys()} == here
     assert ELSEWHERE.keys() <= verbs()
     for verb, path in ELSEWHERE.items():
         assert verb.partition(" ")[2] in words_of(ROOT / path), f"{path} starts no {verb}"
@@ -153,6 +154,26 @@ def test_the_verb_data_shards_preview(start: Start, shards_profile: Path) -> Non
     printed, _ = start("data_shards", "preview", shards_profile, "--samples", "3")
     path = next(Path(word) for word in printed.split() if word.endswith(".png"))
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_verb_data_shards_inspect(start: Start, shards_profile: Path) -> None:
+    printed, _ = start("data_shards", "inspect", shards_profile)
+    assert "found: 22 studies" in printed
+    assert "splits: 12 train, 4 validate, 6 test" in printed
+
+
+def test_the_verb_data_shards_overlap(start: Start, shards_profile: Path, folder: Path) -> None:
+    shards, save = shards_profile.parent / "shards", folder / "overlap.json"
+    printed, _ = start("data_shards", "overlap", shards, shards, "--save", save)
+    images = printed.split(" images")[0].split()[-1]
+    assert f"images of one id: {images} (" in printed
+    assert len(json.loads(save.read_text())["images"]) == int(images)
+
+
+def test_the_verb_data_shards_text_report(start: Start, shards_profile: Path) -> None:
+    printed, _ = start("data_shards", "text-report", shards_profile.parent / "shards")
+    assert printed.startswith("22 studies in ")
+    assert "  lovt: 22 kept" in printed
 
 
 def test_the_verb_distributed_pretrain_pretrain(

@@ -14,11 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data_shards.building.dataset_card import CARD_NAME, dataset_card
+from data_shards.building.hashed_ids import naming, renamed, without_examples
 from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
+from data_shards.building.presence import refuse_half_a_folder
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
+from data_shards.building.sized_splits import strata_of
 from data_shards.building.summary import count_reports, summarise
-from data_shards.errors import InputError
+from data_shards.errors import MISSING_IMAGE, InputError
 from data_shards.files.atomic import refuse_full_disk, write_text_atomically
 from data_shards.files.folders import what_is_no_folder
 from data_shards.files.lock import locked
@@ -81,7 +84,12 @@ def build_part(config: ShardsConfig) -> BuiltPart:
     source, folder = config.source.open(), config.output
     studies = source.list_studies()
     source.refuse_absent_folder()
-    plan = plan_build(studies, config, fingerprint=source.fingerprint() + drawn)
+    if not config.drops(MISSING_IMAGE):
+        refuse_half_a_folder(source)
+    strata = {}
+    if config.stratify_by:
+        strata = strata_of(source.labels_of_patients(), config.stratify_by)
+    plan = plan_build(studies, config, fingerprint=source.fingerprint() + drawn, strata=strata)
     with (
         workplace_in(folder, config.part) as workplace,
         refuse_full_disk(folder, what="shards", option="output"),
@@ -135,6 +143,7 @@ def _write(context: ShardContext, shards: Sequence[ShardPlan]) -> bool:
 def _sum_up(context: ShardContext, indices: Sequence[ShardIndex]) -> Manifest:
     """Write the side reports and, last, the manifest of the finished shards."""
     config, source = context.config, context.source
+    named = naming(config.hash_ids)
     manifest = summarise(
         config.output,
         indices,
@@ -142,14 +151,19 @@ def _sum_up(context: ShardContext, indices: Sequence[ShardIndex]) -> Manifest:
         licence=config.source.licence,
         seed=config.seed,
         longest_side_px=config.longest_side_px,
-        dropped_images=source.list_dropped_images(),
+        dropped_images=[renamed(each, named) for each in source.list_dropped_images()],
     )
-    warnings = (*source.warnings(), *manifest.warnings)
-    manifest = manifest.model_copy(update={"warnings": warnings})
+    of_tables = source.warnings()
+    if config.hash_ids is not None:
+        of_tables = tuple(map(without_examples, of_tables))
+    told = {"warnings": (*of_tables, *manifest.warnings), "hashed_ids": config.hash_ids is not None}
+    manifest = manifest.model_copy(update=told)
     texts = dict(source.side_reports())
     if (card := dataset_card(config.output, manifest, indices)) is not None:
         texts[CARD_NAME] = card
-    texts[MANIFEST_NAME] = manifest.model_dump_json(indent=1)
+    # Of plain ids nothing is said, so that earlier releases read the manifest.
+    unsaid = None if manifest.hashed_ids else {"hashed_ids"}
+    texts[MANIFEST_NAME] = manifest.model_dump_json(indent=1, exclude=unsaid)
     for name, text in texts.items():
         write_text_atomically(config.output / name, text, workplace=context.workplace)
     return manifest

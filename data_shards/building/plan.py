@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from data_shards.building.hashed_ids import naming
 from data_shards.building.settings import ShardsConfig
+from data_shards.building.sized_splits import split_by_size
 from data_shards.errors import InputError
 from data_shards.records.manifest import INDEX_VERSION
 from data_shards.records.study import SPLITS, Split
@@ -40,22 +42,33 @@ class BuildPlan:
         return self.shards[number - 1 :: total]
 
 
-def plan_build(studies: Sequence[StudyRef], config: ShardsConfig, *, fingerprint: str) -> BuildPlan:
+def plan_build(
+    studies: Sequence[StudyRef],
+    config: ShardsConfig,
+    *,
+    fingerprint: str,
+    strata: Mapping[str, str] | None = None,
+) -> BuildPlan:
     """The shards of `studies`, shuffled by the seed within each split.
 
     Neither the order of `studies` nor the number of workers matters. `fingerprint` is the
-    source's: it changes the digest, not the shards' members. Raises InputError for
-    an empty list, duplicate ids and an empty split.
+    source's: it changes the digest, not the shards' members. `strata` are the groups of patients
+    that splits of exact sizes share out. Raises InputError for an empty list, duplicate ids and an
+    empty split.
     """
     if not studies:
         raise InputError("the source lists no study: check its paths and filters")
-    keys = _keys(studies)
-    splits = split_patients(
-        studies,
-        seed=config.seed,
-        validate_fraction=config.validate_fraction,
-        test_fraction=config.test_fraction,
-    )
+    keys = _keys(studies, naming(config.hash_ids))
+    if config.split_sizes is not None:
+        sizes = config.split_sizes.by_split
+        splits = split_by_size(studies, sizes, seed=config.seed, strata=strata or {})
+    else:
+        splits = split_patients(
+            studies,
+            seed=config.seed,
+            validate_fraction=config.validate_fraction,
+            test_fraction=config.test_fraction,
+        )
     shards: list[ShardPlan] = []
     for split in SPLITS:
         members = [(key, ref) for key, ref in keys.items() if splits[ref.patient_id] == split]
@@ -75,9 +88,15 @@ def split_patients(
 
     A split that the source gives holds for all studies of that patient; the others are drawn
     one by one from (seed, patient), so that a patient stays where it is when studies are
-    added. Raises InputError for a split that was asked for and got nobody.
+    added. To a split that the source gives nobody is drawn. Raises InputError for a split that was
+    asked for and got nobody.
     """
     splits = {each.patient_id: each.split for each in studies if each.split is not None}
+    given = set(splits.values())
+    validate_fraction, test_fraction = (
+        0.0 if split in given else fraction
+        for split, fraction in (("validate", validate_fraction), ("test", test_fraction))
+    )
     drawn = {each.patient_id for each in studies} - splits.keys()
     for patient in drawn:
         digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
@@ -121,10 +140,10 @@ def sample_key(patient_id: str, study_id: str) -> str:
     return f"{safe}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def _keys(studies: Sequence[StudyRef]) -> dict[str, StudyRef]:
+def _keys(studies: Sequence[StudyRef], name: Callable[[str], str]) -> dict[str, StudyRef]:
     keys: dict[str, StudyRef] = {}
     for ref in studies:
-        other = keys.setdefault(sample_key(ref.patient_id, ref.study_id), ref)
+        other = keys.setdefault(sample_key(name(ref.patient_id), name(ref.study_id)), ref)
         if other is not ref:
             raise InputError(
                 f"duplicate ids: patient {ref.patient_id}, study {ref.study_id} and patient "

@@ -8,11 +8,24 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from data_shards.errors import InputError
+from data_shards.errors import MISSING_IMAGE, InputError
 from data_shards.phantom.settings import PhantomConfig, source_of_phantom
 from data_shards.processes import available_cores
 from data_shards.profiles import Config
+from data_shards.records.study import Split
 from data_shards.sources.catalog import AnySourceConfig
+
+
+class SplitSizes(Config):
+    """How many studies validation and test hold; the others are for training."""
+
+    validate_studies: int = Field(ge=0)
+    test_studies: int = Field(ge=0)
+
+    @property
+    def by_split(self) -> dict[Split, int]:
+        """Both sizes."""
+        return {"validate": self.validate_studies, "test": self.test_studies}
 
 
 class ShardsConfig(Config):
@@ -20,10 +33,13 @@ class ShardsConfig(Config):
 
     With `phantom`, an archive is drawn first, if it is not there; the importer of its layout finds
     it without being told where. Everything but `output`, `workers` and `part` decides the bytes of
-    the shards. The two fractions apply to patients whose source gives no split. `bad_images`: stop
-    at the first image that cannot be read, or leave such images out and count them in the
-    manifest. `part`: with `3/16`, build the third of 16 parts of the shards, beside the others and
-    into one folder.
+    the shards. The two fractions apply to patients whose source gives no split; so do
+    `split_sizes`, in their place, of which each gets its share of the patients with each label of
+    `stratify_by`. `bad_images`: stop at the first image that cannot be read, or leave such images
+    out and count them in the manifest; `missing_images`: so for files that are not there, as
+    `bad_images` unless it is said. `hash_ids` is a file with a key: ids of patients, studies
+    and images are stored as keyed hashes. `part`: with `3/16`, build the third of 16 parts of the
+    shards, beside the others and into one folder.
     """
 
     phantom: PhantomConfig | None = None
@@ -35,7 +51,11 @@ class ShardsConfig(Config):
     samples_per_shard: int = Field(default=512, ge=1)
     validate_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     test_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
+    split_sizes: SplitSizes | None = None
+    stratify_by: tuple[str, ...] = ()
     bad_images: Literal["stop", "drop"] = "stop"
+    missing_images: Literal["stop", "drop"] | None = None
+    hash_ids: Path | None = None
     workers: int | None = Field(default=None, ge=1)
     part: str | None = None
 
@@ -61,7 +81,14 @@ class ShardsConfig(Config):
                 f"validate_fraction={self.validate_fraction} and test_fraction="
                 f"{self.test_fraction} leave no patient for training: make their sum less than 1"
             )
+        if self.stratify_by and self.split_sizes is None:
+            raise ValueError("stratify_by needs split_sizes: fractions draw patients one by one")
         return self
+
+    def drops(self, reason: str) -> bool:
+        """Whether an image that is refused for this reason is left out, or stops the build."""
+        missing = self.missing_images if reason == MISSING_IMAGE else None
+        return (missing or self.bad_images) == "drop"
 
     @property
     def source_name(self) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from data_shards.building.hashed_ids import naming
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.images.content import mask_notes
@@ -15,6 +16,9 @@ from data_shards.images.refusals import BadImageError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box, ImageRecord, MaskRecord, Sample, Split, StudyRecord
 from data_shards.sources.image_paths import told_with_its_row
+
+# How far a sound box may reach out of its image: tables round, and count from 0 or 1.
+ROUNDING_PX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ def convert_study(
     """
     _refuse_strays(sample, key)
     as_stored = config.source.orientation == "as_stored"
+    name = naming(config.hash_ids)
     members: dict[str, bytes] = {}
     # By number in the sample, which is another than in the record when images were dropped.
     images: dict[int, ImageRecord] = {}
@@ -54,35 +59,33 @@ def convert_study(
                 as_stored=as_stored,
             )
         except BadImageError as error:
-            if config.bad_images == "stop":
+            if not config.drops(error.reason):
                 raise told_with_its_row(error, image) from error
-            dropped.append(DroppedSample(key=f"{key}/{image.id}", reason=error.reason))
+            dropped.append(DroppedSample(key=f"{key}/{name(image.id)}", reason=error.reason))
             continue
         member = f"image{len(images)}.jpg"
         members[member] = converted.jpeg
         sizes = (*converted.size, *converted.original_size)
-        images[number] = ImageRecord(image.id, image.view, member, *sizes)
+        images[number] = ImageRecord(name(image.id), image.view, member, *sizes)
         notes += [(member, note) for note in converted.notes]
     if not images:
         return tuple(dropped) or (DroppedSample(key=key, reason="no image"),)
     positions = {number: position for position, number in enumerate(images)}
     _refuse_boxes_outside(sample, images, key)
     masks, mask_members = _convert_masks(sample, images, positions, key, as_stored=as_stored)
+    boxes, cut = _place_boxes(sample, images, positions, clip=config.source.boxes_outside == "clip")
+    notes += [(images[number].member, Note("boxes_cut")) for number in cut]
     record = StudyRecord(
         key=key,
-        patient_id=sample.patient_id,
-        study_id=sample.study_id,
+        patient_id=name(sample.patient_id),
+        study_id=name(sample.study_id),
         split=split,
         source=config.source_name,
         licence=config.source.licence,
         images=tuple(images.values()),
         report=sample.report,
         labels=sample.labels,
-        boxes=tuple(
-            _scaled(box, positions[box.image], images[box.image])
-            for box in sample.boxes
-            if box.image in images
-        ),
+        boxes=boxes,
         masks=masks,
     )
     notes += [
@@ -143,6 +146,48 @@ def _convert_masks(
         )
         records.append(MaskRecord(position, mask.category, member))
     return tuple(records), members
+
+
+def _place_boxes(
+    sample: Sample,
+    images: Mapping[int, ImageRecord],
+    positions: Mapping[int, int],
+    *,
+    clip: bool,
+) -> tuple[tuple[Box, ...], list[int]]:
+    """Boxes in pixels of the stored images, and the numbers of images of which some were cut."""
+    placed: list[Box] = []
+    cut: list[int] = []
+    for box in sample.boxes:
+        image = images.get(box.image)
+        if image is None:
+            continue
+        inside = _inside(box, image.original_width, image.original_height)
+        if inside != box:
+            if not clip:
+                source = sample.images[box.image]
+                raise InputError(
+                    f"{source.listed or source.path}: image {image.id}: a box of {box.category!r} "
+                    f"({box.width:g} x {box.height:g} px at {box.x:g}, {box.y:g}) reaches out of "
+                    f"its image of {image.original_width} x {image.original_height} px: correct "
+                    "it, or set source.boxes_outside=clip"
+                )
+            cut += [] if box.image in cut else [box.image]
+        if inside is not None:
+            placed.append(_scaled(inside, positions[box.image], image))
+    return tuple(placed), cut
+
+
+def _inside(box: Box, width: int, height: int) -> Box | None:
+    """The part of a box that its image shows; the box itself where rounding puts it outside."""
+    right, lower = box.x + box.width, box.y + box.height
+    if min(box.x, box.y) >= -ROUNDING_PX and right - width <= ROUNDING_PX >= lower - height:
+        return box
+    x, y = max(box.x, 0.0), max(box.y, 0.0)
+    right, lower = min(right, width), min(lower, height)
+    if right <= x or lower <= y:
+        return None
+    return replace(box, x=x, y=y, width=right - x, height=lower - y)
 
 
 def _scaled(box: Box, position: int, image: ImageRecord) -> Box:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from data_shards.images.refusals import RefusedError, damaged
 
-Format: TypeAlias = Literal["JPEG", "PNG", "TIFF", "BMP"]
+Format: TypeAlias = Literal["JPEG", "PNG", "TIFF", "BMP", "DICOM"]
 _FORMATS: dict[bytes, Format] = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -17,7 +17,9 @@ _FORMATS: dict[bytes, Format] = {
     b"MM\x00\x2b": "TIFF",
     b"BM": "BMP",
 }
-_READ = "JPEG, PNG, TIFF or BMP image"
+_READ = "JPEG, PNG, TIFF, BMP or DICOM image"
+# The mark of a DICOM file, behind 128 bytes of anything.
+_DICOM = slice(128, 132)
 # What else lies in archives of images, by a pattern of its beginning.
 _OTHERS = {
     rb"GIF8": "a GIF",
@@ -25,7 +27,6 @@ _OTHERS = {
     rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51": "a JPEG 2000 image",
     rb"\xff\x0a|\x00\x00\x00\x0cJXL ": "a JPEG XL image",
     rb"....ftyp": "a HEIC or AVIF image, or a film",
-    rb".{128}DICM": "a DICOM file",
     rb".{344}(n\+1|ni1)\x00": "a NIfTI volume",
     rb"\x93NUMPY": "a NumPy array",
     rb"\x89HDF": "an HDF5 file",
@@ -53,7 +54,9 @@ _SEARCHED_BYTES = 4096
 
 
 def format_of(data: bytes) -> Format:
-    """The format of a file's content. Raises RefusedError for none of the four, by its cause."""
+    """The format of a file's content. Raises RefusedError for none of the five, by its cause."""
+    if data[_DICOM] == b"DICM":
+        return "DICOM"
     for magic, kind in _FORMATS.items():
         if data.startswith(magic):
             return kind

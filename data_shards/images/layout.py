@@ -11,6 +11,7 @@ from PIL import Image
 from data_shards.images.orientation import Metadata
 from data_shards.images.samples import SampleMeaning
 
+MOST_PIXELS = 178_956_970
 # Width and height in pixels.
 Size: TypeAlias = tuple[int, int]
 
@@ -19,9 +20,10 @@ Size: TypeAlias = tuple[int, int]
 class Layout:
     """The one picture of a file, as it lies there: `size` is before it is turned upright.
 
-    `payload` is what to decode. `check` takes what was decoded and raises RefusedError where pixels
-    are missing that the decoder filled in. `metadata` may say how the picture lies. `described`
-    names the layout, for formats that have more of them than are read.
+    `payload` is what to decode, unless that is done: `picture`. `check` takes what was decoded and
+    raises RefusedError where pixels are missing that the decoder filled in. `metadata` may say how
+    the picture lies. `described` names the layout, for formats that have more of them than are
+    read.
     """
 
     size: Size
@@ -30,3 +32,4 @@ class Layout:
     check: Callable[[Image.Image], None]
     metadata: Metadata = field(default_factory=Metadata)
     described: str = ""
+    picture: Image.Image | None = None

@@ -7,7 +7,14 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
 NoteKind: TypeAlias = Literal[
-    "unused_bits", "clipped", "turned", "orientation_unknown", "plain", "small", "plain_mask"
+    "unused_bits",
+    "clipped",
+    "turned",
+    "orientation_unknown",
+    "plain",
+    "small",
+    "plain_mask",
+    "boxes_cut",
 ]
 
 # By kind: what is the matter with the images, and what may be done.
@@ -34,6 +41,7 @@ _TEXTS: dict[NoteKind, tuple[str, str]] = {
         "look at them, and mend them or leave them out of the table",
     ),
     "small": ("have a side under 16 px", "leave them out of the table"),
+    "boxes_cut": ("have boxes that reached out of them, which were cut", "look at the table"),
     "plain_mask": ("have a mask with nothing or all of the picture inside", "look at the masks"),
 }
 _SHOWN = 3

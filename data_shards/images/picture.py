@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
+from data_shards.errors import MISSING_IMAGE
 from data_shards.images.bmp import bmp_layout
+from data_shards.images.dicom import dicom_layout
 from data_shards.images.first_bytes import Format, format_of
 from data_shards.images.jpeg import jpeg_layout
-from data_shards.images.layout import Layout, Size
+from data_shards.images.layout import MOST_PIXELS, Layout, Size
 from data_shards.images.orientation import UPRIGHT, orientation_in
 from data_shards.images.png import png_layout
 from data_shards.images.refusals import (
@@ -30,13 +32,13 @@ from data_shards.images.refusals import (
 from data_shards.images.tiff import tiff_layout
 from data_shards.records.study import ImageFile
 
-MOST_PIXELS = 178_956_970
 MOST_BYTES = 1 << 31
 _LAYOUT_OF: dict[Format, Callable[[bytes], Layout]] = {
     "JPEG": jpeg_layout,
     "PNG": png_layout,
     "TIFF": tiff_layout,
     "BMP": bmp_layout,
+    "DICOM": dicom_layout,
 }
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -99,7 +101,8 @@ def open_picture(path: ImageFile, *, as_stored: bool = False) -> Picture:
     data = _content(path)
     kind = format_of(data)
     with _refusing_what_decoders_raise():
-        layout = _LAYOUT_OF[kind](data)
+        with _quiet(kind):
+            layout = _LAYOUT_OF[kind](data)
         width, height = layout.size
         if width * height > MOST_PIXELS:
             raise RefusedError(
@@ -108,7 +111,7 @@ def open_picture(path: ImageFile, *, as_stored: bool = False) -> Picture:
                 f"{width * height / 1e6:,.0f} Mpx",
             )
         try:
-            image = Image.open(io.BytesIO(layout.payload), formats=(kind,))
+            image = layout.picture or Image.open(io.BytesIO(layout.payload), formats=(kind,))
         except UnidentifiedImageError as error:
             if layout.described:
                 raise not_read(kind, layout.described) from error
@@ -142,9 +145,9 @@ def _content(path: ImageFile) -> bytes:
             raise RefusedError("a file of more than 2 GiB", "convert it")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RefusedError("missing image", restore) from error
+        raise RefusedError(MISSING_IMAGE, restore) from error
     except ValueError as error:
-        raise RefusedError("missing image", "correct its name", str(error)) from error
+        raise RefusedError(MISSING_IMAGE, "correct its name", str(error)) from error
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG):
             raise
@@ -168,14 +171,14 @@ def _refusing_what_decoders_raise() -> Iterator[None]:
         try:
             yield
         except UNDECODABLE as error:
-            raise damaged(str(error)) from error
+            raise damaged(" ".join(str(error).split())) from error
 
 
 @contextmanager
 def _quiet(kind: Format) -> Iterator[None]:
-    """libtiff writes its complaints to the process's stderr; Pillow raises for them as well."""
+    """Decoders of C complain on the process's stderr; what they refuse is raised as well."""
     try:
-        kept = os.dup(2) if kind == "TIFF" else None
+        kept = os.dup(2) if kind in ("TIFF", "DICOM") else None
     except OSError:
         kept = None  # It is closed.
     if kept is None:

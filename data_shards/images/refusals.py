@@ -57,5 +57,6 @@ def damaged(detail: str) -> RefusedError:
 
 
 def not_read(kind: str, what: str) -> RefusedError:
-    """A format that is read, in a layout that is not: `kind` is JPEG, PNG, TIFF or BMP."""
+    """A format that is read, in a layout that is not: `kind` is JPEG, PNG, TIFF, BMP or
+    DICOM."""
     return RefusedError(f"a {kind} of a kind that is not read ({what})", "save it in another way")

@@ -82,6 +82,10 @@ def eight_bits(
         bits = min(bits, max(bits_in_use(samples, meaning).bits, 1))
     elif depth is not None:
         bits = min(bits, depth)
+    if bits == 8 and samples.dtype == np.uint8 and not meaning.signed:
+        # What all below comes to for these, which most files hold.
+        grey = samples.astype(np.uint8, copy=False)
+        return Grey(255 - grey if meaning.white_is_zero else grey, 0.0)
     low, top = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if meaning.signed else (0, 2**bits - 1)
     outside = [_outside(each, top) for each in _distances(samples, meaning)]
     clipped = min(outside)

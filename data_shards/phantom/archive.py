@@ -14,8 +14,8 @@ from data_shards.errors import InputError
 from data_shards.files.atomic import refuse_full_disk, write_text_atomically
 from data_shards.files.lock import locked
 from data_shards.files.regular import parse_json, read_document
-from data_shards.phantom import mimic_cxr_layout
-from data_shards.phantom.mimic_cxr_layout import Rows
+from data_shards.phantom.layouts.catalog import layout_of
+from data_shards.phantom.layouts.drawn import Rows
 from data_shards.phantom.settings import PhantomConfig
 from data_shards.phantom.study import PatientPlan, draw_patient, plan_patients
 from data_shards.processes import Progress, Tick, map_in_processes
@@ -104,7 +104,7 @@ def draw_archive(config: PhantomConfig, *, workers: int) -> None:
     with Progress("drawing the phantom", total=studies, unit="studies") as progress:
         map_in_processes(_draw_part, config, missing, workers=workers, progress=progress)
     rows = _joined(_read_part(path) for path, _ in parts)
-    mimic_cxr_layout.write_tables(config.archive, rows)
+    layout_of(config.layout).write_tables(config, rows)
     write_text_atomically(config.archive / _COMPLETE_NAME, _settings_text(config))
     shutil.rmtree(parts_folder)
 
@@ -112,11 +112,12 @@ def draw_archive(config: PhantomConfig, *, workers: int) -> None:
 def _draw_part(config: PhantomConfig, part: tuple[Path, Sequence[PatientPlan]], tick: Tick) -> None:
     """Draw some patients; their rows, written last, mark them as done."""
     path, plans = part
+    layout = layout_of(config.layout)
     drawn: list[Rows] = []
     for study in chain.from_iterable(
         draw_patient(config.seed, plan, config.world) for plan in plans
     ):
-        drawn.append(mimic_cxr_layout.write_study(config, study))
+        drawn.append(layout.write_study(config, study))
         tick()
     write_text_atomically(path, json.dumps(_joined(drawn)))
 

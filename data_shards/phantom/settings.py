@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, PositiveFloat, ValidationError
 
 from data_shards.profiles import Config
 from data_shards.records.study import SPLITS, Split
+
+# By the names of the importers that read them.
+Layout: TypeAlias = Literal[
+    "mimic_cxr",
+    "ms_cxr",
+    "openi",
+    "chexpert",
+    "rsna",
+    "siim_acr",
+    "nih_boxes",
+    "object_cxr",
+    "covid_rural",
+]
 
 
 class WorldConfig(Config):
@@ -35,7 +48,7 @@ class PhantomConfig(Config):
     """
 
     archive: Path = Path("runs/phantom/archive")
-    layout: Literal["mimic_cxr"] = "mimic_cxr"
+    layout: Layout = "mimic_cxr"
     train_studies: int = Field(default=1200, ge=1)
     validate_studies: int = Field(default=100, ge=0)
     test_studies: int = Field(default=200, ge=0)
@@ -71,7 +84,8 @@ def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:
         return {**values, "phantom": drawn, "source": source}
     if source.get("name") == phantom.layout:
         # Brings in what draws, which those who read no phantom's profile do without.
-        from data_shards.phantom.mimic_cxr_layout import importer_settings
+        from data_shards.phantom.layouts.catalog import LICENCE, layout_of
 
-        source = {**importer_settings(phantom.archive), **source}
+        found = layout_of(phantom.layout).importer_settings(phantom)
+        source = {"licence": LICENCE, **found, **source}
     return {**values, "phantom": drawn, "source": source}

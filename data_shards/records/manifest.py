@@ -182,7 +182,7 @@ class ShardEntry(Document):
 class Manifest(Document):
     """`manifest.json`. `pixel_mean` and `pixel_std` are of the training split, in [0, 1].
 
-    `warnings` are lines for whoever uses the shards, with counts.
+    `warnings` are lines for users, with counts. `hashed_ids`: ids of studies are keyed hashes.
     """
 
     schema_version: Literal[1] = 1
@@ -199,6 +199,7 @@ class Manifest(Document):
     dropped: tuple[DroppedSample, ...]
     dropped_by_reason: dict[str, Count]
     warnings: tuple[str, ...] = ()
+    hashed_ids: bool = False
 
     def contradictions(self) -> Iterator[str]:
         """What the manifest's own numbers and names disagree on."""
@@ -287,8 +288,7 @@ def read_shard_index(path: Path, *, sha256: str | None = None) -> ShardIndex:
 def _why_absent(folder: Path) -> str:
     if not folder.is_dir():
         what = f"{folder} is a file" if folder.exists() else "there is no such folder"
-        remedy = "name the folder that `python -m data_shards build PROFILE.yaml` wrote"
-        return f": {what}: {remedy}"
+        return f": {what}: name the folder that `python -m data_shards build PROFILE.yaml` wrote"
     tars = sorted(folder.glob("*.tar"))
     if tars and not any(folder.glob("*.index.json")):
         return (

@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator
 
-from data_shards.records.study import Report
+from data_shards.records.study import NO_REPORT, Report
 
 # The section of a report that is not a radiology report with headers (a case description, a
 # caption). MIMIC-CXR's own header-less reports are "full report" and stay out, as in the
@@ -65,6 +65,8 @@ POLICIES: dict[str, Policy] = {
     # Trained on CheXpert, whose reports it knows by their impression; one-word sentences go.
     "gloria": Policy(("impression",), minimum_words_per_sentence=2),
     "mgca": Policy(("impression", "findings"), minimum_words=3, minimum_words_per_sentence=2),
+    # For sets of labels, boxes or masks: studies without a report stay.
+    "no_text": Policy((), minimum_words=0),
 }
 
 
@@ -92,7 +94,12 @@ def select_sentences(report: Report, policy: TextPolicy) -> tuple[str, ...]:
 
 
 def words_of_sentences(report: Report) -> dict[str, tuple[int, ...]]:
-    """The words of each sentence by section: enough to count under any policy."""
+    """The words of each sentence by section: enough to count under any policy.
+
+    Of a study without a report there is `no report`, so that none is taken for a loss.
+    """
+    if report == NO_REPORT:
+        return {"no report": ()}
     return {
         name: tuple(word_count([sentence]) for sentence in sentences)
         for name, sentences in report.sentences.items()

@@ -12,7 +12,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Literal, Protocol
 
 from pydantic import TypeAdapter, ValidationError
@@ -36,8 +35,12 @@ class Report:
     sentences: dict[str, tuple[str, ...]]
 
 
+# Of a data set that has labels, boxes or masks alone.
+NO_REPORT = Report(raw="", sections={}, sentences={})
+
+
 class ImageFile(Protocol):
-    """What an image is read from, and by its `str` named in messages; a `Path` is one."""
+    """What an image or mask is read from, and by its `str` named in messages; a `Path` is one."""
 
     def stat(self) -> os.stat_result:
         """Size and kind. Raises OSError where it is not there."""
@@ -86,7 +89,7 @@ class SourceMask:
 
     image: int
     category: str
-    path: Path
+    path: ImageFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,27 +22,19 @@ from pydantic import field_validator
 from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample, file_sha256
-from data_shards.records.study import ImageFile, Report, Sample, SourceImage, Split, View
+from data_shards.records.study import (
+    NO_REPORT,
+    Box,
+    ImageFile,
+    Report,
+    Sample,
+    SourceImage,
+    SourceMask,
+    Split,
+    View,
+)
 from data_shards.report_text.report import parse_columns, parse_plain_report
-from data_shards.sources.formats.tables import Row
 from data_shards.sources.grouping import Conflicts, GroupingRules, Studies, group_rows
-
-# A "frontal" of unknown direction counts as PA, the usual one: methods only tell frontal from
-# lateral.
-VIEWS: dict[str, View] = {
-    **dict.fromkeys(("PA", "FRONTAL"), "PA"),
-    **dict.fromkeys(("AP", "AP SUPINE", "AP ERECT"), "AP"),
-    **dict.fromkeys(("L", "LATERAL", "LL", "RL"), "L"),
-}
-_SPLITS: dict[str, Split] = {
-    "train": "train",
-    **dict.fromkeys(("validate", "validation", "valid", "val"), "validate"),
-    "test": "test",
-}
-_LABELS: dict[str, float | None] = {
-    "": None,
-    **{"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0},
-}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,7 +56,8 @@ class SourceConfig(Config):
     an image whose view is none of the known stops the build, or is left out and counted.
     `bad_reports`: so for a study whose report is absent, empty or cannot be read. `conflicts`: rows
     that contradict each other, of a study (another report or label) or in naming an image twice,
-    stop the build, or the first row holds, or their studies are left out.
+    stop the build, or the first row holds, or their studies are left out. `boxes_outside`: a box
+    that reaches out of its image, by more than rounding does, stops the build or is cut.
     """
 
     name: str
@@ -74,6 +67,7 @@ class SourceConfig(Config):
     unknown_views: Literal["stop", "drop"] = "stop"
     bad_reports: Literal["stop", "drop"] = "stop"
     conflicts: Conflicts = "stop"
+    boxes_outside: Literal["stop", "clip"] = "stop"
 
     @field_validator("bits", mode="before")
     @classmethod
@@ -93,7 +87,8 @@ class ImageRow:
     """One image as a table lists it in `line`, and what that line says of the whole study.
 
     `path` is the file's; `view` is as the table spells it. `texts` are the report's sections by
-    name, or all of it as "report"; None where the table holds no reports.
+    name, or all of it as "report"; None where the table holds no reports. `boxes` are in pixels of
+    the image; `masks` are files by category.
     """
 
     line: int
@@ -105,6 +100,8 @@ class ImageRow:
     split: Split | None = None
     texts: Mapping[str, str] | None = None
     labels: Mapping[str, float | None] | None = None
+    boxes: tuple[Box, ...] = ()
+    masks: tuple[tuple[str, ImageFile], ...] = ()
 
     @property
     def of_study(self) -> tuple[Any, ...]:
@@ -180,12 +177,25 @@ class Source(ABC):
         report = self.read_report(ref)
         if isinstance(report, str):
             return report
-        labels = dict(self.studies[ref][0].labels or {})
-        return Sample(ref.patient_id, ref.study_id, images, report, ref.split, labels)
+        rows = {row.image_id: row for row in self.studies[ref]}
+        numbered = [(number, rows[image.id]) for number, image in enumerate(images)]
+        return Sample(
+            ref.patient_id,
+            ref.study_id,
+            images,
+            report,
+            ref.split,
+            dict(self.studies[ref][0].labels or {}),
+            tuple(replace(box, image=number) for number, row in numbered for box in row.boxes),
+            tuple(SourceMask(number, *mask) for number, row in numbered for mask in row.masks),
+        )
 
     def read_report(self, ref: StudyRef) -> Report | str:
         """The parsed report, or the reason to leave its study out."""
-        texts = {name: text for name, text in (self.studies[ref][0].texts or {}).items() if text}
+        told = self.studies[ref][0].texts
+        if told is None:
+            return NO_REPORT
+        texts = {name: text for name, text in told.items() if text}
         if not texts:
             return "the report is empty"
         if "report" in texts:
@@ -215,6 +225,15 @@ class Source(ABC):
     def warnings(self) -> Sequence[str]:
         """What a build says of the tables at its end, in lines with counts."""
         return self._grouped.warnings
+
+    def labels_of_patients(self) -> Mapping[str, Mapping[str, bool]]:
+        """By patient, whether any of its studies has each label of the tables (1)."""
+        found: dict[str, dict[str, bool]] = {}
+        for ref, rows in self.studies.items():
+            mine = found.setdefault(ref.patient_id, {})
+            for name, value in (rows[0].labels or {}).items():
+                mine[name] = mine.get(name, False) or value == 1
+        return found
 
     def side_reports(self) -> Mapping[str, str]:
         """Texts to write beside the manifest, by file name (an overlap with another set)."""
@@ -264,19 +283,3 @@ class Source(ABC):
 
     def _view(self, row: ImageRow) -> View | None:
         return self.views.get(" ".join(row.view.upper().split()))
-
-
-def split_in(row: Row, column: str) -> Split:
-    """The split that a cell names. Raises InputError for an empty cell and any other word."""
-    value = row.filled(column)
-    if value.lower() not in _SPLITS:
-        raise InputError(f"{row.where}: split {value!r}: expected {', '.join(_SPLITS)}")
-    return _SPLITS[value.lower()]
-
-
-def label_in(row: Row, column: str) -> float | None:
-    """1, 0, -1 (uncertain) or None (not mentioned). Raises InputError for another value."""
-    value = row[column]
-    if value not in _LABELS:
-        raise InputError(f"{row.where}: label {value!r}: expected 1, 0, -1 or nothing")
-    return _LABELS[value]

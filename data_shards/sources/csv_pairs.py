@@ -1,4 +1,4 @@
-"""Any table that pairs images with reports: CSV, TSV or JSON lines."""
+"""Any table of images with reports, labels, boxes or masks: CSV, TSV, JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -10,21 +10,47 @@ from pydantic import AfterValidator, Field, model_validator
 
 from data_shards.errors import InputError
 from data_shards.profiles import Config
-from data_shards.records.study import View
+from data_shards.records.study import Box, View
 from data_shards.report_text.section_names import refuse_unknown_section, spelled
-from data_shards.sources.base import VIEWS, ImageRow, Source, SourceConfig, split_in
+from data_shards.sources.annotations import box_in, joined_by_image
+from data_shards.sources.base import ImageRow, Source, SourceConfig
 from data_shards.sources.formats.cells import text_in
-from data_shards.sources.formats.tables import read_rows
+from data_shards.sources.formats.tables import Row, read_rows
 from data_shards.sources.grouping import folded, no_report
 from data_shards.sources.image_paths import image_path
+from data_shards.sources.values import VIEWS, label_in, split_in
+
+
+class BoxColumns(Config):
+    """Columns of one box a row: upper left corner and size, in pixels of the image.
+
+    Rows of an image may be several, which are joined; four empty cells are no box. Its category is
+    the cell of `category`, or `category_name` for all.
+    """
+
+    x: str = "x"
+    y: str = "y"
+    width: str = "width"
+    height: str = "height"
+    category: str | None = None
+    category_name: str | None = None
+    phrase: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> BoxColumns:
+        if (self.category is None) == (self.category_name is None):
+            raise ValueError("name the column category, or one category_name for all boxes")
+        return self
 
 
 class CsvColumns(Config):
     """Names of the table's columns; None: the table has no such column.
 
-    The text is one `report` column, or `findings`, `impression` or both. Without `study_id`
-    every row is a study, named by its image's whole path; without `split` the builder draws by
-    patient.
+    The text is one `report` column, or `findings`, `impression` or both; a table of `labels`,
+    `masks` or `box` may have none. Without `study_id` every row is a study, named by its image's
+    whole path; without `split` the builder draws by patient. A column of `labels` holds 1, 0, -1
+    (uncertain) or nothing, and its name is the label's; one of `masks` the path of the mask of a
+    category, or nothing.
     """
 
     image: str = "image"
@@ -35,21 +61,51 @@ class CsvColumns(Config):
     study_id: str | None = None
     view: str | None = None
     split: str | None = None
+    labels: tuple[str, ...] = ()
+    masks: dict[str, str] = Field(default_factory=dict)
+    box: BoxColumns | None = None
 
     @model_validator(mode="after")
     def _check(self) -> CsvColumns:
-        if (self.report is None) == (self.findings is None and self.impression is None):
+        has_parts = self.findings is not None or self.impression is not None
+        if self.report is not None and has_parts:
             raise ValueError("name either the report column, or findings and impression")
+        if not (self.report is not None or has_parts or self.is_labelled):
+            raise ValueError(
+                "name either the report column, or findings and impression (a table of labels, "
+                "masks or box needs none)"
+            )
         if self.findings is not None and self.findings == self.impression:
             raise ValueError(f"findings and impression are both {self.findings!r}: name one")
         return self
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is more than a report."""
+        return bool(self.labels or self.masks or self.box)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The columns of the report by what they hold."""
+        named = {name: getattr(self, name) for name in ("report", "findings", "impression")}
+        return {name: column for name, column in named.items() if column is not None}
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Every column that the table must have."""
+        texts, own = self.texts.values(), (self.patient_id, self.study_id, self.view, self.split)
+        box = self.box or BoxColumns(category_name="")
+        of_box = (box.x, box.y, box.width, box.height, box.category, box.phrase)
+        more = (*self.labels, *self.masks.values(), *(of_box if self.box else ()))
+        return tuple(filter(None, (self.image, *texts, *own, *more)))
 
 
 class CsvPairsConfig(SourceConfig):
     """A table, the folder its image paths start from, and what its columns mean.
 
     `where` keeps the rows whose column has one of the values listed; '' is an empty cell.
-    `default_view` is the view of images whose cell is empty or that have no view column.
+    `default_view` is the view of images whose cell is empty or that have no view column. Masks lie
+    below `mask_root`, by default below `image_root`.
     `encoding` is that of a table without a mark (a Python codec's name). `section_names` says which
     section a header of the reports opens that is not known, or means something else here
     ("tomography": "findings").
@@ -59,6 +115,7 @@ class CsvPairsConfig(SourceConfig):
     licence: str = "unknown"
     table: Path
     image_root: Path
+    mask_root: Path | None = None
     columns: CsvColumns
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     default_view: View | None = None
@@ -116,8 +173,8 @@ class CsvPairsSource(Source):
     def rows(self) -> Iterator[ImageRow]:
         """The rows that pass `where`; raises InputError when there is none."""
         config, columns = self.config, self.config.columns
-        used = filter(None, columns.model_dump().values())
-        rows = list(read_rows(config.table, (*used, *config.where), config.encoding))
+        required = (*columns.used, *config.where)
+        rows = list(read_rows(config.table, required, config.encoding))
         if not rows:
             raise InputError(f"{config.table}: no row below its header: check the table")
         where = {column: set(map(text_in, values)) for column, values in config.where.items()}
@@ -131,24 +188,43 @@ class CsvPairsSource(Source):
                 f"check its columns and values{seen}"
             )
         self.near_misses = len(near) - len(passed)
-        for row in passed:
-            path = image_path(row, columns.image, config.image_root)
-            texts = {
-                name: row.text(column)
-                for name in ("report", "findings", "impression")
-                if (column := getattr(columns, name)) is not None
-            }
-            # No other row can have it: told here, in the order of the lines.
-            is_study = columns.study_id is None
-            if is_study and config.bad_reports == "stop" and not any(texts.values()):
-                raise no_report(row.where, path.id)
-            yield ImageRow(
-                row.line,
-                path.id,
-                str(path.file),
-                patient_id=row.filled(columns.patient_id),
-                study_id=row.filled(columns.study_id) if columns.study_id else path.id,
-                view=(row[columns.view] if columns.view else "") or config.default_view or "",
-                split=split_in(row, columns.split) if columns.split else None,
-                texts=texts,
-            )
+        every = map(self._row, passed)
+        return joined_by_image(every) if columns.box else every
+
+    def _row(self, row: Row) -> ImageRow:
+        config, columns = self.config, self.config.columns
+        path = image_path(row, columns.image, config.image_root)
+        texts = {name: row.text(column) for name, column in columns.texts.items()}
+        # No other row can have it: told here, in the order of the lines.
+        is_study = columns.study_id is None
+        if is_study and config.bad_reports == "stop" and texts and not any(texts.values()):
+            raise no_report(row.where, path.id)
+        return ImageRow(
+            row.line,
+            path.id,
+            str(path.file),
+            patient_id=row.filled(columns.patient_id),
+            study_id=row.filled(columns.study_id) if columns.study_id else path.id,
+            view=(row[columns.view] if columns.view else "") or config.default_view or "",
+            split=split_in(row, columns.split) if columns.split else None,
+            texts=texts or None,
+            labels={name: label_in(row, name) for name in columns.labels} or None,
+            boxes=self._boxes(row),
+            masks=tuple(
+                (category, image_path(row, column, config.mask_root or config.image_root).file)
+                for category, column in columns.masks.items()
+                if row[column]
+            ),
+        )
+
+    def _boxes(self, row: Row) -> tuple[Box, ...]:
+        columns = self.config.columns.box
+        if columns is None:
+            return ()
+        category = columns.category_name or ""
+        places = (columns.x, columns.y, columns.width, columns.height)
+        if columns.category is not None and any(row[each] for each in places):
+            category = row.filled(columns.category)
+        phrase = row[columns.phrase] if columns.phrase else ""
+        box = box_in(row, places, category, phrase=phrase)
+        return () if box is None else (box,)

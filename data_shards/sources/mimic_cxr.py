@@ -155,6 +155,14 @@ class MimicCxrSource(Source):
         dropped = (DroppedSample(key=image, reason="image of MS-CXR") for image in listed)
         return tuple(sorted((*unknown, *dropped), key=lambda image: image.key))
 
+    def labels_of_patients(self) -> Mapping[str, Mapping[str, bool]]:
+        """As `Source`, by the table of labels."""
+        found: dict[str, dict[str, bool]] = {}
+        for (patient, _), labels in self._labels.items():
+            mine = found.setdefault(patient, {})
+            mine |= {name: mine.get(name, False) or value == 1 for name, value in labels.items()}
+        return found
+
     def side_reports(self) -> Mapping[str, str]:
         """`ms_cxr_overlap.json`: how many of MS-CXR's images and patients each split holds."""
         if self.config.ms_cxr is None:

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from data_shards.errors import InputError
-from data_shards.sources.base import ImageRow, label_in, split_in
+from data_shards.sources.base import ImageRow
 from data_shards.sources.formats.tables import Row, read_rows
+from data_shards.sources.values import label_in, split_in
 
 _SUBJECT_ID = re.compile(r"1\d{7}")
 _STUDY_ID = re.compile(r"5\d{7}")

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_shards.errors import InputError
 from data_shards.records.study import SPLITS, Box
@@ -25,20 +25,39 @@ def read_ms_cxr(path: Path) -> dict[str, list[Box]]:
     MIMIC-CXR's and is not read. Several boxes may share one sentence: its region is their union.
     Raises InputError for a file in neither layout and for a box that is not four numbers.
     """
-    file = annotation_file(path)
     boxes: dict[str, list[Box]] = defaultdict(list)
-    for where, dicom_id, category, phrase, box in (
-        _from_json(file) if file.suffix == ".json" else _from_csv(file)
-    ):
+    for each in read_annotations(path):
+        boxes[each.dicom_id].append(each.box)
+    return dict(boxes)
+
+
+class Annotation(NamedTuple):
+    """One box, and what its line says of the image: its path in MIMIC-CXR-JPG and MS-CXR's split.
+
+    Release 1.0 says no split.
+    """
+
+    line: int
+    where: str
+    dicom_id: str
+    path: str
+    split: str
+    box: Box
+
+
+def read_annotations(path: Path) -> Iterator[Annotation]:
+    """The boxes in the order of the file; errors are those of `read_ms_cxr`."""
+    file = annotation_file(path)
+    found = _from_json(file) if file.suffix == ".json" else _from_csv(file)
+    for line, where, image, category, phrase, numbers in found:
         try:
-            x, y, width, height = (float(each) for each in box)
+            x, y, width, height = (float(each) for each in numbers)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: a box is x, y, width, height, found {box!r}") from error
+            raise InputError(f"{where}: a box is x, y, width, height, found {numbers!r}") from error
         if not (width > 0 and height > 0 and math.isfinite(x + y + width + height)):
             place = f"{width} x {height} pixels at {x}, {y}"
             raise InputError(f"{where}: a box of {place}: correct or remove it")
-        boxes[dicom_id].append(Box(0, x, y, width, height, category, phrase))
-    return dict(boxes)
+        yield Annotation(line, where, *image, Box(0, x, y, width, height, category, phrase))
 
 
 def ms_cxr_overlap(
@@ -66,25 +85,32 @@ def annotation_file(path: Path) -> Path:
     return files[-1]
 
 
-_Annotation = tuple[str, str, str, str, Any]
+# Line, where it stands, (DICOM id, path, split), category, phrase, and the numbers of the box.
+_Found = tuple[int, str, tuple[str, str, str], str, str, Any]
 
 
-def _from_csv(file: Path) -> Iterator[_Annotation]:
+def _from_csv(file: Path) -> Iterator[_Found]:
     names = ("dicom_id", "category_name", "label_text")
     for row in read_rows(file, (*names, *_BOX_COLUMNS)):
         dicom_id, category, phrase = (row[name] for name in names)
-        yield row.where, dicom_id, category, phrase, [row[column] for column in _BOX_COLUMNS]
+        path, split = (row[name] if name in row.cells else "" for name in ("path", "split"))
+        numbers = [row[column] for column in _BOX_COLUMNS]
+        yield row.line, row.where, (dicom_id, path, split), category, phrase, numbers
 
 
-def _from_json(file: Path) -> list[_Annotation]:
+def _from_json(file: Path) -> list[_Found]:
     value = read_json(file)
     try:
         categories = {each["id"]: text_in(each["name"]) for each in value["categories"]}
-        images = {each["id"]: each.get("path") or each["file_name"] for each in value["images"]}
+        images = {
+            each["id"]: (each.get("path") or each["file_name"], text_in(each.get("split")))
+            for each in value["images"]
+        }
         return [
             (
+                number,
                 f"{file}: annotation {number}",
-                PurePosixPath(images[each["image_id"]]).stem,
+                (PurePosixPath(images[each["image_id"]][0]).stem, *images[each["image_id"]]),
                 categories[each["category_id"]],
                 text_in(each["label_text"]),
                 each["bbox"],

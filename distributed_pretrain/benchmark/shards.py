@@ -1,8 +1,8 @@
 """How close the shard builder comes to the bare work on its images.
 
-The ceiling is a loop that only decodes, resizes and encodes, with the calls of Pillow that the
-builder makes. Both run over the same files, on the same number of cores, in one run: half of the
-bare loop before the build and half after it.
+The ceiling is a loop that only decodes, resizes and encodes, with the calls of Pillow (of DICOMs,
+pydicom) that the builder makes. Both run over the same files, on the same number of cores, in one
+run: half of the bare loop before the build and half after it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -24,7 +25,7 @@ from data_shards.errors import InputError
 from data_shards.processes import available_cores
 from data_shards.profiles import Config
 from data_shards.synthetic_shards import synthetic_jpeg
-from distributed_pretrain.benchmark import harness
+from distributed_pretrain.benchmark import dicom_files, harness
 
 TARGET_RATIO = 0.85
 # The builder's: see data_shards.images.conversion.
@@ -38,19 +39,25 @@ WARM_UP_IMAGES = 4
 class Settings(Config):
     """`images` files, `distinct_images` of them drawn and the others hard links to these.
 
-    Many images, because the start of the builder counts: it takes seconds once, of hours.
+    Many images, because the start of the builder counts: it takes seconds once, of hours. `source`:
+    JPEGs and a table, or RSNA's DICOMs of `dicom_side_px`.
     """
+
+    source: Literal["csv_pairs", "rsna"] = "csv_pairs"
 
     images: int = Field(default=6000, ge=2)
     distinct_images: int = Field(default=120, ge=1)
     width_px: int = Field(default=2000, ge=64)
+    dicom_side_px: int = Field(default=1024, ge=64)
     workers: int = Field(default_factory=available_cores, ge=1)
 
 
 def run(config: Settings) -> None:
     """Measure and print."""
+    is_dicom = config.source == "rsna"
+    kind, width_px = ("DICOMs", config.dicom_side_px) if is_dicom else ("JPEGs", config.width_px)
     print(
-        f"{config.images:,} JPEGs {config.width_px:,} px wide to {LONGEST_SIDE_PX} px on "
+        f"{config.images:,} {kind} {width_px:,} px wide to {LONGEST_SIDE_PX} px on "
         f"{config.workers} cores"
     )
     seconds = measure(config)
@@ -68,15 +75,27 @@ def measure(config: Settings) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = _draw_images(folder / "images", config)
+        source = (
+            dicom_files.source_settings(folder / "images")
+            if config.source == "rsna"
+            else _write_table(folder, paths)
+        )
         half = len(paths) // 2
         bare = _time_bare_loop(paths[:half], config)
-        profile = _write_profile(folder, paths, config)
+        profile = _write_profile(folder, source, config)
         build = harness.seconds_of(partial(_build, profile))
         bare += _time_bare_loop(paths[half:], config)
     return {"bare decode + resize + encode": bare, "python -m data_shards build": build}
 
 
 def _draw_images(folder: Path, config: Settings) -> list[Path]:
+    if config.source == "rsna":
+        return dicom_files.draw_archive(
+            folder,
+            images=config.images,
+            distinct_images=config.distinct_images,
+            side_px=config.dicom_side_px,
+        )
     folder.mkdir()
     random, height_px = np.random.default_rng(0), round(config.width_px * ASPECT)
     paths = [folder / f"{number:06d}.jpg" for number in range(config.images)]
@@ -95,7 +114,8 @@ def _time_bare_loop(paths: Sequence[Path], config: Settings) -> float:
 
 
 def _time_share(paths: Sequence[Path]) -> float:
-    convert = partial(convert_bare, longest_side_px=LONGEST_SIDE_PX, jpeg_quality=JPEG_QUALITY)
+    bare = dicom_files.convert_bare if paths[0].suffix == ".dcm" else convert_bare
+    convert = partial(bare, longest_side_px=LONGEST_SIDE_PX, jpeg_quality=JPEG_QUALITY)
     convert(paths[:WARM_UP_IMAGES])
     return harness.seconds_of(partial(convert, paths))
 
@@ -116,18 +136,23 @@ def convert_bare(paths: Sequence[Path], *, longest_side_px: int, jpeg_quality: i
     return total
 
 
-def _write_profile(folder: Path, paths: Sequence[Path], config: Settings) -> Path:
-    table, profile = folder / "pairs.csv", folder / "profile.yaml"
+def _write_table(folder: Path, paths: Sequence[Path]) -> dict[str, Any]:
+    table = folder / "pairs.csv"
     lines = (f"{path.name},{path.stem},No acute finding.\n" for path in paths)
     table.write_text("".join(["image,patient_id,report\n", *lines]))
+    return {
+        "name": "csv_pairs",
+        "table": str(table),
+        "image_root": str(paths[0].parent),
+        "columns": {"report": "report"},
+        "default_view": "PA",
+    }
+
+
+def _write_profile(folder: Path, source: dict[str, Any], config: Settings) -> Path:
+    profile = folder / "profile.yaml"
     values = {
-        "source": {
-            "name": "csv_pairs",
-            "table": str(table),
-            "image_root": str(paths[0].parent),
-            "columns": {"report": "report"},
-            "default_view": "PA",
-        },
+        "source": source,
         "output": str(folder / "shards"),
         "longest_side_px": LONGEST_SIDE_PX,
         "jpeg_quality": JPEG_QUALITY,

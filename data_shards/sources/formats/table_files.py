@@ -31,7 +31,7 @@ _OTHERS: dict[bytes, tuple[str, str]] = {
     rb"PK\x03\x04.{0,40}mimetype": ("an OpenDocument file", _AS_CSV),
     rb"PK\x03\x04": ("a zip archive", "unpack it"),
     rb"\xd0\xcf\x11\xe0": ("an old Excel workbook", _AS_CSV),
-    rb"PAR1": ("a Parquet file", f"{_AS_CSV} or JSON lines"),
+    rb"PAR1": ("a Parquet file", "name it .parquet"),
     rb"ARROW1|FEA1": ("an Arrow (Feather) file", f"{_AS_CSV} or JSON lines"),
     rb"SQLite format 3": ("an SQLite database", _AS_CSV),
     rb"\x89HDF": ("an HDF5 file", _AS_CSV),

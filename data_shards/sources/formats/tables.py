@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV and JSON-lines tables, gzipped or not."""
+"""Rows of Parquet, CSV, TSV and JSON-lines tables, the latter gzipped or not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +16,7 @@ from typing import IO, Any
 from data_shards.errors import InputError
 from data_shards.sources.formats.cells import refuse_no_name_of_its_own, refuse_no_text, text_in
 from data_shards.sources.formats.json_values import parse_json
+from data_shards.sources.formats.parquet import read_parquet
 from data_shards.sources.formats.table_files import open_table
 
 # Of a cell: enough for any report, and a quote that is never closed ends here.
@@ -71,10 +73,14 @@ def read_rows(path: Path, columns: Sequence[str], encoding: str | None = None) -
     """The rows of a table that must have `columns`.
 
     A cell that is missing is empty, and rows without any are left out. The name decides the format:
-    `.tsv`, `.jsonl`, otherwise comma-separated, `.gz` after it or not. For `encoding` see
-    `open_table`. Raises InputError, with the line, for a file that is absent, damaged or no table,
-    and for a column that is missing or there twice.
+    `.parquet`, `.tsv`, `.jsonl`, otherwise comma-separated, `.gz` after these or not. For
+    `encoding` see `open_table`. Raises InputError, with the line, for a file that is absent,
+    damaged or no table, and for a column that is missing or there twice.
     """
+    if path.suffix.lower() == ".parquet":
+        for number, cells in read_parquet(path, partial(_require_columns, path, 1, columns)):
+            yield Row(path, number, cells)
+        return
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     with open_table(path, encoding) as file:
         if kind in (".jsonl", ".ndjson"):

@@ -120,7 +120,7 @@ def test_a_mask_without_a_border_is_noted(sample: Sample) -> None:
     lateral = ("mask_Lung_Opacity_image1.png", Note("plain_mask", "nothing inside"))
     assert convert(sample).notes == (lateral,)
     for level, seen in ((0, "nothing inside"), (9, "all inside")):
-        Image.fromarray(np.full((300, 400), level, np.uint8)).save(sample.masks[0].path)
+        Image.fromarray(np.full((300, 400), level, np.uint8)).save(str(sample.masks[0].path))
         frontal = ("mask_Lung_Opacity.png", Note("plain_mask", seen))
         assert convert(sample).notes == (frontal, lateral)
 
@@ -140,6 +140,6 @@ def test_a_box_beside_its_image_is_refused(sample: Sample) -> None:
 
 
 def test_a_damaged_mask_stops_whatever_the_policy(sample: Sample) -> None:
-    sample.masks[0].path.write_bytes(b"")
+    Path(str(sample.masks[0].path)).write_bytes(b"")
     with pytest.raises(BadImageError, match=r"mask.png: an empty file: fetch the file again$"):
         convert_study(sample, DROP, key="p_s", split="train")

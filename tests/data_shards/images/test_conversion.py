@@ -99,7 +99,7 @@ def test_missing_and_foreign_files_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match="missing image"):
         convert_image(tmp_path / "none.jpg", longest_side_px=100, jpeg_quality=95)
     (tmp_path / "text.jpg").write_text("not pixels")
-    with pytest.raises(BadImageError, match="not a JPEG, PNG, TIFF or BMP"):
+    with pytest.raises(BadImageError, match="not a JPEG, PNG, TIFF, BMP or DICOM"):
         convert_image(tmp_path / "text.jpg", longest_side_px=100, jpeg_quality=95)
 
 

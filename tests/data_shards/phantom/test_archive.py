@@ -17,9 +17,9 @@ from PIL import Image
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
 from data_shards.phantom import archive as phantom_archive
-from data_shards.phantom import mimic_cxr_layout as mimic_layout
 from data_shards.phantom.archive import draw_if_absent
-from data_shards.phantom.mimic_cxr_layout import Rows
+from data_shards.phantom.layouts import mimic_cxr as mimic_layout
+from data_shards.phantom.layouts.drawn import Rows
 from data_shards.phantom.settings import PhantomConfig
 from data_shards.phantom.study import Study, draw_patient, plan_patients
 from data_shards.profiles import load_profile, validate
@@ -203,7 +203,7 @@ def test_the_importer_reads_every_study_with_its_boxes_and_masks(config: Phantom
         assert {box.category for box in sample.boxes} == {mask.category for mask in sample.masks}
         for mask in sample.masks:
             assert sample.images[mask.image].view != "L"
-            pixels = np.asarray(Image.open(mask.path))
+            pixels = np.asarray(Image.open(str(mask.path)))
             assert set(np.unique(pixels)) == {0, 255}
             with Image.open(str(sample.images[mask.image].path)) as image:
                 assert pixels.shape == image.size[::-1]

@@ -62,6 +62,23 @@ def test_shards(start: Start) -> None:
     assert target_names(report) == ["build / bare loop (ceiling 1)"]
 
 
+def test_shards_of_dicoms(start: Start) -> None:
+    pytest.importorskip("pydicom", reason="pip install 'radalign[dicom]'")
+    sizes = ("images=6", "distinct_images=2", "dicom_side_px=64", "workers=1")
+    report = start("shards", "source=rsna", *sizes)
+    bare, build = report["seconds"].values()
+    assert report["ratio"] == bare / build
+    assert "6 DICOMs 64 px wide" in report["printed"]
+
+
+def test_opening(start: Start) -> None:
+    report = start("opening", "shards=3", "studies_a_shard=20", "global_batch=4")
+    assert report["resume_seconds"] > 0
+    assert report["open_seconds"] > 0
+    assert report["bytes_a_study"] >= 0
+    assert target_names(report) == ["seconds to open", "seconds to resume"]
+
+
 def test_loader(start: Start) -> None:
     sizes = ("images=256", "batch=32", "longest_side_px=64", "image_size_px=32")
     report = start("loader", *sizes, "cores=1", "rounds=1")
@@ -187,6 +204,7 @@ def test_an_unknown_setting_is_refused_by_every_one_and_the_nearest_is_named(
 ) -> None:
     mistyped = {
         "shards": "image",
+        "opening": "shard",
         "loader": "image",
         "step": "step",
         "loss": "chunks",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_shards.phantom.images.findings import Finding
-from data_shards.phantom.mimic_cxr_layout import CHEXPERT_LABELS
+from data_shards.phantom.layouts.mimic_cxr import CHEXPERT_LABELS
 from data_shards.phantom.reports.report_writer import WrittenReport, write_report
 from data_shards.phantom.study import Study, draw_patient, plan_patients
 from data_shards.report_text.report import parse_report

@@ -80,7 +80,7 @@ def test_a_table_that_ends_within_a_character_was_cut(tmp_path: Path) -> None:
         (gzip.compress(b""), "an empty file"),
         (b"\0" * 5000, "NUL bytes alone"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600, "an old Excel workbook.*as CSV"),
-        (b"PAR1\x15\x04", "a Parquet file.*as CSV"),
+        (b"PAR1\x15\x04", "a Parquet file.*name it .parquet"),
         (b"ARROW1\0\0", "Arrow"),
         (b"SQLite format 3\0", "SQLite"),
         (b"\x80\x04\x95\x10", "a Python pickle, which is never opened"),

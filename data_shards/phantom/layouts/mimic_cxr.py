@@ -9,28 +9,27 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import hashlib
 import io
 import zipfile
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image
 
 from data_shards.files.atomic import write_bytes_atomically
-from data_shards.phantom.images.rendering import render_study
-from data_shards.phantom.reports.report_writer import examination_title, write_report
+from data_shards.phantom.layouts.drawn import (
+    Rows,
+    csv_bytes,
+    draw_study,
+    encoded,
+    hexadecimal,
+    permuted,
+    write_file,
+)
+from data_shards.phantom.reports.report_writer import examination_title
 from data_shards.phantom.settings import PhantomConfig
 from data_shards.phantom.study import Study
-
-# Rows by table: plain lists, which are kept as JSON while an archive is being drawn.
-Rows: TypeAlias = dict[str, list[list[Any]]]
 
 REPORTS_NAME = "mimic-cxr-reports.zip"
 MS_CXR_NAME = "MS_CXR_Local_Alignment_v1.1.0.csv"
@@ -49,16 +48,14 @@ _HEADERS = {
 CHEXPERT_LABELS = _HEADERS["chexpert"].split(",")[2:]
 _MS_CXR_HEADER = "dicom_id,category_name,label_text,path,x,y,w,h,image_width,image_height,split"
 _VIEW_MEANING = {"PA": "postero-anterior", "AP": "antero-posterior", "LATERAL": "lateral"}
-# The largest prime below 10^7: multiplying by a number below it permutes the ids.
-_IDS = 9_999_991
 # The earliest date a zip file can hold; a fixed one keeps the bytes the same.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def importer_settings(archive: Path) -> dict[str, Any]:
-    """Where the importer of MIMIC-CXR finds everything, and whose the studies are."""
+def importer_settings(config: PhantomConfig) -> dict[str, Any]:
+    """Where the importer of MIMIC-CXR finds everything."""
+    archive = config.archive
     return {
-        "licence": "synthetic: no patient, no restriction",
         "root": archive,
         "reports": archive / REPORTS_NAME,
         "ms_cxr": archive / MS_CXR_NAME,
@@ -70,23 +67,18 @@ def importer_settings(archive: Path) -> dict[str, Any]:
 
 def subject_id(seed: int, patient: int) -> str:
     """Eight digits starting with 1, different for every patient of a seed."""
-    return str(10_000_000 + _permuted(seed, patient, "subject"))
+    return str(10_000_000 + permuted(seed, patient, "subject"))
 
 
 def write_study(config: PhantomConfig, study: Study) -> Rows:
     """Draw a study, write its images and masks, and return what the tables say of it."""
     archive, seed = config.archive, config.seed
-    rendered = render_study(study, seed=seed, height_px=config.image_size_px, noise=config.noise)
-    report = write_report(
-        study,
-        np.random.default_rng([seed, study.number, 2]),
-        place_words=config.world.place_words,
-    )
+    drawn = draw_study(config, study)
+    rendered, report = drawn.rendered, drawn.report
     subject = subject_id(seed, study.patient)
-    name = str(50_000_000 + _permuted(seed, study.number, "study"))
+    name = str(50_000_000 + permuted(seed, study.number, "study"))
     folder = f"files/p{subject[:2]}/p{subject}/s{name}"
-    for each in (archive / folder, archive / MASKS_NAME):
-        each.mkdir(parents=True, exist_ok=True)
+    (archive / MASKS_NAME).mkdir(parents=True, exist_ok=True)
     views: list[tuple[str, ndarray]] = [(study.projection, rendered.frontal)]
     if rendered.lateral is not None:
         views.append(("LATERAL", rendered.lateral))
@@ -99,13 +91,13 @@ def write_study(config: PhantomConfig, study: Study) -> Rows:
     }
     for view, image in views:
         image_id = _dicom_id(seed, study.number, view)
-        _write_image(archive / folder / f"{image_id}.jpg", image, "JPEG", quality=95)
+        write_file(archive / folder / f"{image_id}.jpg", encoded(image, "JPEG", quality=95))
         rows["metadata"].append([image_id, subject, name, *_described(study, view, image)])
         rows["split"].append([image_id, name, subject, study.split])
     frontal_id = _dicom_id(seed, study.number, study.projection)
     for category, mask in rendered.masks.items():
         path = archive / MASKS_NAME / f"{frontal_id}__{category}.png"
-        _write_image(path, mask.astype(np.uint8) * 255, "PNG", compress_level=1)
+        write_file(path, encoded(mask.astype(np.uint8) * 255, "PNG", compress_level=1))
     height, width = rendered.frontal.shape
     split = "val" if study.split == "validate" else study.split
     rows["ms_cxr"] = [
@@ -119,12 +111,13 @@ def write_study(config: PhantomConfig, study: Study) -> Rows:
     return rows
 
 
-def write_tables(archive: Path, rows: Rows) -> None:
+def write_tables(config: PhantomConfig, rows: Rows) -> None:
     """Write the tables and reports of all studies, in the order of their ids, times fixed."""
+    archive = config.archive
     for kind, header in _HEADERS.items():
-        compressed = gzip.compress(_csv_bytes(header, rows[kind]), mtime=0)
+        compressed = gzip.compress(csv_bytes(header, rows[kind]), mtime=0)
         write_bytes_atomically(archive / f"mimic-cxr-2.0.0-{kind}.csv.gz", compressed)
-    write_bytes_atomically(archive / MS_CXR_NAME, _csv_bytes(_MS_CXR_HEADER, rows["ms_cxr"]))
+    write_bytes_atomically(archive / MS_CXR_NAME, csv_bytes(_MS_CXR_HEADER, rows["ms_cxr"]))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as reports:
         for member, text in sorted(rows["reports"]):
@@ -143,29 +136,5 @@ def _described(study: Study, view: str, image: ndarray) -> list[str | int]:
 
 def _dicom_id(seed: int, study: int, view: str) -> str:
     """Five hyphenated groups of eight hexadecimal digits."""
-    digits = hashlib.blake2b(f"{seed}/{study}/{view}".encode(), digest_size=20).hexdigest()
+    digits = hexadecimal(40, seed, study, view)
     return "-".join(digits[i : i + 8] for i in range(0, 40, 8))
-
-
-def _permuted(seed: int, number: int, kind: str) -> int:
-    digest = hashlib.blake2b(f"{seed}/{kind}".encode(), digest_size=16).digest()
-    factor = 1 + int.from_bytes(digest[:8], "big") % (_IDS - 1)
-    shift = int.from_bytes(digest[8:], "big") % _IDS
-    return (number * factor + shift) % _IDS
-
-
-def _write_image(
-    path: Path, image: UInt8[ndarray, "height width"], file_format: str, **options: int
-) -> None:
-    encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, file_format, **options)
-    # Thousands of files: a sync of each would take longer than drawing it.
-    write_bytes_atomically(path, encoded.getvalue(), sync=False)
-
-
-def _csv_bytes(header: str, rows: Iterable[list[Any]]) -> bytes:
-    text = io.StringIO()
-    text.write(f"{header}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(sorted(rows, key=lambda row: [str(cell) for cell in row]))
-    return text.getvalue().encode()

@@ -1,0 +1,34 @@
+"""Folders of images, listed once: where each lies by its name, whatever folders are between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_shards.errors import InputError
+
+
+def files_by_stem(folders: Iterable[Path], suffixes: frozenset[str]) -> dict[str, Path]:
+    """The files below `folders` with one of the suffixes (lower case), by name without it.
+
+    Files that macOS leaves beside others ("._a.png") are none. Raises InputError for a folder that
+    is not there, and for two files of one name.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder: check where the profile says images lie")
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() not in suffixes or path.name.startswith("._"):
+                continue
+            other = found.setdefault(path.stem, path)
+            if other is not path:
+                raise InputError(
+                    f"{path}: {other} has the same name: keep one of the two in the folder"
+                )
+    return found
+
+
+def placed(name: str, files: dict[str, Path], folder: Path, suffix: str) -> str:
+    """Where the image of this name lies, or would lie if it were there."""
+    return str(files.get(name, folder / f"{name}{suffix}"))

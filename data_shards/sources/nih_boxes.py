@@ -1,0 +1,166 @@
+"""NIH ChestX-ray8's images with boxes: 984 boxes of eight findings on 880 images.
+
+<root>/images_001/images/00000001_000.png ...     patient, and number of the visit
+<root>/BBox_List_2017.csv                         Image Index,Finding Label,Bbox [x,y,w,h],,,
+<root>/Data_Entry_2017.csv, <root>/test_list.txt  for images without a finding, and for views
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from data_shards.errors import InputError
+from data_shards.records.study import Box
+from data_shards.sources.annotations import box_in
+from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.formats.tables import Row, read_rows
+from data_shards.sources.image_files import files_by_stem, placed
+from data_shards.sources.values import VIEWS
+
+BOXES_NAME = "BBox_List_2017.csv"
+ENTRIES_NAME = "Data_Entry_2017.csv"
+TEST_LIST_NAME = "test_list.txt"
+# The header has commas in it: the last four columns are those of its names that have a number.
+BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltrate",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+)
+NO_FINDING = "No Finding"
+
+
+class NihBoxesConfig(SourceConfig):
+    """`root` holds the tables and the folders of images.
+
+    `no_finding_images` adds that many images without a finding from the official test list, as LoVT
+    has 100, drawn by `no_finding_seed`. Without Data_Entry_2017.csv no view is known, and all count
+    as PA.
+    """
+
+    name: Literal["nih_boxes"] = "nih_boxes"
+    licence: str = "NIH Clinical Center, public"
+    root: Path
+    no_finding_images: int = Field(default=0, ge=0)
+    no_finding_seed: int = 0
+
+    def open(self) -> NihBoxesSource:
+        """The images with boxes, and those without a finding that were asked for."""
+        return NihBoxesSource(self)
+
+
+class NihBoxesSource(Source):
+    """One study an image; the patient is the first part of its name.
+
+    Labels are 1 for the findings with a box; of an image without a finding all eight are 0. What an
+    image with boxes has beside them is not said, so its other labels are unknown.
+    """
+
+    config: NihBoxesConfig
+    views = VIEWS
+    images_placed_by = "source.root"
+
+    def tables(self) -> Sequence[Path]:
+        """Boxes, and the entries and the test list where they are there."""
+        root = self.config.root
+        boxes = next(
+            (path for path in (root / BOXES_NAME, root / f"{BOXES_NAME}.gz") if path.is_file()),
+            root / BOXES_NAME,
+        )
+        more = (root / name for name in (ENTRIES_NAME, TEST_LIST_NAME))
+        return (boxes, *(path for path in more if path.is_file()))
+
+    def rows(self) -> Iterator[ImageRow]:
+        """An image a row. Raises InputError for a box of another finding than the eight."""
+        lines: dict[str, list[Row]] = defaultdict(list)
+        for row in read_rows(self.tables()[0], ("Image Index", "Finding Label", *BOX_COLUMNS)):
+            lines[row.filled("Image Index")].append(row)
+        for name, rows in lines.items():
+            boxes = []
+            for row in rows:
+                finding = row["Finding Label"]
+                if finding not in FINDINGS:
+                    expected = ", ".join(FINDINGS)
+                    raise InputError(f"{row.where}: Finding Label {finding!r}: one of {expected}")
+                box = box_in(row, BOX_COLUMNS, finding)
+                if box is None:
+                    raise InputError(f"{row.where}: image {name} has no box: fetch the table again")
+                boxes += [box]
+            labels: dict[str, float | None] = dict.fromkeys(FINDINGS)
+            labels |= {box.category: 1.0 for box in boxes} | {NO_FINDING: 0.0}
+            # A box that is listed twice is one.
+            yield self._row(rows[0].line, name, labels, tuple(dict.fromkeys(boxes)))
+        yield from self._without_a_finding()
+
+    def _row(
+        self,
+        line: int,
+        name: str,
+        labels: dict[str, float | None],
+        boxes: tuple[Box, ...] = (),
+    ) -> ImageRow:
+        stem = Path(name).stem
+        return ImageRow(
+            line,
+            stem,
+            placed(stem, self._files, self.config.root, ".png"),
+            patient_id=stem.partition("_")[0],
+            study_id=stem,
+            view=self._views.get(name, "FRONTAL"),
+            labels=labels,
+            boxes=boxes,
+        )
+
+    def _without_a_finding(self) -> Iterator[ImageRow]:
+        wanted = self.config.no_finding_images
+        if not wanted:
+            return
+        free = [
+            row
+            for row in self._entries
+            if row["Finding Labels"] == NO_FINDING and row["Image Index"] in self._test_list
+        ]
+        if len(free) < wanted:
+            raise InputError(
+                f"{self.config.root / ENTRIES_NAME}: {len(free):,} images of {TEST_LIST_NAME} are "
+                f"without a finding, and source.no_finding_images={wanted:,}: ask for fewer"
+            )
+        seed = self.config.no_finding_seed
+        free.sort(key=lambda row: hashlib.sha256(f"{seed}/{row['Image Index']}".encode()).digest())
+        for row in free[:wanted]:
+            labels: dict[str, float | None] = {**dict.fromkeys(FINDINGS, 0.0), NO_FINDING: 1.0}
+            yield self._row(row.line, row["Image Index"], labels)
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        return files_by_stem([self.config.root], frozenset({".png"}))
+
+    @cached_property
+    def _entries(self) -> list[Row]:
+        path = self.config.root / ENTRIES_NAME
+        return list(read_rows(path, ("Image Index", "Finding Labels", "View Position")))
+
+    @cached_property
+    def _views(self) -> dict[str, str]:
+        if not (self.config.root / ENTRIES_NAME).is_file():
+            return {}
+        return {row["Image Index"]: row["View Position"] for row in self._entries}
+
+    @cached_property
+    def _test_list(self) -> frozenset[str]:
+        path = self.config.root / TEST_LIST_NAME
+        if not path.is_file():
+            raise InputError(f"{path}: no such file: fetch it, or set source.no_finding_images=0")
+        return frozenset(path.read_text(encoding="utf-8").split())

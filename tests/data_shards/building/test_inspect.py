@@ -1,0 +1,76 @@
+"""What a build would find, told before it starts; and folders that are half there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_shards.building.inspect import inspect_source
+from data_shards.building.settings import ShardsConfig
+from data_shards.errors import InputError
+from tests.data_shards.building.whole import build_shards
+
+MakeConfig = Callable[..., ShardsConfig]
+
+
+def test_a_sound_source_is_counted_tried_and_estimated(make_config: MakeConfig) -> None:
+    config = make_config()
+    told = inspect_source(config)
+    assert "found: 28 studies of 14 patients, 42 images" in told
+    assert "missing: none of 42 images looked for" in told
+    assert told.count("100 x 120 px stored as 53 x 64") >= 3
+    assert "2 sentences in free text" in told
+    estimate = told.splitlines()[-1]
+    assert "a build: about " in estimate
+    assert f"in {config.output}" in estimate
+    assert not config.output.exists()
+
+
+def test_the_estimate_of_bytes_is_near_what_is_written(make_config: MakeConfig) -> None:
+    config = make_config()
+    estimate = next(w for w in inspect_source(config).split(", ") if f" in {config.output}" in w)
+    number, unit = estimate.split()[:2]
+    build_shards(config)
+    written = sum(path.stat().st_size for path in config.output.glob("*.tar"))
+    # Tars end with padding up to 10 KiB, which counts in a set as small as this.
+    assert written / 2 < float(number) * {"KB": 1e3, "MB": 1e6}[unit] < written
+
+
+def test_half_a_folder_is_refused_with_how_much_of_it_is_missing(
+    make_config: MakeConfig, archive: Path
+) -> None:
+    absent = [archive / "images" / f"p{patient}_s0_PA.jpg" for patient in range(3)]
+    for path in absent:
+        path.unlink()
+    told = inspect_source(make_config())
+    assert "missing: 3 of 42 images are missing (first: " in told
+    with pytest.raises(InputError, match=r"3 of 42 images .*missing_images=drop") as error:
+        build_shards(make_config())
+    assert "missing image" in str(error.value)
+    assert "\n" not in str(error.value)
+    manifest = build_shards(make_config(missing_images="drop"))
+    assert manifest.dropped_by_reason == {"missing image": 3}
+
+
+def test_those_that_are_damaged_stop_a_build_that_goes_on_without_the_missing(
+    make_config: MakeConfig, archive: Path, tmp_path: Path
+) -> None:
+    (archive / "images" / "p1_s0_PA.jpg").unlink()
+    (archive / "images" / "p0_s0_PA.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="text, not a JPEG"):
+        build_shards(make_config(missing_images="drop"))
+    with pytest.raises(InputError, match="missing image"):
+        build_shards(
+            make_config(missing_images="stop", bad_images="drop", output=tmp_path / "other")
+        )
+
+
+def test_a_study_that_cannot_be_read_is_told_and_the_others_are_tried(
+    make_config: MakeConfig, archive: Path
+) -> None:
+    (archive / "images" / "p0_s0_PA.jpg").write_bytes(b"no picture")
+    told = inspect_source(make_config())
+    assert "text, not a JPEG" in told
+    assert "a build: about " in told

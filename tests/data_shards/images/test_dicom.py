@@ -1,0 +1,199 @@
+"""DICOM: drawn ones whose pixels are known, and those that pydicom itself ships."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_shards.images.conversion import ConvertedImage, convert_image
+from data_shards.images.refusals import BadImageError
+from tests.data_shards.images.drawn import QUARTERS, quarters, scene
+
+pydicom = pytest.importorskip("pydicom", reason="pip install 'radalign[dicom]'")
+pytest.importorskip("gdcm", reason="pip install 'radalign[dicom]'")
+
+
+def dicom(pixels: NDArray[Any], *, bits: int, signed: bool = False, **elements: Any) -> bytes:
+    """A file of these samples, uncompressed, with the elements given by keyword."""
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    made = pydicom.Dataset()
+    made.file_meta = meta
+    made.Rows, made.Columns = pixels.shape[:2]
+    made.SamplesPerPixel = 1
+    made.PhotometricInterpretation = "MONOCHROME2"
+    made.BitsAllocated = 8 * pixels.dtype.itemsize
+    made.BitsStored, made.HighBit = bits, bits - 1
+    made.PixelRepresentation = int(signed)
+    made.PixelData = pixels.tobytes()
+    for name, value in elements.items():
+        if value is None:
+            delattr(made, name)
+        else:
+            setattr(made, name, value)
+    written = io.BytesIO()
+    made.save_as(written, enforce_file_format=True)
+    return written.getvalue()
+
+
+def stored(path: Path) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(converted(path).jpeg)) as image:
+        return np.asarray(image)
+
+
+def converted(path: Path) -> ConvertedImage:
+    return convert_image(path, longest_side_px=64, jpeg_quality=100)
+
+
+def written(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "a.dcm"
+    path.write_bytes(content)
+    return path
+
+
+def lut(entries: list[int], *, first: int, bits: int) -> Any:
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "US", [len(entries), first, bits])
+    item.add_new("LUTData", "US", entries)
+    return pydicom.Sequence([item])
+
+
+TWELVE = scene(4095)
+DRAWN: dict[str, bytes] = {
+    "8 bits": dicom(scene(), bits=8),
+    "12 bits of 16": dicom(TWELVE, bits=12),
+    "16 bits": dicom(scene(65535), bits=16),
+    "signed": dicom((TWELVE.astype(np.int32) - 2048).astype(np.int16), bits=12, signed=True),
+    "white is zero": dicom(255 - scene(), bits=8, PhotometricInterpretation="MONOCHROME1"),
+    "a slope below zero": dicom(255 - scene(), bits=8, RescaleSlope=-1, RescaleIntercept=255),
+    "a window over a part of the range": dicom(
+        # The window's 1,024 values, from 1,000 on, are black to white.
+        np.rint(1000 + scene(4095) / 4).astype(np.uint16),
+        bits=12,
+        WindowCenter=1000 + 512,
+        WindowWidth=1025,
+    ),
+    "a window in units of the rescaled values": dicom(
+        TWELVE, bits=12, RescaleSlope=2, RescaleIntercept=-100, WindowCenter=3995, WindowWidth=8191
+    ),
+    "the first of two windows": dicom(
+        TWELVE, bits=12, WindowCenter=[2048, 7], WindowWidth=[4096, 3]
+    ),
+    "a window on white that is zero": dicom(
+        4095 - TWELVE,
+        bits=12,
+        WindowCenter=2048,
+        WindowWidth=4096,
+        PhotometricInterpretation="MONOCHROME1",
+    ),
+    "a VOI LUT": dicom(
+        np.rint(scene() / 51).astype(np.uint8),
+        bits=8,
+        VOILUTSequence=lut([0, 51, 102, 153, 204, 255], first=0, bits=8),
+    ),
+    "a modality LUT and a window": dicom(
+        np.rint(scene() / 51).astype(np.uint8),
+        bits=8,
+        ModalityLUTSequence=lut([0, 13107, 26214, 39321, 52428, 65535], first=0, bits=16),
+        WindowCenter=32768,
+        WindowWidth=65536,
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DRAWN)
+def test_grey_comes_out_as_a_viewer_shows_it(how: str, tmp_path: Path) -> None:
+    found = quarters(stored(written(tmp_path, DRAWN[how])))
+    assert np.abs(np.subtract(found, QUARTERS)).max() <= 1
+
+
+def test_run_lengths_hold_the_pixels_that_went_in(tmp_path: Path) -> None:
+    made = pydicom.dcmread(io.BytesIO(DRAWN["12 bits of 16"]))
+    made.compress(pydicom.uid.RLELossless)
+    content = io.BytesIO()
+    made.save_as(content, enforce_file_format=True)
+    path = written(tmp_path, content.getvalue())
+    assert np.abs(np.subtract(quarters(stored(path)), QUARTERS)).max() <= 1
+
+
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "cut short": (DRAWN["16 bits"][:-100], "truncated or damaged image"),
+    "no picture": (
+        dicom(scene(), bits=8, PixelData=None),
+        "a DICOM without an image .no PixelData",
+    ),
+    "no interpretation": (
+        dicom(scene(), bits=8, PhotometricInterpretation=None),
+        "a DICOM without an image .no PhotometricInterpretation",
+    ),
+    "several frames": (
+        dicom(np.stack([scene()] * 2), bits=8, Rows=48, Columns=64, NumberOfFrames=2),
+        "a file of several pages .2 frames.: split it",
+    ),
+    "a window without width": (
+        dicom(TWELVE, bits=12, WindowCenter=1, WindowWidth=0),
+        "truncated or damaged image .*Window Width",
+    ),
+    "32 bits": (dicom(scene(4095).astype(np.uint32), bits=32), "an image of 32-bit samples"),
+    "nothing behind the mark": (b"\0" * 128 + b"DICM", "a DICOM without"),
+    "another picture behind the mark": (b"\0" * 128 + b"DICM\xff\xd8\xff\xdb", "a DICOM|damaged"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_cannot_be_shown_is_refused_by_its_cause_in_one_line(
+    what: str, tmp_path: Path
+) -> None:
+    content, reason = BROKEN[what]
+    path = written(tmp_path, content)
+    with pytest.raises(BadImageError, match=reason) as error:
+        converted(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+# The same picture, as pydicom ships it.
+SHIPPED = (
+    "MR_small.dcm",
+    "MR_small_RLE.dcm",
+    "MR_small_jp2klossless.dcm",
+    "MR_small_jpeg_ls_lossless.dcm",
+    "MR_small_bigendian.dcm",
+    "MR_small_implicit.dcm",
+)
+
+
+def test_one_picture_in_six_encodings_is_one_picture() -> None:
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    first, *others = (stored(folder / name) for name in SHIPPED)
+    assert all(np.array_equal(first, other) for other in others)
+    assert len(np.unique(first)) > 100
+
+
+def test_lossless_jpeg_and_colour_are_read() -> None:
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    lossless = stored(folder / "SC_rgb_jpeg_gdcm.dcm")
+    plain = stored(folder / "SC_rgb_rle.dcm")
+    assert np.array_equal(lossless, plain)
+
+
+def test_every_file_that_pydicom_ships_is_read_or_refused_in_a_line() -> None:
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    read, refused = [], {}
+    for path in sorted(folder.glob("*.dcm")):
+        try:
+            converted(path)
+            read.append(path.name)
+        except BadImageError as error:
+            refused[path.name] = str(error)
+    assert len(read) >= 40
+    assert "MR_truncated.dcm" in refused
+    assert not any("\n" in each for each in refused.values())

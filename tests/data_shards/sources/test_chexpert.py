@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_shards.errors import InputError
+from data_shards.sources.chexpert import ChexpertConfig
+from tests.data_shards.sources.tables_on_disk import samples_of, source_of, write_lines
+
+HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema"
+TRAIN = (
+    "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg,Male,50,Frontal,AP,,-1.0",
+    "CheXpert-v1.0/train/patient00001/study1/view2_lateral.jpg,Male,50,Lateral,,,-1.0",
+    "train/patient00002/study1/view1_frontal.jpg,Female,50,Frontal,,1.0,",
+)
+VALID = (
+    "CheXpert-v1.0-small/valid/patient64541/study1/view1_frontal.jpg,Male,9,Frontal,PA,0.0,1.0",
+)
+
+
+def archive(root: Path, *train: str) -> Path:
+    write_lines(root / "train.csv", HEADER, *(train or TRAIN))
+    write_lines(root / "valid.csv", HEADER, *VALID)
+    return root
+
+
+def test_paths_of_both_sizes_views_and_uncertain_labels_are_read(tmp_path: Path) -> None:
+    source = source_of(ChexpertConfig, root=archive(tmp_path))
+    by_patient = {ref.patient_id: source.load_study(ref) for ref in source.list_studies()}
+    one, two, valid = (by_patient[f"patient{n}"] for n in ("00001", "00002", "64541"))
+    assert not isinstance(one, str)
+    assert not isinstance(two, str)
+    assert not isinstance(valid, str)
+    assert [(image.view, str(image.path)) for image in one.images] == [
+        ("AP", f"{tmp_path}/train/patient00001/study1/view1_frontal.jpg"),
+        ("L", f"{tmp_path}/train/patient00001/study1/view2_lateral.jpg"),
+    ]
+    assert one.labels == {"No Finding": None, "Edema": -1.0}
+    # A frontal of unknown direction counts as PA.
+    assert [image.view for image in two.images] == ["PA"]
+    assert (one.split, valid.split) == (None, "test")
+    assert valid.images[0].listed == f"{tmp_path}/valid.csv: line 2"
+
+
+def test_valid_may_be_the_validation(tmp_path: Path) -> None:
+    source = source_of(ChexpertConfig, root=archive(tmp_path), valid_table="validate")
+    assert {(ref.patient_id, ref.split) for ref in source.list_studies()} == {
+        ("patient00001", "train"),
+        ("patient00002", "train"),
+        ("patient64541", "validate"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("images/1.jpg,Male,50,Frontal,AP,,", r"train.csv: line 2: Path 'images/1.jpg': expected"),
+        (TRAIN[2].replace("1.0,", "7,"), "train.csv: line 2: label '7': expected 1, 0, -1"),
+        (TRAIN[2].replace("Frontal,,", "Oblique,,"), "unknown view 'Oblique'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_line(row: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        source_of(ChexpertConfig, root=archive(tmp_path, row)).list_studies()
+
+
+def test_views_of_a_study_with_other_labels_are_refused(tmp_path: Path) -> None:
+    root = archive(tmp_path, TRAIN[0], TRAIN[1].replace("-1.0", "1.0"))
+    with pytest.raises(InputError, match=r"train.csv: line 3: .* has another label than in line 2"):
+        source_of(ChexpertConfig, root=root).list_studies()
+    assert len(samples_of(source_of(ChexpertConfig, root=root, conflicts="first"))) == 1
