@@ -71,7 +71,6 @@ def convert_study(
     if not images:
         return tuple(dropped) or (DroppedSample(key=key, reason="no image"),)
     positions = {number: position for position, number in enumerate(images)}
-    _refuse_boxes_outside(sample, images, key)
     masks, mask_members = _convert_masks(sample, images, positions, key, as_stored=as_stored)
     boxes, cut = _place_boxes(sample, images, positions, clip=config.source.boxes_outside == "clip")
     notes += [(images[number].member, Note("boxes_cut")) for number in cut]
@@ -103,18 +102,6 @@ def _refuse_strays(sample: Sample, key: str) -> None:
                     f"{key}: a {what} names image {each.image}, but the study has "
                     f"{len(sample.images)}: correct the annotation"
                 )
-
-
-def _refuse_boxes_outside(sample: Sample, images: Mapping[int, ImageRecord], key: str) -> None:
-    """What is drawn on another picture, or on this one when it lay on its side."""
-    for box in sample.boxes:
-        image = images.get(box.image)
-        if image and not box.meets(image.original_width, image.original_height):
-            raise InputError(
-                f"{key}: a box of {box.category!r} from {box.x:g}, {box.y:g} on lies outside of "
-                f"its image of {image.original_width} x {image.original_height} px: correct the "
-                "annotation (if the image was turned by its tag: see source.orientation)"
-            )
 
 
 def _convert_masks(
@@ -170,7 +157,8 @@ def _place_boxes(
                     f"{source.listed or source.path}: image {image.id}: a box of {box.category!r} "
                     f"({box.width:g} x {box.height:g} px at {box.x:g}, {box.y:g}) reaches out of "
                     f"its image of {image.original_width} x {image.original_height} px: correct "
-                    "it, or set source.boxes_outside=clip"
+                    "it, or set source.boxes_outside=clip (if the image was turned by its tag: "
+                    "see source.orientation)"
                 )
             cut += [] if box.image in cut else [box.image]
         if inside is not None:

@@ -17,6 +17,7 @@ import torch.cuda.nccl
 
 from data_shards.command_line import BAD_INPUT, DONE
 from data_shards.errors import InputError
+from data_shards.files.atomic import sync
 from data_shards.processes import available_cores
 from data_shards.profiles import load_profile
 from data_shards.records.manifest import read_manifest
@@ -163,7 +164,7 @@ def _disk(folder: Path) -> Finding:
             for _ in range(_TRIED_MIB):
                 file.write(payload)
             file.flush()
-            os.fsync(file.fileno())
+            sync(Path(file.name))
             speed = _TRIED_MIB / (time.perf_counter() - started)
     except OSError as error:
         return Finding(
