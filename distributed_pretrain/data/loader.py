@@ -26,6 +26,7 @@ from data_shards.files.json_lines import JsonLines
 from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
+from distributed_pretrain.data.drawn import check_drawn
 from distributed_pretrain.data.host_batch import HostBatch, collate
 from distributed_pretrain.data.loader_process import batches_apart
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
@@ -97,6 +98,7 @@ class _Loader(ABC):
         split, config, share = self.split, self.config, self.share
         check_world_size(config.global_batch, share.world_size)
         check_labels(split, config.labels)
+        check_drawn(split, config)
         self.wait_seconds = 0.0
         self._unreadable = Quarantine(
             split.split, len(split), config.max_bad_fraction, self.quarantine, share.rank

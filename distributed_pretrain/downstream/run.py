@@ -13,8 +13,7 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.data.loader import Share
 from distributed_pretrain.data.tokenization import NoReports
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
-from distributed_pretrain.measures.auroc import Auroc
-from distributed_pretrain.measures.loss_terms import LossTerms
+from distributed_pretrain.measures.catalog import DOWNSTREAM
 from distributed_pretrain.measures.metric import write_figures
 from distributed_pretrain.pretrain.build import OnShards, load_method, open_split
 from distributed_pretrain.ranks import launcher_number
@@ -59,4 +58,4 @@ def _head_of(config: DownstreamConfig, share: Share) -> OnShards:
     method = load_method(config.encoder.run_folder, config.encoder.checkpoint).method
     torch.manual_seed(config.seed)
     objective = config.protocol.build(method, classes=len(config.data.labels)).to(share.device)
-    return OnShards(config, objective, NoReports(), (LossTerms, Auroc), share)
+    return OnShards(config, objective, NoReports(), DOWNSTREAM, share)

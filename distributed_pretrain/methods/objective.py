@@ -51,12 +51,14 @@ class Objective(nn.Module, ABC):
 
     What an objective sets: `term_weights`, the terms' factors in the total, which with `"total"`
     name what `loss` returns (without any there is nothing to train), `contrasts_samples`, False
-    where there are no batch terms, and `predicts_labels`, whether its outputs are `LabelOutputs`.
+    where there are no batch terms, and `predicts_labels` and `predicts_masks`, whether its outputs
+    are `LabelOutputs` or `MaskOutputs`.
     """
 
     term_weights: dict[str, float]
     contrasts_samples: bool = True
     predicts_labels: bool = False
+    predicts_masks: bool = False
 
     @abstractmethod
     def forward(self, batch: Batch) -> Any:

@@ -19,6 +19,7 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.subsets import chosen_studies
 from distributed_pretrain.data.tokenization import NoReports, ReportTokenizer, SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import build_tokenizer
 from distributed_pretrain.measures.base import Context, Measure
@@ -52,9 +53,14 @@ _NO_REPORT = 2
 
 
 def open_split(data: DataConfig, split: Split) -> ShardSplit:
-    """A split of the shards; of the training split the patients that are asked for."""
-    fraction = data.patient_fraction if split == "train" else 1.0
-    return ShardSplit(data.shards, split, data.text_policy, patient_fraction=fraction)
+    """A split of the shards; of the training split the patients and studies that are asked for."""
+    if split != "train":
+        return ShardSplit(data.shards, split, data.text_policy)
+    of_patients = partial(
+        ShardSplit, data.shards, split, data.text_policy, patient_fraction=data.patient_fraction
+    )
+    whole = of_patients()
+    return whole if data.fraction == 1 else of_patients(only=chosen_studies(whole, data))
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,8 @@ class OnShards:
             device=self.share.device,
             text_policy=data.text_policy,
             labels=data.labels,
+            masks=data.masks,
+            boxes=data.boxes,
             crop_fraction=data.augmentation.evaluation_crop_fraction,
             seed=self.config.seed,
             encode=self.tokenizer.encode,
