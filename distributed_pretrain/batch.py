@@ -177,6 +177,9 @@ class Batch(SampleRows):
     CheXpert labeler writes it) and NaN where the report does not say. With `data.masks`, `masks`
     has a channel for each, at the size of the images, and with `data.boxes` there are `boxes`.
 
+    `features` are what a frozen encoder made of the images, by name, where that was computed
+    before; `images` may then be empty.
+
     `records` are what the shards know of the studies. `epoch` is the one the batch belongs to,
     `samples_consumed` the global count after it, `replaced` the number of unreadable samples of
     this rank's share.
@@ -191,6 +194,7 @@ class Batch(SampleRows):
     labels: Float[Tensor, "batch classes"] | None = None
     masks: Bool[Tensor, "batch categories height width"] | None = None
     boxes: Boxes | None = None
+    features: dict[str, Tensor] | None = None
     records: tuple[StudyRecord, ...] = ()
     epoch: int = 0
     samples_consumed: int = 0

@@ -65,8 +65,8 @@ POLICIES: dict[str, Policy] = {
     # Trained on CheXpert, whose reports it knows by their impression; one-word sentences go.
     "gloria": Policy(("impression",), minimum_words_per_sentence=2),
     "mgca": Policy(("impression", "findings"), minimum_words=3, minimum_words_per_sentence=2),
-    # Images by themselves, as heads on an encoder learn from them.
-    "none": Policy((), minimum_words=0),
+    # For sets of labels, boxes or masks: studies without a report stay.
+    "no_text": Policy((), minimum_words=0),
 }
 
 

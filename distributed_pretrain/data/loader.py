@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -238,16 +238,9 @@ class TrainingLoader(_Loader):
         return self._host_batches(self._plans(samples_consumed))
 
     def _plans(self, consumed: int) -> Iterator[_Plan]:
-        first_epoch, first_step = self.order.epoch_and_step(consumed)
-        for epoch in count(first_epoch):
-            positions = self.order.epoch_positions(epoch)
-            for step in range(first_step, self.order.steps_per_epoch):
-                start = step * self.order.global_batch
-                consumed += self.order.global_batch
-                whole = positions[start : start + self.order.global_batch]
-                share = self.share.of(whole, micro_batches=self.micro_batches)
-                yield _Plan(share.tolist(), consumed, epoch)
-            first_step = 0
+        for batch in self.order.batches(consumed):
+            share = self.share.of(batch.positions, micro_batches=self.micro_batches)
+            yield _Plan(share.tolist(), batch.samples_consumed, batch.epoch)
 
 
 def _batches_of_another(

@@ -199,25 +199,28 @@ def check_known(
     names: Sequence[str],
     what: Literal["labels", "masks", "boxes"],
     known_of: Callable[[StudyRecord], Collection[str]],
+    *,
+    any_is_enough: bool = False,
 ) -> None:
     """Raises InputError, with the nearest names there are, unless the split knows all `names`.
 
-    `known_of` tells which a study knows, and `what` of `data` they are. Studies are read until
-    every name has been met: one or few, unless a name is wrong.
+    Or one of them, where `any_is_enough`. `known_of` tells which a study knows, and `what` of
+    `data` they are. Studies are read until every name has been met: one or few, unless one is
+    wrong.
     """
     known = set[str]()
     for position in range(len(split)):
-        if known.issuperset(names):
-            break
+        if known.issuperset(names) or (any_is_enough and known.intersection(names)):
+            return
         with contextlib.suppress(BadSampleError):  # the loader will meet it again, and count it
             known |= set(known_of(split.read(position)))
     name = next((name for name in names if name not in known), None)
-    if name is None:
+    if name is None or (any_is_enough and known.intersection(names)):
         return
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     listed = ", ".join(sorted(known)) or f"none (build shards from a source with {what})"
     remedy = f"did you mean {near[0]!r}?" if near else f"known {what}: {listed}"
     raise InputError(
-        f"data.{what}: no study of split {split.split!r} in {split.folder} has {name!r} among its "
-        f"{what}: {remedy}"
+        f"data.{what}: no study of split {split.split!r} in {split.folder} has among its {what} "
+        f"{name!r}: {remedy}"
     )

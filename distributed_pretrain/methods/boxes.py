@@ -5,17 +5,16 @@ A box is its corners (left, top, right, bottom) in pixels of the model's image.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from distributed_pretrain.batch import Boxes
-from distributed_pretrain.methods.objective import Objective, Outputs
+from distributed_pretrain.methods.objective import Outputs
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,10 @@ class BoxOutputs(Outputs):
     boxes: Boxes
 
 
-class BoxPredictor(Objective):
+@runtime_checkable
+class BoxPredictor(Protocol):
     """An objective whose outputs are `BoxOutputs`."""
 
-    @abstractmethod
     def detect(self, outputs: BoxOutputs) -> Sequence[Detections]:
         """What was found on each image, on the CPU, by falling confidence."""
 

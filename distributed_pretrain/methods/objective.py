@@ -87,8 +87,18 @@ class Objective(nn.Module, ABC):
         terms |= self.sample_terms(outputs)
         return {"total": sum_of(self.weighted(terms)), **terms}
 
-    def start_step(self, *, epoch: int) -> None:
-        """Called before each step, with the epoch of its samples (from 0)."""
+    def start_step(self, *, epoch: int, step: int = 0) -> None:
+        """Called before each step, with its number and the epoch of its samples (from 0)."""
+
+    def learning_rate(self, step: int, scheduled: float) -> float:
+        """The rate of the update of step `step`: the `scheduled` one."""
+        return scheduled
+
+    def after_backward(self) -> None:
+        """Called when the step's gradients stand in the parameters, before its update.
+
+        A parameter whose gradient is set to None here is left as it is.
+        """
 
     def after_update(self, *, progress: float, made: Bool[Tensor, ""] | None = None) -> None:
         """Called after each update, on every rank.

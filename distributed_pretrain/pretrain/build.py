@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,22 +82,32 @@ class OnShards:
         estimate: Callable[[], MemoryEstimate] | None = None,
     ) -> Parts:
         """What this rank trains with; unreadable samples are named in the run's folder."""
-        loader = TrainingLoader(
-            training,
+        loader = self.training_loader(training, run.quarantine)
+        judged = self.validation(self.evaluation_loader(validation, run.quarantine).batches)
+        return Parts(self.objective, loader, judged, count_flops, estimate)
+
+    def training_loader(self, split: ShardSplit, bad: JsonLines) -> TrainingLoader:
+        """This rank's batches of training; `bad` are the lines of unreadable samples."""
+        return TrainingLoader(
+            split,
             self.tokenizer,
             self.config.data,
             self.share,
             seed=self.config.seed,
             micro_batches=self.config.training.ordered_parts(self.config.data.global_batch),
-            quarantine=run.quarantine,
+            quarantine=bad,
         )
-        judged = self.validation(validation, run.quarantine)
-        return Parts(self.objective, loader, judged, count_flops, estimate)
 
-    def validation(self, split: ShardSplit, bad: JsonLines | None = None) -> Validation:
-        """The measures over a split, on all ranks; `bad` are the lines of unreadable samples."""
+    def evaluation_loader(
+        self, split: ShardSplit, bad: JsonLines | None = None
+    ) -> EvaluationLoader:
+        """This rank's share of a split, in order; `bad` as above."""
         data = self.config.data
-        loader = EvaluationLoader(split, self.tokenizer, data, self.share, quarantine=bad)
+        return EvaluationLoader(split, self.tokenizer, data, self.share, quarantine=bad)
+
+    def validation(self, batches: Callable[[], Iterable[Batch]]) -> Validation:
+        """The measures over all of `batches`, on all ranks."""
+        data = self.config.data
         context = Context(
             objective=self.objective,
             device=self.share.device,
@@ -109,7 +119,7 @@ class OnShards:
             seed=self.config.seed,
             encode=self.tokenizer.encode,
         )
-        return Validation(loader.batches, context, self.kinds)
+        return Validation(batches, context, self.kinds)
 
 
 def run_pretrain(profile: Path, overrides: Sequence[str]) -> int:

@@ -74,6 +74,8 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"  # steps, and links
         self.tokenizer = path / "tokenizer"
+        self.task = path / "task.json"  # of a downstream task: its runs and their figures
+        self.features = path / "features"  # of a frozen encoder, while a run goes on
         # A line a sample that could not be read; a line a batch and rank that was left out for a
         # non-finite loss or gradient; a line a start: when, where, from which step.
         self.quarantine = JsonLines(path / "quarantine.jsonl", _names_a_sample)
@@ -109,6 +111,14 @@ class RunFolder:
                 f"{LAST}, a step folder's name or {UNTRAINED}"
             )
         return path.name
+
+    def searched(self, learning_rate: float) -> RunFolder:
+        """Of a task, the run that tries a learning rate."""
+        return RunFolder(self.path / "learning_rates" / f"{learning_rate:g}")
+
+    def seeded(self, seed: int) -> RunFolder:
+        """Of a task, the run of a seed."""
+        return RunFolder(self.path / "seeds" / str(seed))
 
     def evaluation(self, split: str, checkpoint: str) -> Path:
         """The figures of a checkpoint on a split."""

@@ -94,7 +94,8 @@ class Stepper:
             reductions=state.learning_rate_reductions,
         )
         objective = self.engine.objective
-        objective.start_step(epoch=batch.epoch)
+        learning_rate = objective.learning_rate(state.step, learning_rate)
+        objective.start_step(epoch=batch.epoch, step=state.step)
         every = training.gradient_norms_every_steps
         statistics = KeptBuffers(objective.buffers())
         micro_batches = batch.split(training.accumulation_steps)
@@ -107,6 +108,7 @@ class Stepper:
             measure_norms=every is not None and (state.step + 1) % every == 0,
             groups=training.groups(global_batch),
         )
+        objective.after_backward()
         norm = self.engine.gradient_norm()
         finite_rows = torch.cat(gradients.finite_rows)
         on_device = {

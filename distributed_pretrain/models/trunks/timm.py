@@ -28,7 +28,7 @@ class _TimmTrunk(Trunk):
         super().__init__()
         self.model: Any = _library().create_model(name, **self.options)
 
-    def load_weights(self, name: str, weights: str) -> None:
+    def load_weights(self, name: str, weights: str) -> tuple[str, ...]:
         """Load the weights of a tag ("a1_in1k"), from the hub or its cache, or a file."""
         timm = _library()
         architecture = name.removeprefix(PREFIX).partition(".")[0]
@@ -48,7 +48,7 @@ class _TimmTrunk(Trunk):
             state: dict[str, Tensor] = model.state_dict()
             return state
 
-        load_weights(self.model, name, weights, published=tags, download=download)
+        return load_weights(self.model, name, weights, published=tags, download=download)
 
 
 class TimmMaps(_TimmTrunk):

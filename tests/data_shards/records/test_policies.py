@@ -105,7 +105,7 @@ def test_limits_are_those_of_the_papers() -> None:
         "impression": 1,
         "gloria": 1,
         "mgca": 3,
-        "none": 0,
+        "no_text": 0,
     }
 
 
