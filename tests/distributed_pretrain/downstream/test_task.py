@@ -12,6 +12,7 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.downstream import task
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.results import TaskResult, read_result
+from distributed_pretrain.downstream.run import train_head
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.downstream.task import best_rate, run_task
 from distributed_pretrain.measures.metric import Metric
@@ -60,7 +61,7 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
 ) -> None:
     assert config.procedure is not None
     trained: list[str] = []
-    train_head, left = task.train_head, 3
+    left = 3
 
     def counted(own: DownstreamConfig, store: FeatureStore) -> bool:
         nonlocal left
