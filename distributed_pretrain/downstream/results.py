@@ -23,14 +23,15 @@ from distributed_pretrain.run_folder.step_folders import MARKER, UNTRAINED
 class TaskResult(Config):
     """What is known of a task so far.
 
-    `made_with` are the values that decide its figures, and `encoder` says which weights it was
-    tried on. `searched` are the validation figures of the learning rates, by the rate as it is
-    printed, `learning_rate` the one that was taken, and `runs` the figures of the test split by
-    seed; of a task that is under way there are fewer than seeds.
+    `made_with` are the values that decide its figures, `shards` is where the data lie, and
+    `encoder` says which weights it was tried on. `searched` are the validation figures of the
+    learning rates, by the rate as it is printed, `learning_rate` the one that was taken, and `runs`
+    the figures of the test split by seed; of a task that is under way there are fewer than seeds.
     """
 
     made_with: dict[str, Any]
     encoder: str
+    shards: Path
     searched: dict[str, float] = Field(default_factory=dict)
     learning_rate: float | None = None
     runs: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -48,7 +49,11 @@ class TaskResult(Config):
 
 def new_result(config: DownstreamConfig) -> TaskResult:
     """That of a task of which nothing was run."""
-    return TaskResult(made_with=config.deciding(), encoder=encoder_identity(config.encoder))
+    return TaskResult(
+        made_with=config.deciding(),
+        encoder=encoder_identity(config.encoder),
+        shards=config.data.shards,
+    )
 
 
 def read_result(config: DownstreamConfig) -> TaskResult | None:

@@ -134,8 +134,13 @@ def refuse_what_cannot_start(config: DownstreamConfig, folder: Path, ranks: int)
             )
         folder = folder / "runs"  # holds none: each of them is held against its own config
     pretrain.refuse_what_cannot_start(config, folder, ranks)
-    if config.encoder.run_folder is not None:
-        RunFolder(config.encoder.run_folder).refuse_missing(checkpoint=config.encoder.checkpoint)
+    refuse_missing_encoder(config.encoder)
+
+
+def refuse_missing_encoder(config: EncoderConfig) -> None:
+    """Raise InputError for a run folder without run or checkpoint."""
+    if config.run_folder is not None:
+        RunFolder(config.run_folder).refuse_missing(checkpoint=config.checkpoint)
 
 
 def figures_of_task(_: DownstreamConfig, folder: Path) -> dict[str, float]:

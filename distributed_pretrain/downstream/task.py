@@ -55,7 +55,7 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
     result = result.model_copy(update={"learning_rate": rate, "searched": found})
     write_result(config, result)
     for seed in procedure.seeds:
-        own = _single(config, run.seeded(seed).path, seed=seed, learning_rate=rate)
+        own = _single(config, run.part("seeds", seed).path, seed=seed, learning_rate=rate)
         figures = read_figures(RunFolder(own.run_folder).evaluation(*JUDGED))
         if not figures:
             if not train_head(own, store):
@@ -83,7 +83,9 @@ def _search(
         return rates[0], {}
     run, found = RunFolder(config.run_folder), dict[float, float]()
     for rate in rates:
-        own = _single(config, run.searched(rate).path, seed=config.seed, learning_rate=rate)
+        own = _single(
+            config, run.part("learning_rates", rate).path, seed=config.seed, learning_rate=rate
+        )
         tried = RunFolder(own.run_folder)
         figures = read_figures(tried.evaluation(*TUNED))
         if not figures:

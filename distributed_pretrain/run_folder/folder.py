@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from data_shards.errors import InputError, warn
 from data_shards.files.atomic import remove, write_text_atomically
@@ -112,13 +112,9 @@ class RunFolder:
             )
         return path.name
 
-    def searched(self, learning_rate: float) -> RunFolder:
-        """Of a task, the run that tries a learning rate."""
-        return RunFolder(self.path / "learning_rates" / f"{learning_rate:g}")
-
-    def seeded(self, seed: int) -> RunFolder:
-        """Of a task, the run of a seed."""
-        return RunFolder(self.path / "seeds" / str(seed))
+    def part(self, kind: Literal["learning_rates", "seeds"], value: float) -> RunFolder:
+        """Of a task, the run that tries a learning rate, or that of a seed."""
+        return RunFolder(self.path / kind / f"{value:g}")
 
     def evaluation(self, split: str, checkpoint: str) -> Path:
         """The figures of a checkpoint on a split."""
