@@ -25,6 +25,7 @@ BENCHMARKS = (
     "regions",
     "checkpoint",
     "scaling",
+    "downstream",
     "gpu",
 )
 

@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 
+import torch
+
 from distributed_pretrain.downstream.settings import EncoderConfig
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.untrained.method import Untrained
@@ -31,6 +33,8 @@ def load_encoder(config: EncoderConfig) -> Method:
         )
         return method
     assert config.image_encoder is not None
+    # Every run of a task builds on the same one, whatever was drawn before.
+    torch.manual_seed(config.seed)
     image_encoder = config.image_encoder.build()
     backbone, weights = config.image_encoder.backbone, config.image_encoder.weights
     loaded = 0 if weights is None else len(image_encoder.state_dict())

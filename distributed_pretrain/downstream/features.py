@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,18 +22,12 @@ from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.order import GlobalOrder
 from distributed_pretrain.downstream.settings import FeaturesConfig
+from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.training.validation import evaluating
 
 Autocast = Callable[[], AbstractContextManager[None]]
 GIB = 2**30
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@runtime_checkable
-class GivesFeatures(Protocol):
-    """An objective whose encoder is frozen."""
-
-    def features_of(self, batch: Batch) -> dict[str, Tensor]:
-        """What its head reads of the batch, a row a sample."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ class FeatureStore:
     _kept: dict[Split, KeptSplit | None] = field(default_factory=dict)
 
     def of(
-        self, loader: EvaluationLoader, objective: GivesFeatures, autocast: Autocast
+        self, loader: EvaluationLoader, objective: Objective, autocast: Autocast
     ) -> KeptSplit | None:
         """The kept split of a loader, made at the first call; None where it is not to be kept.
 
@@ -103,14 +96,19 @@ class FeatureStore:
             self._kept[split] = self._make(loader, objective, autocast)
         return self._kept[split]
 
-    @torch.no_grad()
+    @property
+    def kept_bytes(self) -> int:
+        """Of all features that are kept."""
+        kept = (each.rows.features or {} for each in self._kept.values() if each is not None)
+        return sum(each.nbytes for features in kept for each in features.values())
+
     def _make(
-        self, loader: EvaluationLoader, objective: GivesFeatures, autocast: Autocast
+        self, loader: EvaluationLoader, objective: Objective, autocast: Autocast
     ) -> KeptSplit | None:
         split, count = loader.split.split, len(loader.split)
         parts, stored = list[Batch](), dict[str, Tensor]()
         start = 0
-        with closing(loader.batches()) as batches:
+        with closing(loader.batches()) as batches, evaluating(objective):
             for batch in batches:
                 if not all(batch.real):
                     _say(f"features of {split}: not kept, since an image cannot be read")

@@ -18,7 +18,6 @@ from distributed_pretrain.downstream.encoders import load_encoder
 from distributed_pretrain.downstream.features import (
     Autocast,
     FeatureStore,
-    GivesFeatures,
     KeptBatches,
     KeptSplit,
 )
@@ -90,5 +89,4 @@ class Head:
         wanted = config.features.keep and config.protocol.is_frozen
         if not wanted or config.data.augmentation.enabled or self.on_shards.share.world_size > 1:
             return None
-        assert isinstance(self.objective, GivesFeatures)
         return self.store.of(loader, self.objective, autocast)

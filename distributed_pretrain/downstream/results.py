@@ -105,7 +105,7 @@ def encoder_identity(config: EncoderConfig) -> str:
     weights = config.image_encoder.weights
     if weights is not None and Path(weights).is_file():
         return f"{config.image_encoder.backbone} of {_digest(Path(weights))}"
-    return f"{config.image_encoder.backbone} with {weights}"
+    return f"{config.image_encoder.backbone} with {weights or f'seed {config.seed}'}"
 
 
 def _digest(path: Path) -> str:

@@ -31,13 +31,15 @@ class EncoderConfig(Config):
     """Where the encoder comes from: a run folder of `pretrain`, or `image_encoder`.
 
     `checkpoint` is best, last, a step folder's name, or untrained (as that run began).
-    `image_encoder` is a model of torchvision or timm with weights of a name or a file, or none.
+    `image_encoder` is a model of torchvision or timm with weights of a name or a file, or, with
+    none, drawn by `seed`: the same for all runs of a task.
     In one word: a run folder, a file of a ResNet-50's weights, or random or imagenet.
     """
 
     run_folder: Annotated[Path | None, FREE] = None
     checkpoint: str = BEST
     image_encoder: ImageEncoderConfig | None = None
+    seed: NonNegativeInt = 0
 
     @model_validator(mode="before")
     @classmethod

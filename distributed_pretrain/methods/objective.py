@@ -76,6 +76,10 @@ class Objective(nn.Module, ABC):
         """Terms within samples."""
         return {}
 
+    def features_of(self, batch: Batch) -> dict[str, Tensor]:
+        """What a frozen encoder makes of a batch, a row a sample: see `Batch.features`."""
+        raise NotImplementedError("its encoder is trained")
+
     def weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each term times its weight."""
         return {name: self.term_weights[name] * term for name, term in terms.items()}
