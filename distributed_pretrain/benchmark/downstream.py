@@ -19,6 +19,7 @@ from distributed_pretrain.benchmark import harness
 from distributed_pretrain.downstream.features import GIB, FeatureStore
 from distributed_pretrain.downstream.run import judge_head, train_head
 from distributed_pretrain.downstream.settings import DownstreamConfig
+from distributed_pretrain.measures.auroc import AUROC
 
 LABELS = ("Edema", "Pneumonia")
 TARGET_RATIO = 5.0
@@ -107,7 +108,7 @@ def _config(settings: Settings, folder: Path, name: str, *, keep: bool) -> Downs
         "schedule": {"name": "constant"},
         "training": {
             "epochs": settings.epochs,
-            "best_metric": "auroc",
+            "best_metric": AUROC.name,
             "early_stopping": None,
             "pictures": False,
             "gradient_norms_every_steps": None,

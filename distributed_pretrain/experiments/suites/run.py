@@ -7,12 +7,12 @@ import sys
 from data_shards.command_line import DONE, FAILED, GOES_ON
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.grid.pool import ModuleRun, build_shards, run_all
+from distributed_pretrain.experiments.suites.formats import suite_page, table_files
 from distributed_pretrain.experiments.suites.settings import (
     SuiteConfig,
     is_done,
     refuse_what_cannot_start,
 )
-from distributed_pretrain.experiments.suites.tables import suite_page
 
 
 def run_suite(config: SuiteConfig) -> int:
@@ -42,7 +42,8 @@ def run_suite(config: SuiteConfig) -> int:
     outcome = run_all(runs, at_once=config.processes)
     page = config.run_folder / "tables.md"
     text = suite_page(config)
-    write_text_atomically(page, text)
+    for path, content in {page: text, **table_files(config)}.items():
+        write_text_atomically(path, content)
     print(text)
     print(f"written to {page}", file=sys.stderr)
     for line in outcome.failed:

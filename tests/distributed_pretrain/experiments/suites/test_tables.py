@@ -10,17 +10,15 @@ import pytest
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.downstream.results import TaskResult
-from distributed_pretrain.experiments.suites.settings import SuiteConfig
-from distributed_pretrain.experiments.suites.tables import (
+from distributed_pretrain.experiments.suites.formats import (
     NOT_RUN,
-    PublishedTable,
-    filled,
     in_csv,
     in_latex,
     in_markdown,
-    read_suite,
     suite_page,
 )
+from distributed_pretrain.experiments.suites.settings import SuiteConfig
+from distributed_pretrain.experiments.suites.tables import PublishedTable, filled, read_suite
 from tests.paths import CONFIGS
 
 FOLDER = CONFIGS / "downstream" / "tables"
