@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.subsets import stratified_order
+from distributed_pretrain.pretrain.build import open_split
 
 CLASSES = {"a": 0.5, "b": 0.1, "c": 0.02}
 
@@ -51,3 +55,27 @@ def test_rsna_at_1_and_10_percent_has_the_positives_of_the_paper() -> None:
         kept = order[: round(fraction * len(order))]
         assert len(kept) == studies
         assert abs(sum(bool(present[key]) for key in kept) - positives) <= 1
+
+
+def test_a_share_of_the_training_split_holds_every_smaller_one(drawn_shards: Path) -> None:
+    def keys(fraction: float, split: str = "train", *, seed: int = 0) -> set[str]:
+        config = DataConfig.model_validate(
+            {
+                "shards": drawn_shards,
+                "masks": ["Pleural Effusion"],
+                "augmentation": {"enabled": False},
+                "fraction": fraction,
+                "fraction_seed": seed,
+            }
+        )
+        found = open_split(config, split)  # type: ignore[arg-type]
+        # A loader's own process opens it again.
+        again = pickle.loads(pickle.dumps(found))
+        assert len(again) == len(found)
+        return {again.key(position) for position in range(len(again))}
+
+    quarter, half, whole = (keys(fraction) for fraction in (0.25, 0.5, 1.0))
+    assert (len(quarter), len(half), len(whole)) == (8, 16, 32)
+    assert quarter < half < whole
+    assert keys(0.5, seed=1) != half
+    assert len(keys(0.25, "test")) == 24
