@@ -11,6 +11,7 @@ from data_shards.errors import InputError
 from data_shards.profiles import FREE, Config
 from data_shards.records.study import Split
 from data_shards.written import Written
+from distributed_pretrain.downstream.protocols.base import LocalizedConfig
 from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
 from distributed_pretrain.measures.metric import read_figures
 from distributed_pretrain.methods.encoders import ImageEncoderConfig
@@ -116,6 +117,17 @@ class DownstreamConfig(RunConfig):
             raise ValueError(
                 f"data.{wanted}=[]: protocol.name={self.protocol.name} predicts {wanted}: name "
                 f"those of the shards, for example data.{wanted}=[Pneumonia]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gradients_can_be_dropped(self) -> Self:
+        warms_up = isinstance(self.protocol, LocalizedConfig) and self.protocol.warms_up
+        if warms_up and self.training.distributed.name == "deepspeed":
+            raise ValueError(
+                f"protocol.name={self.protocol.name}: DeepSpeed updates the encoder during the "
+                "head's warm-up too: set protocol.warmup_steps=0, or "
+                "training.distributed.name=ddp"
             )
         return self
 

@@ -58,10 +58,15 @@ class LocalizedConfig(ProtocolConfig):
         """As `encoder` says."""
         return self.encoder == "frozen"
 
+    @property
+    def warms_up(self) -> bool:
+        """Whether the head learns alone at first, and the encoder later."""
+        return not self.is_frozen and self.warmup_steps > 0
+
     def warm_up(self) -> WarmUp | None:
         """None for a frozen encoder, and without steps."""
         from distributed_pretrain.downstream.heads.on_encoder import WarmUp
 
-        if self.is_frozen or not self.warmup_steps:
+        if not self.warms_up:
             return None
         return WarmUp(self.warmup_steps, self.warmup_learning_rate)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from data_shards.errors import InputError
+from data_shards.profiles import load_profile
 from distributed_pretrain.downstream.heads.detector import Detector, DetectorOptions, decoded
 from distributed_pretrain.downstream.heads.linear_segmentation import LinearSegmentation
 from distributed_pretrain.downstream.heads.on_encoder import OnEncoder
@@ -17,6 +18,7 @@ from distributed_pretrain.downstream.heads.yolov3 import YoloV3
 from distributed_pretrain.downstream.protocols.base import ProtocolConfig
 from distributed_pretrain.downstream.protocols.unet import UNetConfig
 from distributed_pretrain.downstream.protocols.yolov3 import YoloConfig
+from distributed_pretrain.downstream.settings import DownstreamConfig
 from distributed_pretrain.methods.boxes import BoxOutputs
 from distributed_pretrain.models.image_encoder import ImageEncoder, make_image_encoder
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
@@ -28,6 +30,7 @@ from tests.distributed_pretrain.downstream.phantom_heads import (
     protocol_of,
     tiny_encoder,
 )
+from tests.paths import CONFIGS
 from tests.tiny.sizes import IMAGE_SIZE_PX
 
 
@@ -177,3 +180,11 @@ def test_a_frozen_encoder_is_the_same_in_training_and_evaluation(
 def test_terms_of_one_class_have_no_category() -> None:
     assert "category" not in built(YoloConfig(), classes=1).term_weights
     assert "category" in built(YoloConfig(), classes=CLASSES).term_weights
+
+
+def test_a_warm_up_and_deepspeed_are_refused_together() -> None:
+    profile = CONFIGS / "downstream" / "tasks" / "siim_unet_finetune.yaml"
+    asked = ["encoder=random", "training.distributed={name: deepspeed}"]
+    with pytest.raises(InputError, match=r"protocol.name=unet: DeepSpeed updates .*warmup_steps=0"):
+        load_profile(DownstreamConfig, profile, asked)
+    load_profile(DownstreamConfig, profile, [*asked, "protocol.warmup_steps=0"])

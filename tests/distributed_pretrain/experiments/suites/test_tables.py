@@ -13,6 +13,7 @@ from distributed_pretrain.downstream.results import TaskResult
 from distributed_pretrain.experiments.suites.formats import (
     NOT_RUN,
     in_csv,
+    in_html,
     in_latex,
     in_markdown,
     suite_page,
@@ -81,6 +82,9 @@ def test_our_figures_stand_beside_the_published_ones() -> None:
     assert r"\textbf{51.8$\pm$0.0}" in latex
     assert r"\underline{52.0$\pm$2.5}" in latex
     assert latex.count(r"\quad here") == 3
+    html = in_html(found)
+    assert html.count("<tr>") == 1 + 4 + 17
+    assert "<b>51.8 ± 0.0</b><br><u>52.0 ± 2.5</u> <small>n=3</small>" in html
     rows = list(csv.DictReader(in_csv(found).splitlines()))
     assert len(rows) == (16 + 1) * 9
     (ours,) = [row for row in rows if row["method"] == "mine" and row["task"] == TASK]
