@@ -104,6 +104,11 @@ class ShardSplit:
         reasons = ", ".join(f"{count:,} {lacks}" for lacks, count in self.left_out.items())
         return f"{self.split}: left out are {reasons}; {len(self):,} are kept" if reasons else ""
 
+    @property
+    def patients(self) -> frozenset[str]:
+        """Whose the samples are."""
+        return frozenset(sample.patient_id for _, sample in self._samples)
+
     def key(self, position: int) -> str:
         """The key of a sample, without reading it."""
         return self._samples[position][1].key

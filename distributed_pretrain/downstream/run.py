@@ -13,6 +13,7 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.data.loader import Share
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.head import Head
+from distributed_pretrain.downstream.overlap import check_overlap
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.measures.metric import write_figures
 from distributed_pretrain.pretrain.build import open_split
@@ -28,6 +29,8 @@ from distributed_pretrain.training.run import Parts, train
 def run_downstream(profile: Path, overrides: Sequence[str]) -> int:
     """The exit status of a start: done and judged, or interrupted with a checkpoint saved."""
     config = load_profile(DownstreamConfig, profile, overrides)
+    if not launcher_number("RANK"):
+        check_overlap(config)
     if config.procedure is not None:
         from distributed_pretrain.downstream.task import run_task  # which trains by this file
 

@@ -102,13 +102,15 @@ class DownstreamConfig(RunConfig):
     """One head, trained on the training split and judged on the test split by its best weights.
 
     Images are shown as `data` says, whatever the encoder was pre-trained with. With a `procedure`
-    the run folder holds a run for each learning rate and each seed.
+    the run folder holds a run for each learning rate and each seed. Patients of the test split that
+    the encoder was trained on are warned of, and with `strict_overlap` refused.
     """
 
     encoder: EncoderConfig
     protocol: AnyProtocolConfig
     procedure: ProcedureConfig | None = None
     features: FeaturesConfig = FeaturesConfig()
+    strict_overlap: Annotated[bool, FREE] = False
 
     @model_validator(mode="after")
     def _something_is_predicted(self) -> Self:
