@@ -15,9 +15,9 @@ from distributed_pretrain.batch import Batch, Lateral, SampleRows, SecondView, T
 from distributed_pretrain.byte_block import Block, Place, Placing
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
 from distributed_pretrain.data.drawn import stack_boxes
+from distributed_pretrain.data.labels import wanted_labels
 from distributed_pretrain.data.sample import LoadedSample, LoadedView
 from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.data.shards import label_values
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 
@@ -122,7 +122,7 @@ def collate(
         maps = torch.tensor(np.array([[view.to_image() for view in pair] for pair in pairs]))
         second_view = SecondView(no_pixels, maps.to(torch.float32))
     if config.labels:
-        labels = torch.tensor([label_values(each.record, config.labels) for each in samples])
+        labels = torch.tensor([wanted_labels(each.record, config) for each in samples])
     if config.masks:
         masks = torch.stack([each.masks for each in drawn])
     if config.boxes:

@@ -91,9 +91,11 @@ class DataConfig(Config):
     reports, as ConVIRT, CLIP*, GLoRIA and LoVT's ablation do.
 
     `normalisation`: pixels in [0, 1] less the mean and by the standard deviation of the training
-    split, or (`half`) 0.5 and 0.5. `labels` are names of the shards' labels to deliver, `masks` and
-    `boxes` categories of what is drawn on the first frontal image by id, which is then the one
-    shown. `masks_from: boxes` fills the boxes of a category for its mask. Neither is augmented.
+    split, or (`half`) 0.5 and 0.5. `labels` are names of the shards' labels to deliver: those not
+    mentioned are `unmentioned`, and uncertain ones unknown too, or present or absent where they are
+    named in `uncertain_present` or `uncertain_absent`. `masks` and `boxes` are categories of what is
+    drawn on the first frontal image by id, which is then the one shown. `masks_from: boxes` fills
+    the boxes of a category for its mask. Neither is augmented.
 
     `fraction` trains on that share of the training studies: a sample by `fraction_seed` in which
     labels, masks and boxes that are delivered are as frequent as in all, and which holds those of
@@ -119,6 +121,9 @@ class DataConfig(Config):
     views: Views = "frontal"
     sentences: Sentences = "all"
     labels: Names = ()
+    unmentioned: Literal["unknown", "absent"] = "unknown"
+    uncertain_present: Names = ()
+    uncertain_absent: Names = ()
     masks: Names = ()
     masks_from: Literal["masks", "boxes"] = "masks"
     boxes: Names = ()
@@ -144,6 +149,14 @@ class DataConfig(Config):
             raise ValueError(
                 "views: two_augmentations needs augmentation.enabled=true: without it both views "
                 "are the same"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _uncertain_labels_are_one_thing(self) -> Self:
+        if both := set(self.uncertain_present) & set(self.uncertain_absent):
+            raise ValueError(
+                f"{min(both)!r}: in uncertain_present and in uncertain_absent: keep one"
             )
         return self
 

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from data_shards.errors import InputError
 from data_shards.records.study import StudyRecord
+from distributed_pretrain.data.labels import wanted_labels
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
@@ -60,9 +61,10 @@ def stratified_order(present: Mapping[str, frozenset[str]], *, seed: int) -> lis
 
 def _classes_of(record: StudyRecord, config: DataConfig) -> frozenset[str]:
     """Which of what is wanted a study has: a label's 1, a mask, a box."""
+    labels = wanted_labels(record, config)
     drawn = record.masks if config.masks_from == "masks" else record.boxes
     return frozenset(
-        {name for name in config.labels if record.labels.get(name) == 1}
+        {name for name, value in zip(config.labels, labels, strict=True) if value == 1}
         | {each.category for each in drawn if each.category in config.masks}
         | {each.category for each in record.boxes if each.category in config.boxes}
     )
