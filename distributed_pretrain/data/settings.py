@@ -93,9 +93,9 @@ class DataConfig(Config):
     `normalisation`: pixels in [0, 1] less the mean and by the standard deviation of the training
     split, or (`half`) 0.5 and 0.5. `labels` are names of the shards' labels to deliver: those not
     mentioned are `unmentioned`, and uncertain ones unknown too, or present or absent where they are
-    named in `uncertain_present` or `uncertain_absent`. `masks` and `boxes` are categories of what is
-    drawn on the first frontal image by id, which is then the one shown. `masks_from: boxes` fills
-    the boxes of a category for its mask. Neither is augmented.
+    named in `uncertain_present` or `uncertain_absent`. `masks` and `boxes` are categories of what
+    is drawn on the first frontal image by id, which is then the one shown. `masks_from: boxes`
+    fills the boxes of a category for its mask. Neither is augmented.
 
     `fraction` trains on that share of the training studies: a sample by `fraction_seed` in which
     labels, masks and boxes that are delivered are as frequent as in all, and which holds those of
