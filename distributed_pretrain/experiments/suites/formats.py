@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -140,8 +140,8 @@ def suite_page(config: SuiteConfig) -> str:
     """The tables as Markdown, and what was run on what."""
     results = read_suite(config)
     parts = [f"# {config.title}"]
-    for path in config.tables:
-        table = load_profile(PublishedTable, path)
+    tables = [load_profile(PublishedTable, path) for path in config.tables]
+    for table in tables:
         parts += [
             f"## {table.title}",
             f"Per cent. Each cell has what is published ({table.source.strip()}), and under it "
@@ -149,20 +149,24 @@ def suite_page(config: SuiteConfig) -> str:
             f"*{NOT_RUN}*. Of each of the two the best is bold and the second underlined.",
             in_markdown(filled(table, results)),
         ]
-    parts += ["## What was run on what", _runs_table(config, results)]
+    shown = {column.task: column.metric for table in tables for column in table.columns}
+    parts += ["## What was run on what", _runs_table(config, results, shown)]
     return "\n\n".join(parts) + "\n"
 
 
-def _runs_table(config: SuiteConfig, results: Results) -> str:
-    """A row a method and task that was run: shards, share, rate, runs, and both intervals."""
+def _runs_table(config: SuiteConfig, results: Results, metrics: Mapping[str, str]) -> str:
+    """A row a method and task that was run: shards, share, rate, runs, and both intervals.
+
+    `metrics` are the figures that the tables show, by task; of others the one they are judged by.
+    """
     rows = [["method", "task", "shards", "share", "rate", "figure", "mean", "± t", "± 1.96", "n"]]
     for method, of_tasks in results.items():
         for task in config.tasks:
             result = of_tasks.get(task.name)
             if result is None:
                 continue
-            data, training = result.made_with["data"], result.made_with["training"]
-            values = [100 * value for value in result.values_of(training["best_metric"])]
+            metric = metrics.get(task.name, result.made_with["training"]["best_metric"])
+            values = [100 * value for value in result.values_of(metric)]
             found = estimate(values) if values else None
             half = None if found is None else found.half_width
             normal = normal_half_width(values)
@@ -170,8 +174,7 @@ def _runs_table(config: SuiteConfig, results: Results) -> str:
             shown += ["" if each is None else f"{each:.1f}" for each in (half, normal)]
             rate = "" if result.learning_rate is None else f"{result.learning_rate:g}"
             shards = result.shards.name
-            share = f"{data['fraction']:g}"
-            metric = training["best_metric"]
+            share = f"{result.made_with['data']['fraction']:g}"
             rows.append([method, task.name, shards, share, rate, metric, *shown, str(len(values))])
     return markdown_table(rows) if len(rows) > 1 else "Nothing yet."
 
