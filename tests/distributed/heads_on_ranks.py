@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,10 +14,12 @@ from distributed_pretrain.downstream.protocols.base import ProtocolConfig
 from distributed_pretrain.downstream.protocols.linear_segmentation import LinearSegmentationConfig
 from distributed_pretrain.downstream.protocols.unet import UNetConfig
 from distributed_pretrain.downstream.protocols.yolov3 import YoloConfig
+from distributed_pretrain.measures.base import Context, make_measures
+from distributed_pretrain.measures.catalog import DOWNSTREAM
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
-from tests.distributed_pretrain.downstream.phantom_heads import built, drawn_batch
+from tests.distributed_pretrain.downstream.phantom_heads import CLASSES, built, drawn_batch
 from tests.tiny.batches import as_double
 
 GLOBAL_BATCH, STEPS = 8, 3
@@ -24,7 +27,7 @@ GLOBAL_BATCH, STEPS = 8, 3
 HEADS: dict[str, ProtocolConfig] = {
     "linear": LinearSegmentationConfig(),
     "unet": UNetConfig(encoder="finetune", warmup_steps=1),
-    "yolov3": YoloConfig(encoder="finetune", warmup_steps=1),
+    "yolov3": YoloConfig(encoder="finetune", warmup_steps=1, min_confidence=0.5),
 }
 
 
@@ -37,7 +40,7 @@ def run_heads(folder: Path) -> None:
 
 
 def run_head(name: str) -> dict[str, Tensor]:
-    """Loss terms of every step, and weights and statistics after the last."""
+    """Loss terms of every step, then figures, weights and statistics after the last."""
     engine = Engine(TrainingConfig())
     objective = built(HEADS[name], seed=1).double().train()
     # Steps so small that rounding decides no sign of Adam's.
@@ -57,4 +60,26 @@ def run_head(name: str) -> dict[str, Tensor]:
         for term, value in found.terms.items():
             results[f"{term} {step}"] = collectives.mean_over_ranks(value)
         engine.update(1e-4, clip_norm=None, norm=norm)
+    results |= figures_of(engine)
     return results | {n: t.detach().clone() for n, t in engine.model_state().items()}
+
+
+@torch.no_grad()
+def figures_of(engine: Engine) -> dict[str, Tensor]:
+    """What the measures make of two batches, of which each rank has its rows."""
+    objective = engine.objective.eval()
+    names = tuple(f"finding {number}" for number in range(CLASSES))
+    context = Context(objective=objective, device=engine.device, masks=names, boxes=names)
+    measures = make_measures(DOWNSTREAM, context)
+    share = GLOBAL_BATCH // engine.world_size
+    for seed in (11, 12):
+        whole = as_double(drawn_batch(GLOBAL_BATCH, seed=seed))
+        # The last one only fills up.
+        mask = torch.arange(GLOBAL_BATCH) < GLOBAL_BATCH - (seed == 12)
+        whole = replace(whole, sample_mask=mask)
+        own = whole.rows(slice(engine.rank * share, (engine.rank + 1) * share))
+        outputs = objective(own)
+        for measure in measures:
+            measure.update(own, outputs)
+    found = {k: v for measure in measures for k, v in measure.compute().items()}
+    return {f"figure {name}": torch.tensor(value) for name, value in found.items()}
