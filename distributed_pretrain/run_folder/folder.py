@@ -29,10 +29,10 @@ from distributed_pretrain.run_folder.metrics import is_count, is_later, is_metri
 from distributed_pretrain.run_folder.step_folders import (
     BEST,
     LAST,
-    MARKER,
     UNTRAINED,
     is_step_name,
     named_by,
+    newest_complete_step,
     refuse_stray,
     step_folders,
     step_of,
@@ -258,9 +258,11 @@ class RunFolder:
         )
 
     def saved_step(self) -> int:
-        """The step of the newest complete checkpoint, by its marker alone; 0 without one."""
-        complete = [each for each in step_folders(self.checkpoints) if (each / MARKER).exists()]
-        return step_of(complete[-1]) if complete else 0
+        """The step of the newest complete checkpoint, by its marker alone; 0 without one.
+
+        Of a folder of runs, as a downstream task's is, the sum over them.
+        """
+        return sum(map(newest_complete_step, self.path.glob(f"**/{self.checkpoints.name}")))
 
     def learnt_from(self) -> str | None:
         """The sha256 of the manifest of the run's shards, by its newest checkpoint that says so."""

@@ -82,6 +82,8 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
     searched = {float(rate): figure for rate, figure in result.searched.items()}
     assert result.learning_rate == best_rate(searched, HIGH)
     assert list(result.runs) == ["3", "4"]
+    # What a launcher takes for progress: two steps of each of four runs.
+    assert RunFolder(config.run_folder).saved_step() == 8
     first, second = result.runs.values()
     assert first["total"] != second["total"], "each seed draws another head"
     judged = json.loads(RunFolder(config.run_folder).evaluation(*JUDGED).read_text())
