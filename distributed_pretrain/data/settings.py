@@ -99,7 +99,7 @@ class DataConfig(Config):
 
     `fraction` trains on that share of the training studies: a sample by `fraction_seed` in which
     labels, masks and boxes that are delivered are as frequent as in all, and which holds those of
-    every smaller fraction.
+    every smaller fraction. `validate_fraction` is that of the validation split, by the same seed.
 
     `patient_fraction` trains on the studies of that share of the training patients (the papers'
     30 %), chosen by their ids, so that every seed and method gets the same.
@@ -130,6 +130,7 @@ class DataConfig(Config):
     image_size_px: int = Field(default=224, ge=32)
     normalisation: Literal["dataset", "half"] = "dataset"
     fraction: float = Field(default=1.0, gt=0, le=1)
+    validate_fraction: float = Field(default=1.0, gt=0, le=1)
     fraction_seed: int = Field(default=0, ge=0)
     patient_fraction: float = Field(default=1.0, gt=0, le=1)
     global_batch: int = Field(default=512, ge=2)

@@ -1,4 +1,4 @@
-"""A share of the training studies: by seed, stratified, and nested in every larger share."""
+"""A share of a split's studies: by seed, stratified, and nested in every larger share."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 from data_shards.errors import InputError
-from data_shards.records.study import StudyRecord
+from data_shards.records.study import Split, StudyRecord
 from distributed_pretrain.data.labels import wanted_labels
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 
+_FIELDS: dict[Split, str] = {"train": "fraction", "validate": "validate_fraction"}
+
+
+def fraction_of(config: DataConfig, split: Split) -> float:
+    """The share of a split's studies that is asked for."""
+    return {"train": config.fraction, "validate": config.validate_fraction}.get(split, 1.0)
+
 
 def chosen_studies(split: ShardSplit, config: DataConfig) -> frozenset[str]:
-    """The keys of `config.fraction` of the split's studies, whole numbers by rounding.
+    """The keys of the split's studies that are asked for, as many as `fraction_of`, rounded.
 
     Every study is read for what it has of the labels, masks and boxes that are wanted, and one that
     cannot be read counts as having none. Raises InputError where one of these is left without a
@@ -28,15 +35,16 @@ def chosen_studies(split: ShardSplit, config: DataConfig) -> frozenset[str]:
         with contextlib.suppress(BadSampleError):  # the loader meets it again, and counts it
             present[split.key(position)] = _classes_of(split.read(position), config)
     ordered = stratified_order(present, seed=config.fraction_seed)
-    count = max(1, round(config.fraction * len(ordered)))
+    fraction = fraction_of(config, split.split)
+    count = max(1, round(fraction * len(ordered)))
     kept = ordered[:count]
     found = frozenset[str]().union(*(present[key] for key in kept))
     for name in sorted(frozenset[str]().union(*present.values()) - found):
         needed = next(number for number, key in enumerate(ordered, 1) if name in present[key])
         raise InputError(
-            f"data.fraction={config.fraction}: among {count} of {len(ordered)} training studies of "
-            f"{split.folder} is none with {name!r}: use {needed / len(ordered):.4f} or more, or "
-            "another data.fraction_seed"
+            f"data.{_FIELDS[split.split]}={fraction}: among {count} of {len(ordered)} studies of "
+            f"split {split.split!r} in {split.folder} is none with {name!r}: use "
+            f"{needed / len(ordered):.4f} or more, or another data.fraction_seed"
         )
     return frozenset(kept)
 

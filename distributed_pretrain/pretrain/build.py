@@ -19,7 +19,7 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.data.subsets import chosen_studies
+from distributed_pretrain.data.subsets import chosen_studies, fraction_of
 from distributed_pretrain.data.tokenization import NoReports, ReportTokenizer, SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import build_tokenizer
 from distributed_pretrain.measures.base import Context, Measure
@@ -53,14 +53,18 @@ _NO_REPORT = 2
 
 
 def open_split(data: DataConfig, split: Split) -> ShardSplit:
-    """A split of the shards; of the training split the patients and studies that are asked for."""
-    if split != "train":
-        return ShardSplit(data.shards, split, data.text_policy)
+    """A split of the shards: its patients (of training) and studies that are asked for."""
     of_patients = partial(
-        ShardSplit, data.shards, split, data.text_policy, patient_fraction=data.patient_fraction
+        ShardSplit,
+        data.shards,
+        split,
+        data.text_policy,
+        patient_fraction=data.patient_fraction if split == "train" else 1.0,
     )
     whole = of_patients()
-    return whole if data.fraction == 1 else of_patients(only=chosen_studies(whole, data))
+    if fraction_of(data, split) == 1:
+        return whole
+    return of_patients(only=chosen_studies(whole, data))
 
 
 @dataclass(frozen=True)

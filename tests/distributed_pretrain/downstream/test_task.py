@@ -106,7 +106,7 @@ def test_what_a_task_cannot_use_is_refused_before_anything_is_trained(
         ({"masks": ("Edema", "Oedema")}, r"data.masks: .*'Oedema': did you mean 'Edema'\?"),
         (
             {"fraction": 0.03},
-            r"data.fraction=0.03: among 1 of 32 .* is none with .*: use 0\.\d+ or",
+            r"data.fraction=0.03: among 1 of 32 studies .* is none with .*: use 0\.\d+ or",
         ),
     ):
         data = config.data.model_copy(update=changes)
