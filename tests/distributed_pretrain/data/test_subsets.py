@@ -80,4 +80,4 @@ def test_a_share_of_the_training_split_holds_every_smaller_one(drawn_shards: Pat
     assert keys(0.5, seed=1) != half
     assert len(keys(0.25, "test")) == len(keys(0.25, "validate")) == 24
     config = DataConfig.model_validate({"shards": drawn_shards, "validate_fraction": 0.5})
-    assert [len(open_split(config, each)) for each in ("train", "validate", "test")] == [32, 12, 24]  # type: ignore[arg-type]
+    assert [len(open_split(config, each)) for each in ("train", "validate", "test")] == [32, 12, 24]
