@@ -8,14 +8,14 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from data_shards.errors import InputError, RunError
 from data_shards.files.atomic import NO_SPACE, remedy_of
-from data_shards.profiles import Config, load_profile, parse_overrides, validate
+from data_shards.profiles import Config, keys_of, load_profile, parse_overrides, validate
 from data_shards.starting import GOES_ON as GOES_ON
 from data_shards.starting import INTERRUPTED as INTERRUPTED
 from data_shards.starting import INTERRUPTED_LINE, say_once
@@ -35,7 +35,8 @@ _REMEDIES = {
 class Command:
     """One verb of a package: what it takes, where its results go, and what a second start finds.
 
-    `subject` is what it is about: a profile that holds `settings`, the folder of a run, or nothing.
+    `subject` is what it is about: a profile that holds `settings` (or, of several kinds, what
+    `settings_of` says by its keys), the folder of a run, or nothing.
     `own_overrides` says which overrides are of `settings`; dotted ones may be those of profiles
     that these name. `folder` is the field of the settings with the folder of results; without one
     that is the subject. A start goes on by the steps that a run folder holds, by the tasks that
@@ -53,6 +54,7 @@ class Command:
     run: Callable[..., int]
     subject: Literal["profile", "run_folder"] | None = "profile"
     settings: type[Config] | None = None
+    settings_of: Callable[[Collection[str]], type[Config]] | None = None
     own_overrides: Literal["all", "undotted"] = "all"
     folder: str | None = None
     goes_on_by: Literal["steps", "tasks", "nothing"] = "nothing"
@@ -61,12 +63,17 @@ class Command:
     figures: Callable[[Any, Path], dict[str, float]] | None = None
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None
 
+    def kind_of(self, profile: Path) -> type[Config]:
+        """The kind of settings that a profile holds. Raises InputError as `load_profile`."""
+        assert self.settings is not None, f"{self.name} has no settings"
+        return self.settings if self.settings_of is None else self.settings_of(keys_of(profile))
+
     def read(self, subject: Path | None, overrides: Sequence[str]) -> tuple[Config, Path]:
         """The settings that a command line describes, and the folder of results, absolute."""
         assert self.settings is not None, f"{self.name} has no settings"
         own = overrides if self.own_overrides == "all" else split_dotted(overrides)[0]
         if self.subject == "profile" and subject is not None:
-            settings = load_profile(self.settings, subject, own)
+            settings = load_profile(self.kind_of(subject), subject, own)
         else:
             settings = validate(self.settings, parse_overrides(own), where=self.name)
         folder: Path | None = getattr(settings, self.folder) if self.folder else subject

@@ -105,6 +105,11 @@ def load_profile(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ())
     return validate(kind, values, where=str(path))
 
 
+def keys_of(path: Path) -> frozenset[str]:
+    """The keys of a profile and its parents, of the first level. Raises as `load_profile`."""
+    return frozenset(_read_with_parents(path, ()))
+
+
 def validate(kind: type[ConfigT], values: Mapping[str, Any], *, where: str) -> ConfigT:
     """`values` as a config, or InputError naming the first bad field."""
     try:

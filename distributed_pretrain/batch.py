@@ -167,6 +167,19 @@ class SecondView(SampleRows):
 
 
 @dataclass(frozen=True)
+class Boxes(SampleRows):
+    """The boxes of each image, filled up to the most that one has; `present` says which are real.
+
+    `corners` are left, top, right and bottom in pixels of the model's image, perhaps beyond it;
+    `category` numbers the categories that were asked for.
+    """
+
+    corners: Float[Tensor, "batch most 4"]
+    category: Int[Tensor, "batch most"]
+    present: Bool[Tensor, "batch most"]
+
+
+@dataclass(frozen=True)
 class Batch(SampleRows):
     """One rank's share of a global batch.
 
@@ -176,7 +189,11 @@ class Batch(SampleRows):
 
     `lateral` is there with `data.views: frontal_lateral`, `second_view` with `two_augmentations`.
     With `data.labels`, `labels` has a column for each: 1 present, 0 absent, -1 uncertain (as the
-    CheXpert labeler writes it) and NaN where the report does not say.
+    CheXpert labeler writes it) and NaN where the report does not say. With `data.masks`, `masks`
+    has a channel for each, at the size of the images, and with `data.boxes` there are `boxes`.
+
+    `features` are what a frozen encoder made of the images, by name, where that was computed
+    before; `images` may then be empty.
 
     `records` are what the shards know of the studies. `epoch` is the one the batch belongs to,
     `samples_consumed` the global count after it, `replaced` the number of unreadable samples of
@@ -190,6 +207,9 @@ class Batch(SampleRows):
     lateral: Lateral | None = None
     second_view: SecondView | None = None
     labels: Float[Tensor, "batch classes"] | None = None
+    masks: Bool[Tensor, "batch categories height width"] | None = None
+    boxes: Boxes | None = None
+    features: dict[str, Tensor] | None = None
     records: tuple[StudyRecord, ...] = ()
     epoch: int = 0
     samples_consumed: int = 0

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 
 from data_shards.command_line import DONE, Command
-from data_shards.profiles import parse_overrides, validate
+from data_shards.profiles import Config, keys_of, load_profile, parse_overrides, validate
 from distributed_pretrain.downstream import settings as downstream
 from distributed_pretrain.evaluation import settings as evaluation
 from distributed_pretrain.experiments import settings as experiments
+from distributed_pretrain.experiments.suites import settings as suites
 from distributed_pretrain.handover import settings as handover
 from distributed_pretrain.pretrain import settings as pretrain
 
@@ -26,6 +27,7 @@ BENCHMARKS = (
     "regions",
     "checkpoint",
     "scaling",
+    "downstream",
     "gpu",
 )
 
@@ -50,9 +52,18 @@ def _evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
 
 
 def _downstream(profile: Path, overrides: Sequence[str]) -> int:
+    if _downstream_settings(keys_of(profile)) is suites.SuiteConfig:
+        from distributed_pretrain.experiments.suites.run import run_suite
+
+        return run_suite(load_profile(suites.SuiteConfig, profile, overrides))
     from distributed_pretrain.downstream.run import run_downstream
 
     return run_downstream(profile, overrides)
+
+
+def _downstream_settings(keys: Collection[str]) -> type[Config]:
+    """A list of `tasks` is run as such."""
+    return suites.SuiteConfig if "tasks" in keys else downstream.DownstreamConfig
 
 
 def _compare(profile: Path, overrides: Sequence[str]) -> int:
@@ -131,12 +142,13 @@ COMMANDS = (
     ),
     Command(
         "downstream",
-        help="train a head on an encoder, and judge it",
+        help="train a head on an encoder, and judge it; or a list of such tasks",
         settings=downstream.DownstreamConfig,
+        settings_of=_downstream_settings,
         folder="run_folder",
         goes_on_by="steps",
         ranks="any",
-        check=downstream.refuse_what_cannot_start,
+        check=suites.refuse_what_cannot_start,
         figures=downstream.figures_of_task,
         run=_downstream,
     ),

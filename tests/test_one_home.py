@@ -106,7 +106,10 @@ def test_the_launcher_names_no_verb() -> None:
 
 def test_only_the_measure_knows_what_its_metrics_are_called() -> None:
     """A name in quotes, other than in its measure, would have to be changed with it."""
-    names = r'"(recall_at_\d+|recall_sum|grounding_\w+|linear_dice|linear_auroc|auroc)"'
+    names = (
+        r'"(recall_at_\d+|recall_sum|grounding_\w+|linear_dice|linear_auroc|auroc'
+        r'|dice|dice_per_image|map|map_(coco|50|75|positive)|froc|froc_authors)"'
+    )
     knows = {
         name
         for name, text in SOURCES.items()

@@ -14,9 +14,10 @@ from torch import Tensor
 from distributed_pretrain.batch import Batch, Lateral, SampleRows, SecondView, TensorTree
 from distributed_pretrain.byte_block import Block, Place, Placing
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
+from distributed_pretrain.data.drawn import stack_boxes
+from distributed_pretrain.data.labels import wanted_labels
 from distributed_pretrain.data.sample import LoadedSample, LoadedView
 from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.data.shards import label_values
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 
@@ -110,7 +111,8 @@ def collate(
     seconds = [sample.second_view for sample in samples if sample.second_view is not None]
     stack = HostImages.stack
     no_pixels = torch.empty(len(samples), 1, 0, 0)
-    lateral = lateral_rows = second_view = labels = None
+    lateral = lateral_rows = second_view = labels = masks = boxes = None
+    drawn = [sample.drawn for sample in samples if sample.drawn is not None]
     if config.views == "frontal_lateral":
         present = tuple(each.lateral is not None for each in samples)
         lateral = Lateral(no_pixels, torch.tensor(present), present)
@@ -120,7 +122,11 @@ def collate(
         maps = torch.tensor(np.array([[view.to_image() for view in pair] for pair in pairs]))
         second_view = SecondView(no_pixels, maps.to(torch.float32))
     if config.labels:
-        labels = torch.tensor([label_values(each.record, config.labels) for each in samples])
+        labels = torch.tensor([wanted_labels(each.record, config) for each in samples])
+    if config.masks:
+        masks = torch.stack([each.masks for each in drawn])
+    if config.boxes:
+        boxes = stack_boxes(drawn)
     batch = Batch(
         keys=tuple(sample.record.key for sample in samples),
         images=no_pixels,
@@ -129,6 +135,8 @@ def collate(
         lateral=lateral,
         second_view=second_view,
         labels=labels,
+        masks=masks,
+        boxes=boxes,
         records=tuple(sample.record for sample in samples),
         epoch=epoch,
         samples_consumed=samples_consumed,

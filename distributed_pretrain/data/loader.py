@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from data_shards.files.json_lines import JsonLines
 from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
+from distributed_pretrain.data.drawn import check_drawn
 from distributed_pretrain.data.host_batch import HostBatch, collate
 from distributed_pretrain.data.loader_process import batches_apart
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
@@ -97,6 +98,7 @@ class _Loader(ABC):
         split, config, share = self.split, self.config, self.share
         check_world_size(config.global_batch, share.world_size)
         check_labels(split, config.labels)
+        check_drawn(split, config)
         self.wait_seconds = 0.0
         self._unreadable = Quarantine(
             split.split, len(split), config.max_bad_fraction, self.quarantine, share.rank
@@ -236,16 +238,9 @@ class TrainingLoader(_Loader):
         return self._host_batches(self._plans(samples_consumed))
 
     def _plans(self, consumed: int) -> Iterator[_Plan]:
-        first_epoch, first_step = self.order.epoch_and_step(consumed)
-        for epoch in count(first_epoch):
-            positions = self.order.epoch_positions(epoch)
-            for step in range(first_step, self.order.steps_per_epoch):
-                start = step * self.order.global_batch
-                consumed += self.order.global_batch
-                whole = positions[start : start + self.order.global_batch]
-                share = self.share.of(whole, micro_batches=self.micro_batches)
-                yield _Plan(share.tolist(), consumed, epoch)
-            first_step = 0
+        for batch in self.order.batches(consumed):
+            share = self.share.of(batch.positions, micro_batches=self.micro_batches)
+            yield _Plan(share.tolist(), batch.samples_consumed, batch.epoch)
 
 
 def _batches_of_another(

@@ -6,7 +6,10 @@ touches only a window's tars at a time. The only state of a run is `samples_cons
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +18,14 @@ from data_shards.errors import InputError
 
 # Keeps the order's random stream apart from the draws of single samples.
 _ORDER_STREAM = 0x0D0E
+
+
+class OrderedBatch(NamedTuple):
+    """The positions of a global batch, the samples consumed after it, and its epoch."""
+
+    positions: NDArray[np.int64]
+    samples_consumed: int
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,18 @@ class GlobalOrder:
                 f"global_batch={self.global_batch}: resume with the global batch of the checkpoint"
             )
         return divmod(steps, self.steps_per_epoch)
+
+    def batches(self, samples_consumed: int) -> Iterator[OrderedBatch]:
+        """Global batches without end, from the one after `samples_consumed` on."""
+        first_epoch, first_step = self.epoch_and_step(samples_consumed)
+        for epoch in count(first_epoch):
+            positions = self.epoch_positions(epoch)
+            for step in range(first_step, self.steps_per_epoch):
+                start = step * self.global_batch
+                samples_consumed += self.global_batch
+                whole = positions[start : start + self.global_batch]
+                yield OrderedBatch(whole, samples_consumed, epoch)
+            first_step = 0
 
     def epoch_positions(self, epoch: int) -> NDArray[np.int64]:
         """All positions in the order of `epoch`, (samples,)."""

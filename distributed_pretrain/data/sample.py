@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -18,6 +19,8 @@ from distributed_pretrain.data.augmentation_parameters import (
     Window,
     square_window,
 )
+from distributed_pretrain.data.drawn import Drawn, read_drawn
+from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.stored_images import decode_stored
@@ -79,6 +82,7 @@ class LoadedSample:
     frontal: LoadedView
     lateral: LoadedView | None = None
     second_view: LoadedView | None = None
+    drawn: Drawn | None = None
     real: bool = True
     replaced: bool = False
 
@@ -103,7 +107,7 @@ def load_sample(
         raise split.bad_sample(position, "the record has no frontal image")
 
     def decoded(images: Sequence[int], draws: SampleDraws | None) -> NDArray[np.uint8]:
-        chosen = draws.choose(images) if draws else images[0]
+        chosen = draws.choose(images) if draws and not config.draws else images[0]
         return _decode(split, position, record.images[chosen])
 
     draws = drawing("frontal")
@@ -115,12 +119,20 @@ def load_sample(
         lateral = _view(decoded(laterals, side), augmentation, side, flipped_as=frontal.draw)
     if config.views == "two_augmentations":
         second_view = _view(image, augmentation, drawing("second_view"))
+    drawn = None
+    if config.draws:
+        try:
+            drawn = read_drawn(record, config, partial(split.read_member, position))
+        except BadSampleError:
+            raise
+        except ValueError as error:
+            raise split.bad_sample(position, str(error)) from error
     sentences = select_sentences(record.report, config.text_policy)
     if config.sentences == "one" and (one := drawing("sentence")):
         sentences = (one.choose(sentences),)
     elif config.sentence_swaps and draws:
         sentences = draws.swap_sentences(sentences, config.sentence_swap_probability)
-    return LoadedSample(record, sentences, frontal, lateral, second_view)
+    return LoadedSample(record, sentences, frontal, lateral, second_view, drawn)
 
 
 def _view(

@@ -35,6 +35,7 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+Names = Annotated[tuple[str, ...], AfterValidator(_distinct)]
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 PositiveRange = Annotated[
     tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ascending)
@@ -90,7 +91,15 @@ class DataConfig(Config):
     reports, as ConVIRT, CLIP*, GLoRIA and LoVT's ablation do.
 
     `normalisation`: pixels in [0, 1] less the mean and by the standard deviation of the training
-    split, or (`half`) 0.5 and 0.5. `labels` are names of the shards' labels to deliver.
+    split, or (`half`) 0.5 and 0.5. `labels` are names of the shards' labels to deliver: those not
+    mentioned are `unmentioned`, and uncertain ones unknown too, or present or absent where they are
+    named in `uncertain_present` or `uncertain_absent`. `masks` and `boxes` are categories of what
+    is drawn on the first frontal image by id, which is then the one shown. `masks_from: boxes`
+    fills the boxes of a category for its mask. Neither is augmented.
+
+    `fraction` trains on that share of the training studies: a sample by `fraction_seed` in which
+    labels, masks and boxes that are delivered are as frequent as in all, and which holds those of
+    every smaller fraction. `validate_fraction` is that of the validation split, by the same seed.
 
     `patient_fraction` trains on the studies of that share of the training patients (the papers'
     30 %), chosen by their ids, so that every seed and method gets the same.
@@ -111,9 +120,18 @@ class DataConfig(Config):
     text_policy: TextPolicy = "lovt"
     views: Views = "frontal"
     sentences: Sentences = "all"
-    labels: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
+    labels: Names = ()
+    unmentioned: Literal["unknown", "absent"] = "unknown"
+    uncertain_present: Names = ()
+    uncertain_absent: Names = ()
+    masks: Names = ()
+    masks_from: Literal["masks", "boxes"] = "masks"
+    boxes: Names = ()
     image_size_px: int = Field(default=224, ge=32)
     normalisation: Literal["dataset", "half"] = "dataset"
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    validate_fraction: float = Field(default=1.0, gt=0, le=1)
+    fraction_seed: int = Field(default=0, ge=0)
     patient_fraction: float = Field(default=1.0, gt=0, le=1)
     global_batch: int = Field(default=512, ge=2)
     shuffle_buffer_shards: int = Field(default=16, ge=1)
@@ -134,6 +152,28 @@ class DataConfig(Config):
                 "are the same"
             )
         return self
+
+    @model_validator(mode="after")
+    def _uncertain_labels_are_one_thing(self) -> Self:
+        if both := set(self.uncertain_present) & set(self.uncertain_absent):
+            raise ValueError(
+                f"{min(both)!r}: in uncertain_present and in uncertain_absent: keep one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_drawn_stays(self) -> Self:
+        if self.draws and self.augmentation.enabled:
+            raise ValueError(
+                "masks and boxes are not moved with an augmented image: set "
+                "augmentation.enabled=false"
+            )
+        return self
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything is wanted that is drawn on an image."""
+        return bool(self.masks or self.boxes)
 
 
 @dataclass(frozen=True)

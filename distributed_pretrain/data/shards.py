@@ -6,12 +6,12 @@ import contextlib
 import difflib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
@@ -39,7 +39,7 @@ class ShardSplit:
     is thread-safe. Tars are read at the start only where they were built before the indexes could
     tell of this policy. Of `patient_fraction` of the patients (rounded, at least one) it holds all
     studies: which ones is a function of their ids alone, and a smaller fraction's are among a
-    larger one's.
+    larger one's. `only` keeps the samples of these keys.
 
     Raises InputError for a folder without manifest, another schema, an index or tar that is missing
     or not as it was written, documents that contradict each other, and a split in which no sample
@@ -47,12 +47,19 @@ class ShardSplit:
     """
 
     def __init__(
-        self, folder: Path, split: Split, policy: TextPolicy, *, patient_fraction: float = 1.0
+        self,
+        folder: Path,
+        split: Split,
+        policy: TextPolicy,
+        *,
+        patient_fraction: float = 1.0,
+        only: Collection[str] | None = None,
     ) -> None:
         self.folder = folder
         self.split: Split = split
         self.policy: TextPolicy = policy
         self._patient_fraction = patient_fraction
+        self._only = None if only is None else frozenset(only)
         self.manifest = read_manifest(folder)
         self._tars = Tars(folder)
         refuse_contradictions(self.manifest.contradictions(), folder / MANIFEST_NAME)
@@ -67,7 +74,9 @@ class ShardSplit:
             [
                 (index.tar_name, sample)
                 for sample in index.samples
-                if sample.patient_id in chosen and self._is_usable(index.tar_name, sample)
+                if sample.patient_id in chosen
+                and (self._only is None or sample.key in self._only)
+                and self._is_usable(index.tar_name, sample)
             ]
             for index in indexes
         ]
@@ -84,7 +93,7 @@ class ShardSplit:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process opens them itself: its files are its own.
-        again = partial(type(self), patient_fraction=self._patient_fraction)
+        again = partial(type(self), patient_fraction=self._patient_fraction, only=self._only)
         return again, (self.folder, self.split, self.policy)
 
     def __len__(self) -> int:
@@ -94,6 +103,11 @@ class ShardSplit:
         """What of the split is not kept, and why, in a line; empty where all is."""
         reasons = ", ".join(f"{count:,} {lacks}" for lacks, count in self.left_out.items())
         return f"{self.split}: left out are {reasons}; {len(self):,} are kept" if reasons else ""
+
+    @property
+    def patients(self) -> frozenset[str]:
+        """Whose the samples are."""
+        return frozenset(sample.patient_id for _, sample in self._samples)
 
     def key(self, position: int) -> str:
         """The key of a sample, without reading it."""
@@ -181,23 +195,37 @@ def label_values(record: StudyRecord, names: Sequence[str]) -> list[float]:
 
 
 def check_labels(split: ShardSplit, names: Sequence[str]) -> None:
+    """Raises InputError, with the nearest names there are, unless the split knows all `names`."""
+    check_known(split, names, "labels", lambda record: record.labels)
+
+
+def check_known(
+    split: ShardSplit,
+    names: Sequence[str],
+    what: Literal["labels", "masks", "boxes"],
+    known_of: Callable[[StudyRecord], Collection[str]],
+    *,
+    any_is_enough: bool = False,
+) -> None:
     """Raises InputError, with the nearest names there are, unless the split knows all `names`.
 
-    Studies are read until every name has been met: one or few, unless a name is wrong.
+    Or one of them, where `any_is_enough`. `known_of` tells which a study knows, and `what` of
+    `data` they are. Studies are read until every name has been met: one or few, unless one is
+    wrong.
     """
     known = set[str]()
     for position in range(len(split)):
-        if known.issuperset(names):
-            break
+        if known.issuperset(names) or (any_is_enough and known.intersection(names)):
+            return
         with contextlib.suppress(BadSampleError):  # the loader will meet it again, and count it
-            known |= split.read(position).labels.keys()
+            known |= set(known_of(split.read(position)))
     name = next((name for name in names if name not in known), None)
-    if name is None:
+    if name is None or (any_is_enough and known.intersection(names)):
         return
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    listed = ", ".join(sorted(known)) or "none (build shards from a source with labels)"
-    remedy = f"did you mean {near[0]!r}?" if near else f"known labels: {listed}"
+    listed = ", ".join(sorted(known)) or f"none (build shards from a source with {what})"
+    remedy = f"did you mean {near[0]!r}?" if near else f"known {what}: {listed}"
     raise InputError(
-        f"data.labels: no study of split {split.split!r} in {split.folder} has a label {name!r}: "
-        f"{remedy}"
+        f"data.{what}: no study of split {split.split!r} in {split.folder} has among its {what} "
+        f"{name!r}: {remedy}"
     )

@@ -11,12 +11,12 @@ import torch
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.profiles import load_profile
 from distributed_pretrain.data.loader import Share
-from distributed_pretrain.data.tokenization import NoReports
+from distributed_pretrain.downstream.features import FeatureStore
+from distributed_pretrain.downstream.head import Head
+from distributed_pretrain.downstream.overlap import check_overlap
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
-from distributed_pretrain.measures.auroc import Auroc
-from distributed_pretrain.measures.loss_terms import LossTerms
 from distributed_pretrain.measures.metric import write_figures
-from distributed_pretrain.pretrain.build import OnShards, load_method, open_split
+from distributed_pretrain.pretrain.build import open_split
 from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.run_folder.checkpoint import load_weights
 from distributed_pretrain.run_folder.folder import RunFolder
@@ -29,34 +29,41 @@ from distributed_pretrain.training.run import Parts, train
 def run_downstream(profile: Path, overrides: Sequence[str]) -> int:
     """The exit status of a start: done and judged, or interrupted with a checkpoint saved."""
     config = load_profile(DownstreamConfig, profile, overrides)
-    if not train(config, partial(_build_parts, config)):
+    if not launcher_number("RANK"):
+        check_overlap(config)
+    if config.procedure is not None:
+        from distributed_pretrain.downstream.task import run_task  # which trains by this file
+
+        return DONE if run_task(config, config.procedure) else GOES_ON
+    run = RunFolder(config.run_folder)
+    store = FeatureStore(config.features, run.features)
+    if not train_head(config, store):
         return GOES_ON
     if not launcher_number("RANK"):
-        run = RunFolder(config.run_folder)
-        write_figures(_judge(config, run), run.evaluation(*JUDGED))
+        write_figures(judge_head(config, store), run.evaluation(*JUDGED))
     return DONE
 
 
-def _build_parts(config: DownstreamConfig, engine: Engine, run: RunFolder) -> Parts:
-    training, validation = open_split(config.data, "train"), open_split(config.data, "validate")
-    head = _head_of(config, Share(engine.rank, engine.world_size, engine.device))
-    return head.parts(run, training, validation)
+def train_head(config: DownstreamConfig, store: FeatureStore) -> bool:
+    """Train, or go on; see `train` for what is returned and raised."""
+    return train(config, partial(_build_parts, config, store))
 
 
-def _judge(config: DownstreamConfig, run: RunFolder) -> dict[str, float]:
-    """The best weights on the test split, in one process."""
+def judge_head(config: DownstreamConfig, store: FeatureStore) -> dict[str, float]:
+    """The figures of the best weights on the test split, by one process, in float32."""
     split, checkpoint = JUDGED
-    head = _head_of(
-        config, Share(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    )
+    run = RunFolder(config.run_folder)
+    share = Share(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    head = Head.of(config, share, store)
     like, owner = head.objective.state_dict(), Owner(config, identity_of(run))
     head.objective.load_state_dict(load_weights(run.checkpoint(checkpoint), like, owner))
     figures, _ = head.validation(open_split(config.data, split)).run()
     return figures
 
 
-def _head_of(config: DownstreamConfig, share: Share) -> OnShards:
-    method = load_method(config.encoder.run_folder, config.encoder.checkpoint).method
-    torch.manual_seed(config.seed)
-    objective = config.protocol.build(method, classes=len(config.data.labels)).to(share.device)
-    return OnShards(config, objective, NoReports(), (LossTerms, Auroc), share)
+def _build_parts(
+    config: DownstreamConfig, store: FeatureStore, engine: Engine, run: RunFolder
+) -> Parts:
+    training, validation = open_split(config.data, "train"), open_split(config.data, "validate")
+    head = Head.of(config, Share(engine.rank, engine.world_size, engine.device), store)
+    return head.parts(run, training, validation, engine.autocast)

@@ -67,6 +67,11 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), half_width)
 
 
+def normal_half_width(values: Sequence[float]) -> float | None:
+    """LoVT's half interval, 1.96 std(ddof=1) / sqrt(n), too narrow for few runs; None of one."""
+    return 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
 def student(freedom: int) -> float:
     """The 97.5 % point of Student's t: within ± that lie 95 %."""
     # Beyond the table the first terms of its series by 1 / freedom: wrong by less than 0.003.

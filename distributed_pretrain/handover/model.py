@@ -14,10 +14,10 @@ from torch.nn.functional import normalize
 from data_shards.errors import InputError
 from data_shards.own_inputs import OwnImage, sentences_of
 from distributed_pretrain.batch import Batch, join_rows
+from distributed_pretrain.data.geometry import region_map_on_pixels
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.tokenization import ReportTokenizer
 from distributed_pretrain.handover.images import ImageInput, ImageReader, image_vectors, images_of
-from distributed_pretrain.measures.geometry import region_map_on_pixels
 from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
     ImageTextMethod,

@@ -36,17 +36,19 @@ class FeatureOutputs(Outputs):
 class Context:
     """What measures may ask for besides batches and outputs.
 
-    `labels` are those that are predicted. Images show the middle `crop_fraction` (of its side) of
-    their padded square. A head is fitted to `labelled_studies` at a time. `encode` makes tokens of
-    reports; `read` gives a stored member (a mask) of a study; `boxed_training` all training studies
-    with boxes, without their images. `thorough` is what an evaluation is
-    and a validation in the loop is not.
+    `labels`, `masks` and `boxes` are the classes that are predicted. Images show the middle
+    `crop_fraction` (of its side) of their padded square. A head is fitted to `labelled_studies` at
+    a time. `encode` makes tokens of reports; `read` gives a stored member (a mask) of a study;
+    `boxed_training` all training studies with boxes, without their images. `thorough` is what an
+    evaluation is and a validation in the loop is not.
     """
 
     objective: Objective
     device: torch.device
     text_policy: TextPolicy = "lovt"
     labels: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    boxes: tuple[str, ...] = ()
     crop_fraction: float = 1.0
     labelled_studies: int = 600
     seed: int = 0

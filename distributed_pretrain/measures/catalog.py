@@ -1,9 +1,10 @@
-"""The measures there are: those of validation in the loop, and those of an evaluation."""
+"""The measures there are: of validation in the loop, of an evaluation, of a downstream head."""
 
 from __future__ import annotations
 
 from distributed_pretrain.measures.auroc import Auroc
 from distributed_pretrain.measures.base import Measure
+from distributed_pretrain.measures.detection import Detection
 from distributed_pretrain.measures.grounding import Grounding
 from distributed_pretrain.measures.grounding_crops import CroppedGrounding
 from distributed_pretrain.measures.grounding_metrics import GROUNDING_METRICS
@@ -13,6 +14,7 @@ from distributed_pretrain.measures.loss_terms import LossTerms
 from distributed_pretrain.measures.other_images import OtherImages
 from distributed_pretrain.measures.region_maps import RegionMaps
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5, Retrieval
+from distributed_pretrain.measures.segmentation import Segmentation
 
 VALIDATION: tuple[type[Measure], ...] = (
     LossTerms,
@@ -20,6 +22,12 @@ VALIDATION: tuple[type[Measure], ...] = (
     Retrieval,
     Auroc,
     RegionMaps,
+)
+DOWNSTREAM: tuple[type[Measure], ...] = (
+    LossTerms,
+    Auroc,
+    Segmentation,
+    Detection,
 )
 EVALUATION: tuple[type[Measure], ...] = (
     OtherImages,

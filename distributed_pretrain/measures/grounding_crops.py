@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from data_shards.records.study import Box, StudyRecord
 from distributed_pretrain.batch import Batch
+from distributed_pretrain.data.geometry import ModelSquare
 from distributed_pretrain.measures.base import real_records
-from distributed_pretrain.measures.geometry import ModelSquare
 from distributed_pretrain.measures.grounding_metrics import CROPPED, CROPPED_METRICS
 from distributed_pretrain.measures.phrase_grounding import PhraseGrounding
 from distributed_pretrain.methods.image_text import ImageTextOutputs

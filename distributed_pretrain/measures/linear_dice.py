@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import TypeAlias
 
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 
 from data_shards.errors import InputError
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.data.stored_images import decode_stored
-from distributed_pretrain.measures.geometry import ModelSquare, evaluated_image
+from distributed_pretrain.data.drawn import stored_masks
+from distributed_pretrain.data.geometry import ModelSquare, evaluated_image
+from distributed_pretrain.losses.soft_dice import soft_dice_loss
 from distributed_pretrain.measures.linear import LinearMeasure, LinearSet
 from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.measures.overlap import dice_of, overlap_counts
 
 Maps: TypeAlias = Float[Tensor, "samples classes height width"]
 Masks: TypeAlias = Bool[Tensor, "samples classes height width"]
@@ -37,45 +40,25 @@ class LinearDice(LinearMeasure):
     def known_of(self, record: StudyRecord) -> dict[str, Tensor]:
         """By category, the union of the masks on the square that a model sees."""
         assert self.context.read is not None, "masks are read from the shards"
-        found: dict[str, Tensor] = {}
-        shown = evaluated_image(record)
-        image = record.images[shown]
+        image = record.images[evaluated_image(record)]
         square = ModelSquare(image, self.size_px, self.context.crop_fraction)
-        for mask in record.masks:
-            if mask.image == shown:
-                payload = self.context.read(record, mask.member)
-                try:
-                    stored = decode_stored(payload, width=image.width, height=image.height)
-                except ValueError as error:
-                    raise InputError(
-                        f"{record.key}.{mask.member}: cannot be decoded ({error}): run `python -m "
-                        "data_shards verify` and build the damaged shards again"
-                    ) from error
-                found[mask.category] = found.get(mask.category, False) | square.mask(stored)
-        return found
+        try:
+            found = stored_masks(record, partial(self.context.read, record))
+        except ValueError as error:
+            raise InputError(
+                f"{record.key}.{error}: run `python -m data_shards verify` and build the damaged "
+                "shards again"
+            ) from error
+        return {category: square.mask(stored) for category, stored in found.items()}
 
     def judge(self, training: LinearSet, test: LinearSet) -> Float[Tensor, " classes"]:
         """See `linear_dice`."""
         return linear_dice(training, test, seed=self.context.seed)
 
 
-def dice_loss(logits: Maps, targets: Maps) -> Float[Tensor, ""]:
-    """1 - soft Dice, pooled over the pixels of the batch for each class, mean over classes.
-
-    Dice = 2 sum(p t) / (sum p + sum t) with p = sigmoid(logits) and t in [0, 1]; LoVT's linear
-    protocol.
-    """
-    probabilities = logits.sigmoid()
-    overlap = (probabilities * targets).sum(dim=(0, 2, 3))
-    size = probabilities.sum(dim=(0, 2, 3)) + targets.sum(dim=(0, 2, 3))
-    return 1 - (2 * overlap / size.clamp_min(1e-8)).mean()
-
-
 def pooled_dice(predicted: Masks, masks: Masks) -> Float[Tensor, " classes"]:
     """Dice of each class with the pixels of all samples pooled; 1 where both are empty."""
-    overlap = (predicted & masks).sum(dim=(0, 2, 3)).double()
-    size = (predicted.sum(dim=(0, 2, 3)) + masks.sum(dim=(0, 2, 3))).double()
-    return torch.where(size > 0, 2 * overlap / size.clamp_min(1), 1.0)
+    return dice_of(overlap_counts(predicted, masks).sum(dim=0), empty=1.0)
 
 
 @torch.enable_grad()  # its head is fitted, whoever judges without gradient
@@ -115,7 +98,9 @@ def _train_head(
         head.bias.fill_(-2.0)  # findings are rare: start from a mostly empty prediction
     optimizer = torch.optim.Adam(head.parameters(), lr=learning_rate, weight_decay=1e-6)
     for rows in islice(_shuffled_batches(len(features), generator), steps):
-        loss = dice_loss(_logits(head, features[rows], targets), targets[rows])
+        loss = soft_dice_loss(
+            _logits(head, features[rows], targets), targets[rows], across_ranks=False
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -77,13 +77,18 @@ def write_figures(figures: Mapping[str, float], path: Path) -> None:
     width = max(map(len, figures))
     for name, value in figures.items():
         print(f"{name:{width}s} {value:8.4f}", flush=True)
+    keep_figures(figures, path)
+    print(f"written to {path}", file=sys.stderr)
+
+
+def keep_figures(figures: Mapping[str, float], path: Path) -> None:
+    """Write what was measured to `path`; other figures there are kept beside it."""
     text = json.dumps(figures, indent=1) + "\n"
     if path.exists() and path.read_bytes() != text.encode():
         before = path.with_suffix(".before.json")
         move(path, before)
         print(f"other figures were there, and are now in {before}", file=sys.stderr)
     write_text_atomically(path, text)
-    print(f"written to {path}", file=sys.stderr)
 
 
 def read_figures(path: Path) -> dict[str, float]:

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from data_shards.records.study import Box, StudyRecord
 from distributed_pretrain.batch import Batch, join_rows
-from distributed_pretrain.measures.base import Context, ImageTextMeasure, real_records, real_rows
-from distributed_pretrain.measures.blind_maps import BLIND, FOCAL, BlindMaps
-from distributed_pretrain.measures.by_phrase import ByPhrase, interval_over_studies
-from distributed_pretrain.measures.geometry import (
+from distributed_pretrain.data.geometry import (
     ModelSquare,
     evaluated_image,
     region_map_on_pixels,
 )
+from distributed_pretrain.measures.base import Context, ImageTextMeasure, real_records, real_rows
+from distributed_pretrain.measures.blind_maps import BLIND, FOCAL, BlindMaps
+from distributed_pretrain.measures.by_phrase import ByPhrase, interval_over_studies
 from distributed_pretrain.measures.grounding_metrics import (
     BLIND_PHRASES,
     BORDER,

@@ -14,6 +14,8 @@ from distributed_pretrain.losses.multi_label import multi_label_loss
 from distributed_pretrain.methods.objective import Method, Outputs
 from distributed_pretrain.models.image_encoder import ImageEncoder
 
+_MEANS = "means"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelOutputs(Outputs):
@@ -52,12 +54,17 @@ class LabelClassifier(Method):
             self.image_encoder.eval()
         return self
 
+    def features_of(self, batch: Batch) -> dict[str, Tensor]:
+        """What the head reads: the means of the last feature maps."""
+        last_map = self.image_encoder(batch.images, batch.encoded_mask)
+        return {_MEANS: last_map.mean(dim=(2, 3))}
+
     def forward(self, batch: Batch) -> LabelOutputs:
         """A logit for each label."""
         assert batch.labels is not None, "data.labels is empty"
-        last_map = self.image_encoder(batch.images, batch.encoded_mask)
+        features = self.features_of(batch) if batch.features is None else batch.features
         return LabelOutputs(
-            logits=self.classifier(last_map.mean(dim=(2, 3))),
+            logits=self.classifier(features[_MEANS]),
             # NaN (not mentioned) would look like an output that is not finite.
             labels=batch.labels.nan_to_num(nan=-1.0),
             sample_mask=batch.sample_mask,

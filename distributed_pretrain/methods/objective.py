@@ -87,12 +87,14 @@ class Objective(nn.Module, ABC):
 
     What an objective sets: `term_weights`, the terms' factors in the total, which with `"total"`
     name what `loss` returns (without any there is nothing to train), `contrasts_samples`, False
-    where there are no batch terms, and `predicts_labels`, whether its outputs are `LabelOutputs`.
+    where there are no batch terms, and `predicts_labels` and `predicts_masks`, whether its outputs
+    are `LabelOutputs` or `MaskOutputs`.
     """
 
     term_weights: dict[str, float]
     contrasts_samples: bool = True
     predicts_labels: bool = False
+    predicts_masks: bool = False
 
     @abstractmethod
     def forward(self, batch: Batch) -> Any:
@@ -110,6 +112,10 @@ class Objective(nn.Module, ABC):
         """Terms within samples."""
         return {}
 
+    def features_of(self, batch: Batch) -> dict[str, Tensor]:
+        """What a frozen encoder makes of a batch, a row a sample: see `Batch.features`."""
+        raise NotImplementedError("its encoder is trained")
+
     def weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each term times its weight."""
         return {name: self.term_weights[name] * term for name, term in terms.items()}
@@ -121,8 +127,18 @@ class Objective(nn.Module, ABC):
         terms |= self.sample_terms(outputs)
         return {"total": sum_of(self.weighted(terms)), **terms}
 
-    def start_step(self, *, epoch: int) -> None:
-        """Called before each step, with the epoch of its samples (from 0)."""
+    def start_step(self, *, epoch: int, step: int = 0) -> None:
+        """Called before each step, with its number and the epoch of its samples (from 0)."""
+
+    def learning_rate(self, step: int, scheduled: float) -> float:
+        """The rate of the update of step `step`: the `scheduled` one."""
+        return scheduled
+
+    def after_backward(self) -> None:
+        """Called when the step's gradients stand in the parameters, before its update.
+
+        A parameter whose gradient is set to None here is left as it is.
+        """
 
     def after_update(self, *, progress: float, made: Bool[Tensor, ""] | None = None) -> None:
         """Called after each update, on every rank.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -46,10 +46,14 @@ SampleMask: TypeAlias = Bool[Tensor, " batch"]
 
 
 class ImageEncoder(nn.Module):
-    """A trunk that sees a grey image as three equal channels; `channels` is its map's depth."""
+    """A trunk that sees a grey image as three equal channels; `channels` is its map's depth.
 
-    def __init__(self, backbone: Trunk) -> None:
+    `unused_weights` are the keys of the weights that it was loaded with which it has no place for.
+    """
+
+    def __init__(self, backbone: Trunk, *, unused_weights: tuple[str, ...] = ()) -> None:
         super().__init__()
+        self.unused_weights = unused_weights
         self.backbone = backbone
         self.channels = backbone.channels
 
@@ -79,9 +83,9 @@ class ImageEncoder(nn.Module):
         and get a map of zeros. In training mode at least one image must be real, of this rank, or
         of all ranks together where the norms are synchronised.
         """
-        pixels, in_batch, groups = _real(images, sample_mask)
-        with groups:
-            return in_batch(self.backbone(pixels))
+        real = real_rows(images, sample_mask)
+        with real.groups:
+            return real.in_batch(self.backbone(real.select(images).expand(-1, 3, -1, -1)))
 
     def tokens(self, images: GreyImages, sample_mask: SampleMask | None = None) -> ImageTokens:
         """The images as vectors, and their regions; as in `forward` where `sample_mask` is False.
@@ -89,13 +93,14 @@ class ImageEncoder(nn.Module):
         Of a transformer the class token and the patches, of a ResNet the last map and that of the
         third stage.
         """
-        pixels, in_batch, groups = _real(images, sample_mask)
-        with groups:
+        real = real_rows(images, sample_mask)
+        with real.groups:
+            pixels = real.select(images).expand(-1, 3, -1, -1)
             image_map, region_map, attention = self.backbone.tokens(pixels)
         return ImageTokens(
-            in_batch(image_map),
-            in_batch(region_map),
-            None if attention is None else in_batch(attention),
+            real.in_batch(image_map),
+            real.in_batch(region_map),
+            None if attention is None else real.in_batch(attention),
         )
 
     def present_tokens(self, images: GreyImages, present: SampleMask) -> ImageTokens:
@@ -155,9 +160,8 @@ def make_image_encoder(
         raise InputError(
             f"backbone={backbone}: has no batch norm for norm={norm} to change: leave it out"
         )
-    if weights is not None:
-        trunk.load_weights(backbone, weights)
-    return ImageEncoder(trunk)
+    unused = () if weights is None else trunk.load_weights(backbone, weights)
+    return ImageEncoder(trunk, unused_weights=unused)
 
 
 def receptive_field_px(
@@ -202,22 +206,32 @@ def upsampled(
     return F.interpolate(images, size=(size_px, size_px), mode="bilinear", align_corners=False)
 
 
-def _real(
-    images: GreyImages, sample_mask: SampleMask | None
-) -> tuple[
-    Float[Tensor, "real 3 height width"], Callable[[Tensor], Tensor], AbstractContextManager[None]
-]:
-    """The real images, as three equal channels, what puts theirs among zeros for the others.
+class RealRows(NamedTuple):
+    """The rows of a batch that are samples.
 
-    And the context of batch norms that see them alone.
+    `select` takes them out of values of the batch, `in_batch` puts what was made of them among
+    zeros for the others, and within `groups` batch norms know that they see them alone.
     """
+
+    select: Callable[[Tensor], Tensor]
+    in_batch: Callable[[Tensor], Tensor]
+    groups: AbstractContextManager[None]
+
+
+def real_rows(images: GreyImages, sample_mask: SampleMask | None) -> RealRows:
+    """Those of `images` whose `sample_mask` is True."""
     # Left out rather than masked, since the trunk's batch norms know nothing of masks. A mask on a
     # GPU makes the host wait for it.
     if sample_mask is None or bool(sample_mask.all()):
-        return images.expand(-1, 3, -1, -1), lambda encoded: encoded, nullcontext()
+        return RealRows(_unchanged, _unchanged, nullcontext())
+    count = len(images)
     rows = sample_mask.nonzero().squeeze(1).to(images.device, non_blocking=True)
 
     def in_batch(encoded: Tensor) -> Tensor:
-        return encoded.new_zeros(len(images), *encoded.shape[1:]).index_put((rows,), encoded)
+        return encoded.new_zeros(count, *encoded.shape[1:]).index_put((rows,), encoded)
 
-    return images.index_select(0, rows).expand(-1, 3, -1, -1), in_batch, of_chosen(sample_mask)
+    return RealRows(lambda values: values.index_select(0, rows), in_batch, of_chosen(sample_mask))
+
+
+def _unchanged(values: Tensor) -> Tensor:
+    return values

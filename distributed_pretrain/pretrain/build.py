@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.subsets import chosen_studies, fraction_of
 from distributed_pretrain.data.tokenization import NoReports, ReportTokenizer, SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import build_tokenizer
 from distributed_pretrain.measures.base import Context, Measure
@@ -52,9 +53,18 @@ _NO_REPORT = 2
 
 
 def open_split(data: DataConfig, split: Split) -> ShardSplit:
-    """A split of the shards; of the training split the patients that are asked for."""
-    fraction = data.patient_fraction if split == "train" else 1.0
-    return ShardSplit(data.shards, split, data.text_policy, patient_fraction=fraction)
+    """A split of the shards: its patients (of training) and studies that are asked for."""
+    of_patients = partial(
+        ShardSplit,
+        data.shards,
+        split,
+        data.text_policy,
+        patient_fraction=data.patient_fraction if split == "train" else 1.0,
+    )
+    whole = of_patients()
+    if fraction_of(data, split) == 1:
+        return whole
+    return of_patients(only=chosen_studies(whole, data))
 
 
 @dataclass(frozen=True)
@@ -76,32 +86,44 @@ class OnShards:
         estimate: Callable[[], MemoryEstimate] | None = None,
     ) -> Parts:
         """What this rank trains with; unreadable samples are named in the run's folder."""
-        loader = TrainingLoader(
-            training,
+        loader = self.training_loader(training, run.quarantine)
+        judged = self.validation(self.evaluation_loader(validation, run.quarantine).batches)
+        return Parts(self.objective, loader, judged, count_flops, estimate)
+
+    def training_loader(self, split: ShardSplit, bad: JsonLines) -> TrainingLoader:
+        """This rank's batches of training; `bad` are the lines of unreadable samples."""
+        return TrainingLoader(
+            split,
             self.tokenizer,
             self.config.data,
             self.share,
             seed=self.config.seed,
             micro_batches=self.config.training.ordered_parts(self.config.data.global_batch),
-            quarantine=run.quarantine,
+            quarantine=bad,
         )
-        judged = self.validation(validation, run.quarantine)
-        return Parts(self.objective, loader, judged, count_flops, estimate)
 
-    def validation(self, split: ShardSplit, bad: JsonLines | None = None) -> Validation:
-        """The measures over a split, on all ranks; `bad` are the lines of unreadable samples."""
+    def evaluation_loader(
+        self, split: ShardSplit, bad: JsonLines | None = None
+    ) -> EvaluationLoader:
+        """This rank's share of a split, in order; `bad` as above."""
         data = self.config.data
-        loader = EvaluationLoader(split, self.tokenizer, data, self.share, quarantine=bad)
+        return EvaluationLoader(split, self.tokenizer, data, self.share, quarantine=bad)
+
+    def validation(self, batches: Callable[[], Iterable[Batch]]) -> Validation:
+        """The measures over all of `batches`, on all ranks."""
+        data = self.config.data
         context = Context(
             objective=self.objective,
             device=self.share.device,
             text_policy=data.text_policy,
             labels=data.labels,
+            masks=data.masks,
+            boxes=data.boxes,
             crop_fraction=data.augmentation.evaluation_crop_fraction,
             seed=self.config.seed,
             encode=self.tokenizer.encode,
         )
-        return Validation(loader.batches, context, self.kinds)
+        return Validation(batches, context, self.kinds)
 
 
 def run_pretrain(profile: Path, overrides: Sequence[str]) -> int:

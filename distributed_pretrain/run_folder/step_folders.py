@@ -56,6 +56,12 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
 
 
+def newest_complete_step(checkpoints: Path) -> int:
+    """The step of the newest complete checkpoint, by its marker alone; 0 without one."""
+    complete = [each for each in step_folders(checkpoints) if (each / MARKER).exists()]
+    return step_of(complete[-1]) if complete else 0
+
+
 def named_by(link: Path) -> Path | None:
     """The step folder that `last` or `best` names, there or not; None where it names none.
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from data_shards.errors import InputError, RunError
 from data_shards.processes import InterruptionFlag
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.loader import TrainingLoader
+from distributed_pretrain.data.order import GlobalOrder
 from distributed_pretrain.ranks import copy_from_main, wait_for_all
 from distributed_pretrain.run_folder.checkpoint import (
     Checkpoint,
@@ -36,6 +36,22 @@ from distributed_pretrain.training.validation import Validation, evaluating, jud
 
 class NonFiniteError(RunError):
     """Losses or gradients are NaN or infinite too often: the message says where and what to do."""
+
+
+class BatchSource(Protocol):
+    """Where training's batches come from: a loader, or what was kept of one.
+
+    `wait_seconds` is how long its consumer has waited so far.
+    """
+
+    wait_seconds: float
+
+    @property
+    def order(self) -> GlobalOrder:
+        """Which samples come when."""
+
+    def batches(self, samples_consumed: int = 0) -> Generator[Batch]:
+        """Batches without end, from the one after `samples_consumed` on."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,7 @@ class Trainer:
     config: RunConfig
     engine: Engine
     run: RunFolder
-    loader: TrainingLoader
+    loader: BatchSource
     stepper: Stepper
     validation: Validation
     state: TrainingState
@@ -201,9 +217,7 @@ class Trainer:
                 f"validation at step {state.step}: {bad} not finite: training "
                 "stopped; lower optimizer.learning_rate, and use another run_folder"
             )
-        is_best, stop = judge_validation(
-            state, training, self.config.schedule, metrics, known[training.best_metric]
-        )
+        is_best, stop = judge_validation(state, training, self.config.schedule, metrics, known)
         metrics_and_time = metrics | {"validation_seconds": time.monotonic() - started}
         self._record("validate", metrics_and_time, step=state.step)
         if training.pictures:

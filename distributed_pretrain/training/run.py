@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,6 @@ import torch
 from data_shards.command_line import shell_line
 from data_shards.errors import InputError
 from data_shards.processes import InterruptionFlag
-from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.run_folder.checkpoint import mend_links
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
@@ -26,7 +25,7 @@ from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.engine.device import refuse_missing_gpus
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops
-from distributed_pretrain.training.loop import Trainer
+from distributed_pretrain.training.loop import BatchSource, Trainer
 from distributed_pretrain.training.memory.estimate import (
     GIB,
     MemoryEstimate,
@@ -49,7 +48,7 @@ class Parts:
     """
 
     objective: Objective
-    loader: TrainingLoader
+    loader: BatchSource
     validation: Validation
     count_flops: Callable[[], StepFlops] = StepFlops
     estimate_memory: Callable[[], MemoryEstimate] | None = None
@@ -120,17 +119,25 @@ def build_trainer(
             settle_identity(run, newest)
             run.quarantine.mend()
         parts = build(engine, run)
-        known, wanted = parts.validation.metrics, config.training.best_metric
-        if parts.objective.term_weights and wanted not in known:
-            raise InputError(
-                f"training.best_metric={wanted!r} is not measured: "
-                f"choose one of {', '.join(sorted(known))}"
-            )
+        if parts.objective.term_weights:
+            refuse_unmeasured(config, parts.validation.metrics)
         return _trainer_of(config, engine, run, liveness, parts, newest)
     except BaseException:
         if engine.is_main:
             run.discard()
         raise
+
+
+def refuse_unmeasured(config: RunConfig, known: Collection[str]) -> None:
+    """Raise InputError unless what the best checkpoint and the schedule go by is measured."""
+    watched = {"training.best_metric": config.training.best_metric}
+    if config.schedule.metric is not None:
+        watched["schedule.metric"] = config.schedule.metric
+    for field, wanted in watched.items():
+        if wanted not in known:
+            raise InputError(
+                f"{field}={wanted!r} is not measured: choose one of {', '.join(sorted(known))}"
+            )
 
 
 def _trainer_of(

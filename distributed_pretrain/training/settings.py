@@ -31,7 +31,8 @@ class ScheduleConfig(Config):
 
     At most one of the warm-ups is given; `warmup_share` is of all steps. `final_share` is the last
     rate of `cosine` / the peak rate. `patience` and `factor` are of `plateau`: after more than
-    `patience` validations whose best metric did not get better, the rate is multiplied.
+    `patience` validations whose `metric` (null: training.best_metric) did not get better, the rate
+    is multiplied.
     """
 
     name: Literal["constant", "cosine", "cosine_per_epoch", "plateau"] = "cosine_per_epoch"
@@ -40,6 +41,7 @@ class ScheduleConfig(Config):
     warmup_share: float = Field(0.0, ge=0, lt=1)
     final_share: float = Field(0.0, ge=0, le=1)
     patience: NonNegativeInt = 12
+    metric: str | None = None
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
     @model_validator(mode="after")

@@ -97,7 +97,8 @@ class Stepper:
             reductions=state.learning_rate_reductions,
         )
         objective = self.engine.objective
-        objective.start_step(epoch=batch.epoch)
+        learning_rate = objective.learning_rate(state.step, learning_rate)
+        objective.start_step(epoch=batch.epoch, step=state.step)
         every = training.gradient_norms_every_steps
         statistics = KeptBuffers(objective.buffers())
         micro_batches = batch.split(training.accumulation_steps, pack=self.engine.packs_reports)
@@ -110,6 +111,7 @@ class Stepper:
             measure_norms=every is not None and (state.step + 1) % every == 0,
             groups=training.groups(global_batch),
         )
+        objective.after_backward()
         norm = self.engine.gradient_norm()
         finite_rows = torch.cat(gradients.finite_rows)
         on_device = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -80,21 +80,27 @@ def judge_validation(
     config: TrainingConfig,
     schedule: ScheduleConfig,
     metrics: dict[str, float],
-    judged_by: Metric,
+    known: Mapping[str, Metric],
 ) -> tuple[bool, bool]:
     """(is the best so far, should training stop), updating the counters of `state`.
 
-    The first validation is the best. Patience counts from the last score that beat the one
-    before it by more than `min_delta`, so that creeping gains do not keep a run alive. With the
-    `plateau` schedule the learning rate falls after more than `schedule.patience` validations
-    without an improvement. Raises InputError when the metric could not be measured.
+    `known` are the metrics by name. The first validation is the best. Patience counts from the last
+    score that beat the one before it by more than `min_delta`, so that creeping gains do not keep a
+    run alive. With the `plateau` schedule the learning rate falls after more than
+    `schedule.patience` validations without an improvement of its metric. Raises InputError when one
+    could not be measured.
     """
-    if config.best_metric not in metrics:
-        raise InputError(
-            f"training.best_metric={config.best_metric}: the validation split has none: it needs "
-            "positives and negatives of a label; choose another metric, or other shards"
-        )
-    score = metrics[config.best_metric]
+    plateau_metric = schedule.metric or config.best_metric
+    for field, name in (
+        ("training.best_metric", config.best_metric),
+        ("schedule.metric", plateau_metric),
+    ):
+        if name not in metrics:
+            raise InputError(
+                f"{field}={name}: the validation split has none: it needs positives and negatives "
+                "of what is predicted; choose another metric, or other shards"
+            )
+    score, judged_by = metrics[config.best_metric], known[config.best_metric]
 
     def improves(reference: float | None, by: float = 0.0) -> bool:
         return reference is None or judged_by.improves(score, reference, by=by)
@@ -103,10 +109,10 @@ def judge_validation(
         state.best_score = score
     if schedule.name == "plateau":
         state.validations_on_plateau += 1
-        if improves(
-            state.plateau_reference, _PLATEAU_THRESHOLD * abs(state.plateau_reference or 0)
-        ):
-            state.plateau_reference = score
+        figure, reference = metrics[plateau_metric], state.plateau_reference
+        least = _PLATEAU_THRESHOLD * abs(reference or 0)
+        if reference is None or known[plateau_metric].improves(figure, reference, by=least):
+            state.plateau_reference = figure
             state.validations_on_plateau = 0
         elif state.validations_on_plateau > schedule.patience:
             state.learning_rate_reductions += 1

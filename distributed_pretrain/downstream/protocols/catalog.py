@@ -1,7 +1,4 @@
-"""The downstream protocols there are: a union of their settings, by `name`.
-
-Each has `build`: its head on an encoder, for so many classes. InputError for what does not fit.
-"""
+"""The downstream protocols there are: a union of their settings, by `name`."""
 
 from __future__ import annotations
 
@@ -11,8 +8,11 @@ from pydantic import Field
 
 from distributed_pretrain.downstream.protocols.finetune import FinetuneConfig
 from distributed_pretrain.downstream.protocols.linear import LinearConfig
+from distributed_pretrain.downstream.protocols.linear_segmentation import LinearSegmentationConfig
+from distributed_pretrain.downstream.protocols.unet import UNetConfig
+from distributed_pretrain.downstream.protocols.yolov3 import YoloConfig
 
 AnyProtocolConfig: TypeAlias = Annotated[
-    LinearConfig | FinetuneConfig,
+    LinearConfig | FinetuneConfig | LinearSegmentationConfig | UNetConfig | YoloConfig,
     Field(discriminator="name"),
 ]

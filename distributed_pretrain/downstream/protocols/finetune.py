@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from data_shards.profiles import Config
+from distributed_pretrain.downstream.protocols.base import HeadSizes, ProtocolConfig, Targets
 
 if TYPE_CHECKING:
     from distributed_pretrain.methods.objective import Method, Objective
 
 
-class FinetuneConfig(Config):
+class FinetuneConfig(ProtocolConfig):
     """The image encoder is trained too; `data.labels` names what is told."""
+
+    TARGETS: ClassVar[Targets] = "labels"
 
     name: Literal["finetune"] = "finetune"
 
-    def build(self, encoder: Method, *, classes: int) -> Objective:
+    def build(self, encoder: Method, sizes: HeadSizes) -> Objective:
         """The head with its encoder."""
         from distributed_pretrain.methods.labels import LabelClassifier
 
-        return LabelClassifier(encoder.image_encoder.requires_grad_(), classes)
+        return LabelClassifier(encoder.image_encoder.requires_grad_(), sizes.classes)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from data_shards.profiles import Config
+from distributed_pretrain.downstream.protocols.base import HeadSizes, ProtocolConfig, Targets
 
 if TYPE_CHECKING:
     from distributed_pretrain.methods.objective import Method, Objective
 
 
-class LinearConfig(Config):
+class LinearConfig(ProtocolConfig):
     """The encoder is frozen, its statistics too; `data.labels` names what is told."""
+
+    TARGETS: ClassVar[Targets] = "labels"
 
     name: Literal["linear"] = "linear"
 
-    def build(self, encoder: Method, *, classes: int) -> Objective:
+    @property
+    def is_frozen(self) -> bool:
+        """Yes."""
+        return True
+
+    def build(self, encoder: Method, sizes: HeadSizes) -> Objective:
         """The head."""
         from distributed_pretrain.methods.labels import LabelClassifier
 
-        return LabelClassifier(encoder.image_encoder, classes, frozen=True)
+        return LabelClassifier(encoder.image_encoder, sizes.classes, frozen=True)

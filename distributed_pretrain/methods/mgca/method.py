@@ -86,8 +86,9 @@ class Mgca(ImageTextMethod):
             unit_vectors(torch.randn(config.prototypes, config.embedding_dim))
         )
 
-    def start_step(self, *, epoch: int) -> None:
+    def start_step(self, *, epoch: int, step: int = 0) -> None:
         """Freeze the prototypes in the first epochs, while embeddings still move fast."""
+        del step
         self.prototypes_are_frozen = epoch < self.config.frozen_prototype_epochs
 
     def paired(

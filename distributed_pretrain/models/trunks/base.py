@@ -42,14 +42,23 @@ class ImageTokens(NamedTuple):
         return self.region_map.permute(0, 2, 3, 1)
 
 
+class Stage(NamedTuple):
+    """One map of a trunk's stages: its channels, and how many pixels apart its cells are."""
+
+    channels: int
+    stride: int
+
+
 class Trunk(nn.Module, ABC):
     """A network from images to a map of `channels`; each kind is one file beside this.
 
     `region_channels` are those of the regions of `tokens`, None for a trunk that has none.
     `patch_size` is the side in pixels by which the images' must be divisible, None for any.
+    `pyramid` are the maps that `stages` gives, finest first; empty for a trunk that has none.
     """
 
     channels: int
+    pyramid: tuple[Stage, ...] = ()
     region_channels: int | None = None
     patch_size: int | None = None
 
@@ -61,11 +70,15 @@ class Trunk(nn.Module, ABC):
         """The images and their regions; errors as in `forward`."""
         raise NotImplementedError("region_channels is None")
 
-    def load_weights(self, name: str, weights: str) -> None:
+    def stages(self, images: Images) -> tuple[Maps, ...]:
+        """The maps of `pyramid`, the last of which is that of `forward`."""
+        raise NotImplementedError("pyramid is empty")
+
+    def load_weights(self, name: str, weights: str) -> tuple[str, ...]:
         """Load torchvision's weights of its model `name` ("IMAGENET1K_V1"), or a file.
 
-        Those are downloaded once and cached. Raises InputError when that fails, and as the function
-        `load_weights`.
+        Returns the keys of what was not used, the classifier's. Published weights are downloaded
+        once and cached. Raises InputError when that fails, and as the function `load_weights`.
         """
         available = torchvision.models.get_model_weights(name).__members__
 
@@ -81,4 +94,4 @@ class Trunk(nn.Module, ABC):
                 ) from error
             return state
 
-        load_weights(self, name, weights, published=available, download=download)
+        return load_weights(self, name, weights, published=available, download=download)

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from distributed_pretrain.models.trunks.base import Images, ImageTokens, Maps, Trunk
+from distributed_pretrain.models.trunks.base import Images, ImageTokens, Maps, Stage, Trunk
 
 _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -44,13 +44,19 @@ class ResNetTrunk(Trunk):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.channels = planes[0]
+        pyramid = [Stage(planes[0], 2)]
         self.layer1 = self._stage(block, planes[0], depths[0], 1)
+        pyramid.append(Stage(self.channels, 4))
         self.layer2 = self._stage(block, planes[1], depths[1], 2)
+        pyramid.append(Stage(self.channels, 8))
         self.layer3 = self._stage(block, planes[2], depths[2], 2)
+        pyramid.append(Stage(self.channels, 16))
         self.region_channels = self.channels
         self.layer4: nn.Module = nn.Identity()
         if last_stage == 4:
             self.layer4 = self._stage(block, planes[3], depths[3], last_stride)
+            pyramid.append(Stage(self.channels, 16 * last_stride))
+        self.pyramid = tuple(pyramid)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -64,6 +70,15 @@ class ResNetTrunk(Trunk):
         """The last map, and that of the third stage, at 1/16: 19 x 19 regions for 299 px."""
         third = self._third_stage(images)
         return ImageTokens(self.layer4(third), third)
+
+    def stages(self, images: Images) -> tuple[Maps, ...]:
+        """conv1 after its norm and activation, then each stage: conv1 to conv5 of the paper."""
+        maps = [self.relu(self.bn1(self.conv1(images)))]
+        below = self.maxpool(maps[0])
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4)[: len(self.pyramid) - 1]:
+            below = layer(below)
+            maps.append(below)
+        return tuple(maps)
 
     def _third_stage(self, images: Tensor) -> Tensor:
         stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))

@@ -29,7 +29,7 @@ class _TimmTrunk(Trunk):
         self.architecture = name.partition(".")[0]
         self.model: Any = _library().create_model(name, **self.options)
 
-    def load_weights(self, name: str, weights: str) -> None:
+    def load_weights(self, name: str, weights: str) -> tuple[str, ...]:
         """Load the weights of a tag ("a1_in1k"), from the hub or its cache, or a file."""
         timm = _library()
         architecture = name.removeprefix(PREFIX).partition(".")[0]
@@ -49,7 +49,7 @@ class _TimmTrunk(Trunk):
             state: dict[str, Tensor] = model.state_dict()
             return state
 
-        load_weights(self.model, name, weights, published=tags, download=download)
+        return load_weights(self.model, name, weights, published=tags, download=download)
 
     def whole_state(self) -> dict[str, Tensor]:
         """The tensors by the names of timm's whole model; its classifier's are zeros.

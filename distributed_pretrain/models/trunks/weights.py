@@ -25,8 +25,10 @@ def load_weights(
     *,
     published: Collection[str],
     download: Callable[[str], dict[str, Tensor]],
-) -> None:
+) -> tuple[str, ...]:
     """Load `weights` into `trunk`, the model called `name` without its classifier.
+
+    Returns the keys of what was not used.
 
     `weights` is one of those `published`, which `download` fetches, or a .pt, .pth or .safetensors
     file with the model's keys, with or without the classifier and with or without the prefix of an
@@ -70,6 +72,7 @@ def load_weights(
             "the backbone the weights were made for"
         )
     trunk.load_state_dict({key: state[key] for key in own})
+    return tuple(key for key in state if key not in own)
 
 
 def surplus_layer(names: Iterable[str], own: Collection[str]) -> str:

@@ -88,6 +88,14 @@ def test_loader(start: Start) -> None:
     assert target_names(report) == ["pipeline / torchvision's (aim 12)"]
 
 
+def test_downstream(start: Start) -> None:
+    sizes = ("images=16", "image_size_px=64", "backbone=resnet18", "width=0.125", "batch=8")
+    report = start("downstream", *sizes, "epochs=1")
+    assert report["ratio"] == report["seconds"]["images"][0] / report["seconds"]["kept"][0]
+    assert report["apart"] < 1e-3
+    assert target_names(report) == ["images / kept features", "figures apart"]
+
+
 def test_step(start: Start) -> None:
     profile = ROOT / "configs" / "pretrain" / "chexpert_a100.yaml"
     report = start("step", *SIZES, "frozen_layers=1", "steps=2", f"profiles=[{profile}]")

@@ -16,12 +16,12 @@ from torch.nn.functional import normalize
 from data_shards.errors import InputError
 from data_shards.records.study import Box, ImageRecord
 from distributed_pretrain import load
+from distributed_pretrain.data.geometry import ModelSquare, region_map_on_pixels
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.tokenization import NoReports, SentenceTokenizer
 from distributed_pretrain.evaluation.evaluate import ImageTextFeatureOutputs, embed
 from distributed_pretrain.handover.images import ImageInput, ImageReader
 from distributed_pretrain.handover.model import Model
-from distributed_pretrain.measures.geometry import ModelSquare, region_map_on_pixels
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.pretrain.build import open_split
 from distributed_pretrain.run_folder.intact import StoredImages

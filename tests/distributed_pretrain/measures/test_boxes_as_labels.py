@@ -11,17 +11,17 @@ from torch.nn import functional as F
 
 from data_shards.profiles import load_profile
 from data_shards.records.study import Box, Split, StudyRecord
+from distributed_pretrain.data.geometry import (
+    ModelSquare,
+    evaluated_image,
+    region_map_on_pixels,
+)
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import NoReports
 from distributed_pretrain.experiments.grid.pool import build_shards
 from distributed_pretrain.measures.blind_maps import FOCAL
-from distributed_pretrain.measures.geometry import (
-    ModelSquare,
-    evaluated_image,
-    region_map_on_pixels,
-)
 from distributed_pretrain.measures.heat_maps import pointing_hits, shares_of_cells
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.pretrain.settings import PretrainConfig

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from data_shards.records.study import ImageRecord
+from distributed_pretrain.data.geometry import ModelSquare
 from distributed_pretrain.measures.base import Context
-from distributed_pretrain.measures.geometry import ModelSquare
 from distributed_pretrain.measures.grounding_crops import (
     SMALLEST_AREA,
     CroppedGrounding,

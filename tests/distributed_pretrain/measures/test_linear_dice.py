@@ -12,7 +12,6 @@ from distributed_pretrain.measures.base import Context
 from distributed_pretrain.measures.linear import LinearSet
 from distributed_pretrain.measures.linear_dice import (
     LinearDice,
-    dice_loss,
     linear_dice,
     pooled_dice,
 )
@@ -37,30 +36,6 @@ def _shapes(samples: int, *, seed: int, contrast: float) -> LinearSet:
     features[:, 4] += contrast * cells[:, 1]
     masks = cells.repeat_interleave(SIZE_PX // GRID, 2).repeat_interleave(SIZE_PX // GRID, 3) > 0
     return LinearSet(features, masks)
-
-
-def test_the_dice_loss_equals_a_naive_loop() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(3, 2, 4, 5, generator=generator, dtype=torch.float64)
-    targets = torch.rand(3, 2, 4, 5, generator=generator, dtype=torch.float64)
-    dices = []
-    for klass in range(2):
-        overlap = size = 0.0
-        for logit, target in zip(
-            logits[:, klass].flatten().tolist(), targets[:, klass].flatten().tolist(), strict=True
-        ):
-            probability = 1 / (1 + 2.718281828459045**-logit)
-            overlap += probability * target
-            size += probability + target
-        dices.append(2 * overlap / size)
-    assert dice_loss(logits, targets).item() == pytest.approx(1 - sum(dices) / 2, abs=1e-12)
-
-
-def test_the_dice_loss_is_0_for_the_masks_themselves_and_1_for_their_inverse() -> None:
-    masks = _shapes(4, seed=0, contrast=1).targets.double()
-    sure = 60 * (2 * masks - 1)
-    assert dice_loss(sure, masks).item() == pytest.approx(0, abs=1e-9)
-    assert dice_loss(-sure, masks).item() == pytest.approx(1, abs=1e-9)
 
 
 def test_dice_pools_the_pixels_of_all_samples() -> None:

@@ -29,7 +29,7 @@ def test_the_learning_rate_falls_when_the_watched_metric_stays_on_a_plateau() ->
     reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=2, factor=0.1)
     state = TrainingState()
     for score in scores:
-        judge_validation(state, TrainingConfig(), schedule, {"total": score}, TOTAL)
+        judge_validation(state, TrainingConfig(), schedule, {"total": score}, {"total": TOTAL})
         reference.step(score)
         share = learning_rate_factor(
             schedule,
@@ -42,17 +42,34 @@ def test_the_learning_rate_falls_when_the_watched_metric_stays_on_a_plateau() ->
     assert state.learning_rate_reductions == 2
 
 
+def test_the_plateau_may_be_that_of_another_metric_than_the_best() -> None:
+    """The loss stays, though AUROC rises: as LoVT's authors train every task."""
+    schedule = ScheduleConfig(name="plateau", metric="total", patience=1)
+    config, known = TrainingConfig(best_metric="auroc"), {"auroc": AUROC, "total": TOTAL}
+    state = TrainingState()
+    for number in range(4):
+        metrics = {"auroc": 0.5 + 0.1 * number, "total": 1.0}
+        is_best, _ = judge_validation(state, config, schedule, metrics, known)
+        assert is_best
+    assert state.learning_rate_reductions == 1
+    with pytest.raises(InputError, match=r"schedule.metric=total: the validation split has none"):
+        judge_validation(state, config, schedule, {"auroc": 0.5}, known)
+
+
 def test_a_metric_that_the_validation_split_cannot_give_is_refused() -> None:
     config = TrainingConfig(best_metric="auroc")
     with pytest.raises(InputError, match=r"best_metric=auroc: the validation split has none"):
-        judge_validation(TrainingState(), config, ScheduleConfig(), {"total": 1.0}, AUROC)
+        judge_validation(
+            TrainingState(), config, ScheduleConfig(), {"total": 1.0}, {"auroc": AUROC}
+        )
 
 
 def judged(scores: list[float], by: Metric, **settings: object) -> list[tuple[bool, bool]]:
     config = TrainingConfig.model_validate({"best_metric": by.name, **settings})
     state = TrainingState()
     return [
-        judge_validation(state, config, ScheduleConfig(), {by.name: score}, by) for score in scores
+        judge_validation(state, config, ScheduleConfig(), {by.name: score}, {by.name: by})
+        for score in scores
     ]
 
 

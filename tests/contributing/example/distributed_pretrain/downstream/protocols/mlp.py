@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from data_shards.profiles import Config
+from distributed_pretrain.downstream.protocols.base import HeadSizes, ProtocolConfig, Targets
 
 if TYPE_CHECKING:
     from distributed_pretrain.methods.objective import Method, Objective
 
 
-class MlpConfig(Config):
+class MlpConfig(ProtocolConfig):
     """One hidden layer; `data.labels` names what is told."""
+
+    TARGETS: ClassVar[Targets] = "labels"
 
     name: Literal["mlp"] = "mlp"
     hidden_dim: PositiveInt = 256
 
-    def build(self, encoder: Method, *, classes: int) -> Objective:
+    @property
+    def is_frozen(self) -> bool:
+        """Yes."""
+        return True
+
+    def build(self, encoder: Method, sizes: HeadSizes) -> Objective:
         """The head."""
         from distributed_pretrain.downstream.heads.mlp import MlpHead
 
-        return MlpHead(encoder.image_encoder, classes, hidden_dim=self.hidden_dim)
+        return MlpHead(encoder.image_encoder, sizes.classes, hidden_dim=self.hidden_dim)

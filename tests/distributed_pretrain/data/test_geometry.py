@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from data_shards.records.study import Box, ImageRecord
-from distributed_pretrain.measures.geometry import ModelSquare, region_map_on_pixels
+from distributed_pretrain.data.geometry import ModelSquare, region_map_on_pixels
 
 SIZE_PX = 32
 

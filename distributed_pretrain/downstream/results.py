@@ -1,0 +1,112 @@
+"""What a task has measured: its runs by seed, the rate they learnt at, and what it was tried on.
+
+Nothing here needs torch: tables and launchers read it.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from data_shards.errors import InputError
+from data_shards.files.atomic import write_text_atomically
+from data_shards.files.regular import read_regular
+from data_shards.profiles import Config, first_difference
+from distributed_pretrain.downstream.settings import DownstreamConfig, EncoderConfig
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.step_folders import MARKER, UNTRAINED
+
+
+class TaskResult(Config):
+    """What is known of a task so far.
+
+    `made_with` are the values that decide its figures, `shards` is where the data lie, and
+    `encoder` says which weights it was tried on. `searched` are the validation figures of the
+    learning rates, by the rate as it is printed, `learning_rate` the one that was taken, and `runs`
+    the figures of the test split by seed; of a task that is under way there are fewer than seeds.
+    """
+
+    made_with: dict[str, Any]
+    encoder: str
+    shards: Path
+    searched: dict[str, float] = Field(default_factory=dict)
+    learning_rate: float | None = None
+    runs: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+    def values_of(self, metric: str) -> list[float]:
+        """A figure of every run that has it, in the order of the seeds."""
+        return [figures[metric] for figures in self.runs.values() if metric in figures]
+
+    def means(self) -> dict[str, float]:
+        """The mean over the runs of each figure that all of them have."""
+        every = list(self.runs.values())
+        names = [name for name in every[0] if all(name in each for each in every)] if every else []
+        return {name: sum(each[name] for each in every) / len(every) for name in names}
+
+
+def new_result(config: DownstreamConfig) -> TaskResult:
+    """That of a task of which nothing was run."""
+    return TaskResult(
+        made_with=config.deciding(),
+        encoder=encoder_identity(config.encoder),
+        shards=config.data.shards,
+    )
+
+
+def read_result(config: DownstreamConfig) -> TaskResult | None:
+    """What the task's folder holds; None before its first run.
+
+    Raises InputError for a folder of another task, of the same on other weights, and for a damaged
+    file.
+    """
+    path = RunFolder(config.run_folder).task
+    try:
+        found = TaskResult.model_validate_json(read_regular(path))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise InputError(
+            f"{path}: damaged: delete it, and the same command takes the runs beside it together"
+        ) from error
+    wanted = new_result(config)
+    difference = first_difference(found.made_with, wanted.made_with)
+    if difference is None and found.encoder != wanted.encoder:
+        difference = f"encoder ({found.encoder} then, {wanted.encoder} now)"
+    if difference is not None:
+        raise InputError(
+            f"{config.run_folder} holds a task of another config: {difference}: choose another "
+            "run_folder, or delete this one"
+        )
+    return found
+
+
+def write_result(config: DownstreamConfig, result: TaskResult) -> None:
+    """Keep it in the task's folder."""
+    config.run_folder.mkdir(parents=True, exist_ok=True)
+    text = result.model_dump_json(indent=1) + "\n"
+    write_text_atomically(RunFolder(config.run_folder).task, text)
+
+
+def encoder_identity(config: EncoderConfig) -> str:
+    """Which weights an encoder begins with: the same for the same, wherever they lie.
+
+    Raises InputError where a run or a file is not there.
+    """
+    if config.run_folder is not None:
+        run = RunFolder(config.run_folder)
+        run.refuse_missing(checkpoint=config.checkpoint)
+        if run.checkpoint_name(config.checkpoint) == UNTRAINED:
+            return f"{UNTRAINED} {_digest(run.config)}"
+        return f"checkpoint {_digest(run.checkpoint(config.checkpoint) / MARKER)}"
+    assert config.image_encoder is not None
+    weights = config.image_encoder.weights
+    if weights is not None and Path(weights).is_file():
+        return f"{config.image_encoder.backbone} of {_digest(Path(weights))}"
+    return f"{config.image_encoder.backbone} with {weights or f'seed {config.seed}'}"
+
+
+def _digest(path: Path) -> str:
+    return sha256(read_regular(path)).hexdigest()[:16]

@@ -1,0 +1,187 @@
+"""The papers' tables as Markdown, LaTeX, CSV and HTML, and a page of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from data_shards.profiles import load_profile
+from distributed_pretrain.experiments.suites.settings import SuiteConfig
+from distributed_pretrain.experiments.suites.tables import (
+    BEST,
+    SECOND,
+    Cell,
+    FilledTable,
+    PublishedTable,
+    Results,
+    filled,
+    read_suite,
+)
+from distributed_pretrain.experiments.tables import estimate, markdown_table, normal_half_width
+
+NOT_RUN = "not yet run"
+
+
+def in_markdown(found: FilledTable) -> str:
+    """Each cell: what is published, and ours under it; best bold, second underlined."""
+
+    def show(cell: Cell | None, otherwise: str) -> str:
+        if cell is None:
+            return otherwise
+        mark = {BEST: "**{}**", SECOND: "<u>{}</u>"}.get(cell.rank, "{}")
+        return mark.format(cell.text) + (f" (n={cell.runs})" if cell.runs else "")
+
+    def both(published: Cell | None, measured: Cell | None) -> str:
+        return f"{show(published, '-')}<br>{show(measured, NOT_RUN)}"
+
+    rows = [["", *(column.title for column in found.table.columns)]]
+    for title, lines in found.groups:
+        rows.append([f"*{title}*", *[""] * len(found.table.columns)])
+        for line in lines:
+            cells = map(both, line.published, line.measured)
+            rows.append([line.title, *cells])
+    return markdown_table(rows)
+
+
+def in_latex(found: FilledTable) -> str:
+    """A tabular of booktabs, ours under what is published; it needs no package but that."""
+
+    def show(cell: Cell | None, otherwise: str) -> str:
+        if cell is None:
+            return otherwise
+        mark = {BEST: r"\textbf{{{}}}", SECOND: r"\underline{{{}}}"}.get(cell.rank, "{}")
+        return mark.format(cell.text.replace(" ± ", r"$\pm$"))
+
+    columns = found.table.columns
+    lines = [rf"\begin{{tabular}}{{l{'c' * len(columns)}}}", r"\toprule"]
+    lines += [_latex_row(["", *(_escaped(column.title) for column in columns)]), r"\midrule"]
+    for title, of_group in found.groups:
+        lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{_escaped(title)}}}}} \\")
+        for line in of_group:
+            lines.append(
+                _latex_row([_escaped(line.title), *(show(c, "-") for c in line.published)])
+            )
+            if any(line.measured):
+                ours = (show(cell, "not run") for cell in line.measured)
+                lines.append(_latex_row([r"\quad here", *ours]))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def in_csv(found: FilledTable) -> str:
+    """A line a method and task: published and measured, numbers as they are, empty if unknown."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ["group", "method", "task", "metric", "published", "published_half_width"]
+    writer.writerow([*head, "measured", "measured_half_width", "runs"])
+    for title, lines in found.groups:
+        for line in lines:
+            cells = zip(found.table.columns, line.published, line.measured, strict=True)
+            for column, published, measured in cells:
+                theirs = ("", "") if published is None else (published.mean, published.half_width)
+                ours = ("", "", "")
+                if measured is not None:
+                    ours = (measured.mean, measured.half_width, measured.runs)  # type: ignore[assignment]
+                writer.writerow([title, line.title, column.task, column.metric, *theirs, *ours])
+    return text.getvalue()
+
+
+def in_html(found: FilledTable) -> str:
+    """A page of its own: what is published, and ours under it; best bold, second underlined."""
+
+    def show(cell: Cell | None, otherwise: str) -> str:
+        if cell is None:
+            return f"<small>{otherwise}</small>"
+        mark = {BEST: "<b>{}</b>", SECOND: "<u>{}</u>"}.get(cell.rank, "{}")
+        return mark.format(cell.text) + (f" <small>n={cell.runs}</small>" if cell.runs else "")
+
+    table = found.table
+    head = "".join(f"<th>{escape(column.title)}</th>" for column in table.columns)
+    rows = [f"<tr><th></th>{head}</tr>"]
+    for title, lines in found.groups:
+        rows.append(f'<tr><th colspan="{len(table.columns) + 1}">{escape(title)}</th></tr>')
+        for line in lines:
+            pairs = zip(line.published, line.measured, strict=True)
+            cells = "".join(
+                f"<td>{show(theirs, '-')}<br>{show(ours, NOT_RUN)}</td>" for theirs, ours in pairs
+            )
+            rows.append(f"<tr><th>{escape(line.title)}</th>{cells}</tr>")
+    body = "\n".join(rows)
+    return (
+        f'<!doctype html>\n<meta charset="utf-8">\n<title>{escape(table.title)}</title>\n'
+        "<style>body{font:14px sans-serif} td,th{padding:.3em .6em;text-align:left}</style>\n"
+        f"<h1>{escape(table.title)}</h1>\n<p>Per cent; above what is published "
+        f"({escape(table.source.strip())}), below what was measured here.</p>\n"
+        f"<table>\n{body}\n</table>\n"
+    )
+
+
+WRITERS: dict[str, Callable[[FilledTable], str]] = {
+    ".tex": in_latex,
+    ".csv": in_csv,
+    ".html": in_html,
+}
+
+
+def table_files(config: SuiteConfig) -> dict[Path, str]:
+    """Each table in LaTeX, as CSV and HTML, by the file in the suite's folder that it is for."""
+    results = read_suite(config)
+    tables = {path: filled(load_profile(PublishedTable, path), results) for path in config.tables}
+    return {
+        config.run_folder / f"{path.stem}{suffix}": write(table)
+        for path, table in tables.items()
+        for suffix, write in WRITERS.items()
+    }
+
+
+def suite_page(config: SuiteConfig) -> str:
+    """The tables as Markdown, and what was run on what."""
+    results = read_suite(config)
+    parts = [f"# {config.title}"]
+    tables = [load_profile(PublishedTable, path) for path in config.tables]
+    for table in tables:
+        parts += [
+            f"## {table.title}",
+            f"Per cent. Each cell has what is published ({table.source.strip()}), and under it "
+            "what was measured here: mean ± Student's 95 % interval over n seeds, or "
+            f"*{NOT_RUN}*. Of each of the two the best is bold and the second underlined.",
+            in_markdown(filled(table, results)),
+        ]
+    shown = {column.task: column.metric for table in tables for column in table.columns}
+    parts += ["## What was run on what", _runs_table(config, results, shown)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _runs_table(config: SuiteConfig, results: Results, metrics: Mapping[str, str]) -> str:
+    """A row a method and task that was run: shards, share, rate, runs, and both intervals.
+
+    `metrics` are the figures that the tables show, by task; of others the one they are judged by.
+    """
+    rows = [["method", "task", "shards", "share", "rate", "figure", "mean", "± t", "± 1.96", "n"]]
+    for method, of_tasks in results.items():
+        for task in config.tasks:
+            result = of_tasks.get(task.name)
+            if result is None:
+                continue
+            metric = metrics.get(task.name, result.made_with["training"]["best_metric"])
+            values = [100 * value for value in result.values_of(metric)]
+            found = estimate(values) if values else None
+            half = None if found is None else found.half_width
+            normal = normal_half_width(values)
+            shown = [NOT_RUN if found is None else f"{found.mean:.1f}"]
+            shown += ["" if each is None else f"{each:.1f}" for each in (half, normal)]
+            rate = "" if result.learning_rate is None else f"{result.learning_rate:g}"
+            shards = result.shards.name
+            share = f"{result.made_with['data']['fraction']:g}"
+            rows.append([method, task.name, shards, share, rate, metric, *shown, str(len(values))])
+    return markdown_table(rows) if len(rows) > 1 else "Nothing yet."
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")

@@ -1,0 +1,53 @@
+"""`downstream` with a list of tasks: those that are missing are run, and the tables written."""
+
+from __future__ import annotations
+
+import sys
+
+from data_shards.command_line import DONE, FAILED, GOES_ON
+from data_shards.files.atomic import write_text_atomically
+from distributed_pretrain.experiments.grid.pool import ModuleRun, build_shards, run_all
+from distributed_pretrain.experiments.suites.formats import suite_page, table_files
+from distributed_pretrain.experiments.suites.settings import (
+    SuiteConfig,
+    is_done,
+    refuse_what_cannot_start,
+)
+
+
+def run_suite(config: SuiteConfig) -> int:
+    """The exit status: 0 when all wanted tasks are done, 1 when one failed, 75 when interrupted.
+
+    Tasks whose figures are there are skipped, others go on where they stopped. The page of tables
+    is written in any case, from the figures there are.
+    """
+    refuse_what_cannot_start(config, config.run_folder, ranks=1)
+    missing = [task for task in config.wanted if not is_done(config.config_of(task))]
+    if missing and config.shards_profile is not None and config.shards is not None:
+        build_shards(config.shards_profile, config.shards)
+    runs = [
+        ModuleRun(
+            task.name,
+            config.folder(config.row, task.name),
+            ("distributed_pretrain", "downstream", str(task.profile), *config.words_of(task)),
+            threads=config.threads,
+        )
+        for task in missing
+    ]
+    print(
+        f"{len(missing)} tasks to run on {config.row} ({len(config.wanted) - len(missing)} are "
+        f"there), in {config.run_folder}",
+        file=sys.stderr,
+    )
+    outcome = run_all(runs, at_once=config.processes)
+    page = config.run_folder / "tables.md"
+    text = suite_page(config)
+    for path, content in {page: text, **table_files(config)}.items():
+        write_text_atomically(path, content)
+    print(text)
+    print(f"written to {page}", file=sys.stderr)
+    for line in outcome.failed:
+        print(f"failed: {line}", file=sys.stderr)
+    if outcome.interrupted:
+        return GOES_ON
+    return FAILED if outcome.failed else DONE

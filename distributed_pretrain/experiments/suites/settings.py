@@ -1,0 +1,122 @@
+"""A list of downstream tasks that one encoder is tried on, and the tables that tell of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from data_shards.errors import InputError
+from data_shards.profiles import Config, load_profile
+from distributed_pretrain.downstream import settings as downstream
+from distributed_pretrain.downstream.results import read_result
+from distributed_pretrain.downstream.settings import DownstreamConfig, EncoderConfig
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
+
+
+class SuiteTask(Config):
+    """One task: its profile, with the overrides that make it this one (a fraction, say)."""
+
+    name: Name
+    profile: Path
+    overrides: tuple[str, ...] = ()
+
+
+class SuiteConfig(Config):
+    """Every task on one encoder, each in `run_folder`/`method`/its name, and the papers' tables.
+
+    `method` names the encoder: the row of the tables (null: its run folder's name, or its own).
+    `overrides` are those of every task, behind its own. `shards_profile` is built into `shards`
+    first, where it is given, and the tasks read those. `only` names the tasks to run now; the
+    tables always tell of all, and of all methods there are. `processes` tasks go on at a time with
+    `threads` each (null: one process, with all cores).
+    """
+
+    title: str
+    run_folder: Path
+    encoder: EncoderConfig
+    method: Name | None = None
+    tasks: Annotated[tuple[SuiteTask, ...], Field(min_length=1)]
+    tables: tuple[Path, ...] = ()
+    overrides: tuple[str, ...] = ()
+    shards_profile: Path | None = None
+    shards: Path | None = None
+    only: tuple[str, ...] = ()
+    processes: PositiveInt = 1
+    threads: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        names = [task.name for task in self.tasks]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"tasks: {twice[0]!r} is the name of two tasks: rename one")
+        if unknown := [name for name in self.only if name not in names]:
+            raise ValueError(f"only: {unknown[0]!r} is none of {', '.join(names)}")
+        if (self.shards_profile is None) != (self.shards is None):
+            raise ValueError("shards_profile and shards go together: give both, or neither")
+        return self
+
+    @property
+    def row(self) -> str:
+        """The method's name."""
+        if self.method is not None:
+            return self.method
+        if self.encoder.run_folder is not None:
+            return re.sub(r"[^A-Za-z0-9_.+-]+", "-", self.encoder.run_folder.resolve().name)
+        assert self.encoder.image_encoder is not None
+        weights = self.encoder.image_encoder.weights
+        return "random" if weights is None else re.sub(r"[^A-Za-z0-9_.+-]+", "-", weights)
+
+    def folder(self, method: str, task: str) -> Path:
+        """Where a task's runs are."""
+        return self.run_folder / method / task
+
+    def words_of(self, task: SuiteTask) -> tuple[str, ...]:
+        """The overrides of a task of this suite."""
+        encoder = json.dumps(self.encoder.model_dump(mode="json"))
+        shards = () if self.shards is None else (f"data.shards={self.shards}",)
+        fixed = (f"encoder={encoder}", f"run_folder={self.folder(self.row, task.name)}")
+        return (*shards, *task.overrides, *self.overrides, *fixed)
+
+    def config_of(self, task: SuiteTask) -> DownstreamConfig:
+        """A task's settings. Raises InputError for a profile that is not there or not valid."""
+        return load_profile(DownstreamConfig, task.profile, self.words_of(task))
+
+    @property
+    def wanted(self) -> tuple[SuiteTask, ...]:
+        """The tasks to run now."""
+        return tuple(task for task in self.tasks if not self.only or task.name in self.only)
+
+
+def is_done(config: DownstreamConfig) -> bool:
+    """Whether a task has the figures of all its seeds. Raises InputError as `read_result`."""
+    result = read_result(config)
+    seeds = config.procedure.seeds if config.procedure is not None else ()
+    return result is not None and all(str(seed) in result.runs for seed in seeds)
+
+
+def refuse_what_cannot_start(
+    config: SuiteConfig | DownstreamConfig, folder: Path, ranks: int
+) -> None:
+    """Raise InputError for what would end a start in its first minute."""
+    if isinstance(config, DownstreamConfig):
+        downstream.refuse_what_cannot_start(config, folder, ranks)
+        return
+    if ranks > 1:
+        raise InputError(
+            f"{len(config.tasks)} tasks are processes of their own, not of {ranks} ranks: start "
+            "them in one, or one task alone on several"
+        )
+    downstream.refuse_missing_encoder(config.encoder)
+    for task in config.wanted:
+        own = config.config_of(task)
+        if own.procedure is None:
+            raise InputError(
+                f"{task.profile}: without a procedure it is a single run: give it learning_rates"
+            )
+        if config.shards is None:
+            downstream.refuse_what_cannot_start(own, own.run_folder, ranks)

@@ -1,0 +1,178 @@
+"""The papers' tables, in their rows and columns: what was measured here beside what they print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from data_shards.errors import InputError
+from data_shards.profiles import Config
+from distributed_pretrain.downstream.results import TaskResult
+from distributed_pretrain.experiments.suites.settings import SuiteConfig
+from distributed_pretrain.experiments.tables import estimate
+from distributed_pretrain.run_folder.folder import RunFolder
+
+# Of several figures in a column of the same kind.
+BEST, SECOND = "first", "second"
+_PER_CENT = 100.0
+
+
+class PublishedRow(Config):
+    """A method with its figures in per cent: a mean and half its interval, or a mean alone."""
+
+    method: str
+    title: str
+    published: tuple[Annotated[tuple[float, ...], Field(min_length=1, max_length=2)], ...]
+
+
+class PublishedGroup(Config):
+    """Rows under a heading."""
+
+    title: str
+    rows: tuple[PublishedRow, ...]
+
+
+class PublishedColumn(Config):
+    """A task of a suite, and which of its figures is shown."""
+
+    task: str
+    title: str
+    metric: str
+
+
+class PublishedTable(Config):
+    """A table of a paper, as it stands there."""
+
+    title: str
+    source: str
+    columns: tuple[PublishedColumn, ...]
+    groups: tuple[PublishedGroup, ...]
+
+    @model_validator(mode="after")
+    def _rows_are_whole(self) -> Self:
+        for row in self.rows:
+            if len(row.published) != len(self.columns):
+                raise ValueError(
+                    f"{row.method}: {len(row.published)} figures for {len(self.columns)} columns"
+                )
+        return self
+
+    @property
+    def rows(self) -> tuple[PublishedRow, ...]:
+        """Those of all groups."""
+        return tuple(row for group in self.groups for row in group.rows)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure in per cent, with half of its interval and the number of runs where known."""
+
+    mean: float
+    half_width: float | None = None
+    runs: int | None = None
+    rank: str = ""
+
+    @property
+    def text(self) -> str:
+        """Without its rank."""
+        shown = f"{self.mean:.1f}"
+        return shown if self.half_width is None else f"{shown} ± {self.half_width:.1f}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: what is published of a method, and what was measured here."""
+
+    title: str
+    published: tuple[Cell | None, ...]
+    measured: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A paper's table with a line for each of its methods, and for each of ours besides."""
+
+    table: PublishedTable
+    groups: tuple[tuple[str, tuple[Line, ...]], ...]
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Those of all groups."""
+        return tuple(line for _, lines in self.groups for line in lines)
+
+
+Results = Mapping[str, Mapping[str, TaskResult]]
+
+
+def read_suite(config: SuiteConfig) -> dict[str, dict[str, TaskResult]]:
+    """What is known of each method and task in the suite's folder; nothing is held against it."""
+    found: dict[str, dict[str, TaskResult]] = {}
+    folders = sorted(config.run_folder.iterdir()) if config.run_folder.is_dir() else []
+    for folder in folders:
+        for task in config.tasks:
+            path = RunFolder(folder / task.name).task
+            if path.is_file():
+                try:
+                    result = TaskResult.model_validate_json(path.read_bytes())
+                except ValueError as error:
+                    raise InputError(
+                        f"{path}: damaged: delete it, and run the task again"
+                    ) from error
+                found.setdefault(folder.name, {})[task.name] = result
+    return found
+
+
+def filled(table: PublishedTable, results: Results) -> FilledTable:
+    """The table with our figures: Student's interval, the best and the second best of each kind."""
+    by_method = {row.method: row for row in table.rows}
+    published = _ranked({row.method: tuple(map(_printed, row.published)) for row in table.rows})
+    ours = {
+        method: tuple(_measured(of_tasks.get(column.task), column) for column in table.columns)
+        for method, of_tasks in results.items()
+    }
+    measured = _ranked({method: cells for method, cells in ours.items() if any(cells)})
+    nothing = (None,) * len(table.columns)
+
+    def line(method: str, title: str) -> Line:
+        return Line(title, published.get(method, nothing), measured.get(method, nothing))
+
+    groups = [
+        (group.title, tuple(line(row.method, row.title) for row in group.rows))
+        for group in table.groups
+    ]
+    others = [method for method in measured if method not in by_method]
+    if others:
+        groups.append(("Measured here", tuple(line(method, method) for method in others)))
+    return FilledTable(table, tuple(groups))
+
+
+def _printed(figures: tuple[float, ...]) -> Cell:
+    return Cell(figures[0], figures[1] if len(figures) > 1 else None)
+
+
+def _measured(result: TaskResult | None, column: PublishedColumn) -> Cell | None:
+    values = result.values_of(column.metric) if result is not None else []
+    if not values:
+        return None
+    found = estimate([_PER_CENT * value for value in values])
+    return Cell(found.mean, found.half_width, len(values))
+
+
+def _ranked(rows: Mapping[str, tuple[Cell | None, ...]]) -> dict[str, tuple[Cell | None, ...]]:
+    """The same with the highest and second highest mean of each column marked, as printed."""
+    columns = list(zip(*rows.values(), strict=True))
+    best = [sorted({round(c.mean, 1) for c in column if c}, reverse=True) for column in columns]
+
+    def marked(cell: Cell | None, highest: Sequence[float]) -> Cell | None:
+        if cell is None or len(highest) < 2:
+            return cell
+        ranks = {highest[0]: BEST, highest[1]: SECOND}
+        return Cell(cell.mean, cell.half_width, cell.runs, ranks.get(round(cell.mean, 1), ""))
+
+    return {
+        method: tuple(marked(cell, highest) for cell, highest in zip(cells, best, strict=True))
+        for method, cells in rows.items()
+    }

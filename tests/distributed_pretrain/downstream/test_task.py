@@ -1,0 +1,125 @@
+"""A task's procedure: which learning rate is taken, and that nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_shards.errors import InputError
+from data_shards.profiles import load_profile
+from distributed_pretrain.downstream import task
+from distributed_pretrain.downstream.features import FeatureStore
+from distributed_pretrain.downstream.results import TaskResult, read_result
+from distributed_pretrain.downstream.run import train_head
+from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
+from distributed_pretrain.downstream.task import best_rate, run_task
+from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.run_folder.folder import RunFolder
+from tests.paths import CONFIGS
+from tests.tiny.sizes import IMAGE_SIZE_PX
+
+HIGH, LOW = Metric("dice", "Dice"), Metric("total", "total", better="low")
+
+
+@pytest.mark.parametrize(
+    ("figures", "metric", "rate"),
+    [
+        ({3e-4: 0.2, 1e-3: 0.5, 1e-4: 0.4}, HIGH, 1e-3),
+        ({3e-4: 0.2, 1e-3: 0.5, 1e-4: 0.4}, LOW, 3e-4),
+        ({1e-3: 0.5, 3e-3: 0.5, 1e-2: 0.5}, HIGH, 1e-3),
+    ],
+)
+def test_the_first_rate_that_no_later_one_beats_is_taken(
+    figures: dict[float, float], metric: Metric, rate: float
+) -> None:
+    assert best_rate(figures, metric) == rate
+
+
+@pytest.fixture
+def config(drawn_shards: Path, tiny_run: Path, tmp_path: Path) -> DownstreamConfig:
+    return load_profile(
+        DownstreamConfig,
+        CONFIGS / "downstream" / "phantom_linear_segmentation.yaml",
+        [
+            f"encoder={tiny_run}",
+            f"run_folder={tmp_path / 'task'}",
+            f"data.shards={drawn_shards}",
+            f"data.image_size_px={IMAGE_SIZE_PX}",
+            "data.global_batch=8",
+            "training.max_steps=2",
+            "training.validate_every_steps=1",
+            "procedure.learning_rates=[0.1, 0.01]",
+            "procedure.seeds=[3, 4]",
+        ],
+    )
+
+
+def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice(
+    config: DownstreamConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert config.procedure is not None
+    trained: list[str] = []
+    left = 3
+
+    def counted(own: DownstreamConfig, store: FeatureStore) -> bool:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            return False  # as a signal ends it
+        trained.append(str(own.run_folder.relative_to(config.run_folder)))
+        return train_head(own, store)
+
+    monkeypatch.setattr(task, "train_head", counted)
+    assert not run_task(config, config.procedure)
+    left = 10
+    assert run_task(config, config.procedure)
+    assert trained == ["learning_rates/0.1", "learning_rates/0.01", "seeds/3", "seeds/4"]
+    assert "features of 32 images (train): 0.000 GiB of float32" in capsys.readouterr().err
+    result = read_result(config)
+    assert result is not None
+    searched = {float(rate): figure for rate, figure in result.searched.items()}
+    assert result.learning_rate == best_rate(searched, HIGH)
+    assert list(result.runs) == ["3", "4"]
+    # What a launcher takes for progress: two steps of each of four runs.
+    assert RunFolder(config.run_folder).saved_step() == 8
+    first, second = result.runs.values()
+    assert first["total"] != second["total"], "each seed draws another head"
+    judged = json.loads(RunFolder(config.run_folder).evaluation(*JUDGED).read_text())
+    assert judged["dice"] == pytest.approx((first["dice"] + second["dice"]) / 2)
+    assert run_task(config, config.procedure)
+    assert len(trained) == 4
+    other = config.model_copy(update={"seed": 99})
+    with pytest.raises(InputError, match=r"holds a task of another config: seed \(12345 then, 99"):
+        run_task(other, config.procedure)
+    encoder = config.encoder.model_copy(update={"checkpoint": "untrained"})
+    with pytest.raises(InputError, match=r"holds a task of another config: encoder.checkpoint"):
+        run_task(config.model_copy(update={"encoder": encoder}), config.procedure)
+
+
+def test_what_a_task_cannot_use_is_refused_before_anything_is_trained(
+    config: DownstreamConfig,
+) -> None:
+    assert config.procedure is not None
+    for changes, said in (
+        ({"masks": ("Edema", "Oedema")}, r"data.masks: .*'Oedema': did you mean 'Edema'\?"),
+        (
+            {"fraction": 0.03},
+            r"data.fraction=0.03: among 1 of 32 studies .* is none with .*: use 0\.\d+ or",
+        ),
+    ):
+        data = config.data.model_copy(update=changes)
+        with pytest.raises(InputError, match=said):
+            run_task(config.model_copy(update={"data": data}), config.procedure)
+    training = config.training.model_copy(update={"best_metric": "map"})
+    with pytest.raises(InputError, match=r"training.best_metric='map' is not measured.*dice"):
+        run_task(config.model_copy(update={"training": training}), config.procedure)
+    assert not config.run_folder.exists()
+
+
+def test_figures_are_means_of_what_all_runs_have() -> None:
+    runs = {"0": {"dice": 0.2, "iou": 0.1}, "1": {"dice": 0.4}}
+    result = TaskResult(made_with={}, encoder="", shards=Path(), runs=runs)
+    assert result.means() == {"dice": pytest.approx(0.3)}
+    assert result.values_of("iou") == [0.1]

@@ -1,0 +1,111 @@
+"""A list of tasks is run by one command, and goes on where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_shards.command_line import DONE
+from data_shards.errors import InputError
+from data_shards.profiles import load_profile
+from distributed_pretrain.commands import COMMANDS
+from distributed_pretrain.downstream.settings import DownstreamConfig
+from distributed_pretrain.experiments.suites.run import run_suite
+from distributed_pretrain.experiments.suites.settings import (
+    SuiteConfig,
+    is_done,
+    refuse_what_cannot_start,
+)
+from tests.paths import CONFIGS
+from tests.tiny.sizes import IMAGE_SIZE_PX
+
+SUITES = ("paper", "phantom")
+
+
+def suite_of(name: str, *overrides: str) -> SuiteConfig:
+    return load_profile(SuiteConfig, CONFIGS / "downstream" / f"{name}.yaml", overrides)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_task_of_a_suite_is_a_task(name: str) -> None:
+    suite = suite_of(name, "encoder=imagenet")
+    configs = {task.name: suite.config_of(task) for task in suite.tasks}
+    assert len(configs) == 24
+    assert all(each.procedure is not None for each in configs.values())
+    assert {each.data.fraction for each in configs.values()} == {
+        *((0.01, 0.1, 1.0) if name == "paper" else (0.05, 0.1, 1.0))
+    }
+    assert suite.row == "IMAGENET1K_V1"
+    assert configs["nih_linear"].run_folder == suite.run_folder / suite.row / "nih_linear"
+
+
+def test_the_papers_grids_are_in_their_order() -> None:
+    suite = suite_of("paper", "encoder=random")
+    grids = {}
+    for task in suite.tasks:
+        procedure = suite.config_of(task).procedure
+        assert procedure is not None
+        grids[task.name] = procedure.learning_rates
+    assert grids["rsna_linear_1"] == (3e-2, 1e-2, 3e-3, 1e-4)
+    assert grids["rsna_linear_10"] == grids["rsna_linear_100"] == (3e-2, 1e-2, 3e-3, 1e-3)
+    assert grids["rsna_yolov3_finetune_1"] == grids["rsna_yolov3_finetune_100"] == (3e-4, 1e-4)
+    assert grids["rsna_yolov3_finetune_10"] == (3e-4, 1e-3)
+    assert grids["rsna_yolov3_frozen_10"] == (1e-3,)
+    assert grids["object_linear"] == (3e-1, 1e-1, 3e-2, 1e-2)
+
+
+def test_the_verb_takes_a_task_and_a_list_of_tasks() -> None:
+    command = next(each for each in COMMANDS if each.name == "downstream")
+    task = CONFIGS / "downstream" / "tasks" / "nih_linear.yaml"
+    assert command.kind_of(task) is DownstreamConfig
+    for name in SUITES:
+        profile = CONFIGS / "downstream" / f"{name}.yaml"
+        assert command.kind_of(profile) is SuiteConfig
+        settings, folder = command.read(profile, ["encoder=random", "run_folder=runs/x"])
+        assert isinstance(settings, SuiteConfig)
+        assert folder == Path("runs/x").absolute()
+
+
+def test_a_suite_refuses_what_cannot_start() -> None:
+    with pytest.raises(InputError, match=r"only: 'other' is none of rsna_yolov3_finetune_1"):
+        suite_of("paper", "encoder=random", "only=[other]")
+    with pytest.raises(InputError, match=r"encoder: required, but not set"):
+        suite_of("paper")
+    suite = suite_of("paper", "encoder=/nowhere/run")
+    for ranks, said in ((1, "/nowhere/run is not a run folder"), (2, "not of 2 ranks")):
+        with pytest.raises(InputError, match=said):
+            refuse_what_cannot_start(suite, suite.run_folder, ranks)
+
+
+def test_tasks_that_are_there_are_not_run_again(
+    drawn_shards: Path, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = suite_of(
+        "phantom",
+        f"encoder={tiny_run}",
+        "method=lovt_100",
+        f"run_folder={tmp_path}",
+        "shards_profile=null",
+        "shards=null",
+        "only=[covid_linear]",
+    )
+    small = (
+        f"data.shards={drawn_shards}",
+        f"data.image_size_px={IMAGE_SIZE_PX}",
+        "data.global_batch=8",
+        "training.max_steps=1",
+        "procedure.learning_rates=[0.1]",
+        "procedure.seeds=[0, 1]",
+    )
+    suite = suite.model_copy(update={"overrides": (*suite.overrides, *small)})
+    assert run_suite(suite) == DONE
+    printed, said = capsys.readouterr()
+    assert "1 tasks to run on lovt_100 (0 are there)" in said
+    assert " (n=2)" in printed
+    assert (tmp_path / "tables.md").read_text() in printed
+    assert len([path for end in ("tex", "csv", "html") for path in tmp_path.glob(f"*.{end}")]) == 9
+    (task,) = suite.wanted
+    assert is_done(suite.config_of(task))
+    assert run_suite(suite) == DONE
+    assert "0 tasks to run on lovt_100 (1 are there)" in capsys.readouterr().err
