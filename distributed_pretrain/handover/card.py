@@ -111,10 +111,10 @@ def _settings(model: Model) -> list[str]:
 def _figures(run: RunFolder, checkpoint: str) -> list[str]:
     """A table of the headlines of every evaluation of this checkpoint, or how to make one."""
     tables: list[str] = []
-    for split, path in run.evaluations(checkpoint).items():
+    for path in sorted(run.path.glob(run.evaluation("*", f"{checkpoint}*").name)):
         figures = read_figures(path)
         tables += [
-            f"Split `{split}`, {figures.get('samples', 0):,.0f} studies:",
+            f"`{path.stem}`, {figures.get('samples', 0):,.0f} studies:",
             "",
             "| figure | value |",
             "|---|---|",

@@ -76,8 +76,8 @@ class RunFolder:
         self.tokenizer = path / "tokenizer"
         self.task = path / "task.json"  # of a downstream task: its runs and their figures
         self.features = path / "features"  # of a frozen encoder, while a run goes on
-        # A line a sample that could not be read; a line a batch and rank that was left out for a
-        # non-finite loss or gradient; a line a start: when, where, from which step.
+        # Lines: samples that could not be read; batches of a rank left out for a loss or gradient
+        # that is not finite; starts: when, where, from which step.
         self.quarantine = JsonLines(path / "quarantine.jsonl", _names_a_sample)
         self.skipped = JsonLines(path / "skipped.jsonl", _names_a_batch)
         self.starts = JsonLines(path / "starts.jsonl")
@@ -119,14 +119,6 @@ class RunFolder:
     def evaluation(self, split: str, checkpoint: str) -> Path:
         """The figures of a checkpoint on a split."""
         return self.path / f"evaluation_{split}_{checkpoint}.json"
-
-    def evaluations(self, checkpoint: str) -> dict[str, Path]:
-        """All figures of a checkpoint, by their split and, of other shards, the shards' name."""
-        found = sorted(self.path.glob(self.evaluation("*", f"{checkpoint}*").name))
-        return {
-            each.stem.removeprefix("evaluation_").replace(f"_{checkpoint}", "", 1): each
-            for each in found
-        }
 
     @property
     def has_progress(self) -> bool:

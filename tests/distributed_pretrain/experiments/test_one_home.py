@@ -16,7 +16,7 @@ EXPERIMENTS = "distributed_pretrain/experiments"
     ("sign", "home"),
     [
         (r"csv\.DictWriter|pyarrow\.parquet\.write", f"{EXPERIMENTS}/tables.py"),
-        (r'format="svg"|<polyline|ElementTree', f"{EXPERIMENTS}/pages/charts.py"),
+        (r'format="svg"|<polyline|ElementTree\.(Sub)?Element', f"{EXPERIMENTS}/pages/charts.py"),
         (r"matplotlib\.colormaps|inferno", "distributed_pretrain/measures/pictures.py"),
     ],
     ids=["tables", "charts", "heat"],

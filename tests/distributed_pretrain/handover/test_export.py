@@ -210,7 +210,7 @@ def test_the_card_has_what_was_measured(model: Model, short_run: Path, tmp_path:
     finally:
         figures.unlink()
     assert "| R@5 | 25.0 % |" in card
-    assert "Split `validate`, 20 studies" in card
+    assert "`evaluation_validate_last`, 20 studies" in card
 
 
 @pytest.mark.parametrize(
