@@ -9,8 +9,11 @@ import pytest
 from data_shards.command_line import DONE
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
+from distributed_pretrain.__main__ import main
 from distributed_pretrain.commands import COMMANDS
 from distributed_pretrain.downstream.settings import DownstreamConfig
+from distributed_pretrain.experiments.grid.pool import ModuleRun
+from distributed_pretrain.experiments.suites import run
 from distributed_pretrain.experiments.suites.run import run_suite
 from distributed_pretrain.experiments.suites.settings import (
     SuiteConfig,
@@ -78,9 +81,29 @@ def test_a_suite_refuses_what_cannot_start() -> None:
             refuse_what_cannot_start(suite, suite.run_folder, ranks)
 
 
+class InThisProcess(ModuleRun):
+    """The same words, without the seconds that a start of Python takes."""
+
+    def start(self) -> None:
+        package, *words = self._words
+        assert package == "distributed_pretrain"
+        self._status = main(words)
+
+    def status(self) -> int | None:
+        return self._status
+
+    def end(self) -> None:
+        pass
+
+
 def test_tasks_that_are_there_are_not_run_again(
-    drawn_shards: Path, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drawn_shards: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(run, "ModuleRun", InThisProcess)
     suite = suite_of(
         "phantom",
         f"encoder={tiny_run}",
