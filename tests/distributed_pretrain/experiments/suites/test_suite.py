@@ -58,6 +58,20 @@ def test_the_papers_grids_are_in_their_order() -> None:
     assert grids["object_linear"] == (3e-1, 1e-1, 3e-2, 1e-2)
 
 
+def test_what_the_authors_did_is_one_profile() -> None:
+    ours, theirs = (suite_of(name, "encoder=random") for name in ("paper", "paper_authors"))
+    assert len(theirs.tasks) == 18
+    by_name = {task.name: ours.config_of(task) for task in ours.tasks}
+    for task in theirs.tasks:
+        own, authors = by_name[task.name], theirs.config_of(task)
+        assert authors.procedure == own.procedure
+        assert authors.data == own.data
+        switches = {k: v for k, v in authors.protocol.model_dump().items() if v == "authors"}
+        assert len(switches) == (4 if authors.protocol.name == "yolov3" else 0)
+        acts = "finetune" not in task.name
+        assert authors.schedule.name == ("plateau" if acts else "constant")
+
+
 def test_the_verb_takes_a_task_and_a_list_of_tasks() -> None:
     command = next(each for each in COMMANDS if each.name == "downstream")
     task = CONFIGS / "downstream" / "tasks" / "nih_linear.yaml"
