@@ -18,6 +18,7 @@ from data_shards.profiles import Config, first_difference, validate
 from distributed_pretrain.downstream.settings import DownstreamConfig, EncoderConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.step_folders import MARKER, UNTRAINED
+from distributed_pretrain.run_folder.task_folder import TaskFolder
 
 
 class TaskResult(Config):
@@ -58,7 +59,7 @@ def read_result(config: DownstreamConfig) -> TaskResult | None:
     Raises InputError for a folder of another task, of the same on other weights, and for a damaged
     file.
     """
-    path = RunFolder(config.run_folder).task
+    path = TaskFolder(config.run_folder).task
     try:
         found = TaskResult.model_validate_json(read_regular(path))
     except FileNotFoundError:
@@ -85,7 +86,7 @@ def write_result(config: DownstreamConfig, result: TaskResult) -> None:
     """Keep it in the task's folder."""
     config.run_folder.mkdir(parents=True, exist_ok=True)
     text = result.model_dump_json(indent=1) + "\n"
-    write_text_atomically(RunFolder(config.run_folder).task, text)
+    write_text_atomically(TaskFolder(config.run_folder).task, text)
 
 
 def encoder_identity(config: EncoderConfig) -> str:
