@@ -14,24 +14,24 @@ from pydantic import Field, ValidationError
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.files.regular import read_regular
-from data_shards.profiles import Config, first_difference
+from data_shards.profiles import Config, first_difference, validate
 from distributed_pretrain.downstream.settings import DownstreamConfig, EncoderConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.step_folders import MARKER, UNTRAINED
+from distributed_pretrain.run_folder.task_folder import TaskFolder
 
 
 class TaskResult(Config):
     """What is known of a task so far.
 
-    `made_with` are the values that decide its figures, `shards` is where the data lie, and
-    `encoder` says which weights it was tried on. `searched` are the validation figures of the
-    learning rates, by the rate as it is printed, `learning_rate` the one that was taken, and `runs`
-    the figures of the test split by seed; of a task that is under way there are fewer than seeds.
+    `made_with` are the values of its config, and `encoder` says which weights it was tried on,
+    wherever those lie. `searched` are the validation figures of the learning rates, by the rate as
+    it is printed, `learning_rate` the one that was taken, and `runs` the figures of the test split
+    by seed; of a task that is under way there are fewer than seeds.
     """
 
     made_with: dict[str, Any]
     encoder: str
-    shards: Path
     searched: dict[str, float] = Field(default_factory=dict)
     learning_rate: float | None = None
     runs: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -49,11 +49,8 @@ class TaskResult(Config):
 
 def new_result(config: DownstreamConfig) -> TaskResult:
     """That of a task of which nothing was run."""
-    return TaskResult(
-        made_with=config.deciding(),
-        encoder=encoder_identity(config.encoder),
-        shards=config.data.shards,
-    )
+    encoder = encoder_identity(config.encoder)
+    return TaskResult(made_with=config.model_dump(mode="json"), encoder=encoder)
 
 
 def read_result(config: DownstreamConfig) -> TaskResult | None:
@@ -62,7 +59,7 @@ def read_result(config: DownstreamConfig) -> TaskResult | None:
     Raises InputError for a folder of another task, of the same on other weights, and for a damaged
     file.
     """
-    path = RunFolder(config.run_folder).task
+    path = TaskFolder(config.run_folder).task
     try:
         found = TaskResult.model_validate_json(read_regular(path))
     except FileNotFoundError:
@@ -71,10 +68,12 @@ def read_result(config: DownstreamConfig) -> TaskResult | None:
         raise InputError(
             f"{path}: damaged: delete it, and the same command takes the runs beside it together"
         ) from error
-    wanted = new_result(config)
-    difference = first_difference(found.made_with, wanted.made_with)
-    if difference is None and found.encoder != wanted.encoder:
-        difference = f"encoder ({found.encoder} then, {wanted.encoder} now)"
+    # As if it were written now: a later release may know more fields.
+    made_with = validate(DownstreamConfig, found.made_with, where=str(path))
+    difference = first_difference(made_with.deciding(), config.deciding())
+    encoder = encoder_identity(config.encoder)
+    if difference is None and found.encoder != encoder:
+        difference = f"encoder ({found.encoder} then, {encoder} now)"
     if difference is not None:
         raise InputError(
             f"{config.run_folder} holds a task of another config: {difference}: choose another "
@@ -87,7 +86,7 @@ def write_result(config: DownstreamConfig, result: TaskResult) -> None:
     """Keep it in the task's folder."""
     config.run_folder.mkdir(parents=True, exist_ok=True)
     text = result.model_dump_json(indent=1) + "\n"
-    write_text_atomically(RunFolder(config.run_folder).task, text)
+    write_text_atomically(TaskFolder(config.run_folder).task, text)
 
 
 def encoder_identity(config: EncoderConfig) -> str:

@@ -32,6 +32,7 @@ from distributed_pretrain.downstream.settings import (
 from distributed_pretrain.measures.metric import Metric, keep_figures, read_figures, write_figures
 from distributed_pretrain.pretrain.build import open_split
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.task_folder import TaskFolder
 from distributed_pretrain.training.run import refuse_unmeasured
 
 
@@ -41,7 +42,7 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
     Runs that are done are not made again. Raises InputError, before anything is trained, for an
     encoder or data that the task cannot use, and for the folder of another one.
     """
-    run = RunFolder(config.run_folder)
+    run = TaskFolder(config.run_folder)
     result = read_result(config) or new_result(config)
     if all(str(seed) in result.runs for seed in procedure.seeds):
         print(f"{config.run_folder}: already complete", file=sys.stderr)
@@ -81,7 +82,7 @@ def _search(
     rates = procedure.learning_rates
     if len(rates) == 1:
         return rates[0], {}
-    run, found = RunFolder(config.run_folder), dict[float, float]()
+    run, found = TaskFolder(config.run_folder), dict[float, float]()
     for rate in rates:
         own = _single(
             config, run.part("learning_rates", rate).path, seed=config.seed, learning_rate=rate

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from data_shards.errors import InputError, warn
 from data_shards.files.atomic import remove, write_text_atomically
@@ -74,10 +74,8 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.checkpoints = path / "checkpoints"  # steps, and links
         self.tokenizer = path / "tokenizer"
-        self.task = path / "task.json"  # of a downstream task: its runs and their figures
-        self.features = path / "features"  # of a frozen encoder, while a run goes on
-        # Lines: samples that could not be read; batches of a rank left out for a loss or gradient
-        # that is not finite; starts: when, where, from which step.
+        # A line a sample that could not be read; a line a batch and rank that was left out for a
+        # non-finite loss or gradient; a line a start: when, where, from which step.
         self.quarantine = JsonLines(path / "quarantine.jsonl", _names_a_sample)
         self.skipped = JsonLines(path / "skipped.jsonl", _names_a_batch)
         self.starts = JsonLines(path / "starts.jsonl")
@@ -111,10 +109,6 @@ class RunFolder:
                 f"{LAST}, a step folder's name or {UNTRAINED}"
             )
         return path.name
-
-    def part(self, kind: Literal["learning_rates", "seeds"], value: float) -> RunFolder:
-        """Of a task, the run that tries a learning rate, or that of a seed."""
-        return RunFolder(self.path / kind / f"{value:g}")
 
     def evaluation(self, split: str, checkpoint: str) -> Path:
         """The figures of a checkpoint on a split."""
@@ -258,10 +252,7 @@ class RunFolder:
         )
 
     def saved_step(self) -> int:
-        """The step of the newest complete checkpoint, by its marker alone; 0 without one.
-
-        Of a folder of runs, as a downstream task's is, the sum over them.
-        """
+        """`newest_complete_step` of the run; of a folder of runs the sum over them."""
         return sum(map(newest_complete_step, self.path.glob(f"**/{self.checkpoints.name}")))
 
     def learnt_from(self) -> str | None:

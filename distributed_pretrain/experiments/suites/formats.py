@@ -173,8 +173,8 @@ def _runs_table(config: SuiteConfig, results: Results, metrics: Mapping[str, str
             shown = [NOT_RUN if found is None else f"{found.mean:.1f}"]
             shown += ["" if each is None else f"{each:.1f}" for each in (half, normal)]
             rate = "" if result.learning_rate is None else f"{result.learning_rate:g}"
-            shards = result.shards.name
-            share = f"{result.made_with['data']['fraction']:g}"
+            data = result.made_with["data"]
+            shards, share = Path(data["shards"]).name, f"{data['fraction']:g}"
             rows.append([method, task.name, shards, share, rate, metric, *shown, str(len(values))])
     return markdown_table(rows) if len(rows) > 1 else "Nothing yet."
 

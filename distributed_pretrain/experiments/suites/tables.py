@@ -13,7 +13,7 @@ from data_shards.profiles import Config
 from distributed_pretrain.downstream.results import TaskResult
 from distributed_pretrain.experiments.suites.settings import SuiteConfig
 from distributed_pretrain.experiments.tables import estimate
-from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.task_folder import TaskFolder
 
 # Of several figures in a column of the same kind.
 BEST, SECOND = "first", "second"
@@ -113,7 +113,7 @@ def read_suite(config: SuiteConfig) -> dict[str, dict[str, TaskResult]]:
     folders = sorted(config.run_folder.iterdir()) if config.run_folder.is_dir() else []
     for folder in folders:
         for task in config.tasks:
-            path = RunFolder(folder / task.name).task
+            path = TaskFolder(folder / task.name).task
             if path.is_file():
                 try:
                     result = TaskResult.model_validate_json(path.read_bytes())

@@ -14,6 +14,7 @@ from distributed_pretrain.downstream.run import judge_head, train_head
 from distributed_pretrain.downstream.settings import DownstreamConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.metrics import is_timing
+from distributed_pretrain.run_folder.task_folder import TaskFolder
 from tests.paths import CONFIGS
 from tests.tiny.sizes import IMAGE_SIZE_PX
 
@@ -36,7 +37,7 @@ def configured(name: str, shards: Path, run: Path, folder: Path, *more: str) -> 
 
 
 def measured(config: DownstreamConfig) -> list[dict[str, Any]]:
-    store = FeatureStore(config.features, RunFolder(config.run_folder).features)
+    store = FeatureStore(config.features, TaskFolder(config.run_folder).features)
     assert train_head(config, store)
     lines = RunFolder(config.run_folder).read_metrics()
     decided = [{k: v for k, v in each.items() if not is_timing(k)} for each in lines]

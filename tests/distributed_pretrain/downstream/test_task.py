@@ -120,6 +120,6 @@ def test_what_a_task_cannot_use_is_refused_before_anything_is_trained(
 
 def test_figures_are_means_of_what_all_runs_have() -> None:
     runs = {"0": {"dice": 0.2, "iou": 0.1}, "1": {"dice": 0.4}}
-    result = TaskResult(made_with={}, encoder="", shards=Path(), runs=runs)
+    result = TaskResult(made_with={}, encoder="", runs=runs)
     assert result.means() == {"dice": pytest.approx(0.3)}
     assert result.values_of("iou") == [0.1]

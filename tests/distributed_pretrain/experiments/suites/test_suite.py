@@ -9,8 +9,11 @@ import pytest
 from data_shards.command_line import DONE
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
+from distributed_pretrain.__main__ import main
 from distributed_pretrain.commands import COMMANDS
 from distributed_pretrain.downstream.settings import DownstreamConfig
+from distributed_pretrain.experiments.grid.pool import ModuleRun
+from distributed_pretrain.experiments.suites import run
 from distributed_pretrain.experiments.suites.run import run_suite
 from distributed_pretrain.experiments.suites.settings import (
     SuiteConfig,
@@ -55,6 +58,20 @@ def test_the_papers_grids_are_in_their_order() -> None:
     assert grids["object_linear"] == (3e-1, 1e-1, 3e-2, 1e-2)
 
 
+def test_what_the_authors_did_is_one_profile() -> None:
+    ours, theirs = (suite_of(name, "encoder=random") for name in ("paper", "paper_authors"))
+    assert len(theirs.tasks) == 18
+    by_name = {task.name: ours.config_of(task) for task in ours.tasks}
+    for task in theirs.tasks:
+        own, authors = by_name[task.name], theirs.config_of(task)
+        assert authors.procedure == own.procedure
+        assert authors.data == own.data
+        switches = {k: v for k, v in authors.protocol.model_dump().items() if v == "authors"}
+        assert len(switches) == (4 if authors.protocol.name == "yolov3" else 0)
+        acts = "finetune" not in task.name
+        assert authors.schedule.name == ("plateau" if acts else "constant")
+
+
 def test_the_verb_takes_a_task_and_a_list_of_tasks() -> None:
     command = next(each for each in COMMANDS if each.name == "downstream")
     task = CONFIGS / "downstream" / "tasks" / "nih_linear.yaml"
@@ -78,9 +95,29 @@ def test_a_suite_refuses_what_cannot_start() -> None:
             refuse_what_cannot_start(suite, suite.run_folder, ranks)
 
 
+class InThisProcess(ModuleRun):
+    """The same words, without the seconds that a start of Python takes."""
+
+    def start(self) -> None:
+        package, *words = self._words
+        assert package == "distributed_pretrain"
+        self._status = main(words)
+
+    def status(self) -> int | None:
+        return self._status
+
+    def end(self) -> None:
+        pass
+
+
 def test_tasks_that_are_there_are_not_run_again(
-    drawn_shards: Path, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drawn_shards: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(run, "ModuleRun", InThisProcess)
     suite = suite_of(
         "phantom",
         f"encoder={tiny_run}",

@@ -1,0 +1,25 @@
+"""What lies in the folder of a downstream task, which is one of runs, and of its single runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from distributed_pretrain.run_folder.folder import RunFolder
+
+
+class TaskFolder(RunFolder):
+    """A folder of a run for each learning rate that is tried, and for each seed.
+
+    `task` holds what is known so far, and `features` those of a frozen encoder while a start goes
+    on: a single run has these too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.task = path / "task.json"
+        self.features = path / "features"
+
+    def part(self, kind: Literal["learning_rates", "seeds"], value: float) -> RunFolder:
+        """The run that tries a learning rate, or that of a seed."""
+        return RunFolder(self.path / kind / f"{value:g}")
