@@ -38,9 +38,12 @@ def here(tmp_path: Path, phantom_shards: Path, monkeypatch: pytest.MonkeyPatch) 
 def run_cell(source: str, names: dict[str, Any]) -> Any:
     """The value of its last line, as Jupyter shows it."""
     *lines, last = ast.parse(source).body
-    shown = isinstance(last, ast.Expr)
-    exec(compile(ast.Module([*lines, *([] if shown else [last])], []), "cell", "exec"), names)
-    return eval(compile(ast.Expression(last.value), "cell", "eval"), names) if shown else None
+    if not isinstance(last, ast.Expr):
+        lines.append(last)
+    exec(compile(ast.Module(lines, []), "cell", "exec"), names)
+    if not isinstance(last, ast.Expr):
+        return None
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
 
 
 def test_the_notebook_runs_from_its_first_cell_to_its_last(
