@@ -1,8 +1,10 @@
 """Profiles: YAML files that hold only what differs from the defaults of a typed config.
 
 `extends:` names one parent (relative to the file); dotted overrides (`training.epochs=5`)
-come last. Every unknown key is refused with its path and the nearest good one. Values stay as they
-are written until their field is known (see `written`).
+come last. A name that begins with `configs/` is, where there is no such file, one of the profiles
+that are installed with the package: commands of the docs need no checkout. Every unknown key is
+refused with its path and the nearest good one. Values stay as they are written until their field
+is known (see `written`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from data_shards.errors import InputError
 from data_shards.written import as_meant, read_typed, read_yaml
 
+# The project's own: a link to the checkout's, which a wheel holds as a folder.
+CONFIGS = Path(__file__).parent / "configs"
 # Marks a field that changes no result: `Annotated[int, FREE]`.
 FREE = "changes no result"
 _UNKNOWN_KEY, _BAD_VALUE = "unknown_key", "bad_value"
@@ -101,7 +105,7 @@ def load_profile(kind: type[ConfigT], path: Path, overrides: Sequence[str] = ())
     Raises InputError (what, where, remedy) for a missing file, bad YAML, a cycle of
     `extends`, an unknown key or a value of the wrong type.
     """
-    values = _merge(_read_with_parents(path, ()), parse_overrides(overrides))
+    values = _merge(_read_with_parents(_found(path), ()), parse_overrides(overrides))
     return validate(kind, values, where=str(path))
 
 
@@ -134,11 +138,18 @@ def first_difference(old: Any, new: Any, path: str = "") -> str | None:
     return None if old == new else f"{path} ({old!r} then, {new!r} now)"
 
 
+def _found(name: Path, folder: Path = Path()) -> Path:
+    """The profile called `name` in `folder`, or where there is none the project's own."""
+    own = CONFIGS.joinpath(*name.parts[1:])
+    is_own = name.parts[:1] == (CONFIGS.name,) and not (folder / name).exists() and own.exists()
+    return own if is_own else folder / name
+
+
 def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
         values = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such profile: see the folder configs/") from error
+        raise InputError(f"{path}: no such profile: see {CONFIGS}") from error
     except IsADirectoryError as error:
         raise InputError(f"{path}: not a YAML profile, but a folder") from error
     except OSError as error:
@@ -168,7 +179,7 @@ def _read_with_parents(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
             raise ValueError("one profile is wanted here")
     except ValueError as error:
         raise InputError(f"{path}: extends: {error}") from error
-    return _merge(_read_with_parents(path.parent / parent, (*seen, resolved)), values)
+    return _merge(_read_with_parents(_found(parent, path.parent), (*seen, resolved)), values)
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:

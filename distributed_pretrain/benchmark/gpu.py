@@ -22,7 +22,7 @@ from pydantic import Field, PositiveFloat
 
 from data_shards.errors import InputError
 from data_shards.processes import start_server
-from data_shards.profiles import Config
+from data_shards.profiles import CONFIGS, Config
 from distributed_pretrain.benchmark import harness
 from distributed_pretrain.benchmark.on_gpu import (
     ceilings,
@@ -81,7 +81,7 @@ PARTS: dict[str, Part] = {
 class Settings(Config):
     """`only` some parts; `minutes` for all of them together, of which each has its share.
 
-    `profiles` is the folder of the checkout's own, `output` where the page, its figures and the
+    `profiles` is the folder of the project's own, `output` where the page, its figures and the
     traces go. With `tiny` everything is so small that a CPU does it, and nothing is judged.
     """
 
@@ -89,7 +89,7 @@ class Settings(Config):
     minutes: PositiveFloat = Field(MINUTES, le=60)
     device: harness.Device = "cuda"
     tiny: bool = False
-    profiles: Path = Path("configs/pretrain")
+    profiles: Path = CONFIGS / "pretrain"
     output: Path = Path("runs/benchmark_gpu")
 
 
@@ -100,7 +100,7 @@ def run(config: Settings) -> None:
             f"benchmark gpu: {trouble}: device=cpu tiny=true tries its code, and measures nothing"
         )
     if not config.profiles.is_dir():
-        raise InputError(f"profiles={config.profiles}: no such folder: start in the checkout")
+        raise InputError(f"profiles={config.profiles}: no such folder: leave it out")
     config.output.mkdir(parents=True, exist_ok=True)
     facts = facts_of(config)
     card = facts["device"] if config.device == "cuda" and not config.tiny else None

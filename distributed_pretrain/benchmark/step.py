@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from data_shards.profiles import Config, load_profile, validate
+from data_shards.profiles import CONFIGS, Config, load_profile, validate
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.benchmark import harness, launches
@@ -42,7 +42,7 @@ AUGMENTED_BATCHES = 3
 LEARNING_RATE = 1e-5
 TOKENS = 64
 _PROFILES = tuple(
-    Path(f"configs/pretrain/{name}_a100.yaml")
+    CONFIGS / "pretrain" / f"{name}_a100.yaml"
     for name in ("lovt", "limitr", "gloria", "mgca", "byol")
 )
 # Fewer than any vocabulary here has.

@@ -8,12 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from data_shards.commands import COMMANDS
-from data_shards.profiles import Config, load_profile
+from data_shards.profiles import CONFIGS, Config, load_profile
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.step_folders import LAST
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 # What a method learns from; `none` is a starting point.
 Supervision = Literal["reports", "images", "labels", "none"]

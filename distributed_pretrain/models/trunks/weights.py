@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,9 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data_shards.errors import InputError
+from data_shards.starting import say_once
+from distributed_pretrain.models.trunks.origins import ORIGINS, Origin, from_whoever
 
-# Of a method in a run folder, of an `ImageEncoder`, of a trunk that wraps another model.
-_WRAPPERS = ("image_encoder.", "backbone.", "model.")
+# Where checkpoints of trainers keep the state dict.
+_STATE = ("state_dict", "model_state_dict", "model")
+_MOST_NAMED = 6
 # A layer's number in the name of a tensor.
 _LAYER = re.compile(r"(?<=[._])\d+(?=\.)")
 
@@ -31,8 +35,9 @@ def load_weights(
     Returns the keys of what was not used.
 
     `weights` is one of those `published`, which `download` fetches, or a .pt, .pth or .safetensors
-    file with the model's keys, with or without the classifier and with or without the prefix of an
-    `ImageEncoder` or of a run's method (a run folder's checkpoints/last/model.safetensors).
+    file with the model's keys, with or without the classifier, or of one of `ORIGINS`: a run of
+    this project (checkpoints/last/model.safetensors in its folder), or another project's. Of a file
+    it is said on stderr whose it was, how many tensors were loaded, and which were left.
     Raises InputError when neither, when a tensor is missing, of another shape or not finite, and
     where there are tensors of more layers than the model has.
     """
@@ -45,15 +50,17 @@ def load_weights(
             f"weights={weights!r}: neither a file nor weights of {name}: give a .pt or "
             f".safetensors file or one of {', '.join(published)}"
         )
-    for wrapper in _WRAPPERS:
-        state = {key.removeprefix(wrapper): value for key, value in state.items()}
     own = trunk.state_dict()
+    origin, state, left = from_whoever(state, own)
     for key, value in own.items():
         # Norms with fixed statistics or by groups differ in counters only.
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, value)
         if key not in state:
-            raise InputError(f"weights={weights}: no tensor {key!r}: not weights of {name}")
+            raise InputError(
+                f"weights={weights}: no tensor {key!r}: not weights of {name}, by the names of "
+                f"{', '.join(each.project for each in ORIGINS)}"
+            )
         if state[key].is_floating_point() != value.is_floating_point():
             raise InputError(
                 f"weights={weights}: {key} has numbers of type {state[key].dtype}, the model "
@@ -72,7 +79,19 @@ def load_weights(
             "the backbone the weights were made for"
         )
     trunk.load_state_dict({key: state[key] for key in own})
-    return tuple(key for key in state if key not in own)
+    if weights not in published:
+        say_once(f"weights={weights}: {_told(origin, name, len(own), left)}")
+    return tuple(left)
+
+
+def _told(origin: Origin, name: str, loaded: int, left: Sequence[str]) -> str:
+    """Whose the tensors were, how many were loaded, and from where the others are."""
+    # Two parts of a name say what a tensor is of: gloria.text_encoder.
+    of = Counter(".".join(key.split(".")[:2]) for key in left)
+    said = ", ".join(f"{part} ({count})" for part, count in of.most_common(_MOST_NAMED))
+    more = f" and {len(of) - _MOST_NAMED} more" if len(of) > _MOST_NAMED else ""
+    rest = f"; {len(left)} left: {said}{more}" if left else "; none left"
+    return f"of {origin.project}: {loaded} tensors into {name}{rest}"
 
 
 def surplus_layer(names: Iterable[str], own: Collection[str]) -> str:
@@ -90,7 +109,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make loaders raise anything
         reason = str(error).partition("\n")[0][:200]
-        raise InputError(f"weights={path}: not a readable weights file ({reason})") from error
+        raise InputError(
+            f"weights={path}: not a readable weights file ({reason}): give tensors alone; of a "
+            "checkpoint with settings beside them, where you trust it, save "
+            'torch.load(FILE, weights_only=False)["state_dict"]'
+        ) from error
+    for key in _STATE:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
     keys_are_names = isinstance(state, dict) and all(isinstance(each, str) for each in state)
     if not keys_are_names or not all(isinstance(each, Tensor) for each in state.values()):
         raise InputError(

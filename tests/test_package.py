@@ -1,0 +1,148 @@
+"""What is installed: a wheel with all it must hold, that runs where there is no checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data_shards.errors import InputError
+from data_shards.profiles import CONFIGS, load_profile
+from distributed_pretrain.experiments.settings import QuickstartConfig
+from distributed_pretrain.pretrain.settings import PretrainConfig
+from tests.paths import CONFIGS as CHECKOUT_CONFIGS
+from tests.paths import ROOT
+
+PACKAGES = ("data_shards", "distributed_pretrain", "launch")
+BUILT = ("pyproject.toml", "README.md", "LICENSE", "configs", *PACKAGES)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built, by what is installed here, of a copy: a build leaves folders behind."""
+    source = tmp_path_factory.mktemp("source")
+    for name in BUILT:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, source / name)
+    out = source / "out"
+    build = f"from setuptools import build_meta; print(build_meta.build_wheel({str(out)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out / done.stdout.splitlines()[-1]
+
+
+def test_the_wheel_holds_what_is_read_at_run_time(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+        scripts = next(name for name in held if name.endswith("entry_points.txt"))
+        assert "radalign = launch.radalign:main" in archive.read(scripts).decode()
+    suffixes = (".py", ".yaml", ".csv", ".jinja", ".typed")
+    wanted = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in suffixes or path.name == "py.typed"
+    }
+    wanted |= {
+        f"data_shards/configs/{path.relative_to(CHECKOUT_CONFIGS)}"
+        for path in CHECKOUT_CONFIGS.rglob("*.yaml")
+    }
+    assert len(wanted) > 300
+    assert wanted - held == set()
+    assert {name.partition("/")[0] for name in held if "dist-info" not in name} == {*PACKAGES}
+
+
+def test_profiles_of_the_project_are_found_without_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = load_profile(PretrainConfig, CHECKOUT_CONFIGS / "pretrain" / "lovt_a100.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert load_profile(PretrainConfig, Path("configs/pretrain/lovt_a100.yaml")) == known
+    assert load_profile(PretrainConfig, QuickstartConfig().profile).method.name == "lovt"
+    own = tmp_path / "profiles" / "own.yaml"
+    own.parent.mkdir()
+    own.write_text("extends: configs/pretrain/lovt_a100.yaml\nseed: 7\n")
+    assert load_profile(PretrainConfig, own) == known.model_copy(update={"seed": 7})
+    with pytest.raises(InputError, match=f"configs/gone.yaml: no such profile: see {CONFIGS}"):
+        load_profile(PretrainConfig, Path("configs/gone.yaml"))
+    # One's own of that name goes before.
+    mine = tmp_path / "configs" / "pretrain" / "lovt_a100.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("extends: ../../profiles/own.yaml\nrun_folder: runs/mine\n")
+    mine_read = load_profile(PretrainConfig, Path("configs/pretrain/lovt_a100.yaml"))
+    assert (mine_read.seed, mine_read.run_folder) == (7, Path("runs/mine"))
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["data", "verify", "configs/shards/gone.yaml"], 2, "gone.yaml: no such profile"),
+        (["pretrain", "--help"], 0, "python -m distributed_pretrain pretrain"),
+        (["launch", "status", "--help"], 0, "python -m launch status"),
+        (["--help"], 0, "radalign data --help"),
+    ],
+    ids=["data", "a verb", "launch", "help"],
+)
+def test_radalign_is_python_m(words: list[str], status: int, says: str, tmp_path: Path) -> None:
+    start = "import sys; sys.argv[0] = 'radalign'; from launch.radalign import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", start, *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert says in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
+    """All of its dependencies are installed, by the pins: minutes, and a network or uv's cache."""
+    python = tmp_path / "venv" / "bin" / "python"
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
+    }
+
+    def run(*words: str | Path) -> str:
+        done = subprocess.run(
+            [str(word) for word in words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("uv", "venv", "--python", sys.executable, python.parents[1])
+    pins = ("--constraints", ROOT / "constraints.txt")
+    run("uv", "pip", "install", "--python", python, *pins, wheel)
+    radalign = python.with_name("radalign")
+    assert "software" in run(radalign, "doctor")
+    small = ("phantom.image_size_px=64", "longest_side_px=64", "workers=1")
+    few = ("phantom.train_studies=12", "phantom.validate_studies=4", "phantom.test_studies=6")
+    own = ("phantom.archive=archive", "output=shards")
+    for verb in ("build", "verify"):
+        run(radalign, "data", verb, "configs/shards/phantom.yaml", *own, *small, *few)
+    sizes = ("data.image_size_px=64", "data.global_batch=4", "method.image_encoder.width=0.125")
+    steps = ("training.max_steps=2", "training.validate_every_steps=2")
+    profile = "configs/pretrain/phantom_lovt.yaml"
+    run(radalign, "pretrain", profile, "data.shards=shards", "run_folder=run", *sizes, *steps)
+    # As a job: resolved here, started with `python -m`.
+    at = ("configs/cluster/slurm_cpu.yaml", "executor=local", "cpus_per_rank=1")
+    run(radalign, "launch", "submit", *at, "--dry-run", "--", "evaluate", "run")
+    run(radalign, "evaluate", "run", "labelled_studies=8")
+    assert any((tmp_path / "run").glob("evaluation_*"))
