@@ -54,7 +54,7 @@ _NO_REPORT = 2
 def open_split(data: DataConfig, split: Split) -> ShardSplit:
     """A split of the shards; of the training split the patients that are asked for."""
     fraction = data.patient_fraction if split == "train" else 1.0
-    return ShardSplit(data.shards, split, data.text_policy, patient_fraction=fraction)
+    return ShardSplit(data.files(), split, data.text_policy, patient_fraction=fraction)
 
 
 @dataclass(frozen=True)
