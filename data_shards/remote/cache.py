@@ -24,7 +24,7 @@ from data_shards.records.manifest import file_sha256
 from data_shards.remote.fetch import DamagedOnArrivalError, fetch
 from data_shards.remote.settings import CacheConfig
 
-_FETCHING, _EVICTING, _LOCK = "fetching", "evicting", "lock"
+_FETCHING, _EVICTING, _LOCK = "fetching", "evicting", "held"
 _OPTION = "data.cache.folder"
 
 

@@ -47,6 +47,6 @@ def test_shards_come_from_an_object_store(
     stopper = threading.Thread(target=server.stop)
     stopper.start()
     stopper.join()
-    with pytest.raises(RuntimeError, match="s3://chest/b/manifest.json") as raised:
+    with pytest.raises(RuntimeError, match=r"s3://chest/b/manifest\.json") as raised:
         shard_files(Address("s3://chest/b"), cache)
     assert SECRET not in str(raised.value) + "".join(capfd.readouterr())
