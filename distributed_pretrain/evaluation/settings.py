@@ -60,7 +60,7 @@ def refuse_what_cannot_start(config: EvaluateConfig, folder: Path, ranks: int) -
     run.refuse_missing(checkpoint=config.checkpoint)
     if ranks > 1:
         refuse_ranks(run.read_config(PretrainConfig).data.global_batch, ranks)
-    if isinstance(config.shards, Path):  # a store is asked when it is opened
+    if config.shards:
         read_manifest(config.shards)
 
 
