@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
+from data_shards.remote.address import Address
+
 _NOTHING = ("null", "Null", "NULL", "")
 _BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
 # Beyond, sums and seeds of machines overflow.
@@ -191,6 +193,8 @@ def _scalar_as_meant(value: Written, kinds: tuple[Any, ...]) -> Any:
             return next((each for each in get_args(kind) if str(each) == text), text)
         if _is_list(kind):
             return [as_meant(value, get_args(kind)[0])]
+    if Address in kinds and what_elsewhere(text) == "a URL":
+        return Address(text)
     return path_as_meant(text) if Path in kinds else text
 
 

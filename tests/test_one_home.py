@@ -60,6 +60,8 @@ HOMES = {
     "the wall clock": (
         r"\btime\.time\(|datetime\.now|st_mtime",
         {
+            # Which file was used longest ago.
+            "data_shards/remote/cache.py",
             "distributed_pretrain/run_folder/folder.py",
             # TensorBoard's own field.
             "distributed_pretrain/training/events.py",

@@ -13,7 +13,7 @@ from typing import Any
 from data_shards.errors import InputError
 
 # An index of a million studies takes less; a file of zeros may be of any size.
-_MOST_BYTES_OF_A_DOCUMENT = 2**30
+MOST_BYTES_OF_A_DOCUMENT = 2**30
 _KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
 
 
@@ -63,7 +63,7 @@ def read_document(path: Path) -> bytes:
     """All that is in a file of text of a size that can be meant, else InputError."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > _MOST_BYTES_OF_A_DOCUMENT:
+        if size > MOST_BYTES_OF_A_DOCUMENT:
             raise InputError(f"{path}: {size:,} bytes are no such file: copy it again")
         return file.read()
 

@@ -85,7 +85,7 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
         global_batch=config.batch,
         decode_threads=config.cores,
     )
-    split = ShardSplit(data.shards, "train", data.text_policy)
+    split = ShardSplit(data.files(), "train", data.text_policy)
     build_tokenizer(folder / "tokenizer", split, partial(train_wordpiece, vocabulary_size=400))
     tokenizer = SentenceTokenizer.load(folder / "tokenizer")
     jpegs = [split.read_member(position, "image0.jpg") for position in range(len(split))]

@@ -194,7 +194,7 @@ class _Loader(ABC):
                 real = wanted < samples and (attempt == 0 or self._augmented)
                 return replace(sample, real=real, replaced=attempt > 0)
         raise InputError(
-            f"{self.split.folder}: {_REPLACEMENT_ATTEMPTS} samples of split {self.split.split!r} "
+            f"{self.split.files}: {_REPLACEMENT_ATTEMPTS} samples of split {self.split.split!r} "
             "in a row cannot be read: run `python -m data_shards verify` and build the damaged "
             "shards again"
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from data_shards.profiles import FREE, Config
 from data_shards.records.policies import TextPolicy
+from data_shards.remote.settings import CacheConfig
+from data_shards.remote.shards import ShardFiles, Shards, shard_files
 
 Views = Literal["frontal", "frontal_lateral", "two_augmentations"]
 Sentences = Literal["all", "one"]
@@ -81,6 +82,9 @@ class AugmentationConfig(Config):
 class DataConfig(Config):
     """The data path from shards to batches.
 
+    `shards` is a folder, or an address of one in a store (s3://, gs://, https://, http://), whose
+    files come to `cache` as they are read.
+
     `views`: what of a study's images a batch has. `frontal_lateral` adds a lateral view where
     there is one; `two_augmentations` a second augmentation of the same image. Training draws
     among a study's frontal (lateral) images, evaluation takes the first by id. In evaluation the
@@ -116,7 +120,8 @@ class DataConfig(Config):
         "shuffle_window_shards": "shuffle_buffer_shards"
     }
 
-    shards: Annotated[Path, FREE]
+    shards: Annotated[Shards, FREE]
+    cache: Annotated[CacheConfig, FREE] = CacheConfig()
     text_policy: TextPolicy = "lovt"
     views: Views = "frontal"
     sentences: Sentences = "all"
@@ -143,6 +148,13 @@ class DataConfig(Config):
     sentence_swap_probability: float = Field(default=0.4, gt=0, le=1)
     max_bad_fraction: Fraction = 0.01
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    def files(self, shards: Shards | None = None) -> ShardFiles:
+        """Where the files of the shards lie, or those of other `shards`.
+
+        Raises InputError and StoreError for a store that does not give them.
+        """
+        return shard_files(self.shards if shards is None else shards, self.cache)
 
     @model_validator(mode="after")
     def _two_views_differ(self) -> Self:

@@ -25,6 +25,7 @@ from data_shards.records.manifest import (
 )
 from data_shards.records.policies import POLICIES, TextPolicy, select_sentences, word_count
 from data_shards.records.study import FRONTAL_VIEWS, Split, StudyRecord
+from data_shards.remote.shards import ShardFiles
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.tars import DamagedMemberError, Tars
 
@@ -41,6 +42,8 @@ class ShardSplit:
     studies: which ones is a function of their ids alone, and a smaller fraction's are among a
     larger one's. `only` keeps the samples of these keys.
 
+    `shards` is their folder, or the files of a store.
+
     Raises InputError for a folder without manifest, another schema, an index or tar that is missing
     or not as it was written, documents that contradict each other, and a split in which no sample
     is usable.
@@ -48,23 +51,24 @@ class ShardSplit:
 
     def __init__(
         self,
-        folder: Path,
+        shards: Path | ShardFiles,
         split: Split,
         policy: TextPolicy,
         *,
         patient_fraction: float = 1.0,
         only: Collection[str] | None = None,
     ) -> None:
-        self.folder = folder
+        self.files = files = shards if isinstance(shards, ShardFiles) else ShardFiles(shards)
         self.split: Split = split
         self.policy: TextPolicy = policy
         self._patient_fraction = patient_fraction
         self._only = None if only is None else frozenset(only)
+        folder = files.manifest_folder()
         self.manifest = read_manifest(folder)
-        self._tars = Tars(folder)
+        self._tars = Tars(files)
         refuse_contradictions(self.manifest.contradictions(), folder / MANIFEST_NAME)
         entries = [entry for entry in self.manifest.shards if entry.split == split]
-        indexes = [_checked_index(folder, entry) for entry in entries]
+        indexes = [_checked_index(files, entry) for entry in entries]
         counts = self.manifest.contradictions_of_split(split, indexes)
         refuse_contradictions(counts, folder / MANIFEST_NAME)
         chosen = _chosen_patients(indexes, patient_fraction)
@@ -85,7 +89,7 @@ class ShardSplit:
         if not self._samples:
             stored = sum(entry.samples for entry in entries)
             raise InputError(
-                f"{folder}: split {split!r} has no usable sample ({stored} stored; usable are those"
+                f"{files}: split {split!r} has no usable sample ({stored} stored; usable are those"
                 f" with a frontal image and {POLICIES[policy].minimum_words} words under text "
                 f"policy {policy!r}): choose another split or policy, or build shards with more "
                 "studies"
@@ -94,7 +98,7 @@ class ShardSplit:
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process opens them itself: its files are its own.
         again = partial(type(self), patient_fraction=self._patient_fraction, only=self._only)
-        return again, (self.folder, self.split, self.policy)
+        return again, (self.files, self.split, self.policy)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -173,11 +177,13 @@ def _chosen_patients(indexes: Sequence[ShardIndex], fraction: float) -> frozense
     return frozenset(shuffled[: max(1, round(fraction * len(shuffled)))])
 
 
-def _checked_index(folder: Path, entry: ShardEntry) -> ShardIndex:
-    path = folder / entry.index_name
+def _checked_index(files: ShardFiles, entry: ShardEntry) -> ShardIndex:
+    path = files.path(entry.index_name)
     index = read_shard_index(path, sha256=entry.index_sha256)
     refuse_contradictions(index.contradictions(entry), path)
-    tar = folder / entry.tar_name
+    if files.is_remote:
+        return index  # a tar is held against its size and hash when it arrives
+    tar = files.path(entry.tar_name)
     if not tar.is_file():
         raise InputError(f"{tar}: the shard is missing: copy it again or build the shards again")
     if tar.stat().st_size != index.tar_bytes:
@@ -226,6 +232,6 @@ def check_known(
     listed = ", ".join(sorted(known)) or f"none (build shards from a source with {what})"
     remedy = f"did you mean {near[0]!r}?" if near else f"known {what}: {listed}"
     raise InputError(
-        f"data.{what}: no study of split {split.split!r} in {split.folder} has among its {what} "
+        f"data.{what}: no study of split {split.split!r} in {split.files} has among its {what} "
         f"{name!r}: {remedy}"
     )

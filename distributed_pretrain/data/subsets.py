@@ -43,7 +43,7 @@ def chosen_studies(split: ShardSplit, config: DataConfig) -> frozenset[str]:
         needed = next(number for number, key in enumerate(ordered, 1) if name in present[key])
         raise InputError(
             f"data.{_FIELDS[split.split]}={fraction}: among {count} of {len(ordered)} studies of "
-            f"split {split.split!r} in {split.folder} is none with {name!r}: use "
+            f"split {split.split!r} in {split.files} is none with {name!r}: use "
             f"{needed / len(ordered):.4f} or more, or another data.fraction_seed"
         )
     return frozenset(kept)

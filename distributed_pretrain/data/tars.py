@@ -1,4 +1,4 @@
-"""Members of local tars, wherever they lie in them."""
+"""Members of tars, wherever they lie in them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 import weakref
 import zlib
 from functools import lru_cache, partial
-from pathlib import Path
 
 from data_shards.records.manifest import IndexedSample
 from data_shards.records.tar_members import BLOCK_BYTES, names_member
+from data_shards.remote.shards import ShardFiles
 
 # Each keeps a file descriptor, of which a process often has no more than 1,024.
 _MOST_OPEN_TARS = 128
@@ -25,16 +25,29 @@ class Tars:
     They are read, not mapped: of a mapping whose file is cut meanwhile the process would die.
     """
 
-    def __init__(self, folder: Path) -> None:
-        # One that drops out is closed with its last reader.
-        self._open = lru_cache(_MOST_OPEN_TARS)(partial(_OpenTar, folder))
+    def __init__(self, files: ShardFiles) -> None:
+        self._files = files
+        # One that drops out is closed with its last reader. What a cache removes to make room would
+        # stay on the disk while it is open.
+        most = 0 if files.is_remote else _MOST_OPEN_TARS
+        self._open = lru_cache(most)(partial(_OpenTar, files))
 
     def read(self, tar: str, sample: IndexedSample, name: str) -> bytes:
         """The payload of the sample's member `name`.
 
         Raises DamagedMemberError when the index has none, or when the tar cannot be read, has been
-        cut, holds another member there, or other bytes than were written.
+        cut, holds another member there, or other bytes than were written. A tar of a store whose
+        copy here is damaged is fetched again first; StoreError or InputError where it is not to be
+        had.
         """
+        try:
+            return self._read(tar, sample, name)
+        except DamagedMemberError:
+            if not self._files.mended(tar):
+                raise
+            return self._read(tar, sample, name)
+
+    def _read(self, tar: str, sample: IndexedSample, name: str) -> bytes:
         member = sample.members.get(name)
         if member is None:
             raise DamagedMemberError("is not in the index")
@@ -58,6 +71,6 @@ class Tars:
 class _OpenTar:
     """The number of an open file, which is closed when nobody holds this any more."""
 
-    def __init__(self, folder: Path, tar: str) -> None:
-        self.number = os.open(folder / tar, os.O_RDONLY)
+    def __init__(self, files: ShardFiles, tar: str) -> None:
+        self.number = files.open(tar)
         weakref.finalize(self, os.close, self.number)

@@ -20,7 +20,7 @@ def check_overlap(config: DownstreamConfig) -> int:
     if folder is None:
         return 0
     split, _ = JUDGED
-    judged = ShardSplit(config.data.shards, split, config.data.text_policy)
+    judged = ShardSplit(config.data.files(), split, config.data.text_policy)
     pretrained = RunFolder(folder).read_config(PretrainConfig).data
     try:
         learnt = open_split(pretrained, "train")

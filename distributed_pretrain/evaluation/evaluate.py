@@ -172,7 +172,7 @@ def _loader(
     trained: TrainedMethod, config: EvaluateConfig, split: Split, share: Share
 ) -> EvaluationLoader:
     data = trained.config.data
-    shards = ShardSplit(config.shards or data.shards, split, data.text_policy)
+    shards = ShardSplit(data.files(config.shards), split, data.text_policy)
     # Embedding needs no labels, which other shards may not have, and no second view.
     views = "frontal" if data.views == "two_augmentations" else data.views
     data = data.model_copy(update={"labels": (), "views": views})

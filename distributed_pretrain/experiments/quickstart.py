@@ -15,10 +15,12 @@ from numpy import ndarray
 from torch import Tensor
 
 from data_shards.command_line import DONE, GOES_ON, shell_line, split_dotted
+from data_shards.errors import InputError
 from data_shards.files.atomic import try_to_write, write_text_atomically
 from data_shards.files.json_lines import Line
 from data_shards.processes import available_cores
 from data_shards.profiles import load_profile, parse_overrides, validate
+from data_shards.remote.address import Address
 from distributed_pretrain.evaluation.evaluate import Evaluation, evaluate_run
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.experiments.grid.pool import build_shards
@@ -51,6 +53,10 @@ def run_quickstart(overrides: Sequence[str]) -> int:
     started = time.monotonic()
     of_run = [*of_run, f"run_folder={config.output / 'lovt'}"]
     run = load_profile(PretrainConfig, config.profile, of_run)
+    if isinstance(run.data.shards, Address):
+        raise InputError(
+            f"quickstart: data.shards={run.data.shards}: it builds them: name a folder to build in"
+        )
     try_to_write(config.output / "index.html")
     _say("1/3 phantom studies -> shards")
     build_shards(config.shards_profile, run.data.shards)

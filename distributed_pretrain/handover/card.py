@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from data_shards.errors import InputError
 from data_shards.records.manifest import read_manifest
+from data_shards.remote.fetch import StoreError
 from distributed_pretrain.handover.model import Model
 from distributed_pretrain.measures.catalog import JUDGED_BY
 from distributed_pretrain.measures.metric import read_figures
@@ -66,8 +67,8 @@ def model_card(model: Model, run: RunFolder, checkpoint: str, *, to: str, usage:
 def _data(model: Model, run: RunFolder) -> tuple[str, str]:
     """The source and licence that the shards' manifest names."""
     try:
-        manifest = read_manifest(model.data.shards)
-    except InputError:
+        manifest = read_manifest(model.data.files().manifest_folder())
+    except (InputError, StoreError):
         return f"the shards of {run.path.name}, which are not here any more", "not known"
     studies = manifest.samples_by_split.get("train", 0)
     return f"{studies:,} training studies of {manifest.source}", manifest.licence

@@ -22,6 +22,7 @@ from data_shards.processes import available_cores
 from data_shards.profiles import load_profile
 from data_shards.records.manifest import read_manifest
 from data_shards.records.study import SPLITS
+from data_shards.remote.fetch import StoreError
 from distributed_pretrain.methods.encoders import PretrainedReportEncoderConfig
 from distributed_pretrain.pretrain.memory import estimate_of
 from distributed_pretrain.pretrain.settings import PretrainConfig
@@ -181,10 +182,16 @@ def _disk(folder: Path) -> Finding:
 
 
 def _shards(config: PretrainConfig) -> Finding:
-    folder = config.data.shards
     try:
+        files = config.data.files()
+        folder = files.manifest_folder()
         manifest = read_manifest(folder)
-    except InputError as error:
+        counts = ", ".join(f"{manifest.samples_by_split.get(each, 0):,} {each}" for each in SPLITS)
+        if files.is_remote:
+            smallest = min(manifest.shards, key=lambda each: each.bytes)
+            files.path(smallest.tar_name)
+            return Finding("ok", "shards", f"{files}: {counts}; a tar arrives whole")
+    except (InputError, StoreError) as error:
         return Finding("bad", "shards", str(error))
     missing = [each.tar_name for each in manifest.shards if not (folder / each.tar_name).is_file()]
     if missing:
@@ -201,7 +208,6 @@ def _shards(config: PretrainConfig) -> Finding:
         if read >= _TRIED_MIB << 20:
             break
     speed = read / (1 << 20) / (time.perf_counter() - started)
-    counts = ", ".join(f"{manifest.samples_by_split.get(split, 0):,} {split}" for split in SPLITS)
     return Finding("ok", "shards", f"{folder}: {counts}; {speed:.0f} MiB/s read")
 
 

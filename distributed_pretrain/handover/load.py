@@ -90,7 +90,7 @@ def stored_images(run: RunFolder, data: DataConfig, checkpoint: str) -> StoredIm
     if known is not None:
         return known
     try:
-        return StoredImages.of(read_manifest(data.shards))
+        return StoredImages.of(read_manifest(data.files().manifest_folder()))
     except InputError as error:
         raise InputError(
             f"{run.path}: says not how the images of its shards are, and {error}: put them there, "

@@ -56,7 +56,7 @@ def open_split(data: DataConfig, split: Split) -> ShardSplit:
     """A split of the shards: its patients (of training) and studies that are asked for."""
     of_patients = partial(
         ShardSplit,
-        data.shards,
+        data.files(),
         split,
         data.text_policy,
         patient_fraction=data.patient_fraction if split == "train" else 1.0,

@@ -57,7 +57,7 @@ def refuse_what_cannot_start(config: RunConfig, folder: Path, ranks: int) -> Non
     """Raise InputError for what would end a start in its first minute."""
     config.check_ranks(ranks)
     RunFolder(folder).refuse_other(config)
-    read_manifest(config.data.shards)
+    read_manifest(config.data.files().manifest_folder())
 
 
 def figures_of_run(_: PretrainConfig, folder: Path) -> dict[str, float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 
 from data_shards.errors import InputError
-from data_shards.records.manifest import MANIFEST_NAME, read_manifest
+from data_shards.records.manifest import MANIFEST_NAME, file_sha256, read_manifest
+from data_shards.remote.shards import ShardFiles
 from distributed_pretrain.ranks import copy_from_main, wait_for_all
 from distributed_pretrain.run_folder.checkpoint import Checkpoint, load_checkpoint
 from distributed_pretrain.run_folder.folder import RunFolder
@@ -37,8 +37,9 @@ def resumed_state(
     `newest` is of rank 0 alone. Raises InputError where none of several fits, and for other shards
     than those of the run.
     """
-    shards = config.data.shards
-    manifest_sha256 = sha256((shards / MANIFEST_NAME).read_bytes()).hexdigest()
+    shards = config.data.files()
+    folder = shards.manifest_folder()
+    manifest_sha256 = file_sha256(folder / MANIFEST_NAME)
     if newest is not None:
         if newest.checkpoint is not None:
             _refuse_other_shards(newest.checkpoint.state, manifest_sha256, run, shards)
@@ -48,7 +49,7 @@ def resumed_state(
     state = take_over(engine, run.checkpoints, newest)
     state = state or TrainingState(manifest_sha256=manifest_sha256)
     _refuse_other_shards(state, manifest_sha256, run, shards)
-    state.stored_images = StoredImages.of(read_manifest(shards))
+    state.stored_images = StoredImages.of(read_manifest(folder))
     return state
 
 
@@ -125,7 +126,7 @@ def contradiction(
 
 
 def _refuse_other_shards(
-    state: TrainingState, manifest_sha256: str, run: RunFolder, shards: Path
+    state: TrainingState, manifest_sha256: str, run: RunFolder, shards: ShardFiles
 ) -> None:
     if state.manifest_sha256 != manifest_sha256:
         raise InputError(

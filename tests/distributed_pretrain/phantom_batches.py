@@ -32,7 +32,7 @@ def configured(shards: Path, **changes: object) -> DataConfig:
 
 
 def opened(data: DataConfig) -> ShardSplit:
-    return ShardSplit(data.shards, "train", data.text_policy)
+    return ShardSplit(data.files(), "train", data.text_policy)
 
 
 def train(

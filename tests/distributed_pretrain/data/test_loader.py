@@ -56,7 +56,7 @@ def data(tmp_path: Path) -> DataConfig:
 
 
 def opened(data: DataConfig) -> ShardSplit:
-    return ShardSplit(data.shards, "train", data.text_policy)
+    return ShardSplit(data.files(), "train", data.text_policy)
 
 
 def train(
@@ -92,8 +92,8 @@ def damage(data: DataConfig, *positions: int, member: str = "image1.jpg") -> set
     keys = set()
     for position in positions:
         stem = f"train-{position // 5:06d}"
-        entry = read_shard_index(data.shards / f"{stem}.index.json").samples[position % 5]
-        with (data.shards / f"{stem}.tar").open("r+b") as file:
+        entry = read_shard_index(data.files().folder / f"{stem}.index.json").samples[position % 5]
+        with (data.files().folder / f"{stem}.tar").open("r+b") as file:
             file.seek(entry.members[member].offset + 40)
             file.write(b"\x13\x37")
         keys.add(entry.key)

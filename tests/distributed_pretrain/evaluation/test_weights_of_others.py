@@ -36,5 +36,5 @@ def test_an_encoder_of_gloria_is_evaluated_as_a_run_that_trains_nothing(
     judged = load_method(run, "best").method.image_encoder.backbone.state_dict()
     assert all(torch.equal(judged[name], each) for name, each in theirs.items())
     assert main(["evaluate", str(run), "labelled_studies=8"]) == 0
-    (path,) = RunFolder(run).evaluations("best").values()
+    path = RunFolder(run).evaluation("test", "best")
     assert json.loads(path.read_text())

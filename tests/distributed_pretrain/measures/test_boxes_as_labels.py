@@ -94,7 +94,7 @@ def test_boxes_as_labels_point_right_in_seven_of_ten(
 
 def studies_of(data: DataConfig, split: Split) -> list[Study]:
     """The pixels that a model sees and the record of each study."""
-    loader = EvaluationLoader(ShardSplit(data.shards, split, data.text_policy), NoReports(), data)
+    loader = EvaluationLoader(ShardSplit(data.files(), split, data.text_policy), NoReports(), data)
     return [
         pair for batch in loader.batches() for pair in zip(batch.images, batch.records, strict=True)
     ]

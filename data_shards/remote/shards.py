@@ -1,0 +1,169 @@
+"""Where the files of shards lie: in a folder, or in a store and this machine's cache of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from data_shards.errors import InputError
+from data_shards.files.atomic import write_bytes_atomically
+from data_shards.files.regular import MOST_BYTES_OF_A_DOCUMENT, parse_json
+from data_shards.records.manifest import MANIFEST_NAME, file_sha256, read_manifest
+from data_shards.remote.address import Address
+from data_shards.remote.cache import Expected, cached, refuse_unwritable, touch
+from data_shards.remote.fetch import DamagedOnArrivalError, fetch
+from data_shards.remote.settings import CacheConfig
+
+# What a profile says of shards.
+Shards: TypeAlias = Annotated[Address | Path, Field(union_mode="left_to_right")]
+_TRIES_TO_OPEN = 20
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """Shards in a folder of this machine."""
+
+    folder: Path
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether files come from elsewhere when they are asked for, and may go again."""
+        return False
+
+    def path(self, name: str) -> Path:
+        """Where the file `name` lies, if it is there."""
+        return self.folder / name
+
+    def manifest_folder(self) -> Path:
+        """The folder, with its manifest if there is one."""
+        return self.path(MANIFEST_NAME).parent
+
+    def open(self, name: str) -> int:
+        """The descriptor of the file `name`, opened for reading. Raises as `path`, and OSError."""
+        return os.open(self.path(name), os.O_RDONLY)
+
+    def mended(self, name: str) -> bool:
+        """Whether a file that was found damaged is another now."""
+        del name
+        return False
+
+
+@dataclass(frozen=True)
+class RemoteShardFiles(ShardFiles):
+    """Shards in a store, whose files come to `folder`, in the cache, as they are asked for.
+
+    They are those of one manifest, whatever is put into the store later.
+    """
+
+    address: Address
+    manifest_bytes: bytes
+    cache: CacheConfig
+
+    def __str__(self) -> str:
+        return self.address
+
+    @property
+    def is_remote(self) -> bool:
+        """As it says."""
+        return True
+
+    def path(self, name: str) -> Path:
+        """Where the file `name` of the manifest lies, whole; it is fetched if it was not there.
+
+        Raises InputError and StoreError, which name file and address.
+        """
+        path = self.folder / name
+        if name == MANIFEST_NAME:
+            self._keep_manifest()
+            return path
+        expected = self._files[name]
+        if not expected.lies_at(path):
+            cached(self.cache, path, self.address.file(name), expected)
+        touch(path)
+        return path
+
+    def open(self, name: str) -> int:
+        """The same, though another process may remove the file between two steps."""
+        for _ in range(_TRIES_TO_OPEN):
+            with suppress(FileNotFoundError):
+                return os.open(self.path(name), os.O_RDONLY)
+        raise InputError(
+            f"{self.address.file(name)}: removed from {self.folder} as often as it is fetched: "
+            "raise data.cache.size_gib"
+        )
+
+    def mended(self, name: str) -> bool:
+        """Whether a file that was found damaged is another now: fetched again, if it had to be."""
+        path = self.folder / name
+        with suppress(FileNotFoundError):
+            if file_sha256(path) == self._files[name].sha256:
+                return False  # so it was written
+            path.unlink(missing_ok=True)
+        self.path(name)
+        return True
+
+    def _keep_manifest(self) -> None:
+        path = self.folder / MANIFEST_NAME
+        if not (path.is_file() and path.read_bytes() == self.manifest_bytes):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.cache.place) as own:
+                write_bytes_atomically(path, self.manifest_bytes, workplace=Path(own))
+
+    @cached_property
+    def _files(self) -> Mapping[str, Expected]:
+        """Each file that the manifest lists; it does not tell the bytes of an index."""
+        self._keep_manifest()
+        shards = read_manifest(self.folder).shards
+        return {each.index_name: Expected(each.index_sha256, None) for each in shards} | {
+            each.tar_name: Expected(each.sha256, each.bytes) for each in shards
+        }
+
+
+def shard_files(shards: Address | Path, cache: CacheConfig) -> ShardFiles:
+    """The files of `shards`; a process asks a store once for its manifest.
+
+    Raises InputError and StoreError where that cannot be had, or is none.
+    """
+    return _remote(shards, cache) if isinstance(shards, Address) else ShardFiles(shards)
+
+
+@lru_cache
+def _remote(address: Address, cache: CacheConfig) -> RemoteShardFiles:
+    at = address.file(MANIFEST_NAME)
+    with refuse_unwritable(cache), tempfile.TemporaryDirectory(dir=cache.place) as own:
+        arrived = Path(own) / MANIFEST_NAME
+        fetch(at, arrived, cache, _check_manifest, most_bytes=MOST_BYTES_OF_A_DOCUMENT)
+        content = arrived.read_bytes()
+        if not content.lstrip().startswith(b"{"):
+            raise InputError(f"{at}: no manifest, but something else: check the address")
+        folder = cache.place / hashlib.sha256(content).hexdigest()
+        files = RemoteShardFiles(folder, address, content, cache)
+        try:
+            read_manifest(files.manifest_folder())
+        except InputError as error:
+            raise InputError(f"{at}: {error}") from error
+        return files
+
+
+def _check_manifest(path: Path) -> None:
+    """Of a page that is no manifest the caller speaks; half of one is to be asked for again."""
+    content = path.read_bytes()
+    if content.lstrip().startswith(b"{"):
+        try:
+            parse_json(content)
+        except ValueError:
+            raise DamagedOnArrivalError("the manifest is cut short or damaged") from None
+    elif not content:
+        raise DamagedOnArrivalError("nothing arrived")
