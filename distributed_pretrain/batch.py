@@ -255,6 +255,10 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
             joined[field.name] = cat_padded(values)
         elif isinstance(values[0], SampleRows):
             joined[field.name] = join_rows(values)
+        elif isinstance(values[0], dict):
+            joined[field.name] = {
+                name: cat_padded([each[name] for each in values]) for name in values[0]
+            }
         elif isinstance(values[0], tuple):
             joined[field.name] = sum(values, ())
     return replace(parts[0], **joined)

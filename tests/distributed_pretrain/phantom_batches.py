@@ -79,6 +79,8 @@ def tensors(rows: SampleRows) -> dict[str, Tensor]:
             found[field.name] = value
         elif isinstance(value, SampleRows):
             found |= {f"{field.name}.{name}": each for name, each in tensors(value).items()}
+        elif isinstance(value, dict):
+            found |= {f"{field.name}.{name}": each for name, each in value.items()}
     return found
 
 

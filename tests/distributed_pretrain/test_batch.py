@@ -11,6 +11,7 @@ from torch import Tensor
 from data_shards.records.study import Report, StudyRecord
 from distributed_pretrain.batch import (
     Batch,
+    Boxes,
     Lateral,
     ReportTokens,
     SampleRows,
@@ -34,6 +35,11 @@ def full() -> Batch:
         lateral=Lateral(torch.randn(ROWS, 1, 4, 4), torch.arange(ROWS) % 2 == 0, (True, False) * 3),
         second_view=SecondView(torch.randn(ROWS, 1, 4, 4), torch.randn(ROWS, 2, 2, 3)),
         labels=torch.randn(ROWS, 3),
+        masks=torch.rand(ROWS, 2, 4, 4) > 0.5,
+        boxes=Boxes(
+            torch.randn(ROWS, 3, 4), torch.randint(0, 2, (ROWS, 3)), torch.rand(ROWS, 3) > 0.5
+        ),
+        features={"map": torch.randn(ROWS, 5, 2, 2)},
         records=tuple(map(record, range(ROWS))),
         epoch=3,
         samples_consumed=12,
@@ -53,6 +59,8 @@ def same(one: object, other: object) -> bool:
         return torch.equal(one, other)
     if isinstance(one, SampleRows) and isinstance(other, SampleRows):
         return all(same(getattr(one, f.name), getattr(other, f.name)) for f in fields(one))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(same(one[name], other[name]) for name in one.keys() | other.keys())
     return one == other
 
 
@@ -63,7 +71,7 @@ def test_a_split_cuts_every_field_and_the_parts_join_to_the_whole() -> None:
     assert [part.keys for part in parts] == [("0", "1"), ("2", "3"), ("4", "5")]
     assert [len(part.records) for part in parts] == [2, 2, 2]
     whole, pieces = tensors(batch), [tensors(part) for part in parts]
-    assert len(whole) == 12
+    assert len(whole) == 17
     for name, value in whole.items():
         assert torch.equal(torch.cat([piece[name] for piece in pieces]), value), name
     assert same(join_rows(parts), batch)
@@ -87,9 +95,9 @@ def test_moving_takes_every_field_along() -> None:
 def test_fields_that_were_not_asked_for_stay_away() -> None:
     whole = full()
     plain = Batch(whole.keys, whole.images, whole.report, whole.sample_mask)
-    optional = ("lateral", "second_view", "labels")
+    optional = ("lateral", "second_view", "labels", "masks", "boxes", "features")
     for batch in (*plain.split(2), plain.to(torch.device("cpu"))):
-        assert [getattr(batch, name) for name in optional] == [None] * 3
+        assert [getattr(batch, name) for name in optional] == [None] * 6
 
 
 def test_parts_are_cut_to_their_own_longest_report_in_steps_of_32_tokens() -> None:

@@ -220,6 +220,7 @@ def test_an_unknown_setting_is_refused_by_every_one_and_the_nearest_is_named(
         "regions": "image",
         "checkpoint": "round",
         "scaling": "rank",
+        "downstream": "epoch",
         "gpu": "minute",
     }
     nearest = {"loss": "chunk_size"}

@@ -65,6 +65,7 @@ def run(part: Part, bench: Bench, *, most: float = 100) -> Result:
     return run_part(part, bench, processes, most=most)
 
 
+@pytest.mark.slow
 def test_a_part_is_told_what_it_may_take_and_its_figures_come_in_order(bench: Bench) -> None:
     for most, limit in ((100, 50.0), (20, 20.0)):
         result = run(Part("", 50, works), bench, most=most)
@@ -76,8 +77,12 @@ def test_a_part_is_told_what_it_may_take_and_its_figures_come_in_order(bench: Be
     ("error", "line"),
     [
         (InputError("data: no such folder: make it"), "data: no such folder: make it"),
-        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "OutOfMemoryError: CUDA out of"),
-        (AssertionError(), "AssertionError: "),
+        pytest.param(
+            torch.OutOfMemoryError("CUDA out of memory.\nTried"),
+            "OutOfMemoryError: CUDA out of",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(AssertionError(), "AssertionError: ", marks=pytest.mark.slow),
     ],
 )
 def test_a_part_that_fails_leaves_its_figures_and_one_line(

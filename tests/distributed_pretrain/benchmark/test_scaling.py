@@ -173,6 +173,7 @@ def recorded() -> list[tuple[list[tuple[str, int]], StepFlops]]:
     return in_fresh_processes(record_step, [(tiny_config(),)] * 2, as_ranks=True)
 
 
+@pytest.mark.slow
 def test_a_real_step_sends_exactly_the_messages_of_the_model(
     recorded: list[tuple[list[tuple[str, int]], StepFlops]],
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_profile_trains_one_real_step_with_small_encoders(
     values["training"] |= {
         "device": "any",
         "accumulation_steps": pieces,
+        "negatives_from": 2 if profile.training.negatives_from else None,
         "max_steps": 1,
         "validate_every_steps": 1,
         "distributed": {"name": "ddp"},

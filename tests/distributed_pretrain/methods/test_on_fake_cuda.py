@@ -16,7 +16,7 @@ from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 # Small tensors that are made on the host in every forward.
 COPIES = {
     "pixelpro": {"losses/pixel_propagation.py:_centres_in_image"},
-    "limitr": {"models/image_encoder.py:_real"},
+    "limitr": {"models/image_encoder.py:real_rows"},
 }
 TRAINED = [name for name in PROFILES if name.startswith("phantom_") and "untrained" not in name]
 
@@ -48,4 +48,4 @@ def test_a_mask_that_only_the_gpu_knows_is_a_wait() -> None:
         moved(method)
         with HostWaits() as seen:
             method(batch.to(torch.device("cuda")))
-    assert set(seen.waits) == {"models/image_encoder.py:_real"}
+    assert set(seen.waits) == {"models/image_encoder.py:real_rows"}
