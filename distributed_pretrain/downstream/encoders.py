@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Iterable
 
 import torch
 
+from data_shards.starting import say_once
 from distributed_pretrain.downstream.settings import EncoderConfig
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.untrained.method import Untrained
 from distributed_pretrain.pretrain.build import load_method
-from distributed_pretrain.ranks import launcher_number
 
 
 def load_encoder(config: EncoderConfig) -> Method:
@@ -26,26 +24,17 @@ def load_encoder(config: EncoderConfig) -> Method:
         trained = load_method(config.run_folder, config.checkpoint)
         method = trained.method
         others = [key for key in method.state_dict() if not key.startswith("image_encoder.")]
-        _say(
-            f"{config.run_folder} ({trained.config.method.name}, {config.checkpoint})",
-            len(method.image_encoder.state_dict()),
-            others,
+        parts = Counter(key.partition(".")[0] for key in others)
+        left = ", ".join(f"{part} ({count})" for part, count in parts.items()) or "nothing"
+        say_once(
+            f"encoder: {config.run_folder} ({trained.config.method.name}, {config.checkpoint}): "
+            f"{len(method.image_encoder.state_dict())} tensors loaded; not used: {left}"
         )
         return method
     assert config.image_encoder is not None
     # Every run of a task builds on the same one, whatever was drawn before.
     torch.manual_seed(config.seed)
     image_encoder = config.image_encoder.build()
-    backbone, weights = config.image_encoder.backbone, config.image_encoder.weights
-    loaded = 0 if weights is None else len(image_encoder.state_dict())
-    of = f"{backbone} with {weights or 'a random start'}"
-    _say(of, loaded, image_encoder.unused_weights)
+    if config.image_encoder.weights is None:  # of weights it is said where they are loaded
+        say_once(f"encoder: {config.image_encoder.backbone} with a random start: 0 tensors loaded")
     return Untrained(image_encoder)
-
-
-def _say(what: str, loaded: int, unused: Iterable[str]) -> None:
-    if launcher_number("RANK"):
-        return
-    parts = Counter(key.partition(".")[0] for key in unused)
-    left = ", ".join(f"{part} ({count})" for part, count in parts.items()) or "nothing"
-    print(f"encoder: {what}: {loaded} tensors loaded; not used: {left}", file=sys.stderr)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_shards.command_line import DONE
 from data_shards.errors import InputError
-from data_shards.files.atomic import remedy_of, write_text_atomically
+from data_shards.files.atomic import remedy_of, try_to_write, write_text_atomically
 from data_shards.profiles import parse_overrides, validate
 from distributed_pretrain.handover.card import model_card
 from distributed_pretrain.handover.load import load
@@ -21,13 +21,14 @@ def run_export(run_folder: Path, overrides: Sequence[str], *, to: str) -> int:
     config = validate(ExportConfig, parse_overrides(overrides), where="export")
     run = RunFolder(run_folder)
     run.refuse_missing(checkpoint=config.checkpoint)
-    model = load(run.path, checkpoint=config.checkpoint, device="cpu")
     folder = config.folder(run, to)
+    card_file = folder / "README.md"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        try_to_write(card_file)  # makes the folder
+        model = load(run.path, checkpoint=config.checkpoint, device="cpu")
         usage = import_module(f"{__package__}.formats.{to}").write(model, folder)
         card = model_card(model, run, config.checkpoint, to=to, usage=usage)
-        write_text_atomically(folder / "README.md", card)
+        write_text_atomically(card_file, card)
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror}): {remedy_of(error)}, or pass "

@@ -115,10 +115,12 @@ class Model:
         of the image, beyond the crop of an evaluation.
         """
         method, read = self._read_reports, self._reader.read(image)
-        shown = self._images([image])
         phrases = [phrases] if isinstance(phrases, str) else phrases
+        if not phrases:
+            raise InputError("no phrase was given")
         with torch.no_grad():
-            embedded = self._embedded([[each] for each in phrases])
+            shown = method.embed_images(self._reader.batch([read], self.device))
+            embedded = self._embedded(method, [[each] for each in phrases])
             images = join_rows([shown] * len(phrases))
             cells = method.grounding_map(embedded, images).float().cpu()
         width, height = read.original_size
@@ -135,6 +137,8 @@ class Model:
         A class is the mean of its prompts' unit vectors. The largest is the answer; one class
         against its absence ("No pleural effusion.") is two classes.
         """
+        if not prompts:
+            raise InputError("no class was given")
         classes = [
             normalize(self.embed_reports(each).mean(dim=0), dim=0) for each in prompts.values()
         ]
@@ -172,15 +176,17 @@ class Model:
         return join_rows([method.embed_images(each) for each in self._image_batches(images)])
 
     def _reports(self, reports: str | Sequence[str]) -> ReportEmbeddings:
-        self._read_reports  # noqa: B018  (says so where it reads none)
+        method = self._read_reports
         reports = [reports] if isinstance(reports, str) else reports
         if not reports:
             raise InputError("no report was given")
-        return self._embedded([sentences_of(each, self.data.text_policy) for each in reports])
+        of_each = [sentences_of(each, self.data.text_policy) for each in reports]
+        return self._embedded(method, of_each)
 
     @torch.no_grad()
-    def _embedded(self, reports: Sequence[Sequence[str]]) -> ReportEmbeddings:
-        method = self._read_reports
+    def _embedded(
+        self, method: ImageTextMethod, reports: Sequence[Sequence[str]]
+    ) -> ReportEmbeddings:
         parts = []
         for start in range(0, len(reports), _AT_A_TIME):
             try:

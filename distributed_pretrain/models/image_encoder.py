@@ -46,14 +46,10 @@ SampleMask: TypeAlias = Bool[Tensor, " batch"]
 
 
 class ImageEncoder(nn.Module):
-    """A trunk that sees a grey image as three equal channels; `channels` is its map's depth.
+    """A trunk that sees a grey image as three equal channels; `channels` is its map's depth."""
 
-    `unused_weights` are the keys of the weights that it was loaded with which it has no place for.
-    """
-
-    def __init__(self, backbone: Trunk, *, unused_weights: tuple[str, ...] = ()) -> None:
+    def __init__(self, backbone: Trunk) -> None:
         super().__init__()
-        self.unused_weights = unused_weights
         self.backbone = backbone
         self.channels = backbone.channels
 
@@ -160,8 +156,9 @@ def make_image_encoder(
         raise InputError(
             f"backbone={backbone}: has no batch norm for norm={norm} to change: leave it out"
         )
-    unused = () if weights is None else trunk.load_weights(backbone, weights)
-    return ImageEncoder(trunk, unused_weights=unused)
+    if weights is not None:
+        trunk.load_weights(backbone, weights)
+    return ImageEncoder(trunk)
 
 
 def receptive_field_px(

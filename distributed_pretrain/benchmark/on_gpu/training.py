@@ -19,6 +19,7 @@ from distributed_pretrain.benchmark import harness
 from distributed_pretrain.benchmark.on_gpu.parts import Bench, Report, medians, turns_for
 from distributed_pretrain.benchmark.on_gpu.plain_loop import PlainLoop
 from distributed_pretrain.benchmark.on_gpu.profiles import opened, profile
+from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.device import LOWERED
 from distributed_pretrain.training.loop import Trainer
@@ -65,7 +66,8 @@ def measure_profile(bench: Bench, report: Report, *, name: str, data: Mapping[st
             "bare": lambda: bare_update(engine, next(parts)),
         }
         lowered = LOWERED.get(config.training.precision)
-        plain = PlainLoop(engine.objective, LEARNING_RATE, lowered=lowered)  # type: ignore[arg-type]
+        assert isinstance(engine.objective, Method)
+        plain = PlainLoop(engine.objective, LEARNING_RATE, lowered=lowered)
         loops["plain"] = lambda: plain.step(next(others))
         turns = turns_for(
             {each: partial(harness.seconds_of, loop) for each, loop in loops.items()},

@@ -81,9 +81,9 @@ def in_csv(found: FilledTable) -> str:
             cells = zip(found.table.columns, line.published, line.measured, strict=True)
             for column, published, measured in cells:
                 theirs = ("", "") if published is None else (published.mean, published.half_width)
-                ours = ("", "", "")
+                ours: tuple[object, ...] = ("", "", "")
                 if measured is not None:
-                    ours = (measured.mean, measured.half_width, measured.runs)  # type: ignore[assignment]
+                    ours = (measured.mean, measured.half_width, measured.runs)
                 writer.writerow([title, line.title, column.task, column.metric, *theirs, *ours])
     return text.getvalue()
 

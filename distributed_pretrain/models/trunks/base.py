@@ -74,11 +74,11 @@ class Trunk(nn.Module, ABC):
         """The maps of `pyramid`, the last of which is that of `forward`."""
         raise NotImplementedError("pyramid is empty")
 
-    def load_weights(self, name: str, weights: str) -> tuple[str, ...]:
+    def load_weights(self, name: str, weights: str) -> None:
         """Load torchvision's weights of its model `name` ("IMAGENET1K_V1"), or a file.
 
-        Returns the keys of what was not used, the classifier's. Published weights are downloaded
-        once and cached. Raises InputError when that fails, and as the function `load_weights`.
+        Published weights are downloaded once and cached. Raises InputError when that fails, and as
+        the function `load_weights`.
         """
         available = torchvision.models.get_model_weights(name).__members__
 
@@ -94,4 +94,4 @@ class Trunk(nn.Module, ABC):
                 ) from error
             return state
 
-        return load_weights(self, name, weights, published=available, download=download)
+        load_weights(self, name, weights, published=available, download=download)

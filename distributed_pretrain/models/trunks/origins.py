@@ -41,7 +41,7 @@ _RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "lay
 
 ORIGINS = (
     # The model's own names; of an `ImageEncoder`, a run's method or an export of one.
-    Origin("this project", r"(?:method\.)?(?:image_encoder\.)?(?:backbone\.)?(?:model\.)?"),
+    Origin("the model itself", r"(?:method\.)?(?:image_encoder\.)?(?:backbone\.)?(?:model\.)?"),
     # github.com/philip-mueller/lovt: the first modality is the scan.
     Origin("LoVT", r"model_a\.encoder\.feature_extractor\.backbone_layers\."),
     # github.com/marshuang80/gloria: saved by Lightning, with or without its module's name.

@@ -29,10 +29,9 @@ class _TimmTrunk(Trunk):
         self.architecture = name.partition(".")[0]
         self.model: Any = _library().create_model(name, **self.options)
 
-    def load_weights(self, name: str, weights: str) -> tuple[str, ...]:
+    def load_weights(self, name: str, weights: str) -> None:
         """Load the weights of a tag ("a1_in1k"), from the hub or its cache, or a file."""
-        timm = _library()
-        architecture = name.removeprefix(PREFIX).partition(".")[0]
+        timm, architecture = _library(), self.architecture
         tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{architecture}.*")]
 
         def download(tag: str) -> dict[str, Tensor]:
@@ -49,7 +48,7 @@ class _TimmTrunk(Trunk):
             state: dict[str, Tensor] = model.state_dict()
             return state
 
-        return load_weights(self.model, name, weights, published=tags, download=download)
+        load_weights(self.model, name, weights, published=tags, download=download)
 
     def whole_state(self) -> dict[str, Tensor]:
         """The tensors by the names of timm's whole model; its classifier's are zeros.

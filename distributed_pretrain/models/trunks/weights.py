@@ -29,15 +29,13 @@ def load_weights(
     *,
     published: Collection[str],
     download: Callable[[str], dict[str, Tensor]],
-) -> tuple[str, ...]:
+) -> None:
     """Load `weights` into `trunk`, the model called `name` without its classifier.
-
-    Returns the keys of what was not used.
 
     `weights` is one of those `published`, which `download` fetches, or a .pt, .pth or .safetensors
     file with the model's keys, with or without the classifier, or of one of `ORIGINS`: a run of
-    this project (checkpoints/last/model.safetensors in its folder), or another project's. Of a file
-    it is said on stderr whose it was, how many tensors were loaded, and which were left.
+    this project (checkpoints/last/model.safetensors in its folder), or another project's. It is
+    said on stderr by whose names they were, how many tensors were loaded, and which were left.
     Raises InputError when neither, when a tensor is missing, of another shape or not finite, and
     where there are tensors of more layers than the model has.
     """
@@ -79,9 +77,7 @@ def load_weights(
             "the backbone the weights were made for"
         )
     trunk.load_state_dict({key: state[key] for key in own})
-    if weights not in published:
-        say_once(f"weights={weights}: {_told(origin, name, len(own), left)}")
-    return tuple(left)
+    say_once(f"weights={weights}: {_told(origin, name, len(own), left)}")
 
 
 def _told(origin: Origin, name: str, loaded: int, left: Sequence[str]) -> str:
@@ -91,7 +87,7 @@ def _told(origin: Origin, name: str, loaded: int, left: Sequence[str]) -> str:
     said = ", ".join(f"{part} ({count})" for part, count in of.most_common(_MOST_NAMED))
     more = f" and {len(of) - _MOST_NAMED} more" if len(of) > _MOST_NAMED else ""
     rest = f"; {len(left)} left: {said}{more}" if left else "; none left"
-    return f"of {origin.project}: {loaded} tensors into {name}{rest}"
+    return f"by the names of {origin.project}: {loaded} tensors into {name}{rest}"
 
 
 def surplus_layer(names: Iterable[str], own: Collection[str]) -> str:

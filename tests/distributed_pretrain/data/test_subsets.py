@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.records.study import Split
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.subsets import stratified_order
 from distributed_pretrain.pretrain.build import open_split
@@ -58,7 +59,7 @@ def test_rsna_at_1_and_10_percent_has_the_positives_of_the_paper() -> None:
 
 
 def test_a_share_of_the_training_split_holds_every_smaller_one(drawn_shards: Path) -> None:
-    def keys(fraction: float, split: str = "train", *, seed: int = 0) -> set[str]:
+    def keys(fraction: float, split: Split = "train", *, seed: int = 0) -> set[str]:
         config = DataConfig.model_validate(
             {
                 "shards": drawn_shards,
@@ -68,7 +69,7 @@ def test_a_share_of_the_training_split_holds_every_smaller_one(drawn_shards: Pat
                 "fraction_seed": seed,
             }
         )
-        found = open_split(config, split)  # type: ignore[arg-type]
+        found = open_split(config, split)
         # A loader's own process opens it again.
         again = pickle.loads(pickle.dumps(found))
         assert len(again) == len(found)

@@ -236,6 +236,19 @@ def test_a_damaged_export_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_where_it_goes_is_tried_before_anything_is_read(
+    short_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("distributed_pretrain.handover.export.load", None)
+    (tmp_path / "file").touch()
+    words = ("export", str(short_run), "--to", "onnx", "checkpoint=last")
+    assert main([*words, f"output={tmp_path / 'file' / 'out'}"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_a_hub_that_refuses_is_one_line(
     short_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

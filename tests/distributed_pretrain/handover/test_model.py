@@ -202,6 +202,14 @@ def test_what_is_no_image_is_one_line(model: Model, image: object, said: str) ->
     assert "\n" not in str(caught.value)
 
 
+def test_nothing_to_look_for_is_one_line(model: Model) -> None:
+    image = np.eye(40)
+    with pytest.raises(InputError, match="no phrase was given"):
+        model.ground(image, [])
+    with pytest.raises(InputError, match="no class was given"):
+        model.zero_shot(image, {})
+
+
 @pytest.mark.parametrize("report", ["", "   ", "___", "COMPARISON: None."])
 def test_what_is_no_report_is_one_line(model: Model, report: str) -> None:
     with pytest.raises(InputError, match="a report of which text policy"):

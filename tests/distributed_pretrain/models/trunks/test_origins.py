@@ -39,7 +39,7 @@ NAMES: dict[str, tuple[Callable[[str], str], tuple[str, ...]]] = {
         lambda name: f"res_features.{numbered(name)}",
         ("bert_model.encoder.layer.0.weight", "res_l1.weight", "res_l1.bias"),
     ),
-    "this project": (
+    "the model itself": (
         lambda name: f"method.image_encoder.backbone.{name}",
         ("method.report_encoder.encoder.weight",),
     ),
@@ -99,7 +99,7 @@ def test_layers_that_a_trunk_numbers_itself_are_not_taken_for_anothers() -> None
     """ConvNeXt's and DenseNet's names begin as ConVIRT's do."""
     own = ["features.0.0.weight", "features.4.1.block.0.weight"]
     origin, renamed, left = from_whoever(dict.fromkeys(own, 1), own)
-    assert origin.project == "this project"
+    assert origin.project == "the model itself"
     assert list(renamed) == own
     assert left == []
 
