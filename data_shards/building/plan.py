@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 from data_shards.building.hashed_ids import naming
 from data_shards.building.settings import ShardsConfig
-from data_shards.building.sized_splits import split_by_size
+from data_shards.building.sized_splits import patient_digest, split_by_size
 from data_shards.errors import InputError
 from data_shards.records.manifest import INDEX_VERSION
 from data_shards.records.study import SPLITS, Split
@@ -99,7 +99,7 @@ def split_patients(
     )
     drawn = {each.patient_id for each in studies} - splits.keys()
     for patient in drawn:
-        digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+        digest = patient_digest(seed, patient)
         # 53 bits: all that a float holds, so that the quotient never rounds up to 1.
         position = (int.from_bytes(digest[:8], "big") >> 11) / 2**53
         if position < test_fraction:

@@ -39,7 +39,7 @@ def split_by_size(
             f"split_sizes ({asked}) leave none of {total:,} studies for training: make them smaller"
         )
     groups: dict[str, list[str]] = defaultdict(list)
-    for patient in sorted(counts, key=lambda each: _place(seed, each)):
+    for patient in sorted(counts, key=lambda each: patient_digest(seed, each)):
         groups[strata.get(patient, "")].append(patient)
     # The smallest first: what does not fit there is made up for in the largest.
     ordered = sorted(groups.values(), key=lambda each: (sum(counts[p] for p in each), each))
@@ -55,7 +55,8 @@ def split_by_size(
     return {**dict.fromkeys(counts, SPLITS[0]), **splits}
 
 
-def _place(seed: int, patient: str) -> bytes:
+def patient_digest(seed: int, patient: str) -> bytes:
+    """What a patient's place in the draw of splits is made of."""
     return hashlib.sha256(f"{seed}:{patient}".encode()).digest()
 
 

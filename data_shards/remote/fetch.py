@@ -36,7 +36,8 @@ def fetch(
     `check` raises DamagedOnArrivalError. That, an answer longer than `most_bytes`, an error of the
     network or of the server, and a silence longer than `config.timeout_seconds` are tried again
     until `config.patience_seconds` have passed. Raises StoreError then, InputError at once for a
-    file that is not there or not for us and for a missing package, and OSError for a full disk.
+    file that is not there or not for us and for a missing package, and OSError for what this
+    machine's disk refuses.
     """
     deadline = time.monotonic() + config.patience_seconds
     wait, tries = _FIRST_WAIT_SECONDS, 1
@@ -46,13 +47,15 @@ def fetch(
             check(path)
             return
         except FileNotFoundError as error:
+            if _is_of_disk(error, path):
+                raise
             raise InputError(
                 f"{address}: not there: check the address, or copy it again"
             ) from error
-        except (InputError, RunError):
-            raise
+        except (InputError, RunError, AssertionError, AttributeError, NameError, TypeError):
+            raise  # the last four are our own mistakes, which no wait mends
         except Exception as error:
-            if getattr(error, "errno", None) in NO_SPACE:
+            if isinstance(error, OSError) and _is_of_disk(error, path):
                 raise
             if isinstance(error, PermissionError) or _status(error) in (401, 403):
                 raise InputError(

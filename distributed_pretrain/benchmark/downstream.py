@@ -16,10 +16,11 @@ from pydantic import PositiveFloat, PositiveInt
 from data_shards.profiles import Config, validate
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.benchmark import harness
-from distributed_pretrain.downstream.features import GIB, FeatureStore
+from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.run import judge_head, train_head
 from distributed_pretrain.downstream.settings import DownstreamConfig
 from distributed_pretrain.measures.auroc import AUROC
+from distributed_pretrain.training.memory.estimate import GIB
 
 LABELS = ("Edema", "Pneumonia")
 TARGET_RATIO = 5.0

@@ -106,7 +106,7 @@ class _Loader(ABC):
         self._on_gpu = share.device.type == "cuda"
         self._side = torch.cuda.Stream(share.device) if self._on_gpu else None
         statistics = (split.manifest.pixel_mean, split.manifest.pixel_std)
-        mean, std = statistics if config.normalisation == "dataset" else (0.5, 0.5)
+        mean, std = config.mean_and_std(statistics)
         self._transform = DeviceTransform(
             config.augmentation, image_size_px=config.image_size_px, pixel_mean=mean, pixel_std=std
         )

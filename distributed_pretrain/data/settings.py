@@ -149,6 +149,10 @@ class DataConfig(Config):
     max_bad_fraction: Fraction = 0.01
     augmentation: AugmentationConfig = AugmentationConfig()
 
+    def mean_and_std(self, of_shards: tuple[float, float]) -> tuple[float, float]:
+        """What pixels are normalised by, of shards with this mean and deviation."""
+        return of_shards if self.normalisation == "dataset" else (0.5, 0.5)
+
     def files(self, shards: Shards | None = None) -> ShardFiles:
         """Where the files of the shards lie, or those of other `shards`.
 

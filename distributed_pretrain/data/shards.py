@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import gc
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import chain
@@ -31,6 +32,9 @@ from distributed_pretrain.data.tars import DamagedMemberError, Tars
 
 # Pickles and the like would run code: nothing else is ever read.
 READABLE_SUFFIXES = frozenset({".jpg", ".png", ".json"})
+
+# From so many on a collection of garbage takes longer than a moment.
+_MANY_SAMPLES = 10_000
 
 
 class ShardSplit:
@@ -68,24 +72,25 @@ class ShardSplit:
         self._tars = Tars(files)
         refuse_contradictions(self.manifest.contradictions(), folder / MANIFEST_NAME)
         entries = [entry for entry in self.manifest.shards if entry.split == split]
-        indexes = [_checked_index(files, entry) for entry in entries]
-        counts = self.manifest.contradictions_of_split(split, indexes)
-        refuse_contradictions(counts, folder / MANIFEST_NAME)
-        chosen = _chosen_patients(indexes, patient_fraction)
-        # Studies of these patients that are not kept, by what they lack.
+        # Studies of the chosen patients that are not kept, by what they lack.
         self.left_out = Counter[str]()
-        kept = [
-            [
-                (index.tar_name, sample)
-                for sample in index.samples
-                if sample.patient_id in chosen
-                and (self._only is None or sample.key in self._only)
-                and self._is_usable(index.tar_name, sample)
+        with _made_to_stay(sum(entry.samples for entry in entries)):
+            indexes = [_checked_index(files, entry) for entry in entries]
+            counts = self.manifest.contradictions_of_split(split, indexes)
+            refuse_contradictions(counts, folder / MANIFEST_NAME)
+            chosen = _chosen_patients(indexes, patient_fraction)
+            kept = [
+                [
+                    (index.tar_name, sample)
+                    for sample in index.samples
+                    if sample.patient_id in chosen
+                    and (self._only is None or sample.key in self._only)
+                    and self._is_usable(index.tar_name, sample)
+                ]
+                for index in indexes
             ]
-            for index in indexes
-        ]
-        self.shard_sizes = tuple(map(len, kept))
-        self._samples = list(chain.from_iterable(kept))
+            self.shard_sizes = tuple(map(len, kept))
+            self._samples = list(chain.from_iterable(kept))
         if not self._samples:
             stored = sum(entry.samples for entry in entries)
             raise InputError(
@@ -170,8 +175,29 @@ class ShardSplit:
         return too_few if words < fewest else None
 
 
+@contextlib.contextmanager
+def _made_to_stay(samples: int) -> Iterator[None]:
+    """Without the search for cycles where many objects are made that have none and will stay.
+
+    It would look at each of millions of them again and again, here and in the loop. Reference
+    counts still free what is dropped.
+    """
+    if samples < _MANY_SAMPLES or not gc.isenabled():
+        yield
+        return
+    gc.collect()  # what is a cycle now would stay with the rest
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
 def _chosen_patients(indexes: Sequence[ShardIndex], fraction: float) -> frozenset[str]:
     patients = {sample.patient_id for index in indexes for sample in index.samples}
+    if fraction == 1:
+        return frozenset(patients)
     # By a hash, not the first ones: ids may follow the date or the hospital.
     shuffled = sorted(patients, key=lambda patient: sha256(patient.encode()).digest())
     return frozenset(shuffled[: max(1, round(fraction * len(shuffled)))])

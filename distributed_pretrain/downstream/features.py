@@ -23,10 +23,10 @@ from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.order import GlobalOrder
 from distributed_pretrain.downstream.settings import FeaturesConfig
 from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.training.memory.estimate import GIB
 from distributed_pretrain.training.validation import evaluating
 
 Autocast = Callable[[], AbstractContextManager[None]]
-GIB = 2**30
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 

@@ -5,6 +5,7 @@ Nothing here needs torch: tables and launchers read it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ class TaskResult(Config):
         """A figure of every run that has it, in the order of the seeds."""
         return [figures[metric] for figures in self.runs.values() if metric in figures]
 
+    def has(self, seeds: Iterable[int]) -> bool:
+        """Whether all of these were run."""
+        return all(str(seed) in self.runs for seed in seeds)
+
     def means(self) -> dict[str, float]:
         """The mean over the runs of each figure that all of them have."""
         every = list(self.runs.values())
@@ -53,23 +58,35 @@ def new_result(config: DownstreamConfig) -> TaskResult:
     return TaskResult(made_with=config.model_dump(mode="json"), encoder=encoder)
 
 
-def read_result(config: DownstreamConfig) -> TaskResult | None:
-    """What the task's folder holds; None before its first run.
+def stored_result(folder: Path) -> TaskResult | None:
+    """What a task's folder holds, held against nothing; None before its first run.
 
-    Raises InputError for a folder of another task, of the same on other weights, and for a damaged
-    file.
+    Raises InputError for a damaged file.
     """
-    path = TaskFolder(config.run_folder).task
+    path = TaskFolder(folder).task
     try:
-        found = TaskResult.model_validate_json(read_regular(path))
+        return TaskResult.model_validate_json(read_regular(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
         raise InputError(
             f"{path}: damaged: delete it, and the same command takes the runs beside it together"
         ) from error
+
+
+def read_result(config: DownstreamConfig) -> TaskResult | None:
+    """What the task's folder holds; None before its first run.
+
+    Raises InputError for a folder of another task, of the same on other weights, and for a damaged
+    file.
+    """
+    found = stored_result(config.run_folder)
+    if found is None:
+        return None
     # As if it were written now: a later release may know more fields.
-    made_with = validate(DownstreamConfig, found.made_with, where=str(path))
+    made_with = validate(
+        DownstreamConfig, found.made_with, where=str(TaskFolder(config.run_folder).task)
+    )
     difference = first_difference(made_with.deciding(), config.deciding())
     encoder = encoder_identity(config.encoder)
     if difference is None and found.encoder != encoder:

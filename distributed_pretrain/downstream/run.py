@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.profiles import load_profile
 from distributed_pretrain.data.loader import Share
@@ -24,6 +22,7 @@ from distributed_pretrain.run_folder.identity import identity_of
 from distributed_pretrain.run_folder.intact import Owner
 from distributed_pretrain.run_folder.task_folder import TaskFolder
 from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.device import best_device
 from distributed_pretrain.training.run import Parts, train
 
 
@@ -54,7 +53,7 @@ def judge_head(config: DownstreamConfig, store: FeatureStore) -> dict[str, float
     """The figures of the best weights on the test split, by one process, in float32."""
     split, checkpoint = JUDGED
     run = RunFolder(config.run_folder)
-    share = Share(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    share = Share(device=best_device())
     head = Head.of(config, share, store)
     like, owner = head.objective.state_dict(), Owner(config, identity_of(run))
     head.objective.load_state_dict(load_weights(run.checkpoint(checkpoint), like, owner))

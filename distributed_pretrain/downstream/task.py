@@ -44,7 +44,7 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
     """
     run = TaskFolder(config.run_folder)
     result = read_result(config) or new_result(config)
-    if all(str(seed) in result.runs for seed in procedure.seeds):
+    if result.has(procedure.seeds):
         print(f"{config.run_folder}: already complete", file=sys.stderr)
         return True
     metric = _checked(config)

@@ -30,6 +30,7 @@ from distributed_pretrain.pretrain.build import TrainedMethod, load_method
 from distributed_pretrain.ranks import gather_rows, launcher_number, own_rows
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.engine.device import best_device
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.settings import TrainingConfig
 
@@ -95,7 +96,7 @@ def evaluate_run(
 def _share_of_ranks() -> Iterator[Share]:
     """This process's part of the studies, and its device."""
     if (launcher_number("WORLD_SIZE") or 1) == 1:
-        yield Share(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        yield Share(device=best_device())
         return
     settings = TrainingConfig()
     engine = Engine(settings)

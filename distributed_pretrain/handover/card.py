@@ -82,9 +82,7 @@ def _length(run: RunFolder, checkpoint: str) -> str:
 
 def _input(model: Model, to: str) -> list[str]:
     stored, data = model.stored, model.data
-    mean, std = (stored.pixel_mean, stored.pixel_std)
-    if data.normalisation != "dataset":
-        mean = std = 0.5
+    mean, std = data.mean_and_std((stored.pixel_mean, stored.pixel_std))
     channels = "one channel" if to in ("transformers", "onnx") else "three equal channels"
     crop = data.augmentation.evaluation_crop_fraction
     middle = "" if crop == 1 else f", of that the middle {crop:g} of its side"

@@ -43,13 +43,12 @@ def run_export(run_folder: Path, overrides: Sequence[str], *, to: str) -> int:
 def _push(folder: Path, repository: str) -> str:
     """The address it has then. Raises InputError where the hub refuses or cannot be reached."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     hub = HfApi()
     try:
         hub.create_repo(repository, private=True, exist_ok=True)
         return str(hub.upload_folder(repo_id=repository, folder_path=folder))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # of whatever the hub speaks HTTP with
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"push_to_hub={repository}: {reason}: check the name, log in with `hf auth login`, or "

@@ -67,7 +67,7 @@ class ImageReader:
     def transform(self) -> DeviceTransform:
         """What is made of pixels."""
         of_shards = (self.stored.pixel_mean, self.stored.pixel_std)
-        mean, std = of_shards if self.data.normalisation == "dataset" else (0.5, 0.5)
+        mean, std = self.data.mean_and_std(of_shards)
         return DeviceTransform(
             self.data.augmentation,
             image_size_px=self.data.image_size_px,

@@ -18,6 +18,7 @@ from distributed_pretrain.pretrain.build import load_method
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.intact import StoredImages, read_saved
 from distributed_pretrain.run_folder.step_folders import BEST, UNTRAINED
+from distributed_pretrain.training.engine.device import best_device
 
 
 def load(
@@ -33,7 +34,7 @@ def load(
     InputError for a folder without run or checkpoint.
     """
     path = Path(folder)
-    there = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    there = best_device() if device is None else torch.device(device)
     if is_export(path):
         return _exported(path, there)
     run = RunFolder(path)

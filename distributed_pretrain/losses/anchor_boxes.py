@@ -90,17 +90,22 @@ def anchor_targets(
     log_size = corners.new_zeros(*shape, 2)
     category_at = category.new_zeros(shape)
     rows = torch.arange(batch, device=corners.device)
-    # One box of each image at a time, for the later one counts.
+    # One box of each image at a time, for the later one counts. Chosen by `where`: for nonzero the
+    # host would wait.
     for number in range(most):
         x, y = at[:, number].long().unbind(dim=-1)
         ignored = (ious[:, number] > _IGNORED_IOU) & present[:, number, None]
         negative[rows, :, y, x] &= ~ignored
-        here = wanted[:, number].nonzero().squeeze(1)
-        where = (here, best[here, number], y[here], x[here])
-        positive[where] = True
-        offset[where] = centres[here, number] - at[here, number]
-        log_size[where] = torch.log(sizes[here, number] / own[best[here, number]] + _SMALL)
-        category_at[where] = category[here, number]
+        taken, place = wanted[:, number], (rows, best[:, number], y, x)
+        log_ratio = torch.log(sizes[:, number] / own[best[:, number]] + _SMALL)
+        positive[place] |= taken
+        for kept, value in (
+            (offset, centres[:, number] - at[:, number]),
+            (log_size, log_ratio),
+            (category_at, category[:, number]),
+        ):
+            chosen = taken if value.dim() == 1 else taken[:, None]
+            kept[place] = torch.where(chosen, value, kept[place])
     if rules.excludes_positives:
         negative = negative & ~positive
     return AnchorTargets(positive, negative, offset, log_size, category_at)

@@ -25,11 +25,10 @@ IOU = Metric("iou", "IoU")
 PRECISION = Metric("pixel_precision", "precision of pixels")
 RECALL = Metric("pixel_recall", "recall of pixels")
 POOLED = ((IOU, iou_of), (PRECISION, precision_of), (RECALL, recall_of))
-THRESHOLD = 0.5
 
 
 class Segmentation(Measure):
-    """Pixels of a probability of `THRESHOLD` or more, against the masks at the model's size.
+    """Pixels of a probability of a half or more, against the masks at the model's size.
 
     Dice, IoU, precision and recall of a class are those of the pixels of all images together, 0
     where nothing is marked or found, and the plain mean over classes. `dice_per_image` is the mean

@@ -114,7 +114,7 @@ class Objective(nn.Module, ABC):
 
     def features_of(self, batch: Batch) -> dict[str, Tensor]:
         """What a frozen encoder makes of a batch, a row a sample: see `Batch.features`."""
-        raise NotImplementedError("its encoder is trained")
+        raise NotImplementedError("nothing of it can be kept")
 
     def weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each term times its weight."""

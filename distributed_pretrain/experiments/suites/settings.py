@@ -66,10 +66,10 @@ class SuiteConfig(Config):
         if self.method is not None:
             return self.method
         if self.encoder.run_folder is not None:
-            return re.sub(r"[^A-Za-z0-9_.+-]+", "-", self.encoder.run_folder.resolve().name)
+            return _as_name(self.encoder.run_folder.resolve().name)
         assert self.encoder.image_encoder is not None
         weights = self.encoder.image_encoder.weights
-        return "random" if weights is None else re.sub(r"[^A-Za-z0-9_.+-]+", "-", weights)
+        return "random" if weights is None else _as_name(weights)
 
     def folder(self, method: str, task: str) -> Path:
         """Where a task's runs are."""
@@ -92,11 +92,15 @@ class SuiteConfig(Config):
         return tuple(task for task in self.tasks if not self.only or task.name in self.only)
 
 
+def _as_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", text)
+
+
 def is_done(config: DownstreamConfig) -> bool:
     """Whether a task has the figures of all its seeds. Raises InputError as `read_result`."""
     result = read_result(config)
     seeds = config.procedure.seeds if config.procedure is not None else ()
-    return result is not None and all(str(seed) in result.runs for seed in seeds)
+    return result is not None and result.has(seeds)
 
 
 def refuse_what_cannot_start(

@@ -8,12 +8,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from data_shards.errors import InputError
 from data_shards.profiles import Config
-from distributed_pretrain.downstream.results import TaskResult
+from distributed_pretrain.downstream.results import TaskResult, stored_result
 from distributed_pretrain.experiments.suites.settings import SuiteConfig
 from distributed_pretrain.experiments.tables import estimate
-from distributed_pretrain.run_folder.task_folder import TaskFolder
 
 # Of several figures in a column of the same kind.
 BEST, SECOND = "first", "second"
@@ -98,29 +96,22 @@ class FilledTable:
     table: PublishedTable
     groups: tuple[tuple[str, tuple[Line, ...]], ...]
 
-    @property
-    def lines(self) -> tuple[Line, ...]:
-        """Those of all groups."""
-        return tuple(line for _, lines in self.groups for line in lines)
-
 
 Results = Mapping[str, Mapping[str, TaskResult]]
 
 
 def read_suite(config: SuiteConfig) -> dict[str, dict[str, TaskResult]]:
-    """What is known of each method and task in the suite's folder; nothing is held against it."""
+    """What is known of each method and task in the suite's folder; nothing is held against it.
+
+    Raises InputError for a damaged file.
+    """
     found: dict[str, dict[str, TaskResult]] = {}
-    folders = sorted(config.run_folder.iterdir()) if config.run_folder.is_dir() else []
-    for folder in folders:
+    if not config.run_folder.is_dir():
+        return found
+    for folder in sorted(each for each in config.run_folder.iterdir() if each.is_dir()):
         for task in config.tasks:
-            path = TaskFolder(folder / task.name).task
-            if path.is_file():
-                try:
-                    result = TaskResult.model_validate_json(path.read_bytes())
-                except ValueError as error:
-                    raise InputError(
-                        f"{path}: damaged: delete it, and run the task again"
-                    ) from error
+            result = stored_result(folder / task.name)
+            if result is not None:
                 found.setdefault(folder.name, {})[task.name] = result
     return found
 

@@ -76,6 +76,11 @@ def refuse_missing_gpus(training: TrainingConfig) -> None:
         )
 
 
+def best_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def cuda_trouble() -> str | None:
     """Why CUDA cannot be used, in torch's own words (no driver, one too old); None where it can."""
     if torch.cuda.is_available():

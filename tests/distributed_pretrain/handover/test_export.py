@@ -23,6 +23,7 @@ from distributed_pretrain import load
 from distributed_pretrain.__main__ import main
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.handover.card import model_card
+from distributed_pretrain.handover.export import _push
 from distributed_pretrain.handover.formats import onnx, transformers
 from distributed_pretrain.handover.formats import timm as to_timm
 from distributed_pretrain.handover.formats import torchvision as to_torchvision
@@ -247,6 +248,20 @@ def test_where_it_goes_is_tried_before_anything_is_read(
     words = ("export", str(short_run), "--to", "onnx", "checkpoint=last")
     assert main([*words, f"output={tmp_path / 'file' / 'out'}"]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_hub_without_a_network_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class ConnectError(Exception):
+        """As the hub's client has it: neither of the system nor of the hub."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectError("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+    with pytest.raises(InputError, match="push_to_hub=me/chest: no route: check the name"):
+        _push(tmp_path, "me/chest")
 
 
 def test_a_hub_that_refuses_is_one_line(
