@@ -23,8 +23,9 @@ def run_suite(config: SuiteConfig) -> int:
     """
     refuse_what_cannot_start(config, config.run_folder, ranks=1)
     missing = [task for task in config.wanted if not is_done(config.config_of(task))]
-    if missing and config.shards_profile is not None and config.shards is not None:
-        build_shards(config.shards_profile, config.shards)
+    needed = {built.output: built for task in missing if (built := config.built_for(task))}
+    for built in needed.values():
+        build_shards(built.profile, built.output)
     runs = [
         ModuleRun(
             task.name,

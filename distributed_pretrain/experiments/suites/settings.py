@@ -26,14 +26,22 @@ class SuiteTask(Config):
     overrides: tuple[str, ...] = ()
 
 
+class BuiltShards(Config):
+    """Shards that a list of tasks builds for itself: their profile, and the folder for them."""
+
+    profile: Path
+    output: Path
+
+
 class SuiteConfig(Config):
     """Every task on one encoder, each in `run_folder`/`method`/its name, and the papers' tables.
 
     `method` names the encoder: the row of the tables (null: its run folder's name, or its own).
-    `overrides` are those of every task, behind its own. `shards_profile` is built into `shards`
-    first, where it is given, and the tasks read those. `only` names the tasks to run now; the
-    tables always tell of all, and of all methods there are. `processes` tasks go on at a time with
-    `threads` each (null: one process, with all cores).
+    `overrides` are those of every task, behind its own. `shards` puts others in place of the
+    folders that tasks name in `data.shards`, and they are built first: the phantom for a set that
+    nobody has yet. `only` names the tasks to run now; the tables always tell of all, and of all
+    methods there are. `processes` tasks go on at a time with `threads` each (null: one process,
+    with all cores).
     """
 
     title: str
@@ -43,8 +51,7 @@ class SuiteConfig(Config):
     tasks: Annotated[tuple[SuiteTask, ...], Field(min_length=1)]
     tables: tuple[Path, ...] = ()
     overrides: tuple[str, ...] = ()
-    shards_profile: Path | None = None
-    shards: Path | None = None
+    shards: dict[str, BuiltShards] = Field(default_factory=dict)
     only: tuple[str, ...] = ()
     processes: PositiveInt = 1
     threads: PositiveInt | None = None
@@ -56,8 +63,6 @@ class SuiteConfig(Config):
             raise ValueError(f"tasks: {twice[0]!r} is the name of two tasks: rename one")
         if unknown := [name for name in self.only if name not in names]:
             raise ValueError(f"only: {unknown[0]!r} is none of {', '.join(names)}")
-        if (self.shards_profile is None) != (self.shards is None):
-            raise ValueError("shards_profile and shards go together: give both, or neither")
         return self
 
     @property
@@ -76,15 +81,24 @@ class SuiteConfig(Config):
         return self.run_folder / method / task
 
     def words_of(self, task: SuiteTask) -> tuple[str, ...]:
-        """The overrides of a task of this suite."""
-        encoder = json.dumps(self.encoder.model_dump(mode="json"))
-        shards = () if self.shards is None else (f"data.shards={self.shards}",)
-        fixed = (f"encoder={encoder}", f"run_folder={self.folder(self.row, task.name)}")
-        return (*shards, *task.overrides, *self.overrides, *fixed)
+        """The overrides of a task of this suite. Raises InputError as `config_of`."""
+        built = self.built_for(task)
+        shards = () if built is None else (f"data.shards={built.output}",)
+        return (*self._words_of(task), *shards)
 
     def config_of(self, task: SuiteTask) -> DownstreamConfig:
         """A task's settings. Raises InputError for a profile that is not there or not valid."""
         return load_profile(DownstreamConfig, task.profile, self.words_of(task))
+
+    def built_for(self, task: SuiteTask) -> BuiltShards | None:
+        """What is built in place of the shards that a task names. Raises InputError likewise."""
+        named = load_profile(DownstreamConfig, task.profile, self._words_of(task)).data.shards
+        return self.shards.get(str(named))
+
+    def _words_of(self, task: SuiteTask) -> tuple[str, ...]:
+        encoder = json.dumps(self.encoder.model_dump(mode="json"))
+        fixed = (f"encoder={encoder}", f"run_folder={self.folder(self.row, task.name)}")
+        return (*task.overrides, *self.overrides, *fixed)
 
     @property
     def wanted(self) -> tuple[SuiteTask, ...]:
@@ -116,11 +130,15 @@ def refuse_what_cannot_start(
             "them in one, or one task alone on several"
         )
     downstream.refuse_missing_encoder(config.encoder)
+    built = [config.built_for(task) for task in config.tasks]
+    for named, shards in config.shards.items():
+        if shards not in built:
+            raise InputError(f"shards: {named!r} is the data.shards of no task: correct the folder")
     for task in config.wanted:
         own = config.config_of(task)
         if own.procedure is None:
             raise InputError(
                 f"{task.profile}: without a procedure it is a single run: give it learning_rates"
             )
-        if config.shards is None:
+        if config.built_for(task) is None:
             downstream.refuse_what_cannot_start(own, own.run_folder, ranks)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.building.settings import ShardsConfig
 from data_shards.command_line import DONE
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
@@ -36,9 +37,7 @@ def test_every_task_of_a_suite_is_a_task(name: str) -> None:
     configs = {task.name: suite.config_of(task) for task in suite.tasks}
     assert len(configs) == 24
     assert all(each.procedure is not None for each in configs.values())
-    assert {each.data.fraction for each in configs.values()} == {
-        *((0.01, 0.1, 1.0) if name == "paper" else (0.05, 0.1, 1.0))
-    }
+    assert {each.data.fraction for each in configs.values()} == {0.01, 0.1, 1.0}
     assert suite.row == "IMAGENET1K_V1"
     assert configs["nih_linear"].run_folder == suite.run_folder / suite.row / "nih_linear"
 
@@ -93,6 +92,25 @@ def test_a_suite_refuses_what_cannot_start() -> None:
     for ranks, said in ((1, "/nowhere/run is not a run folder"), (2, "not of 2 ranks")):
         with pytest.raises(InputError, match=said):
             refuse_what_cannot_start(suite, suite.run_folder, ranks)
+    suite = suite_of("phantom", "encoder=random", "shards.x={profile: a.yaml, output: b}")
+    with pytest.raises(InputError, match=r"shards: 'x' is the data.shards of no task: correct"):
+        refuse_what_cannot_start(suite, suite.run_folder, 1)
+
+
+def test_the_phantom_in_a_sets_layout_stands_for_the_set() -> None:
+    suite = suite_of("phantom", "encoder=random")
+    papers = {task.name: task for task in suite_of("paper", "encoder=random").tasks}
+    outputs = set()
+    for task in suite.tasks:
+        built, own = suite.built_for(task), suite.config_of(task)
+        assert built is not None, task.name
+        assert (str(own.data.shards), task) == (str(built.output), papers[task.name])
+        shards = load_profile(ShardsConfig, built.profile)
+        assert shards.phantom is not None
+        assert shards.source.name == shards.phantom.layout  # type: ignore[attr-defined]
+        assert shards.output == built.output
+        outputs.add(built.output)
+    assert len(outputs) == 6
 
 
 class InThisProcess(ModuleRun):
@@ -123,8 +141,6 @@ def test_tasks_that_are_there_are_not_run_again(
         f"encoder={tiny_run}",
         "method=lovt_100",
         f"run_folder={tmp_path}",
-        "shards_profile=null",
-        "shards=null",
         "only=[covid_linear]",
     )
     small = (
@@ -135,14 +151,21 @@ def test_tasks_that_are_there_are_not_run_again(
         "procedure.learning_rates=[0.1]",
         "procedure.seeds=[0, 1]",
     )
-    suite = suite.model_copy(update={"overrides": (*suite.overrides, *small)})
+    (task,) = suite.wanted
+    task = task.model_copy(update={"overrides": ("data.masks=[Consolidation]",)})
+    suite = suite.model_copy(
+        update={
+            "tasks": tuple(task if each.name == task.name else each for each in suite.tasks),
+            "overrides": (*suite.overrides, *small),
+            "shards": {},
+        }
+    )
     assert run_suite(suite) == DONE
     printed, said = capsys.readouterr()
     assert "1 tasks to run on lovt_100 (0 are there)" in said
     assert " (n=2)" in printed
     assert (tmp_path / "tables.md").read_text() in printed
     assert len([path for end in ("tex", "csv", "html") for path in tmp_path.glob(f"*.{end}")]) == 9
-    (task,) = suite.wanted
     assert is_done(suite.config_of(task))
     assert run_suite(suite) == DONE
     assert "0 tasks to run on lovt_100 (1 are there)" in capsys.readouterr().err
