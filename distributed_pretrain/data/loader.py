@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
@@ -266,6 +266,11 @@ class EvaluationLoader(_Loader):
     def batches(self) -> Generator[Batch]:
         """Every batch once. Raises InputError when too many samples are unreadable."""
         return self._batches(self._host_batches(self._plans()))
+
+    def batch_of(self, positions: Sequence[int]) -> Batch:
+        """The samples at these positions of the split, for this process alone."""
+        with closing(self._batches(self._host_batches(iter([_Plan(list(positions), 0)])))) as found:
+            return next(found)
 
     def _plans(self) -> Iterator[_Plan]:
         for start in range(0, len(self.split), self.config.global_batch):

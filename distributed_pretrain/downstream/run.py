@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.profiles import load_profile
 from distributed_pretrain.data.loader import Share
+from distributed_pretrain.downstream.examples import write_examples
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.head import Head
 from distributed_pretrain.downstream.overlap import check_overlap
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
+from distributed_pretrain.measures.examples import Examples
 from distributed_pretrain.measures.metric import write_figures
 from distributed_pretrain.pretrain.build import open_split
 from distributed_pretrain.ranks import launcher_number
@@ -50,14 +53,22 @@ def train_head(config: DownstreamConfig, store: FeatureStore) -> bool:
 
 
 def judge_head(config: DownstreamConfig, store: FeatureStore) -> dict[str, float]:
-    """The figures of the best weights on the test split, by one process, in float32."""
+    """The figures of the best weights on the test split, by one process, in float32.
+
+    Its best, median and worst image are drawn beside.
+    """
     split, checkpoint = JUDGED
     run = RunFolder(config.run_folder)
     share = Share(device=best_device())
     head = Head.of(config, share, store)
     like, owner = head.objective.state_dict(), Owner(config, identity_of(run))
     head.objective.load_state_dict(load_weights(run.checkpoint(checkpoint), like, owner))
-    figures, _ = head.validation(open_split(config.data, split)).run()
+    judged = open_split(config.data, split)
+    validation = head.validation(judged)
+    figures, measures = replace(validation, kinds=(*validation.kinds, Examples)).run()
+    for each in measures:
+        if isinstance(each, Examples):
+            write_examples(head, judged, each.chosen(), each.scores)
     return figures
 
 

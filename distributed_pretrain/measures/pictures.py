@@ -6,6 +6,7 @@ nothing to close.
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 from PIL import Image
+from torch import Tensor
 
 XRay: TypeAlias = Float[ndarray, "height width"]
 Picture: TypeAlias = UInt8[ndarray, "picture_height picture_width 3"]
@@ -53,7 +55,7 @@ def similarity_matrix_picture(similarity: Float[ndarray, "batch batch"]) -> Pict
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(shown, ax=axes, label="similarity", shrink=0.9)
     bar.outline.set_visible(False)
-    return _pixels(figure)
+    return pixels_of(figure)
 
 
 def region_weights_picture(
@@ -65,14 +67,14 @@ def region_weights_picture(
     """
     assert len(images) == len(weights) > 0, (images.shape, weights.shape)
     columns = min(4, len(images))
-    figure, panels = _panels(len(images), columns, captions_inches=0.1)
+    figure, panels = panels_in_rows(len(images), columns, captions_inches=0.1)
     strongest = max(float(weights.max()), SMALLEST_SCALE)
     for axes, image, each in zip(panels, images, weights, strict=True):
         axes.imshow(heat_over(image, each, strongest=strongest))
     scale = ScalarMappable(Normalize(0, strongest), HEAT_COLOURS)
     bar = figure.colorbar(scale, ax=panels, label="region weight", fraction=0.04, aspect=30)
     bar.outline.set_visible(False)
-    return _pixels(figure)
+    return pixels_of(figure)
 
 
 def sentence_maps_picture(
@@ -91,14 +93,16 @@ def sentence_maps_picture(
     columns = min(4, len(captions))
     heights = [1 + caption.count("\n") for caption in captions]
     tallest = [max(heights[start : start + columns]) for start in range(0, len(heights), columns)]
-    figure, panels = _panels(len(captions), columns, captions_inches=LINE_INCHES * sum(tallest))
+    figure, panels = panels_in_rows(
+        len(captions), columns, captions_inches=LINE_INCHES * sum(tallest)
+    )
     panels[0].imshow(image, cmap="gray", vmin=0, vmax=1)
     for axes, each in zip(panels[1:], maps, strict=True):
         axes.imshow(heat_over(image, each - each.min(), strongest=float(np.ptp(each))))
     for axes, caption in zip(panels, captions, strict=True):
         # Reports may hold dollar signs, which matplotlib would read as formulas.
         axes.set_title(caption, fontsize=7, loc="left", parse_math=False)
-    return _pixels(figure)
+    return pixels_of(figure)
 
 
 def heat_over(
@@ -117,7 +121,7 @@ def heat_over(
     return np.asarray((255 * blended).round(), np.uint8)
 
 
-def _panels(count: int, columns: int, captions_inches: float) -> tuple[Figure, list[Axes]]:
+def panels_in_rows(count: int, columns: int, captions_inches: float) -> tuple[Figure, list[Axes]]:
     """A figure of panels without axes, row by row, with height left for all rows' captions."""
     rows = math.ceil(count / columns)
     size = (columns * PANEL_INCHES + 0.6, rows * PANEL_INCHES + captions_inches)
@@ -129,7 +133,25 @@ def _panels(count: int, columns: int, captions_inches: float) -> tuple[Figure, l
     return figure, panels
 
 
-def _pixels(figure: Figure) -> Picture:
+def pixels_of(figure: Figure) -> Picture:
+    """A figure as it is drawn."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def as_png(picture: Picture) -> bytes:
+    """The bytes of a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG", optimize=True)
+    return file.getvalue()
+
+
+def displayed(
+    images: Float[Tensor, "batch channels height width"],
+) -> Float[ndarray, "batch height width"]:
+    """The first channel of each image, stretched to [0, 1]."""
+    pixels = images[:, 0].float()
+    low = pixels.amin(dim=(1, 2), keepdim=True)
+    high = pixels.amax(dim=(1, 2), keepdim=True)
+    return ((pixels - low) / (high - low).clamp_min(1e-6)).cpu().numpy()

@@ -8,7 +8,11 @@ from torch import Tensor
 
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.measures.base import Context, ImageTextMeasure, Picture
-from distributed_pretrain.measures.pictures import region_weights_picture, sentence_maps_picture
+from distributed_pretrain.measures.pictures import (
+    displayed,
+    region_weights_picture,
+    sentence_maps_picture,
+)
 from distributed_pretrain.methods.image_text import ImageTextOutputs
 
 WEIGHTED_STUDIES = 8
@@ -31,7 +35,7 @@ class RegionMaps(ImageTextMeasure):
         if self._first is None:
             return {}
         batch, outputs = self._first
-        pixels, found = _for_display(batch.images[:WEIGHTED_STUDIES]), {}
+        pixels, found = displayed(batch.images[:WEIGHTED_STUDIES]), {}
         weights = outputs.images.region_weights
         if weights is not None:
             shown = _array(weights[:WEIGHTED_STUDIES])
@@ -45,14 +49,6 @@ class RegionMaps(ImageTextMeasure):
             maps = self.method.grounding_map(self.method.embed_reports(tokens), image)
             found["sentence_maps"] = sentence_maps_picture(pixels[0], sentences, _array(maps))
         return found
-
-
-def _for_display(images: Tensor) -> NDArray[np.float32]:
-    """Each image stretched to [0, 1]: (B, H, W)."""
-    pixels = images[:, 0].float()
-    low = pixels.amin(dim=(1, 2), keepdim=True)
-    high = pixels.amax(dim=(1, 2), keepdim=True)
-    return _array((pixels - low) / (high - low).clamp_min(1e-6))
 
 
 def _array(values: Tensor) -> NDArray[np.float32]:

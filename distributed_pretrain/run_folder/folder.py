@@ -114,6 +114,10 @@ class RunFolder:
         """The figures of a checkpoint on a split."""
         return self.path / f"evaluation_{split}_{checkpoint}.json"
 
+    def examples(self, split: str) -> Path:
+        """The picture of a split's best, median and worst image."""
+        return self.path / f"examples_{split}.png"
+
     @property
     def has_progress(self) -> bool:
         """Whether a step was ever recorded; a folder without is prepared anew."""

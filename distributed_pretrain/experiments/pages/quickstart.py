@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy import ndarray
 from numpy.typing import NDArray
-from PIL import Image
 
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.pages.charts import Chart
@@ -27,7 +25,7 @@ from distributed_pretrain.measures.grounding_metrics import (
 )
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
 from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.measures.pictures import heat_over
+from distributed_pretrain.measures.pictures import as_png, heat_over
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
 # What the page compares, each with its meaning.
@@ -148,6 +146,4 @@ def _heat(image: Float[ndarray, "height width"], heat: Float[ndarray, "rows colu
 
 
 def _data_url(pixels: NDArray[np.uint8]) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(as_png(pixels)).decode("ascii")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
@@ -86,6 +87,8 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
     assert RunFolder(config.run_folder).saved_step() == 8
     first, second = result.runs.values()
     assert first["total"] != second["total"], "each seed draws another head"
+    with Image.open(RunFolder(config.run_folder / "seeds" / "3").examples("test")) as picture:
+        assert min(picture.size) > 200
     judged = json.loads(RunFolder(config.run_folder).evaluation(*JUDGED).read_text())
     assert judged["dice"] == pytest.approx((first["dice"] + second["dice"]) / 2)
     assert run_task(config, config.procedure)

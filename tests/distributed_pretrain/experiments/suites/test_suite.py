@@ -107,7 +107,7 @@ def test_the_phantom_in_a_sets_layout_stands_for_the_set() -> None:
         assert (str(own.data.shards), task) == (str(built.output), papers[task.name])
         shards = load_profile(ShardsConfig, built.profile)
         assert shards.phantom is not None
-        assert shards.source.name == shards.phantom.layout  # type: ignore[attr-defined]
+        assert shards.source.name == shards.phantom.layout
         assert shards.output == built.output
         outputs.add(built.output)
     assert len(outputs) == 6

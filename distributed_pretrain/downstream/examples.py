@@ -1,0 +1,88 @@
+"""The best, the median and the worst image of a judged split, drawn beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from data_shards.files.atomic import write_bytes_atomically
+from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.downstream.head import Head
+from distributed_pretrain.measures.marked_pictures import (
+    Example,
+    MarkedBoxes,
+    Marks,
+    examples_picture,
+)
+from distributed_pretrain.measures.pictures import as_png, displayed
+from distributed_pretrain.methods.boxes import (
+    BoxOutputs,
+    BoxPredictor,
+    Detections,
+    Truths,
+    truths_of,
+)
+from distributed_pretrain.methods.masks import MaskOutputs
+from distributed_pretrain.methods.objective import Objective, Outputs
+from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.training.events import EventFile
+from distributed_pretrain.training.validation import evaluating
+
+# Detections below are not drawn: a detector gives hundreds, and metrics sort them by confidence.
+LEAST_CONFIDENCE = 0.2
+MOST_BOXES = 10
+
+
+def write_examples(
+    head: Head, split: ShardSplit, chosen: Mapping[str, str], scores: Mapping[str, float]
+) -> None:
+    """Draw the images of these keys into the run's folder, and for TensorBoard.
+
+    `chosen` are keys of the split by what they are examples of, `scores` those of each key.
+    """
+    if not chosen:
+        return
+    positions = {split.key(position): position for position in range(len(split))}
+    batch = head.on_shards.evaluation_loader(split).batch_of(
+        [positions[key] for key in chosen.values()]
+    )
+    with evaluating(head.objective):
+        outputs = head.objective(batch)
+    pixels, classes = displayed(batch.images), head.config.classes
+    truth, found = _marks(head.objective, outputs)
+    examples = [
+        Example(image, f"{name}: {scores[key]:.2f} ({key})", marked, predicted)
+        for (name, key), image, marked, predicted in zip(
+            chosen.items(), pixels, truth, found, strict=True
+        )
+    ]
+    picture = examples_picture(examples, classes)
+    run = RunFolder(head.config.run_folder)
+    write_bytes_atomically(run.examples(split.split), as_png(picture))
+    progress = run.progress()
+    step = 0 if progress is None else progress.step
+    events = EventFile(run.tensorboard, purge_step=step + 1)
+    events.add_picture(step, f"pictures/examples_{split.split}", picture)
+    events.close()
+
+
+def _marks(objective: Objective, outputs: Outputs) -> tuple[list[Marks], list[Marks]]:
+    """What is marked on each image, and what was found."""
+    if isinstance(outputs, MaskOutputs):
+        return list(outputs.masks.cpu().numpy()), list((outputs.logits >= 0).cpu().numpy())
+    assert isinstance(outputs, BoxOutputs)
+    assert isinstance(objective, BoxPredictor)
+    truths = [MarkedBoxes(*_arrays(each)) for each in truths_of(outputs.boxes)]
+    found = [each.by_confidence(most=MOST_BOXES) for each in objective.detect(outputs)]
+    return list(truths), [_sure(each) for each in found]
+
+
+def _sure(found: Detections) -> MarkedBoxes:
+    sure = found.confidence >= LEAST_CONFIDENCE
+    corners, category = _arrays(found)
+    return MarkedBoxes(corners[sure], category[sure], found.confidence[sure].numpy())
+
+
+def _arrays(boxes: Truths) -> tuple[np.ndarray, np.ndarray]:
+    return boxes.corners.numpy(), boxes.category.numpy()
