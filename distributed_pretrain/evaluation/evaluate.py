@@ -216,6 +216,7 @@ def _context(
         encode=trained.tokenizer.encode,
         read=read,
         boxed_training=boxed_training,
+        prompts=config.read_prompts(),
     )
 
 

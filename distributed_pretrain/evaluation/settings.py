@@ -9,10 +9,11 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from data_shards.errors import InputError
-from data_shards.profiles import Config
+from data_shards.profiles import Config, load_profile
 from data_shards.records.manifest import MANIFEST_NAME, read_manifest
 from data_shards.records.study import Split
 from distributed_pretrain.measures.metric import read_figures
+from distributed_pretrain.measures.prompts import ClassPrompts, PromptsConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.step_folders import BEST
@@ -24,9 +25,10 @@ class EvaluateConfig(Config):
     `checkpoint` is best, last, a step folder's name, or untrained; `shards` null are those the run
     was trained on. A linear head may use labels and masks of `labelled_studies` training studies;
     figures are means over `labelled_subsets` such sets without a study in common. `labels` are
-    those that it is to tell; none: all that the shards have. `output` is the JSON file of the
-    figures; null: in the run's folder, by split and checkpoint, and by the shards where those are
-    others than the run learnt from.
+    those that it is to tell; none: all that the shards have. `prompts` is a YAML file, as those of
+    configs/prompts, of sentences that tell each class without labels. `output` is the JSON file of
+    the figures; null: in the run's folder, by split and checkpoint, and by the shards where those
+    are others than the run learnt from.
     """
 
     checkpoint: str = BEST
@@ -35,7 +37,12 @@ class EvaluateConfig(Config):
     labelled_studies: PositiveInt = 600
     labelled_subsets: PositiveInt = 1
     labels: tuple[str, ...] = ()
+    prompts: Path | None = None
     output: Path | None = None
+
+    def read_prompts(self) -> dict[str, ClassPrompts]:
+        """The prompts of each class. Raises InputError for a file that cannot be read."""
+        return load_profile(PromptsConfig, self.prompts).classes if self.prompts else {}
 
     def results(self, run: RunFolder) -> Path:
         """Where the figures go. Raises InputError for a checkpoint of no such name."""
@@ -58,6 +65,7 @@ def refuse_what_cannot_start(config: EvaluateConfig, folder: Path, ranks: int) -
     """Raise InputError for what would end a start in its first minute."""
     run = RunFolder(folder)
     run.refuse_missing(checkpoint=config.checkpoint)
+    config.read_prompts()
     if ranks > 1:
         refuse_ranks(run.read_config(PretrainConfig).data.global_batch, ranks)
     if config.shards:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from data_shards.records.policies import TextPolicy, select_sentences
 from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.measures.prompts import ClassPrompts
 from distributed_pretrain.methods.image_text import ImageTextMethod
 from distributed_pretrain.methods.objective import Objective, Outputs
 
@@ -39,7 +40,8 @@ class Context:
     `labels`, `masks` and `boxes` are the classes that are predicted. Images show the middle
     `crop_fraction` (of its side) of their padded square. A head is fitted to `labelled_studies` at
     a time. `encode` makes tokens of reports; `read` gives a stored member (a mask) of a study;
-    `boxed_training` all training studies with boxes, without their images. `thorough` is what an
+    `boxed_training` all training studies with boxes, without their images. `prompts` are the
+    sentences of each class that is to be told by them. `thorough` is what an
     evaluation is and a validation in the loop is not.
     """
 
@@ -56,6 +58,7 @@ class Context:
     encode: EncodeReports | None = None
     read: ReadMember | None = None
     boxed_training: Callable[[], Sequence[StudyRecord]] = tuple
+    prompts: Mapping[str, ClassPrompts] = field(default_factory=dict)
 
     def sentences(self, record: StudyRecord) -> tuple[str, ...]:
         """The sentences of a study's report that the text policy keeps."""

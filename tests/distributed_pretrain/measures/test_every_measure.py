@@ -20,6 +20,7 @@ from distributed_pretrain.evaluation.evaluate import outputs_of
 from distributed_pretrain.measures.base import Context, Measure
 from distributed_pretrain.measures.catalog import EVALUATION, VALIDATION
 from distributed_pretrain.measures.linear import LinearMeasure
+from distributed_pretrain.measures.prompts import ClassPrompts
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
 from tests.tiny.methods import PROFILES, tiny_profile
@@ -77,6 +78,7 @@ def judge(phantom_shards: Path, small_tokenizer: SentenceTokenizer) -> Callable[
             objective=method,
             device=torch.device("cpu"),
             labels=data.labels,
+            prompts={name: ClassPrompts(present=(f"{name}.",)) for name in LABELS},
             encode=small_tokenizer.encode,
             read=lambda record, member: split.read_member(positions[record.key], member),
         )
