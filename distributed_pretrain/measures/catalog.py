@@ -15,6 +15,7 @@ from distributed_pretrain.measures.other_images import OtherImages
 from distributed_pretrain.measures.region_maps import RegionMaps
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5, Retrieval
 from distributed_pretrain.measures.segmentation import Segmentation
+from distributed_pretrain.measures.spread import Spread
 from distributed_pretrain.measures.zero_shot import ZeroShot
 
 VALIDATION: tuple[type[Measure], ...] = (
@@ -38,6 +39,7 @@ EVALUATION: tuple[type[Measure], ...] = (
     LinearAuroc,
     LinearDice,
     ZeroShot,
+    Spread,
 )
 # What an evaluation says of a run first: in tables, cards and the bars of comparisons.
 JUDGED_BY = {
