@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from data_shards.errors import InputError, RunError
 from data_shards.files.atomic import NO_SPACE, remedy_of
@@ -29,6 +29,9 @@ _REMEDIES = {
     errno.ENOENT: "check the path; what is missing from a shard folder comes back with `build`",
     **dict.fromkeys(NO_SPACE, "free some space and give the same command again"),
 }
+
+
+GoesOnBy: TypeAlias = Literal["steps", "tasks", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Command:
     settings_of: Callable[[Collection[str]], type[Config]] | None = None
     own_overrides: Literal["all", "undotted"] = "all"
     folder: str | None = None
-    goes_on_by: Literal["steps", "tasks", "nothing"] = "nothing"
+    goes_on_by: GoesOnBy = "nothing"
     ranks: Literal["any", "one"] = "one"
     check: Callable[[Any, Path, int], None] | None = None
     figures: Callable[[Any, Path], dict[str, float]] | None = None
@@ -67,6 +70,11 @@ class Command:
         """The kind of settings that a profile holds. Raises InputError as `load_profile`."""
         assert self.settings is not None, f"{self.name} has no settings"
         return self.settings if self.settings_of is None else self.settings_of(keys_of(profile))
+
+    def goes_on_by_of(self, kind: type[Config]) -> GoesOnBy:
+        """What a second start finds: as the kind of settings says of itself, or else the verb."""
+        found: GoesOnBy = getattr(kind, "goes_on_by", self.goes_on_by)
+        return found
 
     def read(self, subject: Path | None, overrides: Sequence[str]) -> tuple[Config, Path]:
         """The settings that a command line describes, and the folder of results, absolute."""

@@ -149,7 +149,7 @@ COMMANDS = (
         goes_on_by="steps",
         ranks="any",
         check=suites.refuse_what_cannot_start,
-        figures=downstream.figures_of_task,
+        figures=suites.figures,
         run=_downstream,
     ),
     Command(

@@ -19,9 +19,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Literal, NoReturn, Self
+from typing import NoReturn, Self
 
-from data_shards.command_line import BAD_INPUT, FAILED, GOES_ON, INTERRUPTED
+from data_shards.command_line import BAD_INPUT, FAILED, GOES_ON, INTERRUPTED, GoesOnBy
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import ENDING_SIGNALS, ending_signals_go_to
@@ -60,7 +60,7 @@ class RankTask:
 
     job: Path
     words: tuple[str, ...]
-    goes_on_by: Literal["steps", "tasks", "nothing"]
+    goes_on_by: GoesOnBy
     requeues: int
     threads: int
     master_port: int | None

@@ -183,7 +183,7 @@ def rank_task(cluster: ClusterConfig, invocation: Invocation, job: JobFolder) ->
     return RankTask(
         job=job.path,
         words=invocation.words_with(job.profile) if keeps else invocation.words,
-        goes_on_by=invocation.command.goes_on_by,
+        goes_on_by=invocation.command.goes_on_by_of(type(invocation.settings)),
         requeues=min(cluster.requeues, EXECUTORS[cluster.executor].most_requeues),
         threads=min(cluster.cpus_per_rank, _THREADS_BESIDE_A_GPU)
         if cluster.gpus_per_node

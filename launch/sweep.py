@@ -165,9 +165,10 @@ def _known(folder: Path) -> dict[str, Point]:
 def _task(point: Point, folder: Path) -> Invocation:
     """The command of a point, whose job lies in `folder`."""
     words = list(point.words)
-    _, command, _ = find_command(words)
+    _, command, rest = find_command(words)
+    a_profile = command.subject == "profile" and rest
     # What goes on by the steps of a run folder has one of its own.
-    if command.goes_on_by == "steps":
+    if a_profile and command.goes_on_by_of(command.kind_of(Path(rest[0]))) == "steps":
         if any(word.startswith(f"{command.folder}=") for word in words):
             raise InputError(f"{command.folder}: a sweep gives each task its own, below --folder")
         words.append(f"{command.folder}={folder}")

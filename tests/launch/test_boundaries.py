@@ -120,6 +120,36 @@ def test_a_sweep_gives_a_folder_to_what_goes_on_by_its_steps(
     assert (own in said) == (goes_on_by == "steps")
 
 
+def test_a_list_of_tasks_goes_on_by_them_where_one_task_goes_on_by_its_steps(
+    tmp_path: Path,
+) -> None:
+    from distributed_pretrain.experiments.grid.points import read_points
+
+    words = [
+        "downstream",
+        "configs/downstream/phantom.yaml",
+        "encoder=random",
+        f"run_folder={tmp_path}",
+    ]
+    suite = invocation.read_invocation([*words, "only=[nih_linear]"])
+    task = invocation.read_invocation(
+        ["downstream", "configs/downstream/tasks/nih_linear.yaml", "encoder=random"]
+    )
+    job = new_job_folder(tmp_path, "downstream")
+    assert rank_task(ClusterConfig(), suite, job).goes_on_by == "tasks"
+    assert rank_task(ClusterConfig(), task, job).goes_on_by == "steps"
+    # A sweep over the tasks of a list: each a job, all with the list's folder.
+    points = read_points([*words, "only=[nih_linear],[covid_linear]"])
+    said = dry_run_sweep(ClusterConfig(), points, tmp_path / "sweep")
+    assert "only=[covid_linear]" in said
+    assert f"run_folder={tmp_path / 'sweep'}" not in said
+    figures = tmp_path / suite.settings.row / "nih_linear" / "evaluation_test_best.json"  # type: ignore[attr-defined]
+    assert suite.figures == {}
+    figures.parent.mkdir(parents=True)
+    figures.write_text('{"dice": 0.5}')
+    assert suite.figures == {"dice": 0.5}
+
+
 def _modules(arguments: list[str]) -> dict[str, Any]:
     """The exit status of `python -m launch ARGUMENTS`, and which modules that imports."""
     code = (

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from data_shards.command_line import GoesOnBy
 from data_shards.errors import InputError
 from data_shards.profiles import Config, load_profile
 from distributed_pretrain.downstream import settings as downstream
@@ -37,12 +38,15 @@ class SuiteConfig(Config):
     """Every task on one encoder, each in `run_folder`/`method`/its name, and the papers' tables.
 
     `method` names the encoder: the row of the tables (null: its run folder's name, or its own).
-    `overrides` are those of every task, behind its own. `shards` puts others in place of the
+    `overrides` are those of every task, behind its own, and `protocol_overrides` behind these those
+    of the tasks of a protocol. `shards` puts others in place of the
     folders that tasks name in `data.shards`, and they are built first: the phantom for a set that
     nobody has yet. `only` names the tasks to run now; the tables always tell of all, and of all
     methods there are. `processes` tasks go on at a time with `threads` each (null: one process,
     with all cores).
     """
+
+    goes_on_by: ClassVar[GoesOnBy] = "tasks"
 
     title: str
     run_folder: Path
@@ -51,6 +55,7 @@ class SuiteConfig(Config):
     tasks: Annotated[tuple[SuiteTask, ...], Field(min_length=1)]
     tables: tuple[Path, ...] = ()
     overrides: tuple[str, ...] = ()
+    protocol_overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     shards: dict[str, BuiltShards] = Field(default_factory=dict)
     only: tuple[str, ...] = ()
     processes: PositiveInt = 1
@@ -98,12 +103,17 @@ class SuiteConfig(Config):
     def _words_of(self, task: SuiteTask) -> tuple[str, ...]:
         encoder = json.dumps(self.encoder.model_dump(mode="json"))
         fixed = (f"encoder={encoder}", f"run_folder={self.folder(self.row, task.name)}")
-        return (*task.overrides, *self.overrides, *fixed)
+        words = (*task.overrides, *self.overrides, *fixed)
+        return (*words, *self.protocol_overrides.get(_protocol(task, words), ()))
 
     @property
     def wanted(self) -> tuple[SuiteTask, ...]:
         """The tasks to run now."""
         return tuple(task for task in self.tasks if not self.only or task.name in self.only)
+
+
+def _protocol(task: SuiteTask, words: tuple[str, ...]) -> str:
+    return load_profile(DownstreamConfig, task.profile, words).protocol.name
 
 
 def _as_name(text: str) -> str:
@@ -115,6 +125,16 @@ def is_done(config: DownstreamConfig) -> bool:
     result = read_result(config)
     seeds = config.procedure.seeds if config.procedure is not None else ()
     return result is not None and result.has(seeds)
+
+
+def figures(config: SuiteConfig | DownstreamConfig, folder: Path) -> dict[str, float]:
+    """What was measured on the test split, of a list that of the one task that is wanted."""
+    if isinstance(config, SuiteConfig):
+        if len(config.wanted) != 1:
+            return {}
+        config = config.config_of(config.wanted[0])
+        folder = config.run_folder
+    return downstream.figures_of_task(config, folder)
 
 
 def refuse_what_cannot_start(
@@ -134,6 +154,13 @@ def refuse_what_cannot_start(
     for named, shards in config.shards.items():
         if shards not in built:
             raise InputError(f"shards: {named!r} is the data.shards of no task: correct the folder")
+    protocols = {config.config_of(task).protocol.name for task in config.tasks}
+    for name in config.protocol_overrides:
+        if name not in protocols:
+            raise InputError(
+                f"protocol_overrides: {name!r} is the protocol of no task: use "
+                f"{', '.join(sorted(protocols))}"
+            )
     for task in config.wanted:
         own = config.config_of(task)
         if own.procedure is None:

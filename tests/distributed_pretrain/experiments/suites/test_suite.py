@@ -95,6 +95,10 @@ def test_a_suite_refuses_what_cannot_start() -> None:
     suite = suite_of("phantom", "encoder=random", "shards.x={profile: a.yaml, output: b}")
     with pytest.raises(InputError, match=r"shards: 'x' is the data.shards of no task: correct"):
         refuse_what_cannot_start(suite, suite.run_folder, 1)
+    suite = suite_of("phantom", "encoder=random", "protocol_overrides.x=[data.fraction=1]")
+    said = r"protocol_overrides: 'x' is the protocol of no task: use linear, linear_segmentation"
+    with pytest.raises(InputError, match=said):
+        refuse_what_cannot_start(suite, suite.run_folder, 1)
 
 
 def test_the_phantom_in_a_sets_layout_stands_for_the_set() -> None:
@@ -110,6 +114,7 @@ def test_the_phantom_in_a_sets_layout_stands_for_the_set() -> None:
         assert shards.source.name == shards.phantom.layout
         assert shards.output == built.output
         outputs.add(built.output)
+        assert own.training.max_steps == {"unet": 100, "yolov3": 300}.get(own.protocol.name, 400)
     assert len(outputs) == 6
 
 
