@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_shards.building.settings import ShardsConfig
+from data_shards.profiles import validate
+from tests.data_shards.building.whole import build_shards
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.daemons import wait_until
 from tests.slurm.jobs import CLUSTER, PATIENCE, Launcher
@@ -60,6 +63,59 @@ def test_a_sweep_with_a_failed_task_is_completed_by_the_same_command(
     rows_read = read_results(folder)
     assert [row["state"] for row in rows_read] == ["finished"] * 6
     assert len({row["total"] for row in rows_read}) == 6
+
+
+@pytest.mark.slow  # tests/launch/test_boundaries.py has how its jobs are told
+def test_a_list_of_downstream_tasks_is_an_array_that_fills_one_table(
+    launcher: Launcher, slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    drawn = {"archive": str(tmp_path / "archive"), "image_size_px": 64, "layout": "covid_rural"}
+    counts = {"train_studies": 120, "validate_studies": 8, "test_studies": 8}
+    values = {
+        "phantom": drawn | counts,
+        "source": {"name": "covid_rural"},
+        "output": str(tmp_path / "shards"),
+        "longest_side_px": 64,
+        "split_sizes": {"validate_studies": 8, "test_studies": 8},
+    }
+    build_shards(validate(ShardsConfig, values, where="test"))
+    names = ("covid_linear", "covid_unet_frozen")
+    suite = {
+        "title": "two tasks",
+        "run_folder": str(tmp_path / "suite"),
+        "tables": ["configs/downstream/tables/lovt_table_1.yaml"],
+        "tasks": [
+            {"name": name, "profile": f"configs/downstream/tasks/{name}.yaml"} for name in names
+        ],
+        "encoder": {"image_encoder": {"backbone": "resnet18", "weights": None, "width": 0.125}},
+        "method": "random",
+        "overrides": [
+            f"data.shards={tmp_path / 'shards'}",
+            "data.image_size_px=64",
+            "data.global_batch=4",
+            "training.precision=float32",
+            "training.max_steps=2",
+            "training.validate_every_steps=1",
+            "procedure.learning_rates=[0.01]",
+            "procedure.seeds=[0, 1]",
+        ],
+    }
+    profile = tmp_path / "suite.yaml"
+    profile.write_text(yaml.safe_dump(suite))
+    folder = tmp_path / "array"
+    each = ",".join(f"[{name}]" for name in names)
+    command = (
+        *("sweep", CLUSTER, "cpus_per_rank=1", "--folder", folder, "--"),
+        *("downstream", profile, f"only={each}"),
+    )
+    assert launcher(*command).out.startswith("2 submitted; 2 tasks: ")
+    wait_for_the_end(slurm, folder.name)
+    assert launcher(*command).out.startswith("0 submitted; 2 tasks: 2 finished\n")
+    assert launcher("results", folder).status == 0
+    assert all(0 <= float(row["dice"]) <= 1 for row in read_results(folder))
+    table = (tmp_path / "suite" / "tables.md").read_text()
+    for name in names:
+        assert re.search(rf"\| random \| {name} \| shards .*\| 2 \|", table)
 
 
 def wait_for_the_end(slurm: SlurmCluster, name: str) -> set[int]:
