@@ -82,8 +82,9 @@ def test_a_printed_command_of_the_launcher_is_understood(
             with pytest.raises(SystemExit, match="0"):
                 parsed([verb, "--help"])
         return
-    # Brackets mark what may be left out, dots what goes on.
-    options = parsed([word.strip("[]") for word in words[3:] if "..." not in word])
+    # Brackets mark what may be left out, but for lists; dots what goes on.
+    said = [word for word in words[3:] if "..." not in word]
+    options = parsed([word if "=[" in word else word.strip("[]") for word in said])
     if options.command not in ("submit", "sweep"):
         return
     if options.cluster != Path("CLUSTER.yaml"):
