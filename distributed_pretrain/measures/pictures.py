@@ -6,6 +6,8 @@ nothing to close.
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
+from numpy.typing import NDArray
 from PIL import Image
 
 XRay: TypeAlias = Float[ndarray, "height width"]
@@ -94,7 +97,7 @@ def sentence_maps_picture(
     figure, panels = _panels(len(captions), columns, captions_inches=LINE_INCHES * sum(tallest))
     panels[0].imshow(image, cmap="gray", vmin=0, vmax=1)
     for axes, each in zip(panels[1:], maps, strict=True):
-        axes.imshow(heat_over(image, each - each.min(), strongest=float(np.ptp(each))))
+        axes.imshow(heat_on_its_own_scale(image, each))
     for axes, caption in zip(panels, captions, strict=True):
         # Reports may hold dollar signs, which matplotlib would read as formulas.
         axes.set_title(caption, fontsize=7, loc="left", parse_math=False)
@@ -115,6 +118,24 @@ def heat_over(
     opacity = STRONGEST_OPACITY * strength[..., None]
     blended = (1 - opacity) * np.clip(image, 0, 1)[..., None] + opacity * colours
     return np.asarray((255 * blended).round(), np.uint8)
+
+
+def heat_on_its_own_scale(
+    image: XRay, cells: Float[ndarray, "rows columns"]
+) -> UInt8[ndarray, "height width 3"]:
+    """An X-ray under the heat of `cells`, from their least value, which shows none, to their most.
+
+    NaN, where nothing is known, shows the X-ray alone.
+    """
+    low, high = float(np.nanmin(cells)), float(np.nanmax(cells))
+    return heat_over(image, np.nan_to_num(cells - low), strongest=high - low)
+
+
+def data_url(pixels: NDArray[np.uint8]) -> str:
+    """A picture (height, width) or (height, width, 3) as text, which a page holds in itself."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _panels(count: int, columns: int, captions_inches: float) -> tuple[Figure, list[Axes]]:
