@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy import ndarray
 
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.pages.charts import Chart
+from distributed_pretrain.experiments.pages.html import render
 from distributed_pretrain.experiments.tables import text_table
 from distributed_pretrain.measures.grounding_metrics import (
     CNR_GAIN,
@@ -98,15 +98,8 @@ def write_page(path: Path, page: QuickstartPage) -> None:
 
     The file appears whole or not at all.
     """
-    environment = Environment(
-        loader=PackageLoader("distributed_pretrain.experiments", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["typeset"] = lambda number: number.replace("-", "\N{MINUS SIGN}")
-    html = environment.get_template("quickstart.html.jinja").render(
+    html = render(
+        "quickstart.html.jinja",
         page=page,
         rows=zip(_rows(page), (MEANINGS[each] for each in _shown(page)), strict=True),
         # matplotlib has escaped every text in it.
