@@ -94,7 +94,9 @@ def sentence_maps_picture(
     columns = min(4, len(captions))
     heights = [1 + caption.count("\n") for caption in captions]
     tallest = [max(heights[start : start + columns]) for start in range(0, len(heights), columns)]
-    figure, panels = _panels(len(captions), columns, captions_inches=LINE_INCHES * sum(tallest))
+    figure, panels = _panels(
+        len(captions), columns, captions_inches=LINE_INCHES * sum(tallest) + 0.1
+    )
     panels[0].imshow(image, cmap="gray", vmin=0, vmax=1)
     for axes, each in zip(panels[1:], maps, strict=True):
         axes.imshow(heat_on_its_own_scale(image, each))

@@ -14,5 +14,14 @@ def render(template: str, /, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["typeset"] = lambda number: number.replace("-", "\N{MINUS SIGN}")
+    environment.filters["typeset"] = _typeset
+    environment.filters["unbroken"] = _unbroken
     return environment.get_template(template).render(**values)
+
+
+def _typeset(number: str) -> str:
+    return _unbroken(number.replace("-", "\N{MINUS SIGN}"))
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
