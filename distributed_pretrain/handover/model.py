@@ -47,7 +47,7 @@ class Match(NamedTuple):
 class Model:
     """A method with all it needs to read an image and a report; made by `load`.
 
-    Images are paths (JPEG, PNG, TIFF, BMP), PIL images, or arrays and tensors of one channel
+    Images are paths (JPEG, PNG, TIFF, BMP, DICOM), PIL images, or arrays and tensors of one channel
     (height, width): uint8, uint16 or fractions, 0 black. Reports are texts of any layout, of which
     the run's text policy is read; a phrase is a report. One or a sequence of either: what comes
     back has a row for each, float32 on the CPU. Everything is as in `evaluate`: the middle square
