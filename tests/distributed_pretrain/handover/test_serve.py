@@ -96,6 +96,19 @@ def test_texts_are_shown_as_texts(answers: Answers, x_ray: Path) -> None:
     assert html.count("<img") == html.count(" alt=") == 2
 
 
+def test_an_export_is_served_with_shards_that_it_is_given(
+    answers: Answers, model: Model, short_run: Path, x_ray: Path, tmp_path: Path
+) -> None:
+    export = tmp_path / "export"
+    words = ("--to", "transformers", "checkpoint=last", f"output={export}")
+    assert main(["export", str(short_run), *words]) == 0
+    shards = model.data.shards
+    assert isinstance(shards, Path)
+    same = serve.answers_of(export, ServeConfig(shards=shards, split="validate"))
+    mine, theirs = (each.answer(each.read(x_ray)).nearest for each in (answers, same))
+    assert [each.text for each in mine] == [each.text for each in theirs]
+
+
 def test_what_cannot_be_served_is_one_line(short_run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone.*or pass shards=FOLDER"):
         serve.answers_of(short_run, ServeConfig(checkpoint="last", shards=tmp_path / "gone"))
