@@ -88,13 +88,14 @@ def served(answers: Answers, *, title: str, host: str, port: int) -> Iterator[st
             )
         except OSError as error:
             raise InputError(
-                f"host={host} port={port}: cannot be opened ({error}): pass port=0 for any that is "
-                "free"
+                f"host={host} port={port}: cannot be opened ({error}): check the host, and pass "
+                "port=0 for any that is free"
             ) from error
         try:
             yield page.local_url
         finally:
             page.close(verbose=False)
+            del os.environ["GRADIO_TEMP_DIR"]
 
 
 def _free_port(host: str) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,10 +142,24 @@ def browser() -> Iterator[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("width_px", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
 def test_an_x_ray_and_a_phrase_are_answered_in_a_browser(
-    answers: Answers, x_ray: Path, browser: Any, tmp_path: Path, width_px: int, scheme: str
+    answers: Answers,
+    x_ray: Path,
+    browser: Any,
+    tmp_path: Path,
+    width_px: int,
+    scheme: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("gradio", reason="no Gradio: pip install 'radalign[serve]'")
     asked: list[str] = []
+    hosts: set[object] = set()
+    resolved = socket.getaddrinfo
+
+    def resolve(host: Any, *about: Any, **more: Any) -> Any:
+        hosts.add(host)
+        return resolved(host, *about, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with served(answers, title="short_run", host="127.0.0.1", port=0) as address:
         assert address.startswith("http://127.0.0.1:")
         uploads = Path(os.environ["GRADIO_TEMP_DIR"])
@@ -175,8 +190,24 @@ def test_an_x_ray_and_a_phrase_are_answered_in_a_browser(
     assert wide <= width_px
     assert kept == []
     assert not uploads.exists()
+    # Neither the browser nor the server asks anybody else.
+    assert hosts <= {"127.0.0.1", "localhost"}
     assert {url for url in asked if not url.startswith((address, "data:", "blob:"))} == set()
     assert np.asarray(Image.open(tmp_path / "answer.png").convert("L")).std() > 5
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_one_line(answers: Answers) -> None:
+    pytest.importorskip("gradio", reason="no Gradio: pip install 'radalign[serve]'")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(InputError, match=f"port={port}: cannot be opened .*pass port=0"),
+            served(answers, title="short_run", host="127.0.0.1", port=port),
+        ):
+            pass
 
 
 @pytest.mark.slow
