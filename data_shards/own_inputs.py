@@ -14,6 +14,7 @@ from data_shards.images.conversion import fitted_size, grey_image, resized
 from data_shards.images.layout import Size
 from data_shards.images.samples import SampleMeaning, eight_bits
 from data_shards.records.policies import TextPolicy, select_sentences
+from data_shards.records.study import Report
 from data_shards.report_text.report import parse_plain_report
 
 
@@ -44,14 +45,16 @@ def image_of_array(samples: NDArray[Any], *, longest_side_px: int) -> OwnImage:
     return OwnImage(np.asarray(resized(grey, size)), grey.size)
 
 
-def sentences_of(report: str, policy: TextPolicy) -> tuple[str, ...]:
+def sentences_of(report: str | Report, policy: TextPolicy) -> tuple[str, ...]:
     """The sentences of a report, or of a phrase, that a method with this text policy reads.
 
-    Raises InputError where these are none.
+    A text may have any layout; the report of a shard's study is read already. Raises InputError
+    where there are none.
     """
-    sentences = select_sentences(parse_plain_report(report), policy)
+    read = parse_plain_report(report) if isinstance(report, str) else report
+    sentences = select_sentences(read, policy)
     if not sentences:
-        shown = " ".join(report.split())
+        shown = " ".join(read.raw.split())
         shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
         raise InputError(
             f"{shown!r}: a report of which text policy {policy} takes no sentence: give its "

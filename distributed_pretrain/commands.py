@@ -92,6 +92,12 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=handover.FORMATS, required=True, help="whose loader it is")
 
 
+def _serve(run_folder: Path, overrides: Sequence[str]) -> int:
+    from distributed_pretrain.handover.serve import run_serve
+
+    return run_serve(run_folder, overrides)
+
+
 def _doctor(arguments: Sequence[str]) -> int:
     from distributed_pretrain.handover.doctor import run_doctor
 
@@ -177,6 +183,14 @@ COMMANDS = (
         check=handover.refuse_what_cannot_start,
         run=_export,
         add_arguments=_add_formats,
+    ),
+    Command(
+        "serve",
+        help="a run's model behind a page: an X-ray and a phrase in, a heat map and reports out",
+        subject="run_folder",
+        settings=handover.ServeConfig,
+        check=handover.refuse_what_cannot_start,
+        run=_serve,
     ),
     Command(
         "doctor",

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "distributed_pretrain compare": f"{EXPERIMENTS}/test_compare.py",
     "distributed_pretrain benchmark": BENCHMARK_TESTS,
     "distributed_pretrain doctor": "tests/distributed_pretrain/handover/test_doctor.py",
+    "distributed_pretrain serve": "tests/distributed_pretrain/handover/test_serve.py",
     "distributed_pretrain export": "tests/distributed_pretrain/handover/test_export.py",
 }
 DEBUG = (str(CONFIGS / "cluster" / "slurm_cpu.yaml"), "executor=debug")

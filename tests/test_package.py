@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -24,7 +25,10 @@ BUILT = ("pyproject.toml", "README.md", "LICENSE", "configs", *PACKAGES)
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built, by what is installed here, of a copy: a build leaves folders behind."""
+    """Built, by what is installed here, of the source distribution of a copy.
+
+    A build leaves folders behind; and what the archive lacks the wheel lacks too.
+    """
     source = tmp_path_factory.mktemp("source")
     for name in BUILT:
         if (ROOT / name).is_dir():
@@ -32,8 +36,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
         else:
             shutil.copy(ROOT / name, source / name)
+    archive = built("sdist", source)
+    unpacked = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(archive) as tar:
+        tar.extractall(unpacked, filter="data")
+    return built("wheel", unpacked / archive.name.removesuffix(".tar.gz"))
+
+
+def built(what: str, source: Path) -> Path:
+    """A wheel or a source distribution of a folder, in `out` there."""
     out = source / "out"
-    build = f"from setuptools import build_meta; print(build_meta.build_wheel({str(out)!r}))"
+    build = f"from setuptools import build_meta; print(build_meta.build_{what}({str(out)!r}))"
     done = subprocess.run(
         [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False
     )

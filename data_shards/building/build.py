@@ -203,7 +203,8 @@ def workplace_in(folder: Path, part: str | None) -> Iterator[Path]:
     Folders are made, and go again when they stay empty. A whole build keeps all others out, a part
     whole builds and whoever builds the same part. What killed ones left is removed first. Bytes do
     not hang on the locks: a shard that two processes write, where a network file system has none,
-    is the same twice and appears whole.
+    is the same twice and appears whole. Raises InputError where nothing can be written,
+    and where another build is under way.
     """
     busy = f"{folder}: another build is writing here: wait for it, or pass another output=..."
     with ExitStack() as stack:

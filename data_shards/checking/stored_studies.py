@@ -36,7 +36,10 @@ def shards_of(folder: Path) -> tuple[ShardEntry, ...]:
 
 
 def studies_of(folder: Path, entry: ShardEntry) -> Iterator[StoredStudy]:
-    """The studies of one shard, in order; members are read while the next is not asked for yet."""
+    """The studies of one shard, in order; members are read while the next is not asked for yet.
+
+    Raises InputError for an index or a record that is not as it was written.
+    """
     tar, path = folder / entry.tar_name, folder / entry.index_name
     index = read_shard_index(path, sha256=entry.index_sha256)
     refuse_contradictions(index.contradictions(entry), path)

@@ -95,7 +95,10 @@ class RemoteShardFiles(ShardFiles):
         return path
 
     def open(self, name: str) -> int:
-        """The same, though another process may remove the file between two steps."""
+        """The same, though another process may remove the file between two steps.
+
+        Raises InputError where it goes again and again.
+        """
         for _ in range(_TRIES_TO_OPEN):
             with suppress(FileNotFoundError):
                 return os.open(self.path(name), os.O_RDONLY)

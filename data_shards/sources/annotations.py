@@ -66,7 +66,10 @@ def box_in(
 def box_of(
     where: str, cells: dict[str, str], category: str, phrase: str = "", image: int = 0
 ) -> Box:
-    """The box that four texts say (x, y, width, height, by the names of their columns)."""
+    """The box that four texts say (x, y, width, height in pixels, by the names of their columns).
+
+    Raises InputError for what is no number, and for a box without an area.
+    """
     numbers = [number_in(where, column, cell) for column, cell in cells.items()]
     x, y, width, height = numbers
     if not (width > 0 and height > 0):

@@ -171,7 +171,10 @@ class MimicCxrSource(Source):
         return {"ms_cxr_overlap.json": json.dumps(overlap, indent=2) + "\n"}
 
     def read_report(self, ref: StudyRef) -> Report | str:
-        """The report, parsed by the archive's layout or its published exceptions."""
+        """The report, parsed by the archive's layout or its published exceptions.
+
+        Why there is none, where it may be left out. Raises InputError for one that cannot be read.
+        """
         member = PurePosixPath(f"{study_path(ref.patient_id, ref.study_id)}.txt")
         without_findings = ref.study_id in WITHOUT_FINDINGS
         if without_findings and self.config.exceptions == "sections":

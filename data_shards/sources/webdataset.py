@@ -112,7 +112,7 @@ class WebDatasetSource(Source):
     narrowed_by = ", or say by source.tars and source.images what counts"
 
     def tables(self) -> Sequence[Path]:
-        """The tars, by name."""
+        """The tars, by name. Raises InputError for none."""
         config = self.config
         tars = tuple(path for path in sorted(config.folder.glob(config.tars)) if path.is_file())
         if not tars:

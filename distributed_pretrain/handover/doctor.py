@@ -51,7 +51,8 @@ def run_doctor(arguments: Sequence[str]) -> int:
     """Print what was found, with a remedy where there is one.
 
     `arguments` may begin with a pre-training profile, which is looked at too; the rest are changes
-    to it. The exit status is that of bad input where something is bad.
+    to it. The exit status is that of bad input where something is bad. Raises InputError for
+    changes to no profile, and for a profile that cannot be read.
     """
     profile = Path(arguments[0]) if arguments and "=" not in arguments[0] else None
     if profile is None and arguments:

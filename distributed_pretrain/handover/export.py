@@ -17,7 +17,11 @@ from distributed_pretrain.run_folder.folder import RunFolder
 
 
 def run_export(run_folder: Path, overrides: Sequence[str], *, to: str) -> int:
-    """Write the export and its card into a folder, and say where and how it is loaded."""
+    """Write the export and its card into a folder, and say where and how it is loaded.
+
+    Raises InputError without run or checkpoint, for an encoder that the format does not take, and
+    where the folder cannot be written.
+    """
     config = validate(ExportConfig, parse_overrides(overrides), where="export")
     run = RunFolder(run_folder)
     run.refuse_missing(checkpoint=config.checkpoint)

@@ -29,7 +29,7 @@ from distributed_pretrain.methods.image_text import ImageTextMethod
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.run_folder.intact import StoredImages
 
-# A file (JPEG, PNG, TIFF, BMP), an image of Pillow, or one channel of numbers (`image_of_array`).
+# A file (JPEG, PNG, TIFF, BMP, DICOM), an image of Pillow, or one channel of numbers.
 ImageInput: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
 
 

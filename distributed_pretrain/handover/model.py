@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from data_shards.errors import InputError
 from data_shards.own_inputs import OwnImage, sentences_of
+from data_shards.records.study import Report
 from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.data.geometry import region_map_on_pixels
 from distributed_pretrain.data.settings import DataConfig
@@ -27,6 +28,9 @@ from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.models.image_encoder import ImageEncoder
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.intact import StoredImages
+
+# Texts, the reports of a shard's studies, one or many; or what `read_reports` made of them.
+Reports: TypeAlias = str | Report | Sequence[str | Report] | ReportEmbeddings
 
 # Bounds the memory of a call.
 _AT_A_TIME = 32
@@ -43,7 +47,7 @@ class Match(NamedTuple):
 class Model:
     """A method with all it needs to read an image and a report; made by `load`.
 
-    Images are paths (JPEG, PNG, TIFF, BMP), PIL images, or arrays and tensors of one channel
+    Images are paths (JPEG, PNG, TIFF, BMP, DICOM), PIL images, or arrays and tensors of one channel
     (height, width): uint8, uint16 or fractions, 0 black. Reports are texts of any layout, of which
     the run's text policy is read; a phrase is a report. One or a sequence of either: what comes
     back has a row for each, float32 on the CPU. Everything is as in `evaluate`: the middle square
@@ -81,26 +85,39 @@ class Model:
         """Unit vectors: those that meet reports, or of a method without reports mean features."""
         return self._over(images, lambda batch: image_vectors(self.method, batch))
 
-    def embed_reports(self, reports: str | Sequence[str]) -> Float[Tensor, "reports d"]:
+    def embed_reports(self, reports: Reports) -> Float[Tensor, "reports d"]:
         """Unit vectors of whole reports."""
-        return normalize(self._reports(reports).report.float(), dim=1).cpu()
+        return normalize(self.read_reports(reports).report.float(), dim=1).cpu()
+
+    def read_reports(self, reports: Reports) -> ReportEmbeddings:
+        """All that images are compared with, on the model's device: read once, for many images."""
+        method = reading_reports(self.method)
+        if isinstance(reports, ReportEmbeddings):
+            return reports
+        reports = [reports] if isinstance(reports, str | Report) else reports
+        if not reports:
+            raise InputError("no report was given")
+        of_each = [sentences_of(each, self.data.text_policy) for each in reports]
+        return self._embedded(method, of_each)
 
     def similarity(
-        self, images: ImageInput | Sequence[ImageInput], reports: str | Sequence[str]
+        self, images: ImageInput | Sequence[ImageInput], reports: Reports
     ) -> Float[Tensor, "images reports"]:
         """How well each image and each report fit, as retrieval ranks them.
 
         The cosine of their embeddings, or what the method has instead (LIMITR's reads regions).
         """
         with torch.no_grad():
-            method = self._read_reports
-            return method.similarity(self._images(images), self._reports(reports)).float().cpu()
+            method = reading_reports(self.method)
+            read = self.read_reports(reports)
+            return method.similarity(self._images(images), read).float().cpu()
 
     def retrieve(
-        self, images: ImageInput | Sequence[ImageInput], reports: Sequence[str], *, k: int = 5
+        self, images: ImageInput | Sequence[ImageInput], reports: Reports, *, k: int = 5
     ) -> list[list[Match]]:
         """For each image its `k` nearest of the reports, the nearest first."""
-        best = self.similarity(images, reports).topk(min(k, len(reports)), dim=1)
+        similarity = self.similarity(images, reports)
+        best = similarity.topk(min(k, similarity.shape[1]), dim=1)
         return [
             [Match(*each) for each in zip(places, values, strict=True)]
             for places, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
@@ -114,18 +131,18 @@ class Model:
         Of the image's own size. Compare values within a map only. NaN where the model sees nothing
         of the image, beyond the crop of an evaluation.
         """
-        method, read = self._read_reports, self._reader.read(image)
+        method, read = reading_reports(self.method), self.reader.read(image)
         phrases = [phrases] if isinstance(phrases, str) else phrases
         if not phrases:
             raise InputError("no phrase was given")
         with torch.no_grad():
-            shown = method.embed_images(self._reader.batch([read], self.device))
+            shown = method.embed_images(self.reader.batch([read], self.device))
             embedded = self._embedded(method, [[each] for each in phrases])
             images = join_rows([shown] * len(phrases))
             cells = method.grounding_map(embedded, images).float().cpu()
         width, height = read.original_size
         heat = region_map_on_pixels(cells, self.data.image_size_px)
-        return self._reader.on_image(heat, height=height, width=width)
+        return self.reader.on_image(heat, height=height, width=width)
 
     def zero_shot(
         self,
@@ -145,21 +162,13 @@ class Model:
         return self.embed_images(images) @ torch.stack(classes).T
 
     @property
-    def _reader(self) -> ImageReader:
+    def reader(self) -> ImageReader:
+        """How images are read: as those of the run's shards were."""
         return ImageReader(self.data, self.stored)
-
-    @property
-    def _read_reports(self) -> ImageTextMethod:
-        if not isinstance(self.method, ImageTextMethod):
-            raise InputError(
-                f"{type(self.method).__name__} reads no reports: load a run of LoVT, LIMITR, "
-                "GLoRIA, MGCA, ConVIRT or CLIP*"
-            )
-        return self.method
 
     def _image_batches(self, images: ImageInput | Sequence[ImageInput]) -> Iterator[Batch]:
         many = images_of(images)
-        reader = self._reader
+        reader = self.reader
         for start in range(0, len(many), _AT_A_TIME):
             read: list[OwnImage] = [reader.read(each) for each in many[start : start + _AT_A_TIME]]
             yield reader.batch(read, self.device)
@@ -172,16 +181,8 @@ class Model:
 
     @torch.no_grad()
     def _images(self, images: ImageInput | Sequence[ImageInput]) -> ImageEmbeddings:
-        method = self._read_reports
+        method = reading_reports(self.method)
         return join_rows([method.embed_images(each) for each in self._image_batches(images)])
-
-    def _reports(self, reports: str | Sequence[str]) -> ReportEmbeddings:
-        method = self._read_reports
-        reports = [reports] if isinstance(reports, str) else reports
-        if not reports:
-            raise InputError("no report was given")
-        of_each = [sentences_of(each, self.data.text_policy) for each in reports]
-        return self._embedded(method, of_each)
 
     @torch.no_grad()
     def _embedded(
@@ -195,3 +196,13 @@ class Model:
                 raise InputError(f"{error}: give words") from error
             parts.append(method.embed_reports(tokens.to(self.device)))
         return join_rows(parts)
+
+
+def reading_reports(method: Method) -> ImageTextMethod:
+    """The method itself. Raises InputError for one that reads no reports."""
+    if isinstance(method, ImageTextMethod):
+        return method
+    raise InputError(
+        f"{type(method).__name__} reads no reports: load a run of LoVT, LIMITR, GLoRIA, MGCA, "
+        "ConVIRT or CLIP*"
+    )

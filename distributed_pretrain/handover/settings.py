@@ -1,10 +1,13 @@
-"""What `export RUN_FOLDER --to FORMAT key=value ...` can be told."""
+"""What `export` and `serve` can be told."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field, PositiveInt
+
 from data_shards.profiles import Config
+from data_shards.records.study import Split
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.step_folders import BEST
 
@@ -29,7 +32,24 @@ class ExportConfig(Config):
         return self.output or run.path / "exports" / f"{to}_{run.checkpoint_name(self.checkpoint)}"
 
 
-def refuse_what_cannot_start(config: ExportConfig, folder: Path, ranks: int) -> None:
+class ServeConfig(Config):
+    """Which weights answer, among which reports, and who may ask.
+
+    `checkpoint` is best, last, a step folder's name, or untrained. The reports are those of at most
+    `most_reports` studies of a `split` of `shards`; null: the run's own. Only this machine reaches
+    the page at `host` 127.0.0.1, and at another address whoever reaches that; port 0 is any that is
+    free.
+    """
+
+    checkpoint: str = BEST
+    shards: Path | None = None
+    split: Split = "test"
+    most_reports: PositiveInt = 1000
+    host: str = "127.0.0.1"
+    port: int = Field(default=7860, ge=0, le=65535)
+
+
+def refuse_what_cannot_start(config: ExportConfig | ServeConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for a folder without run or checkpoint."""
     del ranks
     RunFolder(folder).refuse_missing(checkpoint=config.checkpoint)

@@ -38,7 +38,10 @@ class LinearDice(LinearMeasure):
     unknown = False
 
     def known_of(self, record: StudyRecord) -> dict[str, Tensor]:
-        """By category, the union of the masks on the square that a model sees."""
+        """By category, the union of the masks on the square that a model sees, (size, size).
+
+        Raises InputError for a mask that cannot be decoded.
+        """
         assert self.context.read is not None, "masks are read from the shards"
         image = record.images[evaluated_image(record)]
         square = ModelSquare(image, self.size_px, self.context.crop_fraction)

@@ -6,6 +6,7 @@ nothing to close.
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import textwrap
@@ -22,6 +23,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -94,11 +96,11 @@ def sentence_maps_picture(
     heights = [1 + caption.count("\n") for caption in captions]
     tallest = [max(heights[start : start + columns]) for start in range(0, len(heights), columns)]
     figure, panels = panels_in_rows(
-        len(captions), columns, captions_inches=LINE_INCHES * sum(tallest)
+        len(captions), columns, captions_inches=LINE_INCHES * sum(tallest) + 0.1
     )
     panels[0].imshow(image, cmap="gray", vmin=0, vmax=1)
     for axes, each in zip(panels[1:], maps, strict=True):
-        axes.imshow(heat_over(image, each - each.min(), strongest=float(np.ptp(each))))
+        axes.imshow(heat_on_its_own_scale(image, each))
     for axes, caption in zip(panels, captions, strict=True):
         # Reports may hold dollar signs, which matplotlib would read as formulas.
         axes.set_title(caption, fontsize=7, loc="left", parse_math=False)
@@ -121,6 +123,17 @@ def heat_over(
     return np.asarray((255 * blended).round(), np.uint8)
 
 
+def heat_on_its_own_scale(
+    image: XRay, cells: Float[ndarray, "rows columns"]
+) -> UInt8[ndarray, "height width 3"]:
+    """An X-ray under the heat of `cells`, from their least value, which shows none, to their most.
+
+    NaN, where nothing is known, shows the X-ray alone.
+    """
+    low, high = float(np.nanmin(cells)), float(np.nanmax(cells))
+    return heat_over(image, np.nan_to_num(cells - low), strongest=high - low)
+
+
 def panels_in_rows(count: int, columns: int, captions_inches: float) -> tuple[Figure, list[Axes]]:
     """A figure of panels without axes, row by row, with height left for all rows' captions."""
     rows = math.ceil(count / columns)
@@ -140,11 +153,16 @@ def pixels_of(figure: Figure) -> Picture:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def as_png(picture: Picture) -> bytes:
+def as_png(picture: NDArray[np.uint8]) -> bytes:
     """The bytes of a PNG file."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="PNG", optimize=True)
     return file.getvalue()
+
+
+def data_url(picture: NDArray[np.uint8]) -> str:
+    """A picture (height, width) or (height, width, 3) as text, which a page holds in itself."""
+    return "data:image/png;base64," + base64.b64encode(as_png(picture)).decode("ascii")
 
 
 def displayed(

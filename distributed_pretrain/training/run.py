@@ -32,6 +32,7 @@ from distributed_pretrain.training.memory.estimate import (
     device_bytes,
     refuse_what_does_not_fit,
 )
+from distributed_pretrain.training.memory.refused import refusals_told
 from distributed_pretrain.training.recorder import Recorder
 from distributed_pretrain.training.resuming import resumed_state
 from distributed_pretrain.training.settings import RunConfig, TrainingConfig
@@ -62,7 +63,8 @@ def train(config: RunConfig, build: BuildParts) -> bool:
 
     True when the run is complete; False when a signal ended it after a checkpoint. Raises
     InputError for anything wrong with the config, the data or the folder, before the first
-    step, NonFiniteError during training, and PeerError when another rank is the cause.
+    step, NonFiniteError and MemoryRefusedError during training, and PeerError when another rank is
+    the cause.
     """
     engine = make_engine(config.training)
     run = RunFolder(config.run_folder)
@@ -88,7 +90,8 @@ def train(config: RunConfig, build: BuildParts) -> bool:
             return True
         if engine.is_main:
             _announce(trainer)
-        return trainer.fit(interruption)
+        with refusals_told():
+            return trainer.fit(interruption)
 
 
 def make_engine(training: TrainingConfig) -> Engine:

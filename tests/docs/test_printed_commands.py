@@ -6,6 +6,7 @@ import itertools
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -168,3 +169,81 @@ def test_folders_that_a_page_names_are_those_that_commands_write(page: Path) -> 
     written |= set(re.findall(r"(?:\s(?:run_folder|output)=|--folder )(runs/[\w/]+)", text))
     named = set(re.findall(r"runs/[\w/.]*\w", text))
     assert {each for each in named if not {each, str(Path(each).parent)} & written} == set()
+
+
+# Commands of others that no test can start, and what each needs.
+NEEDS = {
+    "git clone": "a network",
+    "pip install": "a network",
+    "hf download": "a network",
+    "python -c": "a network: ImageNet's weights",
+    "export HF_HOME": "a cluster's shared folder",
+    "ssh": "a cluster",
+    "tensorboard --logdir": "a browser",
+    "pre-commit install": "a checkout of one's own",
+}
+PROGRAMS = (
+    "git",
+    "pip",
+    "hf",
+    "python",
+    "export",
+    "ssh",
+    "tensorboard",
+    "pre-commit",
+    "make",
+    "uv",
+)
+OURS = ("python -m ", "make ")
+
+
+def lines_of_blocks(page: Path) -> list[str]:
+    joined = re.sub(r"\\\n[#\s]*", "", page.read_text())
+    return [line.strip() for line in joined.splitlines() if line.startswith("    ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_other_command_is_one_that_a_test_cannot_start(page: Path) -> None:
+    for line in lines_of_blocks(page):
+        command = line.removeprefix(".venv/bin/")
+        if command.partition(" ")[0] in PROGRAMS and not command.startswith(OURS):
+            assert command.startswith(tuple(NEEDS)), f"{line}: say in NEEDS what it needs"
+
+
+def test_every_target_of_make_that_is_printed_is_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    printed = {
+        name
+        for page in PAGES
+        for name in re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(), re.MULTILINE)
+    }
+    assert len(printed) > 4
+    assert printed - targets == set()
+
+
+def test_every_extra_that_is_printed_can_be_installed() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    sources = [path for package in (*PACKAGES, "launch") for path in texts(package)]
+    printed = {
+        name
+        for path in (*PAGES, *sources)
+        for name in re.findall(r"radalign\[(\w+)\]", path.read_text())
+    }
+    assert printed <= set(extras["optional-dependencies"])
+    assert {"serve", "onnx", "dicom"} <= printed
+
+
+def texts(package: str) -> list[Path]:
+    return list((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_command_in_a_sentence_names_a_verb(page: Path) -> None:
+    verbs = {(package, each.name) for package, table in PACKAGES.items() for each in table}
+    verbs |= {("launch", name) for name in launch_verbs()}
+    for package, verb in re.findall(r"`python -m (\w+) ([a-z][a-z-]*)", page.read_text()):
+        assert (package, verb) in verbs
+
+
+def launch_verbs() -> set[str]:
+    return {word for words in launch_commands() for word in words[3].split("|")}

@@ -78,7 +78,10 @@ class TarSample:
             raise InputError(f"{path}: not UTF-8 text ({error}): convert it") from error
 
     def fields(self) -> dict[str, Any]:
-        """The fields of the JSON member; none where there is no such member."""
+        """The fields of the JSON member; none where there is no such member.
+
+        Raises InputError for what is no JSON object.
+        """
         if "json" not in self.members:
             return {}
         text = self.text("json")

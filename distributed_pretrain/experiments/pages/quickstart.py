@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy import ndarray
-from numpy.typing import NDArray
 
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.pages.charts import Chart
+from distributed_pretrain.experiments.pages.html import render
 from distributed_pretrain.experiments.tables import text_table
 from distributed_pretrain.measures.grounding_metrics import (
     CNR_GAIN,
@@ -25,7 +23,7 @@ from distributed_pretrain.measures.grounding_metrics import (
 )
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
 from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.measures.pictures import as_png, heat_over
+from distributed_pretrain.measures.pictures import data_url, heat_on_its_own_scale
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
 # What the page compares, each with its meaning.
@@ -100,21 +98,14 @@ def write_page(path: Path, page: QuickstartPage) -> None:
 
     The file appears whole or not at all.
     """
-    environment = Environment(
-        loader=PackageLoader("distributed_pretrain.experiments", "pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["typeset"] = lambda number: number.replace("-", "\N{MINUS SIGN}")
-    html = environment.get_template("quickstart.html.jinja").render(
+    html = render(
+        "quickstart.html.jinja",
         page=page,
         rows=zip(_rows(page), (MEANINGS[each] for each in _shown(page)), strict=True),
         # matplotlib has escaped every text in it.
         svg=lambda chart: Markup(chart.svg()),
-        grey=lambda image: _data_url(np.asarray((255 * image).round(), np.uint8)),
-        heat=_heat,
+        grey=lambda image: data_url(np.asarray((255 * image).round(), np.uint8)),
+        heat=lambda image, heat: data_url(heat_on_its_own_scale(image, heat)),
     )
     write_text_atomically(path, html)
 
@@ -138,12 +129,3 @@ def _rows(page: QuickstartPage) -> list[list[str]]:
 
 def _shown(page: QuickstartPage) -> list[Metric]:
     return [each for each in MEANINGS if each.name in page.untrained.keys() & page.trained.keys()]
-
-
-def _heat(image: Float[ndarray, "height width"], heat: Float[ndarray, "rows columns"]) -> str:
-    """`heat` over `image`, from its own lowest to its own highest value."""
-    return _data_url(heat_over(image, heat - heat.min(), strongest=float(np.ptp(heat))))
-
-
-def _data_url(pixels: NDArray[np.uint8]) -> str:
-    return "data:image/png;base64," + base64.b64encode(as_png(pixels)).decode("ascii")

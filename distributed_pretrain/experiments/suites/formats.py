@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from functools import partial
 from pathlib import Path
 
 from data_shards.profiles import load_profile
+from distributed_pretrain.experiments.pages.html import render
 from distributed_pretrain.experiments.suites.settings import SuiteConfig
 from distributed_pretrain.experiments.suites.tables import (
     BEST,
@@ -90,31 +91,14 @@ def in_csv(found: FilledTable) -> str:
 
 def in_html(found: FilledTable) -> str:
     """A page of its own: what is published, and ours under it; best bold, second underlined."""
-
-    def show(cell: Cell | None, otherwise: str) -> str:
-        if cell is None:
-            return f"<small>{otherwise}</small>"
-        mark = {BEST: "<b>{}</b>", SECOND: "<u>{}</u>"}.get(cell.rank, "{}")
-        return mark.format(cell.text) + (f" <small>n={cell.runs}</small>" if cell.runs else "")
-
-    table = found.table
-    head = "".join(f"<th>{escape(column.title)}</th>" for column in table.columns)
-    rows = [f"<tr><th></th>{head}</tr>"]
-    for title, lines in found.groups:
-        rows.append(f'<tr><th colspan="{len(table.columns) + 1}">{escape(title)}</th></tr>')
-        for line in lines:
-            pairs = zip(line.published, line.measured, strict=True)
-            cells = "".join(
-                f"<td>{show(theirs, '-')}<br>{show(ours, NOT_RUN)}</td>" for theirs, ours in pairs
-            )
-            rows.append(f"<tr><th>{escape(line.title)}</th>{cells}</tr>")
-    body = "\n".join(rows)
-    return (
-        f'<!doctype html>\n<meta charset="utf-8">\n<title>{escape(table.title)}</title>\n'
-        "<style>body{font:14px sans-serif} td,th{padding:.3em .6em;text-align:left}</style>\n"
-        f"<h1>{escape(table.title)}</h1>\n<p>Per cent; above what is published "
-        f"({escape(table.source.strip())}), below what was measured here.</p>\n"
-        f"<table>\n{body}\n</table>\n"
+    return render(
+        "table.html.jinja",
+        table=found.table,
+        groups=found.groups,
+        BEST=BEST,
+        SECOND=SECOND,
+        NOT_RUN=NOT_RUN,
+        zip=partial(zip, strict=True),
     )
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from data_shards.errors import InputError
+from data_shards.phantom.layouts.dicom import dicom_bytes
 from data_shards.records.study import Box, ImageRecord
 from distributed_pretrain import load
 from distributed_pretrain.data.geometry import ModelSquare, region_map_on_pixels
@@ -77,14 +78,17 @@ def test_images_and_reports_are_embedded_as_by_an_evaluation(
 
 
 def test_one_is_as_many_and_files_are_as_arrays(
-    model: Model, studies: list[tuple[Path, str]]
+    model: Model, studies: list[tuple[Path, str]], tmp_path: Path
 ) -> None:
     path, report = studies[0]
     pixels = np.asarray(Image.open(path))
     alone = model.embed_images(path)
+    dicom = tmp_path / "chest.dcm"
+    dicom.write_bytes(dicom_bytes(pixels, name="1.2.3", view="PA", jpeg=False))
     assert alone.shape[0] == 1
     ways: dict[str, ImageInput] = {
         "str": str(path),
+        "DICOM": dicom,
         "PIL": Image.open(path),
         "colour": Image.open(path).convert("RGB"),
         "uint8": pixels,
@@ -95,6 +99,8 @@ def test_one_is_as_many_and_files_are_as_arrays(
     for name, image in ways.items():
         torch.testing.assert_close(model.embed_images(image), alone, msg=name)
     assert model.embed_reports(report).equal(model.embed_reports([report]))
+    read = model.read_reports([report])
+    assert model.retrieve(path, read) == model.retrieve(path, [report])
 
 
 def test_a_phrase_is_looked_for_on_the_images_own_pixels(

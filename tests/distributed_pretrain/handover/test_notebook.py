@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from distributed_pretrain.__main__ import main
 from tests.paths import CONFIGS, DOCS
 
 NOTEBOOK = json.loads((DOCS / "handover.ipynb").read_text())
+SAID = ("its own first: ", "side the box", "studies without an effusion: ")
 CELLS = ["".join(each["source"]) for each in NOTEBOOK["cells"] if each["cell_type"] == "code"]
 
 
@@ -68,14 +70,27 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(
     assert features[0] == 2
     assert torch.isfinite(names["features"]).all()
     said = capsys.readouterr().out
-    assert "its own first: " in said
-    assert "side the box" in said
-    assert "studies without an effusion: " in said
+    for each in SAID:
+        assert each in said
 
 
-def test_the_notebook_holds_no_output() -> None:
-    """Which would be of some run on some machine, and stale after a change."""
-    assert len(CELLS) > 6
+def test_the_stored_outputs_are_those_of_its_cells() -> None:
+    """Of the quickstart's run, in order and whole, with no path of the machine that ran it."""
     code = [each for each in NOTEBOOK["cells"] if each["cell_type"] == "code"]
-    assert [each["outputs"] for each in code] == [[]] * len(code)
-    assert {each["execution_count"] for each in code} == {None}
+    assert len(code) > 6
+    assert [each["execution_count"] for each in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        kinds = {each["output_type"] for each in cell["outputs"]}
+        assert kinds
+        assert kinds <= {"stream", "execute_result", "display_data"}
+        assert {each.get("name", "stdout") for each in cell["outputs"]} == {"stdout"}
+        # A cell that ends in a value shows one, and what prints has printed.
+        *_, last = ast.parse("".join(cell["source"])).body
+        is_print = isinstance(last, ast.Expr) and ast.unparse(last).startswith("print(")
+        assert ("execute_result" in kinds) == (isinstance(last, ast.Expr) and not is_print)
+        assert ("stream" in kinds) == ("print(" in "".join(cell["source"]))
+    text = json.dumps([each["outputs"] for each in code])
+    assert not re.search(r"(?<![\w.])/(tmp|home|root|work|usr|mnt|Users)/", text)
+    assert sum("image/png" in each.get("data", {}) for c in code for each in c["outputs"]) == 1
+    for said in SAID:
+        assert said in text

@@ -5,44 +5,26 @@ from __future__ import annotations
 import base64
 import io
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from distributed_pretrain.experiments.pages.charts import Chart, Curve
 from distributed_pretrain.experiments.pages.quickstart import (
     Grounding,
     QuickstartPage,
-    Retrieval,
     format_table,
     write_page,
 )
-from distributed_pretrain.measures.metric import Metric
-from distributed_pretrain.measures.retrieval import RECALL_AT_5
+from tests.distributed_pretrain.experiments.pages.example import (
+    SIZE_PX,
+    TRAINED,
+    example,
+)
 
 VOID = {"meta", "br"}
-SIZE_PX = 48
-TERM = Metric("total", "total", unit="number", better="low")
-UNTRAINED = {
-    "recall_at_1": 0.005,
-    "recall_at_5": 0.0275,
-    "grounding_pointing": 0.101,
-    "grounding_cnr_gain": -0.153,
-    "linear_dice": 0.211,
-}
-TRAINED = {
-    "recall_at_1": 0.072,
-    "recall_at_5": 0.2425,
-    "grounding_pointing": 0.61,
-    "grounding_cnr_gain": 0.713,
-    "linear_dice": 0.3,
-}
 
 
 class _Page(HTMLParser):
@@ -73,44 +55,6 @@ class _Page(HTMLParser):
             self.text.append(data)
 
 
-def _example() -> QuickstartPage:
-    generator = np.random.default_rng(0)
-    image = generator.random((SIZE_PX, SIZE_PX), np.float32)
-    heat = generator.standard_normal((SIZE_PX, SIZE_PX)).astype(np.float32)
-    steps = range(0, 100, 10)
-    falling = [9 / (1 + step) for step in steps]
-    both = tuple(Curve(split, steps, falling) for split in ("train", "validate"))
-    rising = Curve("R@5", steps, [step / 300 for step in steps])
-    return QuickstartPage(
-        untrained=UNTRAINED,
-        trained=TRAINED,
-        blind={"grounding_pointing": (0.217, 0.435)},
-        charts=(
-            *(Chart(term, TERM, both) for term in ("total", "local image")),
-            Chart("recall", RECALL_AT_5, (rising,)),
-        ),
-        retrievals=(
-            Retrieval(image, "Own <script>alert(1)</script> & more", (("Other", False),)),
-            Retrieval(image, "Clear", (("Clear", True), ("Effusion " * 60, False))),
-        ),
-        groundings=(
-            Grounding(
-                image,
-                ((4.0, 6.5, 10, 8), (1, 2, 3, 4)),
-                "a <b>nodule",
-                heat,
-                hit=True,
-                other_phrase="edema",
-                other_heat=heat,
-            ),
-            Grounding(image, (), "flat", 0 * heat, False, "", 0 * heat),
-        ),
-        facts={"command": "make quickstart", "hardware": "2 cores", "time": "5.2 minutes"},
-        run_folder="runs/" + "a_very_long_folder_name_without_spaces" * 3,
-        tensorboard_command="tensorboard --logdir runs/quickstart/lovt/tensorboard",
-    )
-
-
 def _written(tmp_path: Path, page: QuickstartPage) -> tuple[str, _Page]:
     path = tmp_path / "index.html"
     write_page(path, page)
@@ -123,7 +67,7 @@ def _written(tmp_path: Path, page: QuickstartPage) -> tuple[str, _Page]:
 
 
 def test_the_page_fetches_nothing(tmp_path: Path) -> None:
-    html, parser = _written(tmp_path, _example())
+    html, parser = _written(tmp_path, example())
     assert parser.fetched
     # The markers of a chart's points refer to one that lies beside them.
     assert all(each.startswith(("data:image/png;base64,", "#")) for each in parser.fetched)
@@ -133,7 +77,7 @@ def test_the_page_fetches_nothing(tmp_path: Path) -> None:
 
 
 def test_every_figure_and_text_is_on_the_page(tmp_path: Path) -> None:
-    page = _example()
+    page = example()
     _, parser = _written(tmp_path, page)
     text = " ".join(" ".join(parser.text).split())
     figures = "0.5 % 7.2 % +6.7 2.8 % 24.2 % +21.5 −0.15 0.71 +0.87 21.1 % 30.0 % +8.9"
@@ -161,7 +105,7 @@ def test_every_figure_and_text_is_on_the_page(tmp_path: Path) -> None:
 
 
 def test_texts_are_escaped(tmp_path: Path) -> None:
-    html, parser = _written(tmp_path, _example())
+    html, parser = _written(tmp_path, example())
     assert "<script" not in html
     assert "Own &lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in html
     assert "Own <script>alert(1)</script> & more" in "".join(parser.text)
@@ -172,7 +116,7 @@ def test_each_heat_map_is_brightest_where_the_encoder_saw_its_phrase(tmp_path: P
     own, other = (np.zeros((SIZE_PX, SIZE_PX), np.float32) for _ in range(2))
     own[40, 5], other[3, 30] = 0.01, 20
     grounding = Grounding(black, (), "nodule", own - 7, True, "edema", other)
-    page = replace(_example(), charts=(), retrievals=(), groundings=(grounding,))
+    page = replace(example(), charts=(), retrievals=(), groundings=(grounding,))
     _, parser = _written(tmp_path, page)
     brightest = []
     for url in parser.fetched:
@@ -183,13 +127,13 @@ def test_each_heat_map_is_brightest_where_the_encoder_saw_its_phrase(tmp_path: P
 
 
 def test_only_a_report_that_equals_the_own_one_is_marked(tmp_path: Path) -> None:
-    html, _ = _written(tmp_path, _example())
+    html, _ = _written(tmp_path, example())
     assert re.findall(r'<li class="own">(\w+)', html) == ["Clear"]
     assert html.count("its own</b>") == 1
 
 
 def test_a_page_without_curves_and_examples_leaves_those_sections_out(tmp_path: Path) -> None:
-    bare = replace(_example(), charts=(), retrievals=(), groundings=())
+    bare = replace(example(), charts=(), retrievals=(), groundings=())
     _, parser = _written(tmp_path, bare)
     assert parser.tags.count("section") == 1
     assert "svg" not in parser.tags
@@ -198,7 +142,7 @@ def test_a_page_without_curves_and_examples_leaves_those_sections_out(tmp_path: 
 def test_a_figure_that_the_studies_did_not_allow_is_left_out(tmp_path: Path) -> None:
     """Of phrases whose findings are all alike, say."""
     incomplete = {name: value for name, value in TRAINED.items() if name != "grounding_cnr_gain"}
-    page = replace(_example(), trained=incomplete, blind={})
+    page = replace(example(), trained=incomplete, blind={})
     html, _ = _written(tmp_path, page)
     assert "another finding" not in html.split("<tbody>")[1].split("</tbody>")[0]
     assert "sees no image" not in html
@@ -206,7 +150,7 @@ def test_a_figure_that_the_studies_did_not_allow_is_left_out(tmp_path: Path) -> 
 
 
 def test_the_table_for_a_terminal_is_aligned_and_in_per_cent() -> None:
-    lines = format_table(_example()).splitlines()
+    lines = format_table(example()).splitlines()
     assert lines[0].split() == ["blind", "maps", "untrained", "trained", "change"]
     assert lines[2].split() == ["R@5", "2.8", "%", "24.2", "%", "+21.5"]
     assert lines[3].split() == [
@@ -222,36 +166,3 @@ def test_the_table_for_a_terminal_is_aligned_and_in_per_cent() -> None:
         "+50.9",
     ]
     assert lines[0].index(" trained") + 1 == lines[2].index("24.2") == lines[3].index("61.0")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width_px", [360, 390, 1280])
-def test_a_browser_shows_the_page_without_scrolling_sideways(tmp_path: Path, width_px: int) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium in PATH: apt install chromium")
-    write_page(tmp_path / "index.html", _example())
-    # The frame has a phone's width even where the browser's window has a larger least one.
-    (tmp_path / "frame.html").write_text(
-        f'<iframe src="index.html" style="width:{width_px}px;height:900px;border:0"></iframe>'
-        "<script>onload = () => { const page = frames[0].document.documentElement;"
-        "document.title = `${page.scrollWidth} of ${page.clientWidth}` }</script>"
-    )
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}"]
-    shown = subprocess.run(
-        [*command, "--dump-dom", (tmp_path / "frame.html").as_uri()],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert f"<title>{width_px} of {width_px}</title>" in shown.stdout
-    picture = tmp_path / "page.png"
-    subprocess.run(
-        [*command, f"--screenshot={picture}", (tmp_path / "index.html").as_uri()],
-        capture_output=True,
-        check=True,
-        timeout=120,
-    )
-    assert np.asarray(Image.open(picture).convert("L")).std() > 5
