@@ -179,7 +179,12 @@ class ReportEncoder(nn.Module):
             "attention_mask": self.trunk.mask_of_pairs(text[:, :, None] == text[:, None]),
             "position_ids": self.trunk.first_position + packing.pack(place, filler=0),
         }
-        return packing.pack(token_ids, filler=0), inputs
+        packed = packing.pack(token_ids, filler=0)
+        if self._widths:
+            # How many rows there are differs from batch to batch: one graph for all of them.
+            for each in (packed, *inputs.values()):
+                torch._dynamo.maybe_mark_dynamic(each, 0)
+        return packed, inputs
 
     def _states(
         self, token_ids: Tensor, inputs: dict[str, Any], *, last: int
