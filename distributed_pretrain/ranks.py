@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -60,6 +60,18 @@ def gather_rows(rows: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "all_ranks 
     """The rows of all ranks, rank 0's first. The gradient is summed over the ranks."""
     gathered: Tensor = _GatherRows.apply(rows) if world_size() > 1 else rows
     return gathered
+
+
+def gather_numbers(numbers: Sequence[int], device: torch.device) -> list[list[int]]:
+    """The `numbers` of each rank, as many on each, rank 0's first.
+
+    They travel on `device`, for which the host waits once.
+    """
+    if world_size() == 1:
+        return [list(numbers)]
+    own = torch.tensor([numbers], device=device)
+    of_all: list[list[int]] = gather_rows(own).tolist()
+    return of_all
 
 
 def own_rows(batch: int) -> slice:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -34,6 +35,14 @@ STARTS_WITHOUT_PROGRESS = 2
 PATIENCE_SECONDS = 600.0
 SECONDS_BETWEEN_LOOKS = 0.1
 _NOT_OURS = ("submitit ", "srun: ", "slurmstepd: ")
+_LOG_END_BYTES = 20_000
+# What torch's watchdog of NCCL says before it aborts a process whose peers are gone or hang. Of a
+# fault of this process ("CUDA error: ...") it says another thing after the same words.
+_PEER_IS_GONE = re.compile(
+    r"watchdog thread terminated with exception:"
+    r"(?:(?!CUDA error).)*?(?:collective operation timeout|remote (?:process|peer))",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,11 @@ class _Rank:
             if self.place.rank == 0:
                 self._add("finished")
             return False
-        if status not in _TOLD_TO_END:
+        if status == -signal.SIGABRT and _PEER_IS_GONE.search(_end_of(self.place.log)):
+            # As where our own liveness sees it first: whoever is at fault writes that down itself.
+            line = "NCCL's watchdog ended it: another rank is gone, or hangs"
+            print(f"rank {self.place.rank}: {line}", file=sys.stderr, flush=True)
+        elif status not in _TOLD_TO_END:
             self._fail(self._how_it_ended(status), status=status if status > 0 else 128 - status)
         return self.place.rank == 0 and self._may_go_on()
 
@@ -211,13 +224,17 @@ def rank_variables(place: Place, host: str, port: int | str) -> dict[str, str]:
 
 def last_line(log: Path) -> str:
     """The last thing that a log says, without what the scheduler and submitit add to it."""
+    lines = _end_of(log).splitlines()
+    ours = [line.strip() for line in lines if not line.startswith(_NOT_OURS)]
+    return next((line for line in reversed(ours) if line), "")
+
+
+def _end_of(log: Path) -> str:
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 20_000))
-        lines = file.read().decode(errors="replace").splitlines()
-    ours = [line.strip() for line in lines if not line.startswith(_NOT_OURS)]
-    return next((line for line in reversed(ours) if line), "")
+        file.seek(max(0, log.stat().st_size - _LOG_END_BYTES))
+        return file.read().decode(errors="replace")
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def select_sentences(report: Report, policy: TextPolicy) -> tuple[str, ...]:
         sentence
         for name in rules.sections_of(report.sentences)
         for sentence in report.sentences[name]
-        if word_count([sentence]) >= rules.minimum_words_per_sentence
+        if _words_in(sentence) >= rules.minimum_words_per_sentence
     )
 
 
@@ -101,10 +101,7 @@ def words_of_sentences(report: Report) -> dict[str, tuple[int, ...]]:
     """
     if report == NO_REPORT:
         return {"no report": ()}
-    return {
-        name: tuple(word_count([sentence]) for sentence in sentences)
-        for name, sentences in report.sentences.items()
-    }
+    return {name: tuple(map(_words_in, sentences)) for name, sentences in report.sentences.items()}
 
 
 def are_words_of(words: Mapping[str, Sequence[int]], report: Report) -> bool:

@@ -165,9 +165,9 @@ class StudyRecord:
 
     def _contradictions(self) -> Iterator[str]:
         members = [image.member for image in self.images] + [mask.member for mask in self.masks]
-        for member, times in Counter(members).items():
-            if times > 1:
-                yield f"{member}: the member of {times} images and masks"
+        if len(set(members)) < len(members):
+            member, times = Counter(members).most_common(1)[0]
+            yield f"{member}: the member of {times} images and masks"
         if not self.images:
             yield "images: none"
         for what, drawn in (("box", self.boxes), ("mask", self.masks)):

@@ -113,7 +113,7 @@ class SampleDraws:
         number = _STREAM_NUMBERS[stream]
         state = np.random.SeedSequence((seed, epoch, position, number))
         self._random = np.random.Generator(np.random.Philox(state))
-        self._uniforms: NDArray[np.float64] = self._random.random(_UNIFORMS)
+        self._uniforms: list[float] = self._random.random(_UNIFORMS).tolist()
 
     def choose(self, options: Sequence[Option]) -> Option:
         """One of `options` (a study's images of a view, a report's sentences)."""
@@ -123,14 +123,12 @@ class SampleDraws:
         self, config: AugmentationConfig, *, width: int, height: int
     ) -> AugmentationDraw:
         """The augmentation of a stored image of `width` x `height` pixels."""
-        crops, (flip, turn, right, down, scale, brightness, contrast, sigma) = np.split(
-            self._uniforms[1:], [4 * _CROP_ATTEMPTS]
-        )
+        _, *crops, flip, turn, right, down, scale, brightness, contrast, sigma = self._uniforms
         affine, levels = config.affine, config.brightness_contrast
         reach = (-config.translation_fraction, config.translation_fraction) if affine else (0, 0)
         return AugmentationDraw(
-            window=_crop(config, crops.reshape(_CROP_ATTEMPTS, 4), width, height),
-            flip=config.horizontal_flip and bool(flip < config.flip_probability),
+            window=_crop(config, crops, width, height),
+            flip=config.horizontal_flip and flip < config.flip_probability,
             rotation_degrees=_between(config.rotation_degrees, turn) if affine else 0.0,
             translation_fraction=(_between(reach, right), _between(reach, down)),
             scale=_between(config.scale, scale) if affine else 1.0,
@@ -152,26 +150,26 @@ class SampleDraws:
 
 def _between(bounds: tuple[float, float], uniform: float) -> float:
     low, high = bounds
-    return float(low + (high - low) * uniform)
+    return low + (high - low) * uniform
 
 
-def _crop(
-    config: AugmentationConfig, uniforms: NDArray[np.float64], width: int, height: int
-) -> Window:
+def _crop(config: AugmentationConfig, uniforms: Sequence[float], width: int, height: int) -> Window:
     if config.crop == "random_resized":
         return _random_resized_crop(config, uniforms, width, height)
     if config.crop == "padded_crop":
-        fraction, place = config.padded_crop_fraction, uniforms[0, 2:].tolist()
+        fraction, place = config.padded_crop_fraction, uniforms[2:4]
         return square_window(width, height, fraction=fraction, place=place)
     return square_window(width, height, fraction=config.evaluation_crop_fraction)
 
 
 def _random_resized_crop(
-    config: AugmentationConfig, uniforms: NDArray[np.float64], width: int, height: int
+    config: AugmentationConfig, uniforms: Sequence[float], width: int, height: int
 ) -> Window:
     """torchvision's RandomResizedCrop: the first of ten tries that fits, else a central crop."""
     low, high = config.crop_aspect_ratio
-    for area_draw, ratio_draw, left_draw, top_draw in uniforms.tolist():
+    for area_draw, ratio_draw, left_draw, top_draw in zip(
+        *(uniforms[n::4] for n in range(4)), strict=True
+    ):
         area = width * height * _between(config.crop_area_fraction, area_draw)
         ratio = math.exp(_between((math.log(low), math.log(high)), ratio_draw))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))

@@ -192,6 +192,8 @@ class _Loader(ABC):
             else:
                 # A stand-in trains like any other sample, but no evaluation counts it.
                 real = wanted < samples and (attempt == 0 or self._augmented)
+                if real and attempt == 0:
+                    return sample  # nearly all: a copy takes as long as all that is drawn for it
                 return replace(sample, real=real, replaced=attempt > 0)
         raise InputError(
             f"{self.split.files}: {_REPLACEMENT_ATTEMPTS} samples of split {self.split.split!r} "

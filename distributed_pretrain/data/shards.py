@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from data_shards.errors import InputError
@@ -31,7 +31,7 @@ from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.tars import DamagedMemberError, Tars
 
 # Pickles and the like would run code: nothing else is ever read.
-READABLE_SUFFIXES = frozenset({".jpg", ".png", ".json"})
+READABLE_KINDS = frozenset({"jpg", "png", "json"})
 
 # From so many on a collection of garbage takes longer than a moment.
 _MANY_SAMPLES = 10_000
@@ -142,7 +142,7 @@ class ShardSplit:
         Raises BadSampleError when the member is absent, damaged or of a kind never read.
         """
         tar, sample = self._samples[position]
-        if PurePosixPath(f"x.{name}").suffix not in READABLE_SUFFIXES:
+        if name.rpartition(".")[2] not in READABLE_KINDS:
             raise self.bad_sample(position, f"member {name!r} is not a jpg, png or json")
         try:
             return self._tars.read(tar, sample, name)

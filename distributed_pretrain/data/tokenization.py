@@ -116,14 +116,19 @@ class SentenceTokenizer:
         tokens = [2 + sum(sentences) for sentences in kept]
         width = -(-max(tokens) // _TOKEN_MULTIPLE) * _TOKEN_MULTIPLE
         width = min(width, self._max_tokens)
+        rows = np.arange(len(kept))
+        # Of each token between the marks its row, its column, and its place among all pieces.
+        inner = np.array(tokens) - 2
+        row = rows.repeat(inner)
+        nth = np.arange(inner.sum()) - (inner.cumsum() - inner).repeat(inner)
+        source = np.array(starts).repeat(inner) + nth
+        numbers = list(chain.from_iterable(range(len(sentences)) for sentences in kept))
         token_ids = np.full((len(kept), width), self.pad_token_id, dtype=np.int64)
         sentence_index = np.full((len(kept), width), -1, dtype=np.int64)
         word_starts = np.zeros((len(kept), width), dtype=np.bool_)
-        for row, (sentences, length, start) in enumerate(zip(kept, tokens, starts, strict=True)):
-            inner, source = slice(1, length - 1), slice(start, start + length - 2)
-            token_ids[row, 0], token_ids[row, length - 1] = self._cls_id, self._sep_id
-            token_ids[row, inner], word_starts[row, inner] = ids[source], begins_word[source]
-            sentence_index[row, inner] = np.repeat(np.arange(len(sentences)), sentences)
+        token_ids[:, 0], token_ids[rows, inner + 1] = self._cls_id, self._sep_id
+        token_ids[row, nth + 1], word_starts[row, nth + 1] = ids[source], begins_word[source]
+        sentence_index[row, nth + 1] = np.repeat(numbers, list(chain.from_iterable(kept)))
         word_index = np.where(sentence_index >= 0, np.cumsum(word_starts, axis=1) - 1, -1)
         return ReportTokens(
             token_ids=torch.from_numpy(token_ids),

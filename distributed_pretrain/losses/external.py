@@ -13,7 +13,7 @@ from distributed_pretrain.losses.precision import (
     full_precision,
     without_columns,
 )
-from distributed_pretrain.ranks import gather_rows, mean_over_samples, own_rows
+from distributed_pretrain.ranks import gather_numbers, gather_rows, mean_over_samples, own_rows
 
 # B images of this rank, A reports of all ranks, N ranks, T tokens, D dim.
 
@@ -54,13 +54,17 @@ def external_loss(
 
 
 def gather_tokens(
-    tokens: Shaped[Tensor, "batch tokens ..."],
+    tokens: Shaped[Tensor, "batch tokens ..."], longest: int | None = None
 ) -> Shaped[Tensor, "all_samples longest ..."]:
     """The words of all ranks' reports, or their mask, padded to the longest, with gradient.
+
+    `longest` is the largest number of tokens that any rank has, where the host knows it; otherwise
+    it waits for the device to tell.
 
     A x T x D numbers to every rank, and as many back: 229 MB for 768 reports of 97 words and 768
     dimensions in float32, half of it in bfloat16. The regions would be four to eight times as much,
     which is why they stay.
     """
-    lengths = gather_rows(torch.tensor([tokens.shape[1]], device=tokens.device))
-    return gather_rows(pad_to(tokens, (int(lengths.max()), *tokens.shape[2:])))
+    if longest is None:
+        longest = max(gather_numbers([tokens.shape[1]], tokens.device))[0]
+    return gather_rows(pad_to(tokens, (longest, *tokens.shape[2:])))

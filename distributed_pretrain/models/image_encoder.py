@@ -106,10 +106,13 @@ class ImageEncoder(nn.Module):
         the norms' statistics stay as they are. All ranks must call this together.
         """
         # A rank without any still joins the exchanges of synchronised norms, if others have some.
-        count = present.sum().float()
+        own = int(present.sum())
+        there_are_some = own > 0
         if world_size() > 1:
-            count = sum_over_ranks(count.to(images.device))
-        if count > 0:
+            of_all = sum_over_ranks(images.new_full((), own, dtype=torch.float32))
+            # Whoever has some knows the answer: only a rank without any waits for the device.
+            there_are_some = there_are_some or bool(of_all > 0)
+        if there_are_some:
             return self.tokens(images, present)
         training = self.training
         try:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from data_shards.errors import InputError
@@ -54,8 +55,8 @@ class ReportEncoder(nn.Module):
     def compile(self, *_: Any, **options: Any) -> None:
         """Compile the transformer, with the options of `torch.compile`.
 
-        For few widths, to which reports are then padded, or packed: each, with each number of rows,
-        is a graph of its own.
+        For few widths, to which reports are then padded, or packed: each is a graph of its own. So
+        is each number of padded reports, of which a run has two or three, but not of packed rows.
         """
         self.bert.compile(**options, dynamic=False)
         self._widths = (*(each for each in WIDTHS if each < self.max_tokens), self.max_tokens)
@@ -179,7 +180,12 @@ class ReportEncoder(nn.Module):
             "attention_mask": self.trunk.mask_of_pairs(text[:, :, None] == text[:, None]),
             "position_ids": self.trunk.first_position + packing.pack(place, filler=0),
         }
-        return packing.pack(token_ids, filler=0), inputs
+        packed = packing.pack(token_ids, filler=0)
+        if self._widths:
+            # How many rows there are differs from batch to batch: one graph for all of them.
+            for each in tree_leaves((packed, inputs)):
+                torch._dynamo.maybe_mark_dynamic(each, 0)
+        return packed, inputs
 
     def _states(
         self, token_ids: Tensor, inputs: dict[str, Any], *, last: int

@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
-from launch.rank import Place, RankTask, last_line
-from launch.records import Event, JobFolder, new_job_folder
+from launch.rank import last_line
+from launch.records import JobFolder
+from tests.launch.rank_job import RankJob
 from tests.paths import ROOT
 
 ENDS_BY = "import os, signal\nos.kill(os.getpid(), signal.{})\n"
@@ -25,72 +25,17 @@ signal.pause()
 """
 
 
-class Job:
-    """A job folder whose ranks run the text of a module."""
-
-    def __init__(self, folder: Path) -> None:
-        self.modules = folder / "modules"
-        self.modules.mkdir()
-        self.folder: JobFolder = new_job_folder(folder / "run", "pretrain")
-        self.log = folder / "log.out"
-        self.log.touch()
-
-    def run(
-        self,
-        module: str,
-        *,
-        rank: int = 0,
-        requeues: int = 5,
-        words: tuple[str, ...] = ("a.yaml",),
-        goes_on_by: Literal["steps", "tasks", "nothing"] = "steps",
-        restart: int = 0,
-        granted: frozenset[int] | None = None,
-    ) -> bool:
-        (self.modules / "tiny_command.py").write_text(module)
-        task = RankTask(
-            job=self.folder.path,
-            words=("tiny_command", "pretrain", *words),
-            goes_on_by=goes_on_by,
-            requeues=requeues,
-            threads=3,
-            master_port=None,
-        )
-        # Of one rank each, as far as the others are concerned: nobody waits for another.
-        place = Place("12", rank, 1, 0, 1, restart, self.log, granted)
-        return task.run(place)
-
-    def save_step(self, step: int) -> None:
-        checkpoint = self.folder.results / "checkpoints" / f"step_{step:08}"
-        checkpoint.mkdir(parents=True)
-        (checkpoint / "COMPLETE").touch()
-
-    @property
-    def events(self) -> list[Event]:
-        return self.folder.events()
-
-    @property
-    def said(self) -> list[str]:
-        return [each.event for each in self.events]
-
-
-@pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    job = Job(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(job.modules))
-    return job
-
-
-def test_a_finished_job_is_not_requeued(job: Job) -> None:
+def test_a_finished_job_is_not_requeued(job: RankJob) -> None:
     assert job.run("") is False
     assert job.said == ["started", "finished"]
 
 
-def test_rank_0_alone_speaks_for_the_job(job: Job) -> None:
+def test_rank_0_alone_speaks_for_the_job(job: RankJob) -> None:
     assert job.run("", rank=1) is False
     assert job.said == []
 
 
-def test_the_command_gets_its_words_and_its_threads(job: Job, tmp_path: Path) -> None:
+def test_the_command_gets_its_words_and_its_threads(job: RankJob, tmp_path: Path) -> None:
     job.run(
         "import os, pathlib, sys\n"
         "said = [*sys.argv[1:3], os.environ['OMP_NUM_THREADS']]\n"
@@ -105,19 +50,19 @@ def test_the_command_gets_its_words_and_its_threads(job: Job, tmp_path: Path) ->
     ["raise SystemExit(75)", *(ENDS_BY.format(name) for name in ("SIGTERM", "SIGUSR2", "SIGINT"))],
     ids=["saved", "SIGTERM", "SIGUSR2", "SIGINT"],
 )
-def test_a_job_that_was_told_to_end_is_requeued(job: Job, ending: str) -> None:
+def test_a_job_that_was_told_to_end_is_requeued(job: RankJob, ending: str) -> None:
     job.save_step(8)
     assert job.run(ending) is True
     assert job.said == ["started", "requeued"]
     assert [each.step for each in job.events] == [8, 8]
 
 
-def test_other_ranks_leave_requeueing_to_rank_0(job: Job) -> None:
+def test_other_ranks_leave_requeueing_to_rank_0(job: RankJob) -> None:
     assert job.run("raise SystemExit(75)", rank=1) is False
     assert job.said == []
 
 
-def test_a_checkpoint_still_being_written_is_no_progress(job: Job) -> None:
+def test_a_checkpoint_still_being_written_is_no_progress(job: RankJob) -> None:
     job.save_step(8)
     (job.folder.results / "checkpoints" / "step_00000012").mkdir()
     job.run("raise SystemExit(75)")
@@ -133,7 +78,7 @@ def _send_when(there: Path, number: signal.Signals) -> Callable[[], None]:
     return send
 
 
-def test_a_signal_is_passed_on_to_the_command(job: Job, tmp_path: Path) -> None:
+def test_a_signal_is_passed_on_to_the_command(job: RankJob, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     sender = threading.Thread(target=_send_when(ready, signal.SIGTERM))
     sender.start()
@@ -142,7 +87,7 @@ def test_a_signal_is_passed_on_to_the_command(job: Job, tmp_path: Path) -> None:
 
 
 def test_a_signal_before_the_command_starts_keeps_it_from_starting(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: RankJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = JobFolder.add
 
@@ -157,13 +102,13 @@ def test_a_signal_before_the_command_starts_keeps_it_from_starting(
     assert not ready.exists()
 
 
-def test_handlers_are_as_before_when_the_command_has_ended(job: Job) -> None:
+def test_handlers_are_as_before_when_the_command_has_ended(job: RankJob) -> None:
     before = signal.getsignal(signal.SIGTERM)
     job.run("")
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_failure_is_kept_with_the_last_line_of_the_log(job: Job) -> None:
+def test_a_failure_is_kept_with_the_last_line_of_the_log(job: RankJob) -> None:
     job.log.write_text("Traceback:\nKeyError: 'study 7'\n\nsubmitit ERROR - triggered\n")
     with pytest.raises(SystemExit) as ended:
         job.run("raise SystemExit(3)", rank=2)
@@ -176,7 +121,7 @@ def test_a_failure_is_kept_with_the_last_line_of_the_log(job: Job) -> None:
     ("name", "line"),
     [("SIGKILL", "killed by SIGKILL (no RAM left?)"), ("SIGSEGV", "killed by SIGSEGV")],
 )
-def test_what_killed_the_command_is_said(job: Job, name: str, line: str) -> None:
+def test_what_killed_the_command_is_said(job: RankJob, name: str, line: str) -> None:
     job.log.write_text("something before\n")
     with pytest.raises(SystemExit) as ended:
         job.run("import resource\nresource.setrlimit(4, (0, 0))\n" + ENDS_BY.format(name))
@@ -184,13 +129,13 @@ def test_what_killed_the_command_is_said(job: Job, name: str, line: str) -> None
     assert job.events[-1].line == line
 
 
-def test_a_failure_without_a_word_says_its_status(job: Job) -> None:
+def test_a_failure_without_a_word_says_its_status(job: RankJob) -> None:
     with pytest.raises(SystemExit):
         job.run("raise SystemExit(4)")
     assert job.events[-1].line == "exit status 4"
 
 
-def test_another_ranks_failure_keeps_rank_0_from_requeueing(job: Job) -> None:
+def test_another_ranks_failure_keeps_rank_0_from_requeueing(job: RankJob) -> None:
     fails = (
         "import sys\nfrom pathlib import Path\nfrom launch.records import JobFolder\n"
         f"JobFolder(Path({str(job.folder.path)!r})).add('failed', rank=1, line='boom')\n"
@@ -203,13 +148,13 @@ def test_another_ranks_failure_keeps_rank_0_from_requeueing(job: Job) -> None:
     assert job.said == ["started", "failed"]
 
 
-def test_a_failure_of_an_earlier_start_does_not_count(job: Job) -> None:
+def test_a_failure_of_an_earlier_start_does_not_count(job: RankJob) -> None:
     job.folder.add("started")
     job.folder.add("failed", rank=1, line="the node went down")
     assert job.run("raise SystemExit(75)") is True
 
 
-def test_a_cancelled_job_is_not_requeued(job: Job) -> None:
+def test_a_cancelled_job_is_not_requeued(job: RankJob) -> None:
     job.folder.add("started")
     job.folder.add("cancelled")
     # The word may come before the start that it ends has written its own.
@@ -217,7 +162,7 @@ def test_a_cancelled_job_is_not_requeued(job: Job) -> None:
     assert job.said == ["started", "cancelled", "started"]
 
 
-def test_a_job_is_requeued_no_more_often_than_allowed(job: Job) -> None:
+def test_a_job_is_requeued_no_more_often_than_allowed(job: RankJob) -> None:
     for step in (4, 8):
         assert job.run("raise SystemExit(75)", requeues=2) is True
         job.save_step(step)
@@ -227,7 +172,7 @@ def test_a_job_is_requeued_no_more_often_than_allowed(job: Job) -> None:
     assert "requeued 2 times already" in job.events[-1].line
 
 
-def test_what_slurm_itself_starts_again_counts_as_no_requeue(job: Job) -> None:
+def test_what_slurm_itself_starts_again_counts_as_no_requeue(job: RankJob) -> None:
     """A node that dies, or a preemption: neither is a word of ours."""
     job.save_step(4)
     for _ in range(3):
@@ -240,7 +185,7 @@ def test_what_slurm_itself_starts_again_counts_as_no_requeue(job: Job) -> None:
     assert "ended 2 times without a step beyond 4" in job.events[-1].line
 
 
-def test_a_job_that_saves_when_it_is_preempted_spends_no_requeue(job: Job) -> None:
+def test_a_job_that_saves_when_it_is_preempted_spends_no_requeue(job: RankJob) -> None:
     """It wished to be requeued, but Slurm did so itself: the script granted nothing."""
     job.save_step(4)
     for restart in range(4):
@@ -255,7 +200,7 @@ def test_a_job_that_saves_when_it_is_preempted_spends_no_requeue(job: Job) -> No
 
 
 def test_events_that_cannot_be_read_fail_the_job_in_a_line(
-    job: Job, capsys: pytest.CaptureFixture[str]
+    job: RankJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (job.folder.path / "events-user.jsonl").write_text("cancelled\n")
     with pytest.raises(SystemExit) as ended:
@@ -264,7 +209,7 @@ def test_events_that_cannot_be_read_fail_the_job_in_a_line(
     assert "events.jsonl: not a job's events of this release" in capsys.readouterr().err
 
 
-def test_a_job_that_gets_nowhere_twice_is_not_requeued(job: Job) -> None:
+def test_a_job_that_gets_nowhere_twice_is_not_requeued(job: RankJob) -> None:
     job.save_step(4)
     assert job.run("raise SystemExit(75)") is True
     with pytest.raises(SystemExit):
@@ -272,13 +217,13 @@ def test_a_job_that_gets_nowhere_twice_is_not_requeued(job: Job) -> None:
     assert "without a step beyond 4" in job.events[-1].line
 
 
-def test_what_goes_on_by_tasks_is_requeued_though_it_saves_no_step(job: Job) -> None:
+def test_what_goes_on_by_tasks_is_requeued_though_it_saves_no_step(job: RankJob) -> None:
     for _ in range(4):
         assert job.run("raise SystemExit(75)", goes_on_by="tasks") is True
     assert job.said == ["started", "requeued"] * 4
 
 
-def test_what_goes_on_by_nothing_is_not_begun_anew_for_ever(job: Job) -> None:
+def test_what_goes_on_by_nothing_is_not_begun_anew_for_ever(job: RankJob) -> None:
     # Of checkpoints that others left there it knows nothing.
     job.save_step(4)
     assert job.run("raise SystemExit(75)", goes_on_by="nothing") is True

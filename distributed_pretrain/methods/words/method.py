@@ -29,7 +29,7 @@ from distributed_pretrain.models.heads import TwoLevelHeads
 from distributed_pretrain.models.image_encoder import ImageEncoder, check_upsampling, upsampled
 from distributed_pretrain.models.pooling import mean_of_tokens, sum_word_pieces
 from distributed_pretrain.models.report_encoder import ReportEncoder
-from distributed_pretrain.ranks import world_size
+from distributed_pretrain.ranks import gather_numbers, world_size
 
 # Bounds the memory of their products with all regions.
 _WORDS_AT_A_TIME = 512
@@ -121,11 +121,17 @@ class WordsMethod(ImageTextMethod):
     ) -> tuple[Tensor, Tensor, Sequence[int] | None]:
         """The words that this rank's images are compared with: its own, or those of all ranks.
 
-        With their numbers, where the host knows them.
+        With their numbers, where the host knows them: it counts its own words, and waits for the
+        device once to be told those of the other ranks, by which pairs are put into blocks.
         """
         if self.config.external_negatives == "local" or world_size() == 1:
             return words, word_mask, word_counts
-        return gather_tokens(words), gather_tokens(word_mask), None
+        own = () if word_counts is None else word_counts
+        of_ranks = gather_numbers([words.shape[1], *own], words.device)
+        longest = max(columns for columns, *_ in of_ranks)
+        of_all = [count for _, *counts in of_ranks for count in counts]
+        words_of_all = gather_tokens(words, longest)
+        return words_of_all, gather_tokens(word_mask, longest), of_all or None
 
     def external_term(self, similarity: Tensor, sample_mask: Tensor) -> Tensor:
         """The contrast by a similarity of this rank's images to the reports of `compared_words`."""

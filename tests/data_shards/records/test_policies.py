@@ -112,7 +112,7 @@ def test_limits_are_those_of_the_papers() -> None:
 def test_words_counted_by_an_earlier_rule_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     report = Report("", {}, {"findings": ("XXXX is well.", "No effusion.")})
     assert are_words_of({"findings": (3, 2)}, report)
-    monkeypatch.setattr(policies, "word_count", lambda _: 7)
+    monkeypatch.setattr(policies, "_words_in", lambda _: 7)
     assert are_words_of({"findings": (7, 7)}, report)
     assert are_words_of({"findings": (3, 2)}, report)
     for wrong in ((3, 1), (0, 0), (3,), (7, 2)):

@@ -48,10 +48,49 @@ for compiled in (False, True):
 json.dump({"losses": losses, "graphs": graphs, "breaks": dict(counters["graph_break"])}, sys.stdout)
 """
 
+# Packed reports, in so many rows as it takes; of fp16 with the scale of its losses.
+_PACKED_SCRIPT = """
+import json, sys
+import torch
+from torch._dynamo.utils import counters
+from distributed_pretrain.training.compiling import compile_encoders
+from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.settings import TrainingConfig
+from tests.tiny.batches import batch_of, with_host_facts
+from tests.tiny.methods import tiny_method, tiny_profile
 
-def counted(name: str) -> dict[str, Any]:
+name, precision = sys.argv[1:]
+config = tiny_profile(name)
+laterals = [True] * 8 if config.data.views == "frontal_lateral" else None
+batches = []
+rows_of_3, rows_of_8 = (6, 4, 5, 3, 6, 4, 5, 6), (14,) * 8
+rows_of_4, rows_of_2 = (20, 12, 9, 14, 11, 3, 8, 7), (20, *(2,) * 7)
+for sentences in (rows_of_3, rows_of_8, rows_of_4, rows_of_2):
+    batch = batch_of([[(2, 1, 1)] * count for count in sentences], laterals=laterals)
+    batches += with_host_facts(batch).split(1, pack=True)
+found = {"shapes": [(each.report.packing.rows, each.report.packing.width) for each in batches]}
+engine = Engine(TrainingConfig(precision=precision))
+for compiled in (False, True):
+    torch.manual_seed(0)
+    method = tiny_method(config).train()
+    engine.prepare(method, torch.optim.SGD(method.parameters(), lr=0.0))
+    if compiled:
+        compile_encoders(method, walks_by_term=False, backend="aot_eager")
+    steps = found["compiled" if compiled else "eager"] = []
+    for batch in batches:
+        total = method.loss(engine.forward(batch))["total"]
+        engine.backward(total)
+        norm = engine.gradient_norm()
+        steps.append((float(total), float(norm), counters["stats"]["unique_graphs"]))
+        engine.drop_gradients()
+found["breaks"] = dict(counters["graph_break"])
+json.dump(found, sys.stdout)
+"""
+
+
+def counted(script: str, *words: str) -> dict[str, Any]:
     run = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, name],
+        [sys.executable, "-c", script, *words],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -71,11 +110,30 @@ def test_each_encoder_is_one_graph_and_one_more_for_a_width_of_the_list(
     name: str, encoders: int
 ) -> None:
     """Reports of 14, 19 and 44 tokens are 64 wide, those of 74 and 76 are 96."""
-    found = counted(name)
+    found = counted(_SCRIPT, name)
     assert found["breaks"] == {}
     assert found["graphs"] == [0] * 5 + [encoders] * 3 + [encoders + 1] * 2
     losses = found["losses"]
     assert losses[5:] == pytest.approx(losses[:5], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "precision"), [("phantom_lovt", "float32"), ("phantom_limitr", "fp16")]
+)
+def test_packed_reports_are_one_graph_a_width_whatever_their_rows(
+    name: str, precision: str
+) -> None:
+    """A BERT takes minutes to compile, and reports fill another number of rows in each batch.
+
+    The trunk of as many laterals as frontals is the same graph.
+    """
+    found = counted(_PACKED_SCRIPT, name, precision)
+    assert found["breaks"] == {}
+    assert found["shapes"] == [[3, 64], [8, 64], [4, 96], [2, 96]]
+    assert [step[2] for step in found["compiled"]] == [2, 2, 3, 3]
+    for step, eager in zip(found["compiled"], found["eager"], strict=True):
+        assert step[:2] == pytest.approx(eager[:2], rel=1e-4)
 
 
 def test_what_has_no_encoder_is_not_compiled() -> None:
