@@ -9,6 +9,7 @@ file (`samples`): of `BitsStored` bits, signed ones shifted by half of their ran
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from data_shards.errors import InputError
 from data_shards.images.first_bytes import has_dicom_mark
 from data_shards.images.jpeg import jpeg_layout
 from data_shards.images.layout import MOST_PIXELS, Layout
-from data_shards.images.refusals import RefusedError, damaged, not_read
+from data_shards.images.refusals import UNDECODABLE, RefusedError, damaged, not_read
 from data_shards.images.samples import SampleMeaning
 
 if TYPE_CHECKING:
@@ -66,6 +67,20 @@ def dicom_layout(data: bytes) -> Layout:
         raise damaged(str(error)) from error
     except NotImplementedError as error:
         raise not_read("DICOM", str(error)) from error
+
+
+def view_position(path: Path) -> str:
+    """The ViewPosition (0018,5101) of a DICOM file; empty without one.
+
+    Also where the file cannot be read, which is said of it when its image is.
+    """
+    try:
+        from pydicom import dcmread
+
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["ViewPosition"], force=True)
+        return str(header.get("ViewPosition") or "")
+    except (ImportError, NotImplementedError, *UNDECODABLE):
+        return ""
 
 
 def _refuse_no_sense(header: Dataset) -> None:

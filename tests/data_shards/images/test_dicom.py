@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_shards.images.conversion import ConvertedImage, convert_image
+from data_shards.images.dicom import view_position
 from data_shards.images.refusals import BadImageError
 from tests.data_shards.images.drawn import QUARTERS, quarters, scene
 
@@ -206,6 +207,15 @@ def test_what_cannot_be_shown_is_refused_by_its_cause_in_one_line(
         converted(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_a_view_is_told_by_the_header_and_by_nothing_else(tmp_path: Path) -> None:
+    def told(content: bytes) -> str:
+        return view_position(written(tmp_path, content))
+
+    assert told(dicom(scene(), bits=8, ViewPosition="AP")) == "AP"
+    assert told(dicom(scene(), bits=8)[:-100]) == told(b"\x89PNG\r\n\x1a\n") == told(b"") == ""
+    assert view_position(tmp_path / "absent.dcm") == ""
 
 
 # The same picture, as pydicom ships it.

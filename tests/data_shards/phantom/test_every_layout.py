@@ -152,6 +152,16 @@ def test_rsna_has_the_boxes_labels_and_sizes_of_its_tables(
     assert len({record.patient_id for record in found}) == len({s.patient for s in studies})
 
 
+@pytest.mark.parametrize("name", WITH_DICOM)
+def test_views_are_those_of_the_headers(
+    name: Layout, build_layout: Callable[[Layout], Built]
+) -> None:
+    drawn, _, _, found = build_layout(name)
+    views = Counter(image.view for record in found for image in record.images)
+    assert views == Counter(study.projection for study in drawn_studies(drawn))
+    assert len(views) == 2
+
+
 def test_siim_has_a_mask_for_every_positive_and_no_other(
     build_layout: Callable[[Layout], Built],
 ) -> None:
