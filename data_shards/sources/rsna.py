@@ -155,10 +155,18 @@ class RsnaSource(Source):
     def _nih_images(self) -> Mapping[str, str]:
         path = self.config.nih_mapping
         assert path is not None
+        images: dict[str, str] = {}
         try:
-            return {each["subset_img_id"]: each["img_id"] for each in read_json(path)}
+            for each in read_json(path):
+                ours, nih = each["subset_img_id"], each["img_id"]
+                if images.setdefault(ours, nih) != nih:
+                    raise InputError(
+                        f"{path}: image {ours} is NIH's {nih}, and before {images[ours]}: keep one "
+                        "of them"
+                    )
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not the mapping of RSNA to NIH (a list of subset_img_id and img_id): "
                 f"{error!r}: fetch it again"
             ) from error
+        return images
