@@ -188,6 +188,19 @@ def test_images_or_patients_of_ms_cxr_can_be_held_out(tmp_path: Path) -> None:
     assert _reason(patients, "50000002") == "patient of MS-CXR"
 
 
+def test_images_of_ms_cxr_that_the_archive_has_not_are_counted_and_refused_if_they_are_all(
+    tmp_path: Path,
+) -> None:
+    root = _archive(tmp_path / "jpg")
+    annotations = _write_ms_cxr(root)
+    annotations.write_text(annotations.read_text().replace("image-b,", "image-x,"))
+    [told] = _source(root, ms_cxr=annotations).warnings()
+    assert told.startswith("1 of 2 images of MS-CXR are not in the archive's tables (first: imag")
+    annotations.write_text(annotations.read_text().replace("image-e,", "image-y,"))
+    with pytest.raises(InputError, match=r"none of its 2 images \(image-x ...\) is in .*: fetch"):
+        _source(root, ms_cxr=annotations).list_studies()
+
+
 def test_masks_are_found_by_image_and_category(tmp_path: Path) -> None:
     root = _archive(tmp_path / "jpg")
     (root / "masks").mkdir()
