@@ -20,7 +20,7 @@ def shards(tmp_path: Path) -> Path:
 
 def indexed_samples() -> int:
     gc.collect()
-    return sum(isinstance(each, IndexedSample) for each in gc.get_objects())
+    return sum(type(each) is IndexedSample for each in gc.get_objects())
 
 
 def test_an_opened_split_holds_the_indices_of_few_shards(
