@@ -17,11 +17,17 @@ from data_shards.records.study import SPLITS, Split
 
 
 # Imports stand inside the commands: `--help` and a launcher that only asks answer at once.
-def _build(profile: Path, overrides: Sequence[str]) -> int:
+def _build(profile: Path, overrides: Sequence[str], *, dry_run: bool = False) -> int:
+    if dry_run:
+        return _inspect(profile, overrides)
     from data_shards.building.build import build
 
     print(build(load_profile(ShardsConfig, profile, overrides)))
     return DONE
+
+
+def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="write nothing: the same as inspect")
 
 
 def _verify(profile: Path, overrides: Sequence[str]) -> int:
@@ -161,6 +167,7 @@ COMMANDS = (
         goes_on_by="tasks",
         check=refuse_what_cannot_start,
         run=_build,
+        add_arguments=_add_build_arguments,
     ),
     _about_shards(
         "inspect",

@@ -110,9 +110,16 @@ def said_commands() -> list[tuple[str, str]]:
 
 
 def _for_jobs(package: str) -> list[Command]:
-    """Those that leave results in a folder of their subject, and take overrides alone."""
-    every = PACKAGES[package]
-    return [each for each in every if each.subject and each.settings and not each.add_arguments]
+    """Those that leave results in a folder of their subject, and need overrides alone.
+
+    What another start goes on with is one of them, whatever options it has for a terminal.
+    """
+    return [
+        each
+        for each in PACKAGES[package]
+        if each.subject and each.settings
+        if each.goes_on_by != "nothing" or not each.add_arguments
+    ]
 
 
 def _known() -> str:

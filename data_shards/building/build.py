@@ -15,11 +15,10 @@ from tempfile import TemporaryDirectory
 
 from data_shards.building.dataset_card import CARD_NAME, dataset_card
 from data_shards.building.hashed_ids import naming, renamed, without_examples
-from data_shards.building.plan import BuildPlan, ShardPlan, plan_build
+from data_shards.building.plan import BuildPlan, ShardPlan, plan_source
 from data_shards.building.presence import refuse_half_a_folder
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.shard_writer import ShardContext, write_shard
-from data_shards.building.sized_splits import strata_of
 from data_shards.building.summary import count_reports, summarise
 from data_shards.errors import MISSING_IMAGE, InputError
 from data_shards.files.atomic import refuse_full_disk, write_text_atomically
@@ -82,14 +81,11 @@ def build_part(config: ShardsConfig) -> BuiltPart:
     if config.phantom is not None:
         drawn = draw_if_absent(config.phantom, workers=config.worker_count)
     source, folder = config.source.open(), config.output
-    studies = source.list_studies()
+    source.list_studies()  # what is wrong with the tables, before the images
     source.refuse_absent_folder()
     if not config.drops(MISSING_IMAGE):
         refuse_half_a_folder(source)
-    strata = {}
-    if config.stratify_by:
-        strata = strata_of(source.labels_of_patients(), config.stratify_by)
-    plan = plan_build(studies, config, fingerprint=source.fingerprint() + drawn, strata=strata)
+    plan = plan_source(source, config, fingerprint=source.fingerprint() + drawn)
     with (
         workplace_in(folder, config.part) as workplace,
         refuse_full_disk(folder, what="shards", option="output"),
@@ -105,7 +101,7 @@ def build_part(config: ShardsConfig) -> BuiltPart:
         elif not missing:
             # Parts that started together found an empty folder, whatever their settings.
             _refuse_other_plans(folder, plan)
-            manifest = _sum_up(context, indices)
+            manifest = _sum_up(context, plan, indices)
         reports = count_reports(indices) if manifest else ()
         return BuiltPart(len(plan.shards), missing, manifest, reports)
 
@@ -140,7 +136,7 @@ def _write(context: ShardContext, shards: Sequence[ShardPlan]) -> bool:
     return bool(todo)
 
 
-def _sum_up(context: ShardContext, indices: Sequence[ShardIndex]) -> Manifest:
+def _sum_up(context: ShardContext, plan: BuildPlan, indices: Sequence[ShardIndex]) -> Manifest:
     """Write the side reports and, last, the manifest of the finished shards."""
     config, source = context.config, context.source
     named = naming(config.hash_ids)
@@ -151,9 +147,12 @@ def _sum_up(context: ShardContext, indices: Sequence[ShardIndex]) -> Manifest:
         licence=config.source.licence,
         seed=config.seed,
         longest_side_px=config.longest_side_px,
-        dropped_images=[renamed(each, named) for each in source.list_dropped_images()],
+        dropped_images=[
+            *(renamed(each, named) for each in source.list_dropped_images()),
+            *plan.left_out,
+        ],
     )
-    of_tables = source.warnings()
+    of_tables = (*source.warnings(), *plan.warnings)
     if config.hash_ids is not None:
         of_tables = tuple(map(without_examples, of_tables))
     told = {"warnings": (*of_tables, *manifest.warnings), "hashed_ids": config.hash_ids is not None}

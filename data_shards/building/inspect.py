@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_shards.building.plan import plan_build
+from data_shards.building.plan import plan_source
 from data_shards.building.presence import look_for_images
 from data_shards.building.settings import ShardsConfig
-from data_shards.building.sized_splits import strata_of
 from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.errors import InputError
 from data_shards.phantom.archive import draw_if_absent
@@ -35,10 +34,7 @@ def inspect_source(config: ShardsConfig) -> str:
         draw_if_absent(config.phantom, workers=config.worker_count)
     source = config.source.open()
     studies = source.list_studies()
-    strata = {}
-    if config.stratify_by:
-        strata = strata_of(source.labels_of_patients(), config.stratify_by)
-    plan = plan_build(studies, config, fingerprint="", strata=strata)
+    plan = plan_source(source, config, fingerprint="")
     splits = {
         split: sum(len(shard.studies) for shard in plan.shards if shard.split == split)
         for split in SPLITS
@@ -46,9 +42,9 @@ def inspect_source(config: ShardsConfig) -> str:
     lines = [f"tables: {', '.join(map(str, _few(source.tables())))}"]
     lines += [_counted(source, studies)]
     lines += [f"splits: {', '.join(f'{n:,} {split}' for split, n in splits.items())}"]
-    dropped = Counter(each.reason for each in source.list_dropped_images())
+    dropped = Counter(each.reason for each in (*source.list_dropped_images(), *plan.left_out))
     lines += [f"left out: {count:,} x {reason}" for reason, count in sorted(dropped.items())]
-    lines += [f"warning: {each}" for each in source.warnings()]
+    lines += [f"warning: {each}" for each in (*source.warnings(), *plan.warnings)]
     presence = look_for_images(source)
     part = "" if presence.looked_for == presence.listed else f" (of {presence.listed:,} listed)"
     if presence.missing:

@@ -6,16 +6,17 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from data_shards.building.hashed_ids import naming
 from data_shards.building.settings import ShardsConfig
-from data_shards.building.sized_splits import patient_digest, split_by_size
+from data_shards.building.sized_splits import patient_digest, split_by_size, strata_of
+from data_shards.building.split_file import listed_splits
 from data_shards.errors import InputError
-from data_shards.records.manifest import INDEX_VERSION
+from data_shards.records.manifest import INDEX_VERSION, DroppedSample
 from data_shards.records.study import SPLITS, Split
-from data_shards.sources.base import StudyRef
+from data_shards.sources.base import Source, StudyRef
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -35,11 +36,43 @@ class BuildPlan:
 
     shards: tuple[ShardPlan, ...]
     sha256: str
+    # Studies that no list of splits names.
+    left_out: tuple[DroppedSample, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def of_part(self, part: str | None) -> tuple[ShardPlan, ...]:
         """Of 3/16 each 16th shard from the third on: a part gets its share of every split."""
         number, total = map(int, (part or "1/1").split("/"))
         return self.shards[number - 1 :: total]
+
+
+def plan_source(source: Source, config: ShardsConfig, *, fingerprint: str) -> BuildPlan:
+    """The shards of all studies of `source`, but those that a `split_file` leaves out.
+
+    Raises InputError as the source and `plan_build` do, and for lists that cannot be followed.
+    """
+    studies = source.list_studies()
+    strata = {}
+    if config.stratify_by:
+        strata = strata_of(source.labels_of_patients(), config.stratify_by)
+    if config.split_file is None:
+        return plan_build(studies, config, fingerprint=fingerprint, strata=strata)
+    listed = listed_splits(config.split_file, source)
+    plan = plan_build(
+        [ref for ref in studies if ref not in listed.unlisted],
+        config,
+        fingerprint=fingerprint + config.split_file.digest(),
+        splits=listed.by_patient,
+    )
+    name = naming(config.hash_ids)
+    left_out = tuple(
+        DroppedSample(
+            key=sample_key(name(ref.patient_id), name(ref.study_id)),
+            reason="in no list of split_file",
+        )
+        for ref in sorted(listed.unlisted)
+    )
+    return replace(plan, left_out=left_out, warnings=listed.warnings)
 
 
 def plan_build(
@@ -48,18 +81,21 @@ def plan_build(
     *,
     fingerprint: str,
     strata: Mapping[str, str] | None = None,
+    splits: Mapping[str, Split] | None = None,
 ) -> BuildPlan:
     """The shards of `studies`, shuffled by the seed within each split.
 
     Neither the order of `studies` nor the number of workers matters. `fingerprint` is the
     source's: it changes the digest, not the shards' members. `strata` are the groups of patients
-    that splits of exact sizes share out. Raises InputError for an empty list, duplicate ids and an
-    empty split.
+    that splits of exact sizes share out; `splits` are those of all patients, if lists say them.
+    Raises InputError for an empty list, duplicate ids and an empty split.
     """
     if not studies:
         raise InputError("the source lists no study: check its paths and filters")
     keys = _keys(studies, naming(config.hash_ids))
-    if config.split_sizes is not None:
+    if splits is not None:
+        refuse_empty_splits(["train"], splits.values(), of="patients")
+    elif config.split_sizes is not None:
         sizes = config.split_sizes.by_split
         splits = split_by_size(studies, sizes, seed=config.seed, strata=strata or {})
     else:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from data_shards.building.split_file import SplitFile
 from data_shards.errors import MISSING_IMAGE, InputError
 from data_shards.phantom.settings import PhantomConfig, source_of_phantom
 from data_shards.processes import available_cores
@@ -35,11 +36,11 @@ class ShardsConfig(Config):
     it without being told where. Everything but `output`, `workers` and `part` decides the bytes of
     the shards. The two fractions apply to patients whose source gives no split; so do
     `split_sizes`, in their place, of which each gets its share of the patients with each label of
-    `stratify_by`. `bad_images`: stop at the first image that cannot be read, or leave such images
-    out and count them in the manifest; `missing_images`: so for files that are not there, as
-    `bad_images` unless it is said. `hash_ids` is a file with a key: ids of patients, studies
-    and images are stored as keyed hashes. `part`: with `3/16`, build the third of 16 parts of the
-    shards, beside the others and into one folder.
+    `stratify_by`. Lists in `split_file` take the place of all these. `bad_images`: stop at the
+    first image that cannot be read, or leave such images out and count them in the manifest;
+    `missing_images`: so for files that are not there, as `bad_images` unless it is said. `hash_ids`
+    is a file with a key: ids of patients, studies and images are stored as keyed hashes. `part`:
+    with `3/16`, build the third of 16 parts of the shards, beside the others and into one folder.
     """
 
     phantom: PhantomConfig | None = None
@@ -52,6 +53,7 @@ class ShardsConfig(Config):
     validate_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     test_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     split_sizes: SplitSizes | None = None
+    split_file: SplitFile | None = None
     stratify_by: tuple[str, ...] = ()
     bad_images: Literal["stop", "drop"] = "stop"
     missing_images: Literal["stop", "drop"] | None = None
@@ -81,6 +83,8 @@ class ShardsConfig(Config):
                 f"validate_fraction={self.validate_fraction} and test_fraction="
                 f"{self.test_fraction} leave no patient for training: make their sum less than 1"
             )
+        if self.split_file is not None and self.split_sizes is not None:
+            raise ValueError("split_file says all splits: leave split_sizes out")
         if self.stratify_by and self.split_sizes is None:
             raise ValueError("stratify_by needs split_sizes: fractions draw patients one by one")
         return self
@@ -109,6 +113,8 @@ def refuse_what_cannot_start(config: ShardsConfig, folder: Path, ranks: int) -> 
     del folder, ranks
     if config.phantom is None:
         _refuse_missing(config.source, where="source")
+    if config.split_file is not None:
+        _refuse_missing(config.split_file, where="split_file")
 
 
 def _refuse_missing(config: Config, *, where: str) -> None:

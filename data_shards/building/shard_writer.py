@@ -15,10 +15,9 @@ from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.files.atomic import made_whole, write_text_atomically
 from data_shards.images.content import look_at
 from data_shards.processes import Tick
+from data_shards.records.indexed_samples import IndexedSample, Member
 from data_shards.records.manifest import (
     DroppedSample,
-    IndexedSample,
-    Member,
     NotedImage,
     PixelSums,
     ShardIndex,

@@ -31,6 +31,8 @@ def split_by_size(
         each.patient_id: each.split for each in studies if each.split is not None
     }
     counts = Counter(each.patient_id for each in studies if each.patient_id not in splits)
+    if not counts:
+        return splits
     wanted = {split: size for split, size in sizes.items() if split not in splits.values()}
     total = sum(counts.values())
     if sum(wanted.values()) >= total:

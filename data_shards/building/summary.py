@@ -107,7 +107,7 @@ def count_reports(indices: Iterable[ShardIndex]) -> tuple[str, ...]:
     total = 0
     for sample in (sample for index in indices for sample in index.samples):
         # Of the reports' sentences only those that hold a word make a section.
-        by_section = {name: n for name, n in sample.words.items() if isinstance(n, tuple)}
+        by_section = sample.words_of_sentences()
         sections = {name for name, counts in by_section.items() if any(counts)}
         taken = {name for each in POLICIES.values() for name in each.sections_of(sections)}
         main = sections.intersection(MAIN_SECTIONS)

@@ -18,8 +18,8 @@ from data_shards.images.content import look_at
 from data_shards.images.layout import Size
 from data_shards.processes import Tick
 from data_shards.records.documents import read_without_doubles
+from data_shards.records.indexed_samples import IndexedSample
 from data_shards.records.manifest import (
-    IndexedSample,
     PixelSums,
     ShardEntry,
     ShardIndex,

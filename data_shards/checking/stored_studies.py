@@ -9,13 +9,8 @@ from typing import BinaryIO, NamedTuple
 
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
-from data_shards.records.manifest import (
-    MANIFEST_NAME,
-    IndexedSample,
-    ShardEntry,
-    read_manifest,
-    read_shard_index,
-)
+from data_shards.records.indexed_samples import IndexedSample
+from data_shards.records.manifest import MANIFEST_NAME, ShardEntry, read_manifest, read_shard_index
 from data_shards.records.study import StudyRecord
 
 _AGAIN = "delete the tar and build again (`python -m data_shards verify` lists all that is wrong)"

@@ -9,6 +9,7 @@ file (`samples`): of `BitsStored` bits, signed ones shifted by half of their ran
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_shards.errors import InputError
+from data_shards.images.first_bytes import has_dicom_mark
+from data_shards.images.jpeg import jpeg_layout
 from data_shards.images.layout import MOST_PIXELS, Layout
-from data_shards.images.refusals import RefusedError, damaged, not_read
+from data_shards.images.refusals import UNDECODABLE, RefusedError, damaged, not_read
 from data_shards.images.samples import SampleMeaning
 
 if TYPE_CHECKING:
@@ -28,12 +31,23 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 _NEEDED = ("PixelData", "Rows", "Columns", "BitsAllocated", "PhotometricInterpretation")
 
 
+# What a compressed frame begins with.
+_ITEM = b"\xfe\xff\x00\xe0"
+# By whether types of elements are left out, and whether the lowest byte comes first.
+_UNCOMPRESSED = {
+    (True, True): "1.2.840.10008.1.2",
+    (False, True): "1.2.840.10008.1.2.1",
+    (False, False): "1.2.840.10008.1.2.2",
+}
+
+
 def dicom_layout(data: bytes) -> Layout:
     """The one frame of a DICOM file, decoded: its header decides on most of what there is to check.
 
-    Raises RefusedError for several frames, for a file without an image, in a transfer syntax that
-    no installed decoder knows, and with fewer bytes than its header says. Raises InputError where
-    pydicom is not installed.
+    One without preamble and mark is read where its elements make an image. Raises RefusedError for
+    several frames, for a file without an image, in a transfer syntax that no installed decoder
+    knows, and with fewer bytes than its header says. Raises InputError where pydicom is not
+    installed.
     """
     try:
         from pydicom import dcmread
@@ -43,13 +57,49 @@ def dicom_layout(data: bytes) -> Layout:
             "DICOM files need pydicom and gdcm: pip install 'radalign[dicom]'"
         ) from error
     try:
-        header = dcmread(io.BytesIO(data))
+        is_marked = has_dicom_mark(data)
+        header = dcmread(io.BytesIO(data), force=not is_marked)
+        if not is_marked:
+            _refuse_no_sense(header)
         _refuse_no_frame(header)
         return _grey_layout(header) if _is_grey(header) else _colour_layout(header)
     except InvalidDicomError as error:
         raise damaged(str(error)) from error
     except NotImplementedError as error:
         raise not_read("DICOM", str(error)) from error
+
+
+def view_position(path: Path) -> str:
+    """The ViewPosition (0018,5101) of a DICOM file; empty without one.
+
+    Also where the file cannot be read, which is said of it when its image is.
+    """
+    try:
+        from pydicom import dcmread
+
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["ViewPosition"], force=True)
+        return str(header.get("ViewPosition") or "")
+    except (ImportError, NotImplementedError, *UNDECODABLE):
+        return ""
+
+
+def _refuse_no_sense(header: Dataset) -> None:
+    """Of a file without its mark: what it cannot be without, were it an image.
+
+    Where the elements on the file are lost too, the way that its elements are written is the
+    transfer syntax, unless the pixels are compressed.
+    """
+    missing = [name for name in _NEEDED if header.get(name) is None]
+    if missing:
+        raise RefusedError(
+            "not an image, though it begins as a DICOM without its preamble",
+            "fetch the file again",
+            f"no {missing[0]}",
+        )
+    if not header.file_meta.get("TransferSyntaxUID"):
+        if header.PixelData.startswith(_ITEM):
+            raise RefusedError("a compressed DICOM without a transfer syntax", "restore the file")
+        header.file_meta.TransferSyntaxUID = _UNCOMPRESSED[header.original_encoding]
 
 
 def _refuse_no_frame(header: Dataset) -> None:
@@ -67,11 +117,16 @@ def _refuse_no_frame(header: Dataset) -> None:
 
 
 def _refuse_no_decoder(header: Dataset) -> None:
+    from pydicom.encaps import generate_frames
     from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
 
     syntax = header.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
         return
+    if syntax == JPEGExtended12Bit:
+        # Twelve bits, which are refused here by name, may end gdcm and the process with it.
+        jpeg_layout(next(generate_frames(header.PixelData, number_of_frames=1)))
     if not get_decoder(syntax).is_available:
         raise RefusedError(
             f"a DICOM in {syntax.name}, for which no decoder is installed",

@@ -18,8 +18,12 @@ _FORMATS: dict[bytes, Format] = {
     b"BM": "BMP",
 }
 _READ = "JPEG, PNG, TIFF, BMP or DICOM image"
-# The mark of a DICOM file, behind 128 bytes of anything.
+# The mark of a DICOM file, behind a preamble of 128 bytes of anything; and what some programs write
+# without both: the first element of group 2 or 8, with its type or, implicitly, a short length.
 _DICOM = slice(128, 132)
+_DICOM_ELEMENT = re.compile(
+    rb"[\2\10]\0[\0-\x18]\0(?:[A-Z]{2}|..\0\0)|\0[\2\10]\0[\0-\x18][A-Z]{2}", re.DOTALL
+)
 # What else lies in archives of images, by a pattern of its beginning.
 _OTHERS = {
     rb"GIF8": "a GIF",
@@ -55,12 +59,17 @@ _SEARCHED_BYTES = 4096
 
 def format_of(data: bytes) -> Format:
     """The format of a file's content. Raises RefusedError for none of the five, by its cause."""
-    if data[_DICOM] == b"DICM":
+    if has_dicom_mark(data) or _DICOM_ELEMENT.match(data):
         return "DICOM"
     for magic, kind in _FORMATS.items():
         if data.startswith(magic):
             return kind
     raise _no_picture(data)
+
+
+def has_dicom_mark(data: bytes) -> bool:
+    """Whether the content says of itself that it is DICOM; otherwise its first element may."""
+    return data[_DICOM] == b"DICM"
 
 
 def refuse_picture_behind(data: bytes, end: int) -> None:

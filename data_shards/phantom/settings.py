@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, ValidationError
 
 from data_shards.profiles import Config
 from data_shards.records.study import SPLITS, Split
+from data_shards.written import as_meant
 
 # By the names of the importers that read them.
 Layout: TypeAlias = Literal[
@@ -66,8 +67,10 @@ class PhantomConfig(Config):
 def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a shards profile, whose `source` finds what its `phantom` section draws.
 
-    The importer of the layout's own name gets from the layout what the profile does not say. In
-    profiles of earlier releases the phantom was a source: its fields are moved.
+    The importer of the layout's own name gets from the layout what the profile does not say, and
+    the phantom's files where the profile names others, outside of the phantom's archive: so the
+    profile of a real set serves as it is. In profiles of earlier releases the phantom was a source:
+    its fields are moved.
     """
     source, drawn = values.get("source"), values.get("phantom")
     if not isinstance(source, dict) or (drawn is None and source.get("name") != "phantom"):
@@ -87,5 +90,19 @@ def source_of_phantom(values: Mapping[str, Any]) -> dict[str, Any]:
         from data_shards.phantom.layouts.catalog import LICENCE, layout_of
 
         found = layout_of(phantom.layout).importer_settings(phantom)
+        real = {
+            key
+            for key, place in found.items()
+            if isinstance(place, Path) and _leads_out(source.get(key), phantom.archive)
+        }
+        source = {key: value for key, value in source.items() if key not in real}
         source = {"licence": LICENCE, **found, **source}
     return {**values, "phantom": drawn, "source": source}
+
+
+def _leads_out(value: Any, archive: Path) -> bool:
+    try:
+        path = as_meant(value, Path | None)
+    except ValueError:
+        return False  # for the field itself to refuse
+    return isinstance(path, str | Path) and not Path(path).is_relative_to(archive)

@@ -11,11 +11,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from data_shards.errors import InputError
 from data_shards.files.regular import parse_json, read_document
 
+# Keys of objects repeat, ids do not: to look these up in a cache would be in vain.
+DOCUMENT = ConfigDict(frozen=True, extra="forbid", cache_strings="keys")
+
 
 class Document(BaseModel):
     """Base of what is stored as JSON: frozen, and without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = DOCUMENT
 
 
 DocumentT = TypeVar("DocumentT", bound=Document)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, Field
-
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import core_schema
 
 
-def _stays_in_its_folder(name: str) -> str:
-    if not _FILE_NAME.fullmatch(name):
-        shown = name if len(name) < 80 else f"{name[:80]}..."
-        raise ValueError(f"{shown!r} is not the name of a file in this folder")
-    return name
+class _Meaning:
+    """Says what a pattern is for; the pattern itself is matched without Python, a million times."""
+
+    def __init__(self, meaning: str) -> None:
+        self._meaning = meaning
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.custom_error_schema(
+            handler(source), custom_error_type="pattern", custom_error_message=self._meaning
+        )
 
 
-FileName: TypeAlias = Annotated[str, AfterValidator(_stays_in_its_folder)]
+FileName: TypeAlias = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=200),
+    _Meaning("not the name of a file in this folder"),
+]
 Name: TypeAlias = Annotated[str, Field(min_length=1)]
 # Bytes, pixels, samples: all that a machine can count, so that no sum or seek overflows.
 Count: TypeAlias = Annotated[int, Field(ge=0, lt=2**62)]

@@ -12,77 +12,24 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from data_shards.errors import InputError
 from data_shards.files.regular import read_document
 from data_shards.records.documents import Document, parse_document, read_without_doubles
-from data_shards.records.fields import Count, Crc32, FileName, Name, Sha256, Side
-from data_shards.records.policies import TextPolicy, are_words_of, selected_words
-from data_shards.records.study import SPLITS, Split, StudyRecord, View
+from data_shards.records.fields import Count, FileName, Sha256, Side
+from data_shards.records.indexed_samples import IndexedSample
+from data_shards.records.study import SPLITS, Split, View
 
 INDEX_VERSION: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
 _AGAIN = "copy it again, or delete it with its tar and build the shards again"
-
-
-class Member(Document):
-    """One file inside a tar: payload offset and size in bytes, CRC-32 of the payload."""
-
-    offset: Count
-    size: Count
-    crc32: Crc32
-
-    def read(self, tar: BinaryIO, *, tar_bytes: int) -> bytes | None:
-        """The payload out of a tar of `tar_bytes`, or None when its checksum is another."""
-        if self.offset + self.size > tar_bytes:
-            return None
-        tar.seek(self.offset)
-        payload = tar.read(self.size)
-        return payload if zlib.crc32(payload) == self.crc32 else None
-
-
-class IndexedSample(Document):
-    """One sample of a shard.
-
-    `words` are those of each sentence, by section. Up to schema 1 they were those that a text
-    policy keeps, by the policies of that release.
-    """
-
-    key: FileName
-    patient_id: Name
-    views: tuple[View | None, ...]
-    members: dict[FileName, Member]
-    words: dict[str, tuple[Count, ...]] | dict[str, Count]
-
-    def words_under(self, policy: TextPolicy) -> int | None:
-        """The words that `policy` keeps; None where only the sample's record can tell."""
-        by_section = {name: n for name, n in self.words.items() if isinstance(n, tuple)}
-        if by_section:
-            return selected_words(by_section, policy)
-        known = self.words.get(policy)
-        return known if isinstance(known, int) else None
-
-    def contradictions(self, record: StudyRecord, split: Split) -> Iterator[str]:
-        """Where this entry of the index of a shard of `split` and the sample's record disagree."""
-        views = tuple([image.view for image in record.images])
-        ours = (self.key, self.patient_id, split, self.views)
-        theirs = (record.key, record.patient_id, record.split, views)
-        if ours != theirs:  # a loader asks for every sample
-            names = ("key", "patient", "split", "views")
-            for what, here, there in zip(names, ours, theirs, strict=True):
-                if here != there:
-                    yield f"{what} {here!r} in the index, {there!r} in the record"
-        words = {name: each for name, each in self.words.items() if isinstance(each, tuple)}
-        if words and not are_words_of(words, record.report):
-            yield "the words of the index are not those of the record's sentences"
 
 
 class DroppedSample(Document):
@@ -156,14 +103,21 @@ class ShardIndex(Document):
         places = [each.members["json"].offset for each in self.samples if "json" in each.members]
         if places != sorted(places):
             yield "its samples are in another order than in the tar"
-        for sample in self.samples:
-            for name, member in sample.members.items():
-                # A header of 512 bytes comes before.
-                if member.offset < 512 or member.offset + member.size > self.tar_bytes:
-                    yield f"{sample.key}.{name}: lies outside of the tar"
-            counted = all(isinstance(each, tuple) for each in sample.words.values())
-            if self.schema_version == 2 and not (counted and sample.words):
-                yield f"{sample.key}: no words of sentences"
+        # Comprehensions: a large set has a million members, over which loops would take seconds.
+        tar_bytes = self.tar_bytes
+        yield from [
+            f"{sample.key}.{name}: lies outside of the tar"
+            for sample in self.samples
+            for name, member in sample.members.items()
+            # A header of 512 bytes comes before.
+            if not 512 <= member.offset <= tar_bytes - member.size
+        ]
+        if self.schema_version == 2:
+            yield from [
+                f"{sample.key}: no words of sentences"
+                for sample in self.samples
+                if {*map(type, sample.words.values())} != {tuple}
+            ]
 
 
 class ShardEntry(Document):
@@ -218,34 +172,53 @@ class Manifest(Document):
         if Counter(each.reason for each in self.dropped) != Counter(self.dropped_by_reason):
             yield "dropped_by_reason does not count what is listed in dropped"
 
-    def contradictions_of_split(self, split: Split, indexes: Sequence[ShardIndex]) -> Iterator[str]:
-        """What the manifest says of `split`, and all the `indexes` of its shards do not."""
-        samples = [sample for index in indexes for sample in index.samples]
-        for key, times in Counter(sample.key for sample in samples).items():
-            if times > 1:
-                yield f"{key}: this key is there {times} times"
-        patients = len({sample.patient_id for sample in samples})
-        if (said := self.patients_by_split.get(split, 0)) != patients:
-            yield f"{said} patients in {split}, but its indices name {patients}"
-        views = self.images_by_split_and_view.get(split, {})
-        if views != (there := images_by_view(samples)):
-            yield f"images by view {views} in {split}, but its indices name {there}"
-        pixels = sum((index.pixels for index in indexes), PixelSums())
+    def contradictions_of_split(self, split: Split, indexes: Iterable[ShardIndex]) -> Iterator[str]:
+        """What the manifest says of `split`, and all the `indexes` of its shards do not.
+
+        Each index is looked at once, when it comes: none needs to stay.
+        """
+        keys: list[str] = []
+        patients: set[str] = set()
+        views: Counter[tuple[View | None, ...]] = Counter()
+        pixels = PixelSums()
+        dropped: Counter[tuple[str, str]] = Counter()
+        for index in indexes:
+            keys += [sample.key for sample in index.samples]
+            patients.update([sample.patient_id for sample in index.samples])
+            views.update([sample.views for sample in index.samples])
+            pixels += index.pixels
+            dropped.update((each.key, each.reason) for each in index.dropped)
+        if len(set(keys)) < len(keys):
+            for key, times in Counter(keys).items():
+                if times > 1:
+                    yield f"{key}: this key is there {times} times"
+        if (said := self.patients_by_split.get(split, 0)) != len(patients):
+            yield f"{said} patients in {split}, but its indices name {len(patients)}"
+        said_views = self.images_by_split_and_view.get(split, {})
+        if said_views != (there := _by_view(views)):
+            yield f"images by view {said_views} in {split}, but its indices name {there}"
         statistics = pixels.mean_and_std() if pixels.count else None
-        if split == "train" and samples and statistics != (self.pixel_mean, self.pixel_std):
+        if split == "train" and keys and statistics != (self.pixel_mean, self.pixel_std):
             yield "pixel_mean and pixel_std are not those of the training images"
         if split == "train" and self.pixel_std == 0:
             yield "pixel_std is 0: every training image is of one value, so there is none to learn"
         listed = Counter((each.key, each.reason) for each in self.dropped)
-        dropped = Counter((each.key, each.reason) for index in indexes for each in index.dropped)
         for key, reason in dropped - listed:
             yield f"does not list that {key} was dropped ({reason})"
 
 
 def images_by_view(samples: Iterable[IndexedSample]) -> dict[str, int]:
     """How many images there are of each view, "unknown" among them."""
-    views = Counter(view or "unknown" for sample in samples for view in sample.views)
-    return dict(sorted(views.items()))
+    return _by_view(Counter(sample.views for sample in samples))
+
+
+def _by_view(studies: Mapping[tuple[View | None, ...], int]) -> dict[str, int]:
+    """The same, by how many studies have images of which views."""
+    images: Counter[str] = Counter()
+    for views, times in studies.items():
+        for view in views:
+            images[view or "unknown"] += times
+    return dict(sorted(images.items()))
 
 
 def index_name(tar_name: str) -> str:

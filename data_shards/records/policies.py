@@ -7,7 +7,7 @@ they are read: one more in `POLICIES` reads shards that are already built.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, TypeAlias
@@ -50,11 +50,10 @@ class Policy:
     minimum_words: int = 1
     minimum_words_per_sentence: int = 1
 
-    def sections_of(self, available: Iterable[str]) -> tuple[str, ...]:
+    def sections_of(self, available: Collection[str]) -> tuple[str, ...]:
         """Those of the `available` sections that count, in order."""
-        names = tuple(available)
-        wanted = tuple(name for name in self.sections if name in names)
-        return wanted or tuple(name for name in names if name == FREE_TEXT)
+        wanted = tuple(name for name in self.sections if name in available)
+        return wanted or ((FREE_TEXT,) if FREE_TEXT in available else ())
 
 
 # By the papers they are from; each is what its sections say, and any method may read any.
@@ -119,9 +118,14 @@ def are_words_of(words: Mapping[str, Sequence[int]], report: Report) -> bool:
 
 def selected_words(words: Mapping[str, Sequence[int]], policy: TextPolicy) -> int:
     """The words of `select_sentences`, out of `words_of_sentences`."""
-    rules = POLICIES[policy]
-    counts = (count for name in rules.sections_of(words) for count in words[name])
-    return sum(count for count in counts if count >= rules.minimum_words_per_sentence)
+    least = POLICIES[policy].minimum_words_per_sentence
+    # A list, for the speed: every study of a set passes here when it is opened.
+    return sum([n for name in _sections(policy, tuple(words)) for n in words[name] if n >= least])
+
+
+@lru_cache(1 << 10)
+def _sections(policy: TextPolicy, available: tuple[str, ...]) -> tuple[str, ...]:
+    return POLICIES[policy].sections_of(available)
 
 
 def word_count(sentences: Iterable[str]) -> int:

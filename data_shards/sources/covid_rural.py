@@ -18,7 +18,7 @@ from typing import Literal
 from data_shards.errors import InputError
 from data_shards.records.manifest import DroppedSample
 from data_shards.sources.base import ImageRow, Source, SourceConfig
-from data_shards.sources.image_files import files_by_stem
+from data_shards.sources.image_files import files_by_stem, placed
 from data_shards.sources.values import VIEWS
 
 IMAGES_NAME = "jpgs"
@@ -56,27 +56,26 @@ class CovidRuralSource(Source):
                 f"{self.config.root / IMAGES_NAME}: no JPEG in this folder: set source.root to "
                 "covid_rural_annot"
             )
-        named = sorted(self._images.keys() & self._masks.keys())
-        if not named:
+        if not self._images.keys() & self._masks.keys():
             raise InputError(
                 f"{self.config.root / MASKS_NAME}: no mask has the name of an image: fetch it again"
             )
-        for number, name in enumerate(named, start=1):
+        # An image that only its mask names is one that is missing.
+        for number, (name, mask) in enumerate(sorted(self._masks.items()), start=1):
             patient, underscore, _ = name.partition("_")
             if not (patient and underscore):
                 raise InputError(
-                    f"{self._images[name]}: no patient before an underscore in its name: name it "
-                    "as published"
+                    f"{mask}: no patient before an underscore in its name: name it as published"
                 )
             yield ImageRow(
                 number,
                 name,
-                str(self._images[name]),
+                placed(name, self._images, self.config.root / IMAGES_NAME, ".jpg"),
                 patient_id=patient,
                 study_id=name,
                 view="FRONTAL",
                 labels={LABEL: 1.0},
-                masks=((LABEL, self._masks[name]),),
+                masks=((LABEL, mask),),
             )
 
     def fingerprint(self) -> str:

@@ -127,11 +127,12 @@ class _Grouping:
         if first.split == row.split:
             return
         if first_of_study.split != row.split:
+            before = first_of_study.split or "none"
             self._refuse(
                 row,
                 f"study {row.study_id} of patient {row.patient_id} is in another split "
-                f"({row.split}) than in line {first_of_study.line} ({first_of_study.split}): give "
-                "all its rows one split",
+                f"({row.split}) than in line {first_of_study.line} ({before}): "
+                "give all its rows one split",
             )
         self._refuse(
             row,

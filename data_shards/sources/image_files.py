@@ -1,11 +1,17 @@
-"""Folders of images, listed once: where each lies by its name, whatever folders are between."""
+"""Folders of images, listed once: where each lies by its name, whatever folders are between.
+
+And what the files of DICOM sets say that their tables do not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from data_shards.errors import InputError
+from data_shards.records.study import SourceImage
+from data_shards.sources.values import VIEWS
 
 
 def files_by_stem(folders: Iterable[Path], suffixes: frozenset[str]) -> dict[str, Path]:
@@ -32,3 +38,16 @@ def files_by_stem(folders: Iterable[Path], suffixes: frozenset[str]) -> dict[str
 def placed(name: str, files: dict[str, Path], folder: Path, suffix: str) -> str:
     """Where the image of this name lies, or would lie if it were there."""
     return str(files.get(name, folder / f"{name}{suffix}"))
+
+
+def with_views_of_headers(images: Iterable[SourceImage]) -> tuple[SourceImage, ...]:
+    """The images by the views that their DICOM headers name; others keep what the set says."""
+    # Decoders are not needed to read a profile.
+    from data_shards.images.dicom import view_position
+
+    return tuple(
+        replace(image, view=VIEWS.get(view_position(image.path).strip().upper(), image.view))
+        if isinstance(image.path, Path)
+        else image
+        for image in images
+    )

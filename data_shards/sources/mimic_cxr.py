@@ -102,8 +102,25 @@ class MimicCxrSource(Source):
     def list_studies(self) -> Sequence[StudyRef]:
         """Every study of the metadata, sorted. Errors: see `Source` and `image_rows`."""
         # Found missing here rather than by the first worker.
-        _ = self._reports, self._masks, self._phrase_boxes
-        return super().list_studies()
+        _ = self._reports, self._masks
+        studies = super().list_studies()
+        if self._strangers and len(self._strangers) == len(self._phrase_boxes):
+            raise InputError(
+                f"{self.config.ms_cxr}: none of its {len(self._phrase_boxes):,} images "
+                f"({self._strangers[0]} ...) is in {self.tables()[0]}: fetch both again"
+            )
+        return studies
+
+    def warnings(self) -> Sequence[str]:
+        """Of the tables; and how many images of MS-CXR are none of the archive's."""
+        told = super().warnings()
+        if self._strangers:
+            told = (
+                *told,
+                f"{len(self._strangers):,} of {len(self._phrase_boxes):,} images of MS-CXR are not "
+                f"in the archive's tables (first: {self._strangers[0]}): fetch both again",
+            )
+        return told
 
     def load_study(self, ref: StudyRef) -> Sample | str:
         """The study with report, labels, boxes and masks, or the reason it is left out."""
@@ -207,6 +224,11 @@ class MimicCxrSource(Source):
     @cached_property
     def _phrase_boxes(self) -> dict[str, list[Box]]:
         return {} if self.config.ms_cxr is None else read_ms_cxr(self.config.ms_cxr)
+
+    @cached_property
+    def _strangers(self) -> list[str]:
+        """Images of MS-CXR that the metadata do not list."""
+        return sorted(self._phrase_boxes.keys() - self._study_of_image.keys())
 
     @cached_property
     def _held_out_images(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from data_shards.errors import InputError
@@ -55,6 +55,13 @@ class MsCxrSource(Source):
         boxes: dict[str, list[Annotation]] = defaultdict(list)
         phrases: dict[str, dict[str, None]] = defaultdict(dict)
         for each in read_annotations(self.config.annotations):
+            first = boxes[each.dicom_id][0] if boxes[each.dicom_id] else each
+            if (first.path, first.split) != (each.path, each.split):
+                raise InputError(
+                    f"{each.where}: image {each.dicom_id} is {each.path!r} in split "
+                    f"{each.split!r}, but in line {first.line} {first.path!r} in {first.split!r}: "
+                    "keep one of them"
+                )
             boxes[each.dicom_id].append(each)
             phrases[_ids(each)[2]][each.box.phrase] = None
         for image, here in boxes.items():
@@ -83,6 +90,11 @@ class MsCxrSource(Source):
 def _ids(annotation: Annotation) -> tuple[str, str, str]:
     """(Folder, patient, study) of an image's path."""
     found = _PATH.fullmatch(annotation.path)
+    if found is not None and PurePosixPath(annotation.path).stem != annotation.dicom_id:
+        raise InputError(
+            f"{annotation.where}: dicom_id {annotation.dicom_id!r} is not that of the path "
+            f"{annotation.path!r}: fetch the table again"
+        )
     if found is None:
         raise InputError(
             f"{annotation.where}: path {annotation.path!r}: expected "

@@ -118,10 +118,18 @@ class NihBoxesSource(Source):
             placed(stem, self._files, self.config.root, ".png"),
             patient_id=stem.partition("_")[0],
             study_id=stem,
-            view=self._views.get(name, "FRONTAL"),
+            view=self._view_of(name, line),
             labels=labels,
             boxes=boxes,
         )
+
+    def _view_of(self, name: str, line: int) -> str:
+        if self._views and name not in self._views:
+            raise InputError(
+                f"{self.tables()[0]}: line {line}: image {name} is not in {ENTRIES_NAME}: fetch "
+                "both tables again, or take that one away"
+            )
+        return self._views.get(name, "FRONTAL")
 
     def _without_a_finding(self) -> Iterator[ImageRow]:
         wanted = self.config.no_finding_images
@@ -149,8 +157,17 @@ class NihBoxesSource(Source):
 
     @cached_property
     def _entries(self) -> list[Row]:
+        """One an image; a row that is there twice is one."""
         path = self.config.root / ENTRIES_NAME
-        return list(read_rows(path, ("Image Index", "Finding Labels", "View Position")))
+        rows: dict[str, Row] = {}
+        for row in read_rows(path, ("Image Index", "Finding Labels", "View Position")):
+            first = rows.setdefault(row.filled("Image Index"), row)
+            if first.cells != row.cells:
+                raise InputError(
+                    f"{row.where}: image {row['Image Index']} says other than in line "
+                    f"{first.line}: keep one of them"
+                )
+        return list(rows.values())
 
     @cached_property
     def _views(self) -> dict[str, str]:

@@ -123,9 +123,17 @@ class OpeniSource(Source):
 
     @cached_property
     def _of_report(self) -> dict[str, list[str]]:
+        """For reports that name no images: all that the table of projections lists."""
+        reports = {each.uid for each in self._reports}
         images: dict[str, list[str]] = {}
         for image in sorted(self._views):
-            images.setdefault(image.partition("_")[0], []).append(image)
+            uid = image.partition("_")[0]
+            if uid not in reports:
+                raise InputError(
+                    f"{self._projections}: image {image}: no report {uid} in "
+                    f"{self.config.reports}: fetch both tables again"
+                )
+            images.setdefault(uid, []).append(image)
         return images
 
     @cached_property

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from data_shards.errors import InputError
+from data_shards.records.study import SourceImage
 from data_shards.sources.annotations import box_in, joined_by_image
-from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef
 from data_shards.sources.formats.json_values import read_json
 from data_shards.sources.formats.tables import Row, read_rows
-from data_shards.sources.image_files import files_by_stem, placed
+from data_shards.sources.image_files import files_by_stem, placed, with_views_of_headers
 from data_shards.sources.values import VIEWS
 
 IMAGES_NAME = "stage_2_train_images"
@@ -72,6 +73,10 @@ class RsnaSource(Source):
     def rows(self) -> Iterator[ImageRow]:
         """An image a row, its boxes joined. Raises InputError for ids that do not join."""
         return joined_by_image(map(self._row, read_rows(self.tables()[0], _COLUMNS)))
+
+    def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
+        """The image, by the view that its header names: a frontal that names none counts as PA."""
+        return with_views_of_headers(super().known_images(ref))
 
     def _row(self, row: Row) -> ImageRow:
         image = row.filled("patientId")
@@ -150,10 +155,18 @@ class RsnaSource(Source):
     def _nih_images(self) -> Mapping[str, str]:
         path = self.config.nih_mapping
         assert path is not None
+        images: dict[str, str] = {}
         try:
-            return {each["subset_img_id"]: each["img_id"] for each in read_json(path)}
+            for each in read_json(path):
+                ours, nih = each["subset_img_id"], each["img_id"]
+                if images.setdefault(ours, nih) != nih:
+                    raise InputError(
+                        f"{path}: image {ours} is NIH's {nih}, and before {images[ours]}: keep one "
+                        "of them"
+                    )
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: not the mapping of RSNA to NIH (a list of subset_img_id and img_id): "
                 f"{error!r}: fetch it again"
             ) from error
+        return images

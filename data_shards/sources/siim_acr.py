@@ -19,10 +19,11 @@ from pydantic import Field
 
 from data_shards.errors import InputError
 from data_shards.records.manifest import DroppedSample
+from data_shards.records.study import SourceImage
 from data_shards.sources.annotations import DrawnMask
-from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef
 from data_shards.sources.formats.tables import Row, read_rows
-from data_shards.sources.image_files import files_by_stem, placed
+from data_shards.sources.image_files import files_by_stem, placed, with_views_of_headers
 from data_shards.sources.values import VIEWS
 
 if TYPE_CHECKING:
@@ -88,6 +89,10 @@ class SiimAcrSource(Source):
                 labels={LABEL: float(bool(runs))},
                 masks=((LABEL, mask),) if runs else (),
             )
+
+    def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
+        """The image, by the view that its header names: a frontal that names none counts as PA."""
+        return with_views_of_headers(super().known_images(ref))
 
     def list_dropped_images(self) -> Sequence[DroppedSample]:
         """Images of the folder that the table does not name, too."""

@@ -16,11 +16,10 @@ from pathlib import Path
 from pydantic import Field
 
 from data_shards.profiles import Config
+from data_shards.records.indexed_samples import IndexedSample, Member
 from data_shards.records.manifest import (
     MANIFEST_NAME,
-    IndexedSample,
     Manifest,
-    Member,
     PixelSums,
     ShardEntry,
     ShardIndex,

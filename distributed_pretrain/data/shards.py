@@ -6,35 +6,32 @@ import contextlib
 import difflib
 import gc
 import math
+from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
-from data_shards.records.manifest import (
-    MANIFEST_NAME,
-    IndexedSample,
-    ShardEntry,
-    ShardIndex,
-    read_manifest,
-    read_shard_index,
-)
+from data_shards.records.indexed_samples import IndexedSample
+from data_shards.records.manifest import MANIFEST_NAME, ShardIndex, read_manifest
 from data_shards.records.policies import POLICIES, TextPolicy, select_sentences, word_count
-from data_shards.records.study import FRONTAL_VIEWS, Split, StudyRecord
+from data_shards.records.study import FRONTAL_VIEWS, Split, StudyRecord, View
 from data_shards.remote.shards import ShardFiles
+from distributed_pretrain.data.indexes import Indexes
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.tars import DamagedMemberError, Tars
 
 # Pickles and the like would run code: nothing else is ever read.
 READABLE_KINDS = frozenset({"jpg", "png", "json"})
 
-# From so many on a collection of garbage takes longer than a moment.
-_MANY_SAMPLES = 10_000
+# What is said to be lacking where the index is too old to tell: the record does.
+_UNKNOWN = "words that were counted"
 
 
 class ShardSplit:
@@ -71,28 +68,42 @@ class ShardSplit:
         self.manifest = read_manifest(folder)
         self._tars = Tars(files)
         refuse_contradictions(self.manifest.contradictions(), folder / MANIFEST_NAME)
-        entries = [entry for entry in self.manifest.shards if entry.split == split]
+        self._indexes = Indexes(
+            files, [each for each in self.manifest.shards if each.split == split]
+        )
+        seen: list[_Shard] = []
+        with _collection_paused():
+            counts = self.manifest.contradictions_of_split(split, self._looked_at(seen))
+            refuse_contradictions(counts, folder / MANIFEST_NAME)
+        # Of each kept sample its key and its place in the shard; the rest is read again when it is
+        # asked for. Of a large set it would take a GB in each process.
+        self._keys: list[str] = []
+        self._places = array("L")
+        patients: set[str] = set()
         # Studies of the chosen patients that are not kept, by what they lack.
         self.left_out = Counter[str]()
-        with _made_to_stay(sum(entry.samples for entry in entries)):
-            indexes = [_checked_index(files, entry) for entry in entries]
-            counts = self.manifest.contradictions_of_split(split, indexes)
-            refuse_contradictions(counts, folder / MANIFEST_NAME)
-            chosen = _chosen_patients(indexes, patient_fraction)
-            kept = [
-                [
-                    (index.tar_name, sample)
-                    for sample in index.samples
-                    if sample.patient_id in chosen
-                    and (self._only is None or sample.key in self._only)
-                    and self._is_usable(index.tar_name, sample)
-                ]
-                for index in indexes
-            ]
-            self.shard_sizes = tuple(map(len, kept))
-            self._samples = list(chain.from_iterable(kept))
-        if not self._samples:
-            stored = sum(entry.samples for entry in entries)
+        sizes: list[int] = []
+        chosen = _chosen_patients(seen, patient_fraction)
+        # Comprehensions, here and below: a large set has half a million samples.
+        for number, shard in enumerate(seen):
+            wanted = [place for place, patient in enumerate(shard.patients) if patient in chosen]
+            if self._only is not None:
+                wanted = [place for place in wanted if shard.keys[place] in self._only]
+            lacks = [shard.lacks[place] for place in wanted]
+            if _UNKNOWN in lacks:
+                lacks = [self._lacks_by_record(number, place) for place in wanted]
+            kept = [place for place, lack in zip(wanted, lacks, strict=True) if lack is None]
+            self.left_out.update(filter(None, lacks))
+            self._keys += [shard.keys[place] for place in kept]
+            self._places.extend(kept)
+            patients.update([shard.patients[place] for place in kept])
+            sizes.append(len(kept))
+        self.shard_sizes = tuple(sizes)
+        self._ends = list(accumulate(sizes))
+        # Whose the samples are.
+        self.patients = frozenset(patients)
+        if not self._keys:
+            stored = sum(entry.samples for entry in self._indexes.entries)
             raise InputError(
                 f"{files}: split {split!r} has no usable sample ({stored} stored; usable are those"
                 f" with a frontal image and {POLICIES[policy].minimum_words} words under text "
@@ -106,21 +117,16 @@ class ShardSplit:
         return again, (self.files, self.split, self.policy)
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._keys)
 
     def told_left_out(self) -> str:
         """What of the split is not kept, and why, in a line; empty where all is."""
         reasons = ", ".join(f"{count:,} {lacks}" for lacks, count in self.left_out.items())
         return f"{self.split}: left out are {reasons}; {len(self):,} are kept" if reasons else ""
 
-    @property
-    def patients(self) -> frozenset[str]:
-        """Whose the samples are."""
-        return frozenset(sample.patient_id for _, sample in self._samples)
-
     def key(self, position: int) -> str:
         """The key of a sample, without reading it."""
-        return self._samples[position][1].key
+        return self._keys[position]
 
     def read(self, position: int) -> StudyRecord:
         """What the shard knows of a study.
@@ -132,7 +138,7 @@ class ShardSplit:
             record = StudyRecord.from_json(payload)
         except ValueError as error:
             raise self.bad_sample(position, f"the record is malformed ({error})") from error
-        for wrong in self._samples[position][1].contradictions(record, self.split):
+        for wrong in self._sample(position)[1].contradictions(record, self.split):
             raise self.bad_sample(position, wrong)
         return record
 
@@ -141,7 +147,7 @@ class ShardSplit:
 
         Raises BadSampleError when the member is absent, damaged or of a kind never read.
         """
-        tar, sample = self._samples[position]
+        tar, sample = self._sample(position)
         if name.rpartition(".")[2] not in READABLE_KINDS:
             raise self.bad_sample(position, f"member {name!r} is not a jpg, png or json")
         try:
@@ -151,18 +157,38 @@ class ShardSplit:
 
     def bad_sample(self, position: int, reason: str) -> BadSampleError:
         """The error that says why the sample at `position` cannot be used."""
-        tar, sample = self._samples[position]
-        return BadSampleError(sample.key, tar, reason)
+        tar = self._indexes.entries[self._shard(position)].tar_name
+        return BadSampleError(self._keys[position], tar, reason)
 
-    def _is_usable(self, tar: str, sample: IndexedSample) -> bool:
-        lacks = self._lacks(tar, sample)
-        if lacks is not None:
-            self.left_out[lacks] += 1
-        return lacks is None
+    def _shard(self, position: int) -> int:
+        return bisect_right(self._ends, position)
 
-    def _lacks(self, tar: str, sample: IndexedSample) -> str | None:
-        if not any(view in FRONTAL_VIEWS for view in sample.views):
-            return "without a frontal image"
+    def _sample(self, position: int) -> tuple[str, IndexedSample]:
+        """The tar of a sample, and what its index says."""
+        number = self._shard(position)
+        sample = self._indexes.sample(number, self._places[position])
+        return self._indexes.entries[number].tar_name, sample
+
+    def _looked_at(self, shards: list[_Shard]) -> Iterator[ShardIndex]:
+        """The indices one after another; what stays of each is added to `shards`."""
+        policy = self.policy
+        for index in self._indexes.checked():
+            samples = index.samples
+            words = [sample.words_under(policy) for sample in samples]
+            seen = _Shard(
+                keys=[sample.key for sample in samples],
+                patients=[sample.patient_id for sample in samples],
+                lacks=[
+                    _lacks(sample.views, n, policy)
+                    for sample, n in zip(samples, words, strict=True)
+                ],
+            )
+            shards.append(seen)
+            yield index
+
+    def _lacks_by_record(self, number: int, place: int) -> str | None:
+        tar = self._indexes.entries[number].tar_name
+        sample = self._indexes.sample(number, place)
         words = sample.words_under(self.policy)
         if words is None:
             try:
@@ -170,54 +196,49 @@ class ShardSplit:
             except ValueError:
                 return None  # for whoever reads it to name
             words = word_count(select_sentences(report, self.policy))
-        fewest = POLICIES[self.policy].minimum_words
-        too_few = f"with fewer than {fewest} words under text policy {self.policy!r}"
-        return too_few if words < fewest else None
+        return _lacks(sample.views, words, self.policy)
+
+
+class _Shard(NamedTuple):
+    """Of each sample of a shard: key, patient, and what it lacks, if it is not to be used."""
+
+    keys: list[str]
+    patients: list[str]
+    lacks: list[str | None]
+
+
+@lru_cache(1 << 12)
+def _lacks(views: tuple[View | None, ...], words: int | None, policy: TextPolicy) -> str | None:
+    """What a study lacks for a text policy that keeps so many of its words, or None."""
+    if not any(view in FRONTAL_VIEWS for view in views):
+        return "without a frontal image"
+    fewest = POLICIES[policy].minimum_words
+    too_few = f"with fewer than {fewest} words under text policy {policy!r}"
+    return _UNKNOWN if words is None else too_few if words < fewest else None
 
 
 @contextlib.contextmanager
-def _made_to_stay(samples: int) -> Iterator[None]:
-    """Without the search for cycles where many objects are made that have none and will stay.
+def _collection_paused() -> Iterator[None]:
+    """Without the search for cycles while many objects are made that have none.
 
-    It would look at each of millions of them again and again, here and in the loop. Reference
-    counts still free what is dropped.
+    It would look at all that the program holds again and again. Reference counts still free them.
     """
-    if samples < _MANY_SAMPLES or not gc.isenabled():
-        yield
-        return
-    gc.collect()  # what is a cycle now would stay with the rest
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
-        gc.freeze()
     finally:
-        gc.enable()
+        if enabled:
+            gc.enable()
 
 
-def _chosen_patients(indexes: Sequence[ShardIndex], fraction: float) -> frozenset[str]:
-    patients = {sample.patient_id for index in indexes for sample in index.samples}
+def _chosen_patients(shards: Sequence[_Shard], fraction: float) -> frozenset[str]:
+    patients = frozenset(chain.from_iterable(shard.patients for shard in shards))
     if fraction == 1:
-        return frozenset(patients)
+        return patients
     # By a hash, not the first ones: ids may follow the date or the hospital.
     shuffled = sorted(patients, key=lambda patient: sha256(patient.encode()).digest())
     return frozenset(shuffled[: max(1, round(fraction * len(shuffled)))])
-
-
-def _checked_index(files: ShardFiles, entry: ShardEntry) -> ShardIndex:
-    path = files.path(entry.index_name)
-    index = read_shard_index(path, sha256=entry.index_sha256)
-    refuse_contradictions(index.contradictions(entry), path)
-    if files.is_remote:
-        return index  # a tar is held against its size and hash when it arrives
-    tar = files.path(entry.tar_name)
-    if not tar.is_file():
-        raise InputError(f"{tar}: the shard is missing: copy it again or build the shards again")
-    if tar.stat().st_size != index.tar_bytes:
-        raise InputError(
-            f"{tar}: {tar.stat().st_size} bytes, but {index.tar_bytes} were written (cut short?): "
-            "copy it again or build the shards again"
-        )
-    return index
 
 
 def label_values(record: StudyRecord, names: Sequence[str]) -> list[float]:

@@ -7,7 +7,7 @@ import weakref
 import zlib
 from functools import lru_cache, partial
 
-from data_shards.records.manifest import IndexedSample
+from data_shards.records.indexed_samples import IndexedSample
 from data_shards.records.tar_members import BLOCK_BYTES, names_member
 from data_shards.remote.shards import ShardFiles
 

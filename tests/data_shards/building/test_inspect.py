@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.__main__ import main
 from data_shards.building.inspect import inspect_source
 from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
@@ -26,6 +27,17 @@ def test_a_sound_source_is_counted_tried_and_estimated(make_config: MakeConfig) 
     assert "a build: about " in estimate
     assert f"in {config.output}" in estimate
     assert not config.output.exists()
+
+
+def test_a_dry_run_of_build_is_inspect(profile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*arguments: str) -> list[str]:
+        assert main([*arguments]) == 0
+        # The estimate is of a clock.
+        return capsys.readouterr().out.splitlines()[:-1]
+
+    dry = told("build", str(profile), "--dry-run", "longest_side_px=48")
+    assert dry == told("inspect", str(profile), "longest_side_px=48") != []
+    assert not (profile.parent / "shards").exists()
 
 
 def test_the_estimate_of_bytes_is_near_what_is_written(make_config: MakeConfig) -> None:

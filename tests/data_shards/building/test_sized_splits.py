@@ -58,6 +58,11 @@ def test_a_split_of_the_source_holds_and_is_not_added_to() -> None:
     assert Counter(splits.values()) == {"train": 40, "validate": 10, "test": 1}
 
 
+def test_where_the_source_gives_all_splits_sizes_ask_for_nothing() -> None:
+    given = [StudyRef("a", "1", "train"), StudyRef("b", "1", "test")]
+    assert split_by_size(given, SIZES, seed=0, strata={}) == {"a": "train", "b": "test"}
+
+
 def test_sizes_that_leave_nothing_and_labels_that_nobody_has_are_refused() -> None:
     with pytest.raises(InputError, match=r"split_sizes .validate=5, test=5. leave none of 10"):
         split_by_size(images(10), {"validate": 5, "test": 5}, seed=0, strata={})

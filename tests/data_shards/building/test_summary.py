@@ -7,7 +7,8 @@ from pathlib import Path
 from data_shards.building.build import build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.summary import count_reports
-from data_shards.records.manifest import IndexedSample, PixelSums, ShardIndex
+from data_shards.records.indexed_samples import IndexedSample
+from data_shards.records.manifest import PixelSums, ShardIndex
 
 TEXTS = (
     "FINDINGS: Clear.\nTUBES: None.\nIMPRESSION: Normal.",

@@ -2,6 +2,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,8 +92,8 @@ def test_offsets_that_are_not_the_tars_are_found(shards: Path) -> None:
     index = read_shard_index(shards / INDEX)
     first, second, *others = index.samples
     swapped = (
-        first.model_copy(update={"members": second.members}),
-        second.model_copy(update={"members": first.members}),
+        replace(first, members=second.members),
+        replace(second, members=first.members),
     )
     reseal(shards, index.model_copy(update={"samples": (*swapped, *others)}))
     found = problems(shards)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_shards.images.conversion import ConvertedImage, convert_image
+from data_shards.images.dicom import view_position
 from data_shards.images.refusals import BadImageError
 from tests.data_shards.images.drawn import QUARTERS, quarters, scene
 
@@ -124,6 +125,38 @@ def test_run_lengths_hold_the_pixels_that_went_in(tmp_path: Path) -> None:
     assert np.abs(np.subtract(quarters(stored(path)), QUARTERS)).max() <= 1
 
 
+def elements(syntax: str, **changes: Any) -> bytes:
+    """A file without preamble, mark and elements on the file, written as `syntax` says."""
+    made = pydicom.dcmread(io.BytesIO(DRAWN["12 bits of 16"]))
+    for name, value in changes.items():
+        setattr(made, name, value)
+    written = io.BytesIO()
+    how = {
+        "implicit": {"implicit_vr": True, "little_endian": True},
+        "explicit": {"implicit_vr": False, "little_endian": True},
+    }[syntax]
+    made.SpecificCharacterSet = "ISO_IR 100"
+    del made.file_meta
+    made.preamble = None
+    pydicom.dcmwrite(written, made, enforce_file_format=False, **how)
+    return written.getvalue()
+
+
+WITHOUT_PREAMBLE = {
+    "with the elements on the file": DRAWN["12 bits of 16"][132:],
+    "explicit types": elements("explicit"),
+    "implicit types": elements("implicit"),
+}
+
+
+@pytest.mark.parametrize("how", WITHOUT_PREAMBLE)
+def test_without_its_preamble_an_image_is_read_all_the_same(how: str, tmp_path: Path) -> None:
+    content = WITHOUT_PREAMBLE[how]
+    assert b"DICM" not in content
+    found = quarters(stored(written(tmp_path, content)))
+    assert np.abs(np.subtract(found, QUARTERS)).max() <= 1
+
+
 BROKEN: dict[str, tuple[bytes, str]] = {
     "cut short": (DRAWN["16 bits"][:-100], "truncated or damaged image"),
     "no picture": (
@@ -144,6 +177,22 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     ),
     "32 bits": (dicom(scene(4095).astype(np.uint32), bits=32), "an image of 32-bit samples"),
     "nothing behind the mark": (b"\0" * 128 + b"DICM", "a DICOM without"),
+    "no preamble and no picture": (
+        b"\x08\0\x05\0CS\x0a\0ISO_IR 100",
+        "not an image, though it begins as a DICOM without its preamble ",
+    ),
+    "no preamble and something else": (
+        b"\x08\0\x00\0\x04\0\0\0" + bytes(range(256)),
+        "not an image, though it begins as a DICOM|damaged",
+    ),
+    "no preamble, and cut short": (
+        elements("explicit")[:-100],
+        "truncated or damaged image",
+    ),
+    "no preamble, compressed, and not said how": (
+        elements("explicit", PixelData=b"\xfe\xff\x00\xe0\0\0\0\0"),
+        "a compressed DICOM without a transfer syntax",
+    ),
     "another picture behind the mark": (b"\0" * 128 + b"DICM\xff\xd8\xff\xdb", "a DICOM|damaged"),
 }
 
@@ -158,6 +207,15 @@ def test_what_cannot_be_shown_is_refused_by_its_cause_in_one_line(
         converted(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_a_view_is_told_by_the_header_and_by_nothing_else(tmp_path: Path) -> None:
+    def told(content: bytes) -> str:
+        return view_position(written(tmp_path, content))
+
+    assert told(dicom(scene(), bits=8, ViewPosition="AP")) == "AP"
+    assert told(dicom(scene(), bits=8)[:-100]) == told(b"\x89PNG\r\n\x1a\n") == told(b"") == ""
+    assert view_position(tmp_path / "absent.dcm") == ""
 
 
 # The same picture, as pydicom ships it.
@@ -196,4 +254,6 @@ def test_every_file_that_pydicom_ships_is_read_or_refused_in_a_line() -> None:
             refused[path.name] = str(error)
     assert len(read) >= 40
     assert "MR_truncated.dcm" in refused
+    for name in ("JPEG-lossy.dcm", "JPGExtended.dcm"):
+        assert "a JPEG of a kind that is not read (samples of 12 bits)" in refused[name]
     assert not any("\n" in each for each in refused.values())

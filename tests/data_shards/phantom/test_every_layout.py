@@ -18,7 +18,7 @@ from data_shards.building.build import build_part
 from data_shards.building.settings import ShardsConfig
 from data_shards.checking.verify import verify_shards
 from data_shards.phantom.archive import draw_if_absent
-from data_shards.phantom.layouts.catalog import layout_of
+from data_shards.phantom.layouts.catalog import LICENCE, layout_of
 from data_shards.phantom.layouts.nih_boxes import FINDINGS
 from data_shards.phantom.layouts.rsna import POSITIVE
 from data_shards.phantom.settings import Layout, PhantomConfig
@@ -119,6 +119,23 @@ def test_a_profile_builds_from_the_layout_and_verify_is_clean(
     assert all(len(splits) == 1 for splits in in_split.values())
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_profile_of_a_real_set_reads_the_phantom_that_it_is_given(
+    name: Layout, tmp_path: Path
+) -> None:
+    archive = tmp_path / "drawn"
+    profile = CONFIGS / "shards" / f"{name}.yaml"
+    changes = [f"phantom.layout={name}", f"phantom.archive={archive}"]
+    source = load_profile(ShardsConfig, profile, changes).source
+    settings = layout_of(name).importer_settings(PhantomConfig(archive=archive, layout=name))
+    assert {key: getattr(source, key) for key in settings} == settings
+    assert source.licence == LICENCE
+    # What lies in the archive may be named.
+    own = next(key for key, value in settings.items() if isinstance(value, Path))
+    source = load_profile(ShardsConfig, profile, [*changes, f"source.{own}={archive}/mine"]).source
+    assert getattr(source, own) == archive / "mine"
+
+
 @pytest.mark.parametrize("name", ["openi", "rsna"])
 def test_the_bytes_of_a_layout_are_the_same_again(
     name: Layout, build_layout: Callable[[Layout], Built], tmp_path: Path
@@ -150,6 +167,16 @@ def test_rsna_has_the_boxes_labels_and_sizes_of_its_tables(
         not study.findings for study in studies
     )
     assert len({record.patient_id for record in found}) == len({s.patient for s in studies})
+
+
+@pytest.mark.parametrize("name", WITH_DICOM)
+def test_views_are_those_of_the_headers(
+    name: Layout, build_layout: Callable[[Layout], Built]
+) -> None:
+    drawn, _, _, found = build_layout(name)
+    views = Counter(image.view for record in found for image in record.images)
+    assert views == Counter(study.projection for study in drawn_studies(drawn))
+    assert len(views) == 2
 
 
 def test_siim_has_a_mask_for_every_positive_and_no_other(

@@ -171,10 +171,8 @@ def test_boxes_of_ms_cxr_name_their_image_and_stay_in_original_pixels(tmp_path: 
     source = _source(root, ms_cxr=_write_ms_cxr(root))
     boxes = (Box(1, 1.0, 2.0, 3.0, 4.0, "Edema", "mild edema"),)
     assert _sample(source, "50000001").boxes == boxes
-    assert (
-        '"images_by_split": {\n    "train": 1,\n    "validate": 0,\n    "test": 1'
-        in (source.side_reports()["ms_cxr_overlap.json"])
-    )
+    told = source.side_reports()["ms_cxr_overlap.json"]
+    assert '"images_by_split": {\n    "train": 1,\n    "validate": 0,\n    "test": 1' in told
 
 
 def test_images_or_patients_of_ms_cxr_can_be_held_out(tmp_path: Path) -> None:
@@ -186,6 +184,16 @@ def test_images_or_patients_of_ms_cxr_can_be_held_out(tmp_path: Path) -> None:
     patients = _source(root, ms_cxr=annotations, exclude_ms_cxr="patients", require_frontal=False)
     assert _reason(patients, "50000001") == "patient of MS-CXR"
     assert _reason(patients, "50000002") == "patient of MS-CXR"
+
+
+def test_images_of_ms_cxr_that_the_archive_has_not_are_told(tmp_path: Path) -> None:
+    root = _archive(tmp_path / "jpg")
+    path = _write_ms_cxr(root)
+    path.write_text(path.read_text().replace("image-b,", "image-x,"))
+    assert "1 of 2 images of MS-CXR are not in" in _source(root, ms_cxr=path).warnings()[0]
+    path.write_text(path.read_text().replace("image-e,", "image-y,"))
+    with pytest.raises(InputError, match=r"none of its 2 images \(image-x ...\) is in .*: fetch"):
+        _source(root, ms_cxr=path).list_studies()
 
 
 def test_masks_are_found_by_image_and_category(tmp_path: Path) -> None:

@@ -93,6 +93,18 @@ def test_the_repack_gives_the_same_studies(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+def test_projections_of_a_report_that_the_repack_has_not_are_refused(tmp_path: Path) -> None:
+    table = write_lines(
+        tmp_path / "indiana_reports.csv",
+        "uid,MeSH,Problems,image,indication,comparison,findings,impression",
+        "8,normal,normal,Xray,,,Clear.,Normal.",
+    )
+    archive(tmp_path)
+    source = source_of(OpeniConfig, reports=table, image_root=tmp_path / "png")
+    with pytest.raises(InputError, match=r"image CXR7_7_IM-0007-3001: no report CXR7 in .*: fetch"):
+        source.list_studies()
+
+
 def test_without_projections_the_profile_must_say_how_images_lie(tmp_path: Path) -> None:
     reports = archive(tmp_path, xml())
     (tmp_path / "indiana_projections.csv").unlink()

@@ -1,0 +1,64 @@
+"""The indices of a split's shards: all read and checked at the start, few held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from data_shards.errors import InputError
+from data_shards.records.documents import refuse_contradictions
+from data_shards.records.indexed_samples import IndexedSample
+from data_shards.records.manifest import ShardEntry, ShardIndex, read_shard_index
+from data_shards.remote.shards import ShardFiles
+
+# As many as tars are open: a window of shuffled shards, and more. An index of 500 samples takes
+# half a MB in memory and milliseconds to read, all of a large set take hundreds of MB.
+_MOST_IN_MEMORY = 128
+
+
+class Indexes:
+    """The indices of the shards in `entries`, by their number there; thread-safe."""
+
+    def __init__(self, files: ShardFiles, entries: Sequence[ShardEntry]) -> None:
+        self._files = files
+        self.entries = tuple(entries)
+        self._held = lru_cache(_MOST_IN_MEMORY)(self._read)
+
+    def checked(self) -> Iterator[ShardIndex]:
+        """Each index in turn, held against itself, its manifest and the size of its tar.
+
+        Raises InputError for one that is missing, malformed or contradicts any of these.
+        """
+        for number, entry in enumerate(self.entries):
+            index = self._read(number)
+            refuse_contradictions(index.contradictions(entry), self._path(number))
+            self._check_tar(entry)
+            yield index
+
+    def sample(self, number: int, place: int) -> IndexedSample:
+        """The sample at `place` in shard `number`.
+
+        Raises InputError when the index has changed since the start, or is gone.
+        """
+        return self._held(number).samples[place]
+
+    def _path(self, number: int) -> Path:
+        return self._files.path(self.entries[number].index_name)
+
+    def _read(self, number: int) -> ShardIndex:
+        return read_shard_index(self._path(number), sha256=self.entries[number].index_sha256)
+
+    def _check_tar(self, entry: ShardEntry) -> None:
+        if self._files.is_remote:
+            return  # a tar is held against its size and hash when it arrives
+        tar = self._files.path(entry.tar_name)
+        if not tar.is_file():
+            raise InputError(
+                f"{tar}: the shard is missing: copy it again or build the shards again"
+            )
+        if (size := tar.stat().st_size) != entry.bytes:
+            raise InputError(
+                f"{tar}: {size} bytes, but {entry.bytes} were written (cut short?): "
+                "copy it again or build the shards again"
+            )

@@ -1,0 +1,45 @@
+import gc
+from pathlib import Path
+
+import pytest
+
+from data_shards.errors import InputError
+from data_shards.records.indexed_samples import IndexedSample
+from data_shards.synthetic_shards import write_synthetic_shards
+from distributed_pretrain.data import indexes
+from distributed_pretrain.data.shards import ShardSplit
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    write_synthetic_shards(
+        tmp_path / "shards", studies={"train": 12}, studies_a_shard=3, longest_side_px=16
+    )
+    return tmp_path / "shards"
+
+
+def indexed_samples() -> int:
+    gc.collect()
+    return sum(type(each) is IndexedSample for each in gc.get_objects())
+
+
+def test_an_opened_split_holds_the_indices_of_few_shards(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "_MOST_IN_MEMORY", 2)
+    before = indexed_samples()
+    split = ShardSplit(shards, "train", "lovt")
+    assert indexed_samples() == before
+    keys = [split.read(position).key for position in range(len(split))]
+    assert keys == [split.key(position) for position in range(len(split))]
+    assert indexed_samples() == before + 6
+
+
+def test_an_index_that_changes_while_its_shards_are_read_ends_the_run(shards: Path) -> None:
+    split = ShardSplit(shards, "train", "lovt")
+    split.read(0)
+    for path in shards.glob("*.index.json"):
+        path.write_text(path.read_text() + " ")
+    split.read(1)  # held already
+    with pytest.raises(InputError, match=r"train-000001\.index\.json: changed since"):
+        split.read(3)
