@@ -14,6 +14,10 @@ from distributed_pretrain.methods.masks import MaskOutputs
 from distributed_pretrain.methods.objective import Objective
 
 
+# What an image is an example of, and where it stands among all, the highest score first.
+_PLACES = {"best": 0.0, "median": 0.5, "worst": 1.0}
+
+
 class Examples(Measure):
     """A score of each of this rank's images that shows something of what is asked for.
 
@@ -40,11 +44,14 @@ class Examples(Measure):
         """The keys of the best, the median and the worst image; fewer where there are fewer."""
         ranked = sorted(self.scores, key=lambda key: (-self.scores[key], key))
         found: dict[str, str] = {}
-        for name, place in {"best": 0.0, "worst": 1.0, "median": 0.5}.items():
-            # An image is an example once.
-            if ranked and (key := ranked[round(place * (len(ranked) - 1))]) not in found.values():
+        # The median gives way where an image would be an example twice.
+        for name in sorted(_PLACES, key=lambda name: _PLACES[name] % 1):
+            if (
+                ranked
+                and (key := ranked[round(_PLACES[name] * (len(ranked) - 1))]) not in found.values()
+            ):
                 found[name] = key
-        return {name: found[name] for name in ("best", "median", "worst") if name in found}
+        return {name: found[name] for name in _PLACES if name in found}
 
     def _of_boxes(self, outputs: BoxOutputs) -> list[float]:
         objective, classes = self.context.objective, len(self.context.boxes)
