@@ -13,7 +13,6 @@ from distributed_pretrain.methods.boxes import BoxOutputs, BoxPredictor, truths_
 from distributed_pretrain.methods.masks import MaskOutputs
 from distributed_pretrain.methods.objective import Objective
 
-
 # What an image is an example of, and where it stands among all, the highest score first.
 _PLACES = {"best": 0.0, "median": 0.5, "worst": 1.0}
 
@@ -44,8 +43,8 @@ class Examples(Measure):
         """The keys of the best, the median and the worst image; fewer where there are fewer."""
         ranked = sorted(self.scores, key=lambda key: (-self.scores[key], key))
         found: dict[str, str] = {}
-        # The median gives way where an image would be an example twice.
-        for name in sorted(_PLACES, key=lambda name: _PLACES[name] % 1):
+        # The ends first: the median gives way where an image would be an example twice.
+        for name in sorted(_PLACES, key=lambda name: -abs(_PLACES[name] - 0.5)):
             if (
                 ranked
                 and (key := ranked[round(_PLACES[name] * (len(ranked) - 1))]) not in found.values()
