@@ -131,6 +131,33 @@ def test_what_torchvision_has_not_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("backbone", "to", "said"),
+    [
+        ("patches", "torchvision", "--to transformers or onnx"),
+        ("patches", "timm", "--to transformers or onnx"),
+        ("timm/convnext_atto", "torchvision", "--to timm, transformers or onnx"),
+        ("densenet121", "timm", "--to torchvision"),
+    ],
+)
+def test_a_refused_encoder_is_sent_to_a_format_that_takes_it(
+    model: Model, tmp_path: Path, backbone: str, to: str, said: str
+) -> None:
+    write = {"torchvision": to_torchvision.write, "timm": to_timm.write}[to]
+    with pytest.raises(InputError, match=said):
+        write(with_encoder(model, backbone), tmp_path)
+
+
+def test_a_refused_export_leaves_no_folder(short_run: Path, tmp_path: Path) -> None:
+    """But one that was there before."""
+    words = ("export", str(short_run), "--to", "torchvision", "checkpoint=last")
+    assert main([*words, f"output={tmp_path / 'new'}"]) == 2
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    assert main([*words, f"output={tmp_path / 'old'}"]) == 2
+    assert (tmp_path / "old").is_dir()
+
+
 def assert_same_model(ours: Model, theirs: Model) -> None:
     report = "FINDINGS: There is a small effusion. The heart is normal."
     assert ours.embed_images(IMAGE).equal(theirs.embed_images(IMAGE))
@@ -207,11 +234,19 @@ def test_the_card_has_what_was_measured(model: Model, short_run: Path, tmp_path:
     figures = short_run / "evaluation_validate_last.json"
     figures.write_text(json.dumps({"samples": 20.0, "recall_at_5": 0.25}))
     try:
-        card = model_card(model, run, "last", to="onnx", usage="x")
+        # By its path, and by the name of its step: the same weights.
+        step = run.checkpoint("last")
+        for name in ("last", str(run.checkpoints / "last"), step.name):
+            card = model_card(model, run, name, to="onnx", usage="x")
+            assert "| R@5 | 25.0 % |" in card
+            assert "`evaluation_validate_last`, 20 studies" in card
+            assert f"step {run.saved_step()} (`{Path(name).name}`) of a run" in card
+            assert str(short_run) not in card
+        untrained = model_card(model, run, "untrained", to="onnx", usage="x")
     finally:
         figures.unlink()
-    assert "| R@5 | 25.0 % |" in card
-    assert "`evaluation_validate_last`, 20 studies" in card
+    assert "the weights that it begins with" in untrained
+    assert "Nothing yet" in untrained
 
 
 @pytest.mark.parametrize(
