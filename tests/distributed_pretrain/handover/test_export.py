@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from data_shards.errors import InputError
 from distributed_pretrain import load
 from distributed_pretrain.__main__ import main
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.handover.card import model_card
 from distributed_pretrain.handover.export import _push
 from distributed_pretrain.handover.formats import onnx, transformers
 from distributed_pretrain.handover.formats import timm as to_timm
@@ -33,7 +31,6 @@ from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.report_encoder import new_report_encoder
-from distributed_pretrain.run_folder.folder import RunFolder
 
 pytestmark = pytest.mark.xdist_group("short_run")  # a fixture of one process
 IMAGE = np.random.default_rng(0).integers(0, 255, (60, 50), dtype=np.uint8)
@@ -227,26 +224,6 @@ def test_what_is_no_single_graph_is_refused(model: Model, tmp_path: Path) -> Non
     config = model.config.model_copy(update={"data": data})
     with pytest.raises(InputError, match="lateral view"):
         onnx.write(replace(model, config=config), tmp_path)
-
-
-def test_the_card_has_what_was_measured(model: Model, short_run: Path, tmp_path: Path) -> None:
-    run = RunFolder(short_run)
-    figures = short_run / "evaluation_validate_last.json"
-    figures.write_text(json.dumps({"samples": 20.0, "recall_at_5": 0.25}))
-    try:
-        # By its path, and by the name of its step: the same weights.
-        step = run.checkpoint("last")
-        for name in ("last", str(run.checkpoints / "last"), step.name):
-            card = model_card(model, run, name, to="onnx", usage="x")
-            assert "| R@5 | 25.0 % |" in card
-            assert "`evaluation_validate_last`, 20 studies" in card
-            assert f"step {run.saved_step()} (`{Path(name).name}`) of a run" in card
-            assert str(short_run) not in card
-        untrained = model_card(model, run, "untrained", to="onnx", usage="x")
-    finally:
-        figures.unlink()
-    assert "the weights that it begins with" in untrained
-    assert "Nothing yet" in untrained
 
 
 @pytest.mark.parametrize(
