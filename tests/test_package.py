@@ -7,10 +7,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from data_shards.errors import InputError
 from data_shards.profiles import CONFIGS, load_profile
@@ -159,3 +162,41 @@ def test_the_wheel_runs_in_an_environment_of_its_own(wheel: Path, tmp_path: Path
     run(radalign, "launch", "submit", *at, "--dry-run", "--", "evaluate", "run")
     run(radalign, "evaluate", "run", "labelled_studies=8")
     assert any((tmp_path / "run").glob("evaluation_*"))
+
+
+# Built from source against libraries of the system.
+NOT_PINNED = {"ffcv"}
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def test_everything_that_can_be_asked_for_is_pinned_as_it_is_asked_for() -> None:
+    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pinned = {canonicalize_name(each.name): next(iter(each.specifier)).version for each in pins}
+    assert len(pinned) == len(pins)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for asked in [*project["dependencies"], *(each for some in EXTRAS.values() for each in some)]:
+        wanted = Requirement(asked)
+        if wanted.name in NOT_PINNED:
+            continue
+        assert canonicalize_name(wanted.name) in pinned, asked
+        assert wanted.specifier.contains(pinned[canonicalize_name(wanted.name)]), asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_the_pins_leave_a_way_to_install_every_extra(python: str, tmp_path: Path) -> None:
+    """As far as packages say what they need: a network, or uv's cache. Nothing else is chosen."""
+    extras = [word for name in EXTRAS if name not in NOT_PINNED for word in ("--extra", name)]
+    pins, resolved = ROOT / "constraints.txt", tmp_path / "resolved.txt"
+    words = ("uv", "pip", "compile", "--quiet", "--no-annotate", "--no-header")
+    where = ("--python-version", python, "--constraints", pins, "--output-file", resolved)
+    done = subprocess.run(
+        [str(each) for each in (*words, *where, *extras, ROOT / "pyproject.toml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    chosen = {Requirement(line).name for line in resolved.read_text().splitlines()}
+    known = {canonicalize_name(Requirement(line).name) for line in pins.read_text().splitlines()}
+    assert {canonicalize_name(name) for name in chosen} - known == set()

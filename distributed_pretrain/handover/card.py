@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from data_shards.errors import InputError
 from data_shards.records.manifest import read_manifest
 from data_shards.remote.fetch import StoreError
@@ -9,7 +11,13 @@ from distributed_pretrain.handover.model import Model
 from distributed_pretrain.measures.catalog import JUDGED_BY
 from distributed_pretrain.measures.metric import read_figures
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.step_folders import UNTRAINED
+from distributed_pretrain.run_folder.step_folders import (
+    BEST,
+    LAST,
+    UNTRAINED,
+    named_by,
+    step_of,
+)
 
 _LIMITS = """\
 - For research. No medical device, and not evaluated for any clinical use.
@@ -22,7 +30,11 @@ _LIMITS = """\
 
 
 def model_card(model: Model, run: RunFolder, checkpoint: str, *, to: str, usage: str) -> str:
-    """Markdown with the front matter that the Hugging Face hub reads."""
+    """Markdown with the front matter that the Hugging Face hub reads.
+
+    Raises InputError for a checkpoint of no such name.
+    """
+    checkpoint = run.checkpoint_name(checkpoint)
     name = type(model.method).__name__
     source, licence = _data(model, run)
     parts = [
@@ -36,8 +48,7 @@ def model_card(model: Model, run: RunFolder, checkpoint: str, *, to: str, usage:
         "",
         f"# A chest X-ray encoder pre-trained with {name}",
         "",
-        f"Made by [radalign](https://pypi.org/project/radalign/) from checkpoint `{checkpoint}` of "
-        f"a run of {_length(run, checkpoint)}.",
+        f"Made by radalign {version('radalign')} from {_trained(run, checkpoint)}.",
         "",
         "## How it is loaded",
         "",
@@ -74,10 +85,12 @@ def _data(model: Model, run: RunFolder) -> tuple[str, str]:
     return f"{studies:,} training studies of {manifest.source}", manifest.licence
 
 
-def _length(run: RunFolder, checkpoint: str) -> str:
+def _trained(run: RunFolder, checkpoint: str) -> str:
+    """Which weights of the run they are."""
     if checkpoint == UNTRAINED:
-        return "no step: its encoder is as it began"
-    return f"{run.saved_step():,} steps"
+        return "no step of a run: the weights that it begins with"
+    step = step_of(run.checkpoint(checkpoint))
+    return f"step {step:,} (`{checkpoint}`) of a run of {run.saved_step():,} steps"
 
 
 def _input(model: Model, to: str) -> list[str]:
@@ -107,10 +120,25 @@ def _settings(model: Model) -> list[str]:
     return lines
 
 
+def _names(run: RunFolder, checkpoint: str) -> set[str]:
+    """All by which the same weights are evaluated: best and last may be one checkpoint."""
+    if checkpoint == UNTRAINED:
+        return {UNTRAINED}
+    step = run.checkpoint(checkpoint).name
+    links = {each: named_by(run.checkpoints / each) for each in (BEST, LAST)}
+    return {step} | {each for each, named in links.items() if named and named.name == step}
+
+
 def _figures(run: RunFolder, checkpoint: str) -> list[str]:
     """A table of the headlines of every evaluation of this checkpoint, or how to make one."""
     tables: list[str] = []
-    for path in sorted(run.path.glob(run.evaluation("*", f"{checkpoint}*").name)):
+    paths = {
+        path
+        for name in _names(run, checkpoint)
+        for these in (name, f"{name}_on_*")
+        for path in run.path.glob(run.evaluation("*", these).name)
+    }
+    for path in sorted(paths):
         figures = read_figures(path)
         tables += [
             f"`{path.stem}`, {figures.get('samples', 0):,.0f} studies:",

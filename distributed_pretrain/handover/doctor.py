@@ -8,6 +8,7 @@ import resource
 import shutil
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -34,7 +35,10 @@ _SHARED_MEMORY, _LEAST_SHARED_GIB = Path("/dev/shm"), 1.0
 # Shards, sockets of ranks and threads' files.
 _LEAST_FILES = 4096
 _TRIED_MIB, _LEAST_MIB_A_SECOND = 64, 50.0
-_HUB_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
+_WEIGHTS = tuple(
+    name + end for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json")
+)
 _CORES_A_GPU = 4
 
 
@@ -227,14 +231,22 @@ def _weights(config: PretrainConfig) -> Iterator[Finding]:
 
 def _named(what: str, name: str) -> Finding:
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    if Path(name).is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str):
+    try:
+        # timm fetches its weights without their config.
+        kept = [try_to_load_from_cache(name, each) for each in _WEIGHTS]
+    except HFValidationError:
+        if not Path(name).is_dir():
+            return Finding("bad", what, f"{name}: no such folder", "name one that is there")
+        kept = []
+    if Path(name).is_dir() or any(isinstance(each, str) for each in kept):
         return Finding("ok", what, f"{name}: is here")
     remedy = f"where there is a network: hf download {name} --local-dir FOLDER, and give FOLDER"
     if constants.HF_HUB_OFFLINE:
         return Finding("bad", what, f"{name}: is not here, and HF_HUB_OFFLINE is set", remedy)
     try:
-        HfApi().model_info(name, timeout=_HUB_SECONDS)
+        HfApi().model_info(name, timeout=_ANSWER_SECONDS)
     except Exception as error:  # noqa: BLE001  (of whatever it speaks HTTP with)
         reason = " ".join(str(error).split())[:120]
         return Finding("bad", what, f"{name}: is not here, and the hub says: {reason}", remedy)
@@ -247,16 +259,26 @@ def _torchvision(backbone: str, weights: str) -> Finding:
     try:
         known = torchvision.models.get_model_weights(backbone)[weights]
     except (KeyError, ValueError):
-        return Finding("bad", "image encoder", f"torchvision has no {weights} of {backbone}")
+        return Finding(
+            "bad",
+            "image encoder",
+            f"{weights}: neither a file nor weights that torchvision has of {backbone}",
+            "give method.image_encoder.weights a file that is there, or null",
+        )
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     if (cache / Path(known.url).name).is_file():
         return Finding("ok", "image encoder", f"{backbone} {weights}: is here")
-    return Finding(
-        "look",
-        "image encoder",
-        f"{backbone} {weights}: is not in {cache}",
-        f"it will be fetched from {known.url}; where there is no network, put it there before",
-    )
+    try:
+        asked = urllib.request.Request(known.url, method="HEAD")
+        urllib.request.urlopen(asked, timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        return Finding(
+            "bad",
+            "image encoder",
+            f"{backbone} {weights}: is not here, and cannot be fetched ({error})",
+            f"where there is a network: fetch {known.url}, and put it into {cache}",
+        )
+    return Finding("ok", "image encoder", f"{backbone} {weights}: will be fetched")
 
 
 def _memory(config: PretrainConfig) -> Finding:

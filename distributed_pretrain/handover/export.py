@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -26,13 +27,18 @@ def run_export(run_folder: Path, overrides: Sequence[str], *, to: str) -> int:
     run = RunFolder(run_folder)
     run.refuse_missing(checkpoint=config.checkpoint)
     folder = config.folder(run, to)
-    card_file = folder / "README.md"
+    card_file, is_new = folder / "README.md", not folder.exists()
     try:
         try_to_write(card_file)  # makes the folder
         model = load(run.path, checkpoint=config.checkpoint, device="cpu")
         usage = import_module(f"{__package__}.formats.{to}").write(model, folder)
         card = model_card(model, run, config.checkpoint, to=to, usage=usage)
         write_text_atomically(card_file, card)
+    except InputError:
+        if is_new:
+            with contextlib.suppress(OSError):  # what was written into it stays
+                folder.rmdir()
+        raise
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror}): {remedy_of(error)}, or pass "

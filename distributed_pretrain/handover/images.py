@@ -49,7 +49,9 @@ class ImageReader:
             deep = image.mode.startswith(("F", "I"))
             image = np.asarray(image if deep else image.convert("L"))
         if isinstance(image, Tensor):
-            image = image.detach().cpu().numpy()
+            image = image.detach().cpu()
+            # NumPy has no bfloat16.
+            image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
         if not isinstance(image, np.ndarray):
             raise InputError(
                 f"an image of type {type(image).__name__}: give a path, a PIL image, or an array "

@@ -29,12 +29,13 @@ def load(
 ) -> Model:
     """The model of a run folder, or of what `export --to transformers` made of one.
 
-    `checkpoint`, of a run, is best, last, or a step folder's name. On `device`; None: a GPU where
-    there is one. Nothing of the run's shards is read, but for runs of earlier releases. Raises
-    InputError for a folder without run or checkpoint.
+    `checkpoint`, of a run, is best, last, a step folder's name, or untrained. On `device`; None: a
+    GPU where there is one. Nothing of the run's shards is read, but for runs of earlier releases,
+    and untrained. Raises InputError for a folder without run or checkpoint, and for a device that
+    is not there.
     """
     path = Path(folder)
-    there = best_device() if device is None else torch.device(device)
+    there = best_device() if device is None else _device(device)
     if is_export(path):
         return _exported(path, there)
     run = RunFolder(path)
@@ -46,6 +47,17 @@ def load(
         stored=stored_images(run, trained.config.data, checkpoint),
         device=there,
     )
+
+
+def _device(said: str | torch.device) -> torch.device:
+    """One that can be used. Raises InputError for any other."""
+    try:
+        return torch.empty(0, device=said).device
+    except (RuntimeError, AssertionError) as error:  # a name of none; no driver; no CUDA in torch
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        raise InputError(
+            f"device={said}: {reason}: give cpu, or none for a GPU where there is one"
+        ) from error
 
 
 def is_export(folder: Path) -> bool:

@@ -94,10 +94,10 @@ class Model:
         method = reading_reports(self.method)
         if isinstance(reports, ReportEmbeddings):
             return reports
-        reports = [reports] if isinstance(reports, str | Report) else reports
-        if not reports:
+        many = [reports] if isinstance(reports, str | Report) else list(reports)
+        if not many:
             raise InputError("no report was given")
-        of_each = [sentences_of(each, self.data.text_policy) for each in reports]
+        of_each = [sentences_of(each, self.data.text_policy) for each in many]
         return self._embedded(method, of_each)
 
     def similarity(
@@ -115,7 +115,9 @@ class Model:
     def retrieve(
         self, images: ImageInput | Sequence[ImageInput], reports: Reports, *, k: int = 5
     ) -> list[list[Match]]:
-        """For each image its `k` nearest of the reports, the nearest first."""
+        """For each image its `k` nearest of the reports, the nearest first; fewer if there are."""
+        if k < 1:
+            raise InputError(f"k={k}: ask for 1 or more of the reports")
         similarity = self.similarity(images, reports)
         best = similarity.topk(min(k, similarity.shape[1]), dim=1)
         return [

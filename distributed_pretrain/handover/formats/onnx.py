@@ -46,7 +46,8 @@ def write(model: Model, folder: Path) -> str:
             "export it --to transformers, or torchvision"
         )
     size = model.data.image_size_px
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for name in ("torch.onnx", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -34,7 +35,12 @@ def _whole(model: Model) -> tuple[str, dict[str, Tensor]]:
     if name in RESNETS:
         # torchvision's names are timm's.
         return name, torchvision_state(model)
+    if name not in torchvision.models.list_models():
+        raise InputError(
+            f"image_encoder.backbone={name}: timm has no such model: export it --to transformers "
+            "or onnx"
+        )
     raise InputError(
-        f"image_encoder.backbone={name}: timm has it by other names: export it --to torchvision, "
-        f"or train with backbone: {PREFIX}{name}"
+        f"image_encoder.backbone={name}: timm has not its names: export it --to torchvision, or "
+        f"train with one of timm's as {PREFIX}NAME"
     )

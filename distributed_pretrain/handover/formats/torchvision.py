@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data_shards.errors import InputError
 from distributed_pretrain.handover.model import Model
+from distributed_pretrain.models.trunks.timm import PREFIX
 
 # What the models of torchvision call their classifier.
 _CLASSIFIERS = ("fc.", "classifier.", "head.", "heads.")
@@ -43,9 +44,10 @@ def torchvision_state(model: Model) -> dict[str, Tensor]:
     try:
         whole: nn.Module = torchvision.models.get_model(name, weights=None)
     except ValueError as error:
+        others = "timm, transformers" if name.startswith(PREFIX) else "transformers"
         raise InputError(
-            f"image_encoder.backbone={name}: torchvision has no such model: export it "
-            "--to timm, transformers or onnx"
+            f"image_encoder.backbone={name}: torchvision has no such model: export it --to "
+            f"{others} or onnx"
         ) from error
     own, theirs = trunk.state_dict(), whole.state_dict()
     for key, tensor in theirs.items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import resource
 import shutil
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +48,14 @@ def test_without_a_profile_it_looks_at_the_machine(capsys: pytest.CaptureFixture
     assert "name the profile before it" in capsys.readouterr().err
 
 
-def test_what_the_a100_profile_lacks_here_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_a100_profile_lacks_here_is_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(doctor, "estimate_of", lambda *_, **__: SimpleNamespace(total=30 * GIB))
     monkeypatch.setattr(doctor, "cuda_trouble", lambda: "no driver")
@@ -56,10 +65,12 @@ def test_what_the_a100_profile_lacks_here_is_bad(monkeypatch: pytest.MonkeyPatch
         "GPU",
         "shards",
         "text encoder",
+        "image encoder",
     }
     assert "hf download emilyalsentzer/Bio_ClinicalBERT" in found["text encoder"].remedy
     assert "training.device=any" in found["GPU"].remedy
-    assert found["image encoder"].state in ("ok", "look")
+    assert "is not here, and cannot be fetched (no route)" in found["image encoder"].found
+    assert "put it into" in found["image encoder"].remedy
     assert found["memory"].found.startswith("one GPU needs about 30.0 GiB")
 
 
@@ -136,3 +147,47 @@ def test_a_gpu_in_use_and_few_cores_are_looked_at(monkeypatch: pytest.MonkeyPatc
     assert "A100, 40.0 GiB, 10.0 GiB in use" in found["GPU 1"].found
     assert found["NCCL"].found == "2.27.5 for 2 GPUs"
     assert "ask for 8 or more" in found["cores"].remedy
+
+
+def test_where_torchvision_answers_its_weights_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(request: urllib.request.Request, timeout: float) -> io.BytesIO:
+        asked.append(f"{request.get_method()} {request.full_url}")
+        return io.BytesIO()
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert doctor._torchvision("resnet18", "IMAGENET1K_V1").state == "ok"
+    [once] = asked
+    assert once.startswith("HEAD https://download.pytorch.org/models/resnet18-")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / once.rpartition("/")[2]).touch()
+    assert doctor._torchvision("resnet18", "IMAGENET1K_V1").found.endswith("is here")
+    assert len(asked) == 1
+    assert "neither a file nor weights" in doctor._torchvision("resnet18", "gone.pt").found
+
+
+@pytest.mark.parametrize("name", ["/models/bio_clinical_bert", "models/of/mine"])
+def test_a_folder_that_is_not_there_is_no_name_of_the_hub(name: str) -> None:
+    found = doctor._named("text encoder", name)
+    assert (found.state, found.found) == ("bad", f"{name}: no such folder")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_are_here_by_their_file_and_not_by_a_config(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """timm fetches no config, and a config alone is no encoder."""
+    held = {file}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache",
+        lambda _, each: f"cache/{each}" if each in held else None,
+    )
+    assert doctor._named("image encoder", "timm/resnet50.a1_in1k").state == "ok"
+    held.clear()
+    held.add("config.json")
+    assert doctor._named("image encoder", "timm/resnet50.a1_in1k").state == "bad"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from data_shards.errors import InputError
 from distributed_pretrain import load
 from distributed_pretrain.__main__ import main
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.handover.card import model_card
 from distributed_pretrain.handover.export import _push
 from distributed_pretrain.handover.formats import onnx, transformers
 from distributed_pretrain.handover.formats import timm as to_timm
@@ -33,7 +31,6 @@ from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
 from distributed_pretrain.models.image_encoder import make_image_encoder
 from distributed_pretrain.models.report_encoder import new_report_encoder
-from distributed_pretrain.run_folder.folder import RunFolder
 
 pytestmark = pytest.mark.xdist_group("short_run")  # a fixture of one process
 IMAGE = np.random.default_rng(0).integers(0, 255, (60, 50), dtype=np.uint8)
@@ -131,6 +128,33 @@ def test_what_torchvision_has_not_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("backbone", "to", "said"),
+    [
+        ("patches", "torchvision", "--to transformers or onnx"),
+        ("patches", "timm", "--to transformers or onnx"),
+        ("timm/convnext_atto", "torchvision", "--to timm, transformers or onnx"),
+        ("densenet121", "timm", "--to torchvision"),
+    ],
+)
+def test_a_refused_encoder_is_sent_to_a_format_that_takes_it(
+    model: Model, tmp_path: Path, backbone: str, to: str, said: str
+) -> None:
+    write = {"torchvision": to_torchvision.write, "timm": to_timm.write}[to]
+    with pytest.raises(InputError, match=said):
+        write(with_encoder(model, backbone), tmp_path)
+
+
+def test_a_refused_export_leaves_no_folder(short_run: Path, tmp_path: Path) -> None:
+    """But one that was there before."""
+    words = ("export", str(short_run), "--to", "torchvision", "checkpoint=last")
+    assert main([*words, f"output={tmp_path / 'new'}"]) == 2
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    assert main([*words, f"output={tmp_path / 'old'}"]) == 2
+    assert (tmp_path / "old").is_dir()
+
+
 def assert_same_model(ours: Model, theirs: Model) -> None:
     report = "FINDINGS: There is a small effusion. The heart is normal."
     assert ours.embed_images(IMAGE).equal(theirs.embed_images(IMAGE))
@@ -200,18 +224,6 @@ def test_what_is_no_single_graph_is_refused(model: Model, tmp_path: Path) -> Non
     config = model.config.model_copy(update={"data": data})
     with pytest.raises(InputError, match="lateral view"):
         onnx.write(replace(model, config=config), tmp_path)
-
-
-def test_the_card_has_what_was_measured(model: Model, short_run: Path, tmp_path: Path) -> None:
-    run = RunFolder(short_run)
-    figures = short_run / "evaluation_validate_last.json"
-    figures.write_text(json.dumps({"samples": 20.0, "recall_at_5": 0.25}))
-    try:
-        card = model_card(model, run, "last", to="onnx", usage="x")
-    finally:
-        figures.unlink()
-    assert "| R@5 | 25.0 % |" in card
-    assert "`evaluation_validate_last`, 20 studies" in card
 
 
 @pytest.mark.parametrize(

@@ -96,11 +96,14 @@ def test_one_is_as_many_and_files_are_as_arrays(
         "floats": pixels / 255,
         "tensor": torch.from_numpy(pixels / np.float32(255)),
     }
+    halves = torch.from_numpy(pixels / np.float32(255)).bfloat16()
+    assert model.embed_images(halves).equal(model.embed_images(halves.float()))
     for name, image in ways.items():
         torch.testing.assert_close(model.embed_images(image), alone, msg=name)
     assert model.embed_reports(report).equal(model.embed_reports([report]))
     read = model.read_reports([report])
     assert model.retrieve(path, read) == model.retrieve(path, [report])
+    assert model.embed_reports(np.array([report] * 2)).shape[0] == 2  # type: ignore[arg-type]
 
 
 def test_a_phrase_is_looked_for_on_the_images_own_pixels(
@@ -214,6 +217,16 @@ def test_nothing_to_look_for_is_one_line(model: Model) -> None:
         model.ground(image, [])
     with pytest.raises(InputError, match="no class was given"):
         model.zero_shot(image, {})
+    for k in (0, -1):
+        with pytest.raises(InputError, match=f"k={k}: ask for 1 or more"):
+            model.retrieve(image, "There is an effusion.", k=k)
+
+
+def test_a_device_that_is_not_there_is_one_line(short_run: Path) -> None:
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(InputError, match=f"device={device}: .*: give cpu") as caught:
+            load(short_run, checkpoint="last", device=device)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("report", ["", "   ", "___", "COMPARISON: None."])
