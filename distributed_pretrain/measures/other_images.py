@@ -30,7 +30,8 @@ class OtherImages(ImageTextMeasure):
     `pair_other_image` is the term `pair` so, and `pair_from_image` by how much that is above the
     term of the own images: what it learns from them. A term for which that stays near 0 tells
     parts of a report apart without looking (LoVT's own local losses do), and has no business in a
-    claim about regions. Ranks exchange their images' embeddings.
+    claim about regions. Batches of one study have no other image and do not count. Ranks exchange
+    their images' embeddings.
     """
 
     def __init__(self, context: Context) -> None:
@@ -53,9 +54,13 @@ class OtherImages(ImageTextMeasure):
         """Add the batch's terms, by its real samples."""
         mask = batch.sample_mask
         every_mask = gather_rows(mask)
+        real = float(every_mask.sum())
+        if real < 2:
+            return
         order = next_real_rows(every_mask)[own_rows(len(mask))]
         others = outputs.images.map_tensors(lambda rows: gather_rows(rows)[order])
-        real = float(every_mask.sum())
+        # What the host knows of the own images says nothing of these.
+        others = others.map_values(lambda _: (), (tuple,))
         for row, images in enumerate((outputs.images, others)):
             loss = self.method.loss(self.method.paired(images, outputs.reports, mask))
             terms = torch.stack([loss[name].detach() for name in self._terms])
@@ -63,7 +68,9 @@ class OtherImages(ImageTextMeasure):
         self._count += real
 
     def compute(self) -> dict[str, float]:
-        """The means."""
+        """The means; empty where no batch has two studies."""
+        if not self._count:
+            return {}
         own, other = (self._sums / self._count).tolist()
         figures: dict[str, float] = {}
         for name, own_term, other_term in zip(self._terms, own, other, strict=True):

@@ -121,25 +121,28 @@ def _table(config: ComparisonConfig, results: Results) -> str:
 def _grounding(config: ComparisonConfig, results: Results) -> list[str]:
     """How phrases are grounded, beside what a map does that is blind to the image."""
     rows: list[list[str]] = []
-    # These depend on the studies alone.
-    blind: dict[str, float] = {}
+    # These depend on the studies and on the pixels that a model sees of them.
+    blind: dict[int, dict[str, float]] = {}
     for method in config.methods:
         runs = results.get(method.name, ())
         if values_of(runs, FOCAL_POINTING):
             shown = [show_values(list(values_of(runs, each).values()), each) for each in GROUNDED]
             rows.append([method.title, *shown])
-            blind = dict(runs[0].metrics)
+            blind.setdefault(runs[0].image_size_px, runs[0].metrics)
     if not rows:
         return []
-    if (count := blind.get(BLIND_PHRASES.name)) is not None:
+    blind = {size: figures for size, figures in blind.items() if BLIND_PHRASES.name in figures}
+    for size, figures in sorted(blind.items()):
+        where = f" ({size} px)" if len(blind) > 1 else ""
         for name, title in BLIND_MAPS.items():
-            shown = [_with_bounds(each, blind) for each in of_map(name)]
-            rows.append([f"blind: {title}", *shown, *[""] * (len(GROUNDED) - len(shown))])
+            shown = [_with_bounds(each, figures) for each in of_map(name)]
+            rows.append([f"blind: {title}{where}", *shown, *[""] * (len(GROUNDED) - len(shown))])
     text = [
         "## Phrases in their boxes",
         markdown_table([["", *(m.title for m in GROUNDED)], *rows]),
     ]
-    if count is not None:
+    if blind:
+        count = next(iter(blind.values()))[BLIND_PHRASES.name]
         text.append(
             f"Blind maps are means of the boxes of {count:,.0f} training phrases and see no image; "
             "behind them the interval over test studies. What is not above that of category, side "

@@ -217,6 +217,27 @@ def test_the_page_holds_grounding_beside_maps_that_see_no_image(tmp_path: Path) 
     assert "SimCLR beats" not in page
 
 
+def test_maps_that_see_no_image_stand_beside_the_rows_of_their_own_image_size(
+    tmp_path: Path,
+) -> None:
+    def run(method: str, size_px: int, blind: float) -> RunResult:
+        figures = {
+            "grounding_pointing_focal": 0.5,
+            "grounding_blind_category_pointing": blind,
+            "grounding_blind_phrases": 9,
+        }
+        return _run(method, 0, figures).model_copy(update={"image_size_px": size_px})
+
+    results: Results = {
+        "lovt": (run("lovt", 64, 0.239),),
+        "lovt_no_local": (run("lovt_no_local", 96, 0.242),),
+    }
+    write_page(_config(tmp_path), results, command="c")
+    page = (tmp_path / "page.md").read_text()
+    assert "| blind: boxes of the category (64 px) | 23.9 |" in page
+    assert "| blind: boxes of the category (96 px) | 24.2 |" in page
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
