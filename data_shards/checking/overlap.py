@@ -23,7 +23,7 @@ from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import Progress, Tick, map_in_processes, start_server
 from data_shards.records.manifest import ShardEntry
-from data_shards.sources.formats.json_values import read_json
+from data_shards.sources.formats.nih_mapping import nih_patient, read_nih_mapping
 from data_shards.sources.formats.tables import read_rows
 
 HASH_SIDE = 16
@@ -162,16 +162,8 @@ def read_mapping(path: Path, key: Path | None = None) -> Mapped:
         images = {row.filled("a"): row.filled("b") for row in read_rows(path, ("a", "b"))}
         patients = images
     else:
-        try:
-            images = {
-                str(each["subset_img_id"]): Path(each["img_id"]).stem for each in read_json(path)
-            }
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: not the mapping of RSNA to NIH (a list of subset_img_id and img_id): "
-                f"{error!r}: write a table of two columns a and b"
-            ) from error
-        patients = {ours: theirs.partition("_")[0] for ours, theirs in images.items()}
+        images = read_nih_mapping(path)
+        patients = {ours: nih_patient(theirs) for ours, theirs in images.items()}
     name = naming(key)
     return Mapped(
         {name(ours): name(theirs) for ours, theirs in images.items()},
