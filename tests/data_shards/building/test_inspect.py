@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def test_the_estimate_of_time_leaves_out_what_the_first_study_alone_waits_for(
         return convert_study(*arguments, **settings)
 
     monkeypatch.setattr(inspect, "convert_study", convert)
-    monkeypatch.setattr(inspect.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     # 28 studies of a second each.
     assert "a build: about 28 s on 1 core, " in inspect_source(make_config(workers=1))
 
