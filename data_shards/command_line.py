@@ -134,6 +134,8 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
+        # Without one argparse says of `*` that it is required.
+        default=[],
         metavar="key=value",
         help="changes to the profile, dotted for nested keys: data.global_batch=64",
     )
@@ -149,7 +151,7 @@ def parse(
     if bad:
         parser.error(f"unrecognized arguments: {' '.join(bad)}")
     if takes_overrides:
-        options.overrides += rest
+        options.overrides = [*options.overrides, *rest]
     return options
 
 

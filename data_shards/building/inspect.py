@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_shards.building.hashed_ids import naming
 from data_shards.building.plan import plan_source
 from data_shards.building.presence import look_for_images
 from data_shards.building.settings import ShardsConfig
@@ -79,38 +80,42 @@ def _counted(source: Source, studies: Sequence[StudyRef]) -> str:
 def _tried(config: ShardsConfig, source: Source, studies: Sequence[StudyRef]) -> list[str]:
     """Some studies converted: three of them shown, and what all will cost."""
     spread = [studies[number * len(studies) // _TIMED] for number in range(_TIMED)]
+    name = naming(config.hash_ids)
     converted: list[ConvertedStudy] = []
     lines: list[str] = []
-    started = time.monotonic()
     tried = list(dict.fromkeys(spread))
+    started = time.monotonic()
     for number, ref in enumerate(tried):
+        if number == 1:
+            # Anew: the first study waits for what all need once, such as decoders.
+            started = time.monotonic()
         try:
             sample = source.load_study(ref)
             if isinstance(sample, str):
-                lines += [f"study {ref.study_id}: left out: {sample}"]
+                lines += [f"study {name(ref.study_id)}: left out: {sample}"]
                 continue
             study = convert_study(sample, config, key=f"sample-{number}", split="train")
         except InputError as error:
-            lines += [f"study {ref.study_id}: {error}"]
+            lines += [f"study {name(ref.study_id)}: {error}"]
             continue
         if isinstance(study, ConvertedStudy):
             converted += [study]
-    seconds = time.monotonic() - started
+    each_seconds = (time.monotonic() - started) / max(len(tried) - 1, 1)
     lines = lines[:SHOWN] + [_shown(study.record) for study in converted[:SHOWN]]
     if not converted:
         return [*lines, "no study could be read: nothing to estimate from"]
     each_bytes = sum(
         len(payload) + _PER_MEMBER for study in converted for payload in study.members.values()
     ) / len(tried)
-    total_bytes, total_seconds = each_bytes * len(studies), seconds / len(tried) * len(studies)
+    total_bytes, total_seconds = each_bytes * len(studies), each_seconds * len(studies)
     place = next(
         each for each in (config.output, *config.output.absolute().parents) if each.exists()
     )
     free = shutil.disk_usage(place).free
+    cores = "1 core" if config.worker_count == 1 else f"{config.worker_count} cores"
     lines += [
-        f"a build: about {_duration(total_seconds / config.worker_count)} on "
-        f"{config.worker_count} cores, {_bytes(total_bytes)} in {config.output} "
-        f"({_bytes(free)} are free)"
+        f"a build: about {_duration(total_seconds / config.worker_count)} on {cores}, "
+        f"{_bytes(total_bytes)} in {config.output} ({_bytes(free)} are free)"
     ]
     if total_bytes > free:
         lines += ["warning: the disk is too small: pass another output=..."]

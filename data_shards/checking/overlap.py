@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,14 @@ from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import Progress, Tick, map_in_processes, start_server
 from data_shards.records.manifest import ShardEntry
-from data_shards.sources.formats.json_values import read_json
+from data_shards.sources.formats.nih_mapping import nih_patient, read_nih_mapping
 from data_shards.sources.formats.tables import read_rows
 
 HASH_SIDE = 16
 # Of 256 bits. On 197 public radiographs, copies at another size differed in 8 at most, and pictures
 # of others in 22 or more.
 NEAR_BITS = 16
+# Of hashes that are compared with as many others at once: some tens of MB, however large the sets.
 _BLOCK = 1024
 _SHOWN = 5
 
@@ -126,7 +128,7 @@ def find_overlap(
     my_patients = {mapped.patient_of(image): image.split for image in ours}
     your_patients = {image.patient: image.split for image in theirs}
     shared = sorted(my_patients.keys() & your_patients.keys())
-    near = _near(ours, theirs, near_bits)
+    near = near_pairs(ours, theirs, near_bits)
     return Overlap(
         (str(one), str(other)),
         (len(ours), len(theirs)),
@@ -162,16 +164,8 @@ def read_mapping(path: Path, key: Path | None = None) -> Mapped:
         images = {row.filled("a"): row.filled("b") for row in read_rows(path, ("a", "b"))}
         patients = images
     else:
-        try:
-            images = {
-                str(each["subset_img_id"]): Path(each["img_id"]).stem for each in read_json(path)
-            }
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: not the mapping of RSNA to NIH (a list of subset_img_id and img_id): "
-                f"{error!r}: write a table of two columns a and b"
-            ) from error
-        patients = {ours: theirs.partition("_")[0] for ours, theirs in images.items()}
+        images = read_nih_mapping(path)
+        patients = {ours: nih_patient(theirs) for ours, theirs in images.items()}
     name = naming(key)
     return Mapped(
         {name(ours): name(theirs) for ours, theirs in images.items()},
@@ -215,26 +209,35 @@ def _hashed(folder: Path, entry: ShardEntry, tick: Tick) -> list[StoredImage]:
     return images
 
 
-def _near(ours: Sequence[StoredImage], theirs: Sequence[StoredImage], bits: int) -> list[NearPair]:
+def near_pairs(
+    ours: Sequence[StoredImage], theirs: Sequence[StoredImage], bits: int
+) -> list[NearPair]:
+    """Those whose hashes differ in at most so many bits, the nearest first."""
     if not (ours and theirs):
         return []
     one, other = (_words(each) for each in (ours, theirs))
     found = []
-    for start in range(0, len(one), _BLOCK):
-        block = one[start : start + _BLOCK]
-        apart = np.zeros((len(block), len(other)), dtype=np.uint16)
-        for column in range(block.shape[1]):
-            apart += np.bitwise_count(block[:, None, column] ^ other[None, :, column])
-        for row, match in np.argwhere(apart <= bits):
-            a, b = ours[start + int(row)], theirs[int(match)]
+    starts = product(range(0, len(one), _BLOCK), range(0, len(other), _BLOCK))
+    for row, column in starts:
+        apart = _apart(one[row : row + _BLOCK], other[column : column + _BLOCK])
+        for down, across in np.argwhere(apart <= bits):
+            a, b = ours[row + int(down)], theirs[column + int(across)]
             pair = NearPair(
                 (a.image, b.image),
                 (a.patient, b.patient),
                 (a.split, b.split),
-                int(apart[row, match]),
+                int(apart[down, across]),
             )
             found.append(pair)
     return sorted(found, key=lambda pair: (pair.bits, pair.images))
+
+
+def _apart(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint16]:
+    """Of each of one and each of the other, the bits in which their hashes differ."""
+    apart = np.zeros((len(one), len(other)), dtype=np.uint16)
+    for word in range(one.shape[1]):
+        apart += np.bitwise_count(one[:, None, word] ^ other[None, :, word])
+    return apart
 
 
 def _words(images: Sequence[StoredImage]) -> NDArray[np.uint64]:

@@ -59,8 +59,10 @@ def report_texts(folder: Path, *, tokenizer: Path | None, max_tokens: int, examp
                 without.append(f"{key}: {_short(report.raw)}")
             for name in held:
                 sentences[name] += len(report.sentences[name])
-                if name not in taken and len(shown.setdefault(name, [])) < examples:
-                    shown[name].append(_short(report.sentences[name][0]))
+                here, first = shown.setdefault(name, []), _short(report.sentences[name][0])
+                # Reports repeat each other's words: an example that is there already says nothing.
+                if name not in taken and len(here) < examples and first not in here:
+                    here.append(first)
             for policy, counts in policies.items():
                 _count(counts, report, policy, measured, max_tokens)
             progress.advance()
@@ -73,7 +75,7 @@ def report_texts(folder: Path, *, tokenizer: Path | None, max_tokens: int, examp
     unit = f"tokens (limit {max_tokens})" if measured else "words"
     lines.append(f"text policies (reports kept; sentences a report; {unit} a report):")
     lines += [_told(name, counts, measured is not None) for name, counts in policies.items()]
-    left = {name: each for name, each in shown.items() if name not in _read_by_any()}
+    left = {name: each for name, each in shown.items() if each and name not in _read_by_any()}
     if left:
         lines.append("sentences that no text policy takes, by section, with the first:")
         for name, said in sorted(left.items(), key=lambda each: -sentences[each[0]]):

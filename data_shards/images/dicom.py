@@ -215,6 +215,8 @@ def _windowed(values: NDArray[Any], header: Dataset) -> NDArray[np.uint8]:
     every = np.arange(first, last + 1, dtype=np.int32).reshape(1, -1)
     # Of several windows the first is the one that viewers open with.
     shown = np.asarray(apply_voi_lut(apply_modality_lut(every, header), header), dtype=np.float64)
+    if not np.isfinite(shown).all():
+        raise damaged("a window or rescale that is no number")
     low, high = _shown_range(header)
     levels = np.clip((shown[0] - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
     grey: NDArray[np.uint8] = levels[np.clip(values.astype(np.int32), first, last) - first]

@@ -82,7 +82,8 @@ def box_of(
 def number_in(where: str, column: str, cell: str) -> float:
     """A number. Raises InputError for any other text, infinity and NaN among them."""
     try:
-        number = float(cell)
+        # Python takes 1_0 for ten.
+        number = math.nan if "_" in cell else float(cell)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

@@ -19,7 +19,23 @@ from data_shards.sources.base import ImageRow, Source, SourceConfig
 from data_shards.sources.formats.tables import Row, read_rows
 from data_shards.sources.values import VIEWS, label_in
 
-COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
+LABELS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+COLUMNS = ("Path", "Frontal/Lateral", "AP/PA", *LABELS)
 _PATH = re.compile(r"(?:CheXpert-v1\.0[^/]*/)?((?:train|valid)/(patient\d+)/(study\d+)/[^/]+)\.jpg")
 _DIRECTIONS = ("AP", "PA")
 
@@ -56,7 +72,10 @@ class ChexpertSource(Source):
         return (self.config.root / "train.csv", self.config.root / "valid.csv")
 
     def rows(self) -> Iterator[ImageRow]:
-        """The images of both tables. Raises InputError for a path of another form."""
+        """The images of both tables. Raises InputError for a path of another form.
+
+        Columns beside those that are read (sex, age, an index that a program added) may be there.
+        """
         for table in self.tables():
             for row in read_rows(table, COLUMNS):
                 yield self._row(row, is_valid=table.name == "valid.csv")
@@ -81,7 +100,7 @@ class ChexpertSource(Source):
             study_id=study,
             view=_view(row),
             split=split,
-            labels={name: label_in(row, name) for name in row.cells if name not in COLUMNS},
+            labels={name: label_in(row, name) for name in LABELS},
         )
 
     def _where(self, row: ImageRow) -> str:

@@ -175,8 +175,6 @@ class CsvPairsSource(Source):
         config, columns = self.config, self.config.columns
         required = (*columns.used, *config.where)
         rows = list(read_rows(config.table, required, config.encoding))
-        if not rows:
-            raise InputError(f"{config.table}: no row below its header: check the table")
         where = {column: set(map(text_in, values)) for column, values in config.where.items()}
         alike = {column: set(map(folded, values)) for column, values in where.items()}
         passed = [row for row in rows if all(row[each] in where[each] for each in where)]

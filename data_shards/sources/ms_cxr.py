@@ -53,7 +53,11 @@ def read_annotations(path: Path) -> Iterator[Annotation]:
         try:
             x, y, width, height = (float(each) for each in numbers)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: a box is x, y, width, height, found {numbers!r}") from error
+            raise InputError(
+                f"{where}: a box is x, y, width, height, found {numbers!r}: correct it"
+            ) from error
+        if not category:
+            raise InputError(f"{where}: category_name is empty: fill it in, or fetch it again")
         if not (width > 0 and height > 0 and math.isfinite(x + y + width + height)):
             place = f"{width} x {height} pixels at {x}, {y}"
             raise InputError(f"{where}: a box of {place}: correct or remove it")
@@ -117,8 +121,8 @@ def _from_json(file: Path) -> list[_Found]:
             )
             for number, each in enumerate(value["annotations"])
         ]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{file}: not MS-CXR's COCO layout (images, annotations with bbox and label_text, "
-            f"categories): {error!r}"
+            f"categories): {error!r}: fetch it again"
         ) from error

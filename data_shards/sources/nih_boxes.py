@@ -20,6 +20,7 @@ from data_shards.errors import InputError
 from data_shards.records.study import Box
 from data_shards.sources.annotations import box_in
 from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.formats.table_files import open_table
 from data_shards.sources.formats.tables import Row, read_rows
 from data_shards.sources.image_files import files_by_stem, placed
 from data_shards.sources.values import VIEWS
@@ -93,7 +94,9 @@ class NihBoxesSource(Source):
                 finding = row["Finding Label"]
                 if finding not in FINDINGS:
                     expected = ", ".join(FINDINGS)
-                    raise InputError(f"{row.where}: Finding Label {finding!r}: one of {expected}")
+                    raise InputError(
+                        f"{row.where}: Finding Label {finding!r}: expected {expected}: correct it"
+                    )
                 box = box_in(row, BOX_COLUMNS, finding)
                 if box is None:
                     raise InputError(f"{row.where}: image {name} has no box: fetch the table again")
@@ -135,6 +138,13 @@ class NihBoxesSource(Source):
         wanted = self.config.no_finding_images
         if not wanted:
             return
+        for name in (ENTRIES_NAME, TEST_LIST_NAME):
+            if not (self.config.root / name).is_file():
+                raise InputError(
+                    f"{self.config.root / name}: no such file, out of which "
+                    f"source.no_finding_images={wanted:,} would be drawn: fetch it, or set "
+                    "source.no_finding_images=0"
+                )
         free = [
             row
             for row in self._entries
@@ -177,7 +187,5 @@ class NihBoxesSource(Source):
 
     @cached_property
     def _test_list(self) -> frozenset[str]:
-        path = self.config.root / TEST_LIST_NAME
-        if not path.is_file():
-            raise InputError(f"{path}: no such file: fetch it, or set source.no_finding_images=0")
-        return frozenset(path.read_text(encoding="utf-8").split())
+        with open_table(self.config.root / TEST_LIST_NAME, None) as file:
+            return frozenset(file.read().split())

@@ -85,7 +85,9 @@ class ObjectCxrSource(Source):
     def _row(self, row: Row, part: str) -> ImageRow:
         column = next((name for name in ("image_name", "image_path") if name in row.cells), None)
         if column is None:
-            raise InputError(f"{row.path}: no column 'image_name' (or 'image_path')")
+            raise InputError(
+                f"{row.path}: no column 'image_name' (or 'image_path'): fetch the table again"
+            )
         image = Path(row.filled(column)).stem
         shapes = tuple(_shapes(row))
         path = placed(image, self._files[part], self.config.root / part, ".jpg")

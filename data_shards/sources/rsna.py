@@ -19,7 +19,7 @@ from data_shards.errors import InputError
 from data_shards.records.study import SourceImage
 from data_shards.sources.annotations import box_in, joined_by_image
 from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef
-from data_shards.sources.formats.json_values import read_json
+from data_shards.sources.formats.nih_mapping import nih_patient, read_nih_mapping
 from data_shards.sources.formats.tables import Row, read_rows
 from data_shards.sources.image_files import files_by_stem, placed, with_views_of_headers
 from data_shards.sources.values import VIEWS
@@ -128,7 +128,7 @@ class RsnaSource(Source):
                 f"{row.where}: image {image} is not in {self.config.nih_mapping}: fetch the "
                 "mapping again, or leave source.nih_mapping out"
             )
-        return self._nih_images[image].partition("_")[0]
+        return nih_patient(self._nih_images[image])
 
     @cached_property
     def _files(self) -> dict[str, Path]:
@@ -143,7 +143,9 @@ class RsnaSource(Source):
         for row in read_rows(path, ("patientId", "class")):
             image, name = row.filled("patientId"), row["class"]
             if name not in CLASSES:
-                raise InputError(f"{row.where}: class {name!r}: expected {', '.join(CLASSES)}")
+                raise InputError(
+                    f"{row.where}: class {name!r}: expected {', '.join(CLASSES)}: correct it"
+                )
             if classes.setdefault(image, name) != name:
                 raise InputError(
                     f"{row.where}: image {image} is {name!r}, and before {classes[image]!r}: "
@@ -155,18 +157,4 @@ class RsnaSource(Source):
     def _nih_images(self) -> Mapping[str, str]:
         path = self.config.nih_mapping
         assert path is not None
-        images: dict[str, str] = {}
-        try:
-            for each in read_json(path):
-                ours, nih = each["subset_img_id"], each["img_id"]
-                if images.setdefault(ours, nih) != nih:
-                    raise InputError(
-                        f"{path}: image {ours} is NIH's {nih}, and before {images[ours]}: keep one "
-                        "of them"
-                    )
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: not the mapping of RSNA to NIH (a list of subset_img_id and img_id): "
-                f"{error!r}: fetch it again"
-            ) from error
-        return images
+        return read_nih_mapping(path)

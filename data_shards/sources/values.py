@@ -28,7 +28,10 @@ def split_in(row: Row, column: str) -> Split:
     """The split that a cell names. Raises InputError for an empty cell and any other word."""
     value = row.filled(column)
     if value.lower() not in _SPLITS:
-        raise InputError(f"{row.where}: split {value!r}: expected {', '.join(_SPLITS)}")
+        raise InputError(
+            f"{row.where}: column {column!r}: split {value!r}: expected {', '.join(_SPLITS)}: "
+            "correct it"
+        )
     return _SPLITS[value.lower()]
 
 
@@ -36,5 +39,8 @@ def label_in(row: Row, column: str) -> float | None:
     """1, 0, -1 (uncertain) or None (not mentioned). Raises InputError for another value."""
     value = row[column]
     if value not in _LABELS:
-        raise InputError(f"{row.where}: label {value!r}: expected 1, 0, -1 or nothing")
+        raise InputError(
+            f"{row.where}: column {column!r}: label {value!r}: expected 1, 0, -1 or nothing: "
+            "correct it"
+        )
     return _LABELS[value]

@@ -83,7 +83,8 @@ def _of_xml(where: str, content: bytes) -> OpeniReport:
         raise InputError(f"{where}: XML with entities of its own, which are not read: {_AGAIN}")
     try:
         root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
+    # The latter two where it names an encoding that there is not, or one that is not read.
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise InputError(f"{where}: damaged XML ({error}): {_AGAIN}") from error
     found = root.find("uId")
     uid = "" if found is None else found.get("id", "").strip()
@@ -94,7 +95,9 @@ def _of_xml(where: str, content: bytes) -> OpeniReport:
         label = element.get("Label", "").strip().lower()
         if label not in texts:
             expected = ", ".join(SECTIONS).upper()
-            raise InputError(f"{where}: AbstractText of Label {label.upper()!r}: one of {expected}")
+            raise InputError(
+                f"{where}: AbstractText of Label {label.upper()!r}: expected {expected}: {_AGAIN}"
+            )
         texts[label] = " ".join(filter(None, (texts[label], (element.text or "").strip())))
     majors = [each.text or "" for each in root.iterfind("MeSH/major")]
     images = tuple(each.get("id", "").strip() for each in root.iter("parentImage"))

@@ -45,8 +45,6 @@ def read_parquet(
             raise
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: not a sound Parquet file ({reason}): write it again") from error
-    if not number:
-        raise InputError(f"{path}: no row in the table: fetch or write it again")
 
 
 def _cell(value: Any) -> Any:

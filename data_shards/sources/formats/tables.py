@@ -75,8 +75,17 @@ def read_rows(path: Path, columns: Sequence[str], encoding: str | None = None) -
     A cell that is missing is empty, and rows without any are left out. The name decides the format:
     `.parquet`, `.tsv`, `.jsonl`, otherwise comma-separated, `.gz` after these or not. For
     `encoding` see `open_table`. Raises InputError, with the line, for a file that is absent,
-    damaged or no table, and for a column that is missing or there twice.
+    damaged or no table, for a column that is missing or there twice, and, at the end, for a table
+    that has no row.
     """
+    row = None
+    for row in _rows(path, columns, encoding):
+        yield row
+    if row is None:
+        raise InputError(f"{path}: no row below its header: fetch or write it again")
+
+
+def _rows(path: Path, columns: Sequence[str], encoding: str | None) -> Iterator[Row]:
     if path.suffix.lower() == ".parquet":
         for number, cells in read_parquet(path, partial(_require_columns, path, 1, columns)):
             yield Row(path, number, cells)

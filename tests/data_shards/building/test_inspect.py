@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_shards.__main__ import main
+from data_shards.building import inspect
 from data_shards.building.inspect import inspect_source
 from data_shards.building.settings import ShardsConfig
+from data_shards.building.study_conversion import convert_study
 from data_shards.errors import InputError
 from tests.data_shards.building.whole import build_shards
 
@@ -48,6 +52,37 @@ def test_the_estimate_of_bytes_is_near_what_is_written(make_config: MakeConfig) 
     written = sum(path.stat().st_size for path in config.output.glob("*.tar"))
     # Tars end with padding up to 10 KiB, which counts in a set as small as this.
     assert written / 2 < float(number) * {"KB": 1e3, "MB": 1e6}[unit] < written
+
+
+def test_the_estimate_of_time_leaves_out_what_the_first_study_alone_waits_for(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    waits = iter([100.0] + [1.0] * 11)
+
+    def convert(*arguments: Any, **settings: Any) -> Any:
+        clock[0] += next(waits)
+        return convert_study(*arguments, **settings)
+
+    monkeypatch.setattr(inspect, "convert_study", convert)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    # 28 studies of a second each.
+    assert "a build: about 28 s on 1 core, " in inspect_source(make_config(workers=1))
+
+
+def test_studies_that_fail_are_named_as_the_shards_would_name_them(
+    make_config: MakeConfig, archive: Path, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("k" * 32)
+    for path in (archive / "images").iterdir():
+        path.write_bytes(b"no picture")
+    source = make_config().source.open()
+    ids = {ref.study_id for ref in source.list_studies()}
+    told = inspect_source(make_config(hash_ids=key)).splitlines()
+    named = [line.split()[1].rstrip(":") for line in told if line.startswith("study ")]
+    assert len(named) == inspect.SHOWN
+    assert not ids.intersection(named)
 
 
 def test_half_a_folder_is_refused_with_how_much_of_it_is_missing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from PIL import Image, ImageFilter
 from data_shards.building.settings import ShardsConfig
 from data_shards.checking.overlap import (
     NEAR_BITS,
+    StoredImage,
     difference_hash,
     find_overlap,
+    near_pairs,
     read_mapping,
     report_overlap,
 )
@@ -138,6 +141,29 @@ def test_the_hash_stays_under_scale_and_contrast_and_tells_pictures_apart() -> N
         first = picture(seed)
         assert apart(first, picture(seed, side=311, contrast=0.6)) <= NEAR_BITS
         assert apart(first, picture(seed + 100)) > 4 * NEAR_BITS
+
+
+def test_pairs_are_found_in_every_block_and_memory_does_not_grow_with_both_sets() -> None:
+    sides = 5000, 6000
+    draw = np.random.default_rng(0)
+    words = [draw.integers(2**63, size=(side, 4), dtype=np.uint64) for side in sides]
+    same = [(0, 5999), (1023, 1024), (1024, 1023), (4999, 0)]
+    for ours, theirs in same:
+        words[1][theirs] = words[0][ours]
+    one, other = (
+        [
+            StoredImage(f"p{n}", f"s{n}", f"{n}", "train", tuple(map(int, row)))
+            for n, row in enumerate(each)
+        ]
+        for each in words
+    )
+    tracemalloc.start()
+    found = near_pairs(one, other, NEAR_BITS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert {(int(pair.images[0]), int(pair.images[1])) for pair in found} == set(same)
+    # All distances at once would be 60 MB, and with their words 300.
+    assert peak < 30e6
 
 
 def test_an_unfinished_folder_is_refused(two: tuple[Path, Path]) -> None:

@@ -44,6 +44,12 @@ def test_sections_lengths_and_what_is_left_are_told(folder: Path) -> None:
     assert ": TECHNIQUE: PA view number " in told[-1]
 
 
+def test_an_example_that_reports_repeat_is_shown_once(folder: Path) -> None:
+    told = report_texts(folder, tokenizer=None, max_tokens=512, examples=3).splitlines()
+    start = next(n for n, line in enumerate(told) if line.startswith("  indication: Cough"))
+    assert not told[start + 1].strip().startswith("Cough")
+
+
 def test_tokens_are_held_against_the_limit(folder: Path, tmp_path: Path) -> None:
     words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()

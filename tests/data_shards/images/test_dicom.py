@@ -175,6 +175,10 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         dicom(TWELVE, bits=12, WindowCenter=1, WindowWidth=0),
         "truncated or damaged image .*Window Width",
     ),
+    "a window that is no number": (
+        dicom(TWELVE, bits=12, WindowCenter="nan", WindowWidth=400),
+        "truncated or damaged image .a window or rescale that is no number",
+    ),
     "32 bits": (dicom(scene(4095).astype(np.uint32), bits=32), "an image of 32-bit samples"),
     "nothing behind the mark": (b"\0" * 128 + b"DICM", "a DICOM without"),
     "no preamble and no picture": (

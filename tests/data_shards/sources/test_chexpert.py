@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import InputError
-from data_shards.sources.chexpert import ChexpertConfig
+from data_shards.sources.chexpert import LABELS, ChexpertConfig
 from tests.data_shards.sources.tables_on_disk import samples_of, source_of, write_lines
 
-HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema"
+# The two labels that rows here have, then the twelve that they leave empty.
+OTHERS = tuple(label for label in LABELS if label not in ("No Finding", "Edema"))
+HEADER = ",".join(("Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema", *OTHERS))
 TRAIN = (
     "CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg,Male,50,Frontal,AP,,-1.0",
     "CheXpert-v1.0/train/patient00001/study1/view2_lateral.jpg,Male,50,Lateral,,,-1.0",
@@ -36,7 +38,7 @@ def test_paths_of_both_sizes_views_and_uncertain_labels_are_read(tmp_path: Path)
         ("AP", f"{tmp_path}/train/patient00001/study1/view1_frontal.jpg"),
         ("L", f"{tmp_path}/train/patient00001/study1/view2_lateral.jpg"),
     ]
-    assert one.labels == {"No Finding": None, "Edema": -1.0}
+    assert one.labels == {**dict.fromkeys(LABELS), "Edema": -1.0}
     # A frontal of unknown direction counts as PA.
     assert [image.view for image in two.images] == ["PA"]
     assert (one.split, valid.split) == (None, "test")
@@ -56,7 +58,7 @@ def test_valid_may_be_the_validation(tmp_path: Path) -> None:
     ("row", "said"),
     [
         ("images/1.jpg,Male,50,Frontal,AP,,", r"train.csv: line 2: Path 'images/1.jpg': expected"),
-        (TRAIN[2].replace("1.0,", "7,"), "train.csv: line 2: label '7': expected 1, 0, -1"),
+        (TRAIN[2].replace("1.0,", "7,"), "line 2: column 'No Finding': label '7': expected 1"),
         (TRAIN[2].replace("Frontal,,", "Oblique,,"), "unknown view 'Oblique'"),
     ],
 )
@@ -70,3 +72,15 @@ def test_views_of_a_study_with_other_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train.csv: line 3: .* has another label than in line 2"):
         source_of(ChexpertConfig, root=root).list_studies()
     assert len(samples_of(source_of(ChexpertConfig, root=root, conflicts="first"))) == 1
+
+
+def test_all_fourteen_labels_must_be_there_and_other_columns_may(tmp_path: Path) -> None:
+    root = archive(tmp_path)
+    write_lines(root / "train.csv", HEADER.replace(",Fracture", ""), *TRAIN)
+    with pytest.raises(InputError, match=r"train.csv: no column 'Fracture'"):
+        source_of(ChexpertConfig, root=root).list_studies()
+    # As pandas writes a table with its index.
+    indexed = [f"{number},{row}" for number, row in enumerate(TRAIN)]
+    write_lines(root / "train.csv", f",{HEADER}", *indexed)
+    samples = samples_of(source_of(ChexpertConfig, root=root))
+    assert all(tuple(sample.labels) == LABELS for sample in samples.values())

@@ -99,7 +99,11 @@ def test_a_box_that_reaches_out_of_its_image_stops_or_is_cut(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("rows", "columns", "said"),
     [
-        (("a.png,p1,2,,,,,,,",), {}, "line 2: label '2': expected 1, 0, -1 or nothing"),
+        (
+            ("a.png,p1,2,,,,,,,",),
+            {},
+            "line 2: column '.*': label '2': expected 1, 0, -1 or nothing: correct",
+        ),
         (("a.png,p1,1,,1,2,3,,Mass,",), {}, "line 2: column 'h' is '': a number is wanted"),
         (("a.png,p1,1,,1,2,3,4,,",), {}, "line 2: column 'what' is empty"),
         (("a.png,p1,1,,1,2,-3,4,Mass,",), {}, "line 2: a box of -3 x 4 pixels"),

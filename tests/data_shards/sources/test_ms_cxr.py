@@ -73,11 +73,19 @@ def test_the_overlap_counts_images_and_patients_of_each_split() -> None:
         ("a.csv", "dicom_id,category_name,label_text,x,y,w,h\ni,c,l,1,,3,4\n", "line 2: a box is"),
         ("a.csv", "dicom_id,category_name,label_text,x,y,w,h\ni,c,l,1,2,0,4\n", "0.0 x 4.0 pixels"),
         ("a.csv", "dicom_id,category_name,label_text,x,y,w,h\ni,c,l,inf,2,3,4\n", "at inf, 2.0"),
+        ("a.csv", "dicom_id,category_name,label_text,x,y,w,h\n", "no row below its header"),
+        ("a.csv", "dicom_id,category_name,label_text,x,y,w,h\ni,,l,1,2,3,4\n", "line 2: category"),
+        (
+            "a.json",
+            '{"images": [{"id": 1, "path": "a"}], "categories": [{"id": 1, "name": "c"}], '
+            '"annotations": [{"image_id": 1, "category_id": 1, "label_text": ["l"]}]}',
+            "not MS-CXR's COCO layout.*is a list.*fetch it again",
+        ),
         ("a.json", "{", "not valid JSON"),
         ("a.json", "[" * 100_000, "not valid JSON"),
         ("a.json", '{"images": []}', "not MS-CXR's COCO layout"),
     ],
-    ids=range(7),
+    ids=range(10),
 )
 def test_foreign_files_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     file = tmp_path / name

@@ -60,10 +60,33 @@ def test_images_without_a_finding_are_of_the_test_list(tmp_path: Path) -> None:
         source_of(NihBoxesConfig, root=tmp_path, no_finding_images=3).list_studies()
 
 
+@pytest.mark.parametrize("name", ["Data_Entry_2017.csv", "test_list.txt"])
+def test_without_what_they_are_drawn_from_no_images_without_a_finding_is_the_remedy(
+    name: str, tmp_path: Path
+) -> None:
+    (archive(tmp_path) / name).unlink()
+    with pytest.raises(InputError, match=rf"{name}: no such file.*source\.no_finding_images=0$"):
+        source_of(NihBoxesConfig, root=tmp_path, no_finding_images=2).list_studies()
+    assert len(samples_of(source_of(NihBoxesConfig, root=tmp_path))) == 2
+
+
+def test_a_test_list_that_is_no_text_is_refused_and_one_of_windows_is_read(tmp_path: Path) -> None:
+    path = archive(tmp_path) / "test_list.txt"
+    text = path.read_text()
+    path.write_bytes(text.encode("utf-16"))
+    assert len(samples_of(source_of(NihBoxesConfig, root=tmp_path, no_finding_images=2))) == 4
+    path.write_bytes(b"\xff\xd8\xff\xe0 a picture")
+    with pytest.raises(InputError, match=r"test_list\.txt: an image, not a table of text"):
+        source_of(NihBoxesConfig, root=tmp_path, no_finding_images=2).list_studies()
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ((BOXES[0], "a_0.png,Fracture,1,2,3,4,,,"), "line 2: Finding Label 'Fracture': one of"),
+        (
+            (BOXES[0], "a_0.png,Fracture,1,2,3,4,,,"),
+            "line 2: Finding Label 'Fracture': expected Atel.*: correct it",
+        ),
         ((BOXES[0], "a_0.png,Mass,,,,,,,"), "line 2: image a_0.png has no box"),
         ((BOXES[0], "a_0.png,Mass,1,2,nan,4,,,"), "line 2: column 'w' is '': a number"),
         (("Image Index,Finding Label,x,y,w,h", "a_0.png,Mass,1,2,3,4"), r"no column 'Bbox \[x'"),

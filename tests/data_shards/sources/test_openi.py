@@ -124,9 +124,11 @@ def test_without_projections_the_profile_must_say_how_images_lie(tmp_path: Path)
         ((xml("CXR7"), xml("CXR8")), "image CXR7_7_IM-0007-3001 is also in"),
         ((xml()[:-20],), "0.xml: damaged XML"),
         ((xml("").replace("uId", "other"),), "0.xml: no uId"),
-        ((xml(opinion="Well."),), "AbstractText of Label 'OPINION': one of COMPARISON"),
+        ((xml(opinion="Well."),), "AbstractText of Label 'OPINION': expected COMPARISON"),
         ((xml(images=("",)),), "a parentImage without id"),
         (('<!DOCTYPE x [<!ENTITY a "b">]><eCitation/>',), "entities of its own"),
+        (('<?xml version="1.0" encoding="utf-99"?><eCitation/>',), "damaged XML .unknown encoding"),
+        (('<?xml version="1.0" encoding="utf-7"?><eCitation/>',), "damaged XML .multi-byte"),
         ((), "no XML of a report in it"),
     ],
 )

@@ -70,6 +70,25 @@ def test_patients_are_nihs_where_the_mapping_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"subset_img_id": "aa", "img_id": None}, "entry 0: img_id is empty: fetch the mapping"),
+        ({"subset_img_id": "aa", "img_id": ""}, "entry 0: img_id is empty"),
+        ({"subset_img_id": "aa", "img_id": ["a.png"]}, "entry 0: img_id is a list"),
+        ({"subset_img_id": "unknown", "img_id": "a"}, "entry 0: subset_img_id is 'unknown', which"),
+        ({"subset_img_id": "aa"}, "not the mapping of RSNA to NIH .*: fetch it again"),
+    ],
+)
+def test_a_mapping_that_names_no_image_is_refused(
+    entry: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text(json.dumps([entry]))
+    with pytest.raises(InputError, match=said):
+        source_of(RsnaConfig, root=archive(tmp_path), nih_mapping=mapping).list_studies()
+
+
+@pytest.mark.parametrize(
     ("labels", "classes", "said"),
     [
         (("patientId,x,y,width,Target", "aa,,,,0"), (), "no column 'height'"),
@@ -80,6 +99,8 @@ def test_patients_are_nihs_where_the_mapping_is_there(tmp_path: Path) -> None:
         ((LABELS[0], "aa,1,2,0,4,1"), (), "line 2: a box of 0 x 4 pixels at 1, 2"),
         ((LABELS[0], "aa,,,,,0", "aa,1,2,3,4,1"), (), "line 3: image aa is also in line 2"),
         (LABELS, CLASSES[:-1], "line 5: image cc has no line in stage_2_detailed_class_info"),
+        (LABELS, CLASSES[:1], "detailed_class_info.csv: no row below its header: fetch"),
+        ((LABELS[0], "aa,1_0,2,3,4,1"), (), "line 2: column 'x' is '1_0': a number is wanted"),
         (LABELS, (*CLASSES[:-1], "cc,Odd"), "line 5: class 'Odd': expected Lung Opacity"),
         (LABELS, (*CLASSES[:-1], "cc,Lung Opacity"), "line 5: image cc has Target 0, and in"),
         (LABELS, (*CLASSES, "cc,Lung Opacity"), "line 6: image cc is 'Lung Opacity', and before"),
