@@ -79,7 +79,13 @@ def _memory(profile: Path, overrides: Sequence[str], *, ranks: int) -> int:
 
 
 def _add_ranks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ranks", type=int, default=1, help="GPUs that share the batch (1)")
+    parser.add_argument("--ranks", type=_count, default=1, help="GPUs that share the batch (1)")
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number from 1 on")
+    return int(word)
 
 
 def _export(run_folder: Path, overrides: Sequence[str], *, to: str) -> int:

@@ -133,7 +133,11 @@ def run(config: Settings) -> None:
             write()
     print(f"written to {config.output / page.PAGE_NAME}")
     plain = {name: vars(result) for name, result in results.items()}
-    harness.conclude(page.targets_of(results, card), {"facts": facts, "parts": plain})
+    missing = page.missing_of(results, card)
+    for each in missing:
+        print(f"  {each}")
+    figures = {"facts": facts, "parts": plain, "missing": missing}
+    harness.conclude(page.targets_of(results, card), figures)
 
 
 def _print(name: str, result: Result) -> None:

@@ -36,7 +36,7 @@ from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.ranks import as_one_process
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.device import LOWERED
-from distributed_pretrain.training.gradients import accumulate_gradients
+from distributed_pretrain.training.gradients import accumulate_gradients, terms_of_groups
 from distributed_pretrain.training.settings import TrainingConfig
 
 TOKENS = 128
@@ -149,7 +149,8 @@ def _waits(config: PretrainConfig) -> HostWaits:
         with seen:
             with torch.autocast("cuda", lowered, enabled=lowered is not None), in_groups(groups):
                 outputs = method(batch)
-            method.loss(outputs)
+            terms_of_groups(method, method.contrasted(outputs), groups)
+            method.sample_terms(outputs)
     return seen
 
 

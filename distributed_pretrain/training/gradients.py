@@ -75,7 +75,7 @@ def accumulate_gradients(
                 if first and engine.compares_passes:
                     check_passes(first[number], contrasted)
                 if cached is None:
-                    terms = _terms_of_groups(objective, contrasted, groups) | terms
+                    terms = terms_of_groups(objective, contrasted, groups) | terms
                 for name, term in terms.items():
                     result.terms[name] = result.terms.get(name, 0) + term.detach() / count
                 parts = {name: term / count for name, term in objective.weighted(terms).items()}
@@ -133,9 +133,7 @@ def _first_pass(
     return {name: term.detach() for name, term in terms.items()}, gradients, pieces
 
 
-def _terms_of_groups(
-    objective: Objective, contrasted: Contrasted, groups: int
-) -> dict[str, Tensor]:
+def terms_of_groups(objective: Objective, contrasted: Contrasted, groups: int) -> dict[str, Tensor]:
     """The batch terms, each the mean over equal groups of rows that lie one after another."""
     found = [objective.batch_terms(**each.by_name) for each in contrasted.chunks(groups)]
     if groups == 1:

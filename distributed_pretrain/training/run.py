@@ -90,7 +90,7 @@ def train(config: RunConfig, build: BuildParts) -> bool:
             return True
         if engine.is_main:
             _announce(trainer)
-        with refusals_told():
+        with refusals_told(config.training):
             return trainer.fit(interruption)
 
 

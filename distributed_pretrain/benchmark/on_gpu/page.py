@@ -51,22 +51,35 @@ ASKED: dict[str, tuple[Asked, ...]] = {
 }
 
 
-def asked_of(part: str, figure: str, card: str) -> Asked | None:
-    """What is asked of a part's figure on this card."""
+def asked_of(part: str, card: str) -> dict[str, Asked]:
+    """What is asked of a part's figures on this card, by figure."""
     every = ASKED.get(part, ()) + (ASKED[PROFILES] if "a100" in part else ())
-    fitting = (each for each in every if each.figure == figure and re.search(each.card, card))
-    return next(fitting, None)
+    return {each.figure: each for each in every if re.search(each.card, card)}
 
 
 def targets_of(results: Mapping[str, Result], card: str | None) -> list[Target]:
     """Every figure of which something is asked; none where `card` is None: no GPU, or tiny."""
+    if card is None:
+        return []
     found = []
     for part, result in results.items():
+        every = asked_of(part, card)
         for figure, value in result.figures.items():
-            asked = None if card is None else asked_of(part, figure, card)
-            if asked is not None:
+            if (asked := every.get(figure)) is not None:
                 found.append(Target(f"{part}: {figure}", value, asked.limit, asked.at_least))
     return found
+
+
+def missing_of(results: Mapping[str, Result], card: str | None) -> list[str]:
+    """The figures of which something is asked and that a part did not come to, one a line."""
+    if card is None:
+        return []
+    return [
+        f"{part}: {figure}: not measured ({result.error or 'not reported'}): MISSED"
+        for part, result in results.items()
+        for figure in asked_of(part, card)
+        if figure not in result.figures
+    ]
 
 
 def write(
@@ -101,6 +114,8 @@ def page(
         lines += ["", f"## {name}", "", f"{part.title}. At most {part.seconds:.0f} s.", ""]
         if result.error is not None:
             lines += [f"Ended after {result.seconds:.0f} s: {result.error}", ""]
+        missing = missing_of({name: result}, card) if name in results else []
+        lines += [*(f"- {each}" for each in missing), ""] if missing else []
         if not result.figures:
             lines += [NOT_RUN]
             continue

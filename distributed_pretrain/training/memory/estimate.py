@@ -97,6 +97,7 @@ def estimate_memory(
         parts=training.accumulation_steps,
         tokens=tokens,
         compares_all=training.accumulation == "exact" and objective.contrasts_samples,
+        groups=training.groups(config.data.global_batch),
         dtype=LOWERED.get(training.precision),
         fused_attention=not training.deterministic,
     )
@@ -170,23 +171,42 @@ def _switch(estimate: MemoryEstimate, config: RunConfig, capacity: int) -> str:
         halved = replace(without_terms, kept=estimate.kept // 2, working=estimate.working // 2)
         if halved.total <= capacity:
             return f"set training.precision=bf16 ({_gib(halved)}, roughly)"
-    for pieces in range(2, estimate.rows + 1):
-        if estimate.rows % pieces:
-            continue
-        smaller = replace(
-            without_terms, kept=estimate.kept // pieces, working=estimate.working // pieces
+    fitting = {
+        pieces: smaller
+        for pieces in range(2, estimate.rows + 1)
+        if estimate.rows % pieces == 0
+        and (smaller := _in_parts(without_terms, pieces)).total <= capacity
+    }
+    # Those first that compare what the profile compares.
+    for pieces, smaller in sorted(fitting.items(), key=lambda each: not _keeps(each[0], config)):
+        changes = f"training.accumulation_steps={training.accumulation_steps * pieces}"
+        another = ""
+        if not _keeps(pieces, config):
+            changes += " training.accumulation=exact"
+            if training.negatives_from is not None:
+                changes += " training.negatives_from=null"
+            another = ": another recipe, that compares every sample of the batch"
+        return (
+            f"set {changes} training.gradient_norms_every_steps=null "
+            f"({_gib(smaller)}, roughly{another})"
         )
-        if smaller.total <= capacity:
-            steps = training.accumulation_steps * pieces
-            exact = "" if training.accumulation == "exact" else " training.accumulation=exact"
-            return (
-                f"set training.accumulation_steps={steps}{exact} "
-                f"training.gradient_norms_every_steps=null ({_gib(smaller)}, roughly)"
-            )
     return (
         "take a smaller data.global_batch, data.max_tokens or data.image_size_px, or more ranks "
         "with training.distributed={name: deepspeed, zero_stage: 2}"
     )
+
+
+def _in_parts(estimate: MemoryEstimate, pieces: int) -> MemoryEstimate:
+    """Roughly, of micro-batches that are so many times smaller."""
+    return replace(estimate, kept=estimate.kept // pieces, working=estimate.working // pieces)
+
+
+def _keeps(pieces: int, config: RunConfig) -> bool:
+    """Whether micro-batches in so many pieces still hold all that are compared with each other."""
+    training = config.training
+    if training.accumulation == "exact":
+        return True
+    return training.groups(config.data.global_batch) % pieces == 0
 
 
 def _gib(estimate: MemoryEstimate) -> str:

@@ -26,8 +26,9 @@ from torch.utils._pytree import tree_iter
 from torch.utils.weak import WeakIdKeyDictionary
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.methods.objective import Contrasted, Objective
+from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
 from distributed_pretrain.ranks import as_one_process
+from distributed_pretrain.training.gradients import terms_of_groups
 
 _aten = torch.ops.aten
 _INDEXED = (_aten.index, _aten.index_put, _aten.index_put_)
@@ -63,12 +64,14 @@ def walk(
     parts: int,
     tokens: int,
     compares_all: bool,
+    groups: int = 1,
     dtype: torch.dtype | None = None,
     fused_attention: bool = True,
 ) -> WalkedBytes:
     """The bytes of one of `parts` micro-batches of `rows` samples, in autocast to `dtype`.
 
-    Their reports have `tokens` tokens. With `compares_all` losses compare all parts' samples.
+    Their reports have `tokens` tokens. With `compares_all` losses compare all parts' samples, else
+    those of each of a micro-batch's `groups` (whose norms keep as much as one norm of all).
     `probe(device, rows=, tokens=)` makes it. Of other ranks nothing is counted: what is gathered
     from them is small beside all else. A number that the host would read from the device is
     answered by the largest there can be, `tokens`, a mask by True: nothing is padding. `objective`
@@ -98,8 +101,9 @@ def walk(
         with live.anew():
             with lowered():
                 outputs = fake(batch)
-            loss = fake.loss(outputs)["total"]
-            del outputs
+            terms = terms_of_groups(fake, fake.contrasted(outputs), groups)
+            loss = sum_of(fake.weighted(terms | fake.sample_terms(outputs)))
+            del outputs, terms
             kept, working = live.now, live.peak - live.now + _GRADIENTS_AT_WORK * live.largest
             del loss
     return WalkedBytes(_bytes_of_batch(whole), kept, working, compared, cached, evaluating)

@@ -134,6 +134,24 @@ def test_what_is_asked_depends_on_the_card() -> None:
     assert targets_of(results, None) == []
 
 
+def test_a_part_that_fails_does_not_hide_what_was_asked_of_it(tmp_path: Path) -> None:
+    parts = {name: PARTS[name] for name in ("lovt_a100", "pairs", "trace")}
+    results = {
+        "lovt_a100": Result({"data_wait_share": 0.01}, error="out of memory"),
+        "trace": Result(error="out of memory"),
+    }
+    missed = [
+        f"lovt_a100: {figure}: not measured (out of memory): MISSED"
+        for figure in ("pairs_per_second", "rate_to_bare_loop")
+    ]
+    assert page.missing_of(results, CARD) == missed
+    assert page.missing_of(results, None) == []
+    lines = page.page(parts, results, facts={}, card=CARD).splitlines()
+    assert [line for line in lines if "MISSED" in line] == [f"- {each}" for each in missed]
+    table = lines.index("| figure | value | asked | |")
+    assert lines[table - 1] == ""
+
+
 def test_time_in_intervals_is_counted_once_and_gaps_lie_between() -> None:
     ran = [(0, 4_000_000), (1_000_000, 2_000_000), (3_000_000, 5_000_000), (8_000_000, 10_000_000)]
     assert union(ran) == [(0, 5_000_000), (8_000_000, 10_000_000)]

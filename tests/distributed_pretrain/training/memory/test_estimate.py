@@ -174,6 +174,47 @@ def test_a_profile_that_does_not_fit_is_told_what_helps(
     refuse_what_does_not_fit(estimate, config, 50 * GIB)
 
 
+GROUPS = {"precision": "bf16", "accumulation": "plain", "negatives_from": 8}
+
+
+@pytest.mark.parametrize(
+    ("kept", "changes", "note"),
+    [
+        (16, ["training.accumulation_steps=4"], "roughly)"),
+        (
+            40,
+            [
+                "training.accumulation_steps=8",
+                "training.accumulation=exact",
+                "training.negatives_from=null",
+            ],
+            "roughly: another recipe",
+        ),
+    ],
+)
+def test_the_switch_of_a_recipe_in_groups_is_one_that_the_profile_takes(
+    kept: int, changes: list[str], note: str
+) -> None:
+    config = case("phantom_lovt", rows=32, **GROUPS)
+    with pytest.raises(InputError) as raised:
+        refuse_what_does_not_fit(figures(kept=kept * GIB), config, 8 * GIB)
+    assert f"set {' '.join(changes)} training.gradient_norms" in str(raised.value)
+    assert note in str(raised.value)
+    told = dict(word.removeprefix("training.").split("=") for word in changes)
+    values = config.model_dump()
+    values["training"] |= {name: None if of == "null" else of for name, of in told.items()}
+    PretrainConfig.model_validate(values)
+
+
+def test_of_pairs_only_those_within_groups_are_counted() -> None:
+    apart, grouped, whole = (
+        estimate_of(case("phantom_limitr", rows=16, accumulation="plain", pieces=pieces, **more))
+        for pieces, more in ((4, {}), (1, {"negatives_from": 4}), (1, {}))
+    )
+    assert grouped.kept < 0.9 * whole.kept
+    assert grouped.kept == pytest.approx(4 * apart.kept, rel=0.1)
+
+
 def test_stages_of_deepspeed_share_what_they_cut_up() -> None:
     config = case("phantom_clip", rows=4)
     whole = estimate_of(config)
@@ -200,3 +241,12 @@ def test_a_run_is_refused_before_its_first_step_and_leaves_no_folder(
     assert error.startswith("error: a device needs about 0.")
     assert "and has 0.00 GiB: " in error
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("ranks", ["0", "-2", "two"])
+def test_a_number_of_ranks_that_is_none_is_one_line(
+    tiny_profile: Path, capsys: pytest.CaptureFixture[str], ranks: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["memory", str(tiny_profile), "--ranks", ranks])
+    assert f"--ranks: {ranks!r} is no whole number from 1 on" in capsys.readouterr().err

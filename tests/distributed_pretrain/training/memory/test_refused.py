@@ -9,6 +9,8 @@ import torch
 
 from distributed_pretrain.__main__ import main
 from distributed_pretrain.training.loop import Trainer
+from distributed_pretrain.training.memory.refused import MemoryRefusedError, refusals_told
+from distributed_pretrain.training.settings import TrainingConfig
 
 SAID = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of "
@@ -31,3 +33,16 @@ def test_a_full_device_is_one_line(
     assert line.startswith(
         "error: CUDA out of memory. Tried to allocate 2.00 GiB: raise training.accumulation_steps"
     )
+
+
+def test_what_may_change_before_the_run_goes_on_is_told() -> None:
+    plain = TrainingConfig(accumulation="plain", accumulation_steps=2)
+    grouped = TrainingConfig(accumulation="plain", accumulation_steps=2, negatives_from=4)
+    for training, switch in (
+        (TrainingConfig(), ": raise training.accumulation_steps, and the same"),
+        (grouped, ": raise training.accumulation_steps, and the same"),
+        (plain, ": take more ranks (another training.accumulation_steps compares other samples"),
+    ):
+        with pytest.raises(MemoryRefusedError) as raised, refusals_told(training):
+            raise torch.OutOfMemoryError(SAID)
+        assert switch in str(raised.value)
