@@ -174,7 +174,7 @@ def test_a_profile_that_does_not_fit_is_told_what_helps(
     refuse_what_does_not_fit(estimate, config, 50 * GIB)
 
 
-GROUPS = {"precision": "bf16", "accumulation": "plain", "negatives_from": 8}
+GROUPS: dict[str, Any] = {"precision": "bf16", "accumulation": "plain", "negatives_from": 8}
 
 
 @pytest.mark.parametrize(
