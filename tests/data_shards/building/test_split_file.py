@@ -106,7 +106,11 @@ REFUSED: dict[str, tuple[list[str], dict[str, str], str]] = {
         {"of": "patients", "unlisted": "drop"},
         "split 'train' has no patients",
     ),
-    "another word": (["split,ID", "dev,p0"], {}, "line 2: split 'dev': expected train"),
+    "another word": (
+        ["split,ID", "dev,p0"],
+        {},
+        "line 2: column 'split': split 'dev': expected train",
+    ),
     "another column": (["split,id", "test,p0"], {}, "no column 'ID'.*did you mean 'id'"),
 }
 

@@ -161,7 +161,11 @@ def _pair() -> tuple[tuple[str, bytes], ...]:
         ([*pairs(0), *pairs(1), *pairs(0)], {}, r"sample p0_s0: duplicate ids: member jpg"),
         ([*pairs(0), pairs(0)[1]], {}, r"sample p0_s0: duplicate ids: member txt"),
         (pairs(0), {"patient_pattern": "x([0-9]+)"}, r"sample p0_s0: its key does not match"),
-        (pairs(0), {"split_by_tar_name": True}, r"sample p0_s0: split 'a': expected train"),
+        (
+            pairs(0),
+            {"split_by_tar_name": True},
+            r"sample p0_s0: column 'split': split 'a': expected train",
+        ),
         (pairs(0), {"tars": "train-*.tar"}, r"no file matches source.tars='train-\*.tar'"),
         ([("k.jpg", b"")], {"bad_reports": "drop"}, r"left|no samples"),
     ],
