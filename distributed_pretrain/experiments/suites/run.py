@@ -22,21 +22,21 @@ def run_suite(config: SuiteConfig) -> int:
     is written in any case, from the figures there are.
     """
     refuse_what_cannot_start(config, config.run_folder, ranks=1)
-    missing = [task for task in config.wanted if not is_done(config.config_of(task))]
-    needed = {built.output: built for task in missing if (built := config.built_for(task))}
-    for built in needed.values():
+    wanted = [config.read(task) for task in config.wanted]
+    missing = [each for each in wanted if not is_done(each.config)]
+    for built in {each.built.output: each.built for each in missing if each.built}.values():
         build_shards(built.profile, built.output)
     runs = [
         ModuleRun(
-            task.name,
-            config.folder(config.row, task.name),
-            ("distributed_pretrain", "downstream", str(task.profile), *config.words_of(task)),
+            each.task.name,
+            each.config.run_folder,
+            ("distributed_pretrain", "downstream", str(each.task.profile), *each.words),
             threads=config.threads,
         )
-        for task in missing
+        for each in missing
     ]
     print(
-        f"{len(missing)} tasks to run on {config.row} ({len(config.wanted) - len(missing)} are "
+        f"{len(missing)} tasks to run on {config.row} ({len(wanted) - len(missing)} are "
         f"there), in {config.run_folder}",
         file=sys.stderr,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -32,6 +33,20 @@ class BuiltShards(Config):
 
     profile: Path
     output: Path
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """A task as a suite runs it: the overrides of its profile, and the settings these make.
+
+    `built` are shards that are built in place of `named_shards`, those that its profile names.
+    """
+
+    task: SuiteTask
+    words: tuple[str, ...]
+    config: DownstreamConfig
+    named_shards: str
+    built: BuiltShards | None
 
 
 class SuiteConfig(Config):
@@ -85,35 +100,27 @@ class SuiteConfig(Config):
         """Where a task's runs are."""
         return self.run_folder / method / task
 
-    def words_of(self, task: SuiteTask) -> tuple[str, ...]:
-        """The overrides of a task of this suite. Raises InputError as `config_of`."""
-        built = self.built_for(task)
-        shards = () if built is None else (f"data.shards={built.output}",)
-        return (*self._words_of(task), *shards)
-
-    def config_of(self, task: SuiteTask) -> DownstreamConfig:
-        """A task's settings. Raises InputError for a profile that is not there or not valid."""
-        return load_profile(DownstreamConfig, task.profile, self.words_of(task))
-
-    def built_for(self, task: SuiteTask) -> BuiltShards | None:
-        """What is built in place of the shards that a task names. Raises InputError likewise."""
-        named = load_profile(DownstreamConfig, task.profile, self._words_of(task)).data.shards
-        return self.shards.get(str(named))
-
-    def _words_of(self, task: SuiteTask) -> tuple[str, ...]:
+    def read(self, task: SuiteTask) -> ReadTask:
+        """A task of this suite. Raises InputError for a profile that is not there or not valid."""
         encoder = json.dumps(self.encoder.model_dump(mode="json"))
         fixed = (f"encoder={encoder}", f"run_folder={self.folder(self.row, task.name)}")
         words = (*task.overrides, *self.overrides, *fixed)
-        return (*words, *self.protocol_overrides.get(_protocol(task, words), ()))
+        config = load_profile(DownstreamConfig, task.profile, words)
+        # By what it is as yet.
+        more = self.protocol_overrides.get(config.protocol.name, ())
+        named = str(config.data.shards)
+        built = self.shards.get(named)
+        if built is not None:
+            more = (*more, f"data.shards={built.output}")
+        if more:
+            words = (*words, *more)
+            config = load_profile(DownstreamConfig, task.profile, words)
+        return ReadTask(task, words, config, named, built)
 
     @property
     def wanted(self) -> tuple[SuiteTask, ...]:
         """The tasks to run now."""
         return tuple(task for task in self.tasks if not self.only or task.name in self.only)
-
-
-def _protocol(task: SuiteTask, words: tuple[str, ...]) -> str:
-    return load_profile(DownstreamConfig, task.profile, words).protocol.name
 
 
 def _as_name(text: str) -> str:
@@ -132,7 +139,7 @@ def figures(config: SuiteConfig | DownstreamConfig, folder: Path) -> dict[str, f
     if isinstance(config, SuiteConfig):
         if len(config.wanted) != 1:
             return {}
-        config = config.config_of(config.wanted[0])
+        config = config.read(config.wanted[0]).config
         folder = config.run_folder
     return downstream.figures_of_task(config, folder)
 
@@ -150,11 +157,12 @@ def refuse_what_cannot_start(
             "them in one, or one task alone on several"
         )
     downstream.refuse_missing_encoder(config.encoder)
-    built = [config.built_for(task) for task in config.tasks]
-    for named, shards in config.shards.items():
-        if shards not in built:
+    tasks = {task.name: config.read(task) for task in config.tasks}
+    folders = {each.named_shards for each in tasks.values()}
+    for named in config.shards:
+        if named not in folders:
             raise InputError(f"shards: {named!r} is the data.shards of no task: correct the folder")
-    protocols = {config.config_of(task).protocol.name for task in config.tasks}
+    protocols = {each.config.protocol.name for each in tasks.values()}
     for name in config.protocol_overrides:
         if name not in protocols:
             raise InputError(
@@ -162,10 +170,10 @@ def refuse_what_cannot_start(
                 f"{', '.join(sorted(protocols))}"
             )
     for task in config.wanted:
-        own = config.config_of(task)
-        if own.procedure is None:
+        own = tasks[task.name]
+        if own.config.procedure is None:
             raise InputError(
                 f"{task.profile}: without a procedure it is a single run: give it learning_rates"
             )
-        if config.built_for(task) is None:
-            downstream.refuse_what_cannot_start(own, own.run_folder, ranks)
+        if own.built is None:
+            downstream.refuse_what_cannot_start(own.config, own.config.run_folder, ranks)

@@ -34,7 +34,7 @@ def suite_of(name: str, *overrides: str) -> SuiteConfig:
 @pytest.mark.parametrize("name", SUITES)
 def test_every_task_of_a_suite_is_a_task(name: str) -> None:
     suite = suite_of(name, "encoder=imagenet")
-    configs = {task.name: suite.config_of(task) for task in suite.tasks}
+    configs = {task.name: suite.read(task).config for task in suite.tasks}
     assert len(configs) == 24
     assert all(each.procedure is not None for each in configs.values())
     assert {each.data.fraction for each in configs.values()} == {0.01, 0.1, 1.0}
@@ -46,7 +46,7 @@ def test_the_papers_grids_are_in_their_order() -> None:
     suite = suite_of("paper", "encoder=random")
     grids = {}
     for task in suite.tasks:
-        procedure = suite.config_of(task).procedure
+        procedure = suite.read(task).config.procedure
         assert procedure is not None
         grids[task.name] = procedure.learning_rates
     assert grids["rsna_linear_1"] == (3e-2, 1e-2, 3e-3, 1e-4)
@@ -60,9 +60,9 @@ def test_the_papers_grids_are_in_their_order() -> None:
 def test_what_the_authors_did_is_one_profile() -> None:
     ours, theirs = (suite_of(name, "encoder=random") for name in ("paper", "paper_authors"))
     assert len(theirs.tasks) == 18
-    by_name = {task.name: ours.config_of(task) for task in ours.tasks}
+    by_name = {task.name: ours.read(task).config for task in ours.tasks}
     for task in theirs.tasks:
-        own, authors = by_name[task.name], theirs.config_of(task)
+        own, authors = by_name[task.name], theirs.read(task).config
         assert authors.procedure == own.procedure
         assert authors.data == own.data
         switches = {k: v for k, v in authors.protocol.model_dump().items() if v == "authors"}
@@ -92,7 +92,11 @@ def test_a_suite_refuses_what_cannot_start() -> None:
     for ranks, said in ((1, "/nowhere/run is not a run folder"), (2, "not of 2 ranks")):
         with pytest.raises(InputError, match=said):
             refuse_what_cannot_start(suite, suite.run_folder, ranks)
-    suite = suite_of("phantom", "encoder=random", "shards.x={profile: a.yaml, output: b}")
+    suite = suite_of(
+        "phantom",
+        "encoder=random",
+        "shards.x={profile: configs/shards/phantom_rsna.yaml, output: runs/phantom/rsna_shards}",
+    )
     with pytest.raises(InputError, match=r"shards: 'x' is the data.shards of no task: correct"):
         refuse_what_cannot_start(suite, suite.run_folder, 1)
     suite = suite_of("phantom", "encoder=random", "protocol_overrides.x=[data.fraction=1]")
@@ -106,7 +110,8 @@ def test_the_phantom_in_a_sets_layout_stands_for_the_set() -> None:
     papers = {task.name: task for task in suite_of("paper", "encoder=random").tasks}
     outputs = set()
     for task in suite.tasks:
-        built, own = suite.built_for(task), suite.config_of(task)
+        read = suite.read(task)
+        built, own = read.built, read.config
         assert built is not None, task.name
         assert (str(own.data.shards), task) == (str(built.output), papers[task.name])
         shards = load_profile(ShardsConfig, built.profile)
@@ -171,6 +176,6 @@ def test_tasks_that_are_there_are_not_run_again(
     assert " (n=2)" in printed
     assert (tmp_path / "tables.md").read_text() in printed
     assert len([path for end in ("tex", "csv", "html") for path in tmp_path.glob(f"*.{end}")]) == 9
-    assert is_done(suite.config_of(task))
+    assert is_done(suite.read(task).config)
     assert run_suite(suite) == DONE
     assert "0 tasks to run on lovt_100 (1 are there)" in capsys.readouterr().err
