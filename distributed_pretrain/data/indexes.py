@@ -12,9 +12,9 @@ from data_shards.records.indexed_samples import IndexedSample
 from data_shards.records.manifest import ShardEntry, ShardIndex, read_shard_index
 from data_shards.remote.shards import ShardFiles
 
-# As many as tars are open: a window of shuffled shards, and more. An index of 500 samples takes
-# half a MB in memory and milliseconds to read, all of a large set take hundreds of MB.
-_MOST_IN_MEMORY = 128
+# As many as tars are open. An index of 500 samples takes half a MB in memory and milliseconds to
+# read, all of a large set take hundreds of MB.
+_HELD = 128
 
 
 class Indexes:
@@ -23,7 +23,12 @@ class Indexes:
     def __init__(self, files: ShardFiles, entries: Sequence[ShardEntry]) -> None:
         self._files = files
         self.entries = tuple(entries)
-        self._held = lru_cache(_MOST_IN_MEMORY)(self._read)
+        self._held = lru_cache(_HELD)(self._read)
+
+    def hold(self, count: int) -> None:
+        """Hold at least so many, among which samples are asked for in no order."""
+        if count > _HELD:
+            self._held = lru_cache(count)(self._read)
 
     def checked(self) -> Iterator[ShardIndex]:
         """Each index in turn, held against itself, its manifest and the size of its tar.

@@ -220,6 +220,8 @@ class TrainingLoader(_Loader):
         self.order = GlobalOrder(
             sizes, config.global_batch, self.seed, config.shuffle_buffer_shards
         )
+        # A window of shuffled shards, and the next, whose batches are prefetched.
+        self.split.hold_shards(2 * config.shuffle_buffer_shards)
 
     def batches(self, samples_consumed: int = 0) -> Generator[Batch]:
         """Batches without end, from the one after `samples_consumed` on.

@@ -119,6 +119,10 @@ class ShardSplit:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def hold_shards(self, count: int) -> None:
+        """Keep what is known of so many shards at hand, among which samples are read at random."""
+        self._indexes.hold(count)
+
     def told_left_out(self) -> str:
         """What of the split is not kept, and why, in a line; empty where all is."""
         reasons = ", ".join(f"{count:,} {lacks}" for lacks, count in self.left_out.items())

@@ -1,13 +1,18 @@
 import gc
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from data_shards.errors import InputError
 from data_shards.records.indexed_samples import IndexedSample
+from data_shards.records.manifest import ShardIndex, read_shard_index
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data import indexes
+from distributed_pretrain.data.loader import TrainingLoader
+from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.tokenization import SentenceTokenizer
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def indexed_samples() -> int:
 def test_an_opened_split_holds_the_indices_of_few_shards(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexes, "_MOST_IN_MEMORY", 2)
+    monkeypatch.setattr(indexes, "_HELD", 2)
     before = indexed_samples()
     split = ShardSplit(shards, "train", "lovt")
     assert indexed_samples() == before
@@ -43,3 +48,29 @@ def test_an_index_that_changes_while_its_shards_are_read_ends_the_run(shards: Pa
     split.read(1)  # held already
     with pytest.raises(InputError, match=r"train-000001\.index\.json: changed since"):
         split.read(3)
+
+
+def test_all_shards_that_are_shuffled_together_stay_at_hand(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, small_tokenizer: SentenceTokenizer
+) -> None:
+    monkeypatch.setattr(indexes, "_HELD", 1)
+    split = ShardSplit(shards, "train", "lovt")
+    read: list[Path] = []
+
+    def counted(path: Path, *, sha256: str) -> ShardIndex:
+        read.append(path)
+        return read_shard_index(path, sha256=sha256)
+
+    monkeypatch.setattr(indexes, "read_shard_index", counted)
+    data = DataConfig(
+        shards=shards,
+        global_batch=4,
+        shuffle_buffer_shards=4,
+        decode_threads=1,
+        image_size_px=32,
+    )
+    loader = TrainingLoader(split, small_tokenizer, data, seed=0)
+    with closing(loader.batches()) as batches:
+        for _ in range(9):  # three epochs
+            next(batches)
+    assert len(read) == len(set(read)) == 4
