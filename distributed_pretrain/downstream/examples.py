@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from data_shards.errors import warn
 from data_shards.files.atomic import write_bytes_atomically
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.downstream.head import Head
@@ -59,7 +60,12 @@ def write_examples(
     ]
     picture = examples_picture(examples, classes)
     run = RunFolder(head.config.run_folder)
-    write_bytes_atomically(run.examples(split.split), as_png(picture))
+    path = run.examples(split.split)
+    try:
+        write_bytes_atomically(path, as_png(picture))
+    except OSError as error:
+        # Figures of hours of training are not lost for a picture.
+        warn(f"{path}: not written ({error.strerror}): the figures stand without it")
     progress = run.progress()
     step = 0 if progress is None else progress.step
     events = EventFile(run.tensorboard, purge_step=step + 1)

@@ -68,8 +68,12 @@ def import_gradio() -> Any:
 def served(answers: Answers, *, title: str, host: str, port: int) -> Iterator[str]:
     """The page's address while it is open. Raises InputError where it cannot be opened there."""
     gradio = import_gradio()
-    with tempfile.TemporaryDirectory(prefix="radalign_serve_") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="radalign_serve_") as folder,
+        contextlib.ExitStack() as end,
+    ):
         os.environ["GRADIO_TEMP_DIR"] = folder
+        end.callback(os.environ.pop, "GRADIO_TEMP_DIR")
         page = _page(gradio, answers, title)
         try:
             page.launch(
@@ -91,11 +95,8 @@ def served(answers: Answers, *, title: str, host: str, port: int) -> Iterator[st
                 f"host={host} port={port}: cannot be opened ({error}): check the host, and pass "
                 "port=0 for any that is free"
             ) from error
-        try:
-            yield page.local_url
-        finally:
-            page.close(verbose=False)
-            del os.environ["GRADIO_TEMP_DIR"]
+        end.callback(page.close, verbose=False)
+        yield page.local_url
 
 
 def _free_port(host: str) -> int:

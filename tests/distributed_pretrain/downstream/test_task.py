@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from PIL import Image
 
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.downstream import task
+from distributed_pretrain.downstream import examples, task
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.results import TaskResult, read_result
-from distributed_pretrain.downstream.run import train_head
+from distributed_pretrain.downstream.run import judge_head, train_head
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.downstream.task import best_rate, run_task
 from distributed_pretrain.measures.metric import Metric
@@ -126,3 +127,18 @@ def test_figures_are_means_of_what_all_runs_have() -> None:
     result = TaskResult(made_with={}, encoder="", runs=runs)
     assert result.means() == {"dice": pytest.approx(0.3)}
     assert result.values_of("iou") == [0.1]
+
+
+def test_figures_stand_where_the_picture_of_examples_cannot_be_written(
+    config: DownstreamConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, _: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(examples, "write_bytes_atomically", full)
+    store = FeatureStore(config.features, config.run_folder / "features")
+    single = config.model_copy(update={"procedure": None})
+    assert train_head(single, store)
+    assert 0 <= judge_head(single, store)["dice"] <= 1
+    said = "examples_test.png: not written (No space left on device): the figures stand without it"
+    assert said in capsys.readouterr().err

@@ -208,6 +208,7 @@ def test_a_port_in_use_is_one_line(answers: Answers) -> None:
             served(answers, title="short_run", host="127.0.0.1", port=port),
         ):
             pass
+    assert "GRADIO_TEMP_DIR" not in os.environ, "a folder that is gone"
 
 
 @pytest.mark.slow
