@@ -72,17 +72,23 @@ class ImageTextMethod(Method):
     """A method whose images and reports can be compared with each other.
 
     With `compares_local` the similarity reads regions and local parts of reports, and measures
-    keep them for it. `local_terms` are the loss terms that compare regions with parts of reports.
+    keep them for it. `terms_of_regions` names the loss terms that compare regions with parts of
+    reports.
     """
 
     compares_local: bool = False
-    local_terms: tuple[str, ...] = ()
+    terms_of_regions: tuple[str, ...] = ()
 
     def __init__(self, image_encoder: ImageEncoder, report_encoder: ReportEncoder) -> None:
         super().__init__()
         self.image_encoder = image_encoder
         self.report_encoder = report_encoder
         self.max_tokens = report_encoder.max_tokens
+
+    @property
+    def local_terms(self) -> tuple[str, ...]:
+        """The terms of regions that count in the total."""
+        return tuple(term for term in self.terms_of_regions if self.term_weights.get(term))
 
     def forward(self, batch: Batch) -> ImageTextOutputs:
         """Every representation of `batch`."""

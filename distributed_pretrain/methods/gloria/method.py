@@ -29,6 +29,7 @@ class Gloria(WordsMethod):
     """GLoRIA's encoders and its two losses, both between samples."""
 
     config: GloriaConfig
+    terms_of_regions = ("local", "pair")
 
     def __init__(
         self, config: GloriaConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder

@@ -61,6 +61,7 @@ class Limitr(WordsMethod):
     """
 
     config: LimitrConfig
+    terms_of_regions = ("external", "internal", "pair")
 
     def __init__(
         self,

@@ -61,6 +61,8 @@ class Lovt(ImageTextMethod):
     Padded sentences reach no statistic, gradient or loss.
     """
 
+    terms_of_regions = ("local_image", "local_report", "pair")
+
     def __init__(
         self, config: LovtConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
     ) -> None:
@@ -73,9 +75,6 @@ class Lovt(ImageTextMethod):
         }
         if config.pair_weight:
             self.term_weights["pair"] = config.pair_weight
-        self.local_terms = tuple(
-            name for name, weight in self.term_weights.items() if name != "global" and weight
-        )
         image_dim, report_dim = image_encoder.channels, report_encoder.dim
         head = partial(
             Projection,

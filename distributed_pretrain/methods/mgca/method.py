@@ -54,7 +54,7 @@ class Mgca(ImageTextMethod):
     Padded words reach no statistic, gradient or loss.
     """
 
-    local_terms: tuple[str, ...] = ("token",)
+    terms_of_regions = ("token", "word_region")
 
     def __init__(
         self, config: MgcaConfig, image_encoder: ImageEncoder, report_encoder: ReportEncoder
@@ -68,7 +68,6 @@ class Mgca(ImageTextMethod):
         }
         if config.word_region_weight:
             self.term_weights["word_region"] = config.word_region_weight
-            self.local_terms = ("token", "word_region")
         self.prototypes_are_frozen = False
         head = partial(
             Projection,

@@ -74,7 +74,6 @@ class WordsMethod(ImageTextMethod):
         if self.config.pair_weight:
             weights["pair"] = self.config.pair_weight
         self.term_weights = weights
-        self.local_terms = tuple(name for name in weights if name != "global")
 
     def pair_term(
         self,

@@ -43,6 +43,25 @@ def measured(method: ImageTextMethod, *batches: Batch) -> dict[str, float]:
     return figures
 
 
+@pytest.mark.parametrize(
+    ("profile", "weight", "left"),
+    [
+        ("phantom_lovt", "local_image_weight", ("local_report",)),
+        ("phantom_gloria_regions", "local_weight", ("pair",)),
+        ("phantom_limitr", "internal_weight", ("external",)),
+        ("phantom_mgca", "token_weight", ()),
+    ],
+)
+def test_a_term_of_weight_0_is_not_asked(profile: str, weight: str, left: tuple[str, ...]) -> None:
+    config = tiny_profile(profile)
+    method = tiny_method(
+        config.model_copy(update={"method": config.method.model_copy(update={weight: 0})})
+    )
+    assert isinstance(method, ImageTextMethod)
+    assert method.local_terms == left
+    assert OtherImages.applies(method) == bool(left)
+
+
 @pytest.mark.parametrize("profile", LOCAL)
 @torch.no_grad()
 def test_each_local_term_is_that_of_the_next_studys_image(profile: str) -> None:
