@@ -9,6 +9,9 @@ WANTED := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1
 # One more than there are cores: some tests wait for daemons and deadlines.
 TESTERS ?= $(shell expr $$(nproc) + 1)
 
+# Hundreds of processes import the same sources: not each of them is to compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install quickstart test test-slow test-gpu check format clean
 
 help:  ## List the commands
@@ -19,7 +22,8 @@ install:  ## Set up .venv (skipped when pyproject.toml and constraints.txt are u
 	  echo "setting up $(VENV)"; \
 	  { [ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV); } && \
 	  $(BIN)/python -m pip install --quiet uv && \
-	  $(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt -e '.[dev]' && \
+	  $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python \
+	    --constraints constraints.txt -e '.[dev]' && \
 	  echo "$(WANTED)" > $(STAMP); \
 	fi
 
