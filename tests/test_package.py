@@ -23,6 +23,8 @@ from tests.paths import CONFIGS as CHECKOUT_CONFIGS
 from tests.paths import ROOT
 
 PACKAGES = ("data_shards", "distributed_pretrain", "launch")
+# As `make install` installs it: beside this interpreter, not in PATH.
+UV = (sys.executable, "-m", "uv")
 BUILT = ("pyproject.toml", "README.md", "LICENSE", "configs", *PACKAGES)
 
 
@@ -143,9 +145,9 @@ def test_the_wheel_runs_in_an_environment_of_its_own(wheel: Path, tmp_path: Path
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    run("uv", "venv", "--python", sys.executable, python.parents[1])
+    run(*UV, "venv", "--python", sys.executable, python.parents[1])
     pins = ("--constraints", ROOT / "constraints.txt")
-    run("uv", "pip", "install", "--python", python, *pins, wheel)
+    run(*UV, "pip", "install", "--python", python, *pins, wheel)
     radalign = python.with_name("radalign")
     assert "software" in run(radalign, "doctor")
     small = ("phantom.image_size_px=64", "longest_side_px=64", "workers=1")
@@ -188,7 +190,7 @@ def test_the_pins_leave_a_way_to_install_every_extra(python: str, tmp_path: Path
     """As far as packages say what they need: a network, or uv's cache. Nothing else is chosen."""
     extras = [word for name in EXTRAS if name not in NOT_PINNED for word in ("--extra", name)]
     pins, resolved = ROOT / "constraints.txt", tmp_path / "resolved.txt"
-    words = ("uv", "pip", "compile", "--quiet", "--no-annotate", "--no-header")
+    words = (*UV, "pip", "compile", "--quiet", "--no-annotate", "--no-header")
     where = ("--python-version", python, "--constraints", pins, "--output-file", resolved)
     done = subprocess.run(
         [str(each) for each in (*words, *where, *extras, ROOT / "pyproject.toml")],
