@@ -59,7 +59,8 @@ def sentence_region_contrast(
 
     `sentence_weights` turn the mean into a weighted one, and get no gradient. Masked sentences, and
     samples whose `sample_mask` is False, are neither rows, columns nor counted; without any
-    real sentence the loss is 0. `chunk_size` sentences at a time meet all regions, and again in
+    real sentence the loss is 0. More than `most_sentences` are a ValueError, for one rank as for
+    several. `chunk_size` sentences at a time meet all regions, and again in
     backward: memory O(chunk x A x R) instead of O(S x A x R).
     """
     with full_precision(sentences):
@@ -67,6 +68,10 @@ def sentence_region_contrast(
             sentence_mask = sentence_mask & sample_mask[:, None]
         batch, longest = sentence_mask.shape
         across = gather and world_size() > 1
+        if longest > most_sentences:
+            raise ValueError(
+                f"{longest} sentences a report, more than the most of {most_sentences}"
+            )
         image_mask_A, ids_AM = sample_mask, sentence_ids.masked_fill(~sentence_mask, _NO_SENTENCE)
         own_ids_S, mask_S = ids_AM.flatten(), sentence_mask.flatten()
         regions_ARD = unit_vectors(regions, _like(regions, sample_mask))

@@ -89,7 +89,8 @@ def test_two_ranks_have_the_figures_of_one_process(
         printed.append([process.printed for process in ranks.processes])
     alone, shared = figures
     assert list(shared) == list(alone)
-    assert shared == pytest.approx(alone, rel=1e-4, abs=1e-6)
+    # Some are small differences of terms around 1.
+    assert shared == pytest.approx(alone, rel=1e-4, abs=1e-5)
     assert alone["samples"] == TEST_STUDIES
     expected = {"recall_at_1", "grounding_cnr", "grounding_cropped_pointing"}
     assert expected | {"linear_dice", "linear_auroc"} <= alone.keys()

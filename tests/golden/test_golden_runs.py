@@ -21,8 +21,9 @@ from tests.golden.record import METHODS, RECORDED, metrics_of, record_run
 if TYPE_CHECKING:
     from tests.tiny.run import Command
 
-# A step's rounding grows from step to step.
-RELATIVE, ABSOLUTE = 2e-3, 2e-3
+# A step's rounding grows from step to step, and most in norms of gradients: by 0.8 % within six steps
+# where one processor has AVX-512 and the other has not.
+RELATIVE, OF_NORMS, ABSOLUTE = 2e-3, 2e-2, 2e-3
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,8 @@ def assert_close(line: dict[str, Any], wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if isinstance(value, str) or is_rank(name):
             continue
-        assert line[name] == pytest.approx(value, rel=RELATIVE, abs=ABSOLUTE), (name, wanted)
+        relative = OF_NORMS if name.startswith("gradient_norm") else RELATIVE
+        assert line[name] == pytest.approx(value, rel=relative, abs=ABSOLUTE), (name, wanted)
 
 
 def is_rank(name: str) -> bool:

@@ -242,3 +242,8 @@ def test_the_host_never_waits_for_a_number(chunk_size: int | None) -> None:
         assert regions.grad is not None
         with pytest.raises(DataDependentOutputException):
             loss.item()
+
+
+def test_more_sentences_than_ranks_exchange_are_refused() -> None:
+    with pytest.raises(ValueError, match="more than the most of 1"):
+        contrast(inputs(), most_sentences=1)
