@@ -49,7 +49,7 @@ class Packing:
         places = torch.from_numpy(
             np.stack([report * padded_width + within, np.asarray(starts)[report] + within])
         )
-        if device.type == "cuda" and torch.cuda.is_available():
+        if device.type == "cuda":
             places = places.pin_memory()
         padded, packed = places.to(device, non_blocking=True)
         return cls(rows, width, padded, packed)

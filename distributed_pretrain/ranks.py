@@ -205,6 +205,17 @@ def connect_to_store(*, rank: int, ranks: int, timeout_seconds: float) -> RankSt
     return PrefixStore(f"{restart}/{start}", store)
 
 
+def words_of_all(words: str, *, rank: int, ranks: int, timeout_seconds: float) -> list[str]:
+    """What each rank says, rank 0's first, without a collective: it may be about their devices."""
+    store = connect_to_store(rank=rank, ranks=ranks, timeout_seconds=timeout_seconds)
+    store.set(f"words/{rank}", words)
+    said = [store.get(f"words/{each}").decode() for each in range(ranks)]
+    store.set(f"heard/{rank}", "")
+    if rank == 0:  # it may take the store with it
+        store.wait([f"heard/{each}" for each in range(ranks)])
+    return said
+
+
 def is_communication_error(error: BaseException) -> bool:
     """Whether a collective failed for want of another rank: gone, or too late.
 

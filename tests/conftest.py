@@ -23,7 +23,7 @@ install_import_hook(
 )
 
 # After the hook: it imports the packages that are to be checked.
-pytest_plugins = ["tests.tiny.run"]
+pytest_plugins = ["tests.tiny.run", "tests.tiny.fake_ranks"]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from distributed_pretrain.benchmark.fake_backward import run_backward
 
 _PRODUCT = "distributed_pretrain/"
 _aten = torch.ops.aten
@@ -23,9 +26,11 @@ _INDEXED = (_aten.index, _aten.index_put, _aten.index_put_)
 def fake_cuda() -> Iterator[None]:
     """Tensors "on" a GPU have shapes, types and devices, and nothing else; needs no driver.
 
-    Operations that mix devices raise.
+    Operations that mix devices raise. Gradients are walked by `run_backward`.
     """
     with (
+        mock.patch("torch.autograd._engine_run_backward", run_backward),
+        mock.patch("torch.cuda.Event", _Event),
         mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
         mock.patch("torch.cuda.is_bf16_supported", return_value=True),
         FakeTensorMode(allow_non_fake_inputs=True),
@@ -75,10 +80,22 @@ NORM_KERNELS: dict[Any, Any] = {
 }
 
 
-class HostWaits(TorchDispatchMode):
-    """Counts, by the place in the product, what waits for the GPU: reads, and masks as indexes.
+class _Event:
+    """Of CUDA: to wait for one is to read a number."""
 
-    Answers them with something: True, 1, every row. `copies` are those from pageable memory.
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None:
+        torch.empty((), device="cuda").item()
+
+
+class HostWaits(TorchDispatchMode):
+    """Counts, by the place in the product, what waits for the GPU, and answers it with something.
+
+    That are reads (1, True), sizes that numbers on the GPU decide (every row), indexes that lie on
+    the host (lists of Python, say), and copies from or to the host, but for `non_blocking` ones;
+    one to the host waits all the same unless it goes to page-locked memory. `copies` are those from
+    pageable memory that do not wait.
     """
 
     def __init__(self) -> None:
@@ -86,6 +103,7 @@ class HostWaits(TorchDispatchMode):
         self.waits: Counter[str] = Counter()
         self.copies: Counter[str] = Counter()
         self.operations = 0
+        self._page_locked = WeakIdKeyDictionary()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -93,30 +111,58 @@ class HostWaits(TorchDispatchMode):
         kwargs, operation = kwargs or {}, func.overloadpacket
         self.operations += 1
         first = args[0] if args and isinstance(args[0], Tensor) else None
-        reads = operation in (_aten._local_scalar_dense, _aten.nonzero)
-        masked = operation in _INDEXED and any(map(_is_mask, args[1]))
-        if first is not None and first.is_cuda and (reads or masked):
-            self.waits[_place()] += 1
-        if first is not None and operation is _aten._local_scalar_dense:
-            return True if first.dtype is torch.bool else 1
-        if first is not None and operation is _aten.nonzero:
-            return first.new_empty(first.numel(), first.dim(), dtype=torch.long)
         if operation in NORM_KERNELS:
             return NORM_KERNELS[operation](*args)
-        if masked:
-            rows = [torch.arange(len(e), device="cuda") if _is_mask(e) else e for e in args[1]]
-            args = (first, rows, *args[2:])
-        if operation is _aten._to_copy and first is not None and "device" in kwargs:
-            to_cuda = torch.device(kwargs["device"]).type == "cuda"
-            if first.is_cuda and not to_cuda:
+        if operation is _aten._pin_memory or kwargs.get("pin_memory"):
+            made = torch.empty_like(first) if first is not None else func(*args, **kwargs)
+            self._page_locked[made] = True
+            return made
+        if first is not None:
+            if operation in (_aten._local_scalar_dense, _aten.nonzero) and first.is_cuda:
                 self.waits[_place()] += 1
-            if to_cuda and not first.is_cuda:
-                self.copies[_place()] += 1
+            if operation is _aten._local_scalar_dense:
+                return True if first.dtype is torch.bool else 1
+            if operation is _aten.nonzero:
+                return first.new_empty(first.numel(), first.dim(), dtype=torch.long)
+            if operation in _INDEXED and first.is_cuda:
+                args = (first, self._indexes(args[1]), *args[2:])
+            elif operation is _aten.copy_:
+                self._count_copy(args[1], first, non_blocking=_flag(args, 2, kwargs))
+            elif operation is _aten._to_copy and "device" in kwargs:
+                copied = func(*args, **kwargs)
+                # Torch makes room for it in page-locked memory where nobody is to wait.
+                self._page_locked[copied] = not copied.is_cuda
+                self._count_copy(first, copied, non_blocking=_flag(args, 1, kwargs))
+                return copied
         return func(*args, **kwargs)
 
+    def _indexes(self, indexes: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Those that fake tensors take: every row for a mask, on the GPU what is on the host."""
+        found: list[Tensor | None] = []
+        for index in indexes:
+            is_mask = index is not None and index.dtype is torch.bool
+            if index is None or (index.is_cuda and not is_mask):
+                found.append(index)
+                continue
+            self.waits[_place()] += 1
+            places = index.numel() if is_mask else index.shape
+            rows = torch.zeros(places, dtype=torch.long, device="cuda")
+            found += [rows] * (index.dim() if is_mask else 1)
+        return found
 
-def _is_mask(index: Tensor | None) -> bool:
-    return index is not None and index.dtype is torch.bool and index.is_cuda
+    def _count_copy(self, source: Tensor, target: Tensor, *, non_blocking: bool) -> None:
+        if source.is_cuda == target.is_cuda:
+            return
+        host = target if source.is_cuda else source
+        page_locked = self._page_locked.get(host, False)
+        if not non_blocking or (source.is_cuda and not page_locked):
+            self.waits[_place()] += 1
+        elif not page_locked:
+            self.copies[_place()] += 1
+
+
+def _flag(args: tuple[Any, ...], position: int, kwargs: dict[str, Any]) -> bool:
+    return bool(args[position] if len(args) > position else kwargs.get("non_blocking", False))
 
 
 def _place() -> str:

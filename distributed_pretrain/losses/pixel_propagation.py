@@ -71,13 +71,17 @@ def pixel_propagation_by_image(
 
 def _centres_in_image(to_image: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Centres of the cells (B, R, 2) and the length of a cell's diagonal (B,), in the image."""
+    # Made where they are needed: numbers of the host would be waited for.
     rows, columns = grid
-    y_R = ((torch.arange(rows, dtype=torch.float64) + 0.5) / rows).repeat_interleave(columns)
-    x_R = ((torch.arange(columns, dtype=torch.float64) + 0.5) / columns).repeat(rows)
+    row_R, column_R = (
+        (torch.arange(count, dtype=torch.float64, device=to_image.device) + 0.5) / count
+        for count in grid
+    )
+    y_R, x_R = row_R.repeat_interleave(columns), column_R.repeat(rows)
     linear_B22, offset_B2 = to_image[..., :2], to_image[..., 2]
     centres_R2 = torch.stack([x_R, y_R], dim=-1).to(to_image)
     centres_BR2 = centres_R2 @ linear_B22.mT + offset_B2[:, None]
     # The sides of a cell are the columns of this matrix. The root of their squares' sum is the
     # diagonal of a rectangle, and the mean of both diagonals (of squares) where the map shears.
-    sides_B22 = linear_B22 / linear_B22.new_tensor([columns, rows])
+    sides_B22 = torch.stack([linear_B22[..., 0] / columns, linear_B22[..., 1] / rows], dim=-1)
     return centres_BR2, sides_B22.square().sum(dim=(1, 2)).sqrt()

@@ -36,5 +36,7 @@ class LateNumbers:
 
 def sent(values: list[float], device: torch.device) -> Float[Tensor, " values"]:
     """Numbers of the host on the device, in float64; nobody waits."""
-    on_host = torch.tensor(values, dtype=torch.float64, pin_memory=device.type == "cuda")
+    on_host = torch.tensor(values, dtype=torch.float64)
+    if device.type == "cuda":
+        on_host = on_host.pin_memory()
     return on_host.to(device, non_blocking=True)

@@ -14,6 +14,7 @@ from data_shards.command_line import shell_line
 from data_shards.errors import InputError
 from data_shards.processes import InterruptionFlag
 from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.ranks import words_of_all
 from distributed_pretrain.run_folder.checkpoint import mend_links
 from distributed_pretrain.run_folder.checkpoint_writer import CheckpointWriter
 from distributed_pretrain.run_folder.folder import RunFolder
@@ -22,7 +23,11 @@ from distributed_pretrain.run_folder.intact import Owner
 from distributed_pretrain.run_folder.newest import NewestCheckpoint
 from distributed_pretrain.training.compiling import compile_encoders
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
-from distributed_pretrain.training.engine.device import refuse_missing_gpus
+from distributed_pretrain.training.engine.device import (
+    own_gpu,
+    refuse_a_shared_gpu,
+    refuse_missing_gpus,
+)
 from distributed_pretrain.training.faults.liveness import Liveness
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.loop import BatchSource, Trainer
@@ -100,6 +105,19 @@ def make_engine(training: TrainingConfig) -> Engine:
     Raises InputError where GPUs that it is to use are not there.
     """
     refuse_missing_gpus(training)
+    engine = _engine_of(training)
+    if engine.device.type == "cuda" and engine.world_size > 1:
+        gpus = words_of_all(
+            own_gpu(engine.device),
+            rank=engine.rank,
+            ranks=engine.world_size,
+            timeout_seconds=training.collective_timeout_seconds,
+        )
+        refuse_a_shared_gpu(gpus)
+    return engine
+
+
+def _engine_of(training: TrainingConfig) -> Engine:
     if training.distributed.name == "ddp":
         return Engine(training)
     # DeepSpeed takes seconds to import, and not everybody has it.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.losses.local import local_image_loss, local_report_loss
 from distributed_pretrain.losses.sentence_region_contrast import sentence_region_contrast
 from distributed_pretrain.models.heads import Projection
-from distributed_pretrain.ranks import gather_rows, sum_over_ranks, world_size
+from distributed_pretrain.ranks import gather_rows, sum_over_ranks, words_of_all, world_size
 from tests.distributed.ranks import start_ranks
 
 # One worker: its fork server imports the product once.
@@ -179,3 +182,16 @@ def test_in_one_process_nothing_is_gathered() -> None:
     rows = torch.ones(2, 3)
     assert gather_rows(rows) is rows
     assert sum_over_ranks(rows) is rows
+
+
+def test_ranks_hear_each_others_words_before_any_collective(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    hear = partial(words_of_all, ranks=3, timeout_seconds=60)
+    with ThreadPoolExecutor(3) as pool:
+        heard = [pool.submit(hear, f"gpu {rank}", rank=rank) for rank in range(3)]
+    assert [each.result() for each in heard] == [["gpu 0", "gpu 1", "gpu 2"]] * 3

@@ -28,6 +28,10 @@ class Asked:
     card: str = ""
 
 
+_LOVT = (
+    Asked("pairs_per_second", 1000, at_least=True, card=_A100),
+    Asked("pairs_per_second", 2000, at_least=True, card=_H100),
+)
 # By part; those of "profiles" are of every profile.
 PROFILES = "profiles"
 ASKED: dict[str, tuple[Asked, ...]] = {
@@ -35,10 +39,8 @@ ASKED: dict[str, tuple[Asked, ...]] = {
         Asked("rate_to_bare_loop", 0.97, at_least=True),
         Asked("data_wait_share", 0.03),
     ),
-    "lovt_a100": (
-        Asked("pairs_per_second", 1000, at_least=True, card=_A100),
-        Asked("pairs_per_second", 2000, at_least=True, card=_H100),
-    ),
+    "lovt_a100": _LOVT,
+    "lovt_a100_80gb": _LOVT,
     "lovt_a100_77": (Asked("pairs_per_second", 1300, at_least=True, card=_A100),),
     "pairs": (
         Asked("limitr_paper_to_loop", 1 / 7),

@@ -19,9 +19,10 @@ from distributed_pretrain.benchmark import harness
 from distributed_pretrain.benchmark.on_gpu.parts import Bench, Report, medians, turns_for
 from distributed_pretrain.benchmark.on_gpu.plain_loop import PlainLoop
 from distributed_pretrain.benchmark.on_gpu.profiles import opened, profile
-from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.methods.objective import Method, sum_of
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.device import LOWERED
+from distributed_pretrain.training.gradients import terms_of_groups
 from distributed_pretrain.training.loop import Trainer
 from distributed_pretrain.training.step import peak_memory_bytes
 
@@ -31,14 +32,16 @@ AUGMENTED_BATCHES = 3
 GIB = 2**30
 
 
-def bare_update(engine: Engine, micro_batches: list[Batch]) -> None:
-    """What no training with these micro-batches can leave out."""
+def bare_update(engine: Engine, micro_batches: list[Batch], *, groups: int = 1) -> None:
+    """What no training with these micro-batches, each compared in `groups`, can leave out."""
     objective = engine.objective
     objective.start_step(epoch=0)
     with engine.kept_casts():
         for number, batch in enumerate(micro_batches):
             with engine.micro_batch(last=number == len(micro_batches) - 1):
-                loss = objective.loss(engine.forward(batch))["total"]
+                outputs = engine.forward(batch, groups=groups)
+                terms = terms_of_groups(objective, objective.contrasted(outputs), groups)
+                loss = sum_of(objective.weighted(terms | objective.sample_terms(outputs)))
                 engine.backward(loss / len(micro_batches))
     engine.update(LEARNING_RATE, clip_norm=None, norm=engine.gradient_norm())
     objective.after_update(progress=0.0)
@@ -60,10 +63,11 @@ def measure_profile(bench: Bench, report: Report, *, name: str, data: Mapping[st
         report(peak_memory_gib=peak_memory_bytes(engine.device) / GIB)
         steps = config.training.accumulation_steps
         pieces = [each.split(steps, pack=engine.packs_reports) for each in recorded]
+        groups = config.training.groups(pairs)
         again, parts, others = cycle(recorded), cycle(pieces), cycle(pieces)
         loops = {
             "replayed": lambda: trainer.step(again),
-            "bare": lambda: bare_update(engine, next(parts)),
+            "bare": lambda: bare_update(engine, next(parts), groups=groups),
         }
         lowered = LOWERED.get(config.training.precision)
         assert isinstance(engine.objective, Method)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -74,6 +76,25 @@ def refuse_missing_gpus(training: TrainingConfig) -> None:
             f"rank {local} of this machine has no GPU: {found} found: start as many ranks as there "
             "are GPUs"
         )
+
+
+def refuse_a_shared_gpu(gpus: Sequence[str]) -> None:
+    """Raise InputError where two ranks have the same of these: NCCL fails with such.
+
+    Each sees it as its first where CUDA_VISIBLE_DEVICES names one GPU for all ranks.
+    """
+    for rank, gpu in enumerate(gpus):
+        if (first := gpus.index(gpu)) != rank:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            raise InputError(
+                f"ranks {first} and {rank} share one GPU (CUDA_VISIBLE_DEVICES={visible}): start "
+                "as many ranks as it names GPUs, or bind another one to each rank"
+            )
+
+
+def own_gpu(device: torch.device) -> str:
+    """Which GPU of which machine that is, whatever number it has for this process."""
+    return f"{platform.node()} {torch.cuda.get_device_properties(device).uuid}"
 
 
 def best_device() -> torch.device:

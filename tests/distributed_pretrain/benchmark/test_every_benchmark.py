@@ -105,7 +105,13 @@ def test_step(start: Start) -> None:
     assert report["trainer_to_bare_ratio"] == both[0] / both[1]
     assert 0 <= report["data_wait_share"] < 1
     assert 0 < report["augmentation_share"] < 1
-    assert target_names(report) == ["trainer / bare loop", "data wait of a step"]
+    assert target_names(report) == [
+        "trainer / bare loop",
+        "data wait of a step",
+        "chexpert_a100: waits",
+        "tokens computed / real, packed",
+    ]
+    assert all(each["value"] <= each["limit"] for each in report["targets"][2:])
     (counted,) = report["on_a_gpu"]
     assert counted["profile"] == "chexpert_a100"
     assert counted["launches"] > 500

@@ -7,13 +7,11 @@ import re
 import pytest
 
 from data_shards.profiles import load_profile
-from distributed_pretrain.benchmark.launches import counts_of
+from distributed_pretrain.benchmark.launches import LOVT_AT_FIRST, counts_of
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from tests.paths import ROOT
 
 WIDE = ("training.negatives_from=32", "training.accumulation_steps=2")
-# Of readiness before anything was done: of a micro-batch, 16 a step.
-LOVT_AT_FIRST = 16 * 2525
 
 
 def recorded(name: str) -> tuple[int, ...]:
@@ -27,7 +25,7 @@ def recorded(name: str) -> tuple[int, ...]:
     ("name", "overrides"),
     [
         ("lovt_a100", ()),
-        ("lovt_a100, 2 x 256", WIDE),
+        ("lovt_a100_80gb", ()),
         pytest.param("clip_a100", (), marks=pytest.mark.slow),
         pytest.param("clip_a100, 2 x 256", WIDE, marks=pytest.mark.slow),
         *(
@@ -49,6 +47,6 @@ def test_a_step_launches_and_waits_no_more_than_was_recorded(
 
 
 def test_the_papers_recipe_in_wide_micro_batches_launches_a_third() -> None:
-    _, launches, _, waits = recorded("lovt_a100, 2 x 256")
+    _, launches, _, waits = recorded("lovt_a100_80gb")
     assert launches <= LOVT_AT_FIRST / 3
     assert waits == 1

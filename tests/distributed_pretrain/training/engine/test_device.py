@@ -16,7 +16,11 @@ from data_shards.errors import InputError
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.training.engine import device
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.engine.device import refuse_missing_gpus, set_device_up
+from distributed_pretrain.training.engine.device import (
+    refuse_a_shared_gpu,
+    refuse_missing_gpus,
+    set_device_up,
+)
 from distributed_pretrain.training.flops import device_peak
 from distributed_pretrain.training.settings import TrainingConfig
 
@@ -166,3 +170,14 @@ def test_a_rank_without_a_gpu_is_a_line(
         return
     with pytest.raises(InputError, match=f"rank {local} of this machine has no GPU: {found} found"):
         refuse_missing_gpus(ANY)
+
+
+def test_two_ranks_on_one_gpu_are_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bound to each rank or shared by all, it is the first and only one that a rank sees."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    refuse_a_shared_gpu(["node-1 a", "node-1 b", "node-2 a"])
+    with pytest.raises(InputError) as raised:
+        refuse_a_shared_gpu(["node-1 a", "node-1 b", "node-1 b"])
+    line = str(raised.value)
+    assert line.startswith("ranks 1 and 2 share one GPU (CUDA_VISIBLE_DEVICES=0): start as many")
+    assert "\n" not in line
