@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import Field
 
 from data_shards.profiles import Config
-from data_shards.records.indexed_samples import IndexedSample, Member
+from data_shards.records.indexed_samples import IndexedSample, IndexedSamples, Member
 from data_shards.records.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -32,7 +32,12 @@ from distributed_pretrain.data.shards import ShardSplit
 OPENING_SECONDS = 2.0
 RESUMING_SECONDS = 1.0
 _IMAGE_BYTES, _RECORD_BYTES = 30_000, 3_000
-_WORDS = {"findings": (7, 9, 4, 12), "impression": (5, 6)}
+# One in three has no findings, as about in MIMIC-CXR.
+_WORDS: tuple[dict[str, tuple[int, ...]], ...] = (
+    {"findings": (7, 9, 4, 12), "impression": (5, 6)},
+    {"findings": (8, 5, 11), "impression": (3,)},
+    {"impression": (5, 14)},
+)
 
 
 class Settings(Config):
@@ -68,7 +73,7 @@ def write_simulated_set(folder: Path, config: Settings) -> None:
     pixels = PixelSums(count=4, total=400, total_of_squares=50_000)
     for number in range(config.shards):
         tar = f"train-{number:06d}.tar"
-        samples = tuple(
+        samples = IndexedSamples.of(
             IndexedSample(
                 key=f"1{number:07d}_5{place:07d}",
                 patient_id=f"1{number:04d}{place // 3:03d}",
@@ -79,7 +84,7 @@ def write_simulated_set(folder: Path, config: Settings) -> None:
                         offset=1024 + _IMAGE_BYTES + place * each, size=_RECORD_BYTES, crc32=place
                     ),
                 },
-                words=_WORDS,
+                words=_WORDS[place % 3],
             )
             for place in range(config.studies_a_shard)
         )
@@ -93,7 +98,7 @@ def write_simulated_set(folder: Path, config: Settings) -> None:
             dropped=(),
             pixels=pixels,
         )
-        content = index.model_dump_json(indent=1).encode()
+        content = index.model_dump_json().encode()
         (folder / index_name(tar)).write_bytes(content)
         with (folder / tar).open("wb") as file:
             file.truncate(index.tar_bytes)

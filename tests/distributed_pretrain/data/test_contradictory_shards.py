@@ -23,7 +23,7 @@ from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from tests.fuzz.damages import value_at, with_value
-from tests.fuzz.sealing import reseal_indexes, rewrite_members
+from tests.fuzz.sealing import read_rows, reseal_indexes, rewrite_members, write_rows
 from tests.fuzz.sound_shards import write_sound_shards
 
 TAR, INDEX = "train-000000.tar", "train-000000.index.json"
@@ -207,7 +207,7 @@ INDICES: dict[str, tuple[Callable[[Document], None], str, str]] = {
     "a view that is none": (at(*FIRST, "views", value=["LL"]), "views", "refused: .*views"),
     # What the index leaves out is never read, so only verify can tell.
     "no words": (zero_words, "words of the index are not those", ""),
-    "words of an earlier schema": (at(*FIRST, "words", value={"lovt": 5}), "no words", "refused"),
+    "words of policies": (at(*FIRST, "words", value={"lovt": 5}), "words.lovt.0", "refused"),
     "words of no section": (at(*FIRST, "words", value={}), "no words", "refused: .*no words"),
     "words below zero": (at(*FIRST, "words", value={"findings": [-1]}), "words", "refused"),
     "pixel sums of no pixels": (at("pixels", "total", value=1), "sums over pixels", "refused"),
@@ -217,13 +217,53 @@ INDICES: dict[str, tuple[Callable[[Document], None], str, str]] = {
 @pytest.mark.parametrize("name", INDICES)
 def test_an_index_that_cannot_be_is_named_and_refused(shards: Path, name: str) -> None:
     change, verified, read = INDICES[name]
-    index = json.loads((shards / INDEX).read_text())
+    index = read_rows(shards / INDEX)
     change(index)
-    (shards / INDEX).write_text(json.dumps(index))
+    write_rows(shards / INDEX, index)
     reseal_indexes(shards)
     assert_said(found_by_verify(shards), verified)
     if read:
         assert_said(said_by_reader(shards), read)
+
+
+JSON = ("samples", "members", "json")
+# What only columns can say wrongly.
+COLUMNS: dict[str, tuple[Callable[[Document], None], str]] = {
+    "a patient too few": (updated("samples", "patient_ids", by=lambda c: c.pop()), "one length"),
+    "a view too many": (updated("samples", "views", by=lambda c: c.append([])), "one length"),
+    "words of few": (at("samples", "words", "findings", value=[[3]]), "one length"),
+    "a size too few": (updated(*JSON, "size", by=lambda c: c.pop()), "one length"),
+    "a member too few": (updated(*JSON, by=lambda m: [c.pop() for c in m.values()]), "one length"),
+    "half a member": (at(*JSON, "size", 0, value=None), "a sample has a part of a member"),
+    "a sample without a key": (at("samples", "keys", 0, value=None), "samples.keys.0"),
+    "rows": (at("samples", value=[]), "samples: Input should be an object"),
+    "a schema of rows": (at("schema_version", value=2), "samples: Input should be a valid array"),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_that_cannot_be_are_named_and_refused(shards: Path, name: str) -> None:
+    change, said = COLUMNS[name]
+    index = json.loads((shards / INDEX).read_text())
+    change(index)
+    (shards / INDEX).write_text(json.dumps(index))
+    reseal_indexes(shards)
+    assert_said(found_by_verify(shards), said)
+    assert_said(said_by_reader(shards), f"refused: .*({said})")
+
+
+def test_shards_of_the_schema_before_columns_are_read_as_those_of_today(shards: Path) -> None:
+    def everything() -> list[object]:
+        split = ShardSplit(shards, "train", "mgca")
+        return [split.patients, split.left_out, *map(split.read, range(len(split)))]
+
+    today = everything()
+    for path in shards.glob("*.index.json"):
+        write_rows(path, read_rows(path) | {"schema_version": 2})
+        assert isinstance(json.loads(path.read_text())["samples"], list)
+    reseal_indexes(shards)
+    assert found_by_verify(shards) == ""
+    assert everything() == today
 
 
 BOX = {"image": 0, "x": 1, "y": 1, "width": 3, "height": 3, "category": "c", "phrase": ""}
@@ -279,7 +319,7 @@ DOCUMENTS = {
 def test_a_record_that_cannot_be_is_named_and_left_to_the_quarantine(
     shards: Path, name: str
 ) -> None:
-    key = json.loads((shards / INDEX).read_text())["samples"][0]["key"]
+    key = read_rows(shards / INDEX)["samples"][0]["key"]
 
     def changed(member: str, payload: bytes) -> bytes:
         if member != f"{key}.json":
