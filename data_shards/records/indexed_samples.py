@@ -96,9 +96,11 @@ class MemberColumns:
     def __post_init__(self) -> None:
         columns = (self.offset, self.size, self.crc32)
         _require_one_length(len(self.offset), columns)
-        kinds = {*zip(*(map(type, each) for each in columns), strict=True)}
-        if not kinds <= {(int, int, int), (type(None),) * 3}:
-            raise ValueError("a sample has a part of a member")
+        # Most members are in every sample: of these no row needs to be looked at.
+        if {*map(type, chain.from_iterable(columns))} > {int}:
+            lacking = ({row is None for row in rows} for rows in zip(*columns, strict=True))
+            if any(len(each) > 1 for each in lacking):
+                raise ValueError("a sample has a part of a member")
 
     def at(self, place: int) -> Member | None:
         """That of one sample."""
