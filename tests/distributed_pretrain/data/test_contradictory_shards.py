@@ -7,27 +7,24 @@ Each is a change of the manifest, of an index or of a record, with all checksums
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from data_shards.checking.verify import verify_shards
-from data_shards.errors import InputError
-from data_shards.records.study import SPLITS
-from distributed_pretrain.data.quarantine import BadSampleError
-from distributed_pretrain.data.sample import load_sample
-from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.data.shards import ShardSplit
-from tests.fuzz.damages import value_at, with_value
+from tests.distributed_pretrain.data.changed_documents import (
+    Document,
+    assert_said,
+    at,
+    found_by_verify,
+    said_by_reader,
+    updated,
+)
 from tests.fuzz.sealing import read_rows, reseal_indexes, rewrite_members, write_rows
 from tests.fuzz.sound_shards import write_sound_shards
 
 TAR, INDEX = "train-000000.tar", "train-000000.index.json"
-Document = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -38,39 +35,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shards(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "shards"))
-
-
-def found_by_verify(folder: Path) -> str:
-    try:
-        return "\n".join(verify_shards(folder, workers=1).problems)
-    except InputError as error:
-        return str(error)
-
-
-def said_by_reader(folder: Path) -> str:
-    """What is said when all splits are opened and all samples loaded, line by line."""
-    lines = []
-    data = DataConfig(shards=folder, global_batch=2, views="frontal_lateral")
-    for split in SPLITS:
-        try:
-            samples = ShardSplit(folder, split, "lovt")
-        except InputError as error:
-            lines.append(f"refused: {error}")
-            continue
-        for position in range(len(samples)):
-            try:
-                load_sample(samples, data, position=position)
-            except BadSampleError as error:
-                lines.append(f"quarantined: {error}")
-    return "\n".join(lines)
-
-
-def at(*path: str | int, value: Any) -> Callable[[Document], None]:
-    return lambda document: with_value(document, path, value) and None
-
-
-def updated(*path: str | int, by: Callable[[Any], Any]) -> Callable[[Document], None]:
-    return lambda document: by(value_at(document, path))
 
 
 def exchange_splits(manifest: Document) -> None:
@@ -138,10 +102,6 @@ def test_a_manifest_that_cannot_be_is_named_and_refused(shards: Path, name: str)
     path.write_text(json.dumps(manifest))
     assert_said(found_by_verify(shards), said)
     assert_said(said_by_reader(shards), f"refused: .*({said})")
-
-
-def assert_said(text: str, said: str) -> None:
-    assert re.search(said, text), f"{text!r} says nothing of {said!r}"
 
 
 def exchange_images(index: Document) -> None:
@@ -224,46 +184,6 @@ def test_an_index_that_cannot_be_is_named_and_refused(shards: Path, name: str) -
     assert_said(found_by_verify(shards), verified)
     if read:
         assert_said(said_by_reader(shards), read)
-
-
-JSON = ("samples", "members", "json")
-# What only columns can say wrongly.
-COLUMNS: dict[str, tuple[Callable[[Document], None], str]] = {
-    "a patient too few": (updated("samples", "patient_ids", by=lambda c: c.pop()), "one length"),
-    "a view too many": (updated("samples", "views", by=lambda c: c.append([])), "one length"),
-    "words of few": (at("samples", "words", "findings", value=[[3]]), "one length"),
-    "a size too few": (updated(*JSON, "size", by=lambda c: c.pop()), "one length"),
-    "a member too few": (updated(*JSON, by=lambda m: [c.pop() for c in m.values()]), "one length"),
-    "half a member": (at(*JSON, "size", 0, value=None), "a sample has a part of a member"),
-    "a sample without a key": (at("samples", "keys", 0, value=None), "samples.keys.0"),
-    "rows": (at("samples", value=[]), "samples: Input should be an object"),
-    "a schema of rows": (at("schema_version", value=2), "samples: Input should be a valid array"),
-}
-
-
-@pytest.mark.parametrize("name", COLUMNS)
-def test_columns_that_cannot_be_are_named_and_refused(shards: Path, name: str) -> None:
-    change, said = COLUMNS[name]
-    index = json.loads((shards / INDEX).read_text())
-    change(index)
-    (shards / INDEX).write_text(json.dumps(index))
-    reseal_indexes(shards)
-    assert_said(found_by_verify(shards), said)
-    assert_said(said_by_reader(shards), f"refused: .*({said})")
-
-
-def test_shards_of_the_schema_before_columns_are_read_as_those_of_today(shards: Path) -> None:
-    def everything() -> list[object]:
-        split = ShardSplit(shards, "train", "mgca")
-        return [split.patients, split.left_out, *map(split.read, range(len(split)))]
-
-    today = everything()
-    for path in shards.glob("*.index.json"):
-        write_rows(path, read_rows(path) | {"schema_version": 2})
-        assert isinstance(json.loads(path.read_text())["samples"], list)
-    reseal_indexes(shards)
-    assert found_by_verify(shards) == ""
-    assert everything() == today
 
 
 BOX = {"image": 0, "x": 1, "y": 1, "width": 3, "height": 3, "category": "c", "phrase": ""}
