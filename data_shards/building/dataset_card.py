@@ -45,9 +45,7 @@ def dataset_card(folder: Path, manifest: Manifest, indices: Sequence[ShardIndex]
     path = folder / CARD_NAME
     if path.is_file() and _MARK.encode() not in path.read_bytes():
         return None
-    members = sorted(
-        {name for each in indices for sample in each.samples for name in sample.members}
-    )
+    members = sorted({name for each in indices for name in each.samples.members})
     features = [
         *({"name": name, "dtype": "string"} for name in ("__key__", "__url__")),
         *({"name": name, "dtype": "json" if name == "json" else "image"} for name in members),

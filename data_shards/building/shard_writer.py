@@ -15,7 +15,7 @@ from data_shards.building.study_conversion import ConvertedStudy, convert_study
 from data_shards.files.atomic import made_whole, write_text_atomically
 from data_shards.images.content import look_at
 from data_shards.processes import Tick
-from data_shards.records.indexed_samples import IndexedSample, Member
+from data_shards.records.indexed_samples import IndexedSample, IndexedSamples, Member
 from data_shards.records.manifest import (
     DroppedSample,
     NotedImage,
@@ -91,7 +91,7 @@ def write_studies(
             noted=tuple(noted),
         )
     path = tar.with_name(index_name(tar.name))
-    write_text_atomically(path, index.model_dump_json(indent=1), workplace=workplace)
+    write_text_atomically(path, index.model_dump_json(), workplace=workplace)
     return index
 
 
@@ -127,13 +127,11 @@ def _write_samples(
     return written, dropped, pixels, noted
 
 
-def _indexed(
-    written: Iterable[tuple[StudyRecord, _Checksums]], tar: Path
-) -> tuple[IndexedSample, ...]:
+def _indexed(written: Iterable[tuple[StudyRecord, _Checksums]], tar: Path) -> IndexedSamples:
     """The index entries; offsets are read back from the tar, so that they are what it says."""
     with tarfile.open(tar, "r:") as archive:
         places = {each.name: {"offset": each.offset_data, "size": each.size} for each in archive}
-    return tuple(
+    return IndexedSamples.of(
         IndexedSample(
             key=record.key,
             patient_id=record.patient_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from data_shards.errors import InputError
@@ -38,16 +39,22 @@ def summarise(
     `dropped_images` are those that no shard has met. Raises InputError for a split of which every
     study was dropped, and for training images that are all of one value.
     """
-    samples = {
-        split: [sample for each in indices if each.split == split for sample in each.samples]
-        for split in SPLITS
+    samples = {split: [each.samples for each in indices if each.split == split] for split in SPLITS}
+    totals = {split: sum(map(len, here)) for split, here in samples.items()}
+    views = {
+        split: Counter(chain.from_iterable(each.views for each in here))
+        for split, here in samples.items()
+    }
+    patients = {
+        split: set(chain.from_iterable(each.patient_ids for each in here))
+        for split, here in samples.items()
     }
     dropped = [*dropped_images, *(each for index in indices for each in index.dropped)]
     dropped.sort(key=lambda each: (each.key, each.reason))
     reasons = dict(sorted(Counter(each.reason for each in dropped).items()))
     why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
     for split in sorted({index.split for index in indices}, key=SPLITS.index):
-        if not samples[split]:
+        if not totals[split]:
             raise InputError(
                 f"split {split!r} has no samples left (dropped: {why}): mend what these name; "
                 "bad_images=stop and source.bad_reports=stop tell where the first one is"
@@ -62,7 +69,7 @@ def summarise(
     mean, std = pixels.mean_and_std()
     warnings = told(
         ((noted.key, noted.kind, noted.detail) for each in indices for noted in each.noted),
-        images=sum(len(each.views) for here in samples.values() for each in here),
+        images=sum(map(len, chain.from_iterable(each.samples.views for each in indices))),
     )
     return Manifest(
         source=source,
@@ -71,11 +78,9 @@ def summarise(
         longest_side_px=longest_side_px,
         pixel_mean=mean,
         pixel_std=std,
-        samples_by_split={split: len(here) for split, here in samples.items()},
-        patients_by_split={
-            split: len({sample.patient_id for sample in here}) for split, here in samples.items()
-        },
-        images_by_split_and_view={split: images_by_view(here) for split, here in samples.items()},
+        samples_by_split=totals,
+        patients_by_split={split: len(here) for split, here in patients.items()},
+        images_by_split_and_view={split: images_by_view(here) for split, here in views.items()},
         # A shard whose studies were all dropped is nothing to train on.
         shards=tuple(
             ShardEntry(

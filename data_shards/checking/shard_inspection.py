@@ -46,7 +46,7 @@ class Inspection:
     @property
     def samples(self) -> tuple[IndexedSample, ...]:
         """Those of the index; none where it cannot be read."""
-        return self.index.samples if self.index is not None else ()
+        return tuple(self.index.samples) if self.index is not None else ()
 
 
 def inspect_shard(folder: Path, entry: ShardEntry, tick: Tick) -> Inspection:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,11 +25,12 @@ from data_shards.errors import InputError
 from data_shards.files.regular import read_document
 from data_shards.records.documents import Document, parse_document, read_without_doubles
 from data_shards.records.fields import Count, FileName, Sha256, Side
-from data_shards.records.indexed_samples import IndexedSample
+from data_shards.records.indexed_samples import IndexedSample, IndexedSamples
 from data_shards.records.study import SPLITS, Split, View
 
-INDEX_VERSION: Literal[2] = 2
+INDEX_VERSION: Literal[3] = 3
 MANIFEST_NAME = "manifest.json"
+_BY_ROWS = re.compile(rb'"schema_version":\s*[12]\b')
 _AGAIN = "copy it again, or delete it with its tar and build the shards again"
 
 
@@ -75,19 +77,25 @@ class PixelSums(Document):
         return self.total / self.count / 255, math.sqrt(variance) / self.count / 255
 
 
-class ShardIndex(Document):
-    """`<shard>.index.json`: written after its tar is complete, so it marks the shard done."""
+class _Index(Document):
+    """What indices of all schemas hold; which schema it is comes first."""
 
-    schema_version: Literal[1, 2] = INDEX_VERSION
+    schema_version: int
     plan_sha256: str
     tar_name: FileName
     tar_bytes: Count
     tar_sha256: Sha256
     split: Split
-    samples: tuple[IndexedSample, ...]
     dropped: tuple[DroppedSample, ...]
     pixels: PixelSums
     noted: tuple[NotedImage, ...] = ()
+
+
+class ShardIndex(_Index):
+    """`<shard>.index.json`: written after its tar is complete, so it marks the shard done."""
+
+    schema_version: Literal[1, 2, 3] = INDEX_VERSION
+    samples: IndexedSamples
 
     def contradictions(self, entry: ShardEntry) -> Iterator[str]:
         """What this index disagrees on with itself and with its entry in the manifest."""
@@ -100,24 +108,19 @@ class ShardIndex(Document):
         ):
             if here != there:
                 yield f"{what} {here!r} in the index, {there!r} in the manifest"
-        places = [each.members["json"].offset for each in self.samples if "json" in each.members]
-        if places != sorted(places):
-            yield "its samples are in another order than in the tar"
-        # Comprehensions: a large set has a million members, over which loops would take seconds.
-        tar_bytes = self.tar_bytes
-        yield from [
-            f"{sample.key}.{name}: lies outside of the tar"
-            for sample in self.samples
-            for name, member in sample.members.items()
-            # A header of 512 bytes comes before.
-            if not 512 <= member.offset <= tar_bytes - member.size
-        ]
-        if self.schema_version == 2:
-            yield from [
-                f"{sample.key}: no words of sentences"
-                for sample in self.samples
-                if {*map(type, sample.words.values())} != {tuple}
-            ]
+        yield from self.samples.contradictions(self.tar_bytes, of_sentences=self.schema_version > 1)
+
+
+class _IndexByRows(_Index):
+    """One of schema 1 or 2, which hold the samples one after another."""
+
+    schema_version: Literal[1, 2]
+    samples: tuple[IndexedSample, ...]
+
+    def by_columns(self) -> ShardIndex:
+        """The same as it would be read from one of today."""
+        fields = dict(self) | {"samples": IndexedSamples.of(self.samples)}
+        return ShardIndex.model_construct(**fields)
 
 
 class ShardEntry(Document):
@@ -183,9 +186,9 @@ class Manifest(Document):
         pixels = PixelSums()
         dropped: Counter[tuple[str, str]] = Counter()
         for index in indexes:
-            keys += [sample.key for sample in index.samples]
-            patients.update([sample.patient_id for sample in index.samples])
-            views.update([sample.views for sample in index.samples])
+            keys += index.samples.keys
+            patients.update(index.samples.patient_ids)
+            views.update(index.samples.views)
             pixels += index.pixels
             dropped.update((each.key, each.reason) for each in index.dropped)
         if len(set(keys)) < len(keys):
@@ -195,7 +198,7 @@ class Manifest(Document):
         if (said := self.patients_by_split.get(split, 0)) != len(patients):
             yield f"{said} patients in {split}, but its indices name {len(patients)}"
         said_views = self.images_by_split_and_view.get(split, {})
-        if said_views != (there := _by_view(views)):
+        if said_views != (there := images_by_view(views)):
             yield f"images by view {said_views} in {split}, but its indices name {there}"
         statistics = pixels.mean_and_std() if pixels.count else None
         if split == "train" and keys and statistics != (self.pixel_mean, self.pixel_std):
@@ -207,13 +210,11 @@ class Manifest(Document):
             yield f"does not list that {key} was dropped ({reason})"
 
 
-def images_by_view(samples: Iterable[IndexedSample]) -> dict[str, int]:
-    """How many images there are of each view, "unknown" among them."""
-    return _by_view(Counter(sample.views for sample in samples))
+def images_by_view(studies: Mapping[tuple[View | None, ...], int]) -> dict[str, int]:
+    """How many images there are of each view, "unknown" among them.
 
-
-def _by_view(studies: Mapping[tuple[View | None, ...], int]) -> dict[str, int]:
-    """The same, by how many studies have images of which views."""
+    By how many studies have images of which views.
+    """
     images: Counter[str] = Counter()
     for views, times in studies.items():
         for view in views:
@@ -254,6 +255,8 @@ def read_shard_index(path: Path, *, sha256: str | None = None) -> ShardIndex:
     content = read_document(path)
     if sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise InputError(f"{path}: changed since the manifest was written: {_AGAIN}")
+    if _BY_ROWS.search(content, 0, 100):
+        return parse_document(_IndexByRows, content, path, _AGAIN).by_columns()
     return parse_document(ShardIndex, content, path, _AGAIN)
 
 

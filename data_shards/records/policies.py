@@ -116,16 +116,31 @@ def are_words_of(words: Mapping[str, Sequence[int]], report: Report) -> bool:
     }
 
 
-def selected_words(words: Mapping[str, Sequence[int]], policy: TextPolicy) -> int:
-    """The words of `select_sentences`, out of `words_of_sentences`."""
-    least = POLICIES[policy].minimum_words_per_sentence
-    # A list, for the speed: every study of a set passes here when it is opened.
-    return sum([n for name in _sections(policy, tuple(words)) for n in words[name] if n >= least])
+def selected_words(
+    words: Mapping[str, Sequence[Sequence[int] | None]], policy: TextPolicy, *, studies: int
+) -> list[int]:
+    """The words of `select_sentences` for each of so many studies, out of `words_of_sentences`.
+
+    `words` are columns, by section, with None for a study without it.
+    """
+    rules = POLICIES[policy]
+    least = rules.minimum_words_per_sentence
+    kept = [_kept(words[name], least) for name in rules.sections if name in words]
+    # Over whole columns, for the speed: every study of a set passes here when it is opened.
+    total = [*map(sum, zip(*kept, strict=True))] if kept else [0] * studies
+    for place, free in enumerate(words.get(FREE_TEXT, ())):
+        if free is not None:
+            available = [name for name, column in words.items() if column[place] is not None]
+            if rules.sections_of(available) == (FREE_TEXT,):
+                [total[place]] = _kept([free], least)
+    return total
 
 
-@lru_cache(1 << 10)
-def _sections(policy: TextPolicy, available: tuple[str, ...]) -> tuple[str, ...]:
-    return POLICIES[policy].sections_of(available)
+def _kept(column: Sequence[Sequence[int] | None], least: int) -> list[int]:
+    """The words in those sentences of each study that have `least` or more; 0 without sentences."""
+    if least <= 1:
+        return [sum(counts) if counts else 0 for counts in column]
+    return [sum([n for n in counts if n >= least]) if counts else 0 for counts in column]
 
 
 def word_count(sentences: Iterable[str]) -> int:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache, partial
 from hashlib import sha256
-from itertools import accumulate, chain
+from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -91,7 +91,10 @@ class ShardSplit:
                 wanted = [place for place in wanted if shard.keys[place] in self._only]
             lacks = [shard.lacks[place] for place in wanted]
             if _UNKNOWN in lacks:
-                lacks = [self._lacks_by_record(number, place) for place in wanted]
+                lacks = [
+                    self._lacks_by_record(number, place) if lack == _UNKNOWN else lack
+                    for place, lack in zip(wanted, lacks, strict=True)
+                ]
             kept = [place for place, lack in zip(wanted, lacks, strict=True) if lack is None]
             self.left_out.update(filter(None, lacks))
             self._keys += [shard.keys[place] for place in kept]
@@ -175,40 +178,30 @@ class ShardSplit:
 
     def _looked_at(self, shards: list[_Shard]) -> Iterator[ShardIndex]:
         """The indices one after another; what stays of each is added to `shards`."""
-        policy = self.policy
         for index in self._indexes.checked():
             samples = index.samples
-            words = [sample.words_under(policy) for sample in samples]
-            seen = _Shard(
-                keys=[sample.key for sample in samples],
-                patients=[sample.patient_id for sample in samples],
-                lacks=[
-                    _lacks(sample.views, n, policy)
-                    for sample, n in zip(samples, words, strict=True)
-                ],
-            )
-            shards.append(seen)
+            words = samples.words_under(self.policy)
+            lacks = list(map(_lacks, samples.views, words, repeat(self.policy)))
+            shards.append(_Shard(samples.keys, samples.patient_ids, lacks))
             yield index
 
     def _lacks_by_record(self, number: int, place: int) -> str | None:
         tar = self._indexes.entries[number].tar_name
         sample = self._indexes.sample(number, place)
-        words = sample.words_under(self.policy)
-        if words is None:
-            try:
-                report = StudyRecord.from_json(self._tars.read(tar, sample, "json")).report
-            except ValueError:
-                return None  # for whoever reads it to name
-            words = word_count(select_sentences(report, self.policy))
+        try:
+            report = StudyRecord.from_json(self._tars.read(tar, sample, "json")).report
+        except ValueError:
+            return None  # for whoever reads it to name
+        words = word_count(select_sentences(report, self.policy))
         return _lacks(sample.views, words, self.policy)
 
 
 class _Shard(NamedTuple):
     """Of each sample of a shard: key, patient, and what it lacks, if it is not to be used."""
 
-    keys: list[str]
-    patients: list[str]
-    lacks: list[str | None]
+    keys: Sequence[str]
+    patients: Sequence[str]
+    lacks: Sequence[str | None]
 
 
 @lru_cache(1 << 12)

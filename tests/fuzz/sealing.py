@@ -12,20 +12,78 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+Document = dict[str, Any]
+
+
+def read_rows(path: Path) -> Document:
+    """The index at `path`, with a mapping a sample in place of columns, as up to schema 2."""
+    index: Document = json.loads(path.read_text())
+    columns = index["samples"]
+    if isinstance(columns, list):
+        return index
+
+    def present(place: int, name: str) -> Document:
+        return {key: each[place] for key, each in columns[name].items() if each[place] is not None}
+
+    index["samples"] = [
+        {
+            "key": key,
+            "patient_id": columns["patient_ids"][place],
+            "views": columns["views"][place],
+            "members": {
+                name: {field: values[place] for field, values in member.items()}
+                for name, member in columns["members"].items()
+                if member["offset"][place] is not None
+            },
+            "words": present(place, "words"),
+        }
+        for place, key in enumerate(columns["keys"])
+    ]
+    return index
+
+
+def write_rows(path: Path, index: Document) -> None:
+    """Write an index of rows as its schema has it: by columns, but up to schema 2."""
+    rows = index["samples"]
+    if index["schema_version"] > 2:
+
+        def column(name: str, key: str) -> list[Any]:
+            return [each[name].get(key) for each in rows]
+
+        def names(name: str) -> list[str]:
+            return sorted({key for each in rows for key in each[name]})
+
+        members = {
+            name: {
+                field: [each["members"].get(name, {}).get(field) for each in rows]
+                for field in ("offset", "size", "crc32")
+            }
+            for name in names("members")
+        }
+        columns = {
+            "keys": [each["key"] for each in rows],
+            "patient_ids": [each["patient_id"] for each in rows],
+            "views": [each["views"] for each in rows],
+            "members": members,
+            "words": {name: column("words", name) for name in names("words")},
+        }
+        index = index | {"samples": columns}
+    path.write_text(json.dumps(index))
+
 
 def reseal(folder: Path) -> None:
     """Make all checksums, sizes and counts those of the tars and indexes as they lie there."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    samples_of: dict[str, list[dict[str, Any]]] = {}
+    samples_of: dict[str, list[Document]] = {}
     for entry in manifest["shards"]:
         index_path = folder / entry["index_name"]
-        tar, index = (folder / entry["tar_name"]).read_bytes(), json.loads(index_path.read_text())
+        tar, index = (folder / entry["tar_name"]).read_bytes(), read_rows(index_path)
         index |= {"tar_bytes": len(tar), "tar_sha256": sha256(tar).hexdigest()}
         for sample in index["samples"]:
             for member in sample["members"].values():
                 payload = tar[member["offset"] : member["offset"] + member["size"]]
                 member["crc32"] = zlib.crc32(payload)
-        index_path.write_text(json.dumps(index))
+        write_rows(index_path, index)
         entry |= {
             "samples": len(index["samples"]),
             "bytes": len(tar),
@@ -66,9 +124,9 @@ def rewrite_members(
     with tarfile.open(path) as archive:
         places = {each.name: {"offset": each.offset_data, "size": each.size} for each in archive}
     index_path = path.with_name(f"{path.stem}.index.json")
-    index = json.loads(index_path.read_text())
+    index = read_rows(index_path)
     for sample in index["samples"]:
         names = [name for name in sample["members"] if f"{sample['key']}.{name}" in places]
         sample["members"] = {name: places[f"{sample['key']}.{name}"] for name in names}
-    index_path.write_text(json.dumps(index))
+    write_rows(index_path, index)
     reseal(folder)

@@ -66,7 +66,7 @@ def names_by_split(folder: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in folder.glob("*.index.json"):
         index = json.loads(path.read_text())
-        names = {sample["patient_id"] for sample in index["samples"]}
+        names = set(index["samples"]["patient_ids"])
         found.setdefault(index["split"], set()).update(names)
     return found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from data_shards.building.build import build
 from data_shards.building.settings import ShardsConfig
 from data_shards.building.summary import count_reports
-from data_shards.records.indexed_samples import IndexedSample
+from data_shards.records.indexed_samples import IndexedSample, IndexedSamples
 from data_shards.records.manifest import PixelSums, ShardIndex
 
 TEXTS = (
@@ -50,7 +50,7 @@ def index(*samples: dict[str, tuple[int, ...]] | dict[str, int]) -> ShardIndex:
         tar_bytes=0,
         tar_sha256="0" * 64,
         split="train",
-        samples=tuple(
+        samples=IndexedSamples.of(
             IndexedSample(key=f"{n}", patient_id=f"{n}", views=("PA",), members={}, words=words)
             for n, words in enumerate(samples)
         ),

@@ -12,6 +12,7 @@ from data_shards.building.settings import ShardsConfig
 from data_shards.checking.verify import verify_shards
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
+from data_shards.records.indexed_samples import IndexedSamples
 from data_shards.records.manifest import Manifest, ShardIndex, read_manifest, read_shard_index
 from tests.data_shards.building.whole import build_shards
 from tests.golden.record import RECORDED
@@ -95,7 +96,8 @@ def test_offsets_that_are_not_the_tars_are_found(shards: Path) -> None:
         replace(first, members=second.members),
         replace(second, members=first.members),
     )
-    reseal(shards, index.model_copy(update={"samples": (*swapped, *others)}))
+    samples = IndexedSamples.of((*swapped, *others))
+    reseal(shards, index.model_copy(update={"samples": samples}))
     found = problems(shards)
     assert f"{first.key}.image0.jpg: (offset, size)" in found
 

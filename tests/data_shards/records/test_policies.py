@@ -95,7 +95,13 @@ def test_the_words_of_each_sentence_are_enough_to_count_under_any_policy(
         sentences=dict.fromkeys(sections, sentences),
     )
     expected = word_count(select_sentences(report, policy))
-    assert selected_words(words_of_sentences(report), policy) == expected
+    words = words_of_sentences(report)
+    assert selected_words({name: (n,) for name, n in words.items()}, policy, studies=1) == [
+        expected
+    ]
+    # Beside another study, which has what this one lacks.
+    beside = {name: (words.get(name), (5, 1)) for name in (*words, "findings", "free text")}
+    assert selected_words(beside, policy, studies=2)[0] == (0 if not sections else expected)
 
 
 def test_limits_are_those_of_the_papers() -> None:

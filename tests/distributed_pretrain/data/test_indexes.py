@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import InputError
-from data_shards.records.indexed_samples import IndexedSample
+from data_shards.records.indexed_samples import IndexedSamples
 from data_shards.records.manifest import ShardIndex, read_shard_index
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data import indexes
@@ -23,21 +23,21 @@ def shards(tmp_path: Path) -> Path:
     return tmp_path / "shards"
 
 
-def indexed_samples() -> int:
+def held_indices() -> int:
     gc.collect()
-    return sum(type(each) is IndexedSample for each in gc.get_objects())
+    return sum(type(each) is IndexedSamples for each in gc.get_objects())
 
 
 def test_an_opened_split_holds_the_indices_of_few_shards(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexes, "_HELD", 2)
-    before = indexed_samples()
+    before = held_indices()
     split = ShardSplit(shards, "train", "lovt")
-    assert indexed_samples() == before
+    assert held_indices() == before
     keys = [split.read(position).key for position in range(len(split))]
     assert keys == [split.key(position) for position in range(len(split))]
-    assert indexed_samples() == before + 6
+    assert held_indices() == before + 2
 
 
 def test_an_index_that_changes_while_its_shards_are_read_ends_the_run(shards: Path) -> None:

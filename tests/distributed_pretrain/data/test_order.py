@@ -1,5 +1,7 @@
 """The global sample order."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,15 @@ def test_the_shares_of_the_ranks_join_to_the_global_batch(world_size: int) -> No
     batch = order().epoch_positions(0)[:12]
     shares = [Share(rank, world_size).of(batch) for rank in range(world_size)]
     np.testing.assert_array_equal(np.concatenate(shares), batch)
+
+
+def test_64_ranks_read_disjoint_samples_of_a_large_set_each_once_an_epoch() -> None:
+    large = order(shard_sizes=(200,) * 2000, global_batch=512, shuffle_buffer_shards=16)
+    epoch = [batch.positions for batch in islice(large.batches(0), large.steps_per_epoch)]
+    ranks = [np.concatenate([Share(rank, 64).of(each) for each in epoch]) for rank in range(64)]
+    assert {len(each) for each in ranks} == {large.steps_per_epoch * 512 // 64}
+    together = np.concatenate(ranks)
+    assert len(np.unique(together)) == len(together) == 400_000 // 512 * 512
 
 
 def test_samples_consumed_tell_epoch_and_step() -> None:

@@ -1,7 +1,6 @@
 """Reading samples from shards."""
 
 import io
-import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data import tars
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.shards import ShardSplit
-from tests.fuzz.sealing import reseal
+from tests.fuzz.sealing import read_rows, reseal, write_rows
 from tests.golden.record import RECORDED
 
 
@@ -58,10 +57,10 @@ def test_a_study_gives_its_images_on_demand(shards: Path) -> None:
 
 def test_studies_without_a_frontal_image_or_enough_words_are_left_out(shards: Path) -> None:
     path = shards / "train-000000.index.json"
-    index = json.loads(path.read_text())
+    index = read_rows(path)
     index["samples"][0]["views"] = ["L", None]
     index["samples"][1]["words"] = {"findings": [2], "impression": []}
-    path.write_text(json.dumps(index))
+    write_rows(path, index)
     reseal(shards)
     split = ShardSplit(shards, "train", "lovt")
     assert split.shard_sizes == (2, 4, 2)
@@ -111,10 +110,10 @@ def test_a_fraction_of_the_patients_keeps_all_their_studies_and_grows_by_adding(
     folder = tmp_path / "shards"
     write_synthetic_shards(folder, studies={"train": 20}, studies_a_shard=6, longest_side_px=48)
     for path in sorted(folder.glob("*.index.json")):
-        index = json.loads(path.read_text())
+        index = read_rows(path)
         for sample in index["samples"]:
             sample["patient_id"] = f"patient {int(sample['key'][-6:]) // 2}"
-        path.write_text(json.dumps(index))
+        write_rows(path, index)
     reseal(folder)
     kept: set[str] = set()
     for fraction, patients in ((0.01, 1), (0.3, 3), (0.66, 7), (1.0, 10)):

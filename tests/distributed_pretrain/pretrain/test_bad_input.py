@@ -135,7 +135,7 @@ def flip_a_bit(shards: Path, samples: int) -> None:
     index = read_shard_index(shards / "train-000000.index.json")
     tar = shards / index.tar_name
     content = bytearray(tar.read_bytes())
-    for sample in index.samples[:samples]:
+    for sample in list(index.samples)[:samples]:
         member = sample.members["image0.jpg"]
         content[member.offset + member.size // 2] ^= 1
     tar.write_bytes(content)
