@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.cuda.nccl
 
+from data_shards.beton.layout import beton_name
 from data_shards.command_line import BAD_INPUT, DONE
 from data_shards.errors import InputError
 from data_shards.files.atomic import sync
@@ -198,17 +199,18 @@ def _shards(config: PretrainConfig) -> Finding:
             return Finding("ok", "shards", f"{files}: {counts}; a tar arrives whole")
     except (InputError, StoreError) as error:
         return Finding("bad", "shards", str(error))
-    missing = [each.tar_name for each in manifest.shards if not (folder / each.tar_name).is_file()]
+    names, what = [each.tar_name for each in manifest.shards], "tars"
+    remedy = "give the `build` that wrote them once more"
+    if files.reader == "ffcv":
+        names = list(dict.fromkeys(beton_name(each.split) for each in manifest.shards))
+        what, remedy = "betons", f"run `python -m data_shards beton {files}`"
+    missing = [each for each in names if not (folder / each).is_file()]
     if missing:
-        return Finding(
-            "bad",
-            "shards",
-            f"{folder}: {len(missing)} of {len(manifest.shards)} tars are missing ({missing[0]})",
-            "give the `build` that wrote them once more",
-        )
+        told = f"{folder}: {len(missing)} of {len(names)} {what} are missing ({missing[0]})"
+        return Finding("bad", "shards", told, remedy)
     started, read = time.perf_counter(), 0
-    for each in manifest.shards:
-        with (folder / each.tar_name).open("rb", buffering=0) as file:
+    for each in names:
+        with (folder / each).open("rb", buffering=0) as file:
             read += len(file.read(_TRIED_MIB << 20))
         if read >= _TRIED_MIB << 20:
             break
