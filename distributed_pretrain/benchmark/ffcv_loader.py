@@ -1,9 +1,9 @@
-"""FFCV's own loader on a beton, as its users write it: the one file that uses it."""
+"""FFCV's own loader on a beton, as its users write it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import repeat
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +12,47 @@ from torch import Tensor
 
 from data_shards.beton.file import CUSTOM_FIELDS
 
-from ffcv.fields.bytes import BytesDecoder  # isort: skip
+# Below ours, which keeps the number of torch's threads.
+# isort: split
+from ffcv.fields.bytes import BytesDecoder
 from ffcv.fields.rgb_image import CenterCropRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
 from ffcv.transforms import NormalizeImage, ToTensor, ToTorchImage
 
 
-def ffcv_batches(
-    beton: Path, *, batch: int, image_size_px: int, cores: int
-) -> Iterator[tuple[Tensor, ...]]:
-    """Normalised float images, each cut to its middle and resized, and the bytes of its record.
+class FfcvLoader:
+    """Normalised float images in three channels, cut to their middle and resized, and records.
 
-    Epoch after epoch, in random order. Its threads decode, resize and normalise; they are not
-    torch's, which it would set too.
+    An epoch has `images` of the beton's `rows`, these again and again, in random order. What it
+    runs is compiled once, by the first epoch.
     """
-    threads = torch.get_num_threads()
-    grey = np.full(3, 255 / 2)
-    image = [
-        CenterCropRGBImageDecoder((image_size_px, image_size_px), ratio=1),
-        NormalizeImage(grey, grey, np.float32),
-        ToTensor(),
-        ToTorchImage(),
-    ]
-    loader = Loader(
-        str(beton),
-        batch_size=batch,
-        num_workers=cores,
-        order=OrderOption.RANDOM,
-        seed=0,
-        pipelines={"image": image, "record": [BytesDecoder()], "others": None},
-        custom_fields=CUSTOM_FIELDS,
-    )
-    try:
-        for _ in repeat(None):
-            yield from loader
-    finally:
-        torch.set_num_threads(threads)
+
+    def __init__(
+        self, beton: Path, *, rows: int, images: int, batch: int, image_size_px: int, cores: int
+    ) -> None:
+        self._threads = torch.get_num_threads()
+        grey = np.full(3, 255 / 2)
+        image = [
+            CenterCropRGBImageDecoder((image_size_px, image_size_px), ratio=1),
+            NormalizeImage(grey, grey, np.float32),
+            ToTensor(),
+            ToTorchImage(),
+        ]
+        self._loader = Loader(
+            str(beton),
+            batch,
+            custom_fields=CUSTOM_FIELDS,
+            num_workers=cores,
+            order=OrderOption.RANDOM,
+            seed=0,
+            indices=np.resize(np.arange(rows), images),
+            pipelines={"image": image, "record": [BytesDecoder()], "others": None},
+        )
+
+    def batches(self) -> Generator[tuple[Tensor, ...]]:
+        """An epoch. Meanwhile torch has as many threads as FFCV gives it."""
+        try:
+            with closing(iter(self._loader)) as epoch:
+                yield from epoch
+        finally:
+            torch.set_num_threads(self._threads)

@@ -4,10 +4,15 @@ Ours is the whole training loader (shards, checksums, records, tokens, decoding,
 augmentation), the next batches decoded meanwhile. Torchvision's is what users write: PIL images,
 `transforms.v2`, a DataLoader with one worker process a core; it gets its JPEGs from memory and no
 reports. Both end in normalised float images on the CPU.
+
+FFCV's own loader has the same images in a beton, cut to a square and resized by its compiled code,
+and their records as bytes. Ours beside it, from betons and from tars, does the same to them and
+draws nothing, but also parses the records, orders the sentences and makes tokens of them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import tempfile
 from collections import deque
@@ -37,13 +42,22 @@ from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import build_tokenizer, train_wordpiece
 
+FROM_TARS, FROM_BETONS, FFCV = (
+    "from tars, resized only",
+    "from betons, the same",
+    "FFCV's own, the same",
+)
 TARGET_RATIO = 8
+TARGET_OF_FFCV = 0.9
 AIM_RATIO = 12
 WARMUP_BATCHES = 2
 
 
 class Settings(Config):
-    """`images` go through our pipeline a round, a quarter, all of them distinct, through theirs."""
+    """`images` go through our pipeline a round, a quarter, all of them distinct, through theirs.
+
+    `ffcv`: whether its loader and ours on its file are measured, by default where it is installed.
+    """
 
     images: int = Field(default=1024, ge=256)
     longest_side_px: int = Field(default=320, ge=32)
@@ -51,6 +65,7 @@ class Settings(Config):
     batch: int = Field(default=64, ge=8)
     cores: int = Field(default_factory=available_cores, ge=1)
     rounds: int = Field(default=3, ge=1)
+    ffcv: bool = Field(default_factory=lambda: importlib.util.find_spec("ffcv") is not None)
 
 
 def run(config: Settings) -> None:
@@ -64,10 +79,13 @@ def run(config: Settings) -> None:
         table.row(*rate)
     ratio = rates["pipeline"] / rates["torchvision pipeline"]
     name = f"pipeline / torchvision's (aim {AIM_RATIO})"
-    harness.conclude(
-        [harness.Target(name, ratio, TARGET_RATIO, at_least=True)],
-        {"images_per_second": rates, "ratio": ratio},
-    )
+    targets = [harness.Target(name, ratio, TARGET_RATIO, at_least=True)]
+    if config.ffcv:
+        of_ffcv = rates[FROM_BETONS] / rates[FFCV]
+        targets.append(
+            harness.Target("from betons / FFCV's own", of_ffcv, TARGET_OF_FFCV, at_least=True)
+        )
+    harness.conclude(targets, {"images_per_second": rates, "ratio": ratio})
 
 
 def measure(config: Settings, folder: Path) -> dict[str, float]:
@@ -92,7 +110,7 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
     theirs = _torchvision_loader(config, jpegs)
     rate = partial(_rate, images=config.images, batch=config.batch)
 
-    def pipeline(**changes: bool) -> float:
+    def pipeline(split: ShardSplit = split, **changes: object) -> float:
         config = data.model_copy(update=changes)
         with closing(TrainingLoader(split, tokenizer, config, seed=0).batches()) as stream:
             return rate(stream)
@@ -102,6 +120,8 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
         "pipeline, a process of its own": lambda: pipeline(loader_process=True),
         "torchvision pipeline": lambda: rate(iter(theirs), images=distinct_images),
     }
+    if config.ffcv:
+        pipelines |= _beside_ffcv(config, data, pipeline)
     rounds = harness.take_turns(pipelines, turns=config.rounds, warmup=0)
     with closing(TrainingLoader(split, tokenizer, data, seed=0).host_batches()) as stream:
         unaugmented = rate(stream)
@@ -114,6 +134,44 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
         "loader without augmentation": unaugmented,
         "augmentation": rate(augment(each, torch.device("cpu")) for each in repeat(host)),
         **{name: max(rates) for name, rates in rounds.items()},
+    }
+
+
+def _beside_ffcv(
+    config: Settings, data: DataConfig, pipeline: Callable[..., float]
+) -> dict[str, Callable[[], float]]:
+    """Ours from tars and from betons, and FFCV's own loader: no augmentation."""
+    from data_shards.beton.layout import beton_name
+    from data_shards.beton.write import write_betons
+    from distributed_pretrain.benchmark.ffcv_loader import FfcvLoader
+
+    assert isinstance(data.shards, Path)
+    write_betons(data.shards)
+    splits = {
+        reader: ShardSplit(
+            data.model_copy(update={"reader": reader}).files(), "train", data.text_policy
+        )
+        for reader in ("tar", "ffcv")
+    }
+    theirs = FfcvLoader(
+        data.shards / beton_name("train"),
+        rows=len(splits["tar"]),
+        images=config.images + (WARMUP_BATCHES + 1) * config.batch,
+        batch=config.batch,
+        image_size_px=config.image_size_px,
+        cores=config.cores,
+    )
+
+    def ffcv() -> float:
+        with closing(theirs.batches()) as stream:
+            return _rate(stream, images=config.images, batch=config.batch)
+
+    ffcv()  # compiles
+    still = {"augmentation": AugmentationConfig(enabled=False)}
+    return {
+        FROM_TARS: partial(pipeline, splits["tar"], **still),
+        FROM_BETONS: partial(pipeline, splits["ffcv"], **still),
+        FFCV: ffcv,
     }
 
 

@@ -17,9 +17,11 @@ from distributed_pretrain.__main__ import main
 from distributed_pretrain.alignment.pairwise import products
 from distributed_pretrain.benchmark import pairs
 from distributed_pretrain.benchmark.gpu import PARTS
+from distributed_pretrain.benchmark.loader import FFCV, FROM_BETONS, FROM_TARS
 from distributed_pretrain.benchmark.on_gpu.page import ASKED, PROFILES
 from distributed_pretrain.benchmark.pairs import FORMS
 from distributed_pretrain.commands import BENCHMARKS
+from tests.ffcv import needs_ffcv
 from tests.paths import ROOT
 
 Start = Callable[..., dict[str, Any]]
@@ -81,11 +83,21 @@ def test_opening(start: Start) -> None:
 
 def test_loader(start: Start) -> None:
     sizes = ("images=256", "batch=32", "longest_side_px=64", "image_size_px=32")
-    report = start("loader", *sizes, "cores=1", "rounds=1")
+    report = start("loader", *sizes, "cores=1", "rounds=1", "ffcv=false")
     rates = report["images_per_second"]
     assert all(rate > 0 for rate in rates.values())
     assert report["ratio"] == rates["pipeline"] / rates["torchvision pipeline"]
     assert target_names(report) == ["pipeline / torchvision's (aim 12)"]
+
+
+@needs_ffcv
+def test_loader_beside_that_of_ffcv(start: Start) -> None:
+    sizes = ("images=256", "batch=32", "longest_side_px=64", "image_size_px=32")
+    report = start("loader", *sizes, "cores=1", "rounds=1", "ffcv=true")
+    rates = report["images_per_second"]
+    assert all(rates[name] > 0 for name in (FROM_TARS, FROM_BETONS, FFCV))
+    assert target_names(report)[1:] == ["from betons / FFCV's own"]
+    assert report["targets"][1]["value"] == rates[FROM_BETONS] / rates[FFCV]
 
 
 def test_downstream(start: Start) -> None:
