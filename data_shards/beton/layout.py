@@ -21,6 +21,8 @@ from data_shards.records.study import FRONTAL_VIEWS, Split
 Field = Literal["record", "image", "others"]
 FIELDS: tuple[Field, ...] = ("record", "image", "others")
 END = b"\0"
+# The command that writes one, up to the folder.
+WRITE = ("python", "-m", "data_shards", "beton")
 # Of this layout. What is written into the file begins with it.
 _KIND = "radalign beton 1"
 

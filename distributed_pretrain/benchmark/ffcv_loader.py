@@ -21,23 +21,28 @@ from ffcv.transforms import NormalizeImage, ToTensor, ToTorchImage
 
 
 class FfcvLoader:
-    """Normalised float images in three channels, cut to their middle and resized, and records.
+    """Images in three channels, cut to their middle and resized, and their records as bytes.
 
-    An epoch has `images` of the beton's `rows`, these again and again, in random order. What it
-    runs is compiled once, by the first epoch.
+    They are bytes for a device, or `normalised` floats. An epoch has `images` of the beton's
+    `rows`, these again and again, in random order. What it runs is compiled once, by the first
+    epoch.
     """
 
     def __init__(
-        self, beton: Path, *, rows: int, images: int, batch: int, image_size_px: int, cores: int
+        self,
+        beton: Path,
+        *,
+        rows: int,
+        images: int,
+        batch: int,
+        image_size_px: int,
+        cores: int,
+        normalised: bool,
     ) -> None:
         self._threads = torch.get_num_threads()
         grey = np.full(3, 255 / 2)
-        image = [
-            CenterCropRGBImageDecoder((image_size_px, image_size_px), ratio=1),
-            NormalizeImage(grey, grey, np.float32),
-            ToTensor(),
-            ToTorchImage(),
-        ]
+        image = [CenterCropRGBImageDecoder((image_size_px, image_size_px), ratio=1)]
+        image += [NormalizeImage(grey, grey, np.float32)] if normalised else []
         self._loader = Loader(
             str(beton),
             batch,
@@ -46,7 +51,11 @@ class FfcvLoader:
             order=OrderOption.RANDOM,
             seed=0,
             indices=np.resize(np.arange(rows), images),
-            pipelines={"image": image, "record": [BytesDecoder()], "others": None},
+            pipelines={
+                "image": [*image, ToTensor(), ToTorchImage()],
+                "record": [BytesDecoder()],
+                "others": None,
+            },
         )
 
     def batches(self) -> Generator[tuple[Tensor, ...]]:

@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Sequence
 from itertools import accumulate
 
-from data_shards.beton.layout import beton_name, origin_of, place_of
+from data_shards.beton.layout import WRITE, beton_name, origin_of, place_of
+from data_shards.command_line import shell_line
 from data_shards.errors import InputError
 from data_shards.records.indexed_samples import IndexedSample
 from data_shards.records.manifest import ShardEntry
@@ -43,8 +44,7 @@ class Betons:
             self._beton = OpenBeton(path, count=sum(counts), origin=origin_of(entries))
         except BetonError as error:
             raise InputError(
-                f"{path}: {error}: run `python -m data_shards beton {files}`, or set "
-                "data.reader=tar"
+                f"{path}: {error}: run `{shell_line(*WRITE, path.parent)}`, or set data.reader=tar"
             ) from error
         self._first_rows = list(accumulate(counts, initial=0))
         self._bytes = memoryview(self._beton.pages)

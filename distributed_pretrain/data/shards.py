@@ -19,14 +19,14 @@ from typing import Any, Literal, NamedTuple
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
 from data_shards.records.indexed_samples import IndexedSample
-from data_shards.records.manifest import MANIFEST_NAME, ShardEntry, ShardIndex, read_manifest
+from data_shards.records.manifest import MANIFEST_NAME, ShardIndex, read_manifest
 from data_shards.records.policies import POLICIES, TextPolicy, select_sentences, word_count
 from data_shards.records.study import FRONTAL_VIEWS, Split, StudyRecord, View
 from data_shards.remote.shards import ShardFiles
 from distributed_pretrain.data.indexes import Indexes
 from distributed_pretrain.data.quarantine import BadSampleError
-from distributed_pretrain.data.stored_members import DamagedMemberError, StoredMembers
-from distributed_pretrain.data.tars import Tars
+from distributed_pretrain.data.readers import stored_members
+from distributed_pretrain.data.stored_members import DamagedMemberError
 
 # Pickles and the like would run code: nothing else is ever read.
 READABLE_KINDS = frozenset({"jpg", "png", "json"})
@@ -71,7 +71,7 @@ class ShardSplit:
         self._indexes = Indexes(
             files, [each for each in self.manifest.shards if each.split == split]
         )
-        self._stored = _stored(files, self._indexes.entries)
+        self._stored = stored_members(files, self._indexes.entries)
         seen: list[_Shard] = []
         with _collection_paused():
             counts = self.manifest.contradictions_of_split(split, self._looked_at(seen))
@@ -206,15 +206,6 @@ class ShardSplit:
                 return None  # for whoever reads it to name
             words = word_count(select_sentences(report, self.policy))
         return _lacks(sample.views, words, self.policy)
-
-
-def _stored(files: ShardFiles, entries: Sequence[ShardEntry]) -> StoredMembers:
-    """What gives the members of these shards; of no shard there is none to give."""
-    if files.reader == "tar" or not entries:
-        return Tars(files, entries)
-    from distributed_pretrain.data.betons import Betons
-
-    return Betons(files, entries)
 
 
 class _Shard(NamedTuple):
