@@ -18,4 +18,5 @@ def needs_ffcv(test: Callable[..., None]) -> Callable[..., None]:
     """
     if importlib.util.find_spec("ffcv") is None and os.environ.get("REQUIRE_FFCV") != "1":
         test = pytest.mark.skip(_REASON)(test)
-    return pytest.mark.xdist_group("ffcv")(test)
+    grouped: Callable[..., None] = pytest.mark.xdist_group("ffcv")(test)
+    return grouped

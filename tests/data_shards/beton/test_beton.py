@@ -184,12 +184,12 @@ def test_a_damaged_tar_is_not_written_on(shards: Path, capsys: pytest.CaptureFix
 def test_a_full_disk_ends_in_a_line_and_leaves_nothing(
     shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from data_shards.beton import file
+    from ffcv.memory_allocator import MemoryAllocator
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(file.MemoryAllocator, "flush_page", full)
+    monkeypatch.setattr(MemoryAllocator, "flush_page", full)
     before = {*Path("/dev/shm").iterdir()}
     assert main(["beton", str(shards)]) == 2
     said = capsys.readouterr().err
