@@ -121,6 +121,22 @@ def _add_text_report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--examples", type=_at_least_one, default=3, help="default 3")
 
 
+def _beton(overrides: Sequence[str], *, shards: Path) -> int:
+    _refuse_overrides("beton", overrides)
+    try:
+        from data_shards.beton.write import write_betons
+    except ImportError as error:
+        raise InputError(
+            f"beton needs the extra `ffcv` ({error}): install it as pyproject.toml says"
+        ) from error
+    print(write_betons(shards))
+    return DONE
+
+
+def _add_beton_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", type=Path, metavar="SHARDS", help="a finished shard folder")
+
+
 def _refuse_overrides(verb: str, overrides: Sequence[str]) -> None:
     if overrides:
         raise InputError(f"{verb} reads no profile, so that {overrides[0]} means nothing to it")
@@ -200,5 +216,12 @@ COMMANDS = (
         subject=None,
         run=_text_report,
         add_arguments=_add_text_report_arguments,
+    ),
+    Command(
+        "beton",
+        help="write FFCV's files beside the tars of finished shards, for data.reader=ffcv",
+        subject=None,
+        run=_beton,
+        add_arguments=_add_beton_arguments,
     ),
 )

@@ -35,6 +35,7 @@ EXPERIMENTS = "tests/distributed_pretrain/experiments"
 BENCHMARK_TESTS = "tests/distributed_pretrain/benchmark/test_every_benchmark.py"
 # Those with many runs of their own.
 ELSEWHERE = {
+    "data_shards beton": "tests/data_shards/beton/test_beton.py",
     "distributed_pretrain quickstart": f"{EXPERIMENTS}/test_quickstart.py",
     "distributed_pretrain compare": f"{EXPERIMENTS}/test_compare.py",
     "distributed_pretrain benchmark": BENCHMARK_TESTS,

@@ -39,7 +39,7 @@ from data_shards.records.study import SPLITS
 # Importing webdataset brings in torch: seconds, spent once for all workers while the
 # studies are being listed.
 WORKER_MODULES = ("webdataset.writer", "data_shards.building.shard_writer")
-_LOCK_NAME = "build.lock"
+LOCK_NAME = "build.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def workplace_in(folder: Path, part: str | None) -> Iterator[Path]:
         if what := what_is_no_folder(folder):
             raise InputError(f"{folder}: cannot hold the shards ({what}): pass another output=...")
         try:
-            stack.enter_context(locked(folder / _LOCK_NAME, shared=part is not None, busy=busy))
+            stack.enter_context(locked(folder / LOCK_NAME, shared=part is not None, busy=busy))
         except OSError as error:
             raise InputError(
                 f"{folder}: cannot hold the shards ({error.strerror}): pass another output=..."
@@ -227,7 +227,7 @@ def workplace_in(folder: Path, part: str | None) -> Iterator[Path]:
         own = folder / f"part-{part.replace('/', '-of-')}.partial"
         busy = f"{folder}: part {part} is being built already: wait for it"
         stack.enter_context(_removed_if_empty(own))
-        stack.enter_context(locked(own / _LOCK_NAME, busy=busy))
+        stack.enter_context(locked(own / LOCK_NAME, busy=busy))
         for left in own.glob("run-*"):
             shutil.rmtree(left, ignore_errors=True)
         # New with every run: without locks, a second run of the part takes the files of the

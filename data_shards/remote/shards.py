@@ -7,10 +7,10 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -25,14 +25,17 @@ from data_shards.remote.settings import CacheConfig
 
 # What a profile says of shards.
 Shards: TypeAlias = Annotated[Address | Path, Field(union_mode="left_to_right")]
+# What their samples are read from: `ffcv` from the betons beside the tars.
+Reader = Literal["tar", "ffcv"]
 _TRIES_TO_OPEN = 20
 
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """Shards in a folder of this machine."""
+    """Shards in a folder of this machine, and which of its files are to be read."""
 
     folder: Path
+    reader: Reader = field(default="tar", kw_only=True)
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -134,12 +137,22 @@ class RemoteShardFiles(ShardFiles):
         }
 
 
-def shard_files(shards: Address | Path, cache: CacheConfig) -> ShardFiles:
+def shard_files(
+    shards: Address | Path, cache: CacheConfig, *, reader: Reader = "tar"
+) -> ShardFiles:
     """The files of `shards`; a process asks a store once for its manifest.
 
-    Raises InputError and StoreError where that cannot be had, or is none.
+    Raises InputError and StoreError where that cannot be had, or is none, and InputError for betons
+    in a store: a manifest lists none.
     """
-    return _remote(shards, cache) if isinstance(shards, Address) else ShardFiles(shards)
+    if not isinstance(shards, Address):
+        return ShardFiles(shards, reader=reader)
+    if reader != "tar":
+        raise InputError(
+            f"{shards}: data.reader={reader} reads a folder of this machine: set data.reader=tar, "
+            "or copy the shards and write betons there"
+        )
+    return _remote(shards, cache)
 
 
 @lru_cache

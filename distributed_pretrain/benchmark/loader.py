@@ -4,14 +4,20 @@ Ours is the whole training loader (shards, checksums, records, tokens, decoding,
 augmentation), the next batches decoded meanwhile. Torchvision's is what users write: PIL images,
 `transforms.v2`, a DataLoader with one worker process a core; it gets its JPEGs from memory and no
 reports. Both end in normalised float images on the CPU.
+
+FFCV's own loader reads the beton of the same images: cut and resized, with their records as bytes.
+Ours beside it reads tars or that beton and draws nothing, but also checks sums, parses records and
+makes tokens. Twice: as bytes for a device (which then resizes ours), and resized and normalised on
+the CPU.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import cycle, islice, repeat
@@ -37,13 +43,19 @@ from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import build_tokenizer, train_wordpiece
 
+TARGET_OF_FFCV = 0.9
 TARGET_RATIO = 8
 AIM_RATIO = 12
 WARMUP_BATCHES = 2
+# Where batches are handed over beside FFCV's, and whether they are normalised there.
+ENDS = {"for a device": False, "on the CPU": True}
 
 
 class Settings(Config):
-    """`images` go through our pipeline a round, a quarter, all of them distinct, through theirs."""
+    """`images` go through our pipeline a round, a quarter, all of them distinct, through theirs.
+
+    `ffcv`: whether its loader and ours on its file are measured, by default where it is installed.
+    """
 
     images: int = Field(default=1024, ge=256)
     longest_side_px: int = Field(default=320, ge=32)
@@ -51,6 +63,7 @@ class Settings(Config):
     batch: int = Field(default=64, ge=8)
     cores: int = Field(default_factory=available_cores, ge=1)
     rounds: int = Field(default=3, ge=1)
+    ffcv: bool = Field(default_factory=lambda: importlib.util.find_spec("ffcv") is not None)
 
 
 def run(config: Settings) -> None:
@@ -64,10 +77,12 @@ def run(config: Settings) -> None:
         table.row(*rate)
     ratio = rates["pipeline"] / rates["torchvision pipeline"]
     name = f"pipeline / torchvision's (aim {AIM_RATIO})"
-    harness.conclude(
-        [harness.Target(name, ratio, TARGET_RATIO, at_least=True)],
-        {"images_per_second": rates, "ratio": ratio},
-    )
+    targets = [harness.Target(name, ratio, TARGET_RATIO, at_least=True)]
+    for end in ENDS if config.ffcv else ():
+        of_ffcv = rates[f"from a beton, {end}"] / rates[f"FFCV's own, {end}"]
+        name = f"from a beton / FFCV's own, {end}"
+        targets.append(harness.Target(name, of_ffcv, TARGET_OF_FFCV, at_least=True))
+    harness.conclude(targets, {"images_per_second": rates, "ratio": ratio})
 
 
 def measure(config: Settings, folder: Path) -> dict[str, float]:
@@ -102,6 +117,8 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
         "pipeline, a process of its own": lambda: pipeline(loader_process=True),
         "torchvision pipeline": lambda: rate(iter(theirs), images=distinct_images),
     }
+    if config.ffcv:
+        pipelines |= _beside_ffcv(config, data, tokenizer)
     rounds = harness.take_turns(pipelines, turns=config.rounds, warmup=0)
     with closing(TrainingLoader(split, tokenizer, data, seed=0).host_batches()) as stream:
         unaugmented = rate(stream)
@@ -115,6 +132,45 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
         "augmentation": rate(augment(each, torch.device("cpu")) for each in repeat(host)),
         **{name: max(rates) for name, rates in rounds.items()},
     }
+
+
+def _beside_ffcv(
+    config: Settings, data: DataConfig, tokenizer: SentenceTokenizer
+) -> dict[str, Callable[[], float]]:
+    """Ours from tars and from a beton, and FFCV's own loader."""
+    from data_shards.beton.layout import beton_name
+    from data_shards.beton.write import write_betons
+    from distributed_pretrain.benchmark.ffcv_loader import FfcvLoader
+
+    assert isinstance(data.shards, Path)
+    write_betons(data.shards)
+    needed = config.images + (WARMUP_BATCHES + 1) * config.batch
+    measures: dict[str, Callable[[], float]] = {}
+
+    def rate(batches: Callable[[], Generator[object]]) -> float:
+        with closing(batches()) as stream:
+            return _rate(stream, images=config.images, batch=config.batch)
+
+    for end, normalised in ENDS.items():
+        for name, reader in {"from tars": "tar", "from a beton": "ffcv"}.items():
+            changes = {"augmentation": AugmentationConfig(enabled=False), "reader": reader}
+            still = data.model_copy(update=changes)
+            split = ShardSplit(still.files(), "train", still.text_policy)
+            loader = TrainingLoader(split, tokenizer, still, seed=0)
+            ours = loader.batches if normalised else loader.host_batches
+            measures[f"{name}, {end}"] = partial(rate, ours)
+        theirs = FfcvLoader(
+            data.shards / beton_name("train"),
+            rows=len(split),
+            images=needed,
+            batch=config.batch,
+            image_size_px=config.image_size_px,
+            cores=config.cores,
+            normalised=normalised,
+        )
+        rate(theirs.batches)  # compiles
+        measures[f"FFCV's own, {end}"] = partial(rate, theirs.batches)
+    return measures
 
 
 def _rate(stream: Iterator[object], *, images: int, batch: int) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
 from data_shards.records.indexed_samples import IndexedSample
 from data_shards.records.manifest import ShardEntry, ShardIndex, read_shard_index
@@ -31,14 +30,13 @@ class Indexes:
             self._held = lru_cache(count)(self._read)
 
     def checked(self) -> Iterator[ShardIndex]:
-        """Each index in turn, held against itself, its manifest and the size of its tar.
+        """Each index in turn, held against itself and its manifest.
 
         Raises InputError for one that is missing, malformed or contradicts any of these.
         """
         for number, entry in enumerate(self.entries):
             index = self._read(number)
             refuse_contradictions(index.contradictions(entry), self._path(number))
-            self._check_tar(entry)
             yield index
 
     def sample(self, number: int, place: int) -> IndexedSample:
@@ -53,17 +51,3 @@ class Indexes:
 
     def _read(self, number: int) -> ShardIndex:
         return read_shard_index(self._path(number), sha256=self.entries[number].index_sha256)
-
-    def _check_tar(self, entry: ShardEntry) -> None:
-        if self._files.is_remote:
-            return  # a tar is held against its size and hash when it arrives
-        tar = self._files.path(entry.tar_name)
-        if not tar.is_file():
-            raise InputError(
-                f"{tar}: the shard is missing: copy it again or build the shards again"
-            )
-        if (size := tar.stat().st_size) != entry.bytes:
-            raise InputError(
-                f"{tar}: {size} bytes, but {entry.bytes} were written (cut short?): "
-                "copy it again or build the shards again"
-            )

@@ -154,7 +154,7 @@ def _view(
 
 
 def _decode(split: ShardSplit, position: int, entry: ImageRecord) -> NDArray[np.uint8]:
-    payload = split.read_member(position, entry.member)
+    payload = split.view_member(position, entry.member)
     try:
         decoded = decode_stored(payload, width=entry.width, height=entry.height)
     except ValueError as error:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from data_shards.profiles import FREE, Config
 from data_shards.records.policies import TextPolicy
 from data_shards.remote.settings import CacheConfig
-from data_shards.remote.shards import ShardFiles, Shards, shard_files
+from data_shards.remote.shards import Reader, ShardFiles, Shards, shard_files
 
 Views = Literal["frontal", "frontal_lateral", "two_augmentations"]
 Sentences = Literal["all", "one"]
@@ -83,7 +83,8 @@ class DataConfig(Config):
     """The data path from shards to batches.
 
     `shards` is a folder, or an address of one in a store (s3://, gs://, https://, http://), whose
-    files come to `cache` as they are read.
+    files come to `cache` as they are read. `reader: ffcv` reads the same samples from the betons
+    that `python -m data_shards beton` wrote into the folder, and needs no tars.
 
     `views`: what of a study's images a batch has. `frontal_lateral` adds a lateral view where
     there is one; `two_augmentations` a second augmentation of the same image. Training draws
@@ -122,6 +123,7 @@ class DataConfig(Config):
 
     shards: Annotated[Shards, FREE]
     cache: Annotated[CacheConfig, FREE] = CacheConfig()
+    reader: Annotated[Reader, FREE] = "tar"
     text_policy: TextPolicy = "lovt"
     views: Views = "frontal"
     sentences: Sentences = "all"
@@ -158,7 +160,8 @@ class DataConfig(Config):
 
         Raises InputError and StoreError for a store that does not give them.
         """
-        return shard_files(self.shards if shards is None else shards, self.cache)
+        there = self.shards if shards is None else shards
+        return shard_files(there, self.cache, reader=self.reader)
 
     @model_validator(mode="after")
     def _two_views_differ(self) -> Self:

@@ -25,7 +25,8 @@ from data_shards.records.study import FRONTAL_VIEWS, Split, StudyRecord, View
 from data_shards.remote.shards import ShardFiles
 from distributed_pretrain.data.indexes import Indexes
 from distributed_pretrain.data.quarantine import BadSampleError
-from distributed_pretrain.data.tars import DamagedMemberError, Tars
+from distributed_pretrain.data.readers import stored_members
+from distributed_pretrain.data.stored_members import DamagedMemberError
 
 # Pickles and the like would run code: nothing else is ever read.
 READABLE_KINDS = frozenset({"jpg", "png", "json"})
@@ -66,11 +67,11 @@ class ShardSplit:
         self._only = None if only is None else frozenset(only)
         folder = files.manifest_folder()
         self.manifest = read_manifest(folder)
-        self._tars = Tars(files)
         refuse_contradictions(self.manifest.contradictions(), folder / MANIFEST_NAME)
         self._indexes = Indexes(
             files, [each for each in self.manifest.shards if each.split == split]
         )
+        self._stored = stored_members(files, self._indexes.entries)
         seen: list[_Shard] = []
         with _collection_paused():
             counts = self.manifest.contradictions_of_split(split, self._looked_at(seen))
@@ -154,11 +155,15 @@ class ShardSplit:
 
         Raises BadSampleError when the member is absent, damaged or of a kind never read.
         """
-        tar, sample = self._sample(position)
+        return bytes(self.view_member(position, name))
+
+    def view_member(self, position: int, name: str) -> bytes | memoryview:
+        """The same, of a beton without a copy."""
+        shard, sample = self._sample(position)
         if name.rpartition(".")[2] not in READABLE_KINDS:
             raise self.bad_sample(position, f"member {name!r} is not a jpg, png or json")
         try:
-            return self._tars.read(tar, sample, name)
+            return self._stored.read(shard, self._places[position], sample, name)
         except DamagedMemberError as error:
             raise self.bad_sample(position, f"member {name!r} {error}") from error
 
@@ -170,15 +175,15 @@ class ShardSplit:
     def _shard(self, position: int) -> int:
         return bisect_right(self._ends, position)
 
-    def _sample(self, position: int) -> tuple[str, IndexedSample]:
-        """The tar of a sample, and what its index says."""
+    def _sample(self, position: int) -> tuple[int, IndexedSample]:
+        """The number of a sample's shard, and what its index says."""
         number = self._shard(position)
-        sample = self._indexes.sample(number, self._places[position])
-        return self._indexes.entries[number].tar_name, sample
+        return number, self._indexes.sample(number, self._places[position])
 
     def _looked_at(self, shards: list[_Shard]) -> Iterator[ShardIndex]:
         """The indices one after another; what stays of each is added to `shards`."""
-        for index in self._indexes.checked():
+        for index, entry in zip(self._indexes.checked(), self._indexes.entries, strict=True):
+            self._stored.check(entry)
             samples = index.samples
             words = samples.words_under(self.policy)
             lacks = list(map(_lacks, samples.views, words, repeat(self.policy)))
@@ -186,10 +191,10 @@ class ShardSplit:
             yield index
 
     def _lacks_by_record(self, number: int, place: int) -> str | None:
-        tar = self._indexes.entries[number].tar_name
         sample = self._indexes.sample(number, place)
         try:
-            report = StudyRecord.from_json(self._tars.read(tar, sample, "json")).report
+            payload = self._stored.read(number, place, sample, "json")
+            report = StudyRecord.from_json(bytes(payload)).report
         except ValueError:
             return None  # for whoever reads it to name
         words = word_count(select_sentences(report, self.policy))

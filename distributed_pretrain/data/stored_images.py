@@ -15,7 +15,7 @@ from torchvision.io import ImageReadMode, decode_image
 _JPEG_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 
 
-def decode_stored(payload: bytes, *, width: int, height: int) -> Tensor:
+def decode_stored(payload: bytes | memoryview, *, width: int, height: int) -> Tensor:
     """The grey pixels (height, width), uint8, of a JPEG or PNG.
 
     Raises ValueError for one of another size and one that is damaged.
@@ -34,12 +34,12 @@ def decode_stored(payload: bytes, *, width: int, height: int) -> Tensor:
     return pixels
 
 
-def declared_size(payload: bytes) -> tuple[int, int]:
+def declared_size(payload: bytes | memoryview) -> tuple[int, int]:
     """(width, height) in pixels. Raises ValueError where a file declares none."""
-    if payload.startswith(b"\x89PNG\r\n\x1a\n") and len(payload) >= 24:
+    if payload[:8] == b"\x89PNG\r\n\x1a\n" and len(payload) >= 24:
         width, height = struct.unpack_from(">II", payload, 16)
         return width, height
-    at = 2 if payload.startswith(b"\xff\xd8") else len(payload)
+    at = 2 if payload[:2] == b"\xff\xd8" else len(payload)
     while at + 9 <= len(payload) and payload[at] == 0xFF:
         length, _, height, width = struct.unpack_from(">HBHH", payload, at + 2)
         if payload[at + 1] in _JPEG_FRAMES:

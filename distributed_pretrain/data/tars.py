@@ -5,41 +5,57 @@ from __future__ import annotations
 import os
 import weakref
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache, partial
 
+from data_shards.errors import InputError
 from data_shards.records.indexed_samples import IndexedSample
+from data_shards.records.manifest import ShardEntry
 from data_shards.records.tar_members import BLOCK_BYTES, names_member
 from data_shards.remote.shards import ShardFiles
+from distributed_pretrain.data.stored_members import DamagedMemberError
 
 # Each keeps a file descriptor, of which a process often has no more than 1,024.
 _MOST_OPEN_TARS = 128
 
 
-class DamagedMemberError(ValueError):
-    """Why a member cannot be had: what follows its name."""
-
-
 class Tars:
-    """The tars of a folder; reading is thread-safe.
+    """The tars of `entries`; reading is thread-safe.
 
     They are read, not mapped: of a mapping whose file is cut meanwhile the process would die.
     """
 
-    def __init__(self, files: ShardFiles) -> None:
+    def __init__(self, files: ShardFiles, entries: Sequence[ShardEntry]) -> None:
         self._files = files
+        self._names = [each.tar_name for each in entries]
         # One that drops out is closed with its last reader. What a cache removes to make room would
         # stay on the disk while it is open.
         most = 0 if files.is_remote else _MOST_OPEN_TARS
         self._open = lru_cache(most)(partial(_OpenTar, files))
 
-    def read(self, tar: str, sample: IndexedSample, name: str) -> bytes:
-        """The payload of the sample's member `name`.
+    def check(self, entry: ShardEntry) -> None:
+        """Raise InputError for a tar that is missing or has another size than was written."""
+        if self._files.is_remote:
+            return  # a tar is held against its size and hash when it arrives
+        tar = self._files.path(entry.tar_name)
+        if not tar.is_file():
+            raise InputError(
+                f"{tar}: the shard is missing: copy it again or build the shards again"
+            )
+        if (size := tar.stat().st_size) != entry.bytes:
+            raise InputError(
+                f"{tar}: {size} bytes, but {entry.bytes} were written (cut short?): "
+                "copy it again or build the shards again"
+            )
 
-        Raises DamagedMemberError when the index has none, or when the tar cannot be read, has been
-        cut, holds another member there, or other bytes than were written. A tar of a store whose
-        copy here is damaged is fetched again first; StoreError or InputError where it is not to be
-        had.
+    def read(self, shard: int, place: int, sample: IndexedSample, name: str) -> bytes:
+        """As in `StoredMembers`. The index alone says where a member lies.
+
+        A tar of a store whose copy here is damaged is fetched again first; StoreError or InputError
+        where it is not to be had.
         """
+        del place
+        tar = self._names[shard]
         try:
             return self._read(tar, sample, name)
         except DamagedMemberError:

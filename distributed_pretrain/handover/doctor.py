@@ -16,7 +16,8 @@ from typing import Literal, NamedTuple
 import torch
 import torch.cuda.nccl
 
-from data_shards.command_line import BAD_INPUT, DONE
+from data_shards.beton.layout import WRITE, beton_name
+from data_shards.command_line import BAD_INPUT, DONE, shell_line
 from data_shards.errors import InputError
 from data_shards.files.atomic import sync
 from data_shards.processes import available_cores
@@ -173,12 +174,8 @@ def _disk(folder: Path) -> Finding:
             sync(Path(file.name))
             speed = _TRIED_MIB / (time.perf_counter() - started)
     except OSError as error:
-        return Finding(
-            "bad",
-            "disk",
-            f"{there}: cannot be written ({error.strerror})",
-            "pass run_folder=FOLDER",
-        )
+        told = f"{there}: cannot be written ({error.strerror})"
+        return Finding("bad", "disk", told, "pass run_folder=FOLDER")
     free = shutil.disk_usage(there).free / GIB
     found = f"{there}: {speed:.0f} MiB/s written, {free:.0f} GiB free"
     if speed < _LEAST_MIB_A_SECOND:
@@ -198,17 +195,18 @@ def _shards(config: PretrainConfig) -> Finding:
             return Finding("ok", "shards", f"{files}: {counts}; a tar arrives whole")
     except (InputError, StoreError) as error:
         return Finding("bad", "shards", str(error))
-    missing = [each.tar_name for each in manifest.shards if not (folder / each.tar_name).is_file()]
+    names, what = [each.tar_name for each in manifest.shards], "tars"
+    remedy = "give the `build` that wrote them once more"
+    if files.reader == "ffcv":
+        names = [beton_name(each) for each in SPLITS if manifest.samples_by_split.get(each)]
+        what, remedy = "betons", f"run `{shell_line(*WRITE, folder)}`"
+    missing = [each for each in names if not (folder / each).is_file()]
     if missing:
-        return Finding(
-            "bad",
-            "shards",
-            f"{folder}: {len(missing)} of {len(manifest.shards)} tars are missing ({missing[0]})",
-            "give the `build` that wrote them once more",
-        )
+        told = f"{folder}: {len(missing)} of {len(names)} {what} are missing ({missing[0]})"
+        return Finding("bad", "shards", told, remedy)
     started, read = time.perf_counter(), 0
-    for each in manifest.shards:
-        with (folder / each.tar_name).open("rb", buffering=0) as file:
+    for each in names:
+        with (folder / each).open("rb", buffering=0) as file:
             read += len(file.read(_TRIED_MIB << 20))
         if read >= _TRIED_MIB << 20:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -17,9 +18,11 @@ from distributed_pretrain.__main__ import main
 from distributed_pretrain.alignment.pairwise import products
 from distributed_pretrain.benchmark import pairs
 from distributed_pretrain.benchmark.gpu import PARTS
+from distributed_pretrain.benchmark.loader import ENDS
 from distributed_pretrain.benchmark.on_gpu.page import ASKED, PROFILES
 from distributed_pretrain.benchmark.pairs import FORMS
 from distributed_pretrain.commands import BENCHMARKS
+from tests.ffcv import needs_ffcv
 from tests.paths import ROOT
 
 Start = Callable[..., dict[str, Any]]
@@ -86,11 +89,27 @@ def test_opening(start: Start) -> None:
 
 def test_loader(start: Start) -> None:
     sizes = ("images=256", "batch=32", "longest_side_px=64", "image_size_px=32")
-    report = start("loader", *sizes, "cores=1", "rounds=1")
+    report = start("loader", *sizes, "cores=1", "rounds=1", "ffcv=false")
     rates = report["images_per_second"]
     assert all(rate > 0 for rate in rates.values())
     assert report["ratio"] == rates["pipeline"] / rates["torchvision pipeline"]
     assert target_names(report) == ["pipeline / torchvision's (aim 12)"]
+
+
+@needs_ffcv
+def test_loader_beside_that_of_ffcv() -> None:
+    """In a process of its own: what FFCV compiled here would raise KeyErrors when pytest ends."""
+    sizes = ("images=256", "batch=32", "longest_side_px=64", "image_size_px=32")
+    words = ("benchmark", "loader", *sizes, "cores=1", "rounds=1", "ffcv=true")
+    command = [sys.executable, "-m", "distributed_pretrain", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    rates = report["images_per_second"]
+    for end, target in zip(ENDS, report["targets"][1:], strict=True):
+        ours, theirs = (rates[f"{name}, {end}"] for name in ("from a beton", "FFCV's own"))
+        assert target["name"] == f"from a beton / FFCV's own, {end}"
+        assert target["value"] == ours / theirs
 
 
 def test_downstream(start: Start) -> None:

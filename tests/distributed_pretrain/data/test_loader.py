@@ -225,8 +225,8 @@ class _ReplacedImage(ShardSplit):
         vars(self).update(vars(split))
         self._payload = payload
 
-    def read_member(self, position: int, name: str) -> bytes:
-        return self._payload if name != "json" else super().read_member(position, name)
+    def view_member(self, position: int, name: str) -> bytes | memoryview:
+        return self._payload if name != "json" else super().view_member(position, name)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
