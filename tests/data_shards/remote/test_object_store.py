@@ -4,6 +4,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from data_shards.errors import InputError
 from data_shards.remote.address import Address
@@ -11,17 +13,12 @@ from data_shards.remote.settings import CacheConfig
 from data_shards.remote.shards import shard_files
 from data_shards.synthetic_shards import write_synthetic_shards
 
-pytest.importorskip("s3fs")
-pytest.importorskip("moto.server")
 SECRET = "not-to-be-told"
 
 
 def test_shards_come_from_an_object_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from moto.server import ThreadedMotoServer
-    from s3fs import S3FileSystem
-
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
