@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +19,23 @@ from numpy.typing import NDArray
 from data_shards.beton.layout import FIELDS, Field
 from data_shards.errors import InputError
 
-_threads = torch.get_num_threads()
-from ffcv.fields import BytesField, RGBImageField  # noqa: E402
-from ffcv.fields.rgb_image import IMAGE_MODES  # noqa: E402
-from ffcv.memory_allocator import MemoryAllocator  # noqa: E402
-from ffcv.reader import Reader  # noqa: E402
-from ffcv.types import ALLOC_TABLE_TYPE, CURRENT_VERSION, HeaderType  # noqa: E402
-from ffcv.writer import MIN_PAGE_SIZE, DatasetWriter, handle_sample  # noqa: E402
 
-torch.set_num_threads(_threads)
+@contextlib.contextmanager
+def _threads_of_torch_kept() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+with _threads_of_torch_kept():
+    from ffcv.fields import BytesField, RGBImageField
+    from ffcv.fields.rgb_image import IMAGE_MODES
+    from ffcv.memory_allocator import MemoryAllocator
+    from ffcv.reader import Reader
+    from ffcv.types import ALLOC_TABLE_TYPE, CURRENT_VERSION, HeaderType
+    from ffcv.writer import MIN_PAGE_SIZE, DatasetWriter, handle_sample
 
 # What FFCV is told of the field that is none of its own by type, since the bytes come to it as
 # they are and the file's origin stands in its description.

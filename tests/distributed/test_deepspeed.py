@@ -21,6 +21,7 @@ from tests.distributed.deepspeed_on_cpu import run_command
 from tests.distributed.ranks import Ranks, start_command, start_ranks
 from tests.distributed.test_resume_on_ranks import EXACT_SPLIT, STEPS, decided
 from tests.distributed.zero_on_ranks import CLIP_NORM, OneProcess, run_stages
+from tests.processor import bound
 
 # One worker: its fork server imports the product once.
 pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.timeout(400)]
@@ -131,8 +132,9 @@ class TestStage:
     def test_clipped_steps_are_those_of_one_process(
         self, stage: int, seen: list[Seen], one_process: dict[str, Any]
     ) -> None:
-        # Adam divides rounding by small moments: up to 4e-5 of a weight.
-        assert_same_state(seen[0][stage]["undisturbed"], one_process["ended"], tolerance=1e-4)
+        # Adam divides rounding by small moments: up to 4e-5 of a weight with AVX2.
+        tolerance = bound(1e-5, elsewhere=1e-4)
+        assert_same_state(seen[0][stage]["undisturbed"], one_process["ended"], tolerance=tolerance)
 
     def test_dropped_gradients_leave_no_trace(self, stage: int, seen: list[Seen]) -> None:
         for rank in seen:

@@ -14,6 +14,7 @@ from distributed_pretrain.pretrain.build import pretrain
 from distributed_pretrain.run_folder.folder import RunFolder
 from tests.data_shards.building.whole import build_shards
 from tests.distributed.ranks import Ranks, start_command
+from tests.processor import bound
 from tests.tiny.methods import tiny_profile
 
 pytestmark = [pytest.mark.xdist_group("ranks"), pytest.mark.timeout(120)]
@@ -89,8 +90,8 @@ def test_two_ranks_have_the_figures_of_one_process(
         printed.append([process.printed for process in ranks.processes])
     alone, shared = figures
     assert list(shared) == list(alone)
-    # Some are small differences of terms around 1.
-    assert shared == pytest.approx(alone, rel=1e-4, abs=1e-5)
+    # Some are small differences of terms around 10.
+    assert shared == pytest.approx(alone, rel=1e-4, abs=bound(1e-6, elsewhere=1e-5))
     assert alone["samples"] == TEST_STUDIES
     expected = {"recall_at_1", "grounding_cnr", "grounding_cropped_pointing"}
     assert expected | {"linear_dice", "linear_auroc"} <= alone.keys()

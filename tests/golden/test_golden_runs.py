@@ -17,13 +17,15 @@ import pytest
 from distributed_pretrain.__main__ import main
 from distributed_pretrain.run_folder.metrics import is_timing
 from tests.golden.record import METHODS, RECORDED, metrics_of, record_run
+from tests.processor import bound
 
 if TYPE_CHECKING:
     from tests.tiny.run import Command
 
-# A step's rounding grows from step to step, and most in norms of gradients: by 15 % within six
-# steps where one processor has AVX-512 and the other has not.
-RELATIVE, OF_NORMS, ABSOLUTE = 2e-3, 0.3, 2e-3
+# A step's rounding grows from step to step, and most in norms of gradients: to 15 % within six
+# steps where one processor has AVX-512 and the other has not. The first step's are close there too.
+RELATIVE, ABSOLUTE = 2e-3, 2e-3
+OF_LATER_NORMS = bound(RELATIVE, elsewhere=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,8 @@ def assert_close(line: dict[str, Any], wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if isinstance(value, str) or is_rank(name):
             continue
-        relative = OF_NORMS if name.startswith("gradient_norm") else RELATIVE
+        grown = name.startswith("gradient_norm") and line["step"] > 1
+        relative = OF_LATER_NORMS if grown else RELATIVE
         assert line[name] == pytest.approx(value, rel=relative, abs=ABSOLUTE), (name, wanted)
 
 

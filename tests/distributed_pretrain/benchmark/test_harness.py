@@ -22,6 +22,7 @@ MEBIBYTE = 2**20
 
 
 def bytes_of_an_allocation(mebibytes: int) -> int:
+    torch.ones(MEBIBYTE)  # what of the library is read for it at first is none of it
     return peak_bytes_above_start(lambda: torch.ones(mebibytes, MEBIBYTE // 4))
 
 
@@ -43,9 +44,8 @@ def end_at_once() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from Linux's /proc")
 def test_the_peak_is_what_was_held_at_once() -> None:
     (small,), (large,) = (in_fresh_processes(bytes_of_an_allocation, [(m,)]) for m in (64, 256))
-    # What of libraries was put out of memory before, and is read again, counts too.
-    assert small == pytest.approx(64 * MEBIBYTE, abs=16 * MEBIBYTE)
-    assert large == pytest.approx(256 * MEBIBYTE, abs=16 * MEBIBYTE)
+    assert small == pytest.approx(64 * MEBIBYTE, rel=0.1)
+    assert large == pytest.approx(256 * MEBIBYTE, rel=0.1)
 
 
 def test_an_error_in_a_fresh_process_is_raised_here() -> None:

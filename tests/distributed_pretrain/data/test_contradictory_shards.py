@@ -7,7 +7,6 @@ Each is a change of the manifest, of an index or of a record, with all checksums
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,19 +21,8 @@ from tests.distributed_pretrain.data.changed_documents import (
     updated,
 )
 from tests.fuzz.sealing import read_rows, reseal_indexes, rewrite_members, write_rows
-from tests.fuzz.sound_shards import write_sound_shards
 
 TAR, INDEX = "train-000000.tar", "train-000000.index.json"
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sound_shards(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture
-def shards(sound: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(sound, tmp_path / "shards"))
 
 
 def exchange_splits(manifest: Document) -> None:
@@ -94,14 +82,14 @@ MANIFEST: dict[str, tuple[Callable[[Document], None], str]] = {
 
 
 @pytest.mark.parametrize("name", MANIFEST)
-def test_a_manifest_that_cannot_be_is_named_and_refused(shards: Path, name: str) -> None:
+def test_a_manifest_that_cannot_be_is_named_and_refused(sound_shards: Path, name: str) -> None:
     change, said = MANIFEST[name]
-    path = shards / "manifest.json"
+    path = sound_shards / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
-    assert_said(found_by_verify(shards), said)
-    assert_said(said_by_reader(shards), f"refused: .*({said})")
+    assert_said(found_by_verify(sound_shards), said)
+    assert_said(said_by_reader(sound_shards), f"refused: .*({said})")
 
 
 def exchange_images(index: Document) -> None:
@@ -175,15 +163,15 @@ INDICES: dict[str, tuple[Callable[[Document], None], str, str]] = {
 
 
 @pytest.mark.parametrize("name", INDICES)
-def test_an_index_that_cannot_be_is_named_and_refused(shards: Path, name: str) -> None:
+def test_an_index_that_cannot_be_is_named_and_refused(sound_shards: Path, name: str) -> None:
     change, verified, read = INDICES[name]
-    index = read_rows(shards / INDEX)
+    index = read_rows(sound_shards / INDEX)
     change(index)
-    write_rows(shards / INDEX, index)
-    reseal_indexes(shards)
-    assert_said(found_by_verify(shards), verified)
+    write_rows(sound_shards / INDEX, index)
+    reseal_indexes(sound_shards)
+    assert_said(found_by_verify(sound_shards), verified)
     if read:
-        assert_said(said_by_reader(shards), read)
+        assert_said(said_by_reader(sound_shards), read)
 
 
 BOX = {"image": 0, "x": 1, "y": 1, "width": 3, "height": 3, "category": "c", "phrase": ""}
@@ -237,9 +225,9 @@ DOCUMENTS = {
 
 @pytest.mark.parametrize("name", [*RECORDS, *DOCUMENTS])
 def test_a_record_that_cannot_be_is_named_and_left_to_the_quarantine(
-    shards: Path, name: str
+    sound_shards: Path, name: str
 ) -> None:
-    key = read_rows(shards / INDEX)["samples"][0]["key"]
+    key = read_rows(sound_shards / INDEX)["samples"][0]["key"]
 
     def changed(member: str, payload: bytes) -> bytes:
         if member != f"{key}.json":
@@ -250,7 +238,7 @@ def test_a_record_that_cannot_be_is_named_and_left_to_the_quarantine(
         RECORDS[name][0](record)
         return json.dumps(record).encode()
 
-    rewrite_members(shards, TAR, changed)
+    rewrite_members(sound_shards, TAR, changed)
     said = RECORDS[name][1] if name in RECORDS else "JSON|object|dictionary"
-    assert_said(found_by_verify(shards), said)
-    assert_said(said_by_reader(shards), f"quarantined: {TAR}: {key}: .*({said})")
+    assert_said(found_by_verify(sound_shards), said)
+    assert_said(said_by_reader(sound_shards), f"quarantined: {TAR}: {key}: .*({said})")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,19 +18,8 @@ from tests.distributed_pretrain.data.changed_documents import (
     updated,
 )
 from tests.fuzz.sealing import read_rows, reseal_indexes, write_rows
-from tests.fuzz.sound_shards import write_sound_shards
 
 INDEX = "train-000000.index.json"
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sound_shards(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture
-def shards(sound: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(sound, tmp_path / "shards"))
 
 
 JSON = ("samples", "members", "json")
@@ -50,25 +38,25 @@ COLUMNS: dict[str, tuple[Callable[[Document], None], str]] = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_columns_that_cannot_be_are_named_and_refused(shards: Path, name: str) -> None:
+def test_columns_that_cannot_be_are_named_and_refused(sound_shards: Path, name: str) -> None:
     change, said = COLUMNS[name]
-    index = json.loads((shards / INDEX).read_text())
+    index = json.loads((sound_shards / INDEX).read_text())
     change(index)
-    (shards / INDEX).write_text(json.dumps(index))
-    reseal_indexes(shards)
-    assert_said(found_by_verify(shards), said)
-    assert_said(said_by_reader(shards), f"refused: .*({said})")
+    (sound_shards / INDEX).write_text(json.dumps(index))
+    reseal_indexes(sound_shards)
+    assert_said(found_by_verify(sound_shards), said)
+    assert_said(said_by_reader(sound_shards), f"refused: .*({said})")
 
 
-def test_shards_of_the_schema_before_columns_are_read_as_those_of_today(shards: Path) -> None:
+def test_shards_of_the_schema_before_columns_are_read_as_those_of_today(sound_shards: Path) -> None:
     def everything() -> list[object]:
-        split = ShardSplit(shards, "train", "mgca")
+        split = ShardSplit(sound_shards, "train", "mgca")
         return [split.patients, split.left_out, *map(split.read, range(len(split)))]
 
     today = everything()
-    for path in shards.glob("*.index.json"):
+    for path in sound_shards.glob("*.index.json"):
         write_rows(path, read_rows(path) | {"schema_version": 2})
         assert isinstance(json.loads(path.read_text())["samples"], list)
-    reseal_indexes(shards)
-    assert found_by_verify(shards) == ""
+    reseal_indexes(sound_shards)
+    assert found_by_verify(sound_shards) == ""
     assert everything() == today
