@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import add
 from typing import Annotated, BinaryIO, TypeVar
 
 from pydantic import Field
@@ -97,10 +98,24 @@ class MemberColumns:
         columns = (self.offset, self.size, self.crc32)
         _require_one_length(len(self.offset), columns)
         # Most members are in every sample: of these no row needs to be looked at.
-        if {*map(type, chain.from_iterable(columns))} > {int}:
+        if any(None in column for column in columns):
             lacking = ({row is None for row in rows} for rows in zip(*columns, strict=True))
             if any(len(each) > 1 for each in lacking):
                 raise ValueError("a sample has a part of a member")
+
+    def outside(self, tar_bytes: int) -> list[int]:
+        """The places of members that cannot lie in a tar of so many bytes."""
+        offsets = [each for each in self.offset if each is not None]
+        sizes = [each for each in self.size if each is not None]
+        lowest, end = min(offsets, default=512), max(map(add, offsets, sizes), default=0)
+        # A header of 512 bytes comes before. All at once first: a large set has a million members.
+        if lowest >= 512 and end <= tar_bytes:
+            return []
+        return [
+            place
+            for place, (offset, size) in enumerate(zip(self.offset, self.size, strict=True))
+            if offset is not None and size is not None and not 512 <= offset <= tar_bytes - size
+        ]
 
     def at(self, place: int) -> Member | None:
         """That of one sample."""
@@ -191,14 +206,10 @@ class IndexedSamples:
         if places != sorted(places):
             yield "its samples are in another order than in the tar"
         for name, column in self.members.items():
-            # Comprehensions: a large set has a million members, over which loops take seconds.
-            yield from [
-                f"{self.keys[place]}.{name}: lies outside of the tar"
-                for place, (offset, size) in enumerate(zip(column.offset, column.size, strict=True))
-                # A header of 512 bytes comes before.
-                if offset is not None and size is not None and not 512 <= offset <= tar_bytes - size
-            ]
-        if of_sentences:
+            for place in column.outside(tar_bytes):
+                yield f"{self.keys[place]}.{name}: lies outside of the tar"
+        # Where one section is in every report, none lacks all of them.
+        if of_sentences and all(None in column for column in self.words.values()):
             columns = (self.keys, *self.words.values())
             untold = (str,) + (type(None),) * len(self.words)
             kinds = zip(*(map(type, each) for each in columns), strict=True)

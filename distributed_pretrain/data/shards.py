@@ -87,7 +87,9 @@ class ShardSplit:
         chosen = _chosen_patients(seen, patient_fraction)
         # Comprehensions, here and below: a large set has half a million samples.
         for number, shard in enumerate(seen):
-            wanted = [place for place, patient in enumerate(shard.patients) if patient in chosen]
+            wanted: Sequence[int] = range(len(shard.keys))
+            if chosen is not None:
+                wanted = [place for place in wanted if shard.patients[place] in chosen]
             if self._only is not None:
                 wanted = [place for place in wanted if shard.keys[place] in self._only]
             lacks = [shard.lacks[place] for place in wanted]
@@ -234,10 +236,11 @@ def _collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _chosen_patients(shards: Sequence[_Shard], fraction: float) -> frozenset[str]:
-    patients = frozenset(chain.from_iterable(shard.patients for shard in shards))
+def _chosen_patients(shards: Sequence[_Shard], fraction: float) -> frozenset[str] | None:
+    """Whose studies are taken; None for everyone's."""
     if fraction == 1:
-        return patients
+        return None
+    patients = frozenset(chain.from_iterable(shard.patients for shard in shards))
     # By a hash, not the first ones: ids may follow the date or the hospital.
     shuffled = sorted(patients, key=lambda patient: sha256(patient.encode()).digest())
     return frozenset(shuffled[: max(1, round(fraction * len(shuffled)))])
