@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate, pairwise
 from typing import Any, Self, TypeVar
 
 import torch
@@ -229,16 +230,16 @@ class Batch(SampleRows):
             return torch.tensor(self.real) & torch.tensor(self.lateral.present)
         return self.sample_mask & self.lateral.mask
 
-    def split(self, pieces: int, *, pack: bool = False) -> list[Batch]:
-        """Equal consecutive parts of the rows, as many as `pieces` (1: the batch itself).
+    def split(self, shares: Sequence[int], *, pack: bool = False) -> list[Batch]:
+        """Consecutive parts of the rows in proportion to `shares` (of one: the batch itself).
 
         Each is cut to its own longest report, and its reports are packed if `pack`.
         """
-        rows = len(self.keys)
-        assert rows % pieces == 0, f"{rows} rows cannot be cut into {pieces}"
-        size, parts = rows // pieces, [self]
-        if pieces > 1:
-            parts = [self.rows(slice(start, start + size)) for start in range(0, rows, size)]
+        rows, parts = len(self.keys), [self]
+        assert rows % sum(shares) == 0, f"{rows} rows cannot be cut into {sum(shares)}"
+        if len(shares) > 1:
+            ends = [rows // sum(shares) * end for end in accumulate(shares)]
+            parts = [self.rows(slice(*each)) for each in pairwise([0, *ends])]
             parts = [replace(part, report=part.report.cut()) for part in parts]
         return [replace(part, report=part.report.packed()) for part in parts] if pack else parts
 

@@ -60,22 +60,17 @@ _NOT_LAUNCHED = {
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one step, on one rank: `micro_batches` times those of one, and the step's own wait.
+    """Of one step, on one rank; copies and waits are `micro_batches` times those of one.
 
-    `late_reads` are that: for its numbers, when the next step has been launched. The optimizer's
-    launches are not in it, nor those of a first pass of exact accumulation.
+    `late_reads` are the step's own: for its numbers, when the next step has been launched. The
+    optimizer's launches are not in it, nor those of a first pass of exact accumulation.
     """
 
     micro_batches: int
-    launches_of_one: int
+    launches: int
     copies_of_one: int
     waits_of_one: int
     late_reads: int
-
-    @property
-    def launches(self) -> int:
-        """Of the gradients of a step."""
-        return self.micro_batches * self.launches_of_one
 
     @property
     def copies(self) -> int:
@@ -91,10 +86,11 @@ class Counts:
 def counts_of(config: PretrainConfig) -> Counts:
     """The counts of a profile with random weights, for studies that have all that is asked for."""
     config = with_random_weights(config)
-    parts = config.training.accumulation_steps
-    launched, seen = _launches(config), _step(config)
+    groups = config.training.groups(config.data.global_batch)
+    launched = sum(_launches(config, each) * times for each, times in Counter(groups).items())
+    seen = _step(config, groups[0])
     late = seen.waits.pop(LATE_READ)
-    return Counts(parts, launched, seen.copies.total(), seen.waits.total(), late)
+    return Counts(len(groups), launched, seen.copies.total(), seen.waits.total(), late)
 
 
 def _method(config: PretrainConfig) -> Method:
@@ -103,14 +99,20 @@ def _method(config: PretrainConfig) -> Method:
     return method.train()
 
 
-def _batch(config: PretrainConfig, device: torch.device) -> Batch:
-    rows = config.data.global_batch // config.training.accumulation_steps
+def _rows(config: PretrainConfig, groups: int) -> int:
+    batch = config.data.global_batch
+    return batch // config.training.ordered_parts(batch) * groups
+
+
+def _batch(config: PretrainConfig, groups: int, device: torch.device) -> Batch:
+    rows = _rows(config, groups)
     whole = full_studies(config)(device, rows=rows, tokens=min(TOKENS, config.data.max_tokens))
-    (batch,) = whole.split(1, pack=config.training.pack_reports is not False)
+    (batch,) = whole.split([1], pack=config.training.pack_reports is not False)
     return batch
 
 
-def _launches(config: PretrainConfig) -> int:
+def _launches(config: PretrainConfig, groups: int) -> int:
+    """Of a micro-batch that holds so many."""
     engine = Engine(TrainingConfig(precision=config.training.precision))
     engine.device = _CPU
     method = _method(config)
@@ -122,11 +124,10 @@ def _launches(config: PretrainConfig) -> int:
     ):
         moved(method, _CPU.type)
         engine.prepare(method, torch.optim.SGD(method.parameters()))
-        batch = _batch(config, _CPU)
+        batch = _batch(config, groups, _CPU)
         seen.by_name.clear()
-        groups = config.training.groups(config.data.global_batch)
         accumulate_gradients(
-            engine, [batch], exact=False, seed=0, measure_norms=False, groups=groups
+            engine, [batch], exact=False, seed=0, measure_norms=False, groups=[groups]
         )
     return sum(seen.by_name.values())
 
@@ -143,13 +144,12 @@ def _as_on_a_gpu() -> Iterator[None]:
         yield
 
 
-def _step(config: PretrainConfig) -> HostWaits:
-    """A step of one micro-batch, on a GPU."""
-    rows = config.data.global_batch // config.training.accumulation_steps
+def _step(config: PretrainConfig, groups: int) -> HostWaits:
+    """A step of one micro-batch that holds so many, on a GPU."""
     training = config.training.model_copy(update={"accumulation_steps": 1})
-    data = config.data.model_copy(update={"global_batch": rows})
+    data = config.data.model_copy(update={"global_batch": _rows(config, groups)})
     one = config.model_copy(update={"training": training, "data": data})
-    return walk_step(one, _method(config), lambda: _batch(one, CUDA))
+    return walk_step(one, _method(config), lambda: _batch(config, groups, CUDA))
 
 
 class _Launches(TorchDispatchMode):

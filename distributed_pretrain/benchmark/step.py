@@ -158,7 +158,7 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
     engine.objective.train()
     batches = trainer.loader.batches()
     pack = engine.packs_reports
-    in_memory = cycle([next(batches).split(1, pack=pack)[0] for _ in range(2)])
+    in_memory = cycle([next(batches).split([1], pack=pack)[0] for _ in range(2)])
     read: list[StepNumbers] = []
     take_turns = partial(
         harness.take_turns,

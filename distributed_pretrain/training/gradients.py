@@ -10,6 +10,7 @@ wherever a sample's outputs depend on that sample alone: with frozen or group no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -49,15 +50,17 @@ def accumulate_gradients(
     exact: bool,
     seed: int,
     measure_norms: bool,
-    groups: int = 1,
+    groups: Sequence[int] | None = None,
 ) -> StepGradients:
     """Leave the gradient of the step's loss in the parameters.
 
     Micro-batch i draws its dropout from `seed` + i. With `exact` the batch terms are those of
     all micro-batches together; otherwise the loss is the mean of the micro-batches' own, or of
-    those of each micro-batch's `groups`, which are normalised and compared as if each were one.
+    those of their `groups`, which are normalised and compared as if each were one: equal parts of
+    all rows, so many in each micro-batch.
     """
     objective, count = engine.objective, len(micro_batches)
+    groups = groups or [1] * count
     result = StepGradients()
     cached: list[_Cached] | None = None
     first: list[Contrasted] = []
@@ -68,17 +71,18 @@ def accumulate_gradients(
         for number, batch in enumerate(micro_batches):
             with engine.micro_batch(last=number == count - 1):
                 torch.manual_seed(seed + number)
-                outputs = engine.forward(batch, groups=groups)
+                outputs = engine.forward(batch, groups=groups[number])
                 contrasted = objective.contrasted(outputs)
                 result.finite_rows.append(_finite_rows(contrasted, batch))
                 terms = objective.sample_terms(outputs)
                 if first and engine.compares_passes:
                     check_passes(first[number], contrasted)
                 if cached is None:
-                    terms = terms_of_groups(objective, contrasted, groups) | terms
+                    terms = terms_of_groups(objective, contrasted, groups[number]) | terms
+                shares = sum(groups) / groups[number]
                 for name, term in terms.items():
-                    result.terms[name] = result.terms.get(name, 0) + term.detach() / count
-                parts = {name: term / count for name, term in objective.weighted(terms).items()}
+                    result.terms[name] = result.terms.get(name, 0) + term.detach() / shares
+                parts = {name: term / shares for name, term in objective.weighted(terms).items()}
                 if cached is not None:
                     # Scalars whose gradients are the cached ones.
                     compared = contrasted.rows | contrasted.shared

@@ -97,7 +97,8 @@ class TrainingConfig(Config):
     caching); with `plain` negatives come from within a micro-batch only, as the authors' 32 x 16
     (global_batch 512, 16 steps). With `plain` and `negatives_from` 32 a micro-batch may have more
     samples than are compared: losses between samples, and batch norms, are those of groups of 32
-    (of all ranks together), and `accumulation_steps` decides about memory and speed alone.
+    (of all ranks together), and `accumulation_steps` decides about memory and speed alone: the
+    groups are shared out as evenly as they can be.
 
     Products of `precision` bf16 or fp16 are half as wide; fp16's range is small: losses are scaled,
     and a step whose gradients leave it all the same is left out, which halves the scale and counts
@@ -179,9 +180,10 @@ class TrainingConfig(Config):
         """In how many equal parts a global batch is shared out, so that ranks compare the same."""
         return max(self.accumulation_steps, self.compared_parts(global_batch))
 
-    def groups(self, global_batch: int) -> int:
-        """In how many equal parts the samples of a micro-batch are compared."""
-        return max(1, self.compared_parts(global_batch) // self.accumulation_steps)
+    def groups(self, global_batch: int) -> tuple[int, ...]:
+        """How many of the equal parts of a global batch each micro-batch holds, 1 or more."""
+        each, more = divmod(self.ordered_parts(global_batch), self.accumulation_steps)
+        return (each + 1,) * more + (each,) * (self.accumulation_steps - more)
 
 
 class RunConfig(Config):
@@ -197,7 +199,7 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _micro_batches_are_whole(self) -> Self:
         pieces, batch = self.training.accumulation_steps, self.data.global_batch
-        if batch % pieces:
+        if batch % pieces and self.training.negatives_from is None:
             nearest = f"{batch - batch % pieces} or {batch + pieces - batch % pieces}"
             raise ValueError(
                 f"data.global_batch={batch} cannot be cut into "
@@ -217,12 +219,14 @@ class RunConfig(Config):
                 f"{field}: with accumulation=exact every sample is a negative of every other: "
                 "set training.accumulation=plain, or leave negatives_from out"
             )
-        whole = batch // training.accumulation_steps
-        if whole % group:
+        if batch % group:
             raise ValueError(
-                f"{field} does not divide the {whole} pairs of each of "
-                f"training.accumulation_steps={training.accumulation_steps} micro-batches: choose "
-                f"a divisor of {whole}, or other steps"
+                f"{field} does not divide data.global_batch={batch}: choose a divisor of it"
+            )
+        if (pieces := training.accumulation_steps) > batch // group:
+            raise ValueError(
+                f"{field}: of a batch of {batch} there are {batch // group} groups, too few for "
+                f"training.accumulation_steps={pieces}: choose fewer steps, or a smaller group"
             )
         return self
 
@@ -230,12 +234,13 @@ class RunConfig(Config):
         """Raise InputError, naming what fits, unless `world_size` ranks can share the batch."""
         check_world_size(self.data.global_batch, world_size)
         pieces, share = self.training.accumulation_steps, self.data.global_batch // world_size
-        if share % pieces:
+        group = self.training.negatives_from
+        if group is None and share % pieces:
             raise InputError(
                 f"training.accumulation_steps={pieces} does not divide the {share} pairs of each "
                 f"of {world_size} ranks: choose a divisor of {share}"
             )
-        if (group := self.training.negatives_from) and group % world_size:
+        if group is not None and group % world_size:
             raise InputError(
                 f"training.negatives_from={group}: {world_size} ranks cannot hold equal parts of "
                 f"a group: use a multiple of {world_size}"

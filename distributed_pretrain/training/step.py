@@ -101,7 +101,8 @@ class Stepper:
         objective.start_step(epoch=batch.epoch, step=state.step)
         every = training.gradient_norms_every_steps
         statistics = KeptBuffers(objective.buffers())
-        micro_batches = batch.split(training.accumulation_steps, pack=self.engine.packs_reports)
+        groups = training.groups(global_batch)
+        micro_batches = batch.split(groups, pack=self.engine.packs_reports)
         gradients = accumulate_gradients(
             self.engine,
             micro_batches,
@@ -109,7 +110,7 @@ class Stepper:
             # Dropout is a function of (seed, step, rank): a resumed run draws the same.
             seed=_seed_of(self.config.seed, state.step, self.engine.rank),
             measure_norms=every is not None and (state.step + 1) % every == 0,
-            groups=training.groups(global_batch),
+            groups=groups,
         )
         objective.after_backward()
         norm = self.engine.gradient_norm()

@@ -85,7 +85,7 @@ def run_case(case: Case) -> dict[str, Any]:
         batch = global_batch(step, float64=case.float64).rows(rows)
         result = accumulate_gradients(
             engine,
-            batch.split(case.micro_batches),
+            batch.split([1] * case.micro_batches),
             exact=True,
             seed=step,
             measure_norms=step == 0,

@@ -77,11 +77,11 @@ def run_method_case(case: MethodCase) -> Result:
         engine.objective.start_step(epoch=step)
         found = accumulate_gradients(
             engine,
-            batch.split(case.micro_batches, pack=case.packed),
+            batch.split([1] * case.micro_batches, pack=case.packed),
             exact=not case.plain_groups,
             seed=step,
             measure_norms=False,
-            groups=case.groups_at_once,
+            groups=[case.groups_at_once] * case.micro_batches,
         )
         norm = engine.gradient_norm()
         if step < 2:

@@ -176,7 +176,7 @@ class Rank:
             self.engine.backward(self.engine.objective.loss(outputs)["total"])
 
     def share(self, number: int) -> Batch:
-        return global_batch(number).split(self.engine.world_size)[self.engine.rank]
+        return global_batch(number).split([1] * self.engine.world_size)[self.engine.rank]
 
     def update(self) -> None:
         norm = self.engine.gradient_norm()

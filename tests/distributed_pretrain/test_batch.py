@@ -67,7 +67,7 @@ def same(one: object, other: object) -> bool:
 def test_a_split_cuts_every_field_and_the_parts_join_to_the_whole() -> None:
     batch = full()
     assert all(getattr(batch, field.name) is not None for field in fields(batch))
-    parts = batch.split(3)
+    parts = batch.split([1] * 3)
     assert [part.keys for part in parts] == [("0", "1"), ("2", "3"), ("4", "5")]
     assert [len(part.records) for part in parts] == [2, 2, 2]
     whole, pieces = tensors(batch), [tensors(part) for part in parts]
@@ -79,9 +79,9 @@ def test_a_split_cuts_every_field_and_the_parts_join_to_the_whole() -> None:
 
 def test_one_piece_is_the_batch_itself_and_unequal_pieces_are_refused() -> None:
     batch = full()
-    assert batch.split(1)[0] is batch
+    assert batch.split([1])[0] is batch
     with pytest.raises(AssertionError, match="6 rows cannot be cut into 4"):
-        batch.split(4)
+        batch.split([1] * 4)
 
 
 def test_moving_takes_every_field_along() -> None:
@@ -96,7 +96,7 @@ def test_fields_that_were_not_asked_for_stay_away() -> None:
     whole = full()
     plain = Batch(whole.keys, whole.images, whole.report, whole.sample_mask)
     optional = ("lateral", "second_view", "labels", "masks", "boxes", "features")
-    for batch in (*plain.split(2), plain.to(torch.device("cpu"))):
+    for batch in (*plain.split([1, 1]), plain.to(torch.device("cpu"))):
         assert [getattr(batch, name) for name in optional] == [None] * 6
 
 
@@ -116,12 +116,12 @@ def test_parts_are_cut_to_their_own_longest_report_in_steps_of_32_tokens() -> No
             sentences=sentences,
         ),
     )
-    first, second = (part.report for part in batch.split(2))
+    first, second = (part.report for part in batch.split([1, 1]))
     assert (first.token_ids.shape, first.sentence_mask.shape) == ((2, 64), (2, 3))
     assert (second.token_ids.shape, second.sentence_mask.shape) == ((2, 104), (2, 9))
     assert torch.equal(first.token_mask, mask[:2, :64])
     assert (first.lengths, second.sentences) == ((40, 7), (9, 4))
-    assert batch.split(1)[0].report.token_ids.shape == (4, 104)
+    assert batch.split([1])[0].report.token_ids.shape == (4, 104)
 
 
 def test_masks_of_what_is_encoded_lie_on_the_host_where_it_knows_them() -> None:

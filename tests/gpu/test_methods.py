@@ -38,7 +38,7 @@ def losses(
     found = []
     for step in range(STEPS):
         whole = with_host_facts(random_batch(config, 6, seed=step)).to(device)
-        (batch,) = whole.split(1, pack=pack)
+        (batch,) = whole.split([1], pack=pack)
         torch.manual_seed(step)
         with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
             outputs = method(batch)
@@ -95,7 +95,7 @@ def test_forward_losses_and_backward_do_not_wait_for_the_device(
 ) -> None:
     config = tiny_profile(name)
     method = tiny_method(config).train().to(device)
-    (batch,) = with_host_facts(random_batch(config, 6)).to(device).split(1, pack=True)
+    (batch,) = with_host_facts(random_batch(config, 6)).to(device).split([1], pack=True)
     for _ in range(2):  # the first may make what later ones find
         with no_waits(device):
             with torch.autocast(device.type, torch.bfloat16):

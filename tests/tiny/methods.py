@@ -120,7 +120,7 @@ def gradients_in_pieces(method: Method, batch: Batch, pieces: int) -> dict[str, 
     engine = Engine(TrainingConfig(accumulation_steps=pieces))
     engine.prepare(method.train(), build_optimizer(OptimizerConfig(), method))
     found = accumulate_gradients(
-        engine, batch.split(pieces), exact=True, seed=0, measure_norms=True
+        engine, batch.split([1] * pieces), exact=True, seed=0, measure_norms=True
     )
     return (
         {f"term {name}": term for name, term in found.terms.items()}

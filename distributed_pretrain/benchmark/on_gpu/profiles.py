@@ -64,13 +64,13 @@ def _shrink(values: dict[str, Any]) -> None:
     small = {"embedding_dim": 16, "projection_dim": 16, "projection_hidden_dim": 16}
     method |= {name: size for name, size in small.items() if name in method}
     values["vocabulary_size"] = 100
-    # Two micro-batches, or one in two groups.
-    groups = values["training"]["negatives_from"] is not None
-    pieces = 1 if groups else min(2, values["training"]["accumulation_steps"])
+    pieces = min(2, values["training"]["accumulation_steps"])
     values["training"] |= {"accumulation_steps": pieces, "precision": "float32"}
-    if groups:
-        values["training"]["negatives_from"] = 2
     values["data"] |= {"image_size_px": 64, "global_batch": 4, "max_tokens": 16}
+    if values["training"]["negatives_from"] is not None:
+        # Two groups in a micro-batch and one in another.
+        values["training"]["negatives_from"] = 2
+        values["data"]["global_batch"] = 6
 
 
 @contextlib.contextmanager

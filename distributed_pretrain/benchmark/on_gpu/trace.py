@@ -32,9 +32,10 @@ def measure(bench: Bench, report: Report) -> None:
         config = config.model_copy(update={"training": training})
     with opened(config) as trainer:
         batches = trainer.loader.batches()
-        pieces = next(batches).split(config.training.accumulation_steps)
+        groups = config.training.groups(config.data.global_batch)
+        pieces = next(batches).split(groups)
         for name, step in (
-            ("bare", lambda: bare_update(trainer.engine, pieces)),
+            ("bare", lambda: bare_update(trainer.engine, pieces, groups=groups)),
             ("trainer", lambda: trainer.step(batches)),
         ):
             for _ in range(WARMUP_STEPS):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import cycle
@@ -32,17 +32,17 @@ AUGMENTED_BATCHES = 3
 GIB = 2**30
 
 
-def bare_update(engine: Engine, micro_batches: list[Batch], *, groups: int = 1) -> None:
-    """What no training with these micro-batches, each compared in `groups`, can leave out."""
+def bare_update(engine: Engine, micro_batches: list[Batch], *, groups: Sequence[int]) -> None:
+    """What no training with these micro-batches, each compared in its `groups`, can leave out."""
     objective = engine.objective
     objective.start_step(epoch=0)
     with engine.kept_casts():
-        for number, batch in enumerate(micro_batches):
+        for number, (batch, own) in enumerate(zip(micro_batches, groups, strict=True)):
             with engine.micro_batch(last=number == len(micro_batches) - 1):
-                outputs = engine.forward(batch, groups=groups)
-                terms = terms_of_groups(objective, objective.contrasted(outputs), groups)
+                outputs = engine.forward(batch, groups=own)
+                terms = terms_of_groups(objective, objective.contrasted(outputs), own)
                 loss = sum_of(objective.weighted(terms | objective.sample_terms(outputs)))
-                engine.backward(loss / len(micro_batches))
+                engine.backward(loss * own / sum(groups))
     engine.update(LEARNING_RATE, clip_norm=None, norm=engine.gradient_norm())
     objective.after_update(progress=0.0)
 
@@ -61,9 +61,8 @@ def measure_profile(bench: Bench, report: Report, *, name: str, data: Mapping[st
             recorded = [next(batches) for _ in range(2)]
             augmentation = min(_augmentation(trainer, batches) for _ in range(AUGMENTED_BATCHES))
         report(peak_memory_gib=peak_memory_bytes(engine.device) / GIB)
-        steps = config.training.accumulation_steps
-        pieces = [each.split(steps, pack=engine.packs_reports) for each in recorded]
         groups = config.training.groups(pairs)
+        pieces = [each.split(groups, pack=engine.packs_reports) for each in recorded]
         again, parts, others = cycle(recorded), cycle(pieces), cycle(pieces)
         loops = {
             "replayed": lambda: trainer.step(again),

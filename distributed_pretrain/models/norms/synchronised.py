@@ -138,7 +138,7 @@ class _GroupedBatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Maps, *_: Any) -> tuple[Tensor | None, ...]:
         maps, weight, *statistics = ctx.saved_tensors
-        parts, of_weight, of_bias = [], [], []
+        parts, centred, of_bias = [], [], []
         positions = maps.shape[2] * maps.shape[3]
         # One launch for each size that there is.
         counts = {
@@ -158,8 +158,10 @@ class _GroupedBatchNorm(torch.autograd.Function):
             parts.append(
                 _map_gradient(d_group, group, mean, scale, weight, (sums, products), count)
             )
-            of_weight.append(products * scale)
+            centred.append(products)
             of_bias.append(sums)
+        # A launch for all groups.
+        of_weight = list(torch._foreach_mul(centred, statistics[1::2]))
         d_weight, d_bias = torch.stack(of_weight + of_bias).unflatten(0, (2, -1)).sum(dim=1)
         return _joined(parts), d_weight.to(weight.dtype), d_bias.to(weight.dtype), None, None
 

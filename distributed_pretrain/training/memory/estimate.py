@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -88,16 +88,19 @@ def estimate_memory(
     walked: its own gradients are bounded by the largest tensors of forward.
     """
     training = config.training
-    rows = config.data.global_batch // ranks // training.accumulation_steps
+    of_rank = config.data.global_batch // ranks
+    groups = training.groups(config.data.global_batch)
+    # The first micro-batch is none of the smaller ones.
+    rows = of_rank // sum(groups) * groups[0]
     walked = walk(
         objective,
         probe,
         device,
         rows=rows,
-        parts=training.accumulation_steps,
+        of_rank=of_rank,
         tokens=tokens,
         compares_all=training.accumulation == "exact" and objective.contrasts_samples,
-        groups=training.groups(config.data.global_batch),
+        groups=groups[0],
         dtype=LOWERED.get(training.precision),
         fused_attention=not training.deterministic,
     )
@@ -171,17 +174,12 @@ def _switch(estimate: MemoryEstimate, config: RunConfig, capacity: int) -> str:
         halved = replace(without_terms, kept=estimate.kept // 2, working=estimate.working // 2)
         if halved.total <= capacity:
             return f"set training.precision=bf16 ({_gib(halved)}, roughly)"
-    fitting = {
-        pieces: smaller
-        for pieces in range(2, estimate.rows + 1)
-        if estimate.rows % pieces == 0
-        and (smaller := _in_parts(without_terms, pieces)).total <= capacity
-    }
-    # Those first that compare what the profile compares.
-    for pieces, smaller in sorted(fitting.items(), key=lambda each: not _keeps(each[0], config)):
-        changes = f"training.accumulation_steps={training.accumulation_steps * pieces}"
-        another = ""
-        if not _keeps(pieces, config):
+    for steps, rows, keeps in _more_steps(estimate, config):
+        smaller = _of_rows(without_terms, rows)
+        if smaller.total > capacity:
+            continue
+        changes, another = f"training.accumulation_steps={steps}", ""
+        if not keeps:
             changes += " training.accumulation=exact"
             if training.negatives_from is not None:
                 changes += " training.negatives_from=null"
@@ -196,17 +194,27 @@ def _switch(estimate: MemoryEstimate, config: RunConfig, capacity: int) -> str:
     )
 
 
-def _in_parts(estimate: MemoryEstimate, pieces: int) -> MemoryEstimate:
-    """Roughly, of micro-batches that are so many times smaller."""
-    return replace(estimate, kept=estimate.kept // pieces, working=estimate.working // pieces)
+def _more_steps(estimate: MemoryEstimate, config: RunConfig) -> Iterator[tuple[int, int, bool]]:
+    """More micro-batches than now, the rows of the largest, if all that are compared stay together.
 
-
-def _keeps(pieces: int, config: RunConfig) -> bool:
-    """Whether micro-batches in so many pieces still hold all that are compared with each other."""
+    Those that keep the recipe come first.
+    """
     training = config.training
-    if training.accumulation == "exact":
-        return True
-    return training.groups(config.data.global_batch) % pieces == 0
+    now, groups = training.accumulation_steps, training.groups(config.data.global_batch)
+    of_group, number = estimate.rows // groups[0], sum(groups)
+    if training.negatives_from is not None:
+        for steps in range(now + 1, number + 1):
+            yield steps, of_group * -(-number // steps), True
+    of_rank = of_group * number
+    for steps in range(now + 1, of_rank + 1):
+        if of_rank % steps == 0:
+            yield steps, of_rank // steps, training.accumulation == "exact"
+
+
+def _of_rows(estimate: MemoryEstimate, rows: int) -> MemoryEstimate:
+    """Roughly, of micro-batches with so many samples."""
+    kept, working = (each * rows // estimate.rows for each in (estimate.kept, estimate.working))
+    return replace(estimate, kept=kept, working=working)
 
 
 def _gib(estimate: MemoryEstimate) -> str:

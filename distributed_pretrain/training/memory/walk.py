@@ -61,17 +61,17 @@ def walk(
     device: torch.device,
     *,
     rows: int,
-    parts: int,
+    of_rank: int,
     tokens: int,
     compares_all: bool,
     groups: int = 1,
     dtype: torch.dtype | None = None,
     fused_attention: bool = True,
 ) -> WalkedBytes:
-    """The bytes of one of `parts` micro-batches of `rows` samples, in autocast to `dtype`.
+    """The bytes of a micro-batch of `rows` of `of_rank` samples, in autocast to `dtype`.
 
-    Their reports have `tokens` tokens. With `compares_all` losses compare all parts' samples, else
-    those of each of a micro-batch's `groups` (whose norms keep as much as one norm of all).
+    Their reports have `tokens` tokens. With `compares_all` losses compare all samples, else those
+    of each of the micro-batch's `groups` (whose norms keep as much as one norm of all).
     `probe(device, rows=, tokens=)` makes it. Of other ranks nothing is counted: what is gathered
     from them is small beside all else. A number that the host would read from the device is
     answered by the largest there can be, `tokens`, a mask by True: nothing is padding. `objective`
@@ -85,18 +85,18 @@ def walk(
         if fused_attention and device.type == "cuda":
             modes.enter_context(_FusedAttention())
         fake = _on_fake_device(objective, device)
-        whole = probe(device, rows=rows * parts, tokens=tokens)
+        whole = probe(device, rows=of_rank, tokens=tokens)
         with live.anew(), torch.no_grad(), lowered():
             fake.eval()(whole)
             evaluating = live.peak
         fake.train()
         batch = probe(device, rows=rows, tokens=tokens)
         compared, cached = 0, 0
-        if compares_all and parts > 1:
+        if compares_all and of_rank > rows:
             with live.anew():
                 with torch.no_grad(), lowered():
                     contrasted = fake.contrasted(fake(batch))
-                compared, cached = _compare(fake, contrasted, parts, live)
+                compared, cached = _compare(fake, contrasted, of_rank // rows, live)
                 del contrasted
         with live.anew():
             with lowered():

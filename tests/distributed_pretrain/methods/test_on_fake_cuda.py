@@ -112,6 +112,6 @@ def test_only_how_long_other_ranks_reports_are_is_waited_for(name: str) -> None:
     with fake_cuda():
         moved(method)
         with HostWaits() as seen:
-            (on_gpu,) = batch.to(CUDA).split(1, pack=True)
+            (on_gpu,) = batch.to(CUDA).split([1], pack=True)
             method.loss(method(on_gpu))["total"].backward()
     assert set(seen.waits) == {"ranks.py:gather_numbers"}

@@ -67,7 +67,7 @@ rows_of_3, rows_of_8 = (6, 4, 5, 3, 6, 4, 5, 6), (14,) * 8
 rows_of_4, rows_of_2 = (20, 12, 9, 14, 11, 3, 8, 7), (20, *(2,) * 7)
 for sentences in (rows_of_3, rows_of_8, rows_of_4, rows_of_2):
     batch = batch_of([[(2, 1, 1)] * count for count in sentences], laterals=laterals)
-    batches += with_host_facts(batch).split(1, pack=True)
+    batches += with_host_facts(batch).split([1], pack=True)
 found = {"shapes": [(each.report.packing.rows, each.report.packing.width) for each in batches]}
 engine = Engine(TrainingConfig(precision=precision))
 for compiled in (False, True):
@@ -164,5 +164,5 @@ def test_the_first_step_alone_compares_its_passes(monkeypatch: pytest.MonkeyPatc
     engine.compares_passes = True
     for _ in range(2):
         batch = pairs_of_sentences(1, 2, 3, 1)
-        accumulate_gradients(engine, batch.split(2), exact=True, seed=0, measure_norms=False)
+        accumulate_gradients(engine, batch.split([1, 1]), exact=True, seed=0, measure_norms=False)
     assert compared == [2, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,15 +32,15 @@ ROWS, GROUPS = 12, 3
 
 
 def after_gradients(
-    method: Method, batch: Batch, *, pieces: int, groups: int, pack: bool = False
+    method: Method, batch: Batch, groups: Sequence[int], *, pack: bool = False
 ) -> dict[str, Tensor]:
-    """Loss terms, gradients and running statistics."""
+    """Loss terms, gradients and running statistics, with so many groups in each micro-batch."""
     engine = Engine(TrainingConfig(accumulation="plain"))
     engine.prepare(method.train().double(), build_optimizer(OptimizerConfig(), method))
     method.start_step(epoch=1)
     found = accumulate_gradients(
         engine,
-        batch.split(pieces, pack=pack),
+        batch.split(groups, pack=pack),
         exact=False,
         seed=0,
         measure_norms=False,
@@ -61,11 +62,12 @@ def test_groups_of_one_forward_are_as_micro_batches_of_their_own(name: str) -> N
         # Of the groups one has every lateral, one has none, and one has some.
         present = torch.tensor([True] * 4 + [False] * 4 + [True, False, False, True])
         batch = replace(batch, lateral=replace(batch.lateral, mask=present))
-    wanted = after_gradients(tiny_method(config), batch, pieces=GROUPS, groups=1)
+    wanted = after_gradients(tiny_method(config), batch, [1] * GROUPS)
     known = with_host_facts(batch)
-    found = after_gradients(tiny_method(config), known, pieces=1, groups=GROUPS, pack=True)
-    assert found.keys() == wanted.keys()
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    for groups in ([GROUPS], [2, 1]):
+        found = after_gradients(tiny_method(config), known, groups, pack=True)
+        assert found.keys() == wanted.keys()
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
 
 def config(batch: int, **training: Any) -> PretrainConfig:
@@ -81,13 +83,14 @@ def config(batch: int, **training: Any) -> PretrainConfig:
 def test_groups_keep_the_recipe_of_micro_batches() -> None:
     plain = config(512, accumulation="plain", accumulation_steps=16)
     grouped = config(512, accumulation="plain", accumulation_steps=4, negatives_from=32)
-    for each, groups in ((plain, 1), (grouped, 4)):
+    uneven = config(512, accumulation="plain", accumulation_steps=3, negatives_from=32)
+    for each, groups in ((plain, (1,) * 16), (grouped, (4,) * 4), (uneven, (6, 5, 5))):
         assert each.training.compared_parts(512) == each.training.ordered_parts(512) == 16
         assert each.training.groups(512) == groups
         each.check_ranks(8)
     wider = config(512, accumulation="plain", accumulation_steps=2, negatives_from=32)
     assert first_difference(grouped.deciding(), wider.deciding()) is None
-    assert config(512, accumulation_steps=4).training.groups(512) == 1
+    assert config(512, accumulation_steps=4).training.groups(512) == (1,) * 4
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,11 @@ def test_groups_keep_the_recipe_of_micro_batches() -> None:
         ({"negatives_from": 32}, "with accumulation=exact every sample is a negative"),
         (
             {"negatives_from": 48, "accumulation": "plain", "accumulation_steps": 4},
-            "negatives_from=48 does not divide the 128 pairs",
+            "negatives_from=48 does not divide data.global_batch=512",
+        ),
+        (
+            {"negatives_from": 256, "accumulation": "plain", "accumulation_steps": 4},
+            "there are 2 groups, too few for training.accumulation_steps=4",
         ),
     ],
 )

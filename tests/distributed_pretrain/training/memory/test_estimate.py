@@ -70,7 +70,7 @@ def allocated_by(config: PretrainConfig) -> int:
     )
 
     def step() -> None:
-        pieces = batch.split(training.accumulation_steps)
+        pieces = batch.split([1] * training.accumulation_steps)
         exact = training.accumulation == "exact"
         accumulate_gradients(engine, pieces, exact=exact, seed=0, measure_norms=measured)
         engine.update(1e-5, clip_norm=None, norm=engine.gradient_norm())
