@@ -112,6 +112,7 @@ def test_plain_accumulation_groups_the_same_samples_on_any_number_of_ranks(
     assert_close(tmp_path / "2", tmp_path / "1")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_accumulation(tiny_profile: Path, tmp_path: Path) -> None:
     """What a batch is computed in is free: where the norms are exact, nothing else changes."""
     start(tiny_profile, tmp_path / "whole", "training.max_steps=6", world_size=1).complete()

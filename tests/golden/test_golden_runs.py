@@ -35,7 +35,14 @@ def earlier() -> dict[str, Any]:
     return recorded
 
 
-@pytest.mark.parametrize("method", METHODS)
+# The papers' own on every run, the others with the slow tests.
+OFTEN = ("lovt", "limitr")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in METHODS],
+)
 def test_a_run_is_as_it_was_recorded(method: str, earlier: dict[str, Any], tmp_path: Path) -> None:
     found = record_run(method, tmp_path / "run", RECORDED / "shards")
     expected = earlier[method]

@@ -27,6 +27,15 @@ from tests.tiny.methods import PROFILES, tiny_method, tiny_profile
 STEPS = 3
 CPU = torch.device("cpu")
 TRAINED = [name for name in PROFILES if name.startswith("phantom_") and "untrained" not in name]
+# The papers' own prove the tests' code on a CPU in every run of the default suite.
+of_every_method = pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        *(pytest.param("cpu", name) for name in ("phantom_lovt", "phantom_limitr")),
+        *(pytest.param("cuda", name, marks=pytest.mark.gpu) for name in TRAINED),
+    ],
+    indirect=["device"],
+)
 
 
 def losses(
@@ -50,8 +59,7 @@ def losses(
     return found
 
 
-@on_each_device
-@pytest.mark.parametrize("name", TRAINED)
+@of_every_method
 def test_three_steps_in_float32_have_the_losses_of_a_cpu(device: torch.device, name: str) -> None:
     set_device_up(TrainingConfig(tf32=False))
     config = tiny_profile(name)
@@ -59,8 +67,7 @@ def test_three_steps_in_float32_have_the_losses_of_a_cpu(device: torch.device, n
     assert losses(config, device, lowered=False) == pytest.approx(expected, rel=1e-4)
 
 
-@on_each_device
-@pytest.mark.parametrize("name", TRAINED)
+@of_every_method
 def test_bf16_is_as_far_from_float32_as_on_a_cpu(device: torch.device, name: str) -> None:
     """Norms over a few samples make much of a rounding, in some methods more than in others."""
     config = tiny_profile(name)
@@ -88,8 +95,7 @@ def no_waits(device: torch.device) -> Iterator[None]:
             torch.cuda.set_sync_debug_mode("default")
 
 
-@on_each_device
-@pytest.mark.parametrize("name", TRAINED)
+@of_every_method
 def test_forward_losses_and_backward_do_not_wait_for_the_device(
     device: torch.device, name: str
 ) -> None:

@@ -96,6 +96,7 @@ def test_loader(start: Start) -> None:
     assert target_names(report) == ["pipeline / torchvision's (aim 12)"]
 
 
+@pytest.mark.slow
 @needs_ffcv
 def test_loader_beside_that_of_ffcv() -> None:
     """In a process of its own: what FFCV compiled here would raise KeyErrors when pytest ends."""

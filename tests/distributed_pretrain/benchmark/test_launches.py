@@ -23,7 +23,7 @@ def recorded(name: str) -> tuple[int, ...]:
     ("name", "overrides"),
     [
         ("lovt_a100", ()),
-        ("lovt_a100_80gb", ()),
+        pytest.param("lovt_a100_80gb", (), marks=pytest.mark.slow),
         pytest.param("clip_a100", (), marks=pytest.mark.slow),
         pytest.param(
             "clip_a100, 2 micro-batches",
