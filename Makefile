@@ -22,7 +22,8 @@ install:  ## Set up .venv (skipped when pyproject.toml and constraints.txt are u
 	  echo "setting up $(VENV)"; \
 	  { [ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV); } && \
 	  $(BIN)/python -m pip install --quiet uv && \
-	  $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python \
+	  UV_COMPILE_BYTECODE_TIMEOUT=0 $(BIN)/uv pip install --compile-bytecode \
+	    --python $(BIN)/python \
 	    --constraints constraints.txt -e '.[dev]' && \
 	  echo "$(WANTED)" > $(STAMP); \
 	fi
