@@ -56,7 +56,7 @@ def measure_head(
     trainer = build_trainer(own, engine, run, alone, partial(build_parts, own, store))
     engine.objective.train()
     batches = trainer.loader.batches()
-    in_memory = cycle([next(batches).split(1, pack=False)[0] for _ in range(2)])
+    in_memory = cycle([next(batches).split([1], pack=False)[0] for _ in range(2)])
     take_turns = partial(
         harness.take_turns,
         {

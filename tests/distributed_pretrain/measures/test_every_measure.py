@@ -22,15 +22,19 @@ from distributed_pretrain.measures.attention_weights import AttentionWeights
 from distributed_pretrain.measures.base import Context, Measure
 from distributed_pretrain.measures.catalog import EVALUATION, PICTURES, VALIDATION
 from distributed_pretrain.measures.linear import LinearMeasure
+from distributed_pretrain.measures.nearest_regions import NearestRegions
 from distributed_pretrain.measures.prompts import ClassPrompts
+from distributed_pretrain.measures.region_similarity import RegionSimilarity
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
 from tests.tiny.methods import PROFILES, tiny_profile
 
 KINDS = [
     *((kind, False) for kind in VALIDATION),
-    *((kind, True) for kind in (*EVALUATION, *PICTURES)),
+    *((kind, True) for kind in EVALUATION),
+    *((kind, True) for kind in PICTURES if kind not in VALIDATION),
 ]
+OF_FEATURES = (LinearMeasure, NearestRegions, RegionSimilarity)
 LABELS = ("Cardiomegaly", "Pleural Effusion", "Pneumothorax")
 STUDIES = 12
 
@@ -101,7 +105,7 @@ def test_a_measure_names_its_numbers_and_counts_real_samples_only(
     for profile in PROFILES:
         if not profile.startswith("phantom_") or profile.endswith(("_untrained", "_regions")):
             continue
-        if methods and issubclass(kind, LinearMeasure):
+        if methods and issubclass(kind, OF_FEATURES):
             break  # reads the feature map alone, which all have
         judged = judge(profile)
         if not kind.applies(judged.method):
