@@ -14,7 +14,7 @@ from data_shards.building.study_conversion import ConvertedStudy
 from data_shards.building.summary import summarise
 from data_shards.files.atomic import write_text_atomically
 from data_shards.records.manifest import MANIFEST_NAME
-from data_shards.records.study import ImageRecord, Report, Split, StudyRecord, View
+from data_shards.records.study import Box, ImageRecord, Report, Split, StudyRecord, View
 
 _FINDINGS = (
     "The lungs are clear.",
@@ -45,15 +45,19 @@ def write_synthetic_shards(
     views: Sequence[View | None] = ("PA",),
     longest_side_px: int = 320,
     labels: Sequence[str] = (),
+    boxes: Sequence[str] = (),
     sentences: int | None = None,
     seed: int = 0,
 ) -> None:
     """Write shards of `studies` by split, a study with one image per entry of `views`.
 
     Findings are a few sentences, or so many `sentences`, the same ones again. Each of `labels` is
-    present, absent, uncertain or not mentioned, at random.
+    present, absent, uncertain or not mentioned, at random; each of `boxes` lies somewhere in the
+    first image.
     """
     random = np.random.default_rng(seed)
+    # Of its own: with boxes or without, the rest is the same.
+    places = np.random.default_rng([seed, 1])
 
     def study(key: str, split: Split) -> ConvertedStudy:
         images: list[ImageRecord] = []
@@ -71,6 +75,11 @@ def write_synthetic_shards(
         impression = (str(random.choice(_IMPRESSIONS)),)
         by_section = {"findings": tuple(findings), "impression": impression}
         sections = {name: " ".join(each) for name, each in by_section.items()}
+        drawn = []
+        for name in boxes:
+            x, y, width, height = places.uniform(0.1, 0.45, 4)
+            across, down = images[0].width, images[0].height
+            drawn.append(Box(0, x * across, y * down, width * across, height * down, name))
         record = StudyRecord(
             key=key,
             patient_id=f"patient-{key}",
@@ -81,7 +90,7 @@ def write_synthetic_shards(
             images=tuple(images),
             report=Report(" ".join(sections.values()), sections, by_section),
             labels={name: (1.0, 0.0, -1.0, None)[random.integers(4)] for name in labels},
-            boxes=(),
+            boxes=tuple(drawn),
             masks=(),
         )
         return ConvertedStudy(record, {**members, "json": record.to_json()})

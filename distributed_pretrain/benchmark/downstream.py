@@ -1,7 +1,8 @@
 """Seconds of a linear run on kept features beside the same run on images, in one run.
 
 Labels of made-up images, told by a layer on a frozen encoder: training, validation after every
-epoch and the judging on the test split. The figures of both must be the same.
+epoch and the judging on the test split. The figures of both must be the same. Then a step of each
+of the larger heads on kept features, in the trainer and in a bare loop.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from pydantic import PositiveFloat, PositiveInt
 from data_shards.profiles import Config, validate
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.benchmark import harness
+from distributed_pretrain.benchmark.head_steps import (
+    HEADS,
+    OPACITY,
+    measure_head,
+    targets_of,
+)
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.run import judge_head, train_head
 from distributed_pretrain.downstream.settings import DownstreamConfig
@@ -27,7 +34,10 @@ TARGET_RATIO = 5.0
 
 
 class Settings(Config):
-    """`images` train the head, a quarter as many validate and a quarter judge it."""
+    """`images` train the head, a quarter as many validate and a quarter judge it.
+
+    Of each of the larger heads, `head_steps` of `head_batch` are measured.
+    """
 
     images: PositiveInt = 256
     image_size_px: PositiveInt = 224
@@ -36,6 +46,8 @@ class Settings(Config):
     batch: PositiveInt = 32
     epochs: PositiveInt = 10
     repeats: PositiveInt = 1
+    head_steps: PositiveInt = 20
+    head_batch: PositiveInt = 8
 
 
 def run(settings: Settings) -> None:
@@ -53,6 +65,7 @@ def measure(settings: Settings, folder: Path) -> None:
         studies_a_shard=64,
         longest_side_px=settings.image_size_px,
         labels=LABELS,
+        boxes=(OPACITY,),
     )
     store = FeatureStore(_config(settings, folder, "kept", keep=True).features, folder / "features")
     numbers = {"kept": 0, "images": 0}
@@ -89,12 +102,24 @@ def measure(settings: Settings, folder: Path) -> None:
         harness.Target("figures apart", apart, 1e-3),
     ]
     report: dict[str, Any] = {"seconds": seconds, "making_seconds": making, "apart": apart}
+    values = _values(settings, folder, "heads", keep=True)
+    values["data"]["global_batch"] = settings.head_batch
+    for head in HEADS:
+        report[head] = measure_head(head, values, folder, steps=settings.head_steps)
+        print(f"a step of {head}, batches of {settings.head_batch}:")
+        harness.print_figures(report[head])
+        targets += targets_of(head, report[head])
     harness.conclude(targets, {**report, "ratio": ratio.median, "settings": settings.model_dump()})
 
 
 def _config(settings: Settings, folder: Path, name: str, *, keep: bool) -> DownstreamConfig:
+    values = _values(settings, folder, name, keep=keep)
+    return validate(DownstreamConfig, values, where="benchmark downstream")
+
+
+def _values(settings: Settings, folder: Path, name: str, *, keep: bool) -> dict[str, Any]:
     encoder = {"backbone": settings.backbone, "weights": None, "width": settings.width}
-    values = {
+    return {
         "run_folder": folder / name,
         "encoder": {"image_encoder": encoder},
         "protocol": {"name": "linear"},
@@ -115,4 +140,3 @@ def _config(settings: Settings, folder: Path, name: str, *, keep: bool) -> Downs
             "gradient_norms_every_steps": None,
         },
     }
-    return validate(DownstreamConfig, values, where="benchmark downstream")

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data_shards.errors import warn
-from data_shards.files.atomic import write_bytes_atomically
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.downstream.head import Head
 from distributed_pretrain.measures.marked_pictures import (
@@ -16,7 +14,7 @@ from distributed_pretrain.measures.marked_pictures import (
     Marks,
     examples_picture,
 )
-from distributed_pretrain.measures.pictures import as_png, displayed
+from distributed_pretrain.measures.pictures import displayed
 from distributed_pretrain.methods.boxes import (
     BoxOutputs,
     BoxPredictor,
@@ -27,23 +25,26 @@ from distributed_pretrain.methods.boxes import (
 from distributed_pretrain.methods.masks import MaskOutputs
 from distributed_pretrain.methods.objective import Objective, Outputs
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.training.events import EventFile
+from distributed_pretrain.training.gallery import Shown, write_pictures
 from distributed_pretrain.training.validation import evaluating
 
 # Detections below are not drawn: a detector gives hundreds, and metrics sort them by confidence.
 LEAST_CONFIDENCE = 0.2
 MOST_BOXES = 10
+_NOTE = (
+    "The image that is predicted best, the one in the middle and the worst, with their score "
+    "(Dice, or mAP of the image alone): what is marked above, what was found below."
+)
 
 
 def write_examples(
     head: Head, split: ShardSplit, chosen: Mapping[str, str], scores: Mapping[str, float]
-) -> None:
+) -> Shown:
     """Draw the images of these keys into the run's folder, and for TensorBoard.
 
-    `chosen` are keys of the split by what they are examples of, `scores` those of each key.
+    `chosen` are keys of the split, at least one, by what they are examples of, `scores` those of
+    each key.
     """
-    if not chosen:
-        return
     positions = {split.key(position): position for position in range(len(split))}
     batch = head.on_shards.evaluation_loader(split).batch_of(
         [positions[key] for key in chosen.values()]
@@ -58,19 +59,11 @@ def write_examples(
             chosen.items(), pixels, truth, found, strict=True
         )
     ]
-    picture = examples_picture(examples, classes)
     run = RunFolder(head.config.run_folder)
-    path = run.examples(split.split)
-    try:
-        write_bytes_atomically(path, as_png(picture))
-    except OSError as error:
-        # Figures of hours of training are not lost for a picture.
-        warn(f"{path}: not written ({error.strerror}): the figures stand without it")
-    progress = run.progress()
-    step = 0 if progress is None else progress.step
-    events = EventFile(run.tensorboard, purge_step=step + 1)
-    events.add_picture(step, f"pictures/examples_{split.split}", picture)
-    events.close()
+    name = run.examples(split.split).stem
+    shown = Shown(name, examples_picture(examples, classes), _NOTE)
+    write_pictures(run, run.path, [shown])
+    return shown
 
 
 def _marks(objective: Objective, outputs: Outputs) -> tuple[list[Marks], list[Marks]]:

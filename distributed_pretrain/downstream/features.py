@@ -7,6 +7,7 @@ the split's order, and batches are then rows of what was kept: labels, masks and
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
@@ -71,7 +72,9 @@ class KeptBatches:
     def batches(self, samples_consumed: int = 0) -> Generator[Batch]:
         """Batches without end, from the one after `samples_consumed` on."""
         for positions, consumed, epoch in self.order.batches(samples_consumed):
+            started = time.perf_counter()
             batch = self.kept.batch(positions, self.device)
+            self.wait_seconds += time.perf_counter() - started
             yield replace(batch, epoch=epoch, samples_consumed=consumed)
 
 

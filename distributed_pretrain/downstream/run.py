@@ -26,6 +26,7 @@ from distributed_pretrain.run_folder.intact import Owner
 from distributed_pretrain.run_folder.task_folder import TaskFolder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.device import best_device
+from distributed_pretrain.training.gallery import write_page
 from distributed_pretrain.training.run import Parts, train
 
 
@@ -49,13 +50,13 @@ def run_downstream(profile: Path, overrides: Sequence[str]) -> int:
 
 def train_head(config: DownstreamConfig, store: FeatureStore) -> bool:
     """Train, or go on; see `train` for what is returned and raised."""
-    return train(config, partial(_build_parts, config, store))
+    return train(config, partial(build_parts, config, store))
 
 
 def judge_head(config: DownstreamConfig, store: FeatureStore) -> dict[str, float]:
     """The figures of the best weights on the test split, by one process, in float32.
 
-    Its best, median and worst image are drawn beside.
+    Its best, median and worst image are drawn beside, and shown on a page with the figures.
     """
     split, checkpoint = JUDGED
     run = RunFolder(config.run_folder)
@@ -66,15 +67,23 @@ def judge_head(config: DownstreamConfig, store: FeatureStore) -> dict[str, float
     judged = open_split(config.data, split)
     validation = head.validation(judged)
     figures, measures = replace(validation, kinds=(*validation.kinds, Examples)).run()
-    for each in measures:
-        if isinstance(each, Examples):
-            write_examples(head, judged, each.chosen(), each.scores)
+    shown = [
+        write_examples(head, judged, each.chosen(), each.scores)
+        for each in measures
+        if isinstance(each, Examples) and each.scores
+    ]
+    metrics = validation.metrics
+    rows = [[metrics[name].title, metrics[name].show(figures[name])] for name in figures]
+    page = run.evaluation(*JUDGED).with_suffix(".html")
+    lead = f"{config.protocol.name} on {config.data.shards}, {split} split: {run.path}"
+    write_page(page, "What a head found", lead, [["figure", "value"], *rows], shown)
     return figures
 
 
-def _build_parts(
+def build_parts(
     config: DownstreamConfig, store: FeatureStore, engine: Engine, run: RunFolder
 ) -> Parts:
+    """What a run trains with on this rank. Raises InputError where head and encoder do not fit."""
     training, validation = open_split(config.data, "train"), open_split(config.data, "validate")
     head = Head.of(config, Share(engine.rank, engine.world_size, engine.device), store)
     return head.parts(run, training, validation, engine.autocast)

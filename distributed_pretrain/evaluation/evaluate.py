@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.evaluation.settings import EvaluateConfig, refuse_ranks
 from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, make_measures
-from distributed_pretrain.measures.catalog import EVALUATION
+from distributed_pretrain.measures.catalog import EVALUATION, PICTURES
 from distributed_pretrain.measures.metric import read_figures, write_figures
 from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
 from distributed_pretrain.methods.objective import Method
@@ -32,6 +33,7 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.device import best_device
 from distributed_pretrain.training.faults.liveness import Liveness
+from distributed_pretrain.training.gallery import Shown, write_page, write_pictures
 from distributed_pretrain.training.settings import TrainingConfig
 
 MeasureT = TypeVar("MeasureT", bound=Measure)
@@ -74,10 +76,32 @@ def run_evaluate(run_folder: Path, overrides: Sequence[str]) -> int:
             "output=FILE.json"
         ) from error
     read_figures(results)  # what else may be there stays
-    metrics = evaluate_run(run_folder, config).metrics
+    found = evaluate_run(run_folder, config, more=PICTURES if config.pictures else ())
     if is_main:
-        write_figures(metrics, results)
+        write_figures(found.metrics, results)
+        if config.pictures:
+            _show(run, results, found)
     return DONE
+
+
+@torch.no_grad()
+def _show(run: RunFolder, results: Path, found: Evaluation) -> None:
+    """Write what the measures drew beside the figures, and for TensorBoard."""
+    shown = [
+        Shown(name, picture, measure.picture_notes.get(name, ""))
+        for measure in found.measures
+        for name, picture in measure.pictures().items()
+    ]
+    titles = {metric.name: metric for each in found.measures for metric in each.metrics}
+    figures = [["figure", "value"]]
+    for name, value in found.metrics.items():
+        if name in titles:
+            figures.append([titles[name].title, titles[name].show(value)])
+    write_pictures(run, results.with_suffix(""), shown)
+    page = results.with_suffix(".html")
+    lead = f"{run.path}: {found.samples} studies, {results.stem}."
+    write_page(page, "What an encoder sees", lead, figures, shown)
+    print(f"pictures on {page}", file=sys.stderr)
 
 
 def evaluate_run(

@@ -28,7 +28,8 @@ class EvaluateConfig(Config):
     those that it is to tell; none: all that the shards have. `prompts` is a YAML file, as those of
     configs/prompts, of sentences that tell each class without labels. `output` is the JSON file of
     the figures; null: in the run's folder, by split and checkpoint, and by the shards where those
-    are others than the run learnt from.
+    are others than the run learnt from. `pictures`, of what the encoder sees, are written beside
+    it as PNG, on an HTML page, and for TensorBoard.
     """
 
     checkpoint: str = BEST
@@ -39,6 +40,7 @@ class EvaluateConfig(Config):
     labels: tuple[str, ...] = ()
     prompts: Path | None = None
     output: Path | None = None
+    pictures: bool = False
 
     def read_prompts(self) -> dict[str, ClassPrompts]:
         """The prompts of each class. Raises InputError for a file that cannot be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -70,8 +70,10 @@ class Measure(ABC):
 
     Every rank makes the same calls: `update` for each batch with what the objective makes of it,
     then `compute`, then perhaps `pictures`; in evaluation mode and without gradient. A new one is
-    made for each pass.
+    made for each pass. `picture_notes` say of the pictures, by name, what there is to see.
     """
+
+    picture_notes: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, context: Context) -> None:
         self.context = context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from numpy import ndarray
 
 from distributed_pretrain.measures.pictures import (
+    LINE_CHARACTERS,
     LINE_INCHES,
     Picture,
     XRay,
@@ -23,6 +25,7 @@ from distributed_pretrain.measures.pictures import (
 
 COLOURS = tuple(TABLEAU_COLORS.values())
 FILL_OPACITY = 0.3
+MOST_CAPTION_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,19 @@ class Example:
 
 def examples_picture(examples: Sequence[Example], classes: Sequence[str]) -> Picture:
     """A column an example: its truth above, what was found below; a colour a class."""
-    captions_inches = LINE_INCHES * 4
+    captions_inches = LINE_INCHES * (4 + MOST_CAPTION_LINES)
     columns = len(examples)
     figure, panels = panels_in_rows(2 * columns, columns, captions_inches=captions_inches)
     for each, above, below in zip(examples, panels[:columns], panels[columns:], strict=True):
         for axes, marks in ((above, each.truth), (below, each.found)):
             axes.imshow(each.image, cmap="gray", vmin=0, vmax=1)
             _draw(axes, marks)
-        above.set_title(f"{each.caption}\nmarked", fontsize=7, loc="left", parse_math=False)
+        # Names of images are long, and have no blanks.
+        lines = textwrap.wrap(
+            each.caption, LINE_CHARACTERS, max_lines=MOST_CAPTION_LINES, placeholder="..."
+        )
+        caption = "\n".join([*lines, "marked"])
+        above.set_title(caption, fontsize=7, loc="left", parse_math=False)
         below.set_title("found", fontsize=7, loc="left")
     handles = [
         Patch(color=_colour(number), label=name.replace("$", r"\$"))

@@ -146,6 +146,12 @@ def panels_in_rows(count: int, columns: int, captions_inches: float) -> tuple[Fi
     return figure, panels
 
 
+def plain_axes(axes: Axes) -> None:
+    """Axes without a frame."""
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def pixels_of(figure: Figure) -> Picture:
     """A figure as it is drawn."""
     canvas = FigureCanvasAgg(figure)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,6 +23,12 @@ WEIGHTED_STUDIES = 8
 
 class RegionMaps(ImageTextMeasure):
     """Region weights of the first studies, and where each sentence of the first belongs."""
+
+    picture_notes: ClassVar[Mapping[str, str]] = {
+        "region_weights": "What counts of an image as a whole, on one scale for all images.",
+        "sentence_maps": "Where each sentence of the first report belongs, by the method's own "
+        "comparison: each map on its own scale, whose ends are printed.",
+    }
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, real_rows
+from distributed_pretrain.measures.base import (
+    Context,
+    FeatureOutputs,
+    Measure,
+    Picture,
+    real_rows,
+)
+from distributed_pretrain.measures.pictures import DOTS_PER_INCH, pixels_of, plain_axes
 
 PERCENTILES = 101  # from 0 to 100
 STUDIES = 100
+# Of the distance between two violins; the one with the most pairs is that wide.
+WIDEST_VIOLIN = 0.09
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,11 @@ class SimilarityAtDistance:
 class RegionSimilarity(Measure):
     """Figure 3 of the first `STUDIES` studies; after `compute` in `by_distance`."""
 
+    picture_notes: ClassVar[Mapping[str, str]] = {
+        "region_similarity": "LoVT's Figure 3: cosines of two regions of one image by their "
+        "distance, a violin as wide as there are pairs, with its quartiles. Regions that are "
+        "told apart are less alike the farther apart they lie."
+    }
     by_distance: tuple[SimilarityAtDistance, ...] = ()
 
     def __init__(self, context: Context) -> None:
@@ -55,6 +73,16 @@ class RegionSimilarity(Measure):
         """No number; `by_distance` is there from now on."""
         self.by_distance = similarity_by_distance(torch.cat(self._maps))
         return {}
+
+    def pictures(self) -> dict[str, Picture]:
+        """`region_similarity`, where there are two regions."""
+        if not self.by_distance:
+            return {}
+        figure = Figure(figsize=(6.4, 3.4), dpi=DOTS_PER_INCH, layout="constrained")
+        axes = figure.add_subplot()
+        draw_violins(axes, self.by_distance)
+        axes.set_ylabel("cosine of two regions")
+        return {"region_similarity": pixels_of(figure)}
 
 
 @torch.no_grad()
@@ -86,3 +114,23 @@ def similarity_by_distance(
         )
         for tenth, values in at_distance.items()
     )
+
+
+def draw_violins(axes: Axes, similarity: Sequence[SimilarityAtDistance]) -> None:
+    """Violins as wide as there are pairs, with dashed quartiles, of the stored percentiles."""
+    # A density needs values that differ.
+    by_distance = [each for each in similarity if each.percentiles[-1] > each.percentiles[0]]
+    if by_distance:
+        most = max(each.pairs for each in by_distance)
+        parts = axes.violinplot(
+            [each.percentiles for each in by_distance],
+            [each.distance for each in by_distance],
+            widths=[WIDEST_VIOLIN * each.pairs / most for each in by_distance],
+            quantiles=[[0.25, 0.5, 0.75]] * len(by_distance),
+        )
+        parts["cquantiles"].set_linestyle("--")
+    medians = [(each.distance, each.quartiles[1]) for each in similarity]
+    axes.plot(*zip(*medians, strict=True), color="black", linewidth=0.8, alpha=0.6)
+    axes.set_xlabel("distance / diagonal of the grid")
+    axes.grid(axis="y", alpha=0.3)
+    plain_axes(axes)

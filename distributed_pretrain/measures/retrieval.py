@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int
@@ -54,6 +55,10 @@ class Retrieval(ImageTextMeasure):
     to all reports on the CPU, and `reports` are the sentences of this rank's.
     """
 
+    picture_notes: ClassVar[Mapping[str, str]] = {
+        "similarity_matrix": "How alike the first studies' images (rows) and reports (columns) "
+        "are: a trained method has a bright diagonal."
+    }
     similarity: Similarity
 
     def __init__(self, context: Context) -> None:

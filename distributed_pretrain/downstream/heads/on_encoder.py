@@ -19,10 +19,15 @@ _IMAGE = "image"
 
 @dataclass(frozen=True)
 class WarmUp:
-    """For how many steps, and at what learning rate, the head learns alone."""
+    """For how many steps, and at what learning rate, the head learns alone.
+
+    With `norms_wait_for_epoch` the encoder then learns, but its batch norms keep their statistics
+    until the next epoch begins.
+    """
 
     steps: int
     learning_rate: float
+    norms_wait_for_epoch: bool = False
 
 
 class OnEncoder(Objective):
@@ -30,8 +35,11 @@ class OnEncoder(Objective):
 
     A `frozen` encoder keeps its weights and running statistics. One that is trained keeps them
     during the `warm_up`, and then learns with the head, its batch norms in training from the first
-    step. The head's batch norms are those of the whole batch on any number of ranks.
+    step on, or as `warm_up` says. The head's batch norms are those of the whole batch on any number
+    of ranks.
     """
+
+    warm_up_epoch: Tensor
 
     def __init__(
         self,
@@ -48,19 +56,24 @@ class OnEncoder(Objective):
         self.head = head
         self.needs = head.needs
         self._holds_still = frozen or warm_up is not None
+        self._norms_wait = False
+        if warm_up is not None and warm_up.norms_wait_for_epoch:
+            # Of the last step of the warm-up: a checkpoint keeps it, for a start after that.
+            self.register_buffer("warm_up_epoch", torch.tensor([-1]))
+            self._warm_up_epoch: int | None = None
 
     def train(self, mode: bool = True) -> Self:
-        """The head's mode; an encoder that holds still is in evaluation."""
+        """The head's mode; an encoder that holds still, or its norms do, is in evaluation."""
         super().train(mode)
-        if self._holds_still:
+        if self._holds_still or self._norms_wait:
             self.image_encoder.eval()
         return self
 
     def start_step(self, *, epoch: int, step: int = 0) -> None:
         """Begin to train the encoder when the head has warmed up."""
-        del epoch
         if not self.frozen:
             self._holds_still = self._warms_up(step)
+            self._norms_wait = self._waits(epoch)
             self.train(self.training)
 
     def learning_rate(self, step: int, scheduled: float) -> float:
@@ -112,6 +125,17 @@ class OnEncoder(Objective):
             nothing = sum(each.flatten()[0] * 0 for each in self.image_encoder.parameters())
             maps[-1] = maps[-1] + nothing
         return maps
+
+    def _waits(self, epoch: int) -> bool:
+        """Whether the batch norms still keep their statistics in this epoch."""
+        if self.warm_up is None or not self.warm_up.norms_wait_for_epoch:
+            return False
+        if self._holds_still:
+            self._warm_up_epoch = epoch
+            self.warm_up_epoch.fill_(epoch)
+        elif self._warm_up_epoch is None:
+            self._warm_up_epoch = int(self.warm_up_epoch)
+        return epoch <= self._warm_up_epoch
 
     def _warms_up(self, step: int) -> bool:
         return self.warm_up is not None and step < self.warm_up.steps

@@ -46,12 +46,14 @@ class LocalizedConfig(ProtocolConfig):
     """A head on the encoder's maps, which is frozen, or trained after a warm-up of the head.
 
     For `warmup_steps` steps at `warmup_learning_rate` the encoder keeps weights and statistics;
-    then all is trained at `optimizer.learning_rate`.
+    then all is trained at `optimizer.learning_rate`. The encoder's batch norms train with it
+    `at_once`, or, as LoVT's authors have it, keep their statistics until the `next_epoch` begins.
     """
 
     encoder: EncoderUse = "frozen"
     warmup_steps: NonNegativeInt = 100
     warmup_learning_rate: PositiveFloat = 1e-3
+    batch_norms_after_warmup: Literal["at_once", "next_epoch"] = "at_once"
 
     @property
     def is_frozen(self) -> bool:
@@ -69,4 +71,5 @@ class LocalizedConfig(ProtocolConfig):
 
         if not self.warms_up:
             return None
-        return WarmUp(self.warmup_steps, self.warmup_learning_rate)
+        waits = self.batch_norms_after_warmup == "next_epoch"
+        return WarmUp(self.warmup_steps, self.warmup_learning_rate, norms_wait_for_epoch=waits)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.measures.pictures import plain_axes
 
 SIZE_INCHES = (3.4, 2.1)
 # A curve with few points, such as a validation's, shows each of them.
@@ -78,12 +78,6 @@ class Chart:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
             axes.set_ylim(bottom=0)
         return _inline(figure)
-
-
-def plain_axes(axes: Axes) -> None:
-    """Axes without a frame."""
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _inline(figure: Figure) -> str:

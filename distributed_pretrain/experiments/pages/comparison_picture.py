@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distributed_pretrain.experiments import expectations
-from distributed_pretrain.experiments.pages.charts import plain_axes
-from distributed_pretrain.experiments.results import Results, RunResult, values_of
+from distributed_pretrain.experiments.results import Results, values_of
 from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
 from distributed_pretrain.experiments.tables import estimate
 from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.measures.pictures import plain_axes
+from distributed_pretrain.measures.region_similarity import draw_violins
 
 # Colour and legend.
 KINDS = {
@@ -23,8 +24,6 @@ KINDS = {
     "labels": ("#4c9a5b", "from labels"),
     "none": ("#777777", "from nothing"),
 }
-# Of the distance between two violins; the one with the most pairs is that wide.
-WIDEST_VIOLIN = 0.09
 MOST_VIOLINS = 3
 # In characters, lest it meets its neighbour's.
 WIDEST_TITLE = 20
@@ -61,7 +60,7 @@ def draw_comparison(
     if shown:
         violins = below.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, name in zip(violins, shown, strict=True):
-            _draw_violins(axes, results[name][0])
+            draw_violins(axes, results[name][0].region_similarity)
             axes.set_title(f"{titles[name]}, seed {results[name][0].seed}", fontsize=9)
         violins[0].set_ylabel("cosine of two regions")
     figure.savefig(path)
@@ -82,26 +81,4 @@ def _draw_runs(
     title = f"{metric.title}{', %' if metric.unit == 'fraction' else ''}"
     axes.set_title(textwrap.fill(title, WIDEST_TITLE), fontsize=10)
     axes.grid(axis="x", alpha=0.3)
-    plain_axes(axes)
-
-
-def _draw_violins(axes: Axes, run: RunResult) -> None:
-    """Violins as wide as there are pairs, with dashed quartiles, of the stored percentiles."""
-    # A density needs values that differ.
-    by_distance = [
-        each for each in run.region_similarity if each.percentiles[-1] > each.percentiles[0]
-    ]
-    if by_distance:
-        most = max(each.pairs for each in by_distance)
-        parts = axes.violinplot(
-            [each.percentiles for each in by_distance],
-            [each.distance for each in by_distance],
-            widths=[WIDEST_VIOLIN * each.pairs / most for each in by_distance],
-            quantiles=[[0.25, 0.5, 0.75]] * len(by_distance),
-        )
-        parts["cquantiles"].set_linestyle("--")
-    medians = [(each.distance, each.quartiles[1]) for each in run.region_similarity]
-    axes.plot(*zip(*medians, strict=True), color="black", linewidth=0.8, alpha=0.6)
-    axes.set_xlabel("distance / diagonal of the grid")
-    axes.grid(axis="y", alpha=0.3)
     plain_axes(axes)

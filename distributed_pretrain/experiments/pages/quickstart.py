@@ -13,7 +13,6 @@ from numpy import ndarray
 
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.pages.charts import Chart
-from distributed_pretrain.experiments.pages.html import render
 from distributed_pretrain.experiments.tables import text_table
 from distributed_pretrain.measures.grounding_metrics import (
     CNR_GAIN,
@@ -25,6 +24,7 @@ from distributed_pretrain.measures.linear_dice import LINEAR_DICE
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.pictures import data_url, heat_on_its_own_scale
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
+from distributed_pretrain.pages.html import render
 
 # What the page compares, each with its meaning.
 MEANINGS = {

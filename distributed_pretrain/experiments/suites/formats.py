@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from data_shards.profiles import load_profile
-from distributed_pretrain.experiments.pages.html import render
 from distributed_pretrain.experiments.suites.settings import SuiteConfig
 from distributed_pretrain.experiments.suites.tables import (
     BEST,
@@ -22,6 +21,7 @@ from distributed_pretrain.experiments.suites.tables import (
     read_suite,
 )
 from distributed_pretrain.experiments.tables import estimate, markdown_table, normal_half_width
+from distributed_pretrain.pages.html import render
 
 NOT_RUN = "not yet run"
 

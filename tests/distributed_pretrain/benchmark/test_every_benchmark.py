@@ -115,10 +115,17 @@ def test_loader_beside_that_of_ffcv() -> None:
 
 def test_downstream(start: Start) -> None:
     sizes = ("images=16", "image_size_px=64", "backbone=resnet18", "width=0.125", "batch=8")
-    report = start("downstream", *sizes, "epochs=1")
+    report = start("downstream", *sizes, "epochs=1", "head_steps=2", "head_batch=4")
     assert report["ratio"] == report["seconds"]["images"][0] / report["seconds"]["kept"][0]
     assert report["apart"] < 1e-3
-    assert target_names(report) == ["images / kept features", "figures apart"]
+    assert target_names(report) == [
+        *("images / kept features", "figures apart"),
+        *("unet: trainer / bare loop", "unet: data wait"),
+        *("yolov3: trainer / bare loop", "yolov3: data wait"),
+    ]
+    for head in ("unet", "yolov3"):
+        assert 0 < report[head]["data_wait_share"] < 1
+        assert report[head]["ratio"] > 0
 
 
 def test_step(start: Start) -> None:

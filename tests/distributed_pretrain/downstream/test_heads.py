@@ -163,6 +163,33 @@ def test_the_encoder_holds_still_until_the_head_has_warmed_up(kind: type[Protoco
     assert moved == [{"head"}, {"head"}, {"head", "image_encoder"}, {"head", "image_encoder"}]
 
 
+def test_batch_norms_may_wait_for_the_epoch_after_the_warm_up() -> None:
+    """LoVT's authors', also where a start goes on in the epoch that the warm-up ended in."""
+    settings = {"encoder": "finetune", "warmup_steps": 2}
+    waits, at_once = (
+        built(protocol_of(UNetConfig, **settings, batch_norms_after_warmup=each))
+        for each in ("next_epoch", "at_once")
+    )
+    assert isinstance(waits, OnEncoder)
+    assert isinstance(at_once, OnEncoder)
+    # Three steps an epoch: the warm-up ends in the first.
+    learning = []
+    for step in range(7):
+        for each in (waits, at_once):
+            each.train().start_step(epoch=step // 3, step=step)
+        learning.append((waits.image_encoder.training, at_once.image_encoder.training))
+        if step == 2:
+            assert waits(drawn_batch(2)).logits.requires_grad
+            kept = copy.deepcopy(waits.state_dict())
+    assert learning == [*[(False, False)] * 2, (False, True), *[(True, True)] * 4]
+    resumed = built(protocol_of(UNetConfig, **settings, batch_norms_after_warmup="next_epoch"))
+    assert isinstance(resumed, OnEncoder)
+    resumed.load_state_dict(kept)
+    for epoch in (0, 1):
+        resumed.train().start_step(epoch=epoch, step=3 + epoch)
+        assert resumed.image_encoder.training == bool(epoch)
+
+
 @pytest.mark.parametrize("kind", PROTOCOLS)
 def test_a_frozen_encoder_is_the_same_in_training_and_evaluation(
     kind: type[ProtocolConfig],

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.downstream import examples, task
+from distributed_pretrain.downstream import task
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.results import TaskResult, read_result
 from distributed_pretrain.downstream.run import judge_head, train_head
@@ -19,6 +19,7 @@ from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.downstream.task import best_rate, run_task
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.training import gallery
 from tests.paths import CONFIGS
 from tests.tiny.sizes import IMAGE_SIZE_PX
 
@@ -90,6 +91,9 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
     assert first["total"] != second["total"], "each seed draws another head"
     with Image.open(RunFolder(config.run_folder / "seeds" / "3").examples("test")) as picture:
         assert min(picture.size) > 200
+    page = RunFolder(config.run_folder / "seeds" / "3").evaluation(*JUDGED).with_suffix(".html")
+    assert "data:image/png;base64," in page.read_text()
+    assert HIGH.show(first["dice"]).partition(" ")[0] in page.read_text()
     judged = json.loads(RunFolder(config.run_folder).evaluation(*JUDGED).read_text())
     assert judged["dice"] == pytest.approx((first["dice"] + second["dice"]) / 2)
     assert run_task(config, config.procedure)
@@ -135,7 +139,7 @@ def test_figures_stand_where_the_picture_of_examples_cannot_be_written(
     def full(path: Path, _: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(examples, "write_bytes_atomically", full)
+    monkeypatch.setattr(gallery, "write_bytes_atomically", full)
     store = FeatureStore(config.features, config.run_folder / "features")
     single = config.model_copy(update={"procedure": None})
     assert train_head(single, store)

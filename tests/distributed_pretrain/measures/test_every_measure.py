@@ -18,10 +18,13 @@ from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from distributed_pretrain.evaluation.evaluate import outputs_of
+from distributed_pretrain.measures.attention_weights import AttentionWeights
 from distributed_pretrain.measures.base import Context, Measure
-from distributed_pretrain.measures.catalog import EVALUATION, VALIDATION
+from distributed_pretrain.measures.catalog import EVALUATION, PICTURES, VALIDATION
 from distributed_pretrain.measures.linear import LinearMeasure
+from distributed_pretrain.measures.nearest_regions import NearestRegions
 from distributed_pretrain.measures.prompts import ClassPrompts
+from distributed_pretrain.measures.region_similarity import RegionSimilarity
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
 from tests.tiny.methods import PROFILES, tiny_profile
@@ -29,7 +32,9 @@ from tests.tiny.methods import PROFILES, tiny_profile
 KINDS = [
     *((kind, False) for kind in VALIDATION),
     *((kind, True) for kind in EVALUATION),
+    *((kind, True) for kind in PICTURES if kind not in VALIDATION),
 ]
+OF_FEATURES = (LinearMeasure, NearestRegions, RegionSimilarity)
 LABELS = ("Cardiomegaly", "Pleural Effusion", "Pneumothorax")
 STUDIES = 12
 
@@ -100,7 +105,7 @@ def test_a_measure_names_its_numbers_and_counts_real_samples_only(
     for profile in PROFILES:
         if not profile.startswith("phantom_") or profile.endswith(("_untrained", "_regions")):
             continue
-        if methods and issubclass(kind, LinearMeasure):
+        if methods and issubclass(kind, OF_FEATURES):
             break  # reads the feature map alone, which all have
         judged = judge(profile)
         if not kind.applies(judged.method):
@@ -108,7 +113,10 @@ def test_a_measure_names_its_numbers_and_counts_real_samples_only(
         methods += 1
         measure = judged.measured(kind, in_evaluation=in_evaluation)
         found, pictures = measure.compute(), measure.pictures()
+        if kind is AttentionWeights and not pictures:
+            continue  # of a method that weighs neither regions nor words
         assert found or pictures
+        assert pictures.keys() <= kind.picture_notes.keys()
         named = [metric.name for metric in measure.metrics]
         assert len(named) == len(set(named))
         assert found.keys() <= set(named)

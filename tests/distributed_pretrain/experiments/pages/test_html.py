@@ -14,6 +14,8 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.experiments.pages.quickstart import write_page
 from distributed_pretrain.experiments.suites.formats import in_html
 from distributed_pretrain.experiments.suites.tables import PublishedTable, filled
+from distributed_pretrain.training.gallery import Shown
+from distributed_pretrain.training.gallery import write_page as write_gallery
 from tests.distributed_pretrain.experiments.pages.example import example
 from tests.paths import CONFIGS
 
@@ -22,6 +24,14 @@ from tests.paths import CONFIGS
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     write_page(folder / "quickstart.html", example())
+    picture = np.zeros((200, 1500, 3), np.uint8)
+    write_gallery(
+        folder / "gallery.html",
+        "What an encoder sees",
+        "runs/lovt: 200 studies.",
+        [["figure", "value"], ["linear Dice", "30.1 %"]],
+        [Shown("nearest_regions", picture, "The nearest regions.")],
+    )
     for path in (CONFIGS / "downstream" / "tables").glob("*.yaml"):
         table = filled(load_profile(PublishedTable, path), {})
         (folder / f"{path.stem}.html").write_text(in_html(table))
@@ -30,7 +40,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width_px", [360, 390, 1280])
-@pytest.mark.parametrize("name", ["quickstart", "lovt_table_2", "limitr_supplement_table_1"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "gallery", "lovt_table_2", "limitr_supplement_table_1"]
+)
 def test_a_browser_shows_the_page_without_scrolling_sideways(
     pages: Path, tmp_path: Path, name: str, width_px: int
 ) -> None:

@@ -31,6 +31,16 @@ def suite_of(name: str, *overrides: str) -> SuiteConfig:
     return load_profile(SuiteConfig, CONFIGS / "downstream" / f"{name}.yaml", overrides)
 
 
+def test_the_lungs_are_two_tasks_of_the_same_masks() -> None:
+    suite = suite_of("lungs", "encoder=random")
+    linear, unet = (suite.read(task).config for task in suite.tasks)
+    assert (linear.protocol.name, unet.protocol.name) == ("linear_segmentation", "unet")
+    assert linear.data == unet.data
+    assert linear.classes == ("left_lung", "right_lung")
+    assert linear.protocol.is_frozen
+    assert unet.protocol.is_frozen
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_every_task_of_a_suite_is_a_task(name: str) -> None:
     suite = suite_of(name, "encoder=imagenet")

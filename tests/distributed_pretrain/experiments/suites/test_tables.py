@@ -109,6 +109,15 @@ def test_the_page_says_what_was_not_run_and_what_on_what(tmp_path: Path) -> None
     # 1.96 and Student's 12.7 times the deviation by the root of two.
     row = "| lovt_30 | rsna_linear_100 | rsna | 1 | 0.001 | dice | 45.0 | 63.5 | 9.8 | 2 |"
     assert row in page.splitlines()
+    # Another encoder's figures stand on the same page and in the same tables.
+    other = tmp_path / "limitr" / TASK
+    other.mkdir(parents=True)
+    (other / "task.json").write_text(result(0.3, 0.3).model_dump_json())
+    both = suite_page(suite(tmp_path))
+    assert row in both.splitlines()
+    assert "| limitr | rsna_linear_100 | rsna | 1 | 0.001 | dice | 30.0 | 0.0 | 0.0 | 2 |" in both
+    table = in_markdown(filled(TABLES["lovt_table_1"], read_suite(suite(tmp_path))))
+    assert table.count("(n=2)") == 2
     (own / "task.json").write_text("{")
     with pytest.raises(InputError, match=r"task.json: damaged"):
         read_suite(suite(tmp_path))

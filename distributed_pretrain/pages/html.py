@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 def render(template: str, /, **values: object) -> str:
     """A template of this folder with its values, whose texts are escaped."""
     environment = Environment(
-        loader=PackageLoader("distributed_pretrain.experiments", "pages"),
+        loader=PackageLoader("distributed_pretrain", "pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
