@@ -49,8 +49,10 @@ class Expected:
         found = path.stat().st_size
         if self.size_bytes not in (None, found):
             raise DamagedOnArrivalError(f"{found:,} of its {self.size_bytes:,} bytes arrived")
-        if file_sha256(path) != self.sha256:
-            raise DamagedOnArrivalError("other bytes arrived than the manifest's checksum is of")
+        if (sha256 := file_sha256(path)) != self.sha256:
+            how = "other bytes arrived than the manifest's checksum is of"
+            # Of a file of unknown size none can tell whether all of it came.
+            raise DamagedOnArrivalError(how, whole=sha256 if self.size_bytes else "")
 
 
 def cached(config: CacheConfig, path: Path, address: str, expected: Expected) -> None:

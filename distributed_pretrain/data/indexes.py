@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 
 from data_shards.records.documents import refuse_contradictions
 from data_shards.records.indexed_samples import IndexedSample
-from data_shards.records.manifest import ShardEntry, ShardIndex, read_shard_index
+from data_shards.records.manifest import ShardEntry, ShardIndex
 from data_shards.remote.shards import ShardFiles
 
 # As many as tars are open. An index of 500 samples takes half a MB in memory and milliseconds to
@@ -36,7 +35,8 @@ class Indexes:
         """
         for number, entry in enumerate(self.entries):
             index = self._read(number)
-            refuse_contradictions(index.contradictions(entry), self._path(number))
+            path = self._files.folder / entry.index_name
+            refuse_contradictions(index.contradictions(entry), path)
             yield index
 
     def sample(self, number: int, place: int) -> IndexedSample:
@@ -46,8 +46,5 @@ class Indexes:
         """
         return self._held(number).samples[place]
 
-    def _path(self, number: int) -> Path:
-        return self._files.path(self.entries[number].index_name)
-
     def _read(self, number: int) -> ShardIndex:
-        return read_shard_index(self._path(number), sha256=self.entries[number].index_sha256)
+        return self._files.read_index(self.entries[number])

@@ -60,7 +60,7 @@ class ShardSplit:
         patient_fraction: float = 1.0,
         only: Collection[str] | None = None,
     ) -> None:
-        self.files = files = shards if isinstance(shards, ShardFiles) else ShardFiles(shards)
+        self.files = files = ShardFiles.of(shards)
         self.split: Split = split
         self.policy: TextPolicy = policy
         self._patient_fraction = patient_fraction

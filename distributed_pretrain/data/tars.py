@@ -88,5 +88,6 @@ class _OpenTar:
     """The number of an open file, which is closed when nobody holds this any more."""
 
     def __init__(self, files: ShardFiles, tar: str) -> None:
-        self.number = files.open(tar)
-        weakref.finalize(self, os.close, self.number)
+        file = files.open(tar)
+        self.number = file.fileno()
+        weakref.finalize(self, file.close)

@@ -72,6 +72,13 @@ def running(folder: Path) -> Iterator[WebStore]:
     write_synthetic_shards(
         folder, studies={"train": 12}, studies_a_shard=4, longest_side_px=32, views=("PA",)
     )
+    with serving(folder) as server:
+        yield server
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[WebStore]:
+    """The same for the shards that are in `folder`."""
     with WebStore(folder) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
