@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -32,7 +32,7 @@ from data_shards.records.manifest import (
     read_manifest,
 )
 from data_shards.remote.address import Address
-from data_shards.remote.cache import Expected, cached, refuse_unwritable, touch
+from data_shards.remote.cache import Expected, cached, in_cache, touch
 from data_shards.remote.fetch import DamagedOnArrivalError, fetch
 from data_shards.remote.settings import CacheConfig
 
@@ -163,9 +163,13 @@ class RemoteShardFiles(ShardFiles):
     def _keep_manifest(self) -> None:
         path = self.folder / MANIFEST_NAME
         if not (path.is_file() and path.read_bytes() == self.manifest_bytes):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.cache.place) as own:
-                write_bytes_atomically(path, self.manifest_bytes, workplace=Path(own))
+            in_cache(self.cache, self._write_manifest)
+
+    def _write_manifest(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.cache.place, ignore_cleanup_errors=True) as own:
+            path = self.folder / MANIFEST_NAME
+            write_bytes_atomically(path, self.manifest_bytes, workplace=Path(own))
 
     @cached_property
     def _files(self) -> Mapping[str, Expected]:
@@ -198,19 +202,23 @@ def shard_files(
 @lru_cache
 def _remote(address: Address, cache: CacheConfig) -> RemoteShardFiles:
     at = address.file(MANIFEST_NAME)
-    with refuse_unwritable(cache), tempfile.TemporaryDirectory(dir=cache.place) as own:
+    content = in_cache(cache, partial(_fetched_manifest, at, cache))
+    if not content.lstrip().startswith(b"{"):
+        raise InputError(f"{at}: no manifest, but something else: check the address")
+    folder = cache.place / hashlib.sha256(content).hexdigest()
+    files = RemoteShardFiles(folder, address, content, cache)
+    try:
+        read_manifest(files.manifest_folder())
+    except InputError as error:
+        raise InputError(f"{at}: {error}") from error
+    return files
+
+
+def _fetched_manifest(at: str, cache: CacheConfig) -> bytes:
+    with tempfile.TemporaryDirectory(dir=cache.place, ignore_cleanup_errors=True) as own:
         arrived = Path(own) / MANIFEST_NAME
         fetch(at, arrived, cache, _check_manifest, most_bytes=MOST_BYTES_OF_A_DOCUMENT)
-        content = arrived.read_bytes()
-        if not content.lstrip().startswith(b"{"):
-            raise InputError(f"{at}: no manifest, but something else: check the address")
-        folder = cache.place / hashlib.sha256(content).hexdigest()
-        files = RemoteShardFiles(folder, address, content, cache)
-        try:
-            read_manifest(files.manifest_folder())
-        except InputError as error:
-            raise InputError(f"{at}: {error}") from error
-        return files
+        return arrived.read_bytes()
 
 
 def _check_manifest(path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_cut_damaged_or_wiped_copy_is_fetched_again(store: WebStore, cache: Ca
 
 
 def test_what_a_killed_process_left_is_removed(store: WebStore, cache: CacheConfig) -> None:
-    left = cache.place / "fetching" / f"{'0' * 64}.9" / "x.partial"
+    left = cache.place / "fetching" / ("0" * 64) / "x.partial"
     left.parent.mkdir(parents=True)
     left.touch()
     shard_files(store.address, cache).path(TAR)
