@@ -38,6 +38,7 @@ from distributed_pretrain.data.quarantine import (
 from distributed_pretrain.data.sample import LoadedSample, load_sample
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit, check_labels
+from distributed_pretrain.data.shards_ahead import shards_ahead
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
@@ -242,9 +243,12 @@ class TrainingLoader(_Loader):
         return self._host_batches(self._plans(samples_consumed))
 
     def _plans(self, consumed: int) -> Iterator[_Plan]:
-        for batch in self.order.batches(consumed):
-            share = self.share.of(batch.positions, micro_batches=self.micro_batches)
-            yield _Plan(share.tolist(), batch.samples_consumed, batch.epoch)
+        with shards_ahead(self.split, self.order, self.config, consumed) as ahead:
+            for batch in self.order.batches(consumed):
+                if ahead is not None:
+                    ahead.reach(batch.samples_consumed - self.config.global_batch)
+                share = self.share.of(batch.positions, micro_batches=self.micro_batches)
+                yield _Plan(share.tolist(), batch.samples_consumed, batch.epoch)
 
 
 def _batches_of_another(

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
 from data_shards.records.indexed_samples import IndexedSample
-from data_shards.records.manifest import MANIFEST_NAME, ShardIndex, read_manifest
+from data_shards.records.manifest import MANIFEST_NAME, ShardEntry, ShardIndex, read_manifest
 from data_shards.records.policies import POLICIES, TextPolicy, select_sentences, word_count
 from data_shards.records.study import FRONTAL_VIEWS, Split, StudyRecord, View
 from data_shards.remote.shards import ShardFiles
@@ -128,6 +128,11 @@ class ShardSplit:
     def hold_shards(self, count: int) -> None:
         """Keep what is known of so many shards at hand, among which samples are read at random."""
         self._indexes.hold(count)
+
+    @property
+    def entries(self) -> tuple[ShardEntry, ...]:
+        """The split's shards by number, as the manifest has them."""
+        return self._indexes.entries
 
     def told_left_out(self) -> str:
         """What of the split is not kept, and why, in a line; empty where all is."""
