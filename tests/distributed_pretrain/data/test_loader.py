@@ -18,11 +18,11 @@ from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
 from distributed_pretrain.data.quarantine import BadSampleError
-from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import train_wordpiece
+from tests.distributed_pretrain.data.one_sample import load_sample
 
 STUDIES = 22
 
