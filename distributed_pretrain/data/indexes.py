@@ -13,6 +13,8 @@ from data_shards.remote.shards import ShardFiles
 # As many as tars are open. An index of 500 samples takes half a MB in memory and milliseconds to
 # read, all of a large set take hundreds of MB.
 _HELD = 128
+# Each is asked for with its record and with each image: those that threads are at.
+_SAMPLES_HELD = 256
 
 
 class Indexes:
@@ -22,6 +24,7 @@ class Indexes:
         self._files = files
         self.entries = tuple(entries)
         self._held = lru_cache(_HELD)(self._read)
+        self.sample = lru_cache(_SAMPLES_HELD)(self._sample)
 
     def hold(self, count: int) -> None:
         """Hold at least so many, among which samples are asked for in no order."""
@@ -39,7 +42,7 @@ class Indexes:
             refuse_contradictions(index.contradictions(entry), path)
             yield index
 
-    def sample(self, number: int, place: int) -> IndexedSample:
+    def _sample(self, number: int, place: int) -> IndexedSample:
         """The sample at `place` in shard `number`.
 
         Raises InputError when the index has changed since the start, or is gone.

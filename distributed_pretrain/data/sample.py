@@ -194,7 +194,7 @@ def _view(
 
 
 def _decode(
-    split: ShardSplit, position: int, entry: ImageRecord, payload: bytes | memoryview
+    split: ShardSplit, position: int, entry: ImageRecord, payload: memoryview
 ) -> NDArray[np.uint8]:
     try:
         decoded = decode_stored(payload, width=entry.width, height=entry.height)

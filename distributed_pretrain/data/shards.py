@@ -164,8 +164,8 @@ class ShardSplit:
         """
         return bytes(self.view_member(position, name))
 
-    def view_member(self, position: int, name: str) -> bytes | memoryview:
-        """The same, of a beton without a copy."""
+    def view_member(self, position: int, name: str) -> memoryview:
+        """The same without a copy of its own."""
         shard, sample = self._sample(position)
         if name.rpartition(".")[2] not in READABLE_KINDS:
             raise self.bad_sample(position, f"member {name!r} is not a jpg, png or json")

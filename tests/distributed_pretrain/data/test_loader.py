@@ -225,8 +225,9 @@ class _ReplacedImage(ShardSplit):
         vars(self).update(vars(split))
         self._payload = payload
 
-    def view_member(self, position: int, name: str) -> bytes | memoryview:
-        return self._payload if name != "json" else super().view_member(position, name)
+    def view_member(self, position: int, name: str) -> memoryview:
+        stored = super().view_member(position, name)
+        return stored if name == "json" else memoryview(self._payload)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
