@@ -234,17 +234,18 @@ class TrainingLoader(_Loader):
         Closing the iterator, or any exception, ends the threads, and their process if they have
         one. Raises InputError when too many samples are unreadable.
         """
-        apart = self.config.loader_process
-        if not (self._on_gpu if apart is None else apart):
-            return self._batches(self.host_batches(samples_consumed))
-        parts = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
-        parts["share"] = replace(self.share, device=_HOST)
-        there = partial(_batches_of_another, type(self), parts, samples_consumed)
-        return self._batches(batches_apart(there, self.share.device))
+        return self._batches(self.host_batches(samples_consumed))
 
     def host_batches(self, samples_consumed: int = 0) -> Generator[HostBatch]:
-        """The same before the transform, made by this process."""
-        return self._host_batches(self._plans(samples_consumed))
+        """The same before the transform."""
+        apart = self.config.loader_process
+        if not (self._on_gpu if apart is None else apart):
+            return self._host_batches(self._plans(samples_consumed))
+        parts = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        parts["share"] = replace(self.share, device=_HOST)
+        parts["config"] = self.config.model_copy(update={"loader_process": False})
+        there = partial(_batches_of_another, type(self), parts, samples_consumed)
+        return batches_apart(there, self.share.device)
 
     def _plans(self, consumed: int) -> Iterator[_Plan]:
         with shards_ahead(self.split, self.order, self.config, consumed) as ahead:
