@@ -68,12 +68,6 @@ def cached(config: CacheConfig, path: Path, address: str, expected: Expected) ->
     Raises InputError for a file larger than the cache, for one that finds no room beside those that
     others fetch, for a folder that cannot be written and for a full disk, and as `fetch` does.
     """
-    size_bytes = expected.size_bytes or 0
-    if size_bytes > config.size_bytes:
-        raise InputError(
-            f"{address}: {size_bytes:,} bytes are more than the cache may hold "
-            f"({config.size_gib:g} GiB): raise data.cache.size_gib"
-        )
     in_cache(config, lambda: _fetched(config, path, address, expected))
 
 
@@ -102,13 +96,13 @@ def _fetched(config: CacheConfig, path: Path, address: str, expected: Expected) 
             if expected.lies_at(path):
                 return
             try:
-                _make_room(config, expected.size_bytes or 0, place)
+                _make_room(config, expected.size_bytes or 0, place, address)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with made_whole(path, workplace=place) as unfinished:
                     most_bytes = expected.size_bytes or MOST_BYTES_OF_A_DOCUMENT
                     fetch(address, unfinished, config, expected.check, most_bytes=most_bytes)
                     if expected.size_bytes is None:
-                        _make_room(config, unfinished.stat().st_size, place)
+                        _make_room(config, unfinished.stat().st_size, place, address)
             finally:
                 (place / _ROOM).unlink(missing_ok=True)
     finally:
@@ -141,14 +135,19 @@ def touch(path: Path) -> None:
         os.utime(path)
 
 
-def _make_room(config: CacheConfig, size_bytes: int, place: Path) -> None:
+def _make_room(config: CacheConfig, size_bytes: int, place: Path, address: str) -> None:
     """Have so many bytes kept free for what comes to `place`, as soon as others leave that much."""
+    if size_bytes > config.size_bytes:
+        raise InputError(
+            f"{address}: {size_bytes:,} bytes are more than the cache may hold "
+            f"({config.size_gib:g} GiB): raise data.cache.size_gib"
+        )
     deadline = time.monotonic() + _patience_seconds(config)
     while not _made_room(config, size_bytes, place):
         if time.monotonic() > deadline:
             raise InputError(
-                f"{config.place}: what others fetch leaves no room in {config.size_gib:g} GiB: "
-                "raise data.cache.size_gib"
+                f"{address}: what others fetch leaves it no room in the {config.size_gib:g} GiB "
+                f"of {config.place}: raise data.cache.size_gib"
             )
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
