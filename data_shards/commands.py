@@ -8,12 +8,17 @@ from functools import partial
 from pathlib import Path
 
 from data_shards.building.settings import ShardsConfig, refuse_what_cannot_start
+from data_shards.checking.settings import FinishedShardsConfig, StoreConfig
 from data_shards.command_line import BAD_INPUT, DONE, Command
 from data_shards.errors import InputError
 from data_shards.processes import available_cores
-from data_shards.profiles import load_profile
+from data_shards.profiles import load_profile, parse_overrides, validate
 from data_shards.records.manifest import read_manifest
 from data_shards.records.study import SPLITS, Split
+from data_shards.remote.address import Address
+from data_shards.remote.shards import ShardFiles, shard_files
+
+_SHARDS = "a finished shard folder, or its address in a store"
 
 
 # Imports stand inside the commands: `--help` and a launcher that only asks answer at once.
@@ -33,9 +38,10 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
 def _verify(profile: Path, overrides: Sequence[str]) -> int:
     from data_shards.checking.verify import verify_shards
 
-    config = load_profile(ShardsConfig, profile, overrides)
-    verification = verify_shards(config.output, workers=config.worker_count)
-    print(verification.told(config.output))
+    config = load_profile(FinishedShardsConfig, profile, overrides)
+    files = config.files()
+    verification = verify_shards(files, workers=config.worker_count)
+    print(verification.told(files))
     return BAD_INPUT if verification.problems else DONE
 
 
@@ -49,8 +55,8 @@ def _inspect(profile: Path, overrides: Sequence[str]) -> int:
 def _overlap(
     overrides: Sequence[str],
     *,
-    one: Path,
-    other: Path,
+    one: Address | Path,
+    other: Address | Path,
     mapping: Path | None,
     key: Path | None,
     near_bits: int,
@@ -58,11 +64,10 @@ def _overlap(
 ) -> int:
     from data_shards.checking.overlap import report_overlap
 
-    _refuse_overrides("overlap", overrides)
     workers = available_cores()
     told = report_overlap(
-        one,
-        other,
+        _files("overlap", one, overrides),
+        _files("overlap", other, overrides),
         mapping=mapping,
         key=key,
         near_bits=near_bits,
@@ -74,8 +79,8 @@ def _overlap(
 
 
 def _add_overlap_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("one", type=Path, metavar="SHARDS", help="a finished shard folder")
-    parser.add_argument("other", type=Path, metavar="SHARDS", help="another")
+    _add_shards(parser, "one", help=_SHARDS)
+    _add_shards(parser, "other", help="others")
     parser.add_argument(
         "--mapping",
         type=Path,
@@ -97,20 +102,20 @@ def _add_overlap_arguments(parser: argparse.ArgumentParser) -> None:
 def _text_report(
     overrides: Sequence[str],
     *,
-    shards: Path,
+    shards: Address | Path,
     tokenizer: Path | None,
     max_tokens: int,
     examples: int,
 ) -> int:
     from data_shards.checking.text_report import report_texts
 
-    _refuse_overrides("text-report", overrides)
-    print(report_texts(shards, tokenizer=tokenizer, max_tokens=max_tokens, examples=examples))
+    files = _files("text-report", shards, overrides)
+    print(report_texts(files, tokenizer=tokenizer, max_tokens=max_tokens, examples=examples))
     return DONE
 
 
 def _add_text_report_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", type=Path, metavar="SHARDS", help="a finished shard folder")
+    _add_shards(parser, "shards", help=_SHARDS)
     parser.add_argument(
         "--tokenizer",
         type=Path,
@@ -121,8 +126,13 @@ def _add_text_report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--examples", type=_at_least_one, default=3, help="default 3")
 
 
-def _beton(overrides: Sequence[str], *, shards: Path) -> int:
-    _refuse_overrides("beton", overrides)
+def _beton(overrides: Sequence[str], *, shards: Address | Path) -> int:
+    if overrides:
+        raise InputError(f"beton reads no profile, so that {overrides[0]} means nothing to it")
+    if isinstance(shards, Address):
+        raise InputError(
+            f"{shards}: a beton is written beside its tars: copy the shards to a folder first"
+        )
     try:
         from data_shards.beton.write import write_betons
     except ImportError as error:
@@ -134,17 +144,28 @@ def _beton(overrides: Sequence[str], *, shards: Path) -> int:
 
 
 def _add_beton_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", type=Path, metavar="SHARDS", help="a finished shard folder")
+    _add_shards(parser, "shards", help="a finished shard folder")
 
 
-def _refuse_overrides(verb: str, overrides: Sequence[str]) -> None:
-    if overrides:
-        raise InputError(f"{verb} reads no profile, so that {overrides[0]} means nothing to it")
+def _add_shards(parser: argparse.ArgumentParser, name: str, *, help: str) -> None:
+    parser.add_argument(name, type=_folder_or_address, metavar="SHARDS", help=help)
 
 
-def _refuse_no_shards(_: ShardsConfig, folder: Path, ranks: int) -> None:
-    del ranks
-    read_manifest(folder)
+def _folder_or_address(text: str) -> Address | Path:
+    try:
+        return Address(text) if "://" in text else Path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _files(verb: str, shards: Address | Path, overrides: Sequence[str]) -> ShardFiles:
+    config = validate(StoreConfig, parse_overrides(overrides), where=verb)
+    return shard_files(shards, config.data.cache)
+
+
+def _refuse_no_shards(config: FinishedShardsConfig, folder: Path, ranks: int) -> None:
+    del folder, ranks
+    read_manifest(config.files().manifest_folder())
 
 
 def _preview(
@@ -152,8 +173,8 @@ def _preview(
 ) -> int:
     from data_shards.checking.preview import draw_preview
 
-    config = load_profile(ShardsConfig, profile, overrides)
-    print(draw_preview(config.output, split=split, samples=samples, sheet=sheet))
+    config = load_profile(FinishedShardsConfig, profile, overrides)
+    print(draw_preview(config.files(), split=split, samples=samples, sheet=sheet))
     return DONE
 
 
@@ -175,6 +196,7 @@ def _at_least_one(text: str) -> int:
 
 
 _about_shards = partial(Command, settings=ShardsConfig, folder="output")
+_about_finished_shards = partial(_about_shards, settings=FinishedShardsConfig)
 
 COMMANDS = (
     _about_shards(
@@ -191,13 +213,13 @@ COMMANDS = (
         check=refuse_what_cannot_start,
         run=_inspect,
     ),
-    _about_shards(
+    _about_finished_shards(
         "verify",
         help="check hashes, members, duplicates and splits of finished shards",
         check=_refuse_no_shards,
         run=_verify,
     ),
-    _about_shards(
+    _about_finished_shards(
         "preview",
         help="draw a contact sheet of finished shards",
         run=_preview,

@@ -24,6 +24,7 @@ from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import Progress, Tick, map_in_processes, start_server
 from data_shards.records.manifest import ShardEntry
+from data_shards.remote.shards import ShardFiles
 from data_shards.sources.formats.nih_mapping import nih_patient, read_nih_mapping
 from data_shards.sources.formats.tables import read_rows
 
@@ -89,8 +90,8 @@ class Overlap:
 
 
 def report_overlap(
-    one: Path,
-    other: Path,
+    one: Path | ShardFiles,
+    other: Path | ShardFiles,
     *,
     mapping: Path | None,
     key: Path | None,
@@ -112,8 +113,8 @@ def report_overlap(
 
 
 def find_overlap(
-    one: Path,
-    other: Path,
+    one: Path | ShardFiles,
+    other: Path | ShardFiles,
     *,
     mapping: Mapped | None = None,
     near_bits: int = NEAR_BITS,
@@ -121,7 +122,7 @@ def find_overlap(
 ) -> Overlap:
     """What both folders share; `near_bits` of 256 may differ between near-duplicates."""
     mapped = mapping or Mapped({}, {})
-    ours, theirs = (_images_of(folder, workers) for folder in (one, other))
+    ours, theirs = (_images_of(ShardFiles.of(shards), workers) for shards in (one, other))
     mine = {mapped.images.get(image.image, image.image): image.split for image in ours}
     yours = {image.image: image.split for image in theirs}
     same = sorted(mine.keys() & yours.keys())
@@ -181,26 +182,26 @@ def difference_hash(image: Image.Image) -> tuple[int, ...]:
     return tuple(int(word) for word in bits.view(">u8"))
 
 
-def _images_of(folder: Path, workers: int) -> list[StoredImage]:
-    entries = shards_of(folder)
+def _images_of(files: ShardFiles, workers: int) -> list[StoredImage]:
+    entries = shards_of(files)
     if workers > 1:
         start_server(preload=("data_shards.checking.overlap",))
     total = sum(entry.samples for entry in entries)
-    with Progress(f"reading {folder}", total=total, unit="samples") as progress:
-        parts = map_in_processes(_hashed, folder, entries, workers=workers, progress=progress)
+    with Progress(f"reading {files}", total=total, unit="samples") as progress:
+        parts = map_in_processes(_hashed, files, entries, workers=workers, progress=progress)
     return [image for part in parts for image in part]
 
 
-def _hashed(folder: Path, entry: ShardEntry, tick: Tick) -> list[StoredImage]:
+def _hashed(files: ShardFiles, entry: ShardEntry, tick: Tick) -> list[StoredImage]:
     images = []
-    for study in studies_of(folder, entry):
+    for study in studies_of(files, entry):
         record = study.record
         for image in record.images:
             try:
                 pixels = decoded_image(study.read(image.member), (image.width, image.height))
             except NOT_DECODED as error:
                 raise InputError(
-                    f"{folder / entry.tar_name}: {record.key}.{image.member} cannot be decoded "
+                    f"{files.told(entry.tar_name)}: {record.key}.{image.member} cannot be decoded "
                     f"({error}): run `python -m data_shards verify`"
                 ) from error
             ids = (record.patient_id, record.study_id, image.id, record.split)

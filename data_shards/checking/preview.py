@@ -1,9 +1,9 @@
-"""A contact sheet of a shard folder: images with their boxes and masks, sentences below."""
+"""A contact sheet of finished shards: images with their boxes and masks, sentences below."""
 
 from __future__ import annotations
 
 import io
-import stat
+import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,16 +13,18 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from data_shards.checking.stored_images import NOT_DECODED, decoded_image
+from data_shards.checking.stored_studies import open_tar
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_bytes_atomically
 from data_shards.records.documents import refuse_contradictions
 from data_shards.records.manifest import (
     MANIFEST_NAME,
     ShardEntry,
+    parse_shard_index,
     read_manifest,
-    read_shard_index,
 )
 from data_shards.records.study import Split, StudyRecord
+from data_shards.remote.shards import ShardFiles
 
 COLUMNS = 3
 IMAGES_PER_STUDY = 2
@@ -44,18 +46,23 @@ FONT = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVu
 _Study: TypeAlias = tuple[StudyRecord, dict[str, Image.Image]]
 
 
-def draw_preview(folder: Path, *, split: Split, samples: int, sheet: Path | None = None) -> Path:
+def draw_preview(
+    shards: Path | ShardFiles, *, split: Split, samples: int, sheet: Path | None = None
+) -> Path:
     """The path of a PNG that shows `samples` studies, spread over `split`.
 
-    It is `sheet`, by default one in `folder`. Each study has up to two images (frontal first),
-    boxes and masks in the colour of their category, and below them the boxes' phrases and the
-    report's first sentences. Raises InputError for an unfinished folder, an empty split, a damaged
-    tar, and where the sheet cannot be written.
+    It is `sheet`, by default one in the folder of the shards; in a store there is no place for one.
+    Each study has up to two images (frontal first), boxes and masks in the colour of their
+    category, and below them the boxes' phrases and the report's first sentences. Raises InputError
+    for an unfinished folder, an empty split, a damaged tar, and where the sheet cannot be written.
     """
-    path = folder / f"preview_{split}.png" if sheet is None else sheet
+    files = ShardFiles.of(shards)
+    if files.is_remote and sheet is None:
+        raise InputError(f"{files}: no sheet is put into a store: pass --sheet FILE.png")
+    path = files.folder / f"preview_{split}.png" if sheet is None else sheet
     if sheet is not None and (sheet.suffix.lower() != ".png" or not _is_sheet_or_nothing(sheet)):
         raise InputError(f"--sheet {sheet}: the sheet is a PNG: name one, or a file not there yet")
-    studies = _read_studies(folder, split, samples)
+    studies = _read_studies(files, split, samples)
     categories = {box.category for record, _ in studies for box in record.boxes}
     categories |= {mask.category for record, _ in studies for mask in record.masks}
     colour_of = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(sorted(categories))}
@@ -81,30 +88,27 @@ def _is_sheet_or_nothing(path: Path) -> bool:
     return not path.exists() or (path.is_file() and path.read_bytes()[:4] == b"\x89PNG")
 
 
-def _read_studies(folder: Path, split: Split, count: int) -> list[_Study]:
+def _read_studies(files: ShardFiles, split: Split, count: int) -> list[_Study]:
+    folder = files.manifest_folder()
     manifest = read_manifest(folder)
     refuse_contradictions(manifest.contradictions(), folder / MANIFEST_NAME)
     shards = [entry for entry in manifest.shards if entry.split == split]
     places = [(entry, position) for entry in shards for position in range(entry.samples)]
     if not places:
-        raise InputError(f"{folder}: split {split!r} is empty: pass --split with another")
+        raise InputError(f"{files}: split {split!r} is empty: pass --split with another")
     count = min(count, len(places))
     spread = [places[number * len(places) // count] for number in range(count)]
-    return [_read_study(folder, entry, position) for entry, position in spread]
+    return [_read_study(files, entry, position) for entry, position in spread]
 
 
-def _read_study(folder: Path, entry: ShardEntry, position: int) -> _Study:
-    tar, path = folder / entry.tar_name, folder / entry.index_name
-    index = read_shard_index(path)
+def _read_study(files: ShardFiles, entry: ShardEntry, position: int) -> _Study:
+    tar, path = files.told(entry.tar_name), files.told(entry.index_name)
+    index = parse_shard_index(files.index_bytes(entry), files.folder / entry.index_name)
     refuse_contradictions(index.contradictions(entry), path)
     sample = index.samples[position]
     members: dict[str, bytes] = {}
-    status = tar.stat()
-    # A pipe would keep its reader waiting.
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{tar}: not a file: copy the tar again or build the shards again")
-    tar_bytes = status.st_size
-    with tar.open("rb") as file:
+    with open_tar(files, entry) as file:
+        tar_bytes = os.fstat(file.fileno()).st_size
         for name, member in sample.members.items():
             payload = member.read(file, tar_bytes=tar_bytes)
             if payload is None:

@@ -6,28 +6,31 @@ It is there for damaged shards: whatever lies in one becomes a line of `problems
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO
 
 from data_shards.checking.stored_images import NOT_DECODED, decoded_image
+from data_shards.checking.stored_studies import open_tar
 from data_shards.errors import InputError
 from data_shards.files.regular import parse_json
 from data_shards.images.content import look_at
 from data_shards.images.layout import Size
 from data_shards.processes import Tick
-from data_shards.records.documents import read_without_doubles
+from data_shards.records.documents import refuse_doubles
 from data_shards.records.indexed_samples import IndexedSample
 from data_shards.records.manifest import (
     PixelSums,
     ShardEntry,
     ShardIndex,
-    file_sha256,
-    read_shard_index,
+    parse_shard_index,
 )
 from data_shards.records.study import StudyRecord
 from data_shards.records.tar_members import BadTarError, list_members
+from data_shards.remote.fetch import DamagedInStoreError, NotInStoreError
+from data_shards.remote.shards import ShardFiles
 
 
 @dataclass(slots=True)
@@ -49,44 +52,59 @@ class Inspection:
         return tuple(self.index.samples) if self.index is not None else ()
 
 
-def inspect_shard(folder: Path, entry: ShardEntry, tick: Tick) -> Inspection:
-    """Every hash, header, member and record of one shard."""
+def inspect_shard(files: ShardFiles, entry: ShardEntry, tick: Tick) -> Inspection:
+    """Every hash, header, member and record of one shard.
+
+    Raises StoreError and InputError where a store or the cache of it gives nothing.
+    """
     found = Inspection(entry)
-    tar = folder / entry.tar_name
-    if not tar.is_file():
+    if not files.is_remote and not files.path(entry.tar_name).is_file():
         found.problems.append("the tar is missing")
         return found
     try:
-        _inspect_files(folder, tar, found, tick)
+        with open_tar(files, entry) as tar:
+            _inspect_files(files, tar, found, tick)
     except OSError as error:
         found.problems.append(f"cannot be read ({error.strerror or error})")
+    except (DamagedInStoreError, NotInStoreError) as error:
+        found.problems.append(str(error))
     return found
 
 
-def _inspect_files(folder: Path, tar: Path, found: Inspection, tick: Tick) -> None:
-    entry, size = found.entry, tar.stat().st_size
+def _inspect_files(
+    files: ShardFiles, tar: io.BufferedReader, found: Inspection, tick: Tick
+) -> None:
+    entry, size = found.entry, os.fstat(tar.fileno()).st_size
     if size != entry.bytes:
         found.problems.append(f"{size:,} bytes, but the manifest says {entry.bytes:,}")
-    if file_sha256(tar) != entry.sha256:
+    if hashlib.file_digest(tar, "sha256").hexdigest() != entry.sha256:
         found.problems.append("sha256 differs from the manifest's")
-    path = folder / entry.index_name
-    try:
-        index = read_shard_index(path)
-        read_without_doubles(path, "write the index again")
-    except InputError as error:
-        found.problems.append(str(error))
+    if (index := _read_index(files, found)) is None:
         return
-    if file_sha256(path) != entry.index_sha256:
-        found.problems.append(f"sha256 of {entry.index_name} differs from the manifest's")
     found.problems += index.contradictions(entry)
     found.index = index
-    with tar.open("rb") as file:
-        found.problems += _wrong_places(file, size, index)
-        for sample in index.samples:
-            _inspect_sample(file, size, sample, found)
-            tick()
+    found.problems += _wrong_places(tar, size, index)
+    for sample in index.samples:
+        _inspect_sample(tar, size, sample, found)
+        tick()
     if not found.problems and found.pixels != index.pixels:
         found.problems.append("the index's pixel sums are not those of the images")
+
+
+def _read_index(files: ShardFiles, found: Inspection) -> ShardIndex | None:
+    """What the index says, if it can be read."""
+    entry = found.entry
+    path = files.path(entry.index_name)  # a store's failure is none of the index
+    try:
+        content = files.index_bytes(entry)
+        index = parse_shard_index(content, path)
+        refuse_doubles(content, path, "write the index again")
+    except InputError as error:
+        found.problems.append(str(error))
+        return None
+    if hashlib.sha256(content).hexdigest() != entry.index_sha256:
+        found.problems.append(f"sha256 of {entry.index_name} differs from the manifest's")
+    return index
 
 
 def _wrong_places(file: BinaryIO, size: int, index: ShardIndex) -> Iterator[str]:

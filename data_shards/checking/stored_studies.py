@@ -1,17 +1,18 @@
-"""The studies of a shard folder, one by one: what reports on shards read."""
+"""The studies of shards, one by one, wherever they lie: what reports on shards read."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
 from data_shards.records.indexed_samples import IndexedSample
-from data_shards.records.manifest import MANIFEST_NAME, ShardEntry, read_manifest, read_shard_index
+from data_shards.records.manifest import MANIFEST_NAME, ShardEntry, read_manifest
 from data_shards.records.study import StudyRecord
+from data_shards.remote.shards import ShardFiles
 
 _AGAIN = "delete the tar and build again (`python -m data_shards verify` lists all that is wrong)"
 
@@ -23,22 +24,31 @@ class StoredStudy(NamedTuple):
     read: Callable[[str], bytes]
 
 
-def shards_of(folder: Path) -> tuple[ShardEntry, ...]:
-    """The shards of a finished folder. Raises InputError for an unfinished or malformed one."""
+def shards_of(files: ShardFiles) -> tuple[ShardEntry, ...]:
+    """The shards of a finished set. Raises InputError for an unfinished or malformed one."""
+    folder = files.manifest_folder()
     manifest = read_manifest(folder)
     refuse_contradictions(manifest.contradictions(), folder / MANIFEST_NAME)
     return manifest.shards
 
 
-def studies_of(folder: Path, entry: ShardEntry) -> Iterator[StoredStudy]:
+def open_tar(files: ShardFiles, entry: ShardEntry) -> io.BufferedReader:
+    """The tar of a shard; a copy of a store's that was damaged here is fetched again first.
+
+    Raises as `ShardFiles.open`.
+    """
+    files.mended(entry.tar_name)
+    return io.BufferedReader(files.open(entry.tar_name))
+
+
+def studies_of(files: ShardFiles, entry: ShardEntry) -> Iterator[StoredStudy]:
     """The studies of one shard, in order; members are read while the next is not asked for yet.
 
     Raises InputError for an index or a record that is not as it was written.
     """
-    tar, path = folder / entry.tar_name, folder / entry.index_name
-    index = read_shard_index(path, sha256=entry.index_sha256)
-    refuse_contradictions(index.contradictions(entry), path)
-    with tar.open("rb") as file:
+    tar, index = files.told(entry.tar_name), files.read_index(entry)
+    refuse_contradictions(index.contradictions(entry), files.told(entry.index_name))
+    with open_tar(files, entry) as file:
         for sample in index.samples:
             read = partial(_read, file, tar, index.tar_bytes, sample)
             try:
@@ -50,7 +60,7 @@ def studies_of(folder: Path, entry: ShardEntry) -> Iterator[StoredStudy]:
             yield StoredStudy(record, read)
 
 
-def _read(file: BinaryIO, tar: Path, tar_bytes: int, sample: IndexedSample, name: str) -> bytes:
+def _read(file: BinaryIO, tar: str, tar_bytes: int, sample: IndexedSample, name: str) -> bytes:
     member = sample.members.get(name)
     payload = None if member is None else member.read(file, tar_bytes=tar_bytes)
     if payload is None:

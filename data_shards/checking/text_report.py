@@ -1,4 +1,4 @@
-"""What reading made of the reports of a shard folder: kept, dropped and why, with examples."""
+"""What reading made of the reports of shards: kept, dropped and why, with examples."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from data_shards.processes import Progress
 from data_shards.records.manifest import read_manifest
 from data_shards.records.policies import POLICIES, TextPolicy, select_sentences, word_count
 from data_shards.records.study import Report
+from data_shards.remote.shards import ShardFiles
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,14 +33,17 @@ class PolicyCounts:
     sentences_cut: int = 0
 
 
-def report_texts(folder: Path, *, tokenizer: Path | None, max_tokens: int, examples: int) -> str:
-    """What the reports in `folder` hold, in lines.
+def report_texts(
+    shards: Path | ShardFiles, *, tokenizer: Path | None, max_tokens: int, examples: int
+) -> str:
+    """What the reports of `shards` hold, in lines.
 
     Lengths are tokens of `tokenizer` (a tokenizer.json, or a folder with one) with two marks a
     report, held against `max_tokens`, and without one words. Raises InputError for an unfinished
     folder, a damaged member, and a tokenizer that cannot be read.
     """
-    manifest = read_manifest(folder)
+    files = ShardFiles.of(shards)
+    manifest = read_manifest(files.manifest_folder())
     measured = _tokenizer(tokenizer) if tokenizer else None
     sections: Counter[str] = Counter()
     sentences: Counter[str] = Counter()
@@ -49,7 +53,7 @@ def report_texts(folder: Path, *, tokenizer: Path | None, max_tokens: int, examp
     policies = {name: PolicyCounts() for name, policy in POLICIES.items() if policy.sections}
     total = sum(entry.samples for entry in manifest.shards)
     with Progress("reading reports", total=total, unit="samples") as progress:
-        for key, report in _reports(folder):
+        for key, report in _reports(files):
             studies += 1
             empty += not report.raw.strip()
             held = {name for name, each in report.sentences.items() if each}
@@ -66,7 +70,7 @@ def report_texts(folder: Path, *, tokenizer: Path | None, max_tokens: int, examp
             for policy, counts in policies.items():
                 _count(counts, report, policy, measured, max_tokens)
             progress.advance()
-    lines = [f"{studies:,} studies in {folder}, {empty:,} without a report"]
+    lines = [f"{studies:,} studies in {files}, {empty:,} without a report"]
     for reason, count in manifest.dropped_by_reason.items():
         lines.append(f"dropped when built: {count:,} x {reason}")
     lines.append("sections with sentences (reports, sentences):")
@@ -86,9 +90,9 @@ def report_texts(folder: Path, *, tokenizer: Path | None, max_tokens: int, examp
     return "\n".join(lines)
 
 
-def _reports(folder: Path) -> Iterator[tuple[str, Report]]:
-    for entry in shards_of(folder):
-        for study in studies_of(folder, entry):
+def _reports(files: ShardFiles) -> Iterator[tuple[str, Report]]:
+    for entry in shards_of(files):
+        for study in studies_of(files, entry):
             yield study.record.key, study.record.report
 
 

@@ -1,4 +1,4 @@
-"""A finished shard folder held against its manifest: bytes, members, ids, splits and counts."""
+"""Finished shards held against their manifest: bytes, members, ids, splits and counts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from data_shards.records.manifest import (
     read_shard_index,
 )
 from data_shards.records.study import SPLITS, Split
+from data_shards.remote.shards import ShardFiles
 
 SHOWN_PER_SHARD = 5
 SHOWN_DUPLICATES = 10
@@ -34,29 +35,30 @@ class Verification:
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def told(self, folder: Path) -> str:
-        """What was found in `folder`, in lines."""
+    def told(self, shards: Path | ShardFiles) -> str:
+        """What was found in `shards`, in lines."""
         counts = f"{self.shards:,} shards, {self.samples:,} samples, {self.images:,} images"
-        lines = [f"{counts} in {folder}"]
+        lines = [f"{counts} in {shards}"]
         lines += [f"warning: {each}" for each in self.warnings]
         lines += [f"problem: {each}" for each in self.problems]
         many = f"{len(self.problems)} problems: delete what is damaged, build again"
         return "\n".join([*lines, many if self.problems else "everything is as the manifest says"])
 
 
-def verify_shards(folder: Path, *, workers: int) -> Verification:
-    """Every hash, offset and member of the shards in `folder`, and duplicates over all.
+def verify_shards(shards: Path | ShardFiles, *, workers: int) -> Verification:
+    """Every hash, offset and member of the `shards`, and duplicates over all.
 
-    Raises InputError when there is no manifest this release can read; everything else that
-    is wrong is listed.
+    Raises InputError when there is no manifest this release can read, and, as StoreError, when a
+    store or its cache fails; everything else that is wrong is listed.
     """
-    manifest = read_manifest(folder)
+    files = ShardFiles.of(shards)
+    manifest = read_manifest(files.manifest_folder())
     if workers > 1:
         start_server(preload=("data_shards.checking.shard_inspection",))
     total = sum(entry.samples for entry in manifest.shards)
     with Progress("verify", total=total, unit="samples") as progress:
         inspections = map_in_processes(
-            inspect_shard, folder, manifest.shards, workers=workers, progress=progress
+            inspect_shard, files, manifest.shards, workers=workers, progress=progress
         )
     problems = [f"{MANIFEST_NAME}: {each}" for each in manifest.contradictions()]
     problems += [
@@ -75,7 +77,7 @@ def verify_shards(folder: Path, *, workers: int) -> Verification:
         images=images,
         problems=tuple(problems),
         warnings=(
-            *_strays(folder, manifest),
+            *(() if files.is_remote else _strays(files.folder, manifest)),
             *_repeated_images(inspections),
             *told(noted, images=images),
         ),

@@ -62,10 +62,15 @@ def read_regular(path: Path) -> bytes:
 def read_document(path: Path) -> bytes:
     """All that is in a file of text of a size that can be meant, else InputError."""
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MOST_BYTES_OF_A_DOCUMENT:
-            raise InputError(f"{path}: {size:,} bytes are no such file: copy it again")
-        return file.read()
+        return document_in(file, path)
+
+
+def document_in(file: io.FileIO, path: Path) -> bytes:
+    """The same of `path` that is open."""
+    size = os.fstat(file.fileno()).st_size
+    if size > MOST_BYTES_OF_A_DOCUMENT:
+        raise InputError(f"{path}: {size:,} bytes are no such file: copy it again")
+    return file.read()
 
 
 def parse_json(payload: bytes | str) -> Any:

@@ -49,14 +49,19 @@ def read_without_doubles(path: Path, remedy: str) -> bytes:
     For one without a checksum elsewhere: `parse_document`, which is fast, takes the last of two.
     """
     content = read_document(path)
+    refuse_doubles(content, path, remedy)
+    return content
+
+
+def refuse_doubles(content: bytes, path: Path, remedy: str) -> None:
+    """The same for the bytes of `path`."""
     try:
         parse_json(content)
     except ValueError as error:
         raise InputError(f"{path}: Invalid JSON: {error}: {remedy}") from error
-    return content
 
 
-def refuse_contradictions(found: Iterable[str], path: Path) -> None:
+def refuse_contradictions(found: Iterable[str], path: Path | str) -> None:
     """Raise InputError for the first of what is `found` in the document at `path`."""
     for wrong in found:
         raise InputError(

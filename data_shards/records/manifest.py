@@ -250,14 +250,25 @@ def read_shard_index(path: Path, *, sha256: str | None = None) -> ShardIndex:
 
     Raises InputError when it is missing, foreign, malformed or not of `sha256`, if that is given.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: the index of a shard is missing: {_AGAIN}")
-    content = read_document(path)
+    try:
+        content = read_document(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise index_is_missing(path) from None
+    return parse_shard_index(content, path, sha256=sha256)
+
+
+def parse_shard_index(content: bytes, path: Path, *, sha256: str | None = None) -> ShardIndex:
+    """The same out of the bytes of `path`."""
     if sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise InputError(f"{path}: changed since the manifest was written: {_AGAIN}")
     if _BY_ROWS.search(content, 0, 100):
         return parse_document(_IndexByRows, content, path, _AGAIN).by_columns()
     return parse_document(ShardIndex, content, path, _AGAIN)
+
+
+def index_is_missing(path: Path) -> InputError:
+    """What is said where none is at `path`."""
+    return InputError(f"{path}: the index of a shard is missing: {_AGAIN}")
 
 
 def _why_absent(folder: Path) -> str:

@@ -1,31 +1,38 @@
 """Files of stores in a folder of this machine that holds no more than it may.
 
-<cache>/<SHA-256 of a manifest>/train-000000.tar     a file, checked before it got its name
-<cache>/fetching/<SHA-256 of a file>.<bytes>/        what is being fetched, and its lock
-<cache>/evicting/                                    the lock of whoever makes room
+<cache>/<SHA-256 of a manifest>/train-000000.tar   a file, checked before it got its name
+<cache>/fetching/<SHA-256 of a file>/   what is being fetched, its lock, and how much room it has
+<cache>/evicting/                       the lock of whoever makes room
 
-Threads, processes and ranks that share the folder fetch each file once. It belongs to one machine,
-or to a file system with locks.
+Manifests lie beside the files, and stay. Threads, processes and ranks that share the folder fetch
+each file once. It belongs to one machine, or to a file system with locks.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import NO_SPACE, made_whole, refuse_full_disk, remove
 from data_shards.files.lock import locked
 from data_shards.files.regular import MOST_BYTES_OF_A_DOCUMENT
-from data_shards.records.manifest import file_sha256
+from data_shards.records.manifest import MANIFEST_NAME, file_sha256
 from data_shards.remote.fetch import DamagedOnArrivalError, fetch
 from data_shards.remote.settings import CacheConfig
 
-_FETCHING, _EVICTING, _LOCK = "fetching", "evicting", "held"
+_FETCHING, _EVICTING, _LOCK, _ROOM = "fetching", "evicting", "held", "room"
+_SECONDS_BETWEEN_LOOKS = 0.05
+# A folder that is wiped again and again is another's.
+_TRIES = 20
 _OPTION = "data.cache.folder"
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -49,51 +56,69 @@ class Expected:
         found = path.stat().st_size
         if self.size_bytes not in (None, found):
             raise DamagedOnArrivalError(f"{found:,} of its {self.size_bytes:,} bytes arrived")
-        if file_sha256(path) != self.sha256:
-            raise DamagedOnArrivalError("other bytes arrived than the manifest's checksum is of")
+        if (sha256 := file_sha256(path)) != self.sha256:
+            how = "other bytes arrived than the manifest's checksum is of"
+            # Of a file of unknown size none can tell whether all of it came.
+            raise DamagedOnArrivalError(how, whole=sha256 if self.size_bytes else "")
 
 
 def cached(config: CacheConfig, path: Path, address: str, expected: Expected) -> None:
     """Have the file at `address` lie at `path`, a place in the cache, if it does not yet.
 
-    Raises InputError for a file larger than the cache, for a folder that cannot be written and for
-    a full disk, and as `fetch` does.
+    Raises InputError for a file larger than the cache, for one that finds no room beside those that
+    others fetch, for a folder that cannot be written and for a full disk, and as `fetch` does.
     """
-    size_bytes = expected.size_bytes or 0
-    if size_bytes > config.size_bytes:
-        raise InputError(
-            f"{address}: {size_bytes:,} bytes are more than the cache may hold "
-            f"({config.size_gib:g} GiB): raise data.cache.size_gib"
-        )
-    place = config.place / _FETCHING / f"{expected.sha256}.{size_bytes}"
+    in_cache(config, lambda: _fetched(config, path, address, expected))
+
+
+def in_cache(config: CacheConfig, write: Callable[[], ResultT]) -> ResultT:
+    """What `write` returns, which writes into the cache's folder; anew if that is wiped meanwhile.
+
+    Raises InputError where the folder cannot be written and where the disk is full.
+    """
+    tries = 1
+    with _refuse_unwritable(config):
+        while True:
+            try:
+                config.place.mkdir(parents=True, exist_ok=True)
+                return write()
+            except FileNotFoundError:
+                if tries == _TRIES:
+                    raise
+                tries += 1
+
+
+def _fetched(config: CacheConfig, path: Path, address: str, expected: Expected) -> None:
+    place = config.place / _FETCHING / expected.sha256
+    busy = f"{address}: {{holder}} has not fetched it in all that time"
     try:
-        with (
-            refuse_unwritable(config),
-            locked(
-                place / _LOCK,
-                busy=f"{address}: {{holder}} has not fetched it in all that time",
-                # The others may be at the end of all their patience.
-                patience_seconds=2 * config.patience_seconds + 2 * config.timeout_seconds,
-            ),
-        ):
+        with locked(place / _LOCK, busy=busy, patience_seconds=_patience_seconds(config)):
             if expected.lies_at(path):
                 return
-            _make_room(config, size_bytes, besides=place)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with made_whole(path, workplace=place) as unfinished:
-                most = MOST_BYTES_OF_A_DOCUMENT if expected.size_bytes is None else size_bytes
-                fetch(address, unfinished, config, expected.check, most_bytes=most)
+            try:
+                _make_room(config, expected.size_bytes or 0, place, address)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with made_whole(path, workplace=place) as unfinished:
+                    most_bytes = expected.size_bytes or MOST_BYTES_OF_A_DOCUMENT
+                    fetch(address, unfinished, config, expected.check, most_bytes=most_bytes)
+                    if expected.size_bytes is None:
+                        _make_room(config, unfinished.stat().st_size, place, address)
+            finally:
+                (place / _ROOM).unlink(missing_ok=True)
     finally:
         with suppress(OSError):  # another waits in it
             place.rmdir()
 
 
+def _patience_seconds(config: CacheConfig) -> float:
+    """How long others are waited for, who may be at the end of all their own patience."""
+    return 2 * config.patience_seconds + 2 * config.timeout_seconds
+
+
 @contextmanager
-def refuse_unwritable(config: CacheConfig) -> Iterator[None]:
-    """Have the cache's folder, or raise InputError; also where the disk is full meanwhile."""
+def _refuse_unwritable(config: CacheConfig) -> Iterator[None]:
     with refuse_full_disk(config.place, what="shards of a store", option=_OPTION):
         try:
-            config.place.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
             if error.errno in NO_SPACE:
@@ -110,10 +135,27 @@ def touch(path: Path) -> None:
         os.utime(path)
 
 
-def _make_room(config: CacheConfig, size_bytes: int, *, besides: Path) -> None:
-    """Remove the files used longest ago, until so many bytes more fit beside what is on its way.
+def _make_room(config: CacheConfig, size_bytes: int, place: Path, address: str) -> None:
+    """Have so many bytes kept free for what comes to `place`, as soon as others leave that much."""
+    if size_bytes > config.size_bytes:
+        raise InputError(
+            f"{address}: {size_bytes:,} bytes are more than the cache may hold "
+            f"({config.size_gib:g} GiB): raise data.cache.size_gib"
+        )
+    deadline = time.monotonic() + _patience_seconds(config)
+    while not _made_room(config, size_bytes, place):
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"{address}: what others fetch leaves it no room in the {config.size_gib:g} GiB "
+                f"of {config.place}: raise data.cache.size_gib"
+            )
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
-    Whoever has one open reads on. `besides` is the place of what is to come.
+
+def _made_room(config: CacheConfig, size_bytes: int, place: Path) -> bool:
+    """Whether there is, once the files used longest ago have made room: who reads one, reads on.
+
+    Only what has its room counts: of those who wait, one is always let in.
     """
     root = config.place
     with locked(
@@ -121,14 +163,18 @@ def _make_room(config: CacheConfig, size_bytes: int, *, besides: Path) -> None:
         busy=f"{root}: {{holder}} makes room in it without end",
         patience_seconds=2 * config.timeout_seconds,
     ):
-        coming = sum(_sizes_on_their_way(root / _FETCHING, besides))
+        coming = size_bytes + sum(_sizes_on_their_way(root / _FETCHING, besides=place))
+        if coming > config.size_bytes:
+            return False
         files = sorted(_files(root))
         held = sum(size for _, size, _ in files)
         for _, size, path in files:
-            if held + coming + size_bytes <= config.size_bytes:
+            if held + coming <= config.size_bytes:
                 break
             path.unlink(missing_ok=True)
             held -= size
+        (place / _ROOM).write_text(str(size_bytes))
+        return True
 
 
 def _files(root: Path) -> Iterator[tuple[float, int, Path]]:
@@ -136,12 +182,13 @@ def _files(root: Path) -> Iterator[tuple[float, int, Path]]:
     for path in root.glob(f"{'[0-9a-f]' * 64}/*"):
         with suppress(FileNotFoundError):
             found = path.stat()
-            yield found.st_mtime, found.st_size, path
+            if path.name != MANIFEST_NAME:  # small, and read by whoever starts
+                yield found.st_mtime, found.st_size, path
 
 
 def _sizes_on_their_way(fetching: Path, besides: Path) -> Iterator[int]:
-    """Of what others fetch now; what a killed process left is removed."""
-    for place in fetching.glob("*.*"):
+    """Of what others have room for now; what a killed process left is removed."""
+    for place in fetching.glob("*"):
         if place == besides:
             continue
         try:
@@ -150,7 +197,8 @@ def _sizes_on_their_way(fetching: Path, besides: Path) -> Iterator[int]:
                     if left.name != _LOCK:
                         remove(left)
         except InputError:
-            yield int(place.name.rpartition(".")[2])
+            with suppress(OSError, ValueError):  # not yet, or no more
+                yield int((place / _ROOM).read_text())
         else:
             with suppress(OSError):
                 place.rmdir()

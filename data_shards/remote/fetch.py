@@ -21,11 +21,26 @@ _ADAPTERS = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
 
 
 class DamagedOnArrivalError(Exception):
-    """What arrived is not what was written: how it differs."""
+    """What arrived is not what was written: how it differs.
+
+    `whole` is the hash of a file that has all its bytes, though others.
+    """
+
+    def __init__(self, how: str, *, whole: str = "") -> None:
+        super().__init__(how)
+        self.whole = whole
 
 
 class StoreError(RunError):
     """A store did not give a file in all the time that it was given."""
+
+
+class NotInStoreError(InputError):
+    """A store has no such file."""
+
+
+class DamagedInStoreError(InputError):
+    """A store has a file of this name, and it is another than was written."""
 
 
 def fetch(
@@ -35,12 +50,13 @@ def fetch(
 
     `check` raises DamagedOnArrivalError. That, an answer longer than `most_bytes`, an error of the
     network or of the server, and a silence longer than `config.timeout_seconds` are tried again
-    until `config.patience_seconds` have passed. Raises StoreError then, InputError at once for a
-    file that is not there or not for us and for a missing package, and OSError for what this
-    machine's disk refuses.
+    until `config.patience_seconds` have passed. Raises StoreError then. What no wait mends is told
+    at once: NotInStoreError; DamagedInStoreError where the same whole file of other bytes arrives
+    twice; InputError for one that is not for us and for a missing package; and OSError for what
+    this machine's disk refuses.
     """
     deadline = time.monotonic() + config.patience_seconds
-    wait, tries = _FIRST_WAIT_SECONDS, 1
+    wait, tries, arrived = _FIRST_WAIT_SECONDS, 1, ""
     while True:
         try:
             _download(address, path, config, most_bytes)
@@ -49,7 +65,7 @@ def fetch(
         except FileNotFoundError as error:
             if _is_of_disk(error, path):
                 raise
-            raise InputError(
+            raise NotInStoreError(
                 f"{address}: not there: check the address, or copy it again"
             ) from error
         except (InputError, RunError, AssertionError, AttributeError, NameError, TypeError):
@@ -62,6 +78,13 @@ def fetch(
                     f"{address}: the store refuses to give it: log in with the store's own tools, "
                     "or let this user read it"
                 ) from None
+            if isinstance(error, DamagedOnArrivalError):
+                if error.whole and error.whole == arrived:
+                    raise DamagedInStoreError(
+                        f"{address}: {error}, and the same ones again: it was replaced or damaged "
+                        "there: copy it there again, or start anew with what is there now"
+                    ) from None
+                arrived = error.whole
             why = _told(error, config)
         if time.monotonic() + wait > deadline:
             raise StoreError(

@@ -14,9 +14,9 @@ class CacheConfig(Config):
     """Where files of a store are kept on this machine, and how long one is waited for.
 
     `folder` null is `radalign/shards` in $XDG_CACHE_HOME or ~/.cache; processes of one machine
-    share it. It holds at most `size_gib`: the files used longest ago make room. A store that says
-    nothing for `timeout_seconds` is asked again, after waits that double up to half a minute,
-    until `patience_seconds` have passed without the file.
+    share it. Besides manifests it holds at most `size_gib`: the files used longest ago make room. A
+    store that says nothing for `timeout_seconds` is asked again, after waits that double up to half
+    a minute, until `patience_seconds` have passed without the file.
     """
 
     folder: Path | None = None

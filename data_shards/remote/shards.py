@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -16,10 +16,23 @@ from pydantic import Field
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_bytes_atomically
-from data_shards.files.regular import MOST_BYTES_OF_A_DOCUMENT, parse_json
-from data_shards.records.manifest import MANIFEST_NAME, file_sha256, read_manifest
+from data_shards.files.regular import (
+    MOST_BYTES_OF_A_DOCUMENT,
+    document_in,
+    open_regular,
+    parse_json,
+)
+from data_shards.records.manifest import (
+    MANIFEST_NAME,
+    ShardEntry,
+    ShardIndex,
+    file_sha256,
+    index_is_missing,
+    parse_shard_index,
+    read_manifest,
+)
 from data_shards.remote.address import Address
-from data_shards.remote.cache import Expected, cached, refuse_unwritable, touch
+from data_shards.remote.cache import Expected, cached, in_cache, touch
 from data_shards.remote.fetch import DamagedOnArrivalError, fetch
 from data_shards.remote.settings import CacheConfig
 
@@ -37,6 +50,11 @@ class ShardFiles:
     folder: Path
     reader: Reader = field(default="tar", kw_only=True)
 
+    @classmethod
+    def of(cls, shards: Path | ShardFiles) -> ShardFiles:
+        """The files of a folder, or what these are already."""
+        return shards if isinstance(shards, ShardFiles) else ShardFiles(shards)
+
     def __str__(self) -> str:
         return str(self.folder)
 
@@ -49,13 +67,31 @@ class ShardFiles:
         """Where the file `name` lies, if it is there."""
         return self.folder / name
 
+    def told(self, name: str) -> str:
+        """What messages call the file `name`."""
+        return str(self.folder / name)
+
     def manifest_folder(self) -> Path:
         """The folder, with its manifest if there is one."""
         return self.path(MANIFEST_NAME).parent
 
-    def open(self, name: str) -> int:
-        """The descriptor of the file `name`, opened for reading. Raises as `path`, and OSError."""
-        return os.open(self.path(name), os.O_RDONLY)
+    def open(self, name: str) -> io.FileIO:
+        """The file `name`, opened for reading. Raises as `path` and as `open_regular`."""
+        return open_regular(self.path(name))
+
+    def index_bytes(self, entry: ShardEntry) -> bytes:
+        """All of a shard's index. Raises InputError where there is none, and as `open`."""
+        path = self.folder / entry.index_name
+        try:
+            with self.open(entry.index_name) as file:
+                return document_in(file, path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise index_is_missing(path) from None
+
+    def read_index(self, entry: ShardEntry) -> ShardIndex:
+        """The same read. Raises InputError too for one that is malformed, or not the manifest's."""
+        path = self.folder / entry.index_name
+        return parse_shard_index(self.index_bytes(entry), path, sha256=entry.index_sha256)
 
     def mended(self, name: str) -> bool:
         """Whether a file that was found damaged is another now."""
@@ -82,6 +118,10 @@ class RemoteShardFiles(ShardFiles):
         """As it says."""
         return True
 
+    def told(self, name: str) -> str:
+        """Its address."""
+        return self.address.file(name)
+
     def path(self, name: str) -> Path:
         """Where the file `name` of the manifest lies, whole; it is fetched if it was not there.
 
@@ -97,14 +137,14 @@ class RemoteShardFiles(ShardFiles):
         touch(path)
         return path
 
-    def open(self, name: str) -> int:
+    def open(self, name: str) -> io.FileIO:
         """The same, though another process may remove the file between two steps.
 
         Raises InputError where it goes again and again.
         """
         for _ in range(_TRIES_TO_OPEN):
             with suppress(FileNotFoundError):
-                return os.open(self.path(name), os.O_RDONLY)
+                return open_regular(self.path(name))
         raise InputError(
             f"{self.address.file(name)}: removed from {self.folder} as often as it is fetched: "
             "raise data.cache.size_gib"
@@ -123,9 +163,13 @@ class RemoteShardFiles(ShardFiles):
     def _keep_manifest(self) -> None:
         path = self.folder / MANIFEST_NAME
         if not (path.is_file() and path.read_bytes() == self.manifest_bytes):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.cache.place) as own:
-                write_bytes_atomically(path, self.manifest_bytes, workplace=Path(own))
+            in_cache(self.cache, self._write_manifest)
+
+    def _write_manifest(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.cache.place, ignore_cleanup_errors=True) as own:
+            path = self.folder / MANIFEST_NAME
+            write_bytes_atomically(path, self.manifest_bytes, workplace=Path(own))
 
     @cached_property
     def _files(self) -> Mapping[str, Expected]:
@@ -158,19 +202,23 @@ def shard_files(
 @lru_cache
 def _remote(address: Address, cache: CacheConfig) -> RemoteShardFiles:
     at = address.file(MANIFEST_NAME)
-    with refuse_unwritable(cache), tempfile.TemporaryDirectory(dir=cache.place) as own:
+    content = in_cache(cache, partial(_fetched_manifest, at, cache))
+    if not content.lstrip().startswith(b"{"):
+        raise InputError(f"{at}: no manifest, but something else: check the address")
+    folder = cache.place / hashlib.sha256(content).hexdigest()
+    files = RemoteShardFiles(folder, address, content, cache)
+    try:
+        read_manifest(files.manifest_folder())
+    except InputError as error:
+        raise InputError(f"{at}: {error}") from error
+    return files
+
+
+def _fetched_manifest(at: str, cache: CacheConfig) -> bytes:
+    with tempfile.TemporaryDirectory(dir=cache.place, ignore_cleanup_errors=True) as own:
         arrived = Path(own) / MANIFEST_NAME
         fetch(at, arrived, cache, _check_manifest, most_bytes=MOST_BYTES_OF_A_DOCUMENT)
-        content = arrived.read_bytes()
-        if not content.lstrip().startswith(b"{"):
-            raise InputError(f"{at}: no manifest, but something else: check the address")
-        folder = cache.place / hashlib.sha256(content).hexdigest()
-        files = RemoteShardFiles(folder, address, content, cache)
-        try:
-            read_manifest(files.manifest_folder())
-        except InputError as error:
-            raise InputError(f"{at}: {error}") from error
-        return files
+        return arrived.read_bytes()
 
 
 def _check_manifest(path: Path) -> None:

@@ -9,6 +9,9 @@ FFCV's own loader reads the beton of the same images: cut and resized, with thei
 Ours beside it reads tars or that beton and draws nothing, but also checks sums, parses records and
 makes tokens. Twice: as bytes for a device (which then resizes ours), and resized and normalised on
 the CPU.
+
+What nothing passes is decoding alone, on all cores; plain webdataset decodes images and records.
+How long the interpreter's lock is held is what more cores cannot hide.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ import io
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from itertools import cycle, islice, repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import cast
 
@@ -34,8 +38,12 @@ from torchvision.transforms import v2
 
 from data_shards.processes import available_cores
 from data_shards.profiles import Config
+from data_shards.remote.settings import CacheConfig
+from data_shards.remote.shards import shard_files
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.benchmark import harness
+from distributed_pretrain.benchmark.loader_sources import plain_webdataset, served
+from distributed_pretrain.benchmark.lock_held import lock_held_ms
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.loader import TrainingLoader
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
@@ -44,6 +52,8 @@ from distributed_pretrain.data.tokenization import SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import build_tokenizer, train_wordpiece
 
 TARGET_OF_FFCV = 0.9
+TARGET_OF_DECODE = 0.9
+TARGET_LOCK_HELD_MS = 0.1
 TARGET_RATIO = 8
 AIM_RATIO = 12
 WARMUP_BATCHES = 2
@@ -54,7 +64,8 @@ ENDS = {"for a device": False, "on the CPU": True}
 class Settings(Config):
     """`images` go through our pipeline a round, a quarter, all of them distinct, through theirs.
 
-    `ffcv`: whether its loader and ours on its file are measured, by default where it is installed.
+    `ffcv`: whether its loader and ours on its file are measured, and `store` whether ours on shards
+    from a web server; by default where what they need is installed.
     """
 
     images: int = Field(default=1024, ge=256)
@@ -63,6 +74,7 @@ class Settings(Config):
     batch: int = Field(default=64, ge=8)
     cores: int = Field(default_factory=available_cores, ge=1)
     rounds: int = Field(default=3, ge=1)
+    store: bool = Field(default_factory=lambda: importlib.util.find_spec("aiohttp") is not None)
     ffcv: bool = Field(default_factory=lambda: importlib.util.find_spec("ffcv") is not None)
 
 
@@ -71,22 +83,32 @@ def run(config: Settings) -> None:
     print(f"images/s on {config.cores} cores, {config.longest_side_px} px stored", end=" ")
     print(f"-> {config.image_size_px} px, batches of {config.batch}")
     with tempfile.TemporaryDirectory() as folder:
-        rates = measure(config, Path(folder))
+        rates, held = measure(config, Path(folder))
     table = harness.Table({"stage": "<32", "images/s": ">9.0f"})
     for rate in rates.items():
         table.row(*rate)
     ratio = rates["pipeline"] / rates["torchvision pipeline"]
     name = f"pipeline / torchvision's (aim {AIM_RATIO})"
     targets = [harness.Target(name, ratio, TARGET_RATIO, at_least=True)]
+    of_decode = rates["loader without augmentation"] / rates["decode on all cores"]
+    name = "without augmentation / decode on all cores"
+    targets.append(harness.Target(name, of_decode, TARGET_OF_DECODE, at_least=True))
+    for name, milliseconds in held.items():
+        name = f"lock held, {name}, ms a sample"
+        targets.append(harness.Target(name, milliseconds, TARGET_LOCK_HELD_MS))
     for end in ENDS if config.ffcv else ():
         of_ffcv = rates[f"from a beton, {end}"] / rates[f"FFCV's own, {end}"]
         name = f"from a beton / FFCV's own, {end}"
         targets.append(harness.Target(name, of_ffcv, TARGET_OF_FFCV, at_least=True))
-    harness.conclude(targets, {"images_per_second": rates, "ratio": ratio})
+    figures = {"images_per_second": rates, "ratio": ratio, "lock_held_ms": held}
+    harness.conclude(targets, figures)
 
 
-def measure(config: Settings, folder: Path) -> dict[str, float]:
-    """Images a second by stage. The pipelines take turns, and the best round counts."""
+def measure(config: Settings, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Images a second by stage, and the milliseconds that the lock is held for a sample.
+
+    Those that are compared take turns, and the best round counts.
+    """
     distinct_images = config.images // 4
     write_synthetic_shards(
         folder / "shards",
@@ -112,26 +134,49 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
         with closing(TrainingLoader(split, tokenizer, config, seed=0).batches()) as stream:
             return rate(stream)
 
+    def unaugmented(of: ShardSplit = split) -> float:
+        with closing(TrainingLoader(of, tokenizer, data, seed=0).host_batches()) as stream:
+            return rate(stream)
+
+    def held(apart: bool) -> float:
+        alone = data.model_copy(update={"decode_threads": 1, "loader_process": apart})
+        loader = TrainingLoader(split, tokenizer, alone, seed=0)
+        count = -(-config.images // config.batch)
+        return lock_held_ms(
+            loader.host_batches, count=count, batch=config.batch, warmup=WARMUP_BATCHES
+        )
+
+    webdataset = plain_webdataset(folder / "shards", workers=config.cores)
     pipelines: dict[str, Callable[[], float]] = {
+        "decode on all cores": lambda: _decode_rate(jpegs, config),
+        "loader without augmentation": unaugmented,
+        "plain webdataset": lambda: rate(iter(webdataset), batch=1),
         "pipeline": pipeline,
         "pipeline, a process of its own": lambda: pipeline(loader_process=True),
         "torchvision pipeline": lambda: rate(iter(theirs), images=distinct_images),
     }
+    if config.store:
+        with served(folder / "shards") as address:
+            files = shard_files(address, CacheConfig(folder=folder / "cache"))
+            stored = ShardSplit(files, "train", data.text_policy)
+            for entry in stored.entries:
+                files.path(entry.tar_name)
+        pipelines["the same from a store, all cached"] = lambda: unaugmented(stored)
     if config.ffcv:
         pipelines |= _beside_ffcv(config, data, tokenizer)
     rounds = harness.take_turns(pipelines, turns=config.rounds, warmup=0)
+    locks = {"in threads": partial(held, False), "in a process of its own": partial(held, True)}
+    held_ms = harness.take_turns(locks, turns=config.rounds, warmup=0)
     with closing(TrainingLoader(split, tokenizer, data, seed=0).host_batches()) as stream:
-        unaugmented = rate(stream)
         host = next(stream)
     augment = DeviceTransform(
         data.augmentation, image_size_px=data.image_size_px, pixel_mean=0.5, pixel_std=0.22
     )
-    return {
-        "bare JPEG decode, one thread": rate(_decoded(jpegs), batch=1),
-        "loader without augmentation": unaugmented,
+    rates = {
         "augmentation": rate(augment(each, torch.device("cpu")) for each in repeat(host)),
-        **{name: max(rates) for name, rates in rounds.items()},
+        **{name: max(each) for name, each in rounds.items()},
     }
+    return rates, {name: min(each) for name, each in held_ms.items()}
 
 
 def _beside_ffcv(
@@ -181,9 +226,17 @@ def _rate(stream: Iterator[object], *, images: int, batch: int) -> float:
     return batches * batch / harness.seconds_of(lambda: exhaust(islice(stream, batches)))
 
 
-def _decoded(jpegs: Sequence[bytes]) -> Iterator[Tensor]:
+def _decode_rate(jpegs: Sequence[bytes], config: Settings) -> float:
+    """Of JPEGs in memory, by a thread a core, which share nothing else."""
     images = [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs]
-    return (decode_image(image, ImageReadMode.GRAY) for image in cycle(images))
+
+    def decode(first: int) -> None:
+        for number in range(first, config.images, config.cores):
+            decode_image(images[number % len(images)], ImageReadMode.GRAY)
+
+    with ThreadPoolExecutor(config.cores) as pool:
+        every = range(config.cores)
+        return config.images / harness.seconds_of(lambda: list(pool.map(decode, every)))
 
 
 def _torchvision_loader(config: Settings, jpegs: list[bytes]) -> DataLoader[bytes]:

@@ -9,6 +9,7 @@ The padded square of an image is the smallest square around it, centred, zero ou
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +18,21 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from distributed_pretrain.data.philox import (
+    FEWEST_SEARCHED,
+    geometric_of,
+    halves_of,
+    raw_words,
+    two_of,
+    uniforms_of,
+)
 from distributed_pretrain.data.settings import AugmentationConfig
 
 _CROP_ATTEMPTS = 10
 # View, then four numbers an attempt to crop, then flip, affine (4), brightness, contrast, sigma.
 _UNIFORMS = 1 + 4 * _CROP_ATTEMPTS + 8
+# The number of swaps, and some 9 swaps.
+_FOR_SWAPS = 15
 
 Stream = Literal["frontal", "lateral", "second_view", "sentence"]
 _STREAM_NUMBERS: dict[Stream, int] = {
@@ -110,10 +121,9 @@ class SampleDraws:
     """The random choices of one sample in one epoch, as far as they concern one stream."""
 
     def __init__(self, *, seed: int, epoch: int, position: int, stream: Stream = "frontal") -> None:
-        number = _STREAM_NUMBERS[stream]
-        state = np.random.SeedSequence((seed, epoch, position, number))
-        self._random = np.random.Generator(np.random.Philox(state))
-        self._uniforms: list[float] = self._random.random(_UNIFORMS).tolist()
+        self._words = (seed, epoch, position, _STREAM_NUMBERS[stream])
+        raw = raw_words(self._words, _UNIFORMS + _FOR_SWAPS)
+        self._uniforms, self._for_swaps = uniforms_of(raw[: _UNIFORMS + 1]), raw[_UNIFORMS + 1 :]
 
     def choose(self, options: Sequence[Option]) -> Option:
         """One of `options` (a study's images of a view, a report's sentences)."""
@@ -123,7 +133,7 @@ class SampleDraws:
         self, config: AugmentationConfig, *, width: int, height: int
     ) -> AugmentationDraw:
         """The augmentation of a stored image of `width` x `height` pixels."""
-        _, *crops, flip, turn, right, down, scale, brightness, contrast, sigma = self._uniforms
+        _, *crops, flip, turn, right, down, scale, brightness, contrast, sigma = self._uniforms[:-1]
         affine, levels = config.affine, config.brightness_contrast
         reach = (-config.translation_fraction, config.translation_fraction) if affine else (0, 0)
         return AugmentationDraw(
@@ -142,10 +152,21 @@ class SampleDraws:
         swapped = list(sentences)
         if len(swapped) < 2:
             return tuple(swapped)
-        for _ in range(int(self._random.geometric(probability)) - 1):
-            first, second = self._random.choice(len(swapped), size=2, replace=False)
+        for first, second in self._swaps(len(swapped), probability):
             swapped[first], swapped[second] = swapped[second], swapped[first]
         return tuple(swapped)
+
+    def _swaps(self, sentences: int, probability: float) -> list[tuple[int, int]]:
+        """As numpy's generator draws them; by itself where there are many, which is rare."""
+        if probability >= FEWEST_SEARCHED:
+            count = geometric_of(self._uniforms[-1], probability) - 1
+            halves = halves_of(self._for_swaps)
+            with contextlib.suppress(StopIteration):
+                return [two_of(sentences, halves) for _ in range(count)]
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence(self._words)))
+        random.random(_UNIFORMS)
+        count = int(random.geometric(probability)) - 1
+        return [tuple(random.choice(sentences, size=2, replace=False)) for _ in range(count)]
 
 
 def _between(bounds: tuple[float, float], uniform: float) -> float:

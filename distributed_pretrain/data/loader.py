@@ -35,14 +35,16 @@ from distributed_pretrain.data.quarantine import (
     Quarantine,
     replacement_position,
 )
-from distributed_pretrain.data.sample import LoadedSample, load_sample
+from distributed_pretrain.data.sample import LoadedSample, load_samples
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit, check_labels
+from distributed_pretrain.data.shards_ahead import shards_ahead
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
-# Large enough to make a task's own cost small, small enough to spread one batch over all threads.
-_ROWS_A_TASK = 4
+# Large enough for `load_samples`, small enough to spread the batches that are prefetched over all
+# threads.
+_ROWS_A_TASK = 8
 _HOST = torch.device("cpu")
 
 
@@ -146,8 +148,7 @@ class _Loader(ABC):
         pool = ThreadPoolExecutor(threads, thread_name_prefix="data", initializer=own_gpu)
 
         def load(plan: _Plan, first: int) -> list[LoadedSample]:
-            positions = plan.positions[first : first + _ROWS_A_TASK]
-            return [self._load(position, plan) for position in positions]
+            return self._load(plan.positions[first : first + _ROWS_A_TASK], plan)
 
         def join(plan: _Plan, parts: list[Future[list[LoadedSample]]]) -> HostBatch:
             samples = [sample for part in parts for sample in part.result()]
@@ -176,25 +177,29 @@ class _Loader(ABC):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _load(self, wanted: int, plan: _Plan) -> LoadedSample:
-        seed, samples = self.seed, len(self.split)
+    def _load(self, wanted: Sequence[int], plan: _Plan) -> list[LoadedSample]:
+        found = self._read([min(each, len(self.split) - 1) for each in wanted], plan)
+        return [self._usable(*each, plan) for each in zip(wanted, found, strict=True)]
+
+    def _read(self, positions: Sequence[int], plan: _Plan) -> list[LoadedSample | BadSampleError]:
         epoch = plan.epoch if self._augmented else None
-        position = own = min(wanted, samples - 1)
+        return load_samples(self.split, self.config, positions, seed=self.seed, epoch=epoch)
+
+    def _usable(
+        self, wanted: int, found: LoadedSample | BadSampleError, plan: _Plan
+    ) -> LoadedSample:
+        """What was found at a position, or what stands in for it."""
+        samples = len(self.split)
         for attempt in range(_REPLACEMENT_ATTEMPTS):
-            try:
-                sample = load_sample(
-                    self.split, self.config, position=position, seed=seed, epoch=epoch
-                )
-            except BadSampleError as error:
-                self._unreadable.add(error, samples_consumed=plan.samples_consumed)
-                state = (seed, plan.epoch, own, attempt)
-                position = replacement_position(state, samples=samples)
-            else:
+            if isinstance(found, LoadedSample):
                 # A stand-in trains like any other sample, but no evaluation counts it.
                 real = wanted < samples and (attempt == 0 or self._augmented)
                 if real and attempt == 0:
-                    return sample  # nearly all: a copy takes as long as all that is drawn for it
-                return replace(sample, real=real, replaced=attempt > 0)
+                    return found  # nearly all: a copy takes as long as all that is drawn for it
+                return replace(found, real=real, replaced=attempt > 0)
+            self._unreadable.add(found, samples_consumed=plan.samples_consumed)
+            state = (self.seed, plan.epoch, min(wanted, samples - 1), attempt)
+            [found] = self._read([replacement_position(state, samples=samples)], plan)
         raise InputError(
             f"{self.split.files}: {_REPLACEMENT_ATTEMPTS} samples of split {self.split.split!r} "
             "in a row cannot be read: run `python -m data_shards verify` and build the damaged "
@@ -229,22 +234,26 @@ class TrainingLoader(_Loader):
         Closing the iterator, or any exception, ends the threads, and their process if they have
         one. Raises InputError when too many samples are unreadable.
         """
-        apart = self.config.loader_process
-        if not (self._on_gpu if apart is None else apart):
-            return self._batches(self.host_batches(samples_consumed))
-        parts = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
-        parts["share"] = replace(self.share, device=_HOST)
-        there = partial(_batches_of_another, type(self), parts, samples_consumed)
-        return self._batches(batches_apart(there, self.share.device))
+        return self._batches(self.host_batches(samples_consumed))
 
     def host_batches(self, samples_consumed: int = 0) -> Generator[HostBatch]:
-        """The same before the transform, made by this process."""
-        return self._host_batches(self._plans(samples_consumed))
+        """The same before the transform."""
+        apart = self.config.loader_process
+        if not (self._on_gpu if apart is None else apart):
+            return self._host_batches(self._plans(samples_consumed))
+        parts = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        parts["share"] = replace(self.share, device=_HOST)
+        parts["config"] = self.config.model_copy(update={"loader_process": False})
+        there = partial(_batches_of_another, type(self), parts, samples_consumed)
+        return batches_apart(there, self.share.device)
 
     def _plans(self, consumed: int) -> Iterator[_Plan]:
-        for batch in self.order.batches(consumed):
-            share = self.share.of(batch.positions, micro_batches=self.micro_batches)
-            yield _Plan(share.tolist(), batch.samples_consumed, batch.epoch)
+        with shards_ahead(self.split, self.order, self.config, consumed) as ahead:
+            for batch in self.order.batches(consumed):
+                if ahead is not None:
+                    ahead.reach(batch.samples_consumed - self.config.global_batch)
+                share = self.share.of(batch.positions, micro_batches=self.micro_batches)
+                yield _Plan(share.tolist(), batch.samples_consumed, batch.epoch)
 
 
 def _batches_of_another(

@@ -79,18 +79,41 @@ class GlobalOrder:
                 yield OrderedBatch(whole, samples_consumed, epoch)
             first_step = 0
 
+    def shards(self, samples_consumed: int) -> Iterator[tuple[int, int]]:
+        """Shards in the order in which they are read, without end, from that point on.
+
+        Each with the count of samples consumed from which on it may be read.
+        """
+        first_epoch, _ = self.epoch_and_step(samples_consumed)
+        an_epoch = self.steps_per_epoch * self.global_batch
+        for epoch in count(first_epoch):
+            start = 0
+            for window in self._windows(self._random(epoch)):
+                size = sum(self.shard_sizes[number] for number in window)
+                begin, end = (epoch * an_epoch + min(at, an_epoch) for at in (start, start + size))
+                if end > max(begin, samples_consumed):  # read at all, and from there on
+                    yield from ((begin, int(number)) for number in window)
+                start += size
+
     def epoch_positions(self, epoch: int) -> NDArray[np.int64]:
         """All positions in the order of `epoch`, (samples,)."""
-        state = np.random.SeedSequence((self.seed, epoch, _ORDER_STREAM))
-        random = np.random.Generator(np.random.Philox(state))
+        random = self._random(epoch)
         ends = np.cumsum(self.shard_sizes)
-        shards = random.permutation(len(self.shard_sizes))
         windows = []
-        for start in range(0, len(shards), self.shuffle_buffer_shards):
-            window = shards[start : start + self.shuffle_buffer_shards]
+        for window in self._windows(random):
             positions = [np.arange(ends[i] - self.shard_sizes[i], ends[i]) for i in window]
             windows.append(random.permutation(np.concatenate(positions)))
         return np.concatenate(windows)
+
+    def _random(self, epoch: int) -> np.random.Generator:
+        state = np.random.SeedSequence((self.seed, epoch, _ORDER_STREAM))
+        return np.random.Generator(np.random.Philox(state))
+
+    def _windows(self, random: np.random.Generator) -> list[NDArray[np.int64]]:
+        """The shards that are shuffled together, in order; the first that is drawn of an epoch."""
+        shards = random.permutation(len(self.shard_sizes))
+        starts = range(0, len(shards), self.shuffle_buffer_shards)
+        return [shards[start : start + self.shuffle_buffer_shards] for start in starts]
 
 
 def check_world_size(global_batch: int, world_size: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -87,14 +87,44 @@ class LoadedSample:
     replaced: bool = False
 
 
-def load_sample(
-    split: ShardSplit, config: DataConfig, *, position: int, seed: int = 0, epoch: int | None = None
-) -> LoadedSample:
-    """The study at `position` as training sees it in `epoch`, or as evaluation does (None).
+def load_samples(
+    split: ShardSplit,
+    config: DataConfig,
+    positions: Sequence[int],
+    *,
+    seed: int = 0,
+    epoch: int | None = None,
+) -> list[LoadedSample | BadSampleError]:
+    """The studies at `positions` as training sees them in `epoch`, or as evaluation does (None).
 
     What training draws is a function of (seed, epoch, position); a lateral image is flipped as the
-    frontal one. Raises BadSampleError when the study or a shown image cannot be read.
+    frontal one. A study that cannot be read, or of which a shown image cannot, is its error.
+
+    Each step is done for all before the next, while its code is in the processor's caches: eight
+    samples take three quarters of the time of eight times one.
     """
+    loaded: dict[int, LoadedSample | BadSampleError] = {}
+    under_way = {
+        row: _steps(split, config, position, seed=seed, epoch=epoch)
+        for row, position in enumerate(positions)
+    }
+    while under_way:
+        for row, steps in list(under_way.items()):
+            try:
+                next(steps)
+                continue
+            except StopIteration as done:
+                loaded[row] = done.value
+            except BadSampleError as error:
+                loaded[row] = error
+            del under_way[row]
+    return [loaded[row] for row in range(len(positions))]
+
+
+def _steps(
+    split: ShardSplit, config: DataConfig, position: int, *, seed: int, epoch: int | None
+) -> Generator[None, None, LoadedSample]:
+    """One sample: its record; what is drawn, and the bytes of its images; pixels; the rest."""
 
     def drawing(stream: Stream) -> SampleDraws | None:
         if epoch is None and stream != "second_view":
@@ -105,20 +135,26 @@ def load_sample(
     frontals, laterals = record.frontal_images(), record.lateral_images()
     if not frontals:
         raise split.bad_sample(position, "the record has no frontal image")
-
-    def decoded(images: Sequence[int], draws: SampleDraws | None) -> NDArray[np.uint8]:
-        chosen = draws.choose(images) if draws and not config.draws else images[0]
-        return _decode(split, position, record.images[chosen])
-
-    draws = drawing("frontal")
-    image = decoded(frontals, draws)
-    frontal = _view(image, augmentation, draws)
-    lateral = second_view = None
+    yield
+    draws, side = drawing("frontal"), None
+    shown = [_chosen(frontals, draws, config)]
     if config.views == "frontal_lateral" and laterals:
         side = drawing("lateral")
-        lateral = _view(decoded(laterals, side), augmentation, side, flipped_as=frontal.draw)
+        shown.append(_chosen(laterals, side, config))
+    entries = [record.images[each] for each in shown]
+    payloads = [split.view_member(position, entry.member) for entry in entries]
+    yield
+    images = [
+        _decode(split, position, entry, payload)
+        for entry, payload in zip(entries, payloads, strict=True)
+    ]
+    yield
+    frontal = _view(images[0], augmentation, draws)
+    lateral = second_view = None
+    if len(images) > 1:
+        lateral = _view(images[1], augmentation, side, flipped_as=frontal.draw)
     if config.views == "two_augmentations":
-        second_view = _view(image, augmentation, drawing("second_view"))
+        second_view = _view(images[0], augmentation, drawing("second_view"))
     drawn = None
     if config.draws:
         try:
@@ -133,6 +169,10 @@ def load_sample(
     elif config.sentence_swaps and draws:
         sentences = draws.swap_sentences(sentences, config.sentence_swap_probability)
     return LoadedSample(record, sentences, frontal, lateral, second_view, drawn)
+
+
+def _chosen(images: Sequence[int], draws: SampleDraws | None, config: DataConfig) -> int:
+    return draws.choose(images) if draws and not config.draws else images[0]
 
 
 def _view(
@@ -153,8 +193,9 @@ def _view(
     return LoadedView.cut(image, draw.window, draw)
 
 
-def _decode(split: ShardSplit, position: int, entry: ImageRecord) -> NDArray[np.uint8]:
-    payload = split.view_member(position, entry.member)
+def _decode(
+    split: ShardSplit, position: int, entry: ImageRecord, payload: memoryview
+) -> NDArray[np.uint8]:
     try:
         decoded = decode_stored(payload, width=entry.width, height=entry.height)
     except ValueError as error:

@@ -83,7 +83,8 @@ class DataConfig(Config):
     """The data path from shards to batches.
 
     `shards` is a folder, or an address of one in a store (s3://, gs://, https://, http://), whose
-    files come to `cache` as they are read. `reader: ffcv` reads the same samples from the betons
+    files come to `cache` as they are read, and in training `prefetch_shards` ahead of the order, as
+    far as that has room. `reader: ffcv` reads the same samples from the betons
     that `python -m data_shards beton` wrote into the folder, and needs no tars.
 
     `views`: what of a study's images a batch has. `frontal_lateral` adds a lateral view where
@@ -144,6 +145,7 @@ class DataConfig(Config):
     shuffle_buffer_shards: int = Field(default=16, ge=1)
     decode_threads: Annotated[int | None, FREE] = Field(default=None, ge=1)
     prefetch_batches: Annotated[int, FREE] = Field(default=3, ge=1)
+    prefetch_shards: Annotated[int, FREE] = Field(default=16, ge=0)
     loader_process: Annotated[bool | None, FREE] = None
     max_tokens: int = Field(default=512, ge=8)
     sentence_swaps: bool = True

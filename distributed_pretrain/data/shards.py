@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
 from data_shards.records.indexed_samples import IndexedSample
-from data_shards.records.manifest import MANIFEST_NAME, ShardIndex, read_manifest
+from data_shards.records.manifest import MANIFEST_NAME, ShardEntry, ShardIndex, read_manifest
 from data_shards.records.policies import POLICIES, TextPolicy, select_sentences, word_count
 from data_shards.records.study import FRONTAL_VIEWS, Split, StudyRecord, View
 from data_shards.remote.shards import ShardFiles
@@ -60,7 +60,7 @@ class ShardSplit:
         patient_fraction: float = 1.0,
         only: Collection[str] | None = None,
     ) -> None:
-        self.files = files = shards if isinstance(shards, ShardFiles) else ShardFiles(shards)
+        self.files = files = ShardFiles.of(shards)
         self.split: Split = split
         self.policy: TextPolicy = policy
         self._patient_fraction = patient_fraction
@@ -129,6 +129,11 @@ class ShardSplit:
         """Keep what is known of so many shards at hand, among which samples are read at random."""
         self._indexes.hold(count)
 
+    @property
+    def entries(self) -> tuple[ShardEntry, ...]:
+        """The split's shards by number, as the manifest has them."""
+        return self._indexes.entries
+
     def told_left_out(self) -> str:
         """What of the split is not kept, and why, in a line; empty where all is."""
         reasons = ", ".join(f"{count:,} {lacks}" for lacks, count in self.left_out.items())
@@ -159,8 +164,8 @@ class ShardSplit:
         """
         return bytes(self.view_member(position, name))
 
-    def view_member(self, position: int, name: str) -> bytes | memoryview:
-        """The same, of a beton without a copy."""
+    def view_member(self, position: int, name: str) -> memoryview:
+        """The same without a copy of its own."""
         shard, sample = self._sample(position)
         if name.rpartition(".")[2] not in READABLE_KINDS:
             raise self.bad_sample(position, f"member {name!r} is not a jpg, png or json")

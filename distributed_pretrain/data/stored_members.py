@@ -18,7 +18,7 @@ class StoredMembers(Protocol):
     def check(self, entry: ShardEntry) -> None:
         """Raise InputError where what holds a shard's members is not there, or has been cut."""
 
-    def read(self, shard: int, place: int, sample: IndexedSample, name: str) -> bytes | memoryview:
+    def read(self, shard: int, place: int, sample: IndexedSample, name: str) -> memoryview:
         """The member `name` of the sample at `place` in the split's shard of this number.
 
         Held against its CRC-32. Raises DamagedMemberError when the index has none, and when it

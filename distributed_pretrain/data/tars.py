@@ -48,7 +48,7 @@ class Tars:
                 "copy it again or build the shards again"
             )
 
-    def read(self, shard: int, place: int, sample: IndexedSample, name: str) -> bytes:
+    def read(self, shard: int, place: int, sample: IndexedSample, name: str) -> memoryview:
         """As in `StoredMembers`. The index alone says where a member lies.
 
         A tar of a store whose copy here is damaged is fetched again first; StoreError or InputError
@@ -63,7 +63,7 @@ class Tars:
                 raise
             return self._read(tar, sample, name)
 
-    def _read(self, tar: str, sample: IndexedSample, name: str) -> bytes:
+    def _read(self, tar: str, sample: IndexedSample, name: str) -> memoryview:
         member = sample.members.get(name)
         if member is None:
             raise DamagedMemberError("is not in the index")
@@ -78,7 +78,7 @@ class Tars:
             raise DamagedMemberError("lies beyond the end of the tar, which has been cut")
         if not names_member(block, f"{sample.key}.{name}"):
             raise DamagedMemberError("is not where the index says")
-        payload = block[BLOCK_BYTES:]
+        payload = memoryview(block)[BLOCK_BYTES:]
         if zlib.crc32(payload) != member.crc32:
             raise DamagedMemberError("differs from its checksum")
         return payload
@@ -88,5 +88,6 @@ class _OpenTar:
     """The number of an open file, which is closed when nobody holds this any more."""
 
     def __init__(self, files: ShardFiles, tar: str) -> None:
-        self.number = files.open(tar)
-        weakref.finalize(self, os.close, self.number)
+        file = files.open(tar)
+        self.number = file.fileno()
+        weakref.finalize(self, file.close)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Self, TypeAlias
@@ -20,9 +20,16 @@ from distributed_pretrain.foreign_code import refuse_code
 
 # Sequence lengths are padded to a multiple of this: tensor cores like it, and few shapes occur.
 _TOKEN_MULTIPLE = 8
+# Sentences of which the tokens are kept, some tens of MB. Reports repeat each other's, and the most
+# frequent ones are among the first that are met.
+_SENTENCES_KEPT = 1 << 16
 # What a byte-level tokenizer writes for a space.
 _SPACE = "Ġ"
 _KNOWN = "use that of a BERT, a RoBERTa or a ModernBERT"
+
+
+# The ids of a sentence's tokens, and which of them begin a word.
+_Pieces: TypeAlias = tuple[NDArray[np.int64], NDArray[np.bool_]]
 
 
 class NoReports:
@@ -52,6 +59,7 @@ class SentenceTokenizer:
         self._backend.no_padding()
         _check_numbers(self._backend)
         self._continues_word = _continuing_pieces(self._backend)
+        self._kept: dict[str, _Pieces] = {}
         self._max_tokens = max_tokens
         self._cls_id = _required("CLS", tokenizer.cls_token_id, tokenizer.bos_token_id)
         self._sep_id = _required("SEP", tokenizer.sep_token_id, tokenizer.eos_token_id)
@@ -147,17 +155,31 @@ class SentenceTokenizer:
         """The token ids of all sentences, which of them begin a word, and how many each has."""
         if self._continues_word is not None:
             flat = list(chain.from_iterable(reports))
-            encoded = self._backend.encode_batch_fast(flat, add_special_tokens=False)
-            ids = _joined(each.ids for each in encoded)
-            begins_word = ~self._continues_word[ids]
         else:
             # White space would be tokens, but for that before a word: a part of its piece.
             texts = chain.from_iterable(enumerate(map(single_spaced, each)) for each in reports)
             flat = [f" {text}" if number and text else text for number, text in texts]
-            encoded = self._backend.encode_batch(flat, add_special_tokens=False)
-            ids = _joined(each.ids for each in encoded)
-            begins_word = _joined(_word_starts(each.word_ids) for each in encoded).astype(np.bool_)
-        return ids, begins_word, [len(each) for each in encoded]
+        known = {text: found for text in flat if (found := self._kept.get(text)) is not None}
+        if new := [text for text in dict.fromkeys(flat) if text not in known]:
+            encoded = dict(zip(new, self._encoded(new), strict=True))
+            known |= encoded
+            if len(self._kept) < _SENTENCES_KEPT:
+                self._kept |= encoded
+        pieces = [known[text] for text in flat]
+        ids = np.concatenate([np.empty(0, np.int64), *(each for each, _ in pieces)])
+        begins_word = np.concatenate([np.empty(0, np.bool_), *(each for _, each in pieces)])
+        return ids, begins_word, [len(each) for each, _ in pieces]
+
+    def _encoded(self, texts: list[str]) -> list[_Pieces]:
+        if self._continues_word is not None:
+            encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+            all_ids = [np.array(each.ids, dtype=np.int64) for each in encoded]
+            return [(ids, ~self._continues_word[ids]) for ids in all_ids]
+        encoded = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [
+            (np.array(each.ids, np.int64), np.array(_word_starts(each.word_ids), np.bool_))
+            for each in encoded
+        ]
 
     def _fitting(self, sentences: list[int]) -> list[int]:
         """Of the sentences' lengths those that are kept; that of a first one too long is cut."""
@@ -208,10 +230,6 @@ def _word_starts(words: Sequence[int | None]) -> list[bool]:
     """Which tokens begin a word, by each one's word; None, for a special token, is one itself."""
     before = chain([None], words)
     return [word is None or word != last for last, word in zip(before, words, strict=False)]
-
-
-def _joined(numbers: Iterable[Iterable[int]]) -> NDArray[np.int64]:
-    return np.fromiter(chain.from_iterable(numbers), dtype=np.int64)
 
 
 def _prefix_mask(lengths: Sequence[int], width: int | None = None) -> NDArray[np.bool_]:

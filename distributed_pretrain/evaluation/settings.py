@@ -12,6 +12,8 @@ from data_shards.errors import InputError
 from data_shards.profiles import Config, load_profile
 from data_shards.records.manifest import MANIFEST_NAME, read_manifest
 from data_shards.records.study import Split
+from data_shards.remote.address import Address
+from data_shards.remote.shards import Shards
 from distributed_pretrain.measures.metric import read_figures
 from distributed_pretrain.measures.prompts import ClassPrompts, PromptsConfig
 from distributed_pretrain.pretrain.settings import PretrainConfig
@@ -23,18 +25,18 @@ class EvaluateConfig(Config):
     """Which weights are judged, on what, and with how many labels.
 
     `checkpoint` is best, last, a step folder's name, or untrained; `shards` null are those the run
-    was trained on. A linear head may use labels and masks of `labelled_studies` training studies;
-    figures are means over `labelled_subsets` such sets without a study in common. `labels` are
-    those that it is to tell; none: all that the shards have. `prompts` is a YAML file, as those of
-    configs/prompts, of sentences that tell each class without labels. `output` is the JSON file of
-    the figures; null: in the run's folder, by split and checkpoint, and by the shards where those
-    are others than the run learnt from. `pictures`, of what the encoder sees, are written beside
-    it as PNG, on an HTML page, and for TensorBoard.
+    was trained on, and others a folder or an address, as in `data`. A linear head may use labels
+    and masks of `labelled_studies` training studies; figures are means over `labelled_subsets` such
+    sets without a study in common. `labels` are those that it is to tell; none: all that the shards
+    have. `prompts` is a YAML file, as those of configs/prompts, of sentences that tell each class
+    without labels. `output` is the JSON file of the figures; null: in the run's folder, by split
+    and checkpoint, and by the shards where those are others than the run learnt from. `pictures`,
+    of what the encoder sees, are written beside it as PNG, on an HTML page, and for TensorBoard.
     """
 
     checkpoint: str = BEST
     split: Split = "test"
-    shards: Path | None = None
+    shards: Shards | None = None
     labelled_studies: PositiveInt = 600
     labelled_subsets: PositiveInt = 1
     labels: tuple[str, ...] = ()
@@ -55,11 +57,12 @@ class EvaluateConfig(Config):
         """A word that tells these shards from the run's own, which may have been moved."""
         if self.shards is None:
             return ""
-        manifest = self.shards / MANIFEST_NAME
+        manifest = _manifest_folder(self.shards, run) / MANIFEST_NAME
         digest = sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else ""
         if digest == run.learnt_from():
             return ""
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.shards.resolve().name)
+        named = self.shards if isinstance(self.shards, Address) else self.shards.resolve()
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(named).name)
         return f"_on_{name}_{digest[:8]}"
 
 
@@ -71,7 +74,14 @@ def refuse_what_cannot_start(config: EvaluateConfig, folder: Path, ranks: int) -
     if ranks > 1:
         refuse_ranks(run.read_config(PretrainConfig).data.global_batch, ranks)
     if config.shards:
-        read_manifest(config.shards)
+        read_manifest(_manifest_folder(config.shards, run))
+
+
+def _manifest_folder(shards: Shards, run: RunFolder) -> Path:
+    """Where the manifest of `shards` lies; of a store in the cache that the run's profile names."""
+    if not isinstance(shards, Address):
+        return shards
+    return run.read_config(PretrainConfig).data.files(shards).manifest_folder()
 
 
 def refuse_ranks(global_batch: int, ranks: int) -> None:

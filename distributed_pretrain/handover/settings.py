@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt
 
 from data_shards.profiles import Config
 from data_shards.records.study import Split
+from data_shards.remote.shards import Shards
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.step_folders import BEST
 
@@ -42,7 +43,7 @@ class ServeConfig(Config):
     """
 
     checkpoint: str = BEST
-    shards: Path | None = None
+    shards: Shards | None = None
     split: Split = "test"
     most_reports: PositiveInt = 1000
     host: str = "127.0.0.1"

@@ -26,9 +26,9 @@ from data_shards.checking.verify import verify_shards
 from data_shards.errors import InputError
 from data_shards.records.study import SPLITS
 from distributed_pretrain.data.quarantine import BadSampleError
-from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
+from tests.distributed_pretrain.data.one_sample import load_sample
 from tests.fuzz.damages import damage_bytes, damage_json, seed_of_the_day
 from tests.fuzz.sealing import reseal, reseal_indexes, rewrite_members
 from tests.fuzz.sound_shards import write_sound_shards

@@ -81,7 +81,7 @@ def test_a_pipe_in_a_tar_s_place_is_not_waited_for(
     tar.unlink()
     os.mkfifo(tar)
     assert main(["preview", str(profile)]) == 2
-    assert f"{tar}: not a file" in capsys.readouterr().err
+    assert f"{tar}: a pipe" in capsys.readouterr().err
 
 
 def test_a_sheet_takes_no_other_file_s_place(

@@ -7,6 +7,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
+from data_shards.__main__ import main
 from data_shards.errors import InputError
 from data_shards.remote.address import Address
 from data_shards.remote.settings import CacheConfig
@@ -17,7 +18,10 @@ SECRET = "not-to-be-told"
 
 
 def test_shards_come_from_an_object_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    profile: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -38,6 +42,9 @@ def test_shards_come_from_an_object_store(
     files = shard_files(Address("s3://chest/a/"), cache)
     tar = "train-000000.tar"
     assert files.path(tar).read_bytes() == (folder / tar).read_bytes()
+    cached = [f"data.cache.folder={tmp_path / 'other'}", "data.cache.patience_seconds=0"]
+    assert main(["verify", str(profile), "data.shards=s3://chest/a", *cached]) == 0
+    assert "everything is as the manifest says" in capfd.readouterr().out
     store.rm_file("chest/a/train-000001.tar")
     with pytest.raises(InputError, match=r"s3://chest/a/train-000001\.tar: not there"):
         files.path("train-000001.tar")

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +15,10 @@ TAR = "train-000000.tar"
 
 
 class WebStore(ThreadingHTTPServer):
-    """A folder on a port of this machine; `faults` are met by the next requests of tars."""
+    """A folder on a port of this machine; `faults` are met by the next requests of a tar.
+
+    `most_at_once` tars were under way together, each for `seconds_a_tar` at least.
+    """
 
     daemon_threads = True
 
@@ -24,8 +27,24 @@ class WebStore(ThreadingHTTPServer):
         self.faults: list[str] = []
         self.asked = Counter[str]()
         self.enough = threading.Event()
+        self.seconds_a_tar = 0.0
+        self.most_at_once = self._at_once = 0
+        self._counting = threading.Lock()
         super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
         self.address = Address(f"http://127.0.0.1:{self.server_port}")
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """A tar is asked for."""
+        with self._counting:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        self.enough.wait(self.seconds_a_tar)
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._at_once -= 1
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -41,7 +60,8 @@ class _Handler(SimpleHTTPRequestHandler):
         content = b""
         if fault:
             content = (self.server.folder / name).read_bytes()
-        with suppress(ConnectionError):  # who asked has had enough
+        under_way = self.server.under_way() if name.endswith(".tar") else nullcontext()
+        with suppress(ConnectionError), under_way:  # who asked has had enough
             self._answer(fault, content)
 
     def _answer(self, fault: str, content: bytes) -> None:
@@ -58,6 +78,12 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content[: len(content) // 2])
+        elif fault == "half":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+            self.server.enough.wait(60)
         elif fault in ("other", "endless"):
             self.send_response(200)
             self.end_headers()
@@ -72,6 +98,13 @@ def running(folder: Path) -> Iterator[WebStore]:
     write_synthetic_shards(
         folder, studies={"train": 12}, studies_a_shard=4, longest_side_px=32, views=("PA",)
     )
+    with serving(folder) as server:
+        yield server
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[WebStore]:
+    """The same for the shards that are in `folder`."""
     with WebStore(folder) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

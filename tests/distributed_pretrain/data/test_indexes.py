@@ -6,7 +6,8 @@ import pytest
 
 from data_shards.errors import InputError
 from data_shards.records.indexed_samples import IndexedSamples
-from data_shards.records.manifest import ShardIndex, read_shard_index
+from data_shards.records.manifest import ShardEntry, ShardIndex
+from data_shards.remote.shards import ShardFiles
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data import indexes
 from distributed_pretrain.data.loader import TrainingLoader
@@ -55,13 +56,14 @@ def test_all_shards_that_are_shuffled_together_stay_at_hand(
 ) -> None:
     monkeypatch.setattr(indexes, "_HELD", 1)
     split = ShardSplit(shards, "train", "lovt")
-    read: list[Path] = []
+    read: list[str] = []
+    read_index = ShardFiles.read_index
 
-    def counted(path: Path, *, sha256: str) -> ShardIndex:
-        read.append(path)
-        return read_shard_index(path, sha256=sha256)
+    def counted(files: ShardFiles, entry: ShardEntry) -> ShardIndex:
+        read.append(entry.index_name)
+        return read_index(files, entry)
 
-    monkeypatch.setattr(indexes, "read_shard_index", counted)
+    monkeypatch.setattr(ShardFiles, "read_index", counted)
     data = DataConfig(
         shards=shards,
         global_batch=4,

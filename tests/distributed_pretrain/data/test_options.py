@@ -13,8 +13,8 @@ from data_shards.errors import InputError
 from data_shards.records.policies import select_sentences
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
-from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.tokenization import SentenceTokenizer
+from tests.distributed_pretrain.data.one_sample import load_sample
 from tests.distributed_pretrain.phantom_batches import (
     configured,
     evaluate,

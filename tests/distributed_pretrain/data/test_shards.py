@@ -1,5 +1,7 @@
 """Reading samples from shards."""
 
+import contextlib
+import errno
 import io
 import os
 import shutil
@@ -12,6 +14,7 @@ from PIL import Image
 from data_shards.errors import InputError
 from data_shards.records.manifest import read_shard_index
 from data_shards.records.policies import POLICIES, Policy, select_sentences, word_count
+from data_shards.remote.shards import ShardFiles
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data import tars
 from distributed_pretrain.data.quarantine import BadSampleError
@@ -169,6 +172,52 @@ def test_a_tar_cut_or_gone_while_it_is_read_costs_samples_not_the_process(shards
         with pytest.raises(BadSampleError, match=said):
             split.read_member(position, "image0.jpg")
     assert split.read_member(5, "image0.jpg") != payload
+
+
+@pytest.mark.parametrize("how", ["written over", "renamed over"])
+def test_a_shard_replaced_while_it_is_read_gives_no_other_bytes(shards: Path, how: str) -> None:
+    """Of the same names and size, so that only checksums tell."""
+    tar, index = shards / "train-000000.tar", read_shard_index(shards / "train-000000.index.json")
+    begun, opened = (ShardSplit(shards, "train", "lovt") for _ in range(2))
+    wanted = [begun.read_member(position, "image0.jpg") for position in range(4)]
+    other = bytearray(tar.read_bytes())
+    for sample in index.samples:
+        for member in sample.members.values():
+            other[member.offset] ^= 1
+    if how == "written over":
+        tar.write_bytes(other)
+    else:
+        (shards / "other").write_bytes(other)
+        (shards / "other").rename(tar)
+    for position in range(4):
+        with pytest.raises(BadSampleError, match="differs from its checksum"):
+            opened.read_member(position, "image0.jpg")
+        with contextlib.suppress(BadSampleError):
+            assert begun.read_member(position, "image0.jpg") == wanted[position]
+    assert opened.read(4).key == "train000004"
+
+
+def test_permission_lost_while_shards_are_read_is_named(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the system would say: whoever may read everything cannot lose it."""
+    monkeypatch.setattr(tars, "_MOST_OPEN_TARS", 0)  # so that each is opened for each member
+    split = ShardSplit(shards, "train", "lovt")
+    split.read(0)
+    split.read(8)
+    open_file = ShardFiles.open
+
+    def refuse(files: ShardFiles, name: str) -> io.FileIO:
+        if name in ("train-000001.index.json", "train-000002.tar"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(files.path(name)))
+        return open_file(files, name)
+
+    monkeypatch.setattr(ShardFiles, "open", refuse)
+    assert split.read(1).key == "train000001"
+    with pytest.raises(PermissionError, match=r"train-000001\.index\.json"):
+        split.read(4)
+    with pytest.raises(BadSampleError, match=r"cannot be read \(Permission denied\)"):
+        split.read(8)
 
 
 def test_no_more_tars_are_held_open_than_a_process_may(

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_shards.errors import InputError
 from distributed_pretrain.batch import ReportTokens
+from distributed_pretrain.data import tokenization
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import train_byte_level_bpe, train_wordpiece
 
@@ -270,3 +271,18 @@ def test_a_missing_tokenizer_says_how_to_get_one(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match=r"no tokenizer found there: .*hf download"):
         SentenceTokenizer.load(tmp_path / "nothing")
+
+
+def test_the_tokens_of_a_sentence_are_made_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = [CORPUS[:2], CORPUS[1:], CORPUS[:1]]
+    keeping = SentenceTokenizer.load(folder)
+    first = keeping.encode(reports)
+    monkeypatch.setattr(keeping, "_backend", None)  # asked for no more
+    monkeypatch.setattr(tokenization, "_SENTENCES_KEPT", 0)
+    forgetful = SentenceTokenizer.load(folder)
+    for again in (keeping.encode(reports), *(forgetful.encode(reports) for _ in range(2))):
+        for one, other in zip(vars(first).values(), vars(again).values(), strict=True):
+            assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    assert forgetful._kept == {}

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from data_shards.records.manifest import read_shard_index
 from data_shards.synthetic_shards import write_synthetic_shards
-from distributed_pretrain.data.sample import load_sample
 from distributed_pretrain.data.tokenization import SentenceTokenizer
+from tests.distributed_pretrain.data.one_sample import load_sample
 from tests.distributed_pretrain.phantom_batches import (
     STUDIES,
     assert_same,
