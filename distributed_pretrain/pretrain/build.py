@@ -45,7 +45,7 @@ from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.flops import StepFlops
 from distributed_pretrain.training.memory.estimate import MemoryEstimate, estimate_memory
 from distributed_pretrain.training.run import Parts, train
-from distributed_pretrain.training.settings import RunConfig
+from distributed_pretrain.training.settings import RunConfig, TrainingConfig
 from distributed_pretrain.training.validation import Validation
 
 # [CLS] and [SEP].
@@ -83,7 +83,7 @@ class OnShards:
         training: ShardSplit,
         validation: ShardSplit,
         count_flops: Callable[[], StepFlops] = StepFlops,
-        estimate: Callable[[], MemoryEstimate] | None = None,
+        estimate: Callable[[TrainingConfig], MemoryEstimate] | None = None,
     ) -> Parts:
         """What this rank trains with; unreadable samples are named in the run's folder."""
         loader = self.training_loader(training, run.quarantine)
@@ -162,7 +162,12 @@ def build_parts(config: PretrainConfig, engine: Engine, run: RunFolder) -> Parts
         training,
         validation,
         lambda: flops_of(method, config, engine.device),
-        lambda: memory_of(method, config, device=engine.device, ranks=engine.world_size),
+        lambda training: memory_of(
+            method,
+            config.model_copy(update={"training": training}),
+            device=engine.device,
+            ranks=engine.world_size,
+        ),
     )
 
 

@@ -21,8 +21,9 @@ from distributed_pretrain.training.memory.estimate import (
     GIB,
     MemoryEstimate,
     device_bytes,
-    refuse_what_does_not_fit,
+    fitting_memory,
 )
+from distributed_pretrain.training.settings import TrainingConfig
 
 _GPU = torch.device("cuda")
 
@@ -34,12 +35,18 @@ def run_memory(profile: Path, overrides: Sequence[str], *, ranks: int) -> int:
     """
     config = load_profile(PretrainConfig, profile, overrides)
     config.check_ranks(ranks)
-    estimate = estimate_of(config, ranks=ranks)
+    shape = _shape_of(config)
+
+    def estimated(training: TrainingConfig) -> MemoryEstimate:
+        changed = config.model_copy(update={"training": training})
+        return memory_of(shape, changed, device=_GPU, ranks=ranks)
+
+    estimate = estimated(config.training)
     for name, size in (*estimate.parts().items(), ("in all, about", estimate.total)):
         print(f"  {name:36s} {size / GIB:8.2f} GiB")
     capacity = device_bytes(config.training, _GPU)
     if capacity is not None:
-        refuse_what_does_not_fit(estimate, config, capacity)
+        fitting_memory(config, capacity, estimated)
         print(f"fits a device with {capacity / GIB:.2f} GiB")
     return DONE
 

@@ -35,7 +35,7 @@ from distributed_pretrain.training.memory.estimate import (
     GIB,
     MemoryEstimate,
     device_bytes,
-    refuse_what_does_not_fit,
+    fitting_memory,
 )
 from distributed_pretrain.training.memory.refused import refusals_told
 from distributed_pretrain.training.recorder import Recorder
@@ -50,14 +50,14 @@ class Parts:
     """What is trained, on what, and how it is judged: a pre-training method, or a downstream head.
 
     `objective` is on the engine's device. `count_flops` counts its operations and `estimate_memory`
-    what it needs of the device, before it is compiled or wrapped.
+    what it needs of the device with such settings, before it is compiled or wrapped.
     """
 
     objective: Objective
     loader: BatchSource
     validation: Validation
     count_flops: Callable[[], StepFlops] = StepFlops
-    estimate_memory: Callable[[], MemoryEstimate] | None = None
+    estimate_memory: Callable[[TrainingConfig], MemoryEstimate] | None = None
 
 
 BuildParts = Callable[[Engine, RunFolder], Parts]
@@ -218,8 +218,7 @@ def _checked_memory(config: RunConfig, engine: Engine, parts: Parts) -> MemoryEs
     capacity = device_bytes(config.training, engine.device)
     if capacity is None or parts.estimate_memory is None:
         return None
-    estimate = parts.estimate_memory()
-    refuse_what_does_not_fit(estimate, config, capacity)
+    estimate = fitting_memory(config, capacity, parts.estimate_memory)
     if engine.is_main:
         print(f"memory of a device: {estimate} of {capacity / GIB:.1f}", file=sys.stderr)
     return estimate

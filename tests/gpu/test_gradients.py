@@ -16,8 +16,8 @@ from distributed_pretrain.training.engine.device import set_device_up
 from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from tests.gpu.devices import on_each_device, slow_on_a_cpu
-from tests.tiny.batches import pairs_of_sentences
-from tests.tiny.methods import tiny_lovt
+from tests.tiny.batches import pairs_of_sentences, random_batch, with_host_facts
+from tests.tiny.methods import tiny_lovt, tiny_method, tiny_profile
 from tests.tiny.sizes import IMAGE_ENCODER, REPORT_ENCODER
 
 PIECES, SEED = 3, 7
@@ -26,6 +26,28 @@ PIECES, SEED = 3, 7
 @pytest.fixture(autouse=True)
 def _whole_products(device: torch.device) -> None:
     set_device_up(TrainingConfig(tf32=False))
+
+
+@on_each_device
+def test_groups_of_one_forward_have_the_gradients_of_their_own_micro_batches(
+    device: torch.device,
+) -> None:
+    """Batch norms see each group by itself: torch's kernels on a GPU, plain operations here."""
+    config = tiny_profile("phantom_lovt", norm="sync")
+    whole = with_host_facts(random_batch(config, 12)).to(device)
+    found = []
+    for groups in ((1, 1, 1), (2, 1)):
+        method = tiny_method(config).train().to(device)
+        engine = Engine(TrainingConfig(accumulation="plain"))
+        engine.prepare(method, build_optimizer(OptimizerConfig(), method))
+        parts = whole.split(groups, pack=True)
+        accumulate_gradients(
+            engine, parts, exact=False, seed=SEED, measure_norms=False, groups=groups
+        )
+        found.append([p.grad for p in method.parameters() if p.grad is not None])
+    own, together = found
+    assert len(own) == len(together) > 0
+    assert relative_error(together, own) < 1e-4
 
 
 def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:

@@ -13,11 +13,11 @@ from torch.profiler import profile as profiled
 from distributed_pretrain.benchmark.on_gpu.parts import Bench, Report
 from distributed_pretrain.benchmark.on_gpu.profiles import opened, profile
 from distributed_pretrain.benchmark.on_gpu.training import bare_update
+from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.step import peak_memory_bytes
 
 TRACE = "trace_{}.json.gz"
-# Four micro-batches of LoVT's 32: a whole step's trace would be too large to look at.
-PIECES, ROWS = 4, 32
+TOKENS = 128
 WARMUP_STEPS = 3
 
 Interval = tuple[int, int]
@@ -25,15 +25,10 @@ Interval = tuple[int, int]
 
 def measure(bench: Bench, report: Report) -> None:
     """Of the bare loop and of the trainer; the traces lie in the output folder."""
-    config = profile(bench, "lovt_a100", global_batch=PIECES * ROWS)
-    if not bench.tiny:
-        changes = {"accumulation_steps": PIECES}
-        training = config.training.model_copy(update=changes)
-        config = config.model_copy(update={"training": training})
-    with opened(config) as trainer:
+    with opened(_one_micro_batch(profile(bench, "lovt_a100", max_tokens=TOKENS))) as trainer:
         batches = trainer.loader.batches()
-        groups = config.training.groups(config.data.global_batch)
-        pieces = next(batches).split(groups)
+        groups = trainer.config.training.groups(trainer.config.data.global_batch)
+        pieces = next(batches).split(groups, pack=trainer.engine.packs_reports)
         for name, step in (
             ("bare", lambda: bare_update(trainer.engine, pieces, groups=groups)),
             ("trainer", lambda: trainer.step(batches)),
@@ -55,10 +50,18 @@ def measure(bench: Bench, report: Report) -> None:
             ]
             found = figures_of(ran)
             report(**{f"{name}_{what}": value for what, value in found.items()})
-            report(**{f"{name}_launches_a_micro_batch": found["launches"] / len(pieces)})
             seen.export_chrome_trace(str(bench.output / TRACE.format(name)))
         batches.close()
         report(peak_memory_gib=peak_memory_bytes(trainer.engine.device) / 2**30)
+
+
+def _one_micro_batch(config: PretrainConfig) -> PretrainConfig:
+    """A step of the largest alone: the trace of a whole step would be too large to look at."""
+    batch = config.data.global_batch
+    rows = batch // config.training.ordered_parts(batch) * config.training.groups(batch)[0]
+    training = config.training.model_copy(update={"accumulation_steps": 1})
+    data = config.data.model_copy(update={"global_batch": rows})
+    return config.model_copy(update={"training": training, "data": data})
 
 
 def _activities(bench: Bench) -> list[ProfilerActivity]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -153,45 +154,69 @@ def device_bytes(training: TrainingConfig, device: torch.device) -> int | None:
     return free + torch.cuda.memory_reserved(device)
 
 
-def refuse_what_does_not_fit(estimate: MemoryEstimate, config: RunConfig, capacity: int) -> None:
-    """Raise InputError with the estimate and a switch that helps, unless it fits."""
+def fitting_memory(
+    config: RunConfig, capacity: int, estimate_of: Callable[[TrainingConfig], MemoryEstimate]
+) -> MemoryEstimate:
+    """What the config takes, by `estimate_of`, of a device that has `capacity` bytes.
+
+    Raises InputError with the estimate and a switch that helps, unless it fits.
+    """
+    estimate = estimate_of(config.training)
     if estimate.total <= capacity:
-        return
+        return estimate
     raise InputError(
         f"a device needs {estimate} and has {capacity / GIB:.2f} GiB: "
-        f"{_switch(estimate, config, capacity)}; a larger training.device_memory_gib tries it "
-        "all the same"
+        f"{_switch(estimate, config, capacity, estimate_of)}; a larger training.device_memory_gib "
+        "tries it all the same"
     )
 
 
-def _switch(estimate: MemoryEstimate, config: RunConfig, capacity: int) -> str:
+def _switch(
+    estimate: MemoryEstimate,
+    config: RunConfig,
+    capacity: int,
+    estimate_of: Callable[[TrainingConfig], MemoryEstimate],
+) -> str:
     """The first setting with which the estimate fits."""
-    training = config.training
-    without_terms = replace(estimate, by_term=0)
-    if estimate.by_term and without_terms.total <= capacity:
-        return f"set training.gradient_norms_every_steps=null ({_gib(without_terms)})"
-    if training.precision == "float32":
-        halved = replace(without_terms, kept=estimate.kept // 2, working=estimate.working // 2)
-        if halved.total <= capacity:
-            return f"set training.precision=bf16 ({_gib(halved)}, roughly)"
-    for steps, rows, keeps in _more_steps(estimate, config):
-        smaller = _of_rows(without_terms, rows)
-        if smaller.total > capacity:
+    for changes, roughly in _changes(estimate, config):
+        if roughly.total > capacity:
             continue
-        changes, another = f"training.accumulation_steps={steps}", ""
-        if not keeps:
-            changes += " training.accumulation=exact"
-            if training.negatives_from is not None:
-                changes += " training.negatives_from=null"
+        found = estimate_of(config.training.model_copy(update=changes))
+        if found.total > capacity:
+            continue
+        values = {name: "null" if value is None else value for name, value in changes.items()}
+        told = " ".join(f"training.{name}={value}" for name, value in values.items())
+        another = ""
+        if "accumulation" in changes:
             another = ": another recipe, that compares every sample of the batch"
-        return (
-            f"set {changes} training.gradient_norms_every_steps=null "
-            f"({_gib(smaller)}, roughly{another})"
-        )
+        return f"set {told} ({found.total / GIB:.2f} GiB{another})"
     return (
         "take a smaller data.global_batch, data.max_tokens or data.image_size_px, or more ranks "
         "with training.distributed={name: deepspeed, zero_stage: 2}"
     )
+
+
+def _changes(
+    estimate: MemoryEstimate, config: RunConfig
+) -> Iterator[tuple[dict[str, Any], MemoryEstimate]]:
+    """What may be changed, in the order of what it costs, and roughly what is needed then."""
+    training = config.training
+    ways: list[tuple[dict[str, Any], MemoryEstimate]] = [({}, estimate)]
+    if estimate.by_term:
+        ways.append(({"gradient_norms_every_steps": None}, replace(estimate, by_term=0)))
+    yield from ways[1:]
+    if training.precision == "float32":
+        for changes, each in ways:
+            halved = replace(each, kept=each.kept // 2, working=each.working // 2)
+            yield {"precision": "bf16"} | changes, halved
+    for steps, rows, keeps in _more_steps(estimate, config):
+        more: dict[str, Any] = {"accumulation_steps": steps}
+        if not keeps:
+            more["accumulation"] = "exact"
+            if training.negatives_from is not None:
+                more["negatives_from"] = None
+        for changes, each in ways:
+            yield more | changes, _of_rows(each, rows)
 
 
 def _more_steps(estimate: MemoryEstimate, config: RunConfig) -> Iterator[tuple[int, int, bool]]:
@@ -215,7 +240,3 @@ def _of_rows(estimate: MemoryEstimate, rows: int) -> MemoryEstimate:
     """Roughly, of micro-batches with so many samples."""
     kept, working = (each * rows // estimate.rows for each in (estimate.kept, estimate.working))
     return replace(estimate, kept=kept, working=working)
-
-
-def _gib(estimate: MemoryEstimate) -> str:
-    return f"{estimate.total / GIB:.2f} GiB"

@@ -31,7 +31,7 @@ def refusals_told(training: TrainingConfig) -> Iterator[None]:
             "another run_folder)"
         )
         if "accumulation_steps" not in training.deciding():
-            switch = "raise training.accumulation_steps"
+            switch = "raise training.accumulation_steps, or take more ranks"
         raise MemoryRefusedError(
             f"{asked}: {switch}, and the same command goes on from the last checkpoint (`python "
             "-m distributed_pretrain memory PROFILE.yaml` says what takes how much)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from torch import Tensor
 
 from data_shards.errors import InputError
 from data_shards.profiles import first_difference, validate
+from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Method
+from distributed_pretrain.pretrain import build
 from distributed_pretrain.pretrain.settings import PretrainConfig
+from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
@@ -68,6 +72,37 @@ def test_groups_of_one_forward_are_as_micro_batches_of_their_own(name: str) -> N
         found = after_gradients(tiny_method(config), known, groups, pack=True)
         assert found.keys() == wanted.keys()
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_a_run_in_uneven_micro_batches_takes_the_steps_of_one_in_even_ones(tmp_path: Path) -> None:
+    """Through loader, trainer and log, in another number of micro-batches than of groups."""
+    shards = tmp_path / "shards"
+    write_synthetic_shards(
+        shards, studies={"train": 12, "validate": 4}, studies_a_shard=12, longest_side_px=72
+    )
+    tiny = tiny_profile("phantom_lovt", norm="sync")
+    found = []
+    for pieces in (3, 2):
+        values = tiny.model_dump()
+        values |= {"run_folder": tmp_path / str(pieces), "vocabulary_size": 100}
+        values["data"] |= {"shards": shards, "image_size_px": 64, "global_batch": 6}
+        values["training"] |= {
+            "accumulation": "plain",
+            "accumulation_steps": pieces,
+            "negatives_from": 2,
+            "max_steps": 2,
+            "validate_every_steps": 2,
+            "pictures": False,
+        }
+        run = PretrainConfig.model_validate(values)
+        assert build.pretrain(run)
+        lines = RunFolder(run.run_folder).read_metrics()
+        found.append([(line["step"], line["split"], line["total"]) for line in lines])
+    even, uneven = found
+    assert [each[:2] for each in uneven] == [(1, "train"), (2, "train"), (2, "validate")]
+    # Adam drives roundings apart.
+    assert [each[2] for each in uneven] == pytest.approx([each[2] for each in even], rel=1e-3)
+    assert uneven[0][2] == pytest.approx(even[0][2], rel=1e-5)
 
 
 def config(batch: int, **training: Any) -> PretrainConfig:

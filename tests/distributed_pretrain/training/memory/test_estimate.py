@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,13 @@ from distributed_pretrain.training.gradients import accumulate_gradients
 from distributed_pretrain.training.memory.estimate import (
     GIB,
     MemoryEstimate,
-    refuse_what_does_not_fit,
+    fitting_memory,
 )
-from distributed_pretrain.training.settings import DeepSpeedConfig, OptimizerConfig
+from distributed_pretrain.training.settings import (
+    DeepSpeedConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 from tests.processor import bound
 from tests.tiny import methods
 from tests.tiny.methods import tiny_method
@@ -152,12 +158,32 @@ def test_the_worst_moment_counts() -> None:
     assert replace(step, compared=8 * GIB).parts()["losses of all micro-batches"] == 8 * GIB
 
 
+def as_settings_have_it(
+    estimate: MemoryEstimate, config: PretrainConfig
+) -> Callable[[TrainingConfig], MemoryEstimate]:
+    """Made-up figures of a profile, as its switches change them."""
+
+    def estimated(training: TrainingConfig) -> MemoryEstimate:
+        groups = training.groups(config.data.global_batch)
+        kept = estimate.kept * groups[0] // sum(groups) * config.training.accumulation_steps
+        if training.precision != config.training.precision:
+            kept //= 2
+        keeps_terms = training.gradient_norms_every_steps is not None
+        return replace(estimate, kept=kept, by_term=estimate.by_term if keeps_terms else 0)
+
+    return estimated
+
+
 @pytest.mark.parametrize(
     ("estimate", "training", "switch"),
     [
         (figures(kept=3 * GIB, by_term=5 * GIB), {}, "gradient_norms_every_steps=null (6.00 GiB)"),
-        (figures(kept=8 * GIB), {}, "training.precision=bf16 (7.00 GiB, roughly)"),
-        (figures(kept=8 * GIB), {"precision": "bf16"}, "training.accumulation_steps=2 "),
+        (figures(kept=8 * GIB), {}, "training.precision=bf16 (7.00 GiB)"),
+        (
+            figures(kept=8 * GIB, by_term=2 * GIB),
+            {"precision": "bf16"},
+            "training.accumulation_steps=2 (9.00 GiB)",
+        ),
         (
             figures(kept=40 * GIB),
             {"precision": "bf16", "accumulation": "plain", "accumulation_steps": 2},
@@ -169,12 +195,32 @@ def test_the_worst_moment_counts() -> None:
 def test_a_profile_that_does_not_fit_is_told_what_helps(
     estimate: MemoryEstimate, training: dict[str, Any], switch: str
 ) -> None:
-    config = case("phantom_lovt", rows=32, **training)
+    config = case("phantom_lovt", rows=32, gradient_norms_every_steps=100, **training)
+    estimated = as_settings_have_it(estimate, config)
     with pytest.raises(InputError) as raised:
-        refuse_what_does_not_fit(estimate, config, 9 * GIB)
+        fitting_memory(config, 9 * GIB, estimated)
     assert switch in str(raised.value)
     assert str(raised.value).startswith(f"a device needs {estimate} and has 9.00 GiB: ")
-    refuse_what_does_not_fit(estimate, config, 50 * GIB)
+    assert fitting_memory(config, 50 * GIB, estimated) == estimate
+
+
+def test_what_helps_is_what_the_walk_says_then() -> None:
+    """LIMITR's losses over all micro-batches are in memory only once there are several."""
+    config = case("phantom_limitr", rows=16, precision="bf16")
+    method = tiny_method(config)
+
+    def estimated(training: TrainingConfig) -> MemoryEstimate:
+        changed = config.model_copy(update={"training": training})
+        return memory_of(method, changed, device=GPU, ranks=1)
+
+    whole = estimated(config.training).total
+    capacity = whole - 2**20
+    with pytest.raises(InputError) as raised:
+        fitting_memory(config, capacity, estimated)
+    (told,) = re.findall(r"set ((?:training\.\w+=\w+ )+)\(", str(raised.value))
+    pairs = (word.removeprefix("training.").split("=") for word in told.split())
+    values = config.training.model_dump() | {n: None if v == "null" else v for n, v in pairs}
+    assert estimated(TrainingConfig.model_validate(values)).total <= capacity
 
 
 GROUPS: dict[str, Any] = {"precision": "bf16", "accumulation": "plain", "negatives_from": 8}
@@ -183,7 +229,7 @@ GROUPS: dict[str, Any] = {"precision": "bf16", "accumulation": "plain", "negativ
 @pytest.mark.parametrize(
     ("kept", "changes", "note"),
     [
-        (16, ["training.accumulation_steps=4"], "roughly)"),
+        (16, ["training.accumulation_steps=4"], "7.00 GiB)"),
         (
             40,
             [
@@ -191,7 +237,7 @@ GROUPS: dict[str, Any] = {"precision": "bf16", "accumulation": "plain", "negativ
                 "training.accumulation=exact",
                 "training.negatives_from=null",
             ],
-            "roughly: another recipe",
+            "GiB: another recipe",
         ),
     ],
 )
@@ -199,9 +245,10 @@ def test_the_switch_of_a_recipe_in_groups_is_one_that_the_profile_takes(
     kept: int, changes: list[str], note: str
 ) -> None:
     config = case("phantom_lovt", rows=32, **GROUPS)
+    estimated = as_settings_have_it(figures(kept=kept * GIB), config)
     with pytest.raises(InputError) as raised:
-        refuse_what_does_not_fit(figures(kept=kept * GIB), config, 8 * GIB)
-    assert f"set {' '.join(changes)} training.gradient_norms" in str(raised.value)
+        fitting_memory(config, 8 * GIB, estimated)
+    assert f"set {' '.join(changes)} (" in str(raised.value)
     assert note in str(raised.value)
     told = dict(word.removeprefix("training.").split("=") for word in changes)
     values = config.model_dump()

@@ -39,8 +39,8 @@ def test_what_may_change_before_the_run_goes_on_is_told() -> None:
     plain = TrainingConfig(accumulation="plain", accumulation_steps=2)
     grouped = TrainingConfig(accumulation="plain", accumulation_steps=2, negatives_from=4)
     for training, switch in (
-        (TrainingConfig(), ": raise training.accumulation_steps, and the same"),
-        (grouped, ": raise training.accumulation_steps, and the same"),
+        (TrainingConfig(), ": raise training.accumulation_steps, or take more ranks, and the same"),
+        (grouped, ": raise training.accumulation_steps, or take more ranks, and the same"),
         (plain, ": take more ranks (another training.accumulation_steps compares other samples"),
     ):
         with pytest.raises(MemoryRefusedError) as raised, refusals_told(training):
