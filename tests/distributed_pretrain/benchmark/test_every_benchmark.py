@@ -221,17 +221,31 @@ def test_scaling_predicts_and_measures_every_number_of_ranks(start: Start) -> No
     assert report["links"].keys() == {"all_reduce", "all_gather", "reduce_scatter"}
 
 
+def finite_figures(report: dict[str, Any]) -> set[str]:
+    """The parts, each of which must have ended with figures."""
+    for name, part in report["parts"].items():
+        assert part["error"] is None, f"{name}: {part['error']}"
+        assert all(map(math.isfinite, part["figures"].values())), name
+        assert part["figures"], name
+    return set(report["parts"])
+
+
+@on_linux
+def test_gpu_measures_the_papers_profile_and_traces_it(start: Start, tmp_path: Path) -> None:
+    """Every part: with the slow tests."""
+    some = "only=[lovt_a100,trace]"
+    report = start("gpu", "device=cpu", "tiny=true", "minutes=60", some, f"output={tmp_path}")
+    assert finite_figures(report) == {"lovt_a100", "trace"}
+    assert "lovt_a100" in (tmp_path / "gpu.md").read_text()
+
+
 @pytest.mark.slow
 @on_linux
 def test_gpu_has_figures_of_every_part_on_a_cpu_and_judges_none(
     start: Start, tmp_path: Path
 ) -> None:
     report = start("gpu", "device=cpu", "tiny=true", "minutes=60", f"output={tmp_path}")
-    assert report["parts"].keys() == PARTS.keys()
-    for name, part in report["parts"].items():
-        assert part["error"] is None, f"{name}: {part['error']}"
-        finite = {k: v for k, v in part["figures"].items() if math.isfinite(v)}
-        assert finite == part["figures"] != {}, name
+    assert finite_figures(report) == PARTS.keys()
     for name, every in ASKED.items():
         part = report["parts"]["lovt_a100" if name == PROFILES else name]
         assert {each.figure for each in every} <= part["figures"].keys()
