@@ -19,19 +19,27 @@ from distributed_pretrain.benchmark.on_gpu.parts import (
     turns_for,
 )
 from distributed_pretrain.benchmark.on_gpu.profiles import opened, profile
+from distributed_pretrain.methods.objective import sum_of
+from distributed_pretrain.models.norms.groups import in_groups
 from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.compiling import compile_encoders
 from distributed_pretrain.training.engine.ddp import Engine
+from distributed_pretrain.training.gradients import terms_of_groups
 
-SIZES = (32, 128, 256)
+GROUP, USUAL = 32, 128
+SIZES = (GROUP, USUAL, 192, 256)
 TOKENS = 128
 
 
 class Variant(NamedTuple):
-    """Pairs in memory, torch's switches, and what autocast lowers to (None: nothing)."""
+    """Pairs in memory, compared and normalised in so many groups as `lovt_a100` has it.
+
+    And torch's switches, and what autocast lowers to (None: nothing).
+    """
 
     batch: Batch
+    groups: int
     changes: tuple[Flag, ...] = ()
     lowered: torch.dtype | None = torch.bfloat16
 
@@ -41,19 +49,19 @@ def measure(bench: Bench, report: Report) -> None:
     config = profile(bench, "lovt_a100")
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     with opened(config) as trainer:
-        batches = {rows: _noise(bench, config, rows) for rows in SIZES}
-        usual = batches[SIZES[0]]
-        variants = {f"micro_batch_{rows}": Variant(each) for rows, each in batches.items()}
-        variants["cudnn_benchmark"] = Variant(usual, ((cudnn, "benchmark", True),))
+        sizes = {rows: Variant(_noise(bench, config, rows), rows // GROUP) for rows in SIZES}
+        variants = {f"micro_batch_{rows}": each for rows, each in sizes.items()}
+        usual = sizes[USUAL]
+        variants["cudnn_benchmark"] = usual._replace(changes=((cudnn, "benchmark", True),))
         for name, tf32 in (("float32", False), ("float32_tf32", True)):
             changes = ((matmul, "allow_tf32", tf32), (cudnn, "allow_tf32", tf32))
-            variants[name] = Variant(usual, changes, lowered=None)
+            variants[name] = usual._replace(changes=changes, lowered=None)
         # A norm in bf16 may take torch's own kernels, in fp16 cuDNN's.
-        variants["fp16"] = Variant(usual, lowered=torch.float16)
+        variants["fp16"] = usual._replace(lowered=torch.float16)
         _rates(trainer.engine, variants, report, seconds=bench.share(0.3))
         if not bench.tiny:
             compile_encoders(trainer.engine.objective, walks_by_term=False)
-            compiled = {"compiled": Variant(usual)}
+            compiled = {"compiled": usual}
             _rates(trainer.engine, compiled, report, seconds=bench.share(0.1))
 
 
@@ -67,11 +75,13 @@ def _rates(
 
 
 def _step(engine: Engine, variant: Variant) -> None:
-    objective, device = engine.objective, engine.device.type
+    objective, device, groups = engine.objective, engine.device.type, variant.groups
+    lowered = torch.autocast(device, variant.lowered, enabled=variant.lowered is not None)
     with flags(*variant.changes):
-        with torch.autocast(device, variant.lowered, enabled=variant.lowered is not None):
+        with lowered, in_groups(groups):
             outputs = objective(variant.batch)
-        objective.loss(outputs)["total"].backward()
+        terms = terms_of_groups(objective, objective.contrasted(outputs), groups)
+        sum_of(objective.weighted(terms | objective.sample_terms(outputs))).backward()
         engine.drop_gradients()
 
 
@@ -79,7 +89,7 @@ def _noise(bench: Bench, config: PretrainConfig, rows: int) -> Batch:
     data = config.data
     batch = full_batch(
         bench.torch_device,
-        rows=2 if bench.tiny else rows,
+        rows=rows // GROUP * 2 if bench.tiny else rows,
         image_size_px=data.image_size_px,
         tokens=min(TOKENS, data.max_tokens),
     )
