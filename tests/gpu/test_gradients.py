@@ -11,7 +11,6 @@ from distributed_pretrain.benchmark.loss import TEMPERATURE, embeddings, loss_fo
 from distributed_pretrain.losses.contrastive import global_contrastive_loss
 from distributed_pretrain.methods.lovt.method import Lovt
 from distributed_pretrain.methods.objective import Contrasted, sum_of
-from distributed_pretrain.training.compiling import compile_encoders
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.engine.device import set_device_up
 from distributed_pretrain.training.gradients import accumulate_gradients
@@ -83,7 +82,7 @@ def check_exact_accumulation(device: torch.device, *, compiled: bool) -> None:
             terms[name] = terms.get(name, 0) + term / PIECES
     expected = list(torch.autograd.grad(sum_of(method.weighted(terms)), engine.parameters))
     if compiled:
-        compile_encoders(method, walks_by_term=False)
+        method.compile()
     accumulate_gradients(engine, parts, exact=True, seed=SEED, measure_norms=False)
     found = [each.grad for each in engine.parameters if each.grad is not None]
     assert relative_error(found, expected) < 1e-4
