@@ -22,7 +22,7 @@ from distributed_pretrain.training.engine.layout import MOMENTS
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
 from distributed_pretrain.training.step import Stepper
 from tests.distributed_pretrain.run_folder.checkpoints import checkpoint
-from tests.gpu.devices import on_each_device, only_on_a_gpu
+from tests.gpu.devices import on_each_device, only_on_a_gpu, slow_on_a_cpu
 from tests.tiny import methods
 from tests.tiny import short_run as short
 from tests.tiny.batches import pairs_of_sentences, random_batch
@@ -35,7 +35,7 @@ BF16 = "training.precision=bf16"
 MEBIBYTE = 2**20
 
 
-@on_each_device
+@slow_on_a_cpu
 def test_a_run_that_goes_on_is_the_same_to_the_last_bit_where_it_is_deterministic(
     device: torch.device, tiny_profile: Path, tmp_path: Path
 ) -> None:
