@@ -21,16 +21,8 @@ from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.memory.estimate import (
-    GIB,
-    MemoryEstimate,
-    fitting_memory,
-)
-from distributed_pretrain.training.settings import (
-    DeepSpeedConfig,
-    OptimizerConfig,
-    TrainingConfig,
-)
+from distributed_pretrain.training.memory.estimate import GIB, MemoryEstimate, fitting_memory
+from distributed_pretrain.training.settings import DeepSpeedConfig, OptimizerConfig, TrainingConfig
 from tests.processor import bound
 from tests.tiny import methods
 from tests.tiny.methods import tiny_method
