@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,10 +15,11 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from data_shards.checking.stored_images import NOT_DECODED, decoded_image
-from data_shards.checking.stored_studies import open_tar
+from data_shards.checking.stored_studies import mended_tar
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_bytes_atomically
 from data_shards.records.documents import refuse_contradictions
+from data_shards.records.indexed_samples import IndexedSample
 from data_shards.records.manifest import (
     MANIFEST_NAME,
     ShardEntry,
@@ -98,25 +101,34 @@ def _read_studies(files: ShardFiles, split: Split, count: int) -> list[_Study]:
         raise InputError(f"{files}: split {split!r} is empty: pass --split with another")
     count = min(count, len(places))
     spread = [places[number * len(places) // count] for number in range(count)]
-    return [_read_study(files, entry, position) for entry, position in spread]
+    by_shard = groupby(spread, key=itemgetter(0))
+    return [study for entry, own in by_shard for study in _read_shard(files, entry, own)]
 
 
-def _read_study(files: ShardFiles, entry: ShardEntry, position: int) -> _Study:
-    tar, path = files.told(entry.tar_name), files.told(entry.index_name)
+def _read_shard(
+    files: ShardFiles, entry: ShardEntry, places: Iterable[tuple[ShardEntry, int]]
+) -> Iterator[_Study]:
     index = parse_shard_index(files.index_bytes(entry), files.folder / entry.index_name)
-    refuse_contradictions(index.contradictions(entry), path)
-    sample = index.samples[position]
+    refuse_contradictions(index.contradictions(entry), files.told(entry.index_name))
+    with mended_tar(files, entry) as file:
+        for _, position in places:
+            yield _read_study(files, entry, file, index.samples[position])
+
+
+def _read_study(
+    files: ShardFiles, entry: ShardEntry, file: io.BufferedReader, sample: IndexedSample
+) -> _Study:
+    tar, path = files.told(entry.tar_name), files.told(entry.index_name)
     members: dict[str, bytes] = {}
-    with open_tar(files, entry) as file:
-        tar_bytes = os.fstat(file.fileno()).st_size
-        for name, member in sample.members.items():
-            payload = member.read(file, tar_bytes=tar_bytes)
-            if payload is None:
-                raise InputError(
-                    f"{tar}: {sample.key}.{name} is damaged: delete the tar and build again "
-                    "(`python -m data_shards verify` lists all that is wrong)"
-                )
-            members[name] = payload
+    tar_bytes = os.fstat(file.fileno()).st_size
+    for name, member in sample.members.items():
+        payload = member.read(file, tar_bytes=tar_bytes)
+        if payload is None:
+            raise InputError(
+                f"{tar}: {sample.key}.{name} is damaged: delete the tar and build again "
+                "(`python -m data_shards verify` lists all that is wrong)"
+            )
+        members[name] = payload
     try:
         record = StudyRecord.from_json(members.pop("json"))
         refuse_contradictions(sample.contradictions(record, entry.split), path)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from data_shards.checking.stored_images import NOT_DECODED, decoded_image
-from data_shards.checking.stored_studies import open_tar
+from data_shards.checking.stored_studies import opened_tar
 from data_shards.errors import InputError
 from data_shards.files.regular import parse_json
 from data_shards.images.content import look_at
@@ -62,8 +62,12 @@ def inspect_shard(files: ShardFiles, entry: ShardEntry, tick: Tick) -> Inspectio
         found.problems.append("the tar is missing")
         return found
     try:
-        with open_tar(files, entry) as tar:
-            _inspect_files(files, tar, found, tick)
+        if (problem := _wrong_bytes(files, entry)) and files.mended(entry.tar_name):
+            # It was this machine's copy of a store's that was damaged.
+            problem = _wrong_bytes(files, entry)
+        found.problems += problem
+        with opened_tar(files, entry) as tar:
+            _inspect_members(files, tar, found, tick)
     except OSError as error:
         found.problems.append(f"cannot be read ({error.strerror or error})")
     except (DamagedInStoreError, NotInStoreError) as error:
@@ -71,14 +75,22 @@ def inspect_shard(files: ShardFiles, entry: ShardEntry, tick: Tick) -> Inspectio
     return found
 
 
-def _inspect_files(
+def _wrong_bytes(files: ShardFiles, entry: ShardEntry) -> list[str]:
+    """Where the tar as a whole is not what the manifest says."""
+    with opened_tar(files, entry) as tar:
+        size, sha256 = os.fstat(tar.fileno()).st_size, hashlib.file_digest(tar, "sha256")
+    wrong = []
+    if size != entry.bytes:
+        wrong.append(f"{size:,} bytes, but the manifest says {entry.bytes:,}")
+    if sha256.hexdigest() != entry.sha256:
+        wrong.append("sha256 differs from the manifest's")
+    return wrong
+
+
+def _inspect_members(
     files: ShardFiles, tar: io.BufferedReader, found: Inspection, tick: Tick
 ) -> None:
     entry, size = found.entry, os.fstat(tar.fileno()).st_size
-    if size != entry.bytes:
-        found.problems.append(f"{size:,} bytes, but the manifest says {entry.bytes:,}")
-    if hashlib.file_digest(tar, "sha256").hexdigest() != entry.sha256:
-        found.problems.append("sha256 differs from the manifest's")
     if (index := _read_index(files, found)) is None:
         return
     found.problems += index.contradictions(entry)

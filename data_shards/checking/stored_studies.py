@@ -32,13 +32,18 @@ def shards_of(files: ShardFiles) -> tuple[ShardEntry, ...]:
     return manifest.shards
 
 
-def open_tar(files: ShardFiles, entry: ShardEntry) -> io.BufferedReader:
-    """The tar of a shard; a copy of a store's that was damaged here is fetched again first.
+def opened_tar(files: ShardFiles, entry: ShardEntry) -> io.BufferedReader:
+    """The tar of a shard. Raises as `ShardFiles.open`."""
+    return io.BufferedReader(files.open(entry.tar_name))
 
-    Raises as `ShardFiles.open`.
+
+def mended_tar(files: ShardFiles, entry: ShardEntry) -> io.BufferedReader:
+    """The same; a copy of a store's that was damaged here is fetched again first.
+
+    For who reads all of it: all of it is looked at.
     """
     files.mended(entry.tar_name)
-    return io.BufferedReader(files.open(entry.tar_name))
+    return opened_tar(files, entry)
 
 
 def studies_of(files: ShardFiles, entry: ShardEntry) -> Iterator[StoredStudy]:
@@ -48,7 +53,7 @@ def studies_of(files: ShardFiles, entry: ShardEntry) -> Iterator[StoredStudy]:
     """
     tar, index = files.told(entry.tar_name), files.read_index(entry)
     refuse_contradictions(index.contradictions(entry), files.told(entry.index_name))
-    with open_tar(files, entry) as file:
+    with mended_tar(files, entry) as file:
         for sample in index.samples:
             read = partial(_read, file, tar, index.tar_bytes, sample)
             try:

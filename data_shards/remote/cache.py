@@ -187,7 +187,7 @@ def _files(root: Path) -> Iterator[tuple[float, int, Path]]:
 
 
 def _sizes_on_their_way(fetching: Path, besides: Path) -> Iterator[int]:
-    """Of what others have room for now; what a killed process left is removed."""
+    """The bytes that each of the others has room for; what a killed process left is removed."""
     for place in fetching.glob("*"):
         if place == besides:
             continue

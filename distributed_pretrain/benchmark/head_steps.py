@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import statistics
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from data_shards.profiles import validate
 from distributed_pretrain.benchmark import harness
-from distributed_pretrain.benchmark.step import bare_step
+from distributed_pretrain.benchmark.step import (
+    TARGET_RATIO,
+    TARGET_WAIT_SHARE,
+    beside_bare_loop,
+)
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.run import build_parts
 from distributed_pretrain.downstream.settings import DownstreamConfig
@@ -29,9 +32,6 @@ HEADS: dict[str, dict[str, Any]] = {
     "yolov3": {"boxes": [OPACITY]},
 }
 BEST_METRIC = "total"
-TARGET_RATIO = 1.05
-TARGET_WAIT_SHARE = 0.03
-_WARMUP_STEPS = 2
 
 
 def measure_head(
@@ -54,29 +54,16 @@ def measure_head(
     alone = Liveness(rank=0, world_size=1, timeout_seconds=1)
     run = RunFolder(own.run_folder)
     trainer = build_trainer(own, engine, run, alone, partial(build_parts, own, store))
-    engine.objective.train()
     batches = trainer.loader.batches()
-    in_memory = cycle([next(batches).split([1], pack=False)[0] for _ in range(2)])
-    take_turns = partial(
-        harness.take_turns,
-        {
-            "bare": lambda: harness.seconds_of(lambda: bare_step(engine, next(in_memory))),
-            "trainer": lambda: harness.seconds_of(lambda: trainer.step(batches)),
-        },
-        warmup=0,
-    )
-    take_turns(turns=_WARMUP_STEPS)
-    before = trainer.loader.wait_seconds
-    turns = take_turns(turns=steps)
-    waited = trainer.loader.wait_seconds - before
+    found = beside_bare_loop(trainer, batches, steps=steps)
     batches.close()
     trainer.close()
     engine.close()
     return {
-        "bare_step_seconds": statistics.median(turns["bare"]),
-        "trainer_step_seconds": statistics.median(turns["trainer"]),
-        "ratio": harness.Ratios(turns["trainer"], turns["bare"]).median,
-        "data_wait_share": waited / sum(turns["trainer"]),
+        "bare_step_seconds": statistics.median(found.bare),
+        "trainer_step_seconds": statistics.median(found.trainer),
+        "ratio": harness.Ratios(found.trainer, found.bare).median,
+        "data_wait_share": found.data_wait_share,
         "peak_memory_gib": peak_memory_bytes(engine.device) / 2**30,
     }
 

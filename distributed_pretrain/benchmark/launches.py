@@ -26,7 +26,7 @@ from distributed_pretrain.alignment import gloria, limitr
 from distributed_pretrain.alignment.pairwise import memory
 from distributed_pretrain.alignment.pairwise.products import bfloat16_even_if_slow
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.benchmark.fake_cuda import NORM_KERNELS, HostWaits, moved
+from distributed_pretrain.benchmark.fake_cuda import NORM_KERNELS, moved
 from distributed_pretrain.benchmark.fake_step import CUDA, LATE_READ, walk_step
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.methods.settings import Sizes
@@ -87,8 +87,12 @@ def counts_of(config: PretrainConfig) -> Counts:
     """The counts of a profile with random weights, for studies that have all that is asked for."""
     config = with_random_weights(config)
     groups = config.training.groups(config.data.global_batch)
-    launched = sum(_launches(config, each) * times for each, times in Counter(groups).items())
-    seen = _step(config, groups[0])
+    launched = sum(
+        _launches(one_micro_batch(config, each), each) * times
+        for each, times in Counter(groups).items()
+    )
+    one = one_micro_batch(config, groups[0])
+    seen = walk_step(one, _method(one), lambda: _batch(one, CUDA))
     late = seen.waits.pop(LATE_READ)
     return Counts(len(groups), launched, seen.copies.total(), seen.waits.total(), late)
 
@@ -99,20 +103,24 @@ def _method(config: PretrainConfig) -> Method:
     return method.train()
 
 
-def _rows(config: PretrainConfig, groups: int) -> int:
+def one_micro_batch(config: PretrainConfig, groups: int) -> PretrainConfig:
+    """The profile of a step that has no more than a micro-batch with so many groups."""
     batch = config.data.global_batch
-    return batch // config.training.ordered_parts(batch) * groups
+    rows = batch // config.training.ordered_parts(batch) * groups
+    training = config.training.model_copy(update={"accumulation_steps": 1})
+    data = config.data.model_copy(update={"global_batch": rows})
+    return config.model_copy(update={"training": training, "data": data})
 
 
-def _batch(config: PretrainConfig, groups: int, device: torch.device) -> Batch:
-    rows = _rows(config, groups)
-    whole = full_studies(config)(device, rows=rows, tokens=min(TOKENS, config.data.max_tokens))
+def _batch(config: PretrainConfig, device: torch.device) -> Batch:
+    rows, tokens = config.data.global_batch, min(TOKENS, config.data.max_tokens)
+    whole = full_studies(config)(device, rows=rows, tokens=tokens)
     (batch,) = whole.split([1], pack=config.training.pack_reports is not False)
     return batch
 
 
 def _launches(config: PretrainConfig, groups: int) -> int:
-    """Of a micro-batch that holds so many."""
+    """Of a profile with one micro-batch, that holds so many groups."""
     engine = Engine(TrainingConfig(precision=config.training.precision))
     engine.device = _CPU
     method = _method(config)
@@ -124,7 +132,7 @@ def _launches(config: PretrainConfig, groups: int) -> int:
     ):
         moved(method, _CPU.type)
         engine.prepare(method, torch.optim.SGD(method.parameters()))
-        batch = _batch(config, groups, _CPU)
+        batch = _batch(config, _CPU)
         seen.by_name.clear()
         accumulate_gradients(
             engine, [batch], exact=False, seed=0, measure_norms=False, groups=[groups]
@@ -142,14 +150,6 @@ def _as_on_a_gpu() -> Iterator[None]:
             stack.enter_context(mock.patch.dict(sizes, cpu=sizes["cuda"]))
         stack.enter_context(bfloat16_even_if_slow())
         yield
-
-
-def _step(config: PretrainConfig, groups: int) -> HostWaits:
-    """A step of one micro-batch that holds so many, on a GPU."""
-    training = config.training.model_copy(update={"accumulation_steps": 1})
-    data = config.data.model_copy(update={"global_batch": _rows(config, groups)})
-    one = config.model_copy(update={"training": training, "data": data})
-    return walk_step(one, _method(config), lambda: _batch(config, groups, CUDA))
 
 
 class _Launches(TorchDispatchMode):

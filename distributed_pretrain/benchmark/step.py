@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -30,6 +32,7 @@ from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.faults.liveness import Liveness
+from distributed_pretrain.training.loop import Trainer
 from distributed_pretrain.training.run import build_trainer, make_engine
 from distributed_pretrain.training.settings import OptimizerConfig
 from distributed_pretrain.training.step import StepNumbers, peak_memory_bytes
@@ -155,11 +158,49 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
     alone = Liveness(rank=0, world_size=1, timeout_seconds=1)
     run = RunFolder(run_config.run_folder)
     trainer = build_trainer(run_config, engine, run, alone, partial(build_parts, run_config))
-    engine.objective.train()
     batches = trainer.loader.batches()
+    steps = beside_bare_loop(trainer, batches, steps=config.steps)
+    augmentations = []
+    for _ in range(AUGMENTED_BATCHES):
+        waited_before = trainer.loader.wait_seconds
+        whole = harness.seconds_of(lambda: next(batches))
+        augmentations.append(whole - (trainer.loader.wait_seconds - waited_before))
+    batches.close()
+    trainer.close()
+    engine.close()
+    bare, full = statistics.median(steps.bare), statistics.median(steps.trainer)
+    return {
+        "bare_step_seconds": bare,
+        "trainer_step_seconds": full,
+        "trainer_to_bare_ratio": full / bare,
+        "augmentation_share": min(augmentations) / full,
+        "data_wait_share": steps.data_wait_share,
+        "bare_pairs_per_second": config.batch / bare,
+        "trainer_pairs_per_second": config.batch / full,
+        "trainer_tokens_per_second": statistics.median(
+            each.values["tokens_per_second"] for each in steps.read
+        ),
+        "padding_share": statistics.mean(each.values["padding_share"] for each in steps.read),
+        "peak_memory_gib": peak_memory_bytes(engine.device) / 2**30,
+    }
+
+
+@dataclass(frozen=True)
+class BesideBareLoop:
+    """Seconds of each step of the bare loop and of the trainer, and what the trainer read."""
+
+    bare: list[float]
+    trainer: list[float]
+    data_wait_share: float
+    read: list[StepNumbers]
+
+
+def beside_bare_loop(trainer: Trainer, batches: Iterator[Batch], *, steps: int) -> BesideBareLoop:
+    """So many of each in turns: the bare loop has its batches in memory."""
+    engine, read = trainer.engine, list[StepNumbers]()
+    engine.objective.train()
     pack = engine.packs_reports
     in_memory = cycle([next(batches).split([1], pack=pack)[0] for _ in range(2)])
-    read: list[StepNumbers] = []
     take_turns = partial(
         harness.take_turns,
         {
@@ -170,31 +211,10 @@ def measure(config: Settings, folder: Path) -> dict[str, float]:
     )
     take_turns(turns=WARMUP_STEPS)
     waited = trainer.loader.wait_seconds
-    turns = take_turns(turns=config.steps)
+    turns = take_turns(turns=steps)
     waited = trainer.loader.wait_seconds - waited
-    augmentations = []
-    for _ in range(AUGMENTED_BATCHES):
-        waited_before = trainer.loader.wait_seconds
-        whole = harness.seconds_of(lambda: next(batches))
-        augmentations.append(whole - (trainer.loader.wait_seconds - waited_before))
-    batches.close()
-    trainer.close()
-    engine.close()
-    bare, full = (statistics.median(turns[name]) for name in ("bare", "trainer"))
-    return {
-        "bare_step_seconds": bare,
-        "trainer_step_seconds": full,
-        "trainer_to_bare_ratio": full / bare,
-        "augmentation_share": min(augmentations) / full,
-        "data_wait_share": waited / sum(turns["trainer"]),
-        "bare_pairs_per_second": config.batch / bare,
-        "trainer_pairs_per_second": config.batch / full,
-        "trainer_tokens_per_second": statistics.median(
-            each.values["tokens_per_second"] for each in read
-        ),
-        "padding_share": statistics.mean(each.values["padding_share"] for each in read),
-        "peak_memory_gib": peak_memory_bytes(engine.device) / 2**30,
-    }
+    share = waited / sum(turns["trainer"])
+    return BesideBareLoop(turns["bare"], turns["trainer"], share, read)
 
 
 def _run_config(config: Settings, folder: Path) -> PretrainConfig:

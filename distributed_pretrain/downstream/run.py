@@ -72,11 +72,9 @@ def judge_head(config: DownstreamConfig, store: FeatureStore) -> dict[str, float
         for each in measures
         if isinstance(each, Examples) and each.scores
     ]
-    metrics = validation.metrics
-    rows = [[metrics[name].title, metrics[name].show(figures[name])] for name in figures]
     page = run.evaluation(*JUDGED).with_suffix(".html")
     lead = f"{config.protocol.name} on {config.data.shards}, {split} split: {run.path}"
-    write_page(page, "What a head found", lead, [["figure", "value"], *rows], shown)
+    write_page(page, "What a head found", lead, figures, validation.metrics, shown)
     return figures
 
 

@@ -92,15 +92,11 @@ def _show(run: RunFolder, results: Path, found: Evaluation) -> None:
         for measure in found.measures
         for name, picture in measure.pictures().items()
     ]
-    titles = {metric.name: metric for each in found.measures for metric in each.metrics}
-    figures = [["figure", "value"]]
-    for name, value in found.metrics.items():
-        if name in titles:
-            figures.append([titles[name].title, titles[name].show(value)])
+    metrics = {metric.name: metric for each in found.measures for metric in each.metrics}
     write_pictures(run, results.with_suffix(""), shown)
     page = results.with_suffix(".html")
     lead = f"{run.path}: {found.samples} studies, {results.stem}."
-    write_page(page, "What an encoder sees", lead, figures, shown)
+    write_page(page, "What an encoder sees", lead, found.metrics, metrics, shown)
     print(f"pictures on {page}", file=sys.stderr)
 
 

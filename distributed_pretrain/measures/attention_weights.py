@@ -6,21 +6,19 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from distributed_pretrain.batch import Batch
-from distributed_pretrain.measures.base import Context, ImageTextMeasure, Picture, on_host
+from distributed_pretrain.measures.base import OfFirstBatch, Picture, on_host
 from distributed_pretrain.measures.pictures import displayed
 from distributed_pretrain.measures.weighted_reports import (
     WeightedReport,
     weighted_reports_picture,
 )
-from distributed_pretrain.methods.image_text import ImageTextOutputs
 
 STUDIES = 6
 # As tokenizers split them: runs of letters and digits, and every mark by itself.
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
-class AttentionWeights(ImageTextMeasure):
+class AttentionWeights(OfFirstBatch):
     """The weights of regions and of sentences or words, for the first studies.
 
     What a method has of both: LoVT's pooling weighs regions and sentences, LIMITR words by their
@@ -33,20 +31,11 @@ class AttentionWeights(ImageTextMeasure):
         "to the greatest weight of its image, marks from 0 to the greatest of their report."
     }
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._first: tuple[Batch, ImageTextOutputs] | None = None
-
-    def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
-        """Keep the first batch."""
-        if self._first is None:
-            self._first = batch, outputs
-
     def pictures(self) -> dict[str, Picture]:
         """`attention_weights`, where a method has any."""
-        if self._first is None:
+        if self.first is None:
             return {}
-        batch, outputs = self._first
+        batch, outputs = self.first
         first = slice(0, STUDIES)
         images, reports = outputs.images.rows(first), outputs.reports.rows(first)
         # Words' weights may depend on their image.

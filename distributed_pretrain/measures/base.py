@@ -18,7 +18,7 @@ from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import Batch, ReportTokens
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.prompts import ClassPrompts
-from distributed_pretrain.methods.image_text import ImageTextMethod
+from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
 from distributed_pretrain.methods.objective import Objective, Outputs
 
 Picture: TypeAlias = NDArray[np.uint8]
@@ -117,6 +117,19 @@ class ImageTextMeasure(Measure):
     def applies(cls, objective: Objective) -> bool:
         """Where images and reports are embedded."""
         return isinstance(objective, ImageTextMethod)
+
+
+class OfFirstBatch(ImageTextMeasure):
+    """Pictures of the `first` batch and what was made of it."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.first: tuple[Batch, ImageTextOutputs] | None = None
+
+    def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
+        """Keep the first batch."""
+        if self.first is None:
+            self.first = batch, outputs
 
 
 def make_measures(kinds: Sequence[type[Measure]], context: Context) -> list[Measure]:

@@ -9,19 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distributed_pretrain.batch import Batch
-from distributed_pretrain.measures.base import Context, ImageTextMeasure, Picture
+from distributed_pretrain.measures.base import OfFirstBatch, Picture
 from distributed_pretrain.measures.pictures import (
     displayed,
     region_weights_picture,
     sentence_maps_picture,
 )
-from distributed_pretrain.methods.image_text import ImageTextOutputs
 
 WEIGHTED_STUDIES = 8
 
 
-class RegionMaps(ImageTextMeasure):
+class RegionMaps(OfFirstBatch):
     """Region weights of the first studies, and where each sentence of the first belongs."""
 
     picture_notes: ClassVar[Mapping[str, str]] = {
@@ -30,20 +28,11 @@ class RegionMaps(ImageTextMeasure):
         "comparison: each map on its own scale, whose ends are printed.",
     }
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._first: tuple[Batch, ImageTextOutputs] | None = None
-
-    def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
-        """Keep the first batch."""
-        if self._first is None:
-            self._first = batch, outputs
-
     def pictures(self) -> dict[str, Picture]:
         """`region_weights` where a method has them, and `sentence_maps`."""
-        if self._first is None:
+        if self.first is None:
             return {}
-        batch, outputs = self._first
+        batch, outputs = self.first
         pixels, found = displayed(batch.images[:WEIGHTED_STUDIES]), {}
         weights = outputs.images.region_weights
         if weights is not None:

@@ -106,7 +106,7 @@ def _placed(report: WeightedReport) -> list[_Placed]:
                 found.append(_Placed(line, 0, text, strength))
                 line += 1
             continue
-        text = textwrap.shorten(part, LINE_CHARACTERS, placeholder="...")
+        text = part if len(part) <= LINE_CHARACTERS else f"{part[: LINE_CHARACTERS - 3]}..."
         if column + len(text) > LINE_CHARACTERS:
             line, column = line + 1, 0
         found.append(_Placed(line, column, text, strength))

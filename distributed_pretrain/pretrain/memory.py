@@ -21,7 +21,7 @@ from distributed_pretrain.training.memory.estimate import (
     GIB,
     MemoryEstimate,
     device_bytes,
-    fitting_memory,
+    refuse_what_does_not_fit,
 )
 from distributed_pretrain.training.settings import TrainingConfig
 
@@ -46,7 +46,7 @@ def run_memory(profile: Path, overrides: Sequence[str], *, ranks: int) -> int:
         print(f"  {name:36s} {size / GIB:8.2f} GiB")
     capacity = device_bytes(config.training, _GPU)
     if capacity is not None:
-        fitting_memory(config, capacity, estimated)
+        refuse_what_does_not_fit(estimate, config, capacity, estimated)
         print(f"fits a device with {capacity / GIB:.2f} GiB")
     return DONE
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from data_shards.errors import warn
 from data_shards.files.atomic import write_bytes_atomically, write_text_atomically
+from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.pictures import as_png, data_url
 from distributed_pretrain.pages.html import render
 from distributed_pretrain.run_folder.folder import RunFolder
@@ -37,10 +38,21 @@ class Shown:
 
 
 def write_page(
-    path: Path, title: str, lead: str, figures: Sequence[Sequence[str]], shown: Sequence[Shown]
+    path: Path,
+    title: str,
+    lead: str,
+    figures: Mapping[str, float],
+    metrics: Mapping[str, Metric],
+    shown: Sequence[Shown],
 ) -> None:
-    """Write one HTML file with its pictures inside; the first row of the figures is their head."""
-    page = render("gallery.html.jinja", title=title, lead=lead, figures=figures, shown=shown)
+    """Write one HTML file with its pictures inside, and those of the figures that are `metrics`."""
+    rows = [
+        [metrics[name].title, metrics[name].show(value)]
+        for name, value in figures.items()
+        if name in metrics
+    ]
+    table = [["figure", "value"], *rows]
+    page = render("gallery.html.jinja", title=title, lead=lead, figures=table, shown=shown)
     _written(path, page)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -143,6 +144,12 @@ def terms_of_groups(objective: Objective, contrasted: Contrasted, groups: int) -
     if groups == 1:
         return found[0]
     return {name: torch.stack([each[name] for each in found]).mean() for name in found[0]}
+
+
+def loss_of_groups(objective: Objective, outputs: Any, groups: int) -> Tensor:
+    """The loss of one micro-batch, whose groups of rows are compared alone."""
+    terms = terms_of_groups(objective, objective.contrasted(outputs), groups)
+    return sum_of(objective.weighted(terms | objective.sample_terms(outputs)))
 
 
 def _of_pieces(gradient: Tensor, rows: list[Tensor]) -> list[Tensor]:

@@ -35,7 +35,7 @@ from distributed_pretrain.training.memory.estimate import (
     GIB,
     MemoryEstimate,
     device_bytes,
-    fitting_memory,
+    refuse_what_does_not_fit,
 )
 from distributed_pretrain.training.memory.refused import refusals_told
 from distributed_pretrain.training.recorder import Recorder
@@ -218,7 +218,8 @@ def _checked_memory(config: RunConfig, engine: Engine, parts: Parts) -> MemoryEs
     capacity = device_bytes(config.training, engine.device)
     if capacity is None or parts.estimate_memory is None:
         return None
-    estimate = fitting_memory(config, capacity, parts.estimate_memory)
+    estimate = parts.estimate_memory(config.training)
+    refuse_what_does_not_fit(estimate, config, capacity, parts.estimate_memory)
     if engine.is_main:
         print(f"memory of a device: {estimate} of {capacity / GIB:.1f}", file=sys.stderr)
     return estimate

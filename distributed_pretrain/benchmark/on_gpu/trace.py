@@ -10,14 +10,13 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as profiled
 
+from distributed_pretrain.benchmark.launches import TOKENS, one_micro_batch
 from distributed_pretrain.benchmark.on_gpu.parts import Bench, Report
 from distributed_pretrain.benchmark.on_gpu.profiles import opened, profile
 from distributed_pretrain.benchmark.on_gpu.training import bare_update
-from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.step import peak_memory_bytes
 
 TRACE = "trace_{}.json.gz"
-TOKENS = 128
 WARMUP_STEPS = 3
 
 Interval = tuple[int, int]
@@ -25,9 +24,11 @@ Interval = tuple[int, int]
 
 def measure(bench: Bench, report: Report) -> None:
     """Of the bare loop and of the trainer; the traces lie in the output folder."""
-    with opened(_one_micro_batch(profile(bench, "lovt_a100", max_tokens=TOKENS))) as trainer:
-        batches = trainer.loader.batches()
-        groups = trainer.config.training.groups(trainer.config.data.global_batch)
+    config = profile(bench, "lovt_a100", max_tokens=TOKENS)
+    largest, *_ = config.training.groups(config.data.global_batch)
+    # A whole step's trace would be too large to look at.
+    with opened(one_micro_batch(config, largest)) as trainer:
+        batches, groups = trainer.loader.batches(), [largest]
         pieces = next(batches).split(groups, pack=trainer.engine.packs_reports)
         for name, step in (
             ("bare", lambda: bare_update(trainer.engine, pieces, groups=groups)),
@@ -53,15 +54,6 @@ def measure(bench: Bench, report: Report) -> None:
             seen.export_chrome_trace(str(bench.output / TRACE.format(name)))
         batches.close()
         report(peak_memory_gib=peak_memory_bytes(trainer.engine.device) / 2**30)
-
-
-def _one_micro_batch(config: PretrainConfig) -> PretrainConfig:
-    """A step of the largest alone: the trace of a whole step would be too large to look at."""
-    batch = config.data.global_batch
-    rows = batch // config.training.ordered_parts(batch) * config.training.groups(batch)[0]
-    training = config.training.model_copy(update={"accumulation_steps": 1})
-    data = config.data.model_copy(update={"global_batch": rows})
-    return config.model_copy(update={"training": training, "data": data})
 
 
 def _activities(bench: Bench) -> list[ProfilerActivity]:

@@ -19,10 +19,10 @@ from distributed_pretrain.benchmark import harness
 from distributed_pretrain.benchmark.on_gpu.parts import Bench, Report, medians, turns_for
 from distributed_pretrain.benchmark.on_gpu.plain_loop import PlainLoop
 from distributed_pretrain.benchmark.on_gpu.profiles import opened, profile
-from distributed_pretrain.methods.objective import Method, sum_of
+from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.device import LOWERED
-from distributed_pretrain.training.gradients import terms_of_groups
+from distributed_pretrain.training.gradients import loss_of_groups
 from distributed_pretrain.training.loop import Trainer
 from distributed_pretrain.training.step import peak_memory_bytes
 
@@ -40,8 +40,7 @@ def bare_update(engine: Engine, micro_batches: list[Batch], *, groups: Sequence[
         for number, (batch, own) in enumerate(zip(micro_batches, groups, strict=True)):
             with engine.micro_batch(last=number == len(micro_batches) - 1):
                 outputs = engine.forward(batch, groups=own)
-                terms = terms_of_groups(objective, objective.contrasted(outputs), own)
-                loss = sum_of(objective.weighted(terms | objective.sample_terms(outputs)))
+                loss = loss_of_groups(objective, outputs, own)
                 engine.backward(loss * own / sum(groups))
     engine.update(LEARNING_RATE, clip_norm=None, norm=engine.gradient_norm())
     objective.after_update(progress=0.0)

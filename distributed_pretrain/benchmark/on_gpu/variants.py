@@ -19,13 +19,12 @@ from distributed_pretrain.benchmark.on_gpu.parts import (
     turns_for,
 )
 from distributed_pretrain.benchmark.on_gpu.profiles import opened, profile
-from distributed_pretrain.methods.objective import sum_of
 from distributed_pretrain.models.norms.groups import in_groups
 from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.compiling import compile_encoders
 from distributed_pretrain.training.engine.ddp import Engine
-from distributed_pretrain.training.gradients import terms_of_groups
+from distributed_pretrain.training.gradients import loss_of_groups
 
 GROUP, USUAL = 32, 128
 SIZES = (GROUP, USUAL, 192, 256)
@@ -80,8 +79,7 @@ def _step(engine: Engine, variant: Variant) -> None:
     with flags(*variant.changes):
         with lowered, in_groups(groups):
             outputs = objective(variant.batch)
-        terms = terms_of_groups(objective, objective.contrasted(outputs), groups)
-        sum_of(objective.weighted(terms | objective.sample_terms(outputs))).backward()
+        loss_of_groups(objective, outputs, groups).backward()
         engine.drop_gradients()
 
 

@@ -154,16 +154,18 @@ def device_bytes(training: TrainingConfig, device: torch.device) -> int | None:
     return free + torch.cuda.memory_reserved(device)
 
 
-def fitting_memory(
-    config: RunConfig, capacity: int, estimate_of: Callable[[TrainingConfig], MemoryEstimate]
-) -> MemoryEstimate:
-    """What the config takes, by `estimate_of`, of a device that has `capacity` bytes.
+def refuse_what_does_not_fit(
+    estimate: MemoryEstimate,
+    config: RunConfig,
+    capacity: int,
+    estimate_of: Callable[[TrainingConfig], MemoryEstimate],
+) -> None:
+    """Raise InputError with the estimate and a switch that helps, unless it fits.
 
-    Raises InputError with the estimate and a switch that helps, unless it fits.
+    Whether one does is told by `estimate_of` the settings with it.
     """
-    estimate = estimate_of(config.training)
     if estimate.total <= capacity:
-        return estimate
+        return
     raise InputError(
         f"a device needs {estimate} and has {capacity / GIB:.2f} GiB: "
         f"{_switch(estimate, config, capacity, estimate_of)}; a larger training.device_memory_gib "

@@ -26,9 +26,9 @@ from torch.utils._pytree import tree_iter
 from torch.utils.weak import WeakIdKeyDictionary
 
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.methods.objective import Contrasted, Objective, sum_of
+from distributed_pretrain.methods.objective import Contrasted, Objective
 from distributed_pretrain.ranks import as_one_process
-from distributed_pretrain.training.gradients import terms_of_groups
+from distributed_pretrain.training.gradients import loss_of_groups
 
 _aten = torch.ops.aten
 _INDEXED = (_aten.index, _aten.index_put, _aten.index_put_)
@@ -101,9 +101,8 @@ def walk(
         with live.anew():
             with lowered():
                 outputs = fake(batch)
-            terms = terms_of_groups(fake, fake.contrasted(outputs), groups)
-            loss = sum_of(fake.weighted(terms | fake.sample_terms(outputs)))
-            del outputs, terms
+            loss = loss_of_groups(fake, outputs, groups)
+            del outputs
             kept, working = live.now, live.peak - live.now + _GRADIENTS_AT_WORK * live.largest
             del loss
     return WalkedBytes(_bytes_of_batch(whole), kept, working, compared, cached, evaluating)

@@ -14,6 +14,7 @@ from distributed_pretrain.measures import attention_weights
 from distributed_pretrain.measures.attention_weights import AttentionWeights
 from distributed_pretrain.measures.base import Context, Picture
 from distributed_pretrain.measures.weighted_reports import (
+    LINE_CHARACTERS,
     WeightedReport,
     weighted_reports_picture,
 )
@@ -45,6 +46,18 @@ def test_what_weighs_most_is_marked_most(as_lines: bool) -> None:
     rows = np.arange(len(first))
     centres = [(orange(each) * rows).sum() / orange(each).sum() for each in (first, last)]
     assert centres[0] < centres[1]
+
+
+def test_a_word_longer_than_a_line_is_cut_and_not_left_out() -> None:
+    cut, whole = (
+        orange(
+            weighted_reports_picture(
+                [WeightedReport(IMAGE, HEAT, ["x" * letters], [1.0], as_lines=False)]
+            )
+        ).sum()
+        for letters in (3 * LINE_CHARACTERS, LINE_CHARACTERS)
+    )
+    assert cut == pytest.approx(whole, rel=0.05)
 
 
 def test_without_weights_nothing_is_marked() -> None:

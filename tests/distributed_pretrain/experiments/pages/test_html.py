@@ -14,6 +14,7 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.experiments.pages.quickstart import write_page
 from distributed_pretrain.experiments.suites.formats import in_html
 from distributed_pretrain.experiments.suites.tables import PublishedTable, filled
+from distributed_pretrain.measures.linear_dice import LINEAR_DICE
 from distributed_pretrain.training.gallery import Shown
 from distributed_pretrain.training.gallery import write_page as write_gallery
 from tests.distributed_pretrain.experiments.pages.example import example
@@ -29,7 +30,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "gallery.html",
         "What an encoder sees",
         "runs/lovt: 200 studies.",
-        [["figure", "value"], ["linear Dice", "30.1 %"]],
+        {LINEAR_DICE.name: 0.301, "samples": 200.0},
+        {LINEAR_DICE.name: LINEAR_DICE},
         [Shown("nearest_regions", picture, "The nearest regions.")],
     )
     for path in (CONFIGS / "downstream" / "tables").glob("*.yaml"):

@@ -21,7 +21,11 @@ from distributed_pretrain.pretrain.full_batch import full_batch
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.memory.estimate import GIB, MemoryEstimate, fitting_memory
+from distributed_pretrain.training.memory.estimate import (
+    GIB,
+    MemoryEstimate,
+    refuse_what_does_not_fit,
+)
 from distributed_pretrain.training.settings import DeepSpeedConfig, OptimizerConfig, TrainingConfig
 from tests.processor import bound
 from tests.tiny import methods
@@ -190,10 +194,10 @@ def test_a_profile_that_does_not_fit_is_told_what_helps(
     config = case("phantom_lovt", rows=32, gradient_norms_every_steps=100, **training)
     estimated = as_settings_have_it(estimate, config)
     with pytest.raises(InputError) as raised:
-        fitting_memory(config, 9 * GIB, estimated)
+        refuse_what_does_not_fit(estimate, config, 9 * GIB, estimated)
     assert switch in str(raised.value)
     assert str(raised.value).startswith(f"a device needs {estimate} and has 9.00 GiB: ")
-    assert fitting_memory(config, 50 * GIB, estimated) == estimate
+    refuse_what_does_not_fit(estimate, config, 50 * GIB, estimated)
 
 
 def test_what_helps_is_what_the_walk_says_then() -> None:
@@ -205,10 +209,10 @@ def test_what_helps_is_what_the_walk_says_then() -> None:
         changed = config.model_copy(update={"training": training})
         return memory_of(method, changed, device=GPU, ranks=1)
 
-    whole = estimated(config.training).total
-    capacity = whole - 2**20
+    whole = estimated(config.training)
+    capacity = whole.total - 2**20
     with pytest.raises(InputError) as raised:
-        fitting_memory(config, capacity, estimated)
+        refuse_what_does_not_fit(whole, config, capacity, estimated)
     (told,) = re.findall(r"set ((?:training\.\w+=\w+ )+)\(", str(raised.value))
     pairs = (word.removeprefix("training.").split("=") for word in told.split())
     values = config.training.model_dump() | {n: None if v == "null" else v for n, v in pairs}
@@ -237,9 +241,10 @@ def test_the_switch_of_a_recipe_in_groups_is_one_that_the_profile_takes(
     kept: int, changes: list[str], note: str
 ) -> None:
     config = case("phantom_lovt", rows=32, **GROUPS)
-    estimated = as_settings_have_it(figures(kept=kept * GIB), config)
+    estimate = figures(kept=kept * GIB)
+    estimated = as_settings_have_it(estimate, config)
     with pytest.raises(InputError) as raised:
-        fitting_memory(config, 8 * GIB, estimated)
+        refuse_what_does_not_fit(estimate, config, 8 * GIB, estimated)
     assert f"set {' '.join(changes)} (" in str(raised.value)
     assert note in str(raised.value)
     told = dict(word.removeprefix("training.").split("=") for word in changes)
