@@ -18,7 +18,7 @@ from data_shards.files.atomic import NO_SPACE, remedy_of
 from data_shards.profiles import Config, keys_of, load_profile, parse_overrides, validate
 from data_shards.starting import GOES_ON as GOES_ON
 from data_shards.starting import INTERRUPTED as INTERRUPTED
-from data_shards.starting import INTERRUPTED_LINE, say_once
+from data_shards.starting import INTERRUPTED_LINE, launcher_number, say_once
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 # What a shell says of SIGPIPE.
@@ -77,7 +77,7 @@ class Command:
         return found
 
     def read(self, subject: Path | None, overrides: Sequence[str]) -> tuple[Config, Path]:
-        """The settings that a command line describes, and the folder of results, absolute."""
+        """The settings that a command line describes, and the folder of results."""
         assert self.settings is not None, f"{self.name} has no settings"
         own = overrides if self.own_overrides == "all" else split_dotted(overrides)[0]
         if self.subject == "profile" and subject is not None:
@@ -86,7 +86,14 @@ class Command:
             settings = validate(self.settings, parse_overrides(own), where=self.name)
         folder: Path | None = getattr(settings, self.folder) if self.folder else subject
         assert folder is not None, f"{self.name} has no folder of results"
-        return settings, folder.absolute()
+        return settings, folder
+
+    def refuse_what_cannot_start(self, subject: Path | None, overrides: Sequence[str]) -> None:
+        """Raise InputError at once for what `run` would refuse after seconds of imports."""
+        if self.settings is not None:
+            settings, folder = self.read(subject, overrides)
+            if self.check is not None:
+                self.check(settings, folder, launcher_number("WORLD_SIZE") or 1)
 
 
 def run_command(
@@ -114,7 +121,12 @@ def run_command(
     command = next(each for each in commands if each.name == name)
     about = [options.pop("subject")] if command.subject is not None else []
     overrides = options.pop("overrides")
-    return guarded(lambda: command.run(*about, overrides, **options))
+
+    def run() -> int:
+        command.refuse_what_cannot_start(about[0] if about else None, overrides)
+        return command.run(*about, overrides, **options)
+
+    return guarded(run)
 
 
 def new_parser(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 # Ctrl-C; the end of an allocation, and torchrun to the ranks beside a dead one; Slurm's warning
 # before the time limit or a preemption, as submitit asks for it.
@@ -63,6 +64,11 @@ def say_once(line: str) -> None:
     """
     if _is_first(line):
         print(line, file=sys.stderr, flush=True)
+
+
+def launcher_number(name: Literal["RANK", "WORLD_SIZE", "LOCAL_RANK"]) -> int | None:
+    """What the launcher of this process (torchrun, say) has put there; None without one."""
+    return int(os.environ[name]) if name in os.environ else None
 
 
 def _is_first(line: str) -> bool:

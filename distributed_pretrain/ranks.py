@@ -15,7 +15,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -26,11 +26,6 @@ from torch.distributed.nn.functional import all_reduce
 from torch.distributed.rendezvous import rendezvous
 
 ObjectT = TypeVar("ObjectT")
-
-
-def launcher_number(name: Literal["RANK", "WORLD_SIZE", "LOCAL_RANK"]) -> int | None:
-    """What the launcher of this process (torchrun, say) has put there; None without one."""
-    return int(os.environ[name]) if name in os.environ else None
 
 
 _one_process = False

@@ -96,6 +96,7 @@ def read_invocation(words: Sequence[str], *, frozen: Path | None = None) -> Invo
         # Its figures are asked for from other folders later.
         subject = subject.absolute()
     settings, folder = command.read(subject, overrides)
+    folder = folder.absolute()
     return Invocation(package, command, subject, overrides, settings, folder, folder)
 
 

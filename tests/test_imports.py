@@ -14,6 +14,7 @@ from grimp import ImportGraph
 import data_shards
 import distributed_pretrain
 import launch
+from data_shards.command_line import BAD_INPUT
 from data_shards.sources.catalog import AnySourceConfig
 from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
 from distributed_pretrain.measures.catalog import EVALUATION, VALIDATION
@@ -43,6 +44,30 @@ def test_settings_and_commands_import_no_torch() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pretrain", "configs/pretrain/lovt_small.yaml", "seeed=1"], "did you mean 'seed'"),
+        (["pretrain", "configs/pretrain/lovt_small.yaml", "data.shards=none"], "no manifest"),
+        (["evaluate", "none"], "not a run folder"),
+        (["compare", "configs/compare/phantom_regions.yaml", "sedes=[0]"], "did you mean 'seeds'"),
+    ],
+    ids=["a key", "shards", "a run", "a key of a comparison"],
+)
+def test_what_cannot_start_is_told_before_torch_is_imported(words: list[str], said: str) -> None:
+    program = (
+        "import sys\n"
+        "from distributed_pretrain.__main__ import main\n"
+        f"status = main({words})\n"
+        "sys.exit(99 if 'torch' in sys.modules else status)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == BAD_INPUT, process.stderr
+    assert said in process.stderr
 
 
 @pytest.mark.parametrize("kind", ["methods", "measures", "sources", "protocols"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.profiles import load_profile
+from data_shards.starting import launcher_number
 from distributed_pretrain.data.loader import Share
 from distributed_pretrain.downstream.examples import write_examples
 from distributed_pretrain.downstream.features import FeatureStore
@@ -18,7 +19,6 @@ from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.measures.examples import Examples
 from distributed_pretrain.measures.metric import write_figures
 from distributed_pretrain.pretrain.build import open_split
-from distributed_pretrain.ranks import launcher_number
 from distributed_pretrain.run_folder.checkpoint import load_weights
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.identity import identity_of

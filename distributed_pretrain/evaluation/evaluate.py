@@ -17,6 +17,7 @@ from data_shards.errors import InputError
 from data_shards.files.atomic import remedy_of, try_to_write
 from data_shards.profiles import parse_overrides, validate
 from data_shards.records.study import Split, StudyRecord
+from data_shards.starting import launcher_number
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share
 from distributed_pretrain.data.quarantine import BadSampleError
@@ -28,7 +29,7 @@ from distributed_pretrain.measures.metric import read_figures, write_figures
 from distributed_pretrain.methods.image_text import ImageTextMethod, ImageTextOutputs
 from distributed_pretrain.methods.objective import Method
 from distributed_pretrain.pretrain.build import TrainedMethod, load_method
-from distributed_pretrain.ranks import gather_rows, launcher_number, own_rows
+from distributed_pretrain.ranks import gather_rows, own_rows
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.device import best_device

@@ -12,14 +12,15 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache, lru_cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.flop_counter import flop_registry
 
 from distributed_pretrain.batch import Batch
@@ -154,21 +155,57 @@ class _ProductCounter(TorchDispatchMode):
         formula = _formula(func)
         if formula is None:
             return func(*args, **kwargs)
-        if func._schema.is_mutable:
-            result = func(*args, **kwargs)
-        else:
-            device = next(each.device for each in tree_iter(args) if isinstance(each, Tensor))
-            shapes = tree_map_only(Tensor, lambda each: each.to("meta"), (args, kwargs))
-            shape = func(*shapes[0], **shapes[1])
-            result = tree_map_only(
-                Tensor, lambda each: torch.zeros_like(each, device=device), shape
-            )
+        result = func(*args, **kwargs) if func._schema.is_mutable else _zeros(func, args, kwargs)
         # Backward itself runs without gradient: with it, checkpointing computes forward again.
         if not (self.in_backward and torch.is_grad_enabled()):
             self.flops += formula(*args, **kwargs, out_val=result)
         return result
 
 
+def _zeros(func: Any, args: Any, kwargs: Any) -> Any:
+    """Zeros in the place of what `func` returns."""
+    values, structure = tree_flatten((args, kwargs))
+    device = next(each.device for each in values if isinstance(each, Tensor))
+    described = tuple(
+        _Like(each.shape, each.stride(), each.dtype) if isinstance(each, Tensor) else each
+        for each in values
+    )
+    return tree_map_only(
+        _Like,
+        lambda like: torch.empty_strided(
+            like.shape, like.strides, dtype=like.dtype, device=device
+        ).zero_(),
+        _results(func, structure, described),
+        is_leaf=lambda each: isinstance(each, _Like),
+    )
+
+
+class _Like(NamedTuple):
+    """What a tensor is but for its values."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+
+# An encoder's layers are alike, and torch takes a quarter of a millisecond to tell a shape.
+@lru_cache(1024)
+def _results(func: Any, structure: Any, described: tuple[Any, ...]) -> Any:
+    values = [
+        torch.empty_strided(each.shape, each.strides, dtype=each.dtype, device="meta")
+        if isinstance(each, _Like)
+        else each
+        for each in described
+    ]
+    args, kwargs = tree_unflatten(values, structure)
+    return tree_map_only(
+        Tensor,
+        lambda each: _Like(each.shape, each.stride(), each.dtype),
+        func(*args, **kwargs),
+    )
+
+
+@cache
 def _formula(func: Any) -> Callable[..., int] | None:
     """How torch counts the operations of a product, in place or not; None for anything else."""
     packet = func.overloadpacket

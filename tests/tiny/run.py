@@ -35,6 +35,8 @@ TINY_RUN: dict[str, Any] = {
         "validate_every_steps": 10,
         "checkpoint_every_steps": 4,
         "early_stopping": None,
+        # A second of every validation, for tests that look at them alone.
+        "pictures": False,
     },
 }
 

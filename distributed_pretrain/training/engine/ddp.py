@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data_shards.errors import InputError
+from data_shards.starting import launcher_number
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.methods.objective import Objective
 from distributed_pretrain.models.norms.groups import in_groups
-from distributed_pretrain.ranks import launcher_number, share_statistics_among
+from distributed_pretrain.ranks import share_statistics_among
 from distributed_pretrain.training.engine.device import LOWERED, set_device_up
 from distributed_pretrain.training.engine.layout import StateLayout
 from distributed_pretrain.training.engine.loss_scale import LossScale

@@ -24,7 +24,8 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from data_shards.errors import InputError
-from distributed_pretrain.ranks import launcher_number, world_size
+from data_shards.starting import launcher_number
+from distributed_pretrain.ranks import world_size
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.layout import MOMENTS
 from distributed_pretrain.training.settings import DeepSpeedConfig, TrainingConfig
@@ -201,7 +202,7 @@ def deepspeed_settings(training: TrainingConfig, config: DeepSpeedConfig) -> dic
 
 def _check(training: TrainingConfig, config: DeepSpeedConfig) -> None:
     """Raise InputError for a start without a launcher, and for settings that ZeRO would ignore."""
-    if launcher_number("WORLD_SIZE") is None or launcher_number("LOCAL_RANK") is None:
+    if None in (launcher_number("WORLD_SIZE"), launcher_number("LOCAL_RANK")):
         raise InputError(
             "training.distributed.name=deepspeed needs a launcher, on one GPU too: start with "
             "accelerate launch or torchrun, or use training.distributed.name=ddp"
@@ -221,8 +222,7 @@ def _check(training: TrainingConfig, config: DeepSpeedConfig) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    # Stage 3 warns of modules that return dataclasses: it cannot bring their weights back before
-    # their backward. Ours hold none themselves; the layers inside, which do, return tensors.
+    # Stage 3 warns of modules that return dataclasses; ours hold no weights that it had to bring.
     return "unknown inputs or outputs type" not in record.getMessage()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from data_shards.errors import InputError, warn
-from distributed_pretrain.ranks import launcher_number
+from data_shards.starting import launcher_number
 from distributed_pretrain.training.settings import TrainingConfig
 
 # What autocast lowers products to, by `training.precision`.

@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 
 from data_shards.command_line import GOES_ON, exit_status_of
 from data_shards.errors import RunError
+from data_shards.starting import launcher_number
 from distributed_pretrain.ranks import (
     RankStore,
     connect_to_store,
-    launcher_number,
     rank_zero_hosts_the_store,
     store_address,
 )

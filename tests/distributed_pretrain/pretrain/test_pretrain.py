@@ -32,7 +32,7 @@ def finished_run(
 ) -> Path:
     """The run folder of an uninterrupted run, begun as a user begins it."""
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    arguments = ("pretrain", tiny_profile, f"run_folder={folder}")
+    arguments = ("pretrain", tiny_profile, f"run_folder={folder}", "training.pictures=true")
     command.complete(command(*arguments, launcher=(sys.executable,)))
     return folder
 
