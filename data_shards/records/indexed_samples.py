@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import add
-from typing import Annotated, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 from pydantic import Field
 
@@ -105,8 +105,7 @@ class MemberColumns:
 
     def outside(self, tar_bytes: int) -> list[int]:
         """The places of members that cannot lie in a tar of so many bytes."""
-        offsets = [each for each in self.offset if each is not None]
-        sizes = [each for each in self.size if each is not None]
+        offsets, sizes = _known(self.offset), _known(self.size)
         lowest, end = min(offsets, default=512), max(map(add, offsets, sizes), default=0)
         # A header of 512 bytes comes before. All at once first: a large set has a million members.
         if lowest >= 512 and end <= tar_bytes:
@@ -202,8 +201,8 @@ class IndexedSamples:
         The latter if they must be there, `of_sentences`.
         """
         records = self.members.get("json")
-        places = [each for each in records.offset if each is not None] if records else []
-        if places != sorted(places):
+        places = _known(records.offset) if records else []
+        if [*places] != sorted(places):
             yield "its samples are in another order than in the tar"
         for name, column in self.members.items():
             for place in column.outside(tar_bytes):
@@ -223,6 +222,12 @@ class IndexedSamples:
 def _require_one_length(length: int, columns: Iterable[Sequence[object]]) -> None:
     if any(len(column) != length for column in columns):
         raise ValueError("its columns are not of one length")
+
+
+def _known(column: Sequence[ValueT | None]) -> Sequence[ValueT]:
+    """What is in a column; the column itself where nothing is lacking, as in most."""
+    known: Sequence[Any] = column
+    return [each for each in column if each is not None] if None in column else known
 
 
 def _names(mappings: Iterable[Iterable[str]]) -> list[str]:

@@ -139,7 +139,7 @@ def selected_words(
 def _kept(column: Sequence[Sequence[int] | None], least: int) -> list[int]:
     """The words in those sentences of each study that have `least` or more; 0 without sentences."""
     if least <= 1:
-        return [sum(counts) if counts else 0 for counts in column]
+        return [*map(sum, [counts or () for counts in column])]
     return [sum([n for n in counts if n >= least]) if counts else 0 for counts in column]
 
 

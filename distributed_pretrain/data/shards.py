@@ -85,24 +85,23 @@ class ShardSplit:
         self.left_out = Counter[str]()
         sizes: list[int] = []
         chosen = _chosen_patients(seen, patient_fraction)
-        # Comprehensions, here and below: a large set has half a million samples.
+        # Whole columns, here and below: a large set has half a million samples.
         for number, shard in enumerate(seen):
-            wanted: Sequence[int] = range(len(shard.keys))
+            kept: Sequence[int] = range(len(shard.keys))
             if chosen is not None:
-                wanted = [place for place in wanted if shard.patients[place] in chosen]
+                kept = [place for place in kept if shard.patients[place] in chosen]
             if self._only is not None:
-                wanted = [place for place in wanted if shard.keys[place] in self._only]
-            lacks = [shard.lacks[place] for place in wanted]
-            if _UNKNOWN in lacks:
+                kept = [place for place in kept if shard.keys[place] in self._only]
+            if any(map(shard.lacks.__getitem__, kept)):
                 lacks = [
                     self._lacks_by_record(number, place) if lack == _UNKNOWN else lack
-                    for place, lack in zip(wanted, lacks, strict=True)
+                    for place, lack in zip(kept, map(shard.lacks.__getitem__, kept), strict=True)
                 ]
-            kept = [place for place, lack in zip(wanted, lacks, strict=True) if lack is None]
-            self.left_out.update(filter(None, lacks))
-            self._keys += [shard.keys[place] for place in kept]
+                self.left_out.update(filter(None, lacks))
+                kept = [place for place, lack in zip(kept, lacks, strict=True) if lack is None]
+            self._keys += map(shard.keys.__getitem__, kept)
             self._places.extend(kept)
-            patients.update([shard.patients[place] for place in kept])
+            patients.update(map(shard.patients.__getitem__, kept))
             sizes.append(len(kept))
         self.shard_sizes = tuple(sizes)
         self._ends = list(accumulate(sizes))

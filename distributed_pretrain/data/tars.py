@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import weakref
 import zlib
 from collections.abc import Sequence
@@ -38,11 +39,15 @@ class Tars:
         if self._files.is_remote:
             return  # a tar is held against its size and hash when it arrives
         tar = self._files.path(entry.tar_name)
-        if not tar.is_file():
+        try:
+            found = tar.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            found = None
+        if found is None or not stat.S_ISREG(found.st_mode):
             raise InputError(
                 f"{tar}: the shard is missing: copy it again or build the shards again"
             )
-        if (size := tar.stat().st_size) != entry.bytes:
+        if (size := found.st_size) != entry.bytes:
             raise InputError(
                 f"{tar}: {size} bytes, but {entry.bytes} were written (cut short?): "
                 "copy it again or build the shards again"
