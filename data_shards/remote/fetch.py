@@ -6,6 +6,7 @@ What a store's client says may hold signed addresses, so its words are never rep
 from __future__ import annotations
 
 import importlib
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -106,7 +107,7 @@ def _download(address: str, path: Path, config: CacheConfig, most_bytes: int) ->
         raise InputError(
             f"{address}: {protocol}:// needs the package {adapter}: pip install {adapter}"
         ) from error
-    from fsspec import filesystem
+    from fsspec import get_filesystem_class
     from fsspec.callbacks import Callback
 
     class Bounded(Callback):
@@ -117,14 +118,21 @@ def _download(address: str, path: Path, config: CacheConfig, most_bytes: int) ->
             if self.value > most_bytes:
                 raise DamagedOnArrivalError(f"more than its {most_bytes:,} bytes arrive")
 
-    store = filesystem(protocol, **_options(protocol, config.timeout_seconds))
+    kind = get_filesystem_class(protocol)
+    if protocol == "gs":
+        # Without its default's search for kinds of buckets, by another protocol and for a minute.
+        kind = importlib.import_module("gcsfs.core").GCSFileSystem
+        # It would log what a server says.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL + 1)
+    store = kind(**_options(protocol, config.timeout_seconds))
     store.get_file(address, str(path), callback=Bounded())
 
 
 def _options(protocol: str, seconds: float) -> dict[str, Any]:
     """No retries of the client's own, which would not be told; credentials from its usual places.
 
-    Listings are not remembered: a file that was put there since is there.
+    Listings are not remembered: a file that was put there since is there. gcsfs alone cannot be
+    kept from asking five times more, over half a minute.
     """
     if protocol == "s3":
         times = {
@@ -133,11 +141,11 @@ def _options(protocol: str, seconds: float) -> dict[str, Any]:
             "retries": {"max_attempts": 1},
         }
         return {"config_kwargs": times, "use_listings_cache": False, "skip_instance_cache": True}
-    if protocol == "gs":
-        return {"timeout": seconds, "use_listings_cache": False}
     from aiohttp import ClientTimeout
 
     timeout = ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
+    if protocol == "gs":
+        return {"requests_timeout": timeout, "use_listings_cache": False}
     # trust_env: proxies, and names and passwords of ~/.netrc.
     return {"client_kwargs": {"timeout": timeout, "trust_env": True}, "use_listings_cache": False}
 
