@@ -39,6 +39,15 @@ def test_a_profile_that_can_start_is_told_so(
     assert not (tmp_path / "run").exists()
 
 
+def test_betons_that_are_not_written_yet_are_missing(tiny_profile: Path, tmp_path: Path) -> None:
+    words = ["data.reader=ffcv", f"run_folder={tmp_path / 'run'}"]
+    config = load_profile(PretrainConfig, tiny_profile, words)
+    shards = looked_at(config)["shards"]
+    assert shards.state == "bad"
+    assert "2 of 2 betons are missing (train.beton)" in shards.found
+    assert "data_shards beton" in shards.remedy
+
+
 def test_without_a_profile_it_looks_at_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
