@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import pytest
@@ -40,12 +41,18 @@ def contrast(given: dict[str, Tensor], **more: Any) -> Tensor:
 
 
 def by_loops(
-    given: dict[str, Tensor], reports: list[list[int]], weights: list[list[float]] | None = None
+    given: dict[str, Tensor],
+    reports: Sequence[Sequence[Hashable]],
+    weights: list[list[float]] | None = None,
+    *,
+    tau: float = TAU,
 ) -> float:
+    """The loss of reports by their texts, of `given` sentences and regions."""
+
     def fit(b: int, m: int, image: int) -> float:
         sentence, regions = given["sentences"][b, m], given["regions"][image]
         cosines = cosine_similarity(sentence[None], regions).tolist()
-        return math.log(sum(math.exp(each / TAU) for each in cosines) / len(cosines))
+        return math.log(sum(math.exp(each / tau) for each in cosines) / len(cosines))
 
     total = count = 0.0
     for b, report in enumerate(reports):
