@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -101,6 +102,7 @@ def run_job(path: Path) -> int:
         pretrain_cpu_seconds=pretrain_cpu_seconds,
         evaluate_cpu_seconds=time.process_time() - pretrain_cpu_seconds,
         machine=torch.cuda.get_device_name() if gpu else f"CPU ({platform.machine()})",
+        judged_on=date.today().isoformat(),
     )
     write_text_atomically(job.result, result.model_dump_json(indent=1) + "\n")
     return DONE

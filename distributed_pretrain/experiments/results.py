@@ -22,8 +22,8 @@ class RunResult(Config):
     """Figures of one run: fractions, and contrasts for grounding.
 
     `job` is a hash of all settings it was made with. `by_phrase` are those of phrases one by one,
-    where any have boxes. `pretrain_cpu_seconds` and
-    `evaluate_cpu_seconds` count all threads, of the last start of the run where there were several.
+    where any have boxes. `pretrain_cpu_seconds` and `evaluate_cpu_seconds` count all threads, of
+    the last start of the run where there were several; `judged_on` is the day, YYYY-MM-DD.
     """
 
     job: str
@@ -38,6 +38,7 @@ class RunResult(Config):
     pretrain_cpu_seconds: float
     evaluate_cpu_seconds: float
     machine: str
+    judged_on: str = ""
 
 
 Results: TypeAlias = dict[str, tuple[RunResult, ...]]

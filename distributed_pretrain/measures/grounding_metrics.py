@@ -10,6 +10,11 @@ GROUNDING_CNR = Metric("grounding_cnr", "grounding CNR", unit="number")
 CNR_GAIN = Metric("grounding_cnr_gain", "CNR above another phrase's", unit="number")
 POINTING = Metric("grounding_pointing", "pointing")
 FOCAL_POINTING = Metric("grounding_pointing_focal", "pointing, focal findings")
+FIXED_POINTING = Metric("grounding_pointing_fixed", "pointing, findings of fixed place")
+BOX_AREA = Metric("grounding_box_area", "share of the image in boxes", better="low")
+MS_CXR_CNR = Metric(
+    "grounding_cnr_absolute", "CNR as MS-CXR has it, |.|, mean of phrases", unit="number"
+)
 BORDER = Metric("grounding_border", "hottest on the border", better="low")
 SAME_CELL_OTHER_PHRASE = Metric(
     "grounding_same_cell_other_phrase", "same cell for another phrase", better="low"
@@ -19,12 +24,12 @@ SAME_CELL_OTHER_IMAGE = Metric(
 )
 METHOD = (
     Metric("grounding_phrases", "phrases", unit="number"),
-    Metric("grounding_box_area", "share of the image in boxes", better="low"),
+    BOX_AREA,
     POINTING,
     FOCAL_POINTING,
-    Metric("grounding_pointing_fixed", "pointing, findings of fixed place"),
+    FIXED_POINTING,
     GROUNDING_CNR,
-    Metric("grounding_cnr_absolute", "CNR as MS-CXR has it, |.|, mean of phrases", unit="number"),
+    MS_CXR_CNR,
     Metric(
         "grounding_cnr_absolute_by_category",
         "CNR as MS-CXR has it, |.|, mean of categories",
@@ -48,12 +53,13 @@ DRAWN_MAP = {"best": "the boxes drawn on the grid"}
 MAPS = {**BLIND_MAPS, **DRAWN_MAP}
 
 
-def of_map(name: str) -> tuple[Metric, Metric, Metric]:
-    """Pointing, that on focal findings, and the CNR of a map of `MAPS`."""
+def of_map(name: str) -> tuple[Metric, Metric, Metric, Metric]:
+    """Pointing, that on focal and on fixed findings, and the CNR of a map of `MAPS`."""
     title = MAPS[name]
     return (
         Metric(f"grounding_{name}_pointing", f"pointing, {title}"),
         Metric(f"grounding_{name}_pointing_focal", f"pointing, focal findings, {title}"),
+        Metric(f"grounding_{name}_pointing_fixed", f"pointing, findings of fixed place, {title}"),
         Metric(f"grounding_{name}_cnr", f"CNR, {title}", unit="number"),
     )
 
@@ -78,8 +84,12 @@ GROUNDING_METRICS = (
         for end in ENDS
     ),
 )
-# The same on crops of the images.
-CROPPED_METRICS = tuple(
-    replace(each, name=each.name.replace("grounding", CROPPED, 1), title=f"{each.title}, crops")
-    for each in GROUNDING_METRICS
-)
+
+
+def on_crops(metric: Metric) -> Metric:
+    """The same on crops of the images."""
+    name = metric.name.replace("grounding", CROPPED, 1)
+    return replace(metric, name=name, title=f"{metric.title}, crops")
+
+
+CROPPED_METRICS = tuple(map(on_crops, GROUNDING_METRICS))

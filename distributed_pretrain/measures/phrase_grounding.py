@@ -257,7 +257,6 @@ class _Judge:
     def of_map(self, name: str, cells: Cells) -> dict[str, PerPhrase]:
         heat = region_map_on_pixels(cells, self.inside.shape[-1])
         pointing = self.pointing(name, pointing_hits(heat, self.inside, self.valid))
-        del pointing[f"{name}_pointing_fixed"]
         return {**pointing, f"{name}_cnr": contrast_to_noise(heat, self.inside, self.valid)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 from data_shards.files.atomic import write_text_atomically
@@ -19,15 +19,19 @@ from distributed_pretrain.measures.grounding_metrics import (
     BLIND_MAPS,
     BLIND_PHRASES,
     BORDER,
+    BOX_AREA,
     CNR_GAIN,
     DRAWN_POINTING,
     ENDS,
+    FIXED_POINTING,
     FOCAL_POINTING,
     GROUNDING_CNR,
+    MS_CXR_CNR,
     POINTING,
     SAME_CELL_OTHER_IMAGE,
     SAME_CELL_OTHER_PHRASE,
     of_map,
+    on_crops,
 )
 from distributed_pretrain.measures.linear_auroc import LINEAR_AUROC
 from distributed_pretrain.measures.linear_dice import LINEAR_DICE
@@ -38,16 +42,20 @@ from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5
 
 NOT_YET_RUN = "not yet run"
 TABLE = (RECALL_AT_1, RECALL_AT_5, FOCAL_POINTING, CNR_GAIN, LINEAR_DICE, LINEAR_AUROC)
+# The first four are those of a blind map too.
 GROUNDED = (
     POINTING,
     FOCAL_POINTING,
+    FIXED_POINTING,
     GROUNDING_CNR,
     CNR_GAIN,
+    MS_CXR_CNR,
     BORDER,
     SAME_CELL_OTHER_PHRASE,
     SAME_CELL_OTHER_IMAGE,
     DRAWN_POINTING,
 )
+GROUNDED_ON_CROPS = (*GROUNDED[:5], SAME_CELL_OTHER_IMAGE, DRAWN_POINTING)
 
 
 def write_page(config: ComparisonConfig, results: Results, *, command: str) -> str:
@@ -65,6 +73,7 @@ def write_page(config: ComparisonConfig, results: Results, *, command: str) -> s
             _table(config, results),
             f"![Every run, and the similarity of regions by distance]({picture.name})",
             *_grounding(config, results),
+            *_grounding_on_crops(config, results),
             *_told_by_images(config, results),
             "## What is asked" if config.bars else "## Expected from the papers",
             _checks(checks),
@@ -87,8 +96,10 @@ def _introduction(config: ComparisonConfig, results: Results, command: str) -> s
     if runs:
         seconds = sum(run.pretrain_cpu_seconds + run.evaluate_cpu_seconds for run in runs)
         machines = ", ".join(sorted({run.machine for run in runs}))
+        days = sorted({run.judged_on for run in runs if run.judged_on})
+        when = f", {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
         lines.append(
-            f"{machines}; {seconds / 3600:.1f} core-hours in all. Small encoders from "
+            f"{machines}{when}; {seconds / 3600:.1f} core-hours in all. Small encoders from "
             f"scratch, {_range([run.image_size_px for run in runs])} px, "
             f"{_range([run.steps for run in runs if run.steps])} steps of "
             f"{_range([run.global_batch for run in runs])} studies, on the synthetic chests of "
@@ -120,35 +131,74 @@ def _table(config: ComparisonConfig, results: Results) -> str:
 
 def _grounding(config: ComparisonConfig, results: Results) -> list[str]:
     """How phrases are grounded, beside what a map does that is blind to the image."""
-    rows: list[list[str]] = []
-    # These depend on the studies and on the pixels that a model sees of them.
-    blind: dict[int, dict[str, float]] = {}
-    for method in config.methods:
-        runs = results.get(method.name, ())
-        if values_of(runs, FOCAL_POINTING):
-            shown = [show_values(list(values_of(runs, each).values()), each) for each in GROUNDED]
-            rows.append([method.title, *shown])
-            blind.setdefault(runs[0].image_size_px, runs[0].metrics)
-    if not rows:
+    table = _grounded_table(config, results, GROUNDED, _as_it_is)
+    if table is None:
         return []
-    blind = {size: figures for size, figures in blind.items() if BLIND_PHRASES.name in figures}
-    for size, figures in sorted(blind.items()):
-        where = f" ({size} px)" if len(blind) > 1 else ""
-        for name, title in BLIND_MAPS.items():
-            shown = [_with_bounds(each, figures) for each in of_map(name)]
-            rows.append([f"blind: {title}{where}", *shown, *[""] * (len(GROUNDED) - len(shown))])
-    text = [
+    counts = {run.metrics.get(BLIND_PHRASES.name) for each in results.values() for run in each}
+    known = [count for count in counts if count is not None]
+    return [
         "## Phrases in their boxes",
-        markdown_table([["", *(m.title for m in GROUNDED)], *rows]),
-    ]
-    if blind:
-        count = next(iter(blind.values()))[BLIND_PHRASES.name]
-        text.append(
+        table,
+        *_told_areas(results, BOX_AREA),
+        *[
             f"Blind maps are means of the boxes of {count:,.0f} training phrases and see no image; "
             "behind them the interval over test studies. What is not above that of category, side "
             "and zone could have read the phrase alone."
-        )
-    return text
+            for count in known[:1]
+        ],
+    ]
+
+
+def _grounding_on_crops(config: ComparisonConfig, results: Results) -> list[str]:
+    """The same on one square of each image."""
+    table = _grounded_table(config, results, GROUNDED_ON_CROPS, on_crops)
+    if table is None:
+        return []
+    return [
+        "### On crops",
+        table,
+        "On one square of each image, 0.4 to all of its area, where knowing the chest tells less.",
+        *_told_areas(results, on_crops(BOX_AREA)),
+    ]
+
+
+def _as_it_is(metric: Metric) -> Metric:
+    return metric
+
+
+def _told_areas(results: Results, area: Metric) -> list[str]:
+    shares = [share for runs in results.values() for share in values_of(runs, area).values()]
+    if not shares:
+        return []
+    return [f"Boxes fill {area.scale * fmean(shares):.1f} % of what is seen, on average."]
+
+
+def _grounded_table(
+    config: ComparisonConfig,
+    results: Results,
+    heads: Sequence[Metric],
+    seen: Callable[[Metric], Metric],
+) -> str | None:
+    """A row for each method that grounds, and for each blind map; `seen` is what of an image."""
+    rows: list[list[str]] = []
+    # These depend on the studies and on the pixels that a model sees of them.
+    blind: dict[int, Mapping[str, float]] = {}
+    for method in config.methods:
+        runs = results.get(method.name, ())
+        if values_of(runs, seen(FOCAL_POINTING)):
+            wanted = [seen(each) for each in heads]
+            shown = [show_values(list(values_of(runs, each).values()), each) for each in wanted]
+            rows.append([method.title, *shown])
+            blind.setdefault(runs[0].image_size_px, runs[0].metrics)
+    if not rows:
+        return None
+    told = {size: each for size, each in blind.items() if seen(BLIND_PHRASES).name in each}
+    for size, figures in sorted(told.items()):
+        where = f" ({size} px)" if len(told) > 1 else ""
+        for name, title in BLIND_MAPS.items():
+            shown = [_with_bounds(seen(each), figures) for each in of_map(name)]
+            rows.append([f"blind: {title}{where}", *shown, *[""] * (len(heads) - len(shown))])
+    return markdown_table([["", *(each.title for each in heads)], *rows])
 
 
 def _with_bounds(metric: Metric, figures: Mapping[str, float]) -> str:

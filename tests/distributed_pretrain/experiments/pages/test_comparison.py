@@ -66,6 +66,7 @@ def _run(
         pretrain_cpu_seconds=60.0,
         evaluate_cpu_seconds=12.0,
         machine="CPU (x86_64)",
+        judged_on="2026-11-29",
     )
 
 
@@ -198,7 +199,13 @@ def test_the_page_holds_grounding_beside_maps_that_see_no_image(tmp_path: Path) 
     figures = {
         "grounding_pointing": 0.6,
         "grounding_pointing_focal": 0.5,
+        "grounding_pointing_fixed": 0.9,
         "grounding_cnr": 1.1,
+        "grounding_box_area": 0.045,
+        "grounding_cropped_pointing": 0.51,
+        "grounding_cropped_pointing_focal": 0.4,
+        "grounding_cropped_cnr_gain": 0.7,
+        "grounding_blind_category_pointing_fixed": 0.35,
         "grounding_blind_category_pointing": 0.217,
         "grounding_blind_category_pointing_focal": 0.08,
         "grounding_blind_category_cnr": 0.99,
@@ -210,8 +217,11 @@ def test_the_page_holds_grounding_beside_maps_that_see_no_image(tmp_path: Path) 
     bar = {"says": "Points", "method": "lovt", "metric": "grounding_pointing", "plus": 0.5}
     write_page(_config(tmp_path, bars=[bar]), results, command="c")
     page = (tmp_path / "page.md").read_text()
-    assert "| LoVT | 60.0 | 50.0 | 1.10 | - |" in page
-    assert "| blind: boxes of the category | 21.7 (19.0 to 24.0) | 8.0 | 0.99 |" in page
+    assert "| LoVT | 60.0 | 50.0 | 90.0 | 1.10 | - |" in page
+    assert "| blind: boxes of the category | 21.7 (19.0 to 24.0) | 8.0 | 35.0 | 0.99 |" in page
+    assert "Boxes fill 4.5 % of what is seen" in page
+    assert "| LoVT | 51.0 | 40.0 | - | - | 0.70 | - | - |" in page.split("### On crops")[1]
+    assert ", 2026-11-29; 0.0 core-hours" in page
     assert "means of the boxes of 1,234 training phrases" in page
     assert "| Points: pointing | **within noise** | 60.0 % against 50.0 %: +10.0 points |" in page
     assert "SimCLR beats" not in page
