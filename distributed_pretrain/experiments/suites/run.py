@@ -8,11 +8,7 @@ from data_shards.command_line import DONE, FAILED, GOES_ON
 from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.grid.pool import ModuleRun, build_shards, run_all
 from distributed_pretrain.experiments.suites.formats import suite_page, table_files
-from distributed_pretrain.experiments.suites.settings import (
-    SuiteConfig,
-    is_done,
-    refuse_what_cannot_start,
-)
+from distributed_pretrain.experiments.suites.settings import SuiteConfig, is_done
 
 
 def run_suite(config: SuiteConfig) -> int:
@@ -21,7 +17,6 @@ def run_suite(config: SuiteConfig) -> int:
     Tasks whose figures are there are skipped, others go on where they stopped. The page of tables
     is written in any case, from the figures there are.
     """
-    refuse_what_cannot_start(config, config.run_folder, ranks=1)
     wanted = [config.read(task) for task in config.wanted]
     missing = [each for each in wanted if not is_done(each.config)]
     for built in {each.built.output: each.built for each in missing if each.built}.values():
