@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from data_shards.images.layout import Size
+from data_shards.images.layout import Layout, Size
 from data_shards.images.notes import Note
 from data_shards.images.orientation import UPRIGHT
 from data_shards.images.picture import named, open_picture
@@ -78,7 +78,7 @@ def grey_image(
         refuse_unknown_span(picture.layout.meaning)
         size = fitted_size(*picture.size, longest_side_px)
         pixels = picture.decoded(least=(OVERSAMPLING * size[0], OVERSAMPLING * size[1]))
-        grey, notes = _to_grey(pixels, picture.layout.meaning, depth)
+        grey, notes = _to_grey(pixels, picture.layout, depth)
     grey = picture.upright(grey)
     grey = resized(grey, size)
     if picture.orientation != UPRIGHT:
@@ -144,10 +144,9 @@ def convert_mask(
     return encoded.getvalue()
 
 
-def _to_grey(
-    pixels: Image.Image, meaning: SampleMeaning, depth: Depth
-) -> tuple[Image.Image, list[Note]]:
+def _to_grey(pixels: Image.Image, layout: Layout, depth: Depth) -> tuple[Image.Image, list[Note]]:
     """`pixels` in 8-bit grey, and what there is to say of the bits that they use."""
+    meaning = layout.meaning
     if pixels.mode.startswith("I;16"):
         samples = np.asarray(pixels)
         used = bits_in_use(samples, meaning)
@@ -170,8 +169,9 @@ def _to_grey(
     if depth is None and 0 < used.bits < meaning.bits:
         but = f" for all but {_share(used.outside)} of their samples" if used.outside else ""
         notes.append(Note("unused_bits", f"{used.bits} bits of {meaning.bits}{but}"))
-    if found.clipped:
-        notes.append(Note("clipped", f"{_share(found.clipped)} of their samples"))
+    # What lies beyond what the file declares lies beyond a narrower depth, too.
+    if clipped := max(found.clipped, layout.clipped):
+        notes.append(Note("clipped", f"{_share(clipped)} of their samples"))
     return Image.fromarray(found.pixels), notes
 
 

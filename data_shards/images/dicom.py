@@ -1,9 +1,6 @@
-"""DICOM files: one frame in grey, by the file's own VOI LUT or window where it has one.
+"""DICOM files: one frame, decoded; what its values are in grey is told by `dicom_grey`.
 
-Decoding is pydicom's, with gdcm for JPEG (lossless too), JPEG-LS, JPEG 2000 and RLE. The values
-that are stored become grey in the order of DICOM PS3.4 N.2: modality LUT or rescale, VOI LUT or
-window, and MONOCHROME1 is inverted. Without a VOI LUT or window the samples count as those of any
-file (`samples`): of `BitsStored` bits, signed ones shifted by half of their range.
+Decoding is pydicom's, with gdcm for JPEG (lossless too), JPEG-LS, JPEG 2000 and RLE.
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_shards.errors import InputError
+from data_shards.images.dicom_grey import Shown, shown_grey
 from data_shards.images.first_bytes import has_dicom_mark
 from data_shards.images.jpeg import jpeg_layout
 from data_shards.images.layout import MOST_PIXELS, Layout
@@ -62,11 +60,14 @@ def dicom_layout(data: bytes) -> Layout:
         if not is_marked:
             _refuse_no_sense(header)
         _refuse_no_frame(header)
-        return _grey_layout(header) if _is_grey(header) else _colour_layout(header)
+        values = _pixels(header)
+        shown = shown_grey(values, header) if _is_grey(header) else _shown_colour(values, header)
     except InvalidDicomError as error:
         raise damaged(str(error)) from error
     except NotImplementedError as error:
         raise not_read("DICOM", str(error)) from error
+    size = (int(header.Columns), int(header.Rows))
+    return Layout(size, shown.meaning, b"", _sound, picture=shown.picture, clipped=shown.clipped)
 
 
 def view_position(path: Path) -> str:
@@ -138,39 +139,10 @@ def _is_grey(header: Dataset) -> bool:
     return header.PhotometricInterpretation in _GREY and header.get("SamplesPerPixel", 1) == 1
 
 
-def _grey_layout(header: Dataset) -> Layout:
-    values = _pixels(header)
-    size = (int(header.Columns), int(header.Rows))
-    white_is_zero = header.PhotometricInterpretation == "MONOCHROME1"
-    if _has_voi(header):
-        grey = _windowed(values, header)
-        meaning = SampleMeaning(8, white_is_zero=white_is_zero)
-        return Layout(size, meaning, b"", _sound, picture=Image.fromarray(grey))
-    bits = int(header.get("BitsStored") or header.BitsAllocated)
-    if bits > 16:
-        return Layout(size, SampleMeaning(bits), b"", _sound, picture=Image.new("L", size))
-    if header.get("PixelRepresentation") == 1:
-        values = values.astype(np.int32) + 2 ** (bits - 1)
-    # A slope below zero turns black and white, as MONOCHROME1 does.
-    white_is_zero ^= float(header.get("RescaleSlope") or 1) < 0
-    values = np.clip(values, 0, 2**bits - 1)
-    if bits <= 8:
-        if bits < 8:
-            values = values.astype(np.uint16) * 255 // (2**bits - 1)
-        meaning = SampleMeaning(8, white_is_zero=white_is_zero)
-        picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.uint8))
-    else:
-        meaning = SampleMeaning(bits, white_is_zero=white_is_zero)
-        picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.uint16))
-    return Layout(size, meaning, b"", _sound, picture=picture)
-
-
-def _colour_layout(header: Dataset) -> Layout:
+def _shown_colour(values: NDArray[Any], header: Dataset) -> Shown:
     """Colour, and palettes: in 8 bits a channel."""
     from pydicom.pixels import apply_color_lut
 
-    size = (int(header.Columns), int(header.Rows))
-    values = _pixels(header)
     if header.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, header)
         if values.dtype == np.uint16:
@@ -178,17 +150,25 @@ def _colour_layout(header: Dataset) -> Layout:
             values = (values >> 8).astype(np.uint8)
     if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] != 3:
         raise not_read("DICOM", f"{header.PhotometricInterpretation} of {values.dtype}")
-    return Layout(size, SampleMeaning(8), b"", _sound, picture=Image.fromarray(values))
+    return Shown(Image.fromarray(values), SampleMeaning(8))
 
 
 def _pixels(header: Dataset) -> NDArray[Any]:
+    """All samples; grey ones that are stored in whole words with the bits above `BitsStored`."""
     from pydicom.pixels import pixel_array
-    from pydicom.uid import JPEGBaseline8Bit
+    from pydicom.uid import JPEGBaseline8Bit, RLELossless
 
+    syntax = header.file_meta.TransferSyntaxUID
     # Pillow decodes these in less time than gdcm, which pydicom would ask first.
-    is_plain = header.file_meta.TransferSyntaxUID == JPEGBaseline8Bit and _is_grey(header)
+    is_plain = syntax == JPEGBaseline8Bit and _is_grey(header)
+    # Other decoders fill these bits as they like, pydicom's own cut them off.
+    is_words = not syntax.is_compressed or syntax == RLELossless
     try:
-        values: NDArray[Any] = pixel_array(header, decoding_plugin="pillow" if is_plain else "")
+        values: NDArray[Any] = pixel_array(
+            header,
+            decoding_plugin="pillow" if is_plain else "",
+            correct_unused_bits=not (is_words and _is_grey(header)) or _has_overlay_bits(header),
+        )
     except RuntimeError as error:
         raise RefusedError(
             "a DICOM that its decoders refuse",
@@ -200,48 +180,14 @@ def _pixels(header: Dataset) -> NDArray[Any]:
     return values
 
 
-def _has_voi(header: Dataset) -> bool:
-    if header.get("VOILUTSequence"):
-        return True
-    return header.get("WindowCenter") is not None and header.get("WindowWidth") is not None
-
-
-def _windowed(values: NDArray[Any], header: Dataset) -> NDArray[np.uint8]:
-    """Values by the modality and VOI transformations, their whole output range onto 0 to 255."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
-    first, last = _stored_range(header)
-    # A table of what each value becomes: they are fewer than pixels.
-    every = np.arange(first, last + 1, dtype=np.int32).reshape(1, -1)
-    # Of several windows the first is the one that viewers open with.
-    shown = np.asarray(apply_voi_lut(apply_modality_lut(every, header), header), dtype=np.float64)
-    if not np.isfinite(shown).all():
-        raise damaged("a window or rescale that is no number")
-    low, high = _shown_range(header)
-    levels = np.clip((shown[0] - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
-    grey: NDArray[np.uint8] = levels[np.clip(values.astype(np.int32), first, last) - first]
-    return grey
-
-
-def _stored_range(header: Dataset) -> tuple[int, int]:
-    bits = int(header.get("BitsStored") or header.BitsAllocated)
-    if bits > 16:
-        raise not_read("DICOM", f"{bits} bits")
-    signed = header.get("PixelRepresentation") == 1
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-
-
-def _shown_range(header: Dataset) -> tuple[float, float]:
-    """The lowest and highest value that the VOI transformation can give."""
-    if header.get("VOILUTSequence"):
-        return 0.0, float(2 ** int(header.VOILUTSequence[0].LUTDescriptor[2]) - 1)
-    if header.get("ModalityLUTSequence"):
-        return 0.0, float(2 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
-    low, high = map(float, _stored_range(header))
-    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-    if slope is None or intercept is None:
-        return low, high
-    return low * float(slope) + float(intercept), high * float(slope) + float(intercept)
+def _has_overlay_bits(header: Dataset) -> bool:
+    """Whether bits that no sample uses hold drawings, as files before 2004 may have it."""
+    return any(
+        (group, 0x3000) not in header
+        and header.get((group, 0x0102))
+        and header[group, 0x0102].value
+        for group in range(0x6000, 0x6020, 2)
+    )
 
 
 def _sound(_: Image.Image) -> None:

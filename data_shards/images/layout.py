@@ -20,7 +20,8 @@ Size: TypeAlias = tuple[int, int]
 class Layout:
     """The one picture of a file, as it lies there: `size` is before it is turned upright.
 
-    `payload` is what to decode, unless that is done: `picture`. `check` takes what was decoded and
+    `payload` is what to decode, unless that is done: `picture`; `clipped` is the share
+    of its samples that lay beyond what the file declares. `check` takes what was decoded and
     raises RefusedError where pixels are missing that the decoder filled in. `metadata` may say how
     the picture lies. `described` names the layout, for formats that have more of them than are
     read.
@@ -33,3 +34,4 @@ class Layout:
     metadata: Metadata = field(default_factory=Metadata)
     described: str = ""
     picture: Image.Image | None = None
+    clipped: float = 0.0

@@ -87,7 +87,7 @@ def eight_bits(
         grey = samples.astype(np.uint8, copy=False)
         return Grey(255 - grey if meaning.white_is_zero else grey, 0.0)
     low, top = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if meaning.signed else (0, 2**bits - 1)
-    outside = [_outside(each, top) for each in _distances(samples, meaning)]
+    outside = [share_outside(each, top) for each in _distances(samples, meaning)]
     clipped = min(outside)
     if clipped > MOST_OF_ONE_VALUE:
         raise RefusedError(
@@ -117,19 +117,24 @@ def _distances(
     return [samples, 2**meaning.bits - 1 - samples] if meaning.white_is_zero else [samples]
 
 
-def _outside(distances: NDArray[np.integer[Any]], top: int) -> float:
-    """The share of samples beyond `top`, 1 where there are more than of what is no picture."""
-    beyond = np.count_nonzero(distances > top) / distances.size
-    if beyond <= MOST_OUTSIDE:
-        return beyond
-    is_of_one_value = np.count_nonzero(distances == distances.max()) / distances.size == beyond
-    return beyond if is_of_one_value and beyond <= MOST_OF_ONE_VALUE else 1.0
+def share_outside(samples: NDArray[np.integer[Any]], top: int) -> float:
+    """The share below 0 or above `top`, 1 where there are more than of what is no picture."""
+    outside = samples > top
+    if samples.dtype.kind == "i":
+        outside |= samples < 0
+    share = np.count_nonzero(outside) / samples.size
+    if share <= MOST_OUTSIDE:
+        return share
+    if share > MOST_OF_ONE_VALUE:
+        return 1.0
+    values = samples[outside]
+    return share if (values == values[0]).all() else 1.0
 
 
 def _fewest_bits(distances: NDArray[np.integer[Any]], meaning: SampleMeaning) -> BitsInUse:
     every = picture = int(distances.max()).bit_length()
     outside = 0.0
-    while picture and (beyond := _outside(distances, 2 ** (picture - 1) - 1)) < 1:
+    while picture and (beyond := share_outside(distances, 2 ** (picture - 1) - 1)) < 1:
         picture, outside = picture - 1, beyond
     found = BitsInUse(every) if every - picture < FEWEST_SAVED else BitsInUse(picture, outside)
     return found._replace(bits=found.bits + meaning.signed)

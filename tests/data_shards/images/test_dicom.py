@@ -116,13 +116,69 @@ def test_grey_comes_out_as_a_viewer_shows_it(how: str, tmp_path: Path) -> None:
     assert np.abs(np.subtract(found, QUARTERS)).max() <= 1
 
 
-def test_run_lengths_hold_the_pixels_that_went_in(tmp_path: Path) -> None:
-    made = pydicom.dcmread(io.BytesIO(DRAWN["12 bits of 16"]))
+def run_lengths(content: bytes) -> bytes:
+    """The same file, compressed."""
+    made = pydicom.dcmread(io.BytesIO(content))
     made.compress(pydicom.uid.RLELossless)
+    written = io.BytesIO()
+    made.save_as(written, enforce_file_format=True)
+    return written.getvalue()
+
+
+def test_run_lengths_hold_the_pixels_that_went_in(tmp_path: Path) -> None:
+    path = written(tmp_path, run_lengths(DRAWN["12 bits of 16"]))
+    assert np.abs(np.subtract(quarters(stored(path)), QUARTERS)).max() <= 1
+
+
+def with_letters(share: float, value: int) -> NDArray[Any]:
+    """A scene of 12 bits, of which the first samples, `share` of all, are overwritten."""
+    pixels = TWELVE.astype(np.int32)
+    pixels.reshape(-1)[: int(share * pixels.size)] = value
+    return pixels
+
+
+@pytest.mark.parametrize("words", ["plain", "in run lengths"])
+@pytest.mark.parametrize(
+    ("signed", "value", "becomes"),
+    [(False, 4096, 255), (False, 9999, 255), (True, 2048, 255), (True, -2049, 0)],
+)
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 2048, "WindowWidth": 4096}])
+def test_few_samples_beyond_the_bits_stored_become_white_or_black_and_are_counted(
+    words: str, signed: bool, value: int, becomes: int, window: dict[str, int], tmp_path: Path
+) -> None:
+    shift = 2048 if signed else 0
+    pixels = (with_letters(0.1, value + shift) - shift).astype(np.int16 if signed else np.uint16)
+    if window:
+        window = window | {"WindowCenter": 2048 - shift}
+    content = dicom(pixels, bits=12, signed=signed, **window)
+    path = written(tmp_path, content if words == "plain" else run_lengths(content))
+    assert ("clipped", "10 % of their samples") in converted(path).notes
+    found = stored(path)
+    assert abs(int(found[0, 0]) - becomes) <= 1
+    assert np.abs(np.subtract(quarters(found), QUARTERS)[2:]).max() <= 1
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 2048, "WindowWidth": 4096}])
+def test_a_picture_beyond_the_bits_stored_is_refused(
+    signed: bool, window: dict[str, int], tmp_path: Path
+) -> None:
+    shift = 2048 if signed else 0
+    pixels = (np.arange(4096).reshape(64, 64) - shift).astype(np.int16 if signed else np.uint16)
+    path = written(tmp_path, dicom(pixels, bits=10, signed=signed, **window))
+    said = f"more than the 10 bits of BitsStored .{-shift} to {4095 - shift}.: correct BitsStored"
+    with pytest.raises(BadImageError, match=said):
+        converted(path)
+
+
+def test_drawings_in_the_bits_above_the_samples_are_no_samples(tmp_path: Path) -> None:
+    made = pydicom.dcmread(io.BytesIO(dicom(TWELVE | 0x8000, bits=12)))
+    made.add_new((0x6000, 0x0100), "US", 16)
+    made.add_new((0x6000, 0x0102), "US", 15)
     content = io.BytesIO()
     made.save_as(content, enforce_file_format=True)
-    path = written(tmp_path, content.getvalue())
-    assert np.abs(np.subtract(quarters(stored(path)), QUARTERS)).max() <= 1
+    found = quarters(stored(written(tmp_path, content.getvalue())))
+    assert np.abs(np.subtract(found, QUARTERS)).max() <= 1
 
 
 def elements(syntax: str, **changes: Any) -> bytes:

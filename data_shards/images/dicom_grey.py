@@ -1,0 +1,110 @@
+"""What the stored values of a DICOM are in grey, in the order of DICOM PS3.4 N.2.
+
+Modality LUT or rescale, then VOI LUT or window, and MONOCHROME1 is inverted. Without a VOI LUT or
+window the samples count as those of any file (`samples`): of `BitsStored` bits, signed ones shifted
+by half of their range.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_shards.images.refusals import RefusedError, damaged
+from data_shards.images.samples import (
+    MOST_OF_ONE_VALUE,
+    SampleMeaning,
+    refuse_unknown_span,
+    share_outside,
+)
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+class Shown(NamedTuple):
+    """A picture, what its samples mean, and the share of them that were clipped to come here."""
+
+    picture: Image.Image
+    meaning: SampleMeaning
+    clipped: float = 0.0
+
+
+def shown_grey(values: NDArray[Any], header: Dataset) -> Shown:
+    """`values`, of height x width, as stored, by the transformations of their header.
+
+    Those beyond `BitsStored` become the nearest that it holds. Raises RefusedError where they are
+    more than a marker's, and for more than 16 bits.
+    """
+    bits = int(header.get("BitsStored") or header.BitsAllocated)
+    refuse_unknown_span(SampleMeaning(bits))
+    first, top = 0, 2**bits - 1
+    if header.get("PixelRepresentation") == 1:
+        first = -(2 ** (bits - 1))
+    # All is counted from the first value on, unsigned ones from zero.
+    samples = values.astype(np.int32) - first if first else values
+    clipped = share_outside(samples, top)
+    if clipped > MOST_OF_ONE_VALUE:
+        raise RefusedError(
+            f"samples of more than the {bits} bits of BitsStored",
+            "correct BitsStored",
+            f"{values.min()} to {values.max()}",
+        )
+    if clipped:
+        samples = np.clip(samples, 0, top)
+    white_is_zero = header.PhotometricInterpretation == "MONOCHROME1"
+    if _has_voi(header):
+        levels = _windowed(first, first + top, header)
+        meaning = SampleMeaning(8, white_is_zero=white_is_zero)
+        return Shown(Image.fromarray(levels[samples]), meaning, clipped)
+    # A slope below zero turns black and white, as MONOCHROME1 does.
+    white_is_zero ^= float(header.get("RescaleSlope") or 1) < 0
+    meaning = SampleMeaning(max(bits, 8), white_is_zero=white_is_zero)
+    return Shown(_picture(samples, bits), meaning, clipped)
+
+
+def _picture(samples: NDArray[Any], bits: int) -> Image.Image:
+    """Unsigned samples of `bits` bits; fewer than eight are widened to those."""
+    if bits < 8:
+        samples = samples.astype(np.uint16) * 255 // (2**bits - 1)
+    dtype = np.uint8 if bits <= 8 else np.uint16
+    return Image.fromarray(np.ascontiguousarray(samples, dtype=dtype))
+
+
+def _has_voi(header: Dataset) -> bool:
+    if header.get("VOILUTSequence"):
+        return True
+    return header.get("WindowCenter") is not None and header.get("WindowWidth") is not None
+
+
+def _windowed(first: int, last: int, header: Dataset) -> NDArray[np.uint8]:
+    """What each value from `first` to `last` becomes by the modality and VOI transformations.
+
+    Their whole output range goes onto 0 to 255.
+    """
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    every = np.arange(first, last + 1, dtype=np.int32).reshape(1, -1)
+    # Of several windows the first is the one that viewers open with.
+    shown = np.asarray(apply_voi_lut(apply_modality_lut(every, header), header), dtype=np.float64)
+    if not np.isfinite(shown).all():
+        raise damaged("a window or rescale that is no number")
+    low, high = _shown_range(first, last, header)
+    scaled = (shown[0] - low) * (255 / (high - low)) + 0.5
+    levels: NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
+    return levels
+
+
+def _shown_range(first: int, last: int, header: Dataset) -> tuple[float, float]:
+    """The lowest and highest value that the VOI transformation can give."""
+    if header.get("VOILUTSequence"):
+        return 0.0, float(2 ** int(header.VOILUTSequence[0].LUTDescriptor[2]) - 1)
+    if header.get("ModalityLUTSequence"):
+        return 0.0, float(2 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    if slope is None or intercept is None:
+        return float(first), float(last)
+    return first * float(slope) + float(intercept), last * float(slope) + float(intercept)
