@@ -1,12 +1,13 @@
 """What the stored values of a DICOM are in grey, in the order of DICOM PS3.4 N.2.
 
 Modality LUT or rescale, then VOI LUT or window, and MONOCHROME1 is inverted. Without a VOI LUT or
-window the samples count as those of any file (`samples`): of `BitsStored` bits, signed ones shifted
-by half of their range.
+window the samples count as those of any file (`samples`): of as many bits as the modality LUT
+gives, or of `BitsStored` ones, signed ones shifted by half of their range.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -50,18 +51,20 @@ def shown_grey(values: NDArray[Any], header: Dataset) -> Shown:
     if clipped > MOST_OF_ONE_VALUE:
         raise RefusedError(
             f"samples of more than the {bits} bits of BitsStored",
-            "correct BitsStored",
+            "correct BitsStored" + (" or PixelRepresentation" if first else ""),
             f"{values.min()} to {values.max()}",
         )
     if clipped:
         samples = np.clip(samples, 0, top)
     white_is_zero = header.PhotometricInterpretation == "MONOCHROME1"
     if _has_voi(header):
-        levels = _windowed(first, first + top, header)
-        meaning = SampleMeaning(8, white_is_zero=white_is_zero)
-        return Shown(Image.fromarray(levels[samples]), meaning, clipped)
-    # A slope below zero turns black and white, as MONOCHROME1 does.
-    white_is_zero ^= float(header.get("RescaleSlope") or 1) < 0
+        samples, bits = _windowed(first, first + top, header)[samples], 8
+    elif header.get("ModalityLUTSequence"):
+        samples = _by_modality(first, first + top, header)[samples]
+        bits = _bits_of(header.ModalityLUTSequence)
+    else:
+        # A slope below zero turns black and white, as MONOCHROME1 does.
+        white_is_zero ^= float(header.get("RescaleSlope") or 1) < 0
     meaning = SampleMeaning(max(bits, 8), white_is_zero=white_is_zero)
     return Shown(_picture(samples, bits), meaning, clipped)
 
@@ -80,30 +83,38 @@ def _has_voi(header: Dataset) -> bool:
     return header.get("WindowCenter") is not None and header.get("WindowWidth") is not None
 
 
-def _windowed(first: int, last: int, header: Dataset) -> NDArray[np.uint8]:
-    """What each value from `first` to `last` becomes by the modality and VOI transformations.
-
-    Their whole output range goes onto 0 to 255.
-    """
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+def _by_modality(first: int, last: int, header: Dataset) -> NDArray[Any]:
+    """What each value from `first` to `last` becomes by the modality LUT or rescale."""
+    from pydicom.pixels import apply_modality_lut
 
     every = np.arange(first, last + 1, dtype=np.int32).reshape(1, -1)
+    shown: NDArray[Any] = apply_modality_lut(every, header)[0]
+    return shown
+
+
+def _windowed(first: int, last: int, header: Dataset) -> NDArray[np.uint8]:
+    """What they become by the VOI LUT or window after that: its whole range onto 0 to 255."""
+    from pydicom.pixels import apply_voi_lut
+
     # Of several windows the first is the one that viewers open with.
-    shown = np.asarray(apply_voi_lut(apply_modality_lut(every, header), header), dtype=np.float64)
+    shown = apply_voi_lut(_by_modality(first, last, header), header).astype(np.float64)
     if not np.isfinite(shown).all():
         raise damaged("a window or rescale that is no number")
     low, high = _shown_range(first, last, header)
-    scaled = (shown[0] - low) * (255 / (high - low)) + 0.5
+    scaled = (shown - low) * (255 / (high - low)) + 0.5
     levels: NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
     return levels
 
 
+def _bits_of(lut: Sequence[Dataset]) -> int:
+    """Of what a look-up table gives."""
+    return int(lut[0].LUTDescriptor[2])
+
+
 def _shown_range(first: int, last: int, header: Dataset) -> tuple[float, float]:
     """The lowest and highest value that the VOI transformation can give."""
-    if header.get("VOILUTSequence"):
-        return 0.0, float(2 ** int(header.VOILUTSequence[0].LUTDescriptor[2]) - 1)
-    if header.get("ModalityLUTSequence"):
-        return 0.0, float(2 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
+    if lut := header.get("VOILUTSequence") or header.get("ModalityLUTSequence"):
+        return 0.0, 2.0 ** _bits_of(lut) - 1
     slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
     if slope is None or intercept is None:
         return float(first), float(last)

@@ -62,7 +62,7 @@ def written(tmp_path: Path, content: bytes) -> Path:
 
 def lut(entries: list[int], *, first: int, bits: int) -> Any:
     item = pydicom.Dataset()
-    item.add_new("LUTDescriptor", "US", [len(entries), first, bits])
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
     item.add_new("LUTData", "US", entries)
     return pydicom.Sequence([item])
 
@@ -107,6 +107,30 @@ DRAWN: dict[str, bytes] = {
         WindowCenter=32768,
         WindowWidth=65536,
     ),
+    "a modality LUT alone": dicom(
+        np.rint(scene() / 51).astype(np.uint8),
+        bits=8,
+        ModalityLUTSequence=lut([0, 13107, 26214, 39321, 52428, 65535], first=0, bits=16),
+    ),
+    "a modality LUT of 8 bits that inverts": dicom(
+        5 - np.rint(scene() / 51).astype(np.uint8),
+        bits=8,
+        ModalityLUTSequence=lut([255, 204, 153, 102, 51, 0], first=0, bits=8),
+    ),
+    "a modality LUT of signed values that are white at zero": dicom(
+        np.rint(scene() / 51).astype(np.int16) - 3,
+        bits=12,
+        signed=True,
+        ModalityLUTSequence=lut([65535, 52428, 39321, 26214, 13107, 0], first=-3, bits=16),
+        PhotometricInterpretation="MONOCHROME1",
+    ),
+    "a modality LUT, and not the slope beside it": dicom(
+        scene(),
+        bits=8,
+        ModalityLUTSequence=lut(list(range(256)), first=0, bits=8),
+        RescaleSlope=-1,
+        RescaleIntercept=255,
+    ),
 }
 
 
@@ -128,6 +152,18 @@ def run_lengths(content: bytes) -> bytes:
 def test_run_lengths_hold_the_pixels_that_went_in(tmp_path: Path) -> None:
     path = written(tmp_path, run_lengths(DRAWN["12 bits of 16"]))
     assert np.abs(np.subtract(quarters(stored(path)), QUARTERS)).max() <= 1
+
+
+def test_a_modality_lut_that_fills_a_part_of_its_range_is_told_as_unused_bits(
+    tmp_path: Path,
+) -> None:
+    table = lut([0, 819, 1638, 2457, 3276, 4095], first=0, bits=16)
+    pixels = np.rint(scene() / 51).astype(np.uint8)
+    path = written(tmp_path, dicom(pixels, bits=8, ModalityLUTSequence=table))
+    assert ("unused_bits", "12 bits of 16") in converted(path).notes
+    found = convert_image(path, longest_side_px=64, jpeg_quality=100, depth=12)
+    with Image.open(io.BytesIO(found.jpeg)) as image:
+        assert np.abs(np.subtract(quarters(np.asarray(image)), QUARTERS)).max() <= 1
 
 
 def with_letters(share: float, value: int) -> NDArray[Any]:
@@ -167,6 +203,7 @@ def test_a_picture_beyond_the_bits_stored_is_refused(
     pixels = (np.arange(4096).reshape(64, 64) - shift).astype(np.int16 if signed else np.uint16)
     path = written(tmp_path, dicom(pixels, bits=10, signed=signed, **window))
     said = f"more than the 10 bits of BitsStored .{-shift} to {4095 - shift}.: correct BitsStored"
+    said += " or PixelRepresentation" if signed else ", or pass"
     with pytest.raises(BadImageError, match=said):
         converted(path)
 
