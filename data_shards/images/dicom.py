@@ -6,6 +6,7 @@ Decoding is pydicom's, with gdcm for JPEG (lossless too), JPEG-LS, JPEG 2000 and
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ _NEEDED = ("PixelData", "Rows", "Columns", "BitsAllocated", "PhotometricInterpre
 
 # What a compressed frame begins with.
 _ITEM = b"\xfe\xff\x00\xe0"
+# What compressed pixels begin with, whose length is open.
+_COMPRESSED_PIXELS = re.compile(rb"\xe0\x7f\x10\0O[BW]\0\0\xff{4}")
+_OPEN_LENGTH = 0xFFFFFFFF
+_SHORTEST_ELEMENT = 8
 # By whether types of elements are left out, and whether the lowest byte comes first.
 _UNCOMPRESSED = {
     (True, True): "1.2.840.10008.1.2",
@@ -49,7 +54,7 @@ def dicom_layout(data: bytes) -> Layout:
     """
     try:
         from pydicom import dcmread
-        from pydicom.errors import InvalidDicomError
+        from pydicom.errors import BytesLengthException, InvalidDicomError
     except ImportError as error:
         raise InputError(
             "DICOM files need pydicom and gdcm: pip install 'radalign[dicom]'"
@@ -57,12 +62,14 @@ def dicom_layout(data: bytes) -> Layout:
     try:
         is_marked = has_dicom_mark(data)
         header = dcmread(io.BytesIO(data), force=not is_marked)
-        if not is_marked:
+        if is_marked:
+            _refuse_cut(header, data)
+        else:
             _refuse_no_sense(header)
         _refuse_no_frame(header)
         values = _pixels(header)
         shown = shown_grey(values, header) if _is_grey(header) else _shown_colour(values, header)
-    except InvalidDicomError as error:
+    except (InvalidDicomError, BytesLengthException) as error:
         raise damaged(str(error)) from error
     except NotImplementedError as error:
         raise not_read("DICOM", str(error)) from error
@@ -77,11 +84,39 @@ def view_position(path: Path) -> str:
     """
     try:
         from pydicom import dcmread
+    except ImportError:
+        return ""
+    from pydicom.errors import BytesLengthException
 
+    try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=["ViewPosition"], force=True)
         return str(header.get("ViewPosition") or "")
-    except (ImportError, NotImplementedError, *UNDECODABLE):
+    except (BytesLengthException, NotImplementedError, *UNDECODABLE):
         return ""
+
+
+def _refuse_cut(header: Dataset, data: bytes) -> None:
+    """Of a file without pixels: where it ends within an element, or right behind its mark.
+
+    pydicom takes what is left for the whole, and compressed pixels without an end for none. A cut
+    between two elements cannot be told from a file that never had pixels.
+    """
+    from pydicom.dataelem import RawDataElement
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    # What was deflated is told when it is inflated.
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if "PixelData" in header or syntax == DeflatedExplicitVRLittleEndian:
+        return
+    if _COMPRESSED_PIXELS.search(data):
+        raise damaged("its pixels have no end")
+    if not len(header):
+        raise damaged("nothing behind its mark")
+    last = header.get_item(max(header.keys()))
+    if isinstance(last, RawDataElement) and last.length != _OPEN_LENGTH:
+        left = len(data) - last.value_tell - last.length
+        if left < 0 or 0 < left < _SHORTEST_ELEMENT:
+            raise damaged("it ends within an element")
 
 
 def _refuse_no_sense(header: Dataset) -> None:

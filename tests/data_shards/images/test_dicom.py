@@ -218,6 +218,37 @@ def test_drawings_in_the_bits_above_the_samples_are_no_samples(tmp_path: Path) -
     assert np.abs(np.subtract(found, QUARTERS)).max() <= 1
 
 
+COMPRESSED = run_lengths(DRAWN["12 bits of 16"])
+# A text of ten bytes, a number of two, pixels.
+INTERPRETATION, ROWS, PIXELS = (
+    COMPRESSED.index(each) for each in (b"\x28\0\4\0CS", b"\x28\0\x10\0US", b"\xe0\x7f\x10\0OB")
+)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        132,
+        142,
+        150,
+        200,
+        INTERPRETATION + 7,
+        INTERPRETATION + 8,
+        INTERPRETATION + 8 + 7,
+        ROWS + 8 + 1,
+        PIXELS + 10,
+        PIXELS + 12,
+        PIXELS + 40,
+        -9,
+    ],
+)
+def test_a_compressed_file_that_was_cut_is_told_as_such(size: int, tmp_path: Path) -> None:
+    path = written(tmp_path, COMPRESSED[:size])
+    with pytest.raises(BadImageError, match=r"truncated or damaged image .*: restore the file"):
+        converted(path)
+    assert view_position(path) == ""
+
+
 def elements(syntax: str, **changes: Any) -> bytes:
     """A file without preamble, mark and elements on the file, written as `syntax` says."""
     made = pydicom.dcmread(io.BytesIO(DRAWN["12 bits of 16"]))
