@@ -19,7 +19,7 @@ from data_shards.images.dicom_grey import Shown, shown_grey
 from data_shards.images.first_bytes import has_dicom_mark
 from data_shards.images.jpeg import jpeg_layout
 from data_shards.images.layout import MOST_PIXELS, Layout
-from data_shards.images.refusals import UNDECODABLE, RefusedError, damaged, not_read
+from data_shards.images.refusals import UNDECODABLE, RefusedError, damaged, not_read, wrong_value
 from data_shards.images.samples import SampleMeaning
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def _refuse_no_frame(header: Dataset) -> None:
     missing = [name for name in _NEEDED if header.get(name) is None]
     if missing:
         raise RefusedError("a DICOM without an image", "leave it out", f"no {missing[0]}")
+    _set_interpretation(header)
     if not getattr(header, "file_meta", {}).get("TransferSyntaxUID"):
         raise RefusedError("a DICOM without a transfer syntax", "restore the file")
     frames = int(header.get("NumberOfFrames") or 1)
@@ -150,6 +151,17 @@ def _refuse_no_frame(header: Dataset) -> None:
     if header.Rows * header.Columns > MOST_PIXELS:
         raise RefusedError("an image of more pixels than are read", "shrink it")
     _refuse_no_decoder(header)
+
+
+def _set_interpretation(header: Dataset) -> None:
+    """As the standard spells it: in capitals, with one blank between words."""
+    from pydicom.pixels.common import PhotometricInterpretation
+
+    said = header.PhotometricInterpretation
+    meant = " ".join(str(said).upper().split())
+    if meant not in {each.value for each in PhotometricInterpretation}:
+        raise wrong_value("PhotometricInterpretation", said)
+    header.PhotometricInterpretation = meant
 
 
 def _refuse_no_decoder(header: Dataset) -> None:

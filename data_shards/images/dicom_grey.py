@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.images.refusals import RefusedError, damaged
+from data_shards.images.refusals import RefusedError, damaged, wrong_value
 from data_shards.images.samples import (
     MOST_OF_ONE_VALUE,
     SampleMeaning,
@@ -24,6 +24,8 @@ from data_shards.images.samples import (
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+_WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 class Shown(NamedTuple):
@@ -38,8 +40,11 @@ def shown_grey(values: NDArray[Any], header: Dataset) -> Shown:
     """`values`, of height x width, as stored, by the transformations of their header.
 
     Those beyond `BitsStored` become the nearest that it holds. Raises RefusedError where they are
-    more than a marker's, and for more than 16 bits.
+    more than a marker's, for more than 16 bits, and for a slope or window that can show nothing.
     """
+    slope = header.get("RescaleSlope")
+    if slope is not None and float(slope) == 0:
+        raise wrong_value("RescaleSlope", f"{slope:g}")
     bits = int(header.get("BitsStored") or header.BitsAllocated)
     refuse_unknown_span(SampleMeaning(bits))
     first, top = 0, 2**bits - 1
@@ -64,7 +69,7 @@ def shown_grey(values: NDArray[Any], header: Dataset) -> Shown:
         bits = _bits_of(header.ModalityLUTSequence)
     else:
         # A slope below zero turns black and white, as MONOCHROME1 does.
-        white_is_zero ^= float(header.get("RescaleSlope") or 1) < 0
+        white_is_zero ^= slope is not None and float(slope) < 0
     meaning = SampleMeaning(max(bits, 8), white_is_zero=white_is_zero)
     return Shown(_picture(samples, bits), meaning, clipped)
 
@@ -78,9 +83,27 @@ def _picture(samples: NDArray[Any], bits: int) -> Image.Image:
 
 
 def _has_voi(header: Dataset) -> bool:
+    """Whether there is a VOI LUT or a window; one of no width is none."""
     if header.get("VOILUTSequence"):
         return True
-    return header.get("WindowCenter") is not None and header.get("WindowWidth") is not None
+    center, width = header.get("WindowCenter"), header.get("WindowWidth")
+    return center is not None and width is not None and not _first(width) <= 0
+
+
+def _first(value: Any) -> float:
+    """Of several windows that of the one that viewers open with."""
+    return float(value[0] if isinstance(value, Sequence) else value)
+
+
+def _set_window_function(header: Dataset) -> None:
+    """As the standard spells it, LINEAR where it is not said. Raises RefusedError for no sense."""
+    function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
+    if function not in _WINDOW_FUNCTIONS:
+        raise wrong_value("VOILUTFunction", header.VOILUTFunction)
+    width = _first(header.WindowWidth)
+    if function == "LINEAR" and width < 1:
+        raise wrong_value("WindowWidth", f"{width:g}")
+    header.VOILUTFunction = function
 
 
 def _by_modality(first: int, last: int, header: Dataset) -> NDArray[Any]:
@@ -96,7 +119,8 @@ def _windowed(first: int, last: int, header: Dataset) -> NDArray[np.uint8]:
     """What they become by the VOI LUT or window after that: its whole range onto 0 to 255."""
     from pydicom.pixels import apply_voi_lut
 
-    # Of several windows the first is the one that viewers open with.
+    if not header.get("VOILUTSequence"):
+        _set_window_function(header)
     shown = apply_voi_lut(_by_modality(first, last, header), header).astype(np.float64)
     if not np.isfinite(shown).all():
         raise damaged("a window or rescale that is no number")

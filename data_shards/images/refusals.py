@@ -56,6 +56,12 @@ def damaged(detail: str) -> RefusedError:
     return RefusedError("truncated or damaged image", "restore the file", detail)
 
 
+def wrong_value(element: str, value: object) -> RefusedError:
+    """What a DICOM says of itself, in an element of this keyword, is impossible."""
+    detail = f"{element}={value}"
+    return RefusedError("a DICOM with a value that cannot be meant", "correct it", detail)
+
+
 def not_read(kind: str, what: str) -> RefusedError:
     """A format that is read, in a layout that is not: `kind` is JPEG, PNG, TIFF, BMP or
     DICOM."""

@@ -107,6 +107,24 @@ DRAWN: dict[str, bytes] = {
         WindowCenter=32768,
         WindowWidth=65536,
     ),
+    "a window without width is none": dicom(TWELVE, bits=12, WindowCenter=1, WindowWidth=0),
+    "nor is one of a width below zero": dicom(TWELVE, bits=12, WindowCenter=1, WindowWidth=-5),
+    "an empty window function": dicom(
+        TWELVE, bits=12, WindowCenter=2048, WindowWidth=4096, VOILUTFunction=""
+    ),
+    "a window function in lower case": dicom(
+        TWELVE, bits=12, WindowCenter=2047.5, WindowWidth=4095, VOILUTFunction="linear_exact"
+    ),
+    "an interpretation in lower case": dicom(
+        255 - scene(), bits=8, PhotometricInterpretation="monochrome1"
+    ),
+    "an interpretation between blanks": dicom(
+        4095 - TWELVE,
+        bits=12,
+        WindowCenter=2048,
+        WindowWidth=4096,
+        PhotometricInterpretation=" Monochrome1 ",
+    ),
     "a modality LUT alone": dicom(
         np.rint(scene() / 51).astype(np.uint8),
         bits=8,
@@ -295,16 +313,41 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         dicom(np.stack([scene()] * 2), bits=8, Rows=48, Columns=64, NumberOfFrames=2),
         "a file of several pages .2 frames.: split it",
     ),
-    "a window without width": (
-        dicom(TWELVE, bits=12, WindowCenter=1, WindowWidth=0),
-        "truncated or damaged image .*Window Width",
+    "a window of less than a value": (
+        dicom(TWELVE, bits=12, WindowCenter=1, WindowWidth=0.5),
+        "a DICOM with a value that cannot be meant .WindowWidth=0.5.: correct it, or pass",
+    ),
+    "a window function that there is not": (
+        dicom(TWELVE, bits=12, WindowCenter=9, WindowWidth=9, VOILUTFunction="CUBIC"),
+        "a DICOM with a value that cannot be meant .VOILUTFunction=CUBIC.: correct it, or pass",
+    ),
+    "a slope that makes all one value": (
+        dicom(TWELVE, bits=12, RescaleSlope=0, RescaleIntercept=0),
+        "a DICOM with a value that cannot be meant .RescaleSlope=0.: correct it, or pass",
+    ),
+    "such a slope before a window": (
+        dicom(
+            TWELVE, bits=12, RescaleSlope="0.0", RescaleIntercept=0, WindowCenter=9, WindowWidth=9
+        ),
+        "a DICOM with a value that cannot be meant .RescaleSlope=0.: correct it, or pass",
+    ),
+    "an interpretation that there is not": (
+        dicom(scene(), bits=8, PhotometricInterpretation="GREY"),
+        "a DICOM with a value that cannot be meant .PhotometricInterpretation=GREY.: correct it",
     ),
     "a window that is no number": (
         dicom(TWELVE, bits=12, WindowCenter="nan", WindowWidth=400),
         "truncated or damaged image .a window or rescale that is no number",
     ),
     "32 bits": (dicom(scene(4095).astype(np.uint32), bits=32), "an image of 32-bit samples"),
-    "nothing behind the mark": (b"\0" * 128 + b"DICM", "a DICOM without"),
+    "nothing behind the mark": (
+        b"\0" * 128 + b"DICM",
+        "truncated or damaged image .nothing behind its mark.",
+    ),
+    "a report": (
+        dicom(scene(), bits=8, PixelData=None, Rows=None, Columns=None, Modality="SR"),
+        "a DICOM without an image .no PixelData.: leave it out",
+    ),
     "no preamble and no picture": (
         b"\x08\0\x05\0CS\x0a\0ISO_IR 100",
         "not an image, though it begins as a DICOM without its preamble ",
