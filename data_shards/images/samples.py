@@ -1,9 +1,10 @@
-"""The one rule for what the numbers of an image mean: depth, sign, and whether white is zero.
+"""The one rule for what the numbers of an image mean: depth, and whether white is zero.
 
-Unsigned samples of n bits span 0 to 2^n - 1, signed ones -2^(n-1) to 2^(n-1) - 1. Black is the low
-end, or the high end where white is zero. n is what the file declares; `Depth` narrows it where a
-file declares more than it uses, as a 16-bit file does that holds the 12 bits of a detector. Where
-white is zero, such bits may have been inverted before or after they were widened: both are seen.
+Samples of n bits span 0 to 2^n - 1: black is the low end, or the high end where white is zero.
+Signed ones are shifted to that by the format that defines their span, as DICOM does, or refused. n
+is what the file declares; `Depth` narrows it where a file declares more than it uses, as a 16-bit
+file does that holds the 12 bits of a detector. Where white is zero, such bits may have been
+inverted before or after they were widened: both are seen.
 
 What was burnt in at full white is no picture, be it letters or, of one value, a frame or a margin:
 the bits in use are those of all samples but a share of `MOST_OUTSIDE`, or of `MOST_OF_ONE_VALUE`,
@@ -32,7 +33,7 @@ FEWEST_SAVED = 2
 
 @dataclass(frozen=True, slots=True)
 class SampleMeaning:
-    """What a file declares about its samples. `bits` is at most 16 for what can be stored."""
+    """What a file declares about its samples. What can be stored has 16 bits at most, unsigned."""
 
     bits: int
     signed: bool = False
@@ -42,8 +43,7 @@ class SampleMeaning:
 def refuse_unknown_span(meaning: SampleMeaning) -> None:
     """Raise RefusedError for samples of which a file cannot tell where black and white are.
 
-    Signed ones of a TIFF or the like hold whatever a script left there; where a format defines
-    their span, `eight_bits` takes them.
+    Signed ones of a TIFF hold whatever a script left there.
     """
     if meaning.bits > 16:
         raise RefusedError(f"an image of {meaning.bits}-bit samples", "convert it to 8 or 16 bits")
@@ -52,7 +52,7 @@ def refuse_unknown_span(meaning: SampleMeaning) -> None:
 
 
 class BitsInUse(NamedTuple):
-    """The bits that hold a picture, the sign's included, and the share of samples outside them."""
+    """The bits that hold a picture, and the share of samples outside them."""
 
     bits: int
     outside: float = 0.0
@@ -67,7 +67,7 @@ class Grey(NamedTuple):
 
 def bits_in_use(samples: NDArray[np.integer[Any]], meaning: SampleMeaning) -> BitsInUse:
     """The fewest bits that hold every sample, or all but a marker; 0 where all are zero."""
-    return min(_fewest_bits(each, meaning) for each in _distances(samples, meaning))
+    return min(_fewest_bits(each) for each in _distances(samples, meaning))
 
 
 def eight_bits(
@@ -82,11 +82,11 @@ def eight_bits(
         bits = min(bits, max(bits_in_use(samples, meaning).bits, 1))
     elif depth is not None:
         bits = min(bits, depth)
-    if bits == 8 and samples.dtype == np.uint8 and not meaning.signed:
+    if bits == 8 and samples.dtype == np.uint8:
         # What all below comes to for these, which most files hold.
         grey = samples.astype(np.uint8, copy=False)
         return Grey(255 - grey if meaning.white_is_zero else grey, 0.0)
-    low, top = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if meaning.signed else (0, 2**bits - 1)
+    top = 2**bits - 1
     outside = [share_outside(each, top) for each in _distances(samples, meaning)]
     clipped = min(outside)
     if clipped > MOST_OF_ONE_VALUE:
@@ -99,10 +99,9 @@ def eight_bits(
     if clipped < outside[0]:
         # Inverted after they were widened.
         wide -= 2**meaning.bits - 1 - top
-    wide = np.clip(wide, low, top) - low
     # 65,535 x 255 fits.
-    wide = wide.astype(np.uint32)
-    span = np.uint32(top - low)
+    wide = np.clip(wide, 0, top).astype(np.uint32)
+    span = np.uint32(top)
     if meaning.white_is_zero:
         wide = span - wide
     return Grey(((wide * 255 + span // 2) // span).astype(np.uint8), clipped)
@@ -111,9 +110,7 @@ def eight_bits(
 def _distances(
     samples: NDArray[np.integer[Any]], meaning: SampleMeaning
 ) -> list[NDArray[np.integer[Any]]]:
-    """How far samples lie from zero, by each way to see them; -2^n is as far as 2^n - 1."""
-    if meaning.signed:
-        return [np.where(samples < 0, -1 - samples, samples)]
+    """How far samples lie from black, by each way to see them."""
     return [samples, 2**meaning.bits - 1 - samples] if meaning.white_is_zero else [samples]
 
 
@@ -131,10 +128,9 @@ def share_outside(samples: NDArray[np.integer[Any]], top: int) -> float:
     return share if (values == values[0]).all() else 1.0
 
 
-def _fewest_bits(distances: NDArray[np.integer[Any]], meaning: SampleMeaning) -> BitsInUse:
+def _fewest_bits(distances: NDArray[np.integer[Any]]) -> BitsInUse:
     every = picture = int(distances.max()).bit_length()
     outside = 0.0
     while picture and (beyond := share_outside(distances, 2 ** (picture - 1) - 1)) < 1:
         picture, outside = picture - 1, beyond
-    found = BitsInUse(every) if every - picture < FEWEST_SAVED else BitsInUse(picture, outside)
-    return found._replace(bits=found.bits + meaning.signed)
+    return BitsInUse(every) if every - picture < FEWEST_SAVED else BitsInUse(picture, outside)
