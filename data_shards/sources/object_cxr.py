@@ -93,7 +93,8 @@ class ObjectCxrSource(Source):
         path = placed(image, self._files[part], self.config.root / part, ".jpg")
         geometry = self.config.geometry
         told = f"{row.where}: annotation"
-        mask = DrawnMask(told, partial(draw_shapes, shapes, Path(path), geometry))
+        as_stored = self.config.orientation == "as_stored"
+        draw = partial(draw_shapes, shapes, Path(path), geometry, as_stored=as_stored)
         return ImageRow(
             row.line,
             f"{part}/{image}",
@@ -104,7 +105,7 @@ class ObjectCxrSource(Source):
             split="test" if part == "dev" else None,
             labels={LABEL: float(bool(shapes))},
             boxes=tuple(_box(shape, geometry) for shape in shapes),
-            masks=((LABEL, mask),) if shapes else (),
+            masks=((LABEL, DrawnMask(told, draw)),) if shapes else (),
         )
 
     def _where(self, row: ImageRow) -> str:
@@ -116,8 +117,10 @@ class ObjectCxrSource(Source):
         return {part: files_by_stem([self.config.root / part], suffixes) for part in PARTS}
 
 
-def draw_shapes(shapes: Sequence[Shape], image: Path, geometry: Geometry) -> NDArray[np.uint8]:
-    """The union of the shapes, filled, of the size of their image.
+def draw_shapes(
+    shapes: Sequence[Shape], image: Path, geometry: Geometry, *, as_stored: bool
+) -> NDArray[np.uint8]:
+    """The union of the shapes, filled, of the size of their image, upright or as it is stored.
 
     Raises RefusedError where that cannot be read.
     """
@@ -126,7 +129,7 @@ def draw_shapes(shapes: Sequence[Shape], image: Path, geometry: Geometry) -> NDA
 
     from data_shards.images.picture import open_picture
 
-    size = open_picture(image).size
+    size = open_picture(image, as_stored=as_stored).size
     mask = Image.new("L", size)
     draw = ImageDraw.Draw(mask)
     for shape in shapes:

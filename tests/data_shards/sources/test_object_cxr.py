@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_shards.errors import InputError
+from data_shards.images.conversion import convert_mask
 from data_shards.records.study import Box
 from data_shards.sources.object_cxr import ObjectCxrConfig
 from tests.data_shards.sources.tables_on_disk import samples_of, source_of, write_lines
@@ -67,6 +68,24 @@ def test_the_authors_targets_are_a_named_choice(tmp_path: Path) -> None:
     triangle = mask_of(root, "00002", geometry="authors")
     assert triangle[4, 28]
     assert not triangle[28, 4]
+
+
+@pytest.mark.parametrize(("orientation", "size"), [("upright", (80, 64)), ("as_stored", (64, 80))])
+def test_a_mask_is_drawn_over_its_image_as_that_is_taken(
+    orientation: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    root = archive(tmp_path)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    path = root / "train/00001.jpg"
+    Image.new("L", (WIDTH, HEIGHT)).save(path, exif=turned)
+    source = source_of(ObjectCxrConfig, root=root, orientation=orientation)
+    [mask] = samples_of(source)["00001"].masks
+    as_stored = orientation == "as_stored"
+    found = convert_mask(mask.path, original=size, stored=size, as_stored=as_stored)
+    pixels = np.asarray(Image.open(io.BytesIO(found)))
+    assert pixels.shape == size[::-1]
+    assert pixels[20:61, 10:31].all()
 
 
 def test_dev_is_the_test_split_and_empty_cells_are_negative(tmp_path: Path) -> None:
