@@ -11,63 +11,22 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.images.conversion import ConvertedImage, convert_image
+from data_shards.images.conversion import convert_image
 from data_shards.images.dicom import view_position
 from data_shards.images.refusals import BadImageError
 from tests.data_shards.images.drawn import QUARTERS, quarters, scene
+from tests.data_shards.images.drawn_dicom import (
+    TWELVE,
+    converted,
+    dicom,
+    elements,
+    lut,
+    pydicom,
+    run_lengths,
+    stored,
+    written,
+)
 
-pydicom = pytest.importorskip("pydicom", reason="pip install 'radalign[dicom]'")
-pytest.importorskip("gdcm", reason="pip install 'radalign[dicom]'")
-
-
-def dicom(pixels: NDArray[Any], *, bits: int, signed: bool = False, **elements: Any) -> bytes:
-    """A file of these samples, uncompressed, with the elements given by keyword."""
-    meta = pydicom.dataset.FileMetaDataset()
-    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    made = pydicom.Dataset()
-    made.file_meta = meta
-    made.Rows, made.Columns = pixels.shape[:2]
-    made.SamplesPerPixel = 1
-    made.PhotometricInterpretation = "MONOCHROME2"
-    made.BitsAllocated = 8 * pixels.dtype.itemsize
-    made.BitsStored, made.HighBit = bits, bits - 1
-    made.PixelRepresentation = int(signed)
-    made.PixelData = pixels.tobytes()
-    for name, value in elements.items():
-        if value is None:
-            delattr(made, name)
-        else:
-            setattr(made, name, value)
-    written = io.BytesIO()
-    made.save_as(written, enforce_file_format=True)
-    return written.getvalue()
-
-
-def stored(path: Path) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(converted(path).jpeg)) as image:
-        return np.asarray(image)
-
-
-def converted(path: Path) -> ConvertedImage:
-    return convert_image(path, longest_side_px=64, jpeg_quality=100)
-
-
-def written(tmp_path: Path, content: bytes) -> Path:
-    path = tmp_path / "a.dcm"
-    path.write_bytes(content)
-    return path
-
-
-def lut(entries: list[int], *, first: int, bits: int) -> Any:
-    item = pydicom.Dataset()
-    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
-    item.add_new("LUTData", "US", entries)
-    return pydicom.Sequence([item])
-
-
-TWELVE = scene(4095)
 DRAWN: dict[str, bytes] = {
     "8 bits": dicom(scene(), bits=8),
     "12 bits of 16": dicom(TWELVE, bits=12),
@@ -158,15 +117,6 @@ def test_grey_comes_out_as_a_viewer_shows_it(how: str, tmp_path: Path) -> None:
     assert np.abs(np.subtract(found, QUARTERS)).max() <= 1
 
 
-def run_lengths(content: bytes) -> bytes:
-    """The same file, compressed."""
-    made = pydicom.dcmread(io.BytesIO(content))
-    made.compress(pydicom.uid.RLELossless)
-    written = io.BytesIO()
-    made.save_as(written, enforce_file_format=True)
-    return written.getvalue()
-
-
 def test_run_lengths_hold_the_pixels_that_went_in(tmp_path: Path) -> None:
     path = written(tmp_path, run_lengths(DRAWN["12 bits of 16"]))
     assert np.abs(np.subtract(quarters(stored(path)), QUARTERS)).max() <= 1
@@ -236,54 +186,6 @@ def test_drawings_in_the_bits_above_the_samples_are_no_samples(tmp_path: Path) -
     assert np.abs(np.subtract(found, QUARTERS)).max() <= 1
 
 
-COMPRESSED = run_lengths(DRAWN["12 bits of 16"])
-# A text of ten bytes, a number of two, pixels.
-INTERPRETATION, ROWS, PIXELS = (
-    COMPRESSED.index(each) for each in (b"\x28\0\4\0CS", b"\x28\0\x10\0US", b"\xe0\x7f\x10\0OB")
-)
-
-
-@pytest.mark.parametrize(
-    "size",
-    [
-        132,
-        142,
-        150,
-        200,
-        INTERPRETATION + 7,
-        INTERPRETATION + 8,
-        INTERPRETATION + 8 + 7,
-        ROWS + 8 + 1,
-        PIXELS + 10,
-        PIXELS + 12,
-        PIXELS + 40,
-        -9,
-    ],
-)
-def test_a_compressed_file_that_was_cut_is_told_as_such(size: int, tmp_path: Path) -> None:
-    path = written(tmp_path, COMPRESSED[:size])
-    with pytest.raises(BadImageError, match=r"truncated or damaged image .*: restore the file"):
-        converted(path)
-    assert view_position(path) == ""
-
-
-def elements(syntax: str, **changes: Any) -> bytes:
-    """A file without preamble, mark and elements on the file, written as `syntax` says."""
-    made = pydicom.dcmread(io.BytesIO(DRAWN["12 bits of 16"]))
-    for name, value in changes.items():
-        setattr(made, name, value)
-    written = io.BytesIO()
-    how = {
-        "implicit": {"implicit_vr": True, "little_endian": True},
-        "explicit": {"implicit_vr": False, "little_endian": True},
-    }[syntax]
-    made.SpecificCharacterSet = "ISO_IR 100"
-    del made.file_meta
-    made.preamble = None
-    pydicom.dcmwrite(written, made, enforce_file_format=False, **how)
-    return written.getvalue()
-
-
 WITHOUT_PREAMBLE = {
     "with the elements on the file": DRAWN["12 bits of 16"][132:],
     "explicit types": elements("explicit"),
@@ -297,87 +199,6 @@ def test_without_its_preamble_an_image_is_read_all_the_same(how: str, tmp_path: 
     assert b"DICM" not in content
     found = quarters(stored(written(tmp_path, content)))
     assert np.abs(np.subtract(found, QUARTERS)).max() <= 1
-
-
-BROKEN: dict[str, tuple[bytes, str]] = {
-    "cut short": (DRAWN["16 bits"][:-100], "truncated or damaged image"),
-    "no picture": (
-        dicom(scene(), bits=8, PixelData=None),
-        "a DICOM without an image .no PixelData",
-    ),
-    "no interpretation": (
-        dicom(scene(), bits=8, PhotometricInterpretation=None),
-        "a DICOM without an image .no PhotometricInterpretation",
-    ),
-    "several frames": (
-        dicom(np.stack([scene()] * 2), bits=8, Rows=48, Columns=64, NumberOfFrames=2),
-        "a file of several pages .2 frames.: split it",
-    ),
-    "a window of less than a value": (
-        dicom(TWELVE, bits=12, WindowCenter=1, WindowWidth=0.5),
-        "a DICOM with a value that cannot be meant .WindowWidth=0.5.: correct it, or pass",
-    ),
-    "a window function that there is not": (
-        dicom(TWELVE, bits=12, WindowCenter=9, WindowWidth=9, VOILUTFunction="CUBIC"),
-        "a DICOM with a value that cannot be meant .VOILUTFunction=CUBIC.: correct it, or pass",
-    ),
-    "a slope that makes all one value": (
-        dicom(TWELVE, bits=12, RescaleSlope=0, RescaleIntercept=0),
-        "a DICOM with a value that cannot be meant .RescaleSlope=0.: correct it, or pass",
-    ),
-    "such a slope before a window": (
-        dicom(
-            TWELVE, bits=12, RescaleSlope="0.0", RescaleIntercept=0, WindowCenter=9, WindowWidth=9
-        ),
-        "a DICOM with a value that cannot be meant .RescaleSlope=0.: correct it, or pass",
-    ),
-    "an interpretation that there is not": (
-        dicom(scene(), bits=8, PhotometricInterpretation="GREY"),
-        "a DICOM with a value that cannot be meant .PhotometricInterpretation=GREY.: correct it",
-    ),
-    "a window that is no number": (
-        dicom(TWELVE, bits=12, WindowCenter="nan", WindowWidth=400),
-        "truncated or damaged image .a window or rescale that is no number",
-    ),
-    "32 bits": (dicom(scene(4095).astype(np.uint32), bits=32), "an image of 32-bit samples"),
-    "nothing behind the mark": (
-        b"\0" * 128 + b"DICM",
-        "truncated or damaged image .nothing behind its mark.",
-    ),
-    "a report": (
-        dicom(scene(), bits=8, PixelData=None, Rows=None, Columns=None, Modality="SR"),
-        "a DICOM without an image .no PixelData.: leave it out",
-    ),
-    "no preamble and no picture": (
-        b"\x08\0\x05\0CS\x0a\0ISO_IR 100",
-        "not an image, though it begins as a DICOM without its preamble ",
-    ),
-    "no preamble and something else": (
-        b"\x08\0\x00\0\x04\0\0\0" + bytes(range(256)),
-        "not an image, though it begins as a DICOM|damaged",
-    ),
-    "no preamble, and cut short": (
-        elements("explicit")[:-100],
-        "truncated or damaged image",
-    ),
-    "no preamble, compressed, and not said how": (
-        elements("explicit", PixelData=b"\xfe\xff\x00\xe0\0\0\0\0"),
-        "a compressed DICOM without a transfer syntax",
-    ),
-    "another picture behind the mark": (b"\0" * 128 + b"DICM\xff\xd8\xff\xdb", "a DICOM|damaged"),
-}
-
-
-@pytest.mark.parametrize("what", BROKEN)
-def test_what_cannot_be_shown_is_refused_by_its_cause_in_one_line(
-    what: str, tmp_path: Path
-) -> None:
-    content, reason = BROKEN[what]
-    path = written(tmp_path, content)
-    with pytest.raises(BadImageError, match=reason) as error:
-        converted(path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert "\n" not in str(error.value)
 
 
 def test_a_view_is_told_by_the_header_and_by_nothing_else(tmp_path: Path) -> None:
