@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
@@ -86,9 +86,10 @@ class SourceConfig(Config):
 class ImageRow:
     """One image as a table lists it in `line`, and what that line says of the whole study.
 
-    `path` is the file's; `view` is as the table spells it. `texts` are the report's sections by
-    name, or all of it as "report"; None where the table holds no reports. `boxes` are in pixels of
-    the image; `masks` are files by category.
+    `table` is the file of that line, or empty for the source's first; line 0: a file that is one
+    row. `path` is the file's; `view` is as the table spells it. `texts` are the report's sections
+    by name, or all of it as "report"; None where the table holds no reports. `boxes` are in pixels
+    of the image; `masks` are files by category.
     """
 
     line: int
@@ -102,6 +103,17 @@ class ImageRow:
     labels: Mapping[str, float | None] | None = None
     boxes: tuple[Box, ...] = ()
     masks: tuple[tuple[str, ImageFile], ...] = ()
+    table: str = ""
+
+    @property
+    def place(self) -> str:
+        """The line, or the name of a file that is one row."""
+        return f"line {self.line}" if self.line else PurePath(self.table).name
+
+    def place_beside(self, other: ImageRow) -> str:
+        """`place`, with the table's name where that is another than `other`'s."""
+        is_other = self.line and self.table != other.table
+        return f"{self.place} of {PurePath(self.table).name}" if is_other else self.place
 
     @property
     def of_study(self) -> tuple[Any, ...]:
@@ -279,7 +291,8 @@ class Source(ABC):
         return row
 
     def _where(self, row: ImageRow) -> str:
-        return f"{self.tables()[0]}: line {row.line}"
+        table = row.table or str(self.tables()[0])
+        return f"{table}: {row.place}" if row.line else table
 
     def _view(self, row: ImageRow) -> View | None:
         return self.views.get(" ".join(row.view.upper().split()))

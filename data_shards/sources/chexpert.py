@@ -101,11 +101,8 @@ class ChexpertSource(Source):
             view=_view(row),
             split=split,
             labels={name: label_in(row, name) for name in LABELS},
+            table=str(row.path),
         )
-
-    def _where(self, row: ImageRow) -> str:
-        table = self.tables()[row.image_id.startswith("valid/")]
-        return f"{table}: line {row.line}"
 
 
 def _view(row: Row) -> str:

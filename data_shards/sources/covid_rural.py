@@ -61,21 +61,23 @@ class CovidRuralSource(Source):
                 f"{self.config.root / MASKS_NAME}: no mask has the name of an image: fetch it again"
             )
         # An image that only its mask names is one that is missing.
-        for number, (name, mask) in enumerate(sorted(self._masks.items()), start=1):
+        for name, mask in sorted(self._masks.items()):
             patient, underscore, _ = name.partition("_")
             if not (patient and underscore):
                 raise InputError(
                     f"{mask}: no patient before an underscore in its name: name it as published"
                 )
+            path = placed(name, self._images, self.config.root / IMAGES_NAME, ".jpg")
             yield ImageRow(
-                number,
+                0,
                 name,
-                placed(name, self._images, self.config.root / IMAGES_NAME, ".jpg"),
+                path,
                 patient_id=patient,
                 study_id=name,
                 view="FRONTAL",
                 labels={LABEL: 1.0},
                 masks=((LABEL, mask),),
+                table=path,
             )
 
     def fingerprint(self) -> str:
@@ -87,9 +89,6 @@ class CovidRuralSource(Source):
         """Images without a mask."""
         bare = sorted(self._images.keys() - self._masks.keys())
         return tuple(DroppedSample(key=name, reason="no mask") for name in bare)
-
-    def _where(self, row: ImageRow) -> str:
-        return row.path
 
     @cached_property
     def _images(self) -> dict[str, Path]:

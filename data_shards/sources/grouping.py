@@ -80,23 +80,24 @@ class _Grouping:
         self.first_of_patient: dict[str, ImageRow] = {}
         self.spellings: dict[Ids, ImageRow] = {}
         self.twins: dict[str, tuple[ImageRow, ImageRow]] = {}
-        # By what it is: how many there are, and the line of the first.
+        # By what it is: how many there are, and where the first stands.
         self.differing: Counter[str] = Counter()
         self.traces: Counter[Trace] = Counter()
         self.longest = _Longest()
-        self.dates: dict[str, int] = {}
-        self.first_line: dict[str, int] = {}
+        self.dates: dict[str, str] = {}
+        self.first_place: dict[str, str] = {}
 
     def add(self, row: ImageRow) -> None:
         ids = (row.patient_id, row.study_id)
         self._look_at_spelling("", row, row.patient_id)
         self._look_at_spelling(row.patient_id, row, row.study_id)
         for name in filter(_AS_DATE.fullmatch, ids):
-            self.dates.setdefault(name, row.line)
+            self.dates.setdefault(name, row.place)
         other = self.row_of_image.setdefault(row.image_id, row)
         if other is not row:
-            said = f"image {row.image_id} is also in line {other.line}: duplicate ids: remove one"
-            same = replace(row, line=other.line) == other
+            place = other.place_beside(row)
+            said = f"image {row.image_id} is also in {place}: duplicate ids: remove one"
+            same = replace(row, line=other.line, table=other.table) == other
             self._contradiction("image", row, said, () if same else (ids, _ids(other)))
             return
         here = self.studies.rows.setdefault(ids, [])
@@ -105,7 +106,7 @@ class _Grouping:
         self._refuse_two_patients(row)
         self._merge_texts(row, here[0])
         if row.labels != here[0].labels:
-            self._differ("label", row, here[0].line)
+            self._differ("label", row, here[0])
 
     def done(self) -> Studies:
         for ids, texts in self.texts.items():
@@ -118,7 +119,7 @@ class _Grouping:
             *self._told_dates(),
             *self._told_conflicts(),
             *self.longest.told(),
-            *(told(trace, count, self.first_line[trace]) for trace, count in self.traces.items()),
+            *(told(trace, count, self.first_place[trace]) for trace, count in self.traces.items()),
         )
         return self.studies
 
@@ -131,7 +132,7 @@ class _Grouping:
             self._refuse(
                 row,
                 f"study {row.study_id} of patient {row.patient_id} is in another split "
-                f"({row.split}) than in line {first_of_study.line} ({before}): "
+                f"({row.split}) than in {first_of_study.place_beside(row)} ({before}): "
                 "give all its rows one split",
             )
         self._refuse(
@@ -145,8 +146,8 @@ class _Grouping:
         if self.rules.study_ids_are_unique and first.patient_id != row.patient_id:
             self._refuse(
                 row,
-                f"study {row.study_id} is of patient {row.patient_id}, and in line {first.line} of "
-                f"patient {first.patient_id}: correct one of them",
+                f"study {row.study_id} is of patient {row.patient_id}, and in "
+                f"{first.place_beside(row)} of patient {first.patient_id}: correct one of them",
             )
 
     def _merge_texts(self, row: ImageRow, first: ImageRow) -> None:
@@ -156,7 +157,7 @@ class _Grouping:
         known = self.texts.setdefault(_ids(row), dict.fromkeys(row.texts, ""))
         cells = {name: read_report_cell(raw) for name, raw in row.texts.items()}
         for raw in row.texts.values():
-            self.longest.look_at(raw, row.line)
+            self.longest.look_at(raw, row)
         others = [
             name
             for name, (text, _) in cells.items()
@@ -165,18 +166,18 @@ class _Grouping:
         if others:
             # None of its texts belongs to those of the first row.
             part = "" if others[0] == "report" else f" ({others[0]})"
-            self._differ(f"report{part}", row, first.line)
+            self._differ(f"report{part}", row, first)
         else:
             known.update({name: known[name] or text for name, (text, _) in cells.items()})
         traces = set[Trace]().union(*(found for _, found in cells.values()))
         for trace in traces:
             self.traces[trace] += 1
-            self.first_line.setdefault(trace, row.line)
+            self.first_place.setdefault(trace, row.place)
 
-    def _differ(self, what: str, row: ImageRow, first_line: int) -> None:
-        said = f"study {row.study_id} of patient {row.patient_id} has another {what} than in line"
-        remedy = "give it an id of its own or make them equal"
-        self._contradiction(what, row, f"{said} {first_line}: {remedy}", [_ids(row)])
+    def _differ(self, what: str, row: ImageRow, first: ImageRow) -> None:
+        said = f"study {row.study_id} of patient {row.patient_id} has another {what} than in"
+        said = f"{said} {first.place_beside(row)}: give it an id of its own or make them equal"
+        self._contradiction(what, row, said, [_ids(row)])
 
     def _contradiction(self, what: str, row: ImageRow, said: str, studies: Iterable[Ids]) -> None:
         if self.rules.conflicts == "stop":
@@ -188,7 +189,7 @@ class _Grouping:
         if self.rules.conflicts == "drop":
             self.studies.contradictory.update(studies)
         self.differing[what] += 1
-        self.first_line.setdefault(f"differing {what}", row.line)
+        self.first_place.setdefault(f"differing {what}", row.place)
 
     def _look_at_spelling(self, within: str, row: ImageRow, name: str) -> None:
         """Note that one thing may have two names: Excel drops zeros, pandas writes 7 as 7.0."""
@@ -200,7 +201,7 @@ class _Grouping:
         for one, two in ((name, other), (other, name)):
             number = _AS_FLOAT.fullmatch(one)
             if number and number[1] == two:
-                said = f"{what} {name!r} is {other!r} in line {first.line}"
+                said = f"{what} {name!r} is {other!r} in {first.place_beside(row)}"
                 self._refuse(row, f"{said}: write one id for one {what}")
         if not within:
             self.twins.setdefault(name, (first, row))
@@ -214,16 +215,17 @@ class _Grouping:
             yield (
                 f"{len(self.twins):,} x a patient whose id differs from another's in case, leading "
                 "zeros, marks of thousands, width, quotes, blanks or Unicode form alone (first: "
-                f"{row.patient_id!r} in line {row.line}, {first.patient_id!r} in line "
-                f"{first.line}): if they are the same, write one id, or they may be in two splits"
+                f"{row.patient_id!r} in {row.place}, {first.patient_id!r} in "
+                f"{first.place_beside(row)}): if they are the same, write one id, or they may be "
+                "in two splits"
             )
 
     def _told_dates(self) -> Iterator[str]:
         if self.dates:
-            name, line = next(iter(self.dates.items()))
+            name, place = next(iter(self.dates.items()))
             yield (
-                f"{len(self.dates):,} x an id that reads like a date (first: {name!r} in line "
-                f"{line}): a spreadsheet writes 1-5 so: look whether they are the ids"
+                f"{len(self.dates):,} x an id that reads like a date (first: {name!r} in "
+                f"{place}): a spreadsheet writes 1-5 so: look whether they are the ids"
             )
 
     def _told_conflicts(self) -> Iterator[str]:
@@ -232,9 +234,9 @@ class _Grouping:
             said = "that repeats an image"
             if what != "image":
                 said = f"with another {what} than its study has"
-            line = self.first_line[f"differing {what}"]
+            place = self.first_place[f"differing {what}"]
             yield (
-                f"{count:,} x a row {said} (first: line {line}): {done[self.rules.conflicts]}, as "
+                f"{count:,} x a row {said} (first: {place}): {done[self.rules.conflicts]}, as "
                 f"source.conflicts={self.rules.conflicts} says"
             )
 
@@ -244,20 +246,20 @@ class _Longest:
     """The longest texts, which another program may have cut."""
 
     letters: int = _SHORTEST_CUT
-    texts: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
-    def look_at(self, text: str, line: int) -> None:
+    def look_at(self, text: str, row: ImageRow) -> None:
         if len(text) > self.letters:
             self.letters, self.texts = len(text), {}
         if len(text) == self.letters:
-            self.texts.setdefault(text, line)
+            self.texts.setdefault(text, row.place)
 
     def told(self) -> Iterator[str]:
         several = len(self.texts) > 1 or self.letters in _FULL
         if several and not any(map(_ENDED.search, self.texts)):
             yield (
                 f"{len(self.texts):,} x a report of {self.letters:,} characters, the most there "
-                f"are, that ends within a sentence (first: line {min(self.texts.values())}): if "
+                f"are, that ends within a sentence (first: {next(iter(self.texts.values()))}): if "
                 "another program cut them, take them anew from where they came from"
             )
 

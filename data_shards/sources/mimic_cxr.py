@@ -34,7 +34,6 @@ from data_shards.sources.mimic_cxr_files import (
     conclusion_by_hand,
     find_reports,
     image_rows,
-    read_labels,
     study_path,
     table_paths,
 )
@@ -109,16 +108,30 @@ class MimicCxrSource(Source):
                 f"{self.config.ms_cxr}: none of its {len(self._phrase_boxes):,} images "
                 f"({self._strangers[0]} ...) is in {self.tables()[0]}: fetch both again"
             )
+        if len(self._unlabelled) == len(studies):
+            raise InputError(
+                f"{self._label_table}: none of the {len(studies):,} studies in {self.tables()[0]} "
+                "has a line: fetch both again, or take the table of labels away"
+            )
         return studies
 
     def warnings(self) -> Sequence[str]:
-        """Of the tables; and how many images of MS-CXR are none of the archive's."""
+        """Of the tables; and how many images of MS-CXR are none of the archive's, and studies
+        without labels.
+        """
         told = super().warnings()
         if self._strangers:
             told = (
                 *told,
                 f"{len(self._strangers):,} of {len(self._phrase_boxes):,} images of MS-CXR are not "
                 f"in the archive's tables (first: {self._strangers[0]}): fetch both again",
+            )
+        if self._unlabelled:
+            told = (
+                *told,
+                f"{len(self._unlabelled):,} x a study without a line in the table of labels "
+                f"(first: {self._unlabelled[0]}): its labels are unknown; if they are more than a "
+                "few, fetch that table again",
             )
         return told
 
@@ -138,7 +151,6 @@ class MimicCxrSource(Source):
             return sample
         return replace(
             sample,
-            labels=self._labels.get((ref.patient_id, ref.study_id), {}),
             boxes=tuple(
                 replace(box, image=number)
                 for number, image in enumerate(images)
@@ -171,14 +183,6 @@ class MimicCxrSource(Source):
         listed = held_out & self._study_of_image.keys()
         dropped = (DroppedSample(key=image, reason="image of MS-CXR") for image in listed)
         return tuple(sorted((*unknown, *dropped), key=lambda image: image.key))
-
-    def labels_of_patients(self) -> Mapping[str, Mapping[str, bool]]:
-        """As `Source`, by the table of labels."""
-        found: dict[str, dict[str, bool]] = {}
-        for (patient, _), labels in self._labels.items():
-            mine = found.setdefault(patient, {})
-            mine |= {name: mine.get(name, False) or value == 1 for name, value in labels.items()}
-        return found
 
     def side_reports(self) -> Mapping[str, str]:
         """`ms_cxr_overlap.json`: how many of MS-CXR's images and patients each split holds."""
@@ -213,9 +217,15 @@ class MimicCxrSource(Source):
             return "no conclusion where the published rule says"
         return report_of_sections(raw, {**report.sections, "impression": conclusion})
 
+    @property
+    def _label_table(self) -> Path | None:
+        return next(iter(table_paths(self.config.root)[2:]), None)
+
     @cached_property
-    def _labels(self) -> dict[tuple[str, str], dict[str, float | None]]:
-        return read_labels(self.config.root)
+    def _unlabelled(self) -> list[str]:
+        """Studies without a line in the table of labels, where there is one."""
+        every = self.studies.items() if self._label_table else ()
+        return sorted(ref.study_id for ref, rows in every if rows[0].labels is None)
 
     @cached_property
     def _reports(self) -> ReportArchive:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from data_shards.errors import InputError
+from data_shards.records.study import Split
 from data_shards.sources.base import ImageRow
 from data_shards.sources.formats.tables import Row, read_rows
 from data_shards.sources.values import label_in, split_in
@@ -66,43 +67,64 @@ def study_path(patient_id: str, study_id: str) -> str:
 
 
 def image_rows(root: Path) -> Iterator[ImageRow]:
-    """The images of the metadata, in the split that the split table says.
+    """The images of the metadata, in the split that the split table says, with CheXpert's labels.
 
-    Raises InputError for ids of another form and an image without a split.
+    Raises InputError for ids of another form, an image without a split, and images of the split
+    table that the metadata lack.
     """
     metadata, splits, *_ = table_paths(root)
-    split_of_image = {
-        row["dicom_id"]: split_in(row, "split") for row in read_rows(splits, ("dicom_id", "split"))
-    }
+    split_of_image, labels = _read_splits(splits), _read_labels(root)
+    listed = set()
     for row in read_rows(metadata, ("dicom_id", "subject_id", "study_id", "ViewPosition")):
-        image, patient, study = (
-            row.filled(each) for each in ("dicom_id", "subject_id", "study_id")
-        )
-        if not (_SUBJECT_ID.fullmatch(patient) and _STUDY_ID.fullmatch(study)):
-            raise InputError(
-                f"{row.where}: subject {patient!r}, study {study!r}: expected 8 digits that start "
-                "with 1 and 8 that start with 5"
-            )
+        image = row.filled("dicom_id")
+        patient, study = ids = _ids(row)
         if image not in split_of_image:
             raise InputError(f"{row.where}: image {image} has no line in the split table")
+        listed.add(image)
         path = f"{root}/{study_path(patient, study)}/{image}.jpg"
         position, split = row["ViewPosition"], split_of_image[image]
-        yield ImageRow(row.line, image, path, patient, study, position, split)
+        yield ImageRow(
+            row.line, image, path, patient, study, position, split, labels=labels.get(ids)
+        )
+    if lacking := split_of_image.keys() - listed:
+        raise InputError(
+            f"{metadata}: no line of {len(lacking):,} of the {len(split_of_image):,} images in "
+            f"{splits.name} (first: {min(lacking)}): fetch both tables again"
+        )
 
 
-def read_labels(root: Path) -> dict[tuple[str, str], dict[str, float | None]]:
-    """CheXpert's labels of each patient and study; none where the archive has no such table.
+def _ids(row: Row) -> tuple[str, str]:
+    patient, study = row.filled("subject_id"), row.filled("study_id")
+    if not (_SUBJECT_ID.fullmatch(patient) and _STUDY_ID.fullmatch(study)):
+        raise InputError(
+            f"{row.where}: subject {patient!r}, study {study!r}: expected 8 digits that start "
+            "with 1 and 8 that start with 5: fetch the table again"
+        )
+    return patient, study
 
-    Raises InputError for a study listed twice and a value that is no label.
-    """
+
+def _read_splits(path: Path) -> dict[str, Split]:
+    splits: dict[str, Split] = {}
+    for row in read_rows(path, ("dicom_id", "split")):
+        image, split = row["dicom_id"], split_in(row, "split")
+        if splits.setdefault(image, split) != split:
+            raise InputError(
+                f"{row.where}: image {image} is in {split!r}, and before in {splits[image]!r}: "
+                "keep one of them"
+            )
+    return splits
+
+
+def _read_labels(root: Path) -> dict[tuple[str, str], dict[str, float | None]]:
+    """CheXpert's labels of each patient and study; none where the archive has no such table."""
     labels: dict[tuple[str, str], dict[str, float | None]] = {}
     # Few of the labels' combinations occur: studies share them, for there are very many.
     known: dict[tuple[float | None, ...], dict[str, float | None]] = {}
     for path in table_paths(root)[2:]:
         for row in read_rows(path, ("subject_id", "study_id")):
-            key = (row["subject_id"], row["study_id"])
+            key = _ids(row)
             if key in labels:
-                raise InputError(f"{row.where}: study {key[1]} is listed twice")
+                raise InputError(f"{row.where}: study {key[1]} is listed twice: keep one of them")
             here = {
                 name: label_in(row, name)
                 for name in row.cells

@@ -106,10 +106,8 @@ class ObjectCxrSource(Source):
             labels={LABEL: float(bool(shapes))},
             boxes=tuple(_box(shape, geometry) for shape in shapes),
             masks=((LABEL, DrawnMask(told, draw)),) if shapes else (),
+            table=str(row.path),
         )
-
-    def _where(self, row: ImageRow) -> str:
-        return f"{self.config.root / row.image_id.partition('/')[0]}.csv: line {row.line}"
 
     @cached_property
     def _files(self) -> dict[str, dict[str, Path]]:

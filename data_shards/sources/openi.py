@@ -65,10 +65,10 @@ class OpeniSource(Source):
 
     def rows(self) -> Iterator[ImageRow]:
         """Every image of a report. Raises InputError for a report that cannot be read."""
-        for number, report in enumerate(self._reports):
+        for report in self._reports:
             for image in self._images_of(report):
                 yield ImageRow(
-                    number,
+                    report.line,
                     image,
                     placed(image, self._files, self.config.image_root, SUFFIX),
                     patient_id=report.uid,
@@ -76,6 +76,7 @@ class OpeniSource(Source):
                     view=self._views.get(image) or self.config.default_view or "",
                     texts=report.texts,
                     labels=report.labels,
+                    table=report.table,
                 )
 
     def list_dropped_images(self) -> Sequence[DroppedSample]:
@@ -87,9 +88,6 @@ class OpeniSource(Source):
     def _images_of(self, report: OpeniReport) -> Sequence[str]:
         """Their ids: in the XML, or for Kaggle's reports in the table of projections."""
         return report.images if report.images is not None else self._of_report.get(report.uid, ())
-
-    def _where(self, row: ImageRow) -> str:
-        return self._reports[row.line].where
 
     @property
     def _projections(self) -> Path | None:

@@ -70,10 +70,10 @@ def read_report_cell(text: str) -> tuple[str, set[Trace]]:
     return text_in(_CONTROL.sub(_of_control, text)), found
 
 
-def told(trace: Trace, reports: int, first_line: int) -> str:
-    """What the build says of `reports` with this trace, of which the first is in `first_line`."""
+def told(trace: Trace, reports: int, first: str) -> str:
+    """What the build says of `reports` with this trace, of which the first stands in `first`."""
     held, done = _TOLD[trace]
-    return f"{reports:,} x a report with {held} (first: line {first_line}): {done}"
+    return f"{reports:,} x a report with {held} (first: {first}): {done}"
 
 
 def _of_control(match: re.Match[str]) -> str:

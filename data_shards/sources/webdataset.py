@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -129,15 +128,12 @@ class WebDatasetSource(Source):
                 f"{self.config.folder}: no image of the kinds {', '.join(self.config.images)}: "
                 f"there are {there}: convert them, or correct source.tars and source.images"
             )
-        numbers = count(1)
         for sample in self.samples:
             images = self._images(sample)
             if images:
-                yield from self._rows(sample, images, numbers)
+                yield from self._rows(sample, images)
 
-    def _rows(
-        self, sample: TarSample, images: Mapping[str, TarMember], numbers: Iterator[int]
-    ) -> Iterator[ImageRow]:
+    def _rows(self, sample: TarSample, images: Mapping[str, TarMember]) -> Iterator[ImageRow]:
         fields = self._fields
         row = _SampleRow(sample.tar, 0, sample.cells(_used(fields)), sample.key)
         texts = {name: row[name] for name in _TEXTS if getattr(fields, name) is not None}
@@ -148,7 +144,7 @@ class WebDatasetSource(Source):
         for name, path in images.items():
             within = name.rpartition(".")[0]
             yield ImageRow(
-                next(numbers),
+                0,
                 f"{sample.key}.{within}" if within else sample.key,
                 str(path),
                 patient_id=patient,
@@ -156,6 +152,7 @@ class WebDatasetSource(Source):
                 view=(row["view"] if fields.view else "") or self.config.default_view or "",
                 split=split,
                 texts=texts,
+                table=str(path),
             )
 
     def file_of(self, row: ImageRow) -> ImageFile:
@@ -245,9 +242,6 @@ class WebDatasetSource(Source):
                 remedy += ", or say by source.patient_pattern whose a key is"
             raise InputError(f"{sample.where}: json: {field!r} is empty: {remedy}")
         return row.filled(name)
-
-    def _where(self, row: ImageRow) -> str:
-        return str(row.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,16 +21,23 @@ _AGAIN = "fetch it again"
 
 @dataclass(frozen=True, slots=True)
 class OpeniReport:
-    """One report. `images` are ids of the XML; None where another table has them.
+    """One report, of a line of `table` or, line 0, all of it.
 
-    `labels` are the main headings of MeSH, and `normal` (1 or 0).
+    `images` are ids of the XML; None where another table has them. `labels` are the main headings
+    of MeSH, and `normal` (1 or 0).
     """
 
-    where: str
+    table: str
+    line: int
     uid: str
     texts: Mapping[str, str]
     labels: Mapping[str, float | None]
     images: tuple[str, ...] | None
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{self.table}: line {self.line}" if self.line else self.table
 
 
 def read_reports(path: Path) -> Sequence[OpeniReport]:
@@ -103,14 +110,15 @@ def _of_xml(where: str, content: bytes) -> OpeniReport:
     images = tuple(each.get("id", "").strip() for each in root.iter("parentImage"))
     if not all(images):
         raise InputError(f"{where}: a parentImage without id: {_AGAIN}")
-    return OpeniReport(where, uid, texts, _labels(majors), images)
+    return OpeniReport(where, 0, uid, texts, _labels(majors), images)
 
 
 def _of_table(path: Path) -> Iterator[OpeniReport]:
     for row in read_rows(path, _COLUMNS):
         texts = {name: row.text(name) for name in SECTIONS}
         labels = _labels(row["MeSH"].split(";"))
-        yield OpeniReport(row.where, f"CXR{row.filled('uid')}", texts, labels, None)
+        uid = f"CXR{row.filled('uid')}"
+        yield OpeniReport(str(row.path), row.line, uid, texts, labels, None)
 
 
 def _labels(majors: Sequence[str]) -> dict[str, float | None]:

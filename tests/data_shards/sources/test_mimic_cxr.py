@@ -248,29 +248,6 @@ def test_a_zip_cut_short_stops_whatever_the_policy(tmp_path: Path) -> None:
         _load(_source(root, bad_reports="drop"), "50000003")
 
 
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ((LINES[0], LINES[0]), r"line 3: image image-b is also in line 2: duplicate ids"),
-        (
-            (LINES[0], Line("x", "10000002", "50000001")),
-            "study 50000001 is of patient 10000002, and in line 2 of patient 10000001",
-        ),
-        (
-            (LINES[0], Line("x", "10000001", "50000002", split="test")),
-            "patient 10000001 is in two splits",
-        ),
-        ((Line("x", "10000001", "50000002", split="dev"),), "split 'dev': expected train"),
-        ((Line("x", "20000001", "50000002"),), "subject '20000001'"),
-    ],
-)
-def test_tables_that_contradict_themselves_are_refused(
-    tmp_path: Path, lines: tuple[Line, ...], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        _source(_archive(tmp_path / "jpg", lines)).list_studies()
-
-
 def test_absent_parts_of_the_archive_are_named(tmp_path: Path) -> None:
     root = _archive(tmp_path / "jpg")
     (root / "mimic-cxr-reports.zip").unlink()

@@ -81,7 +81,7 @@ def test_a_report_of_nothing_is_empty(text: str) -> None:
 
 
 def test_every_trace_is_told_with_count_and_line() -> None:
-    lines = {told(trace, 3, 7) for trace in get_args(Trace)}
+    lines = {told(trace, 3, "line 7") for trace in get_args(Trace)}
     assert len(lines) == len(get_args(Trace))
     for line in lines:
         assert line.startswith("3 x a report with ")

@@ -26,7 +26,7 @@ def write(root: Path, images: Sequence[TinyImage]) -> dict[str, Any]:
 
 
 def write_tables(root: Path, images: Sequence[TinyImage], *, release: str = "2.0.0") -> None:
-    """Metadata, splits, and the labels of one study."""
+    """Metadata, splits, and the labels of the first study."""
     metadata = ["dicom_id,subject_id,study_id,Rows,Columns,ViewPosition"]
     metadata += [
         f"{i.id},{i.patient},{i.study},9,9,{POSITION_OF_VIEW.get(i.view, i.view)}" for i in images
@@ -35,11 +35,15 @@ def write_tables(root: Path, images: Sequence[TinyImage], *, release: str = "2.0
     split += [f"{i.id},{i.study},{i.patient},{i.split}" for i in images]
     chexpert = ["subject_id,study_id,Atelectasis,Edema,Pneumonia"]
     # The third column of another patient's study of this id must not be joined.
-    chexpert += ["10000001,50000001,1.0,-1.0,", "10000009,50000003,1.0,1.0,1.0"]
+    chexpert += [f"{images[0].patient},{images[0].study},1.0,-1.0,"]
+    chexpert += ["10000009,50000003,1.0,1.0,1.0"]
     for kind, rows in (("metadata", metadata), ("split", split), ("chexpert", chexpert)):
-        # Without the time, which a fingerprint would see.
-        packed = gzip.compress(("\n".join(rows) + "\n").encode(), mtime=0)
-        (root / f"mimic-cxr-{release}-{kind}.csv.gz").write_bytes(packed)
+        write_packed(root / f"mimic-cxr-{release}-{kind}.csv.gz", *rows)
+
+
+def write_packed(table: Path, *lines: str) -> None:
+    """A gzipped table of these lines, without the time, which a fingerprint would see."""
+    table.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
 
 
 def write_reports(root: Path, images: Sequence[TinyImage], *, zipped: bool = True) -> None:
