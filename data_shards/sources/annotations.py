@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from data_shards.errors import InputError
 from data_shards.records.study import Box
-from data_shards.sources.base import ImageRow
 from data_shards.sources.formats.tables import Row
+from data_shards.sources.image_row import ImageRow
 
 if TYPE_CHECKING:
     import numpy as np

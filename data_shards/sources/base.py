@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
@@ -24,7 +24,6 @@ from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample, file_sha256
 from data_shards.records.study import (
     NO_REPORT,
-    Box,
     ImageFile,
     Report,
     Sample,
@@ -35,6 +34,7 @@ from data_shards.records.study import (
 )
 from data_shards.report_text.report import parse_columns, parse_plain_report
 from data_shards.sources.grouping import Conflicts, GroupingRules, Studies, group_rows
+from data_shards.sources.image_row import ImageRow
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -80,45 +80,6 @@ class SourceConfig(Config):
     @abstractmethod
     def open(self) -> Source:
         """The data set."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRow:
-    """One image as a table lists it in `line`, and what that line says of the whole study.
-
-    `table` is the file of that line, or empty for the source's first; line 0: a file that is one
-    row. `path` is the file's; `view` is as the table spells it. `texts` are the report's sections
-    by name, or all of it as "report"; None where the table holds no reports. `boxes` are in pixels
-    of the image; `masks` are files by category.
-    """
-
-    line: int
-    image_id: str
-    path: str
-    patient_id: str
-    study_id: str
-    view: str
-    split: Split | None = None
-    texts: Mapping[str, str] | None = None
-    labels: Mapping[str, float | None] | None = None
-    boxes: tuple[Box, ...] = ()
-    masks: tuple[tuple[str, ImageFile], ...] = ()
-    table: str = ""
-
-    @property
-    def place(self) -> str:
-        """The line, or the name of a file that is one row."""
-        return f"line {self.line}" if self.line else PurePath(self.table).name
-
-    def place_beside(self, other: ImageRow) -> str:
-        """`place`, with the table's name where that is another than `other`'s."""
-        is_other = self.line and self.table != other.table
-        return f"{self.place} of {PurePath(self.table).name}" if is_other else self.place
-
-    @property
-    def of_study(self) -> tuple[Any, ...]:
-        """What the row says of its whole study."""
-        return self.split, self.texts, self.labels
 
 
 class Source(ABC):
@@ -262,6 +223,11 @@ class Source(ABC):
             for image in sorted(self.studies[ref], key=lambda image: image.image_id)
             if (view := self._view(image)) is not None
         )
+
+    @property
+    def named_images(self) -> Iterator[str]:
+        """The ids of all images that the tables name."""
+        return (row.image_id for rows in self.studies.values() for row in rows)
 
     @cached_property
     def studies(self) -> dict[StudyRef, list[ImageRow]]:

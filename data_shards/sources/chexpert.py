@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from data_shards.errors import InputError
+from data_shards.files.folders import files_below
+from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Split
-from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.base import Source, SourceConfig
 from data_shards.sources.formats.tables import Row, read_rows
+from data_shards.sources.image_files import unnamed
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import VIEWS, label_in
 
 LABELS = (
@@ -79,6 +83,16 @@ class ChexpertSource(Source):
         for table in self.tables():
             for row in read_rows(table, COLUMNS):
                 yield self._row(row, is_valid=table.name == "valid.csv")
+
+    def list_dropped_images(self) -> Sequence[DroppedSample]:
+        """Images of the folders that the tables do not name, too."""
+        root = self.config.root
+        every = (
+            str(path.relative_to(root).with_suffix(""))
+            for part in ("train", "valid")
+            for path in files_below(root / part, frozenset({".jpg"}))
+        )
+        return (*super().list_dropped_images(), *unnamed(every, self.named_images, "labels"))
 
     def _row(self, row: Row, *, is_valid: bool) -> ImageRow:
         written = row.filled("Path")

@@ -17,8 +17,9 @@ from typing import Literal
 
 from data_shards.errors import InputError
 from data_shards.records.manifest import DroppedSample
-from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.base import Source, SourceConfig
 from data_shards.sources.image_files import files_by_stem, placed
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import VIEWS
 
 IMAGES_NAME = "jpgs"

@@ -13,11 +13,12 @@ from data_shards.profiles import Config
 from data_shards.records.study import Box, View
 from data_shards.report_text.section_names import refuse_unknown_section, spelled
 from data_shards.sources.annotations import box_in, joined_by_image
-from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.base import Source, SourceConfig
 from data_shards.sources.formats.cells import text_in
 from data_shards.sources.formats.tables import Row, read_rows
 from data_shards.sources.grouping import folded, no_report
 from data_shards.sources.image_paths import image_path
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import VIEWS, label_in, split_in
 
 

@@ -7,13 +7,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 from data_shards.errors import InputError
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.report_cells import Trace, read_report_cell, told
-
-if TYPE_CHECKING:
-    from data_shards.sources.base import ImageRow
 
 Conflicts: TypeAlias = Literal["stop", "first", "drop"]
 # Patient and study.

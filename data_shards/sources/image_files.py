@@ -10,23 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_shards.errors import InputError
+from data_shards.files.folders import files_below
+from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import SourceImage
 from data_shards.sources.values import VIEWS
 
 
 def files_by_stem(folders: Iterable[Path], suffixes: frozenset[str]) -> dict[str, Path]:
-    """The files below `folders` with one of the suffixes (lower case), by name without it.
+    """What `files_below` finds in `folders`, by name without suffix.
 
-    Files that macOS leaves beside others ("._a.png") are none. Raises InputError for a folder that
-    is not there, and for two files of one name.
+    Raises InputError for a folder that is not there, and for two files of one name.
     """
     found: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder: check where the profile says images lie")
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() not in suffixes or path.name.startswith("._"):
-                continue
+        for path in files_below(folder, suffixes):
             other = found.setdefault(path.stem, path)
             if other is not path:
                 raise InputError(
@@ -38,6 +37,12 @@ def files_by_stem(folders: Iterable[Path], suffixes: frozenset[str]) -> dict[str
 def placed(name: str, files: dict[str, Path], folder: Path, suffix: str) -> str:
     """Where the image of this name lies, or would lie if it were there."""
     return str(files.get(name, folder / f"{name}{suffix}"))
+
+
+def unnamed(files: Iterable[str], named: Iterable[str], table: str) -> tuple[DroppedSample, ...]:
+    """The images of the folders that no row names: left out, counted. Many: `table` may be cut."""
+    lost = sorted(set(files).difference(named))
+    return tuple(DroppedSample(key=name, reason=f"not in the table of {table}") for name in lost)
 
 
 def with_views_of_headers(images: Iterable[SourceImage]) -> tuple[SourceImage, ...]:

@@ -25,7 +25,8 @@ from data_shards.records.study import (
     View,
 )
 from data_shards.report_text.report import parse_report, report_of_sections
-from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef
+from data_shards.sources.base import Source, SourceConfig, StudyRef
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.mimic_cxr_files import (
     EXCEPTIONS,
     WITHOUT_FINDINGS,

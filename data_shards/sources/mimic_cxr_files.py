@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from data_shards.errors import InputError
 from data_shards.records.study import Split
-from data_shards.sources.base import ImageRow
 from data_shards.sources.formats.tables import Row, read_rows
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import label_in, split_in
 
 _SUBJECT_ID = re.compile(r"1\d{7}")

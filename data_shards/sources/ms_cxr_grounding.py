@@ -10,8 +10,9 @@ from typing import Literal
 
 from data_shards.errors import InputError
 from data_shards.records.study import Split
-from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.base import Source, SourceConfig
 from data_shards.sources.formats.tables import Row
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.ms_cxr import Annotation, annotation_file, read_annotations
 from data_shards.sources.values import VIEWS, split_in
 

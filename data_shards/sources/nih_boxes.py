@@ -19,10 +19,11 @@ from pydantic import Field
 from data_shards.errors import InputError
 from data_shards.records.study import Box
 from data_shards.sources.annotations import box_in
-from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.base import Source, SourceConfig
 from data_shards.sources.formats.table_files import open_table
 from data_shards.sources.formats.tables import Row, read_rows
 from data_shards.sources.image_files import files_by_stem, placed
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import VIEWS
 
 BOXES_NAME = "BBox_List_2017.csv"

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data_shards.errors import InputError
+from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import Box
 from data_shards.sources.annotations import DrawnMask, number_in
-from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.base import Source, SourceConfig
 from data_shards.sources.formats.tables import Row, read_rows
-from data_shards.sources.image_files import files_by_stem, placed
+from data_shards.sources.image_files import files_by_stem, placed, unnamed
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import VIEWS
 
 if TYPE_CHECKING:
@@ -81,6 +83,11 @@ class ObjectCxrSource(Source):
         for part, table in zip(PARTS, self.tables(), strict=True):
             for row in read_rows(table, ("annotation",)):
                 yield self._row(row, part)
+
+    def list_dropped_images(self) -> Sequence[DroppedSample]:
+        """Images of the folders that the tables do not name, too."""
+        every = (f"{part}/{name}" for part in PARTS for name in self._files[part])
+        return (*super().list_dropped_images(), *unnamed(every, self.named_images, "objects"))
 
     def _row(self, row: Row, part: str) -> ImageRow:
         column = next((name for name in ("image_name", "image_path") if name in row.cells), None)

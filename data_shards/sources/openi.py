@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from data_shards.errors import InputError
+from data_shards.files.folders import files_below
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import View
-from data_shards.sources.base import ImageRow, Source, SourceConfig
-from data_shards.sources.formats.openi_reports import OpeniReport, read_reports
+from data_shards.sources.base import Source, SourceConfig
+from data_shards.sources.formats.openi_reports import XML, OpeniReport, read_reports
 from data_shards.sources.formats.tables import read_rows
 from data_shards.sources.image_files import files_by_stem, placed
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import VIEWS
 
 SUFFIX = ".png"
@@ -60,7 +62,7 @@ class OpeniSource(Source):
     def tables(self) -> Sequence[Path]:
         """The reports, as a file or each of the folder, and the table of projections."""
         reports = self.config.reports
-        found = sorted(reports.rglob("*.xml")) if reports.is_dir() else [reports]
+        found = list(files_below(reports, XML)) if reports.is_dir() else [reports]
         return (*found, *([self._projections] if self._projections else ()))
 
     def rows(self) -> Iterator[ImageRow]:

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 from data_shards.errors import InputError
+from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import SourceImage
 from data_shards.sources.annotations import box_in, joined_by_image
-from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef
+from data_shards.sources.base import Source, SourceConfig, StudyRef
 from data_shards.sources.formats.nih_mapping import nih_patient, read_nih_mapping
 from data_shards.sources.formats.tables import Row, read_rows
-from data_shards.sources.image_files import files_by_stem, placed, with_views_of_headers
+from data_shards.sources.image_files import files_by_stem, placed, unnamed, with_views_of_headers
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import VIEWS
 
 IMAGES_NAME = "stage_2_train_images"
@@ -72,11 +74,22 @@ class RsnaSource(Source):
 
     def rows(self) -> Iterator[ImageRow]:
         """An image a row, its boxes joined. Raises InputError for ids that do not join."""
-        return joined_by_image(map(self._row, read_rows(self.tables()[0], _COLUMNS)))
+        labels = self.tables()[0]
+        rows = list(joined_by_image(map(self._row, read_rows(labels, _COLUMNS))))
+        if lacking := self._classes.keys() - {row.image_id for row in rows}:
+            raise InputError(
+                f"{labels}: no line of {len(lacking):,} of the {len(self._classes):,} images in "
+                f"{CLASSES_NAME} (first: {min(lacking)}): fetch both tables again"
+            )
+        return iter(rows)
 
     def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
         """The image, by the view that its header names: a frontal that names none counts as PA."""
         return with_views_of_headers(super().known_images(ref))
+
+    def list_dropped_images(self) -> Sequence[DroppedSample]:
+        """Images of the folder that the table does not name, too."""
+        return (*super().list_dropped_images(), *unnamed(self._files, self.named_images, "labels"))
 
     def _row(self, row: Row) -> ImageRow:
         image = row.filled("patientId")

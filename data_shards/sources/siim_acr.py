@@ -21,9 +21,10 @@ from data_shards.errors import InputError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import SourceImage
 from data_shards.sources.annotations import DrawnMask
-from data_shards.sources.base import ImageRow, Source, SourceConfig, StudyRef
+from data_shards.sources.base import Source, SourceConfig, StudyRef
 from data_shards.sources.formats.tables import Row, read_rows
-from data_shards.sources.image_files import files_by_stem, placed, with_views_of_headers
+from data_shards.sources.image_files import files_by_stem, placed, unnamed, with_views_of_headers
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import VIEWS
 
 if TYPE_CHECKING:
@@ -96,10 +97,7 @@ class SiimAcrSource(Source):
 
     def list_dropped_images(self) -> Sequence[DroppedSample]:
         """Images of the folder that the table does not name, too."""
-        named = {row.image_id for rows in self.studies.values() for row in rows}
-        unnamed = sorted(self._files.keys() - named)
-        dropped = [DroppedSample(key=name, reason="not in the table of masks") for name in unnamed]
-        return (*super().list_dropped_images(), *dropped)
+        return (*super().list_dropped_images(), *unnamed(self._files, self.named_images, "masks"))
 
     @cached_property
     def _files(self) -> dict[str, Path]:

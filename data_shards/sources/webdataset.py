@@ -18,7 +18,7 @@ from data_shards.errors import InputError
 from data_shards.profiles import Config
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import ImageFile, Split, View
-from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.base import Source, SourceConfig
 from data_shards.sources.formats.tables import Row
 from data_shards.sources.formats.web_tars import (
     TarMember,
@@ -26,6 +26,7 @@ from data_shards.sources.formats.web_tars import (
     no_tar,
     read_samples,
 )
+from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import VIEWS, split_in
 
 _IMAGES = ("jpg", "jpeg", "png", "tif", "tiff", "bmp")

@@ -11,8 +11,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from data_shards.errors import InputError
+from data_shards.files.folders import files_below
 from data_shards.sources.formats.tables import read_rows
 
+XML = frozenset({".xml"})
 SECTIONS = ("comparison", "indication", "findings", "impression")
 _COLUMNS = ("uid", "MeSH", *SECTIONS)
 _NORMAL = "normal"
@@ -48,7 +50,7 @@ def read_reports(path: Path) -> Sequence[OpeniReport]:
     """
     if path.is_dir():
         members: Iterator[tuple[str, bytes]] = (
-            (str(each), each.read_bytes()) for each in sorted(path.rglob("*.xml"))
+            (str(each), each.read_bytes()) for each in files_below(path, XML)
         )
         reports = [_of_xml(where, content) for where, content in members]
     elif path.name.removesuffix(".gz").endswith((".csv", ".tsv")):

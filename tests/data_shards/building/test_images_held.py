@@ -19,8 +19,8 @@ from data_shards.images.layout import Size
 from data_shards.images.picture import Picture
 from data_shards.processes import Progress, map_in_processes
 from data_shards.records.study import ImageFile
-from data_shards.sources.base import ImageRow
 from data_shards.sources.csv_pairs import CsvPairsConfig, CsvPairsSource
+from data_shards.sources.image_row import ImageRow
 
 _decode = Picture.decoded
 _held: list[weakref.ref[Image.Image]] = []

@@ -6,7 +6,7 @@ import pytest
 
 from data_shards.errors import InputError
 from data_shards.sources.chexpert import LABELS, ChexpertConfig
-from tests.data_shards.sources.tables_on_disk import samples_of, source_of, write_lines
+from tests.data_shards.sources.tables_on_disk import samples_of, source_of, touch, write_lines
 
 # The two labels that rows here have, then the twelve that they leave empty.
 OTHERS = tuple(label for label in LABELS if label not in ("No Finding", "Edema"))
@@ -43,6 +43,16 @@ def test_paths_of_both_sizes_views_and_uncertain_labels_are_read(tmp_path: Path)
     assert [image.view for image in two.images] == ["PA"]
     assert (one.split, valid.split) == (None, "test")
     assert valid.images[0].listed == f"{tmp_path}/valid.csv: line 2"
+
+
+def test_images_that_no_table_names_are_counted(tmp_path: Path) -> None:
+    root = archive(tmp_path)
+    names = ("train/patient00002/study1/view1_frontal.jpg", "train/patient00009/study1/view1.jpg")
+    touch(root, names)
+    dropped = source_of(ChexpertConfig, root=root).list_dropped_images()
+    assert [(each.key, each.reason) for each in dropped] == [
+        ("train/patient00009/study1/view1", "not in the table of labels")
+    ]
 
 
 def test_valid_may_be_the_validation(tmp_path: Path) -> None:

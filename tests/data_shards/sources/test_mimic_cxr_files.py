@@ -6,10 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from data_shards.building.inspect import inspect_source
+from data_shards.building.settings import ShardsConfig
 from data_shards.errors import InputError
+from data_shards.profiles import validate
 from data_shards.sources.base import Source
 from data_shards.sources.mimic_cxr import MimicCxrConfig
-from tests.data_shards.sources.archives.mimic_cxr import write_packed, write_reports, write_tables
+from tests.data_shards.sources.archives.mimic_cxr import (
+    write,
+    write_packed,
+    write_reports,
+    write_tables,
+)
 from tests.data_shards.sources.tables_on_disk import source_of
 from tests.data_shards.sources.tiny_archive import TinyImage
 
@@ -44,6 +52,12 @@ def test_studies_without_labels_are_counted_and_a_table_that_joins_none_is_refus
     table.unlink()
     assert source(root).warnings() == ()
     assert not any(row.labels for rows in source(root).studies.values() for row in rows)
+
+
+def test_inspect_counts_the_labels(tmp_path: Path) -> None:
+    values = {"source": write(tmp_path, IMAGES), "output": tmp_path / "shards", "workers": 1}
+    config = validate(ShardsConfig, values | {"validate_fraction": 0}, where="test")
+    assert "\nlabels (studies with 1): Atelectasis 1\n" in inspect_source(config)
 
 
 @pytest.mark.parametrize(

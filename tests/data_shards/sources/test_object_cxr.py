@@ -100,6 +100,16 @@ def test_dev_is_the_test_split_and_empty_cells_are_negative(tmp_path: Path) -> N
     assert samples["00003"].masks == ()
 
 
+def test_images_that_no_table_names_are_counted(tmp_path: Path) -> None:
+    root = archive(tmp_path, *ROWS[:3])
+    (root / "dev" / "09000.jpg").touch()
+    dropped = source_of(ObjectCxrConfig, root=root).list_dropped_images()
+    assert [(each.key, each.reason) for each in dropped] == [
+        ("dev/09000", "not in the table of objects"),
+        ("train/00003", "not in the table of objects"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("cell", "said"),
     [

@@ -50,6 +50,12 @@ def test_rows_of_a_box_each_are_one_image(tmp_path: Path) -> None:
     assert [sample.report.raw for sample in samples.values()] == [""] * 3
 
 
+def test_images_that_the_table_does_not_name_are_counted(tmp_path: Path) -> None:
+    source = source_of(RsnaConfig, root=archive(tmp_path, LABELS[:-1], classes=()))
+    [dropped] = source.list_dropped_images()
+    assert (dropped.key, dropped.reason) == ("cc", "not in the table of labels")
+
+
 def test_the_table_of_classes_may_be_absent(tmp_path: Path) -> None:
     samples = samples_of(source_of(RsnaConfig, root=archive(tmp_path, classes=())))
     assert samples["cc"].labels == {"Pneumonia": 0}
@@ -99,6 +105,7 @@ def test_a_mapping_that_names_no_image_is_refused(
         ((LABELS[0], "aa,1,2,0,4,1"), (), "line 2: a box of 0 x 4 pixels at 1, 2"),
         ((LABELS[0], "aa,,,,,0", "aa,1,2,3,4,1"), (), "line 3: image aa is also in line 2"),
         (LABELS, CLASSES[:-1], "line 5: image cc has no line in stage_2_detailed_class_info"),
+        (LABELS[:-1], CLASSES, "labels.csv: no line of 1 of the 3 images in .*first: cc.: fetch"),
         (LABELS, CLASSES[:1], "detailed_class_info.csv: no row below its header: fetch"),
         ((LABELS[0], "aa,1_0,2,3,4,1"), (), "line 2: column 'x' is '1_0': a number is wanted"),
         (LABELS, (*CLASSES[:-1], "cc,Odd"), "line 5: class 'Odd': expected Lung Opacity"),

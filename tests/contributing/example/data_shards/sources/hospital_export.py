@@ -8,8 +8,9 @@ from typing import Literal
 
 from data_shards.errors import InputError
 from data_shards.records.study import View
-from data_shards.sources.base import ImageRow, Source, SourceConfig
+from data_shards.sources.base import Source, SourceConfig
 from data_shards.sources.formats.tables import read_rows
+from data_shards.sources.image_row import ImageRow
 
 COLUMNS = ("file", "patient", "exam", "projection")
 VIEWS: dict[str, View] = {"PA": "PA", "AP": "AP", "LATERAL": "L"}
