@@ -72,10 +72,10 @@ class Row:
 def read_rows(path: Path, columns: Sequence[str], encoding: str | None = None) -> Iterator[Row]:
     """The rows of a table that must have `columns`.
 
-    A cell that is missing is empty, and rows without any are left out. The name decides the format:
+    Rows without any cell are left out, and one may lack cells of columns without a name. The name decides the format:
     `.parquet`, `.tsv`, `.jsonl`, otherwise comma-separated, `.gz` after these or not. For
     `encoding` see `open_table`. Raises InputError, with the line, for a file that is absent,
-    damaged or no table, for a column that is missing or there twice, and, at the end, for a table
+    damaged or no table, for a row that lacks cells, for a column that is missing or there twice, and, at the end, for a table
     that has no row.
     """
     row = None
@@ -118,6 +118,11 @@ def _delimited(path: Path, file: IO[str], columns: Sequence[str], delimiter: str
                 raise InputError(
                     f"{path}: line {line}: more cells than the header has columns: "
                     "quote texts that hold the delimiter"
+                )
+            elif any(header[len(cells) :]):
+                raise InputError(
+                    f"{path}: line {line}: {len(cells)} of {len(header)} cells: is the row cut? "
+                    "Fetch or write the table again, with a delimiter for each empty cell"
                 )
             else:
                 cells += [""] * (len(header) - len(cells))

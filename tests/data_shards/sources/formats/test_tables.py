@@ -47,9 +47,15 @@ def test_blanks_around_cells_and_names_are_none_of_them(tmp_path: Path) -> None:
     assert (row["id"], row["text"]) == ("1", "a, b")
 
 
-def test_short_rows_are_filled_up_and_rows_of_nothing_left_out(tmp_path: Path) -> None:
-    rows = rows_of(tmp_path, "id,text\n1\n,\n , \n2,b,, \n")
-    assert [(row.line, row["id"], row["text"]) for row in rows] == [(2, "1", ""), (5, "2", "b")]
+def test_rows_of_nothing_are_left_out_and_cells_of_columns_without_a_name_may_lack(
+    tmp_path: Path,
+) -> None:
+    rows = rows_of(tmp_path, "id,text,,\n1,\n,\n , \n2,b,, \n3,c,,,,\n")
+    assert [(row.line, row["id"], row["text"]) for row in rows] == [
+        (2, "1", ""),
+        (5, "2", "b"),
+        (6, "3", "c"),
+    ]
 
 
 def test_a_cell_may_be_long(tmp_path: Path) -> None:
@@ -80,6 +86,8 @@ def test_gzip_is_known_by_its_content(tmp_path: Path) -> None:
         ("id,text,text\n1,a,b\n", "line 1: column 'text' is there twice"),
         ("\nid,text, text\n1,a,b\n", "line 2: column 'text' is there twice"),
         ("id,text\n1,a,b\n", "line 2: more cells"),
+        ("id,text,x\n1,a,b\n2,a\n", "line 3: 2 of 3 cells: is the row cut? Fetch or write"),
+        ("x,id,text\n7,a,b\n8", "line 3: 1 of 3 cells: is the row cut?"),
         ("ID,Texts\n1,a\n", "found 'ID', 'Texts': did you mean 'ID'?"),
         ("id;text\n1;a\n", "separated by ';'"),
         ("sep=,\nid,text\n1,a\n", "found 'sep=', '': line 2 has them: remove what stands above it"),
