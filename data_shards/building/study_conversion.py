@@ -8,13 +8,23 @@ from dataclasses import dataclass, replace
 
 from data_shards.building.hashed_ids import naming
 from data_shards.building.settings import ShardsConfig
-from data_shards.errors import InputError
+from data_shards.errors import MISSING_IMAGE, InputError
 from data_shards.images.content import mask_notes
-from data_shards.images.conversion import convert_image, convert_mask
+from data_shards.images.conversion import convert_image, convert_mask, united_mask
+from data_shards.images.layout import Size
 from data_shards.images.notes import Note
 from data_shards.images.refusals import BadImageError
 from data_shards.records.manifest import DroppedSample
-from data_shards.records.study import Box, ImageRecord, MaskRecord, Sample, Split, StudyRecord
+from data_shards.records.study import (
+    Box,
+    ImageRecord,
+    MaskRecord,
+    Sample,
+    SourceImage,
+    Split,
+    StudyRecord,
+)
+from data_shards.sources.base import BoxesOutside
 from data_shards.sources.image_paths import told_with_its_row
 
 # How far a sound box may reach out of its image: tables round, and count from 0 or 1.
@@ -37,9 +47,10 @@ def convert_study(
 ) -> ConvertedStudy | tuple[DroppedSample, ...]:
     """The stored form of `sample`, or why it is left out: no image, or what is wrong with each.
 
-    Boxes and masks follow their image into its stored size, and go when it goes. Raises
-    BadImageError where `bad_images` is to stop, and InputError for boxes and masks that name an
-    image the study does not have.
+    Boxes and masks follow their image into its stored size, and go when it goes; an image goes
+    with a mask that is missing. Raises BadImageError where `bad_images` is to stop, and InputError
+    for boxes and masks that name an image the study does not have, boxes beside their image, and an
+    image of another size than its table says.
     """
     _refuse_strays(sample, key)
     as_stored = config.source.orientation == "as_stored"
@@ -63,6 +74,10 @@ def convert_study(
                 raise told_with_its_row(error, image) from error
             dropped.append(DroppedSample(key=f"{key}/{name(image.id)}", reason=error.reason))
             continue
+        _refuse_another_size(image, converted.original_size)
+        if _lacks_a_mask(sample, number, config):
+            dropped.append(DroppedSample(key=f"{key}/{name(image.id)}", reason="missing mask"))
+            continue
         member = f"image{len(images)}.jpg"
         members[member] = converted.jpeg
         sizes = (*converted.size, *converted.original_size)
@@ -72,7 +87,7 @@ def convert_study(
         return tuple(dropped) or (DroppedSample(key=key, reason="no image"),)
     positions = {number: position for position, number in enumerate(images)}
     masks, mask_members = _convert_masks(sample, images, positions, key, as_stored=as_stored)
-    boxes, cut = _place_boxes(sample, images, positions, clip=config.source.boxes_outside == "clip")
+    boxes, cut = _place_boxes(sample, images, positions, outside=config.source.boxes_outside)
     notes += [(images[number].member, Note("boxes_cut")) for number in cut]
     record = StudyRecord(
         key=key,
@@ -104,6 +119,34 @@ def _refuse_strays(sample: Sample, key: str) -> None:
                 )
 
 
+def _refuse_another_size(image: SourceImage, size: Size) -> None:
+    if image.size_px not in (None, size):
+        told, found = (f"{width} x {height} px" for width, height in (image.size_px, size))
+        raise InputError(
+            f"{image.listed}: image {image.id}: boxes were drawn on {told}, and {image.path} has "
+            f"{found}: fetch the image that the table is of"
+        )
+
+
+def _lacks_a_mask(sample: Sample, number: int, config: ShardsConfig) -> bool:
+    """Whether one is missing of an image that may be left out for it. Raises where it may not."""
+    for mask in sample.masks:
+        if mask.image != number:
+            continue
+        try:
+            mask.path.stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if config.drops(MISSING_IMAGE):
+                return True
+            told = BadImageError(
+                mask.path,
+                "missing mask",
+                "restore the file, or leave its image out by missing_images=drop",
+            )
+            raise told_with_its_row(told, mask) from error
+    return False
+
+
 def _convert_masks(
     sample: Sample,
     images: Mapping[int, ImageRecord],
@@ -121,17 +164,26 @@ def _convert_masks(
         category = re.sub(r"[^A-Za-z0-9-]+", "_", mask.category)
         suffix = f"_image{position}" if position else ""
         member = f"mask_{category}{suffix}.png"
-        if member in members:
+        record = MaskRecord(position, mask.category, member)
+        if member in members and record not in records:
             raise InputError(
-                f"{key}: two masks of {mask.category!r} for image {mask.image}: unite them in one"
+                f"{key}: {member} would be the mask of {mask.category!r} and of another category: "
+                "name them apart by letters and digits"
             )
-        members[member] = convert_mask(
-            mask.path,
-            original=(image.original_width, image.original_height),
-            stored=(image.width, image.height),
-            as_stored=as_stored,
-        )
-        records.append(MaskRecord(position, mask.category, member))
+        try:
+            converted = convert_mask(
+                mask.path,
+                original=(image.original_width, image.original_height),
+                stored=(image.width, image.height),
+                as_stored=as_stored,
+            )
+        except BadImageError as error:
+            raise told_with_its_row(error, mask) from error
+        if member in members:
+            members[member] = united_mask(members[member], converted)
+        else:
+            members[member] = converted
+            records.append(record)
     return tuple(records), members
 
 
@@ -140,7 +192,7 @@ def _place_boxes(
     images: Mapping[int, ImageRecord],
     positions: Mapping[int, int],
     *,
-    clip: bool,
+    outside: BoxesOutside,
 ) -> tuple[tuple[Box, ...], list[int]]:
     """Boxes in pixels of the stored images, and the numbers of images of which some were cut."""
     placed: list[Box] = []
@@ -150,24 +202,36 @@ def _place_boxes(
         if image is None:
             continue
         inside = _inside(box, image.original_width, image.original_height)
-        if inside != box:
-            if not clip:
-                source = sample.images[box.image]
-                raise InputError(
-                    f"{source.listed or source.path}: image {image.id}: a box of {box.category!r} "
-                    f"({box.width:g} x {box.height:g} px at {box.x:g}, {box.y:g}) reaches out of "
-                    f"its image of {image.original_width} x {image.original_height} px: correct "
-                    "it, or set source.boxes_outside=clip (if the image was turned by its tag: "
-                    "see source.orientation)"
-                )
+        if inside is None:
+            raise InputError(
+                f"{_told_box(box, sample, image)} lies beside its image of "
+                f"{image.original_width} x {image.original_height} px: was it drawn on an image of "
+                "another size? Take that one, or remove the box"
+            )
+        if inside != box and outside == "stop":
+            raise InputError(
+                f"{_told_box(box, sample, image)} reaches out of its image of "
+                f"{image.original_width} x {image.original_height} px: correct it, or set "
+                "source.boxes_outside=clip (if the image was turned by its tag: see "
+                "source.orientation)"
+            )
+        if inside != box and outside == "clip":
             cut += [] if box.image in cut else [box.image]
-        if inside is not None:
-            placed.append(_scaled(inside, positions[box.image], image))
+            box = inside
+        placed.append(_scaled(box, positions[box.image], image))
     return tuple(placed), cut
 
 
+def _told_box(box: Box, sample: Sample, image: ImageRecord) -> str:
+    source = sample.images[box.image]
+    return (
+        f"{source.listed or source.path}: image {image.id}: a box of {box.category!r} "
+        f"({box.width:g} x {box.height:g} px at {box.x:g}, {box.y:g})"
+    )
+
+
 def _inside(box: Box, width: int, height: int) -> Box | None:
-    """The part of a box that its image shows; the box itself where rounding puts it outside."""
+    """The part of a box that its image shows, if any; the box itself where rounding puts it out."""
     right, lower = box.x + box.width, box.y + box.height
     if min(box.x, box.y) >= -ROUNDING_PX and right - width <= ROUNDING_PX >= lower - height:
         return box

@@ -6,6 +6,7 @@ import io
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from data_shards.images.layout import Layout, Size
@@ -138,7 +139,16 @@ def convert_mask(
         values = values != np.asarray(True if resized.mode == "1" else 2**meaning.bits - 1)
     if picture.format == "JPEG":
         values = values > 127
-    inside = np.where(values.any(axis=2), np.uint8(255), np.uint8(0))
+    return _png(np.where(values.any(axis=2), np.uint8(255), np.uint8(0)))
+
+
+def united_mask(one: bytes, other: bytes) -> bytes:
+    """What lies inside of either of two masks of one size, as `convert_mask` gives them."""
+    parts = (np.asarray(Image.open(io.BytesIO(each))) for each in (one, other))
+    return _png(np.maximum(*parts))
+
+
+def _png(inside: NDArray[np.uint8]) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(inside).save(encoded, "PNG")
     return encoded.getvalue()

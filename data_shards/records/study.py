@@ -53,13 +53,15 @@ class ImageFile(Protocol):
 class SourceImage:
     """One image of a study where the archive keeps it. `view` is None when unknown.
 
-    `listed` is the file and line that name it, for messages.
+    `listed` is the file and line that name it, for messages. `size_px` is the width and height
+    that boxes were drawn on, where a table says it.
     """
 
     id: str
     path: ImageFile
     view: View | None
     listed: str = ""
+    size_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,15 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class SourceMask:
-    """A binary mask (non-zero = inside) of image number `image`, same size as the original."""
+    """A binary mask (non-zero = inside) of image number `image`, same size as the original.
+
+    Several of one category are parts of one. `listed` is what names it, for messages.
+    """
 
     image: int
     category: str
     path: ImageFile
+    listed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,8 @@ def number_in(where: str, column: str, cell: str) -> float:
 def joined_by_image(rows: Iterable[ImageRow]) -> Iterator[ImageRow]:
     """A row an image from rows of a box each, in the order of the first ones.
 
-    Rows are joined that say the same but for their boxes and masks; one that says something else of
+    Rows are joined that say the same but for their boxes and masks (several masks of a category are
+    parts of one); one that says something else of
     the image stays by itself, to be refused as any image that is listed twice.
     """
     first: dict[str, ImageRow] = {}
@@ -107,9 +108,9 @@ def joined_by_image(rows: Iterable[ImageRow]) -> Iterator[ImageRow]:
         if bare != known:
             others.append(row)
             continue
-        masks = dict(known.masks)
-        masks.update(each for each in row.masks if each[0] not in masks)
-        new = tuple(box for box in row.boxes if box not in known.boxes)
-        first[row.image_id] = replace(known, boxes=known.boxes + new, masks=tuple(masks.items()))
+        files = {mask[:2] for mask in known.masks}
+        masks = tuple(mask for mask in row.masks if mask[:2] not in files)
+        boxes = tuple(box for box in row.boxes if box not in known.boxes)
+        first[row.image_id] = replace(known, boxes=known.boxes + boxes, masks=known.masks + masks)
     yield from first.values()
     yield from others

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import field_validator
 
@@ -35,6 +35,8 @@ from data_shards.records.study import (
 from data_shards.report_text.report import parse_columns, parse_plain_report
 from data_shards.sources.grouping import Conflicts, GroupingRules, Studies, group_rows
 from data_shards.sources.image_row import ImageRow
+
+BoxesOutside: TypeAlias = Literal["stop", "clip", "keep"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -57,7 +59,8 @@ class SourceConfig(Config):
     `bad_reports`: so for a study whose report is absent, empty or cannot be read. `conflicts`: rows
     that contradict each other, of a study (another report or label) or in naming an image twice,
     stop the build, or the first row holds, or their studies are left out. `boxes_outside`: a box
-    that reaches out of its image, by more than rounding does, stops the build or is cut.
+    that reaches out of its image, by more than rounding does, stops the build, is cut, or is kept
+    as it is; one that lies beside it stops the build.
     """
 
     name: str
@@ -67,7 +70,7 @@ class SourceConfig(Config):
     unknown_views: Literal["stop", "drop"] = "stop"
     bad_reports: Literal["stop", "drop"] = "stop"
     conflicts: Conflicts = "stop"
-    boxes_outside: Literal["stop", "clip"] = "stop"
+    boxes_outside: BoxesOutside = "stop"
 
     @field_validator("bits", mode="before")
     @classmethod
@@ -219,7 +222,9 @@ class Source(ABC):
     def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
         """The images of a study whose view is known, in the order of their ids."""
         return tuple(
-            SourceImage(image.image_id, self.file_of(image), view, self._where(image))
+            SourceImage(
+                image.image_id, self.file_of(image), view, self._where(image), image.size_px
+            )
             for image in sorted(self.studies[ref], key=lambda image: image.image_id)
             if (view := self._view(image)) is not None
         )

@@ -19,7 +19,7 @@ from data_shards.errors import InputError
 from data_shards.records.manifest import DroppedSample
 from data_shards.sources.base import Source, SourceConfig
 from data_shards.sources.image_files import files_by_stem, placed
-from data_shards.sources.image_row import ImageRow
+from data_shards.sources.image_row import ImageRow, ListedMask
 from data_shards.sources.values import VIEWS
 
 IMAGES_NAME = "jpgs"
@@ -77,7 +77,7 @@ class CovidRuralSource(Source):
                 study_id=name,
                 view="FRONTAL",
                 labels={LABEL: 1.0},
-                masks=((LABEL, mask),),
+                masks=(ListedMask(LABEL, mask),),
                 table=path,
             )
 

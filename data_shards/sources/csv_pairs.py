@@ -18,7 +18,7 @@ from data_shards.sources.formats.cells import text_in
 from data_shards.sources.formats.tables import Row, read_rows
 from data_shards.sources.grouping import folded, no_report
 from data_shards.sources.image_paths import image_path
-from data_shards.sources.image_row import ImageRow
+from data_shards.sources.image_row import ImageRow, ListedMask
 from data_shards.sources.values import VIEWS, label_in, split_in
 
 
@@ -210,7 +210,11 @@ class CsvPairsSource(Source):
             labels={name: label_in(row, name) for name in columns.labels} or None,
             boxes=self._boxes(row),
             masks=tuple(
-                (category, image_path(row, column, config.mask_root or config.image_root).file)
+                ListedMask(
+                    category,
+                    image_path(row, column, config.mask_root or config.image_root).file,
+                    f"{row.where}: mask in column {column!r}",
+                )
                 for category, column in columns.masks.items()
                 if row[column]
             ),

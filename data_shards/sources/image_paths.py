@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from data_shards.errors import InputError
-from data_shards.records.study import SourceImage
+from data_shards.records.study import SourceImage, SourceMask
 from data_shards.sources.formats.tables import Row
 from data_shards.written import what_elsewhere
 
@@ -52,8 +52,8 @@ def image_path(row: Row, column: str, root: Path) -> ImagePath:
     return ImagePath(file, str(path))
 
 
-def told_with_its_row(error: InputError, image: SourceImage) -> InputError:
-    """The same trouble, with the row that names the image and why the file may be missing."""
+def told_with_its_row(error: InputError, image: SourceImage | SourceMask) -> InputError:
+    """The same trouble, with the row that names the file and why it may be missing."""
     if not image.listed or str(error).startswith(image.listed):
         return error
     why = _why_missing(image.path) if isinstance(image.path, Path) else ""

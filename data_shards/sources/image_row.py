@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_shards.records.study import Box, ImageFile, Split
+
+
+class ListedMask(NamedTuple):
+    """A mask's category and file, and where a table names it."""
+
+    category: str
+    file: ImageFile
+    listed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +25,7 @@ class ImageRow:
     `table` is the file of that line, or empty for the source's first; line 0: a file that is one
     row. `path` is the file's; `view` is as the table spells it. `texts` are the report's sections
     by name, or all of it as "report"; None where the table holds no reports. `boxes` are in pixels
-    of the image; `masks` are files by category.
+    of the image, which has `size_px` (width, height) where a table says so.
     """
 
     line: int
@@ -30,8 +38,9 @@ class ImageRow:
     texts: Mapping[str, str] | None = None
     labels: Mapping[str, float | None] | None = None
     boxes: tuple[Box, ...] = ()
-    masks: tuple[tuple[str, ImageFile], ...] = ()
+    masks: tuple[ListedMask, ...] = ()
     table: str = ""
+    size_px: tuple[int, int] | None = None
 
     @property
     def place(self) -> str:

@@ -22,7 +22,7 @@ from data_shards.sources.annotations import DrawnMask, number_in
 from data_shards.sources.base import Source, SourceConfig
 from data_shards.sources.formats.tables import Row, read_rows
 from data_shards.sources.image_files import files_by_stem, placed, unnamed
-from data_shards.sources.image_row import ImageRow
+from data_shards.sources.image_row import ImageRow, ListedMask
 from data_shards.sources.values import VIEWS
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class ObjectCxrSource(Source):
             split="test" if part == "dev" else None,
             labels={LABEL: float(bool(shapes))},
             boxes=tuple(_box(shape, geometry) for shape in shapes),
-            masks=((LABEL, DrawnMask(told, draw)),) if shapes else (),
+            masks=(ListedMask(LABEL, DrawnMask(told, draw)),) if shapes else (),
             table=str(row.path),
         )
 

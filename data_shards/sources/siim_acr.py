@@ -24,7 +24,7 @@ from data_shards.sources.annotations import DrawnMask
 from data_shards.sources.base import Source, SourceConfig, StudyRef
 from data_shards.sources.formats.tables import Row, read_rows
 from data_shards.sources.image_files import files_by_stem, placed, unnamed, with_views_of_headers
-from data_shards.sources.image_row import ImageRow
+from data_shards.sources.image_row import ImageRow, ListedMask
 from data_shards.sources.values import VIEWS
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class SiimAcrSource(Source):
                 study_id=image,
                 view="FRONTAL",
                 labels={LABEL: float(bool(runs))},
-                masks=((LABEL, mask),) if runs else (),
+                masks=(ListedMask(LABEL, mask),) if runs else (),
             )
 
     def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:

@@ -72,11 +72,11 @@ class Row:
 def read_rows(path: Path, columns: Sequence[str], encoding: str | None = None) -> Iterator[Row]:
     """The rows of a table that must have `columns`.
 
-    Rows without any cell are left out, and one may lack cells of columns without a name. The name decides the format:
-    `.parquet`, `.tsv`, `.jsonl`, otherwise comma-separated, `.gz` after these or not. For
-    `encoding` see `open_table`. Raises InputError, with the line, for a file that is absent,
-    damaged or no table, for a row that lacks cells, for a column that is missing or there twice, and, at the end, for a table
-    that has no row.
+    Rows without any cell are left out, and one may lack cells of columns without a name. The name
+    decides the format: `.parquet`, `.tsv`, `.jsonl`, otherwise comma-separated, `.gz` after these
+    or not. For `encoding` see `open_table`. Raises InputError, with the line, for a file that is
+    absent, damaged or no table, for a row that lacks cells, for a column that is missing or there
+    twice, and, at the end, for a table that has no row.
     """
     row = None
     for row in _rows(path, columns, encoding):

@@ -138,6 +138,22 @@ def test_a_box_beside_its_image_is_refused(sample: Sample) -> None:
             convert(stray)
 
 
+def test_an_image_of_another_size_than_its_boxes_were_drawn_on_is_refused(sample: Sample) -> None:
+    for size in ((400, 300), None):
+        same = replace(sample.images[0], size_px=size)
+        convert(replace(sample, images=(same, *sample.images[1:])))
+    other = replace(sample.images[0], size_px=(800, 600), listed="t.csv: line 2")
+    said = r"t.csv: line 2: image a: boxes were drawn on 800 x 600 px, and .*.png has 400 x 300 px"
+    with pytest.raises(InputError, match=said):
+        convert(replace(sample, images=(other, *sample.images[1:])))
+
+
+def test_masks_whose_categories_have_one_file_name_are_refused(sample: Sample) -> None:
+    other = replace(sample.masks[0], category="Lung/Opacity")
+    with pytest.raises(InputError, match=r"mask_Lung_Opacity.png would be .* name them apart"):
+        convert(replace(sample, masks=(*sample.masks, other)))
+
+
 def test_a_damaged_mask_stops_whatever_the_policy(sample: Sample) -> None:
     Path(str(sample.masks[0].path)).write_bytes(b"")
     with pytest.raises(BadImageError, match=r"mask.png: an empty file: fetch the file again$"):

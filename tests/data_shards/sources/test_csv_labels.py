@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +82,7 @@ def config_of(source: dict[str, Any], root: Path, **changes: Any) -> ShardsConfi
 
 def test_a_box_that_reaches_out_of_its_image_stops_or_is_cut(tmp_path: Path) -> None:
     Image.new("L", (30, 40)).save(tmp_path / "a.png")
-    rows = ("a.png,p1,1,,20,2,30,4,Nodule,", "a.png,p1,1,,50,2,3,4,Mass,")
-    source = values(tmp_path, *rows)
+    source = values(tmp_path, "a.png,p1,1,,20,2,30,4,Nodule,")
     said = r"t.csv: line 2: image a.png: a box of 'Nodule' \(30 x 4 px at 20, 2\) reaches out of"
     with pytest.raises(InputError, match=said + r" its image of 30 x 40 px.*boxes_outside=clip"):
         build_shards(config_of(source, tmp_path, unknown_views="stop"))
@@ -91,9 +92,66 @@ def test_a_box_that_reaches_out_of_its_image_stops_or_is_cut(tmp_path: Path) -> 
     )
     manifest = build_shards(config_of(source, tmp_path, boxes_outside="clip"))
     assert any("boxes that reached out of them" in each for each in manifest.warnings)
-    index = (tmp_path / "shards" / "train-000000.tar").read_bytes()
-    assert b'"width": 10.0' in index
-    assert b"Mass" not in index
+    assert b'"width": 10.0' in (tmp_path / "shards" / "train-000000.tar").read_bytes()
+    kept = config_of(source, tmp_path, boxes_outside="keep")
+    manifest = build_shards(kept.model_copy(update={"output": tmp_path / "kept"}))
+    assert not any("reached out" in each for each in manifest.warnings)
+    assert b'"width": 30.0' in (tmp_path / "kept" / "train-000000.tar").read_bytes()
+
+
+@pytest.mark.parametrize("boxes_outside", ["stop", "clip", "keep"])
+def test_a_box_beside_its_image_is_of_another_size_of_it_whatever_the_policy(
+    boxes_outside: str, tmp_path: Path
+) -> None:
+    Image.new("L", (30, 40)).save(tmp_path / "a.png")
+    source = values(tmp_path, "a.png,p1,1,,50,2,3,4,Mass,")
+    said = "line 2: image a.png: a box of 'Mass' .* lies beside its image of 30 x 40 px: was it"
+    with pytest.raises(InputError, match=said):
+        build_shards(config_of(source, tmp_path, boxes_outside=boxes_outside))
+
+
+def draw(root: Path, name: str, inside: tuple[slice, slice] | None = None) -> None:
+    """A picture of 30 x 40 px, or a mask with that inside."""
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8)
+    if inside is not None:
+        pixels[:] = 0
+        pixels[inside] = 1
+    Image.fromarray(pixels).save(root / name)
+
+
+def test_masks_of_rows_of_one_image_and_category_are_united(tmp_path: Path) -> None:
+    draw(tmp_path, "a.png")
+    draw(tmp_path, "one.png", np.s_[:10, :5])
+    draw(tmp_path, "two.png", np.s_[20:30, 10:15])
+    rows = (f"a.png,p1,1,,1,2,3,{n},Mass,{name}.png" for n, name in ((4, "one"), (5, "two")))
+    config = config_of(values(tmp_path, *rows), tmp_path)
+    build_shards(config)
+    assert verify_shards(config.output, workers=1).problems == ()
+    with tarfile.open(config.output / "train-000000.tar") as tar:
+        [member] = [name for name in tar.getnames() if "mask" in name]
+        file = tar.extractfile(member)
+        assert file is not None
+        mask = np.asarray(Image.open(io.BytesIO(file.read()))) > 0
+    assert mask[:10, :5].all()
+    assert mask[20:30, 10:15].all()
+    assert mask.sum() == 100
+
+
+def test_a_missing_mask_is_told_by_row_and_column_or_leaves_its_image_out(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path, name)
+    draw(tmp_path, "b_lung.PNG", np.s_[:10, :5])
+    rows = ("a.png,p1,1,,,,,,,", "b.png,p2,0,,,,,,,b_lung.png")
+    source = values(tmp_path, *rows, box=None)
+    said = r"t.csv: line 3: mask in column 'lung': \S+/b_lung.png: missing mask: restore .*"
+    with pytest.raises(
+        InputError, match=said + r"missing_images=drop \('b_lung.PNG' is there: mind"
+    ):
+        build_shards(config_of(source, tmp_path))
+    dropping = config_of(source, tmp_path).model_copy(update={"missing_images": "drop"})
+    manifest = build_shards(dropping)
+    assert manifest.dropped_by_reason == {"missing mask": 1}
+    assert manifest.samples_by_split["train"] == 1
 
 
 @pytest.mark.parametrize(
