@@ -17,7 +17,6 @@ from data_shards.errors import InputError
 from data_shards.records.manifest import DroppedSample
 from data_shards.records.study import (
     FRONTAL_VIEWS,
-    Box,
     Report,
     Sample,
     SourceImage,
@@ -38,7 +37,7 @@ from data_shards.sources.mimic_cxr_files import (
     study_path,
     table_paths,
 )
-from data_shards.sources.ms_cxr import annotation_file, ms_cxr_overlap, read_ms_cxr
+from data_shards.sources.ms_cxr import Annotation, annotation_file, ms_cxr_overlap, read_ms_cxr
 
 VIEW_OF_POSITION: dict[str, View] = {"PA": "PA", "AP": "AP", "LATERAL": "L", "LL": "L"}
 
@@ -104,9 +103,9 @@ class MimicCxrSource(Source):
         # Found missing here rather than by the first worker.
         _ = self._reports, self._masks
         studies = super().list_studies()
-        if self._strangers and len(self._strangers) == len(self._phrase_boxes):
+        if self._strangers and len(self._strangers) == len(self._of_ms_cxr):
             raise InputError(
-                f"{self.config.ms_cxr}: none of its {len(self._phrase_boxes):,} images "
+                f"{self.config.ms_cxr}: none of its {len(self._of_ms_cxr):,} images "
                 f"({self._strangers[0]} ...) is in {self.tables()[0]}: fetch both again"
             )
         if len(self._unlabelled) == len(studies):
@@ -124,7 +123,7 @@ class MimicCxrSource(Source):
         if self._strangers:
             told = (
                 *told,
-                f"{len(self._strangers):,} of {len(self._phrase_boxes):,} images of MS-CXR are not "
+                f"{len(self._strangers):,} of {len(self._of_ms_cxr):,} images of MS-CXR are not "
                 f"in the archive's tables (first: {self._strangers[0]}): fetch both again",
             )
         if self._unlabelled:
@@ -153,9 +152,9 @@ class MimicCxrSource(Source):
         return replace(
             sample,
             boxes=tuple(
-                replace(box, image=number)
+                replace(each.box, image=number)
                 for number, image in enumerate(images)
-                for box in self._phrase_boxes.get(image.id, ())
+                for each in self._of_ms_cxr.get(image.id, ())
             ),
             masks=tuple(
                 SourceMask(number, category, path)
@@ -167,7 +166,9 @@ class MimicCxrSource(Source):
     def known_images(self, ref: StudyRef) -> tuple[SourceImage, ...]:
         """Those of a wanted view, without the ones of MS-CXR where these are held out."""
         return tuple(
-            image
+            replace(image, size_px=self._of_ms_cxr[image.id][0].size_px)
+            if image.id in self._of_ms_cxr
+            else image
             for image in super().known_images(ref)
             if image.view in self.config.views and image.id not in self._held_out_images
         )
@@ -189,7 +190,7 @@ class MimicCxrSource(Source):
         """`ms_cxr_overlap.json`: how many of MS-CXR's images and patients each split holds."""
         if self.config.ms_cxr is None:
             return {}
-        overlap = ms_cxr_overlap(self._phrase_boxes, self._study_of_image)
+        overlap = ms_cxr_overlap(self._of_ms_cxr, self._study_of_image)
         return {"ms_cxr_overlap.json": json.dumps(overlap, indent=2) + "\n"}
 
     def read_report(self, ref: StudyRef) -> Report | str:
@@ -233,17 +234,17 @@ class MimicCxrSource(Source):
         return find_reports(self.config.root, self.config.reports)
 
     @cached_property
-    def _phrase_boxes(self) -> dict[str, list[Box]]:
+    def _of_ms_cxr(self) -> dict[str, list[Annotation]]:
         return {} if self.config.ms_cxr is None else read_ms_cxr(self.config.ms_cxr)
 
     @cached_property
     def _strangers(self) -> list[str]:
         """Images of MS-CXR that the metadata do not list."""
-        return sorted(self._phrase_boxes.keys() - self._study_of_image.keys())
+        return sorted(self._of_ms_cxr.keys() - self._study_of_image.keys())
 
     @cached_property
     def _held_out_images(self) -> frozenset[str]:
-        return frozenset(self._phrase_boxes if self.config.exclude_ms_cxr == "images" else ())
+        return frozenset(self._of_ms_cxr if self.config.exclude_ms_cxr == "images" else ())
 
     @cached_property
     def _study_of_image(self) -> dict[str, StudyRef]:
@@ -251,7 +252,7 @@ class MimicCxrSource(Source):
 
     @cached_property
     def _patients_of_ms_cxr(self) -> frozenset[str]:
-        images = self._phrase_boxes.keys() & self._study_of_image.keys()
+        images = self._of_ms_cxr.keys() & self._study_of_image.keys()
         return frozenset(self._study_of_image[image].patient_id for image in images)
 
     @cached_property

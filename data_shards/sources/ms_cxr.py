@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,21 +18,22 @@ from data_shards.sources.formats.tables import read_rows
 _BOX_COLUMNS = ("x", "y", "w", "h")
 
 
-def read_ms_cxr(path: Path) -> dict[str, list[Box]]:
-    """Boxes by DICOM id, in pixels of the original and as if of a study's first image.
+def read_ms_cxr(path: Path) -> dict[str, list[Annotation]]:
+    """Annotations by DICOM id; boxes in pixels of the original, as if of a study's first image.
 
     Read from the CSV or the COCO JSON, or the folder that holds one. The CSV's own `split` is not
     MIMIC-CXR's and is not read. Several boxes may share one sentence: its region is their union.
     Raises InputError for a file in neither layout and for a box that is not four numbers.
     """
-    boxes: dict[str, list[Box]] = defaultdict(list)
+    found: dict[str, list[Annotation]] = defaultdict(list)
     for each in read_annotations(path):
-        boxes[each.dicom_id].append(each.box)
-    return dict(boxes)
+        found[each.dicom_id].append(each)
+    return dict(found)
 
 
 class Annotation(NamedTuple):
-    """One box, and what its line says of the image: its path in MIMIC-CXR-JPG and MS-CXR's split.
+    """One box, and what its line says of the image: its path in MIMIC-CXR-JPG, MS-CXR's split, and
+    the width and height that the box was drawn on.
 
     Release 1.0 says no split.
     """
@@ -42,6 +43,7 @@ class Annotation(NamedTuple):
     dicom_id: str
     path: str
     split: str
+    size_px: tuple[int, int] | None
     box: Box
 
 
@@ -49,7 +51,7 @@ def read_annotations(path: Path) -> Iterator[Annotation]:
     """The boxes in the order of the file; errors are those of `read_ms_cxr`."""
     file = annotation_file(path)
     found = _from_json(file) if file.suffix == ".json" else _from_csv(file)
-    for line, where, image, category, phrase, numbers in found:
+    for line, where, image, size, category, phrase, numbers in found:
         try:
             x, y, width, height = (float(each) for each in numbers)
         except (TypeError, ValueError) as error:
@@ -61,7 +63,22 @@ def read_annotations(path: Path) -> Iterator[Annotation]:
         if not (width > 0 and height > 0 and math.isfinite(x + y + width + height)):
             place = f"{width} x {height} pixels at {x}, {y}"
             raise InputError(f"{where}: a box of {place}: correct or remove it")
-        yield Annotation(line, where, *image, Box(0, x, y, width, height, category, phrase))
+        box = Box(0, x, y, width, height, category, phrase)
+        yield Annotation(line, where, *image, _size(where, size), box)
+
+
+def _size(where: str, written: Sequence[Any]) -> tuple[int, int] | None:
+    """Width and height, None where the file says neither."""
+    if not any(map(text_in, written)):
+        return None
+    try:
+        width, height = (int(float(text_in(each))) for each in written)
+    except (ValueError, OverflowError) as error:
+        raise InputError(
+            f"{where}: an image of {written[0]} x {written[1]} px: whole numbers are wanted: "
+            "fetch it again"
+        ) from error
+    return width, height
 
 
 def ms_cxr_overlap(
@@ -89,8 +106,9 @@ def annotation_file(path: Path) -> Path:
     return files[-1]
 
 
-# Line, where it stands, (DICOM id, path, split), category, phrase, and the numbers of the box.
-_Found = tuple[int, str, tuple[str, str, str], str, str, Any]
+# Line, where it stands, (DICOM id, path, split), the image's size, category, phrase, and the
+# numbers of the box.
+_Found = tuple[int, str, tuple[str, str, str], Sequence[Any], str, str, Any]
 
 
 def _from_csv(file: Path) -> Iterator[_Found]:
@@ -98,8 +116,9 @@ def _from_csv(file: Path) -> Iterator[_Found]:
     for row in read_rows(file, (*names, *_BOX_COLUMNS)):
         dicom_id, category, phrase = (row[name] for name in names)
         path, split = (row[name] if name in row.cells else "" for name in ("path", "split"))
+        size = [row[name] if name in row.cells else "" for name in ("image_width", "image_height")]
         numbers = [row[column] for column in _BOX_COLUMNS]
-        yield row.line, row.where, (dicom_id, path, split), category, phrase, numbers
+        yield row.line, row.where, (dicom_id, path, split), size, category, phrase, numbers
 
 
 def _from_json(file: Path) -> list[_Found]:
@@ -110,11 +129,13 @@ def _from_json(file: Path) -> list[_Found]:
             each["id"]: (each.get("path") or each["file_name"], text_in(each.get("split")))
             for each in value["images"]
         }
+        sizes = {each["id"]: (each.get("width"), each.get("height")) for each in value["images"]}
         return [
             (
                 number,
                 f"{file}: annotation {number}",
                 (PurePosixPath(images[each["image_id"]][0]).stem, *images[each["image_id"]]),
+                sizes[each["image_id"]],
                 categories[each["category_id"]],
                 text_in(each["label_text"]),
                 each["bbox"],

@@ -79,6 +79,7 @@ class MsCxrSource(Source):
                 split=self._split(first),
                 texts={"findings": " ".join(f"{each.rstrip('.')}." for each in told)},
                 boxes=tuple(dict.fromkeys(each.box for each in here)),
+                size_px=first.size_px,
             )
 
     def _split(self, annotation: Annotation) -> Split | None:

@@ -2,7 +2,8 @@
 
 <root>/images_001/images/00000001_000.png ...     patient, and number of the visit
 <root>/BBox_List_2017.csv                         Image Index,Finding Label,Bbox [x,y,w,h],,,
-<root>/Data_Entry_2017.csv, <root>/test_list.txt  for images without a finding, and for views
+<root>/Data_Entry_2017_v2020.csv (or Data_Entry_2017.csv), <root>/test_list.txt
+                                                  for images without a finding, and for views
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from data_shards.sources.image_row import ImageRow
 from data_shards.sources.values import VIEWS
 
 BOXES_NAME = "BBox_List_2017.csv"
-ENTRIES_NAME = "Data_Entry_2017.csv"
+# Of several releases the latest, which comes first here.
+ENTRIES_NAMES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 TEST_LIST_NAME = "test_list.txt"
 # The header has commas in it: the last four columns are those of its names that have a number.
 BOX_COLUMNS = ("Bbox [x", "y", "w", "h]")
@@ -48,8 +50,8 @@ class NihBoxesConfig(SourceConfig):
     """`root` holds the tables and the folders of images.
 
     `no_finding_images` adds that many images without a finding from the official test list, as LoVT
-    has 100, drawn by `no_finding_seed`. Without Data_Entry_2017.csv no view is known, and all count
-    as PA.
+    has 100, drawn by `no_finding_seed`. Without Data_Entry_2017.csv (or that of v2020, which
+    counts if both are there) no view is known, and all count as PA.
     """
 
     name: Literal["nih_boxes"] = "nih_boxes"
@@ -81,7 +83,7 @@ class NihBoxesSource(Source):
             (path for path in (root / BOXES_NAME, root / f"{BOXES_NAME}.gz") if path.is_file()),
             root / BOXES_NAME,
         )
-        more = (root / name for name in (ENTRIES_NAME, TEST_LIST_NAME))
+        more = (self._entries_path, root / TEST_LIST_NAME)
         return (boxes, *(path for path in more if path.is_file()))
 
     def rows(self) -> Iterator[ImageRow]:
@@ -105,32 +107,33 @@ class NihBoxesSource(Source):
             labels: dict[str, float | None] = dict.fromkeys(FINDINGS)
             labels |= {box.category: 1.0 for box in boxes} | {NO_FINDING: 0.0}
             # A box that is listed twice is one.
-            yield self._row(rows[0].line, name, labels, tuple(dict.fromkeys(boxes)))
+            yield self._row(rows[0], name, labels, tuple(dict.fromkeys(boxes)))
         yield from self._without_a_finding()
 
     def _row(
         self,
-        line: int,
+        row: Row,
         name: str,
         labels: dict[str, float | None],
         boxes: tuple[Box, ...] = (),
     ) -> ImageRow:
         stem = Path(name).stem
         return ImageRow(
-            line,
+            row.line,
             stem,
             placed(stem, self._files, self.config.root, ".png"),
             patient_id=stem.partition("_")[0],
             study_id=stem,
-            view=self._view_of(name, line),
+            view=self._view_of(name, row),
             labels=labels,
             boxes=boxes,
+            table=str(row.path),
         )
 
-    def _view_of(self, name: str, line: int) -> str:
+    def _view_of(self, name: str, row: Row) -> str:
         if self._views and name not in self._views:
             raise InputError(
-                f"{self.tables()[0]}: line {line}: image {name} is not in {ENTRIES_NAME}: fetch "
+                f"{row.where}: image {name} is not in {self._entries_path.name}: fetch "
                 "both tables again, or take that one away"
             )
         return self._views.get(name, "FRONTAL")
@@ -139,10 +142,10 @@ class NihBoxesSource(Source):
         wanted = self.config.no_finding_images
         if not wanted:
             return
-        for name in (ENTRIES_NAME, TEST_LIST_NAME):
-            if not (self.config.root / name).is_file():
+        for path in (self._entries_path, self.config.root / TEST_LIST_NAME):
+            if not path.is_file():
                 raise InputError(
-                    f"{self.config.root / name}: no such file, out of which "
+                    f"{path}: no such file, out of which "
                     f"source.no_finding_images={wanted:,} would be drawn: fetch it, or set "
                     "source.no_finding_images=0"
                 )
@@ -153,25 +156,31 @@ class NihBoxesSource(Source):
         ]
         if len(free) < wanted:
             raise InputError(
-                f"{self.config.root / ENTRIES_NAME}: {len(free):,} images of {TEST_LIST_NAME} are "
+                f"{self._entries_path}: {len(free):,} images of {TEST_LIST_NAME} are "
                 f"without a finding, and source.no_finding_images={wanted:,}: ask for fewer"
             )
         seed = self.config.no_finding_seed
         free.sort(key=lambda row: hashlib.sha256(f"{seed}/{row['Image Index']}".encode()).digest())
         for row in free[:wanted]:
             labels: dict[str, float | None] = {**dict.fromkeys(FINDINGS, 0.0), NO_FINDING: 1.0}
-            yield self._row(row.line, row["Image Index"], labels)
+            yield self._row(row, row["Image Index"], labels)
 
     @cached_property
     def _files(self) -> dict[str, Path]:
         return files_by_stem([self.config.root], frozenset({".png"}))
 
+    @property
+    def _entries_path(self) -> Path:
+        paths = [self.config.root / name for name in ENTRIES_NAMES]
+        return next((path for path in paths if path.is_file()), paths[-1])
+
     @cached_property
     def _entries(self) -> list[Row]:
         """One an image; a row that is there twice is one."""
-        path = self.config.root / ENTRIES_NAME
         rows: dict[str, Row] = {}
-        for row in read_rows(path, ("Image Index", "Finding Labels", "View Position")):
+        for row in read_rows(
+            self._entries_path, ("Image Index", "Finding Labels", "View Position")
+        ):
             first = rows.setdefault(row.filled("Image Index"), row)
             if first.cells != row.cells:
                 raise InputError(
@@ -182,7 +191,7 @@ class NihBoxesSource(Source):
 
     @cached_property
     def _views(self) -> dict[str, str]:
-        if not (self.config.root / ENTRIES_NAME).is_file():
+        if not self._entries_path.is_file():
             return {}
         return {row["Image Index"]: row["View Position"] for row in self._entries}
 

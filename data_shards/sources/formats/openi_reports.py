@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 from xml.etree import ElementTree
 
 from data_shards.errors import InputError
 from data_shards.files.folders import files_below
 from data_shards.sources.formats.tables import read_rows
+from data_shards.sources.formats.web_tars import refuse_no_end
 
 XML = frozenset({".xml"})
 SECTIONS = ("comparison", "indication", "findings", "impression")
@@ -45,8 +47,8 @@ class OpeniReport:
 def read_reports(path: Path) -> Sequence[OpeniReport]:
     """All reports, in the order of their numbers.
 
-    Raises InputError for a path that holds none, XML that is damaged or has an entity of its own,
-    a text without label, an id that is there twice.
+    Raises InputError for a path that holds none, a tar that was cut, XML that is damaged or has an
+    entity of its own, a text without label, an id that is there twice.
     """
     if path.is_dir():
         members: Iterator[tuple[str, bytes]] = (
@@ -82,6 +84,8 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                 if file is None:
                     raise InputError(f"{path}/{member.name}: not a plain file: {_AGAIN}")
                 yield f"{path}/{member.name}", file.read()
+            assert archive.fileobj is not None
+            refuse_no_end(cast(IO[bytes], archive.fileobj), archive.offset, blocks=2)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise InputError(f"{path}: not a sound tar ({error}): {_AGAIN}") from error
 
@@ -107,8 +111,9 @@ def _of_xml(where: str, content: bytes) -> OpeniReport:
             raise InputError(
                 f"{where}: AbstractText of Label {label.upper()!r}: expected {expected}: {_AGAIN}"
             )
-        texts[label] = " ".join(filter(None, (texts[label], (element.text or "").strip())))
-    majors = [each.text or "" for each in root.iterfind("MeSH/major")]
+        text = "".join(element.itertext()).strip()
+        texts[label] = " ".join(filter(None, (texts[label], text)))
+    majors = ["".join(each.itertext()) for each in root.iterfind("MeSH/major")]
     images = tuple(each.get("id", "").strip() for each in root.iter("parentImage"))
     if not all(images):
         raise InputError(f"{where}: a parentImage without id: {_AGAIN}")

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from data_shards.errors import InputError
 from data_shards.sources.formats.cells import refuse_no_name
@@ -214,11 +214,19 @@ def _list_one(file: BinaryIO, size: int, members: list[tarfile.TarInfo]) -> int:
                 raise tarfile.ReadError(f"{member.name} is said to have {member.size:,} bytes")
             members.append(member)
         end: int = archive.offset
-    # The listing stops at the first header that is none: zeros, or damage.
-    file.seek(end)
-    if file.read(_BLOCK_BYTES) != bytes(_BLOCK_BYTES):
-        raise tarfile.ReadError(f"no header and no end at byte {end:,}")
+    refuse_no_end(file, end, blocks=1)
     return end
+
+
+def refuse_no_end(file: IO[bytes], end: int, *, blocks: int) -> None:
+    """Raise tarfile.ReadError unless a tar, of whose headers `end` is behind the last, ends there.
+
+    A listing stops at the first header that is none: zeros, of which a whole tar has two blocks or
+    more, damage, or the end of a file that was cut.
+    """
+    file.seek(end)
+    if file.read(blocks * _BLOCK_BYTES) != bytes(blocks * _BLOCK_BYTES):
+        raise tarfile.ReadError(f"no header and no end at byte {end:,}")
 
 
 def _next_start(file: BinaryIO, end: int) -> int | None:

@@ -30,6 +30,7 @@ REFUSALS = (
     "a box outside its image",
     "runs past the end",
     "a mask of another size",
+    "another size of image",
     "one id with two contents",
 )
 MS_CXR = "MS_CXR_Local_Alignment_v1.1.0.csv"
@@ -132,6 +133,7 @@ def without_projection(root: Path) -> None:
 
 OUTSIDE = r"reaches out of its image of 64 x 64 px: correct it, or set source.boxes_outside=clip"
 TWICE = r"is also in line \d+: duplicate ids: remove one"
+SIZE = r"image \S+: boxes were drawn on 128 x 64 px, and \S+.jpg has 64 x 64 px: fetch the image"
 MASK = r"a mask of \d+ x \d+ px over an image of \d+ x \d+ px: give the mask the size of its image"
 
 CASES: dict[Layout, dict[str, Refused]] = {
@@ -144,6 +146,7 @@ CASES: dict[Layout, dict[str, Refused]] = {
             cells(METADATA, dicom_id="0" * 8 + "-" + "-".join(["0" * 8] * 4)), "line 2: .*split"
         ),
         "a box outside its image": Refused(cells(MS_CXR, x="60"), OUTSIDE),
+        "another size of image": Refused(cells(MS_CXR, image_width="128"), SIZE),
         "a mask of another size": Refused(mask_of_another_size("masks"), MASK),
         "one id with two contents": Refused(cells(METADATA, added=True, ViewPosition="LL"), TWICE),
     },
@@ -154,6 +157,7 @@ CASES: dict[Layout, dict[str, Refused]] = {
             cells(MS_CXR, dicom_id="0"), "line 2: dicom_id '0' is not that of the path"
         ),
         "a box outside its image": Refused(cells(MS_CXR, x="60"), OUTSIDE),
+        "another size of image": Refused(cells(MS_CXR, image_width="128"), SIZE),
         "one id with two contents": Refused(
             cells(MS_CXR, added=True, split="validate"),
             r"image \S+ is .* in split 'validate', but in line 2 .* in 'train': keep one",
@@ -261,5 +265,9 @@ EXEMPT: dict[Layout, dict[str, str]] = {
     "covid_rural": {"a missing column": "no table", "a box outside its image": NO_BOXES},
 }
 for _layout in EXEMPT:
+    if _layout not in ("mimic_cxr", "ms_cxr"):
+        EXEMPT[_layout]["another size of image"] = (
+            "the size that boxes were drawn on is not published"
+        )
     if _layout != "siim_acr":
         EXEMPT[_layout]["runs past the end"] = "no run lengths are published"

@@ -41,7 +41,10 @@ def _write_json(path: Path) -> Path:
 def test_both_layouts_hold_the_same_boxes(tmp_path: Path, with_split: bool) -> None:
     from_csv = read_ms_cxr(_write_csv(tmp_path / "boxes.csv", with_split=with_split))
     from_json = read_ms_cxr(_write_json(tmp_path / "boxes.json"))
-    assert from_csv == from_json == {"image-1": [EFFUSION, SECOND]}
+    for found in (from_csv, from_json):
+        assert found.keys() == {"image-1"}
+        assert [each.box for each in found["image-1"]] == [EFFUSION, SECOND]
+        assert {each.size_px for each in found["image-1"]} == {(100, 120)}
 
 
 def test_a_folder_stands_for_the_file_in_it(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_foreign_files_are_refused(tmp_path: Path, name: str, content: str, mess
 def test_a_phrase_of_null_is_no_word(tmp_path: Path) -> None:
     path = _write_json(tmp_path / "boxes.json")
     path.write_text(path.read_text().replace('"small left effusion"', "null"))
-    assert [box.phrase for box in read_ms_cxr(path)["image-1"]] == ["", ""]
+    assert [each.box.phrase for each in read_ms_cxr(path)["image-1"]] == ["", ""]
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

@@ -60,6 +60,21 @@ def test_images_without_a_finding_are_of_the_test_list(tmp_path: Path) -> None:
         source_of(NihBoxesConfig, root=tmp_path, no_finding_images=3).list_studies()
 
 
+def test_rows_of_the_entries_are_blamed_on_their_table_and_the_later_release_counts(
+    tmp_path: Path,
+) -> None:
+    root = archive(tmp_path)
+    # Of the images with boxes the later release says the same.
+    later = [*ENTRIES[:3], *(row.replace(",AP", ",OBLIQUE") for row in ENTRIES[3:])]
+    write_lines(root / "Data_Entry_2017_v2020.csv", *later)
+    source = source_of(NihBoxesConfig, root=root, no_finding_images=2)
+    with pytest.raises(InputError, match=r"Entry_2017_v2020.csv: line 4: image 00000003_000: unkn"):
+        source.list_studies()
+    (root / "Data_Entry_2017.csv").unlink()
+    assert root / "Data_Entry_2017_v2020.csv" in source.tables()
+    assert source_of(NihBoxesConfig, root=root).list_studies()
+
+
 @pytest.mark.parametrize("name", ["Data_Entry_2017.csv", "test_list.txt"])
 def test_without_what_they_are_drawn_from_no_images_without_a_finding_is_the_remedy(
     name: str, tmp_path: Path

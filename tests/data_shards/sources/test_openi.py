@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -121,7 +122,7 @@ def test_without_projections_the_profile_must_say_how_images_lie(tmp_path: Path)
     ("reports", "said"),
     [
         ((xml(), xml()), r"1.xml: report CXR7 is also in .*0.xml"),
-        ((xml("CXR7"), xml("CXR8")), "image CXR7_7_IM-0007-3001 is also in"),
+        ((xml("CXR7"), xml("CXR8")), r"1.xml: image CXR7_7_IM-0007-3001 is also in 0.xml: dupl"),
         ((xml()[:-20],), "0.xml: damaged XML"),
         ((xml("").replace("uId", "other"),), "0.xml: no uId"),
         ((xml(opinion="Well."),), "AbstractText of Label 'OPINION': expected COMPARISON"),
@@ -147,6 +148,40 @@ def test_a_cut_archive_and_an_absent_one_are_refused(tmp_path: Path) -> None:
         read_reports(path)
     with pytest.raises(InputError, match=r"no such file: set source.reports to NLMCXR"):
         read_reports(tmp_path / "none.tgz")
+
+
+@pytest.mark.parametrize("end_blocks", [0, 1])
+def test_a_tar_that_was_cut_between_two_reports_is_refused(end_blocks: int, tmp_path: Path) -> None:
+    packed = archive(tmp_path, *(xml(f"CXR{n}", images=()) for n in range(5)))
+    path = tmp_path / "reports.tar"
+    whole = gzip.decompress(packed.read_bytes())
+    path.write_bytes(whole)
+    assert len(read_reports(path)) == 5
+    with tarfile.open(path) as tar:
+        cut = list(tar)[3].offset
+    path.write_bytes(whole[:cut] + bytes(512 * end_blocks))
+    with pytest.raises(
+        InputError,
+        match=r"not a sound tar \(no header and no end at byte \d+,\d+\): fetch it again",
+    ):
+        read_reports(path)
+
+
+def test_text_in_and_behind_a_child_element_is_read(tmp_path: Path) -> None:
+    report = xml(findings="Seen <b>on</b> the <i/>left.").replace(
+        "Opacity/lung/apex", "<b>Nodule</b>/lung"
+    )
+    [read] = read_reports(archive(tmp_path, report))
+    assert read.texts["findings"] == "Seen on the left."
+    assert set(read.labels) == {"Opacity", "Nodule", "normal"}
+
+
+def test_what_macos_leaves_beside_the_reports_is_none(tmp_path: Path) -> None:
+    folder = archive(tmp_path, xml(), packed=False)
+    (folder / "._0.xml").write_bytes(b"\x00\x05\x16\x07")
+    source = source_of(OpeniConfig, reports=folder, image_root=tmp_path / "png")
+    assert len(source.list_studies()) == 1
+    assert folder / "._0.xml" not in source.tables()
 
 
 def test_the_official_archive_has_its_published_counts(tmp_path: Path) -> None:
