@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from PIL import Image
 
 from data_shards.building.hashed_ids import naming
 from data_shards.checking.stored_images import NOT_DECODED, decoded_image
-from data_shards.checking.stored_studies import shards_of, studies_of
+from data_shards.checking.stored_studies import manifest_of, shards_of, studies_of
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
 from data_shards.processes import Progress, Tick, map_in_processes, start_server
@@ -35,6 +36,8 @@ NEAR_BITS = 16
 # Of hashes that are compared with as many others at once: some tens of MB, however large the sets.
 _BLOCK = 1024
 _SHOWN = 5
+# Ids of both folders, and how many there are by the splits of both.
+_Shared: TypeAlias = tuple[tuple[str, ...] | None, dict[str, int] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +65,18 @@ class NearPair:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """What two folders share, ids of the first as the mapping names them."""
+    """What two folders share, ids of the first as the mapping names them.
+
+    None: ids cannot be compared, for those of the folder `hashed_alone` are hashes.
+    """
 
     folders: tuple[str, str]
     studied_images: tuple[int, int]
-    patients: tuple[str, ...]
-    patients_by_splits: dict[str, int]
-    images: tuple[str, ...]
-    images_by_splits: dict[str, int]
+    hashed_alone: str | None
+    patients: tuple[str, ...] | None
+    patients_by_splits: dict[str, int] | None
+    images: tuple[str, ...] | None
+    images_by_splits: dict[str, int] | None
     near: tuple[NearPair, ...]
     near_by_splits: dict[str, int]
 
@@ -82,6 +89,12 @@ class Overlap:
             ("images of one id", self.images, self.images_by_splits),
             ("near-duplicates", self.near, self.near_by_splits),
         ):
+            if found is None or by_splits is None:
+                lines.append(
+                    f"{what}: cannot be compared: the ids of {self.hashed_alone} alone are "
+                    "hashes: build both with hash_ids of one key, or neither"
+                )
+                continue
             parts = ", ".join(f"{splits} {count:,}" for splits, count in by_splits.items())
             lines.append(f"{what}: {len(found):,}" + (f" ({parts})" if parts else ""))
         for pair in self.near[:_SHOWN]:
@@ -122,24 +135,36 @@ def find_overlap(
 ) -> Overlap:
     """What both folders share; `near_bits` of 256 may differ between near-duplicates."""
     mapped = mapping or Mapped({}, {})
-    ours, theirs = (_images_of(ShardFiles.of(shards), workers) for shards in (one, other))
-    mine = {mapped.images.get(image.image, image.image): image.split for image in ours}
-    yours = {image.image: image.split for image in theirs}
-    same = sorted(mine.keys() & yours.keys())
-    my_patients = {mapped.patient_of(image): image.split for image in ours}
-    your_patients = {image.patient: image.split for image in theirs}
-    shared = sorted(my_patients.keys() & your_patients.keys())
+    both = [ShardFiles.of(shards) for shards in (one, other)]
+    hashed = [str(files) for files in both if manifest_of(files).hashed_ids]
+    hashed_alone = hashed[0] if len(hashed) == 1 else None
+    ours, theirs = (_images_of(files, workers) for files in both)
+    patients: _Shared = (None, None)
+    images: _Shared = (None, None)
+    if hashed_alone is None:
+        patients = _shared(
+            {mapped.patient_of(image): image.split for image in ours},
+            {image.patient: image.split for image in theirs},
+        )
+        images = _shared(
+            {mapped.images.get(image.image, image.image): image.split for image in ours},
+            {image.image: image.split for image in theirs},
+        )
     near = near_pairs(ours, theirs, near_bits)
     return Overlap(
         (str(one), str(other)),
         (len(ours), len(theirs)),
-        tuple(shared),
-        _counted([(my_patients[each], your_patients[each]) for each in shared]),
-        tuple(same),
-        _counted([(mine[each], yours[each]) for each in same]),
+        hashed_alone,
+        *patients,
+        *images,
         tuple(near),
         _counted([pair.splits for pair in near]),
     )
+
+
+def _shared(mine: Mapping[str, str], yours: Mapping[str, str]) -> _Shared:
+    ids = sorted(mine.keys() & yours.keys())
+    return tuple(ids), _counted([(mine[each], yours[each]) for each in ids])
 
 
 @dataclass(frozen=True, slots=True)

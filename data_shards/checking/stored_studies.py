@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
 from data_shards.records.indexed_samples import IndexedSample
-from data_shards.records.manifest import MANIFEST_NAME, ShardEntry, read_manifest
+from data_shards.records.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest
 from data_shards.records.study import StudyRecord
 from data_shards.remote.shards import ShardFiles
 
@@ -25,11 +25,16 @@ class StoredStudy(NamedTuple):
 
 
 def shards_of(files: ShardFiles) -> tuple[ShardEntry, ...]:
-    """The shards of a finished set. Raises InputError for an unfinished or malformed one."""
+    """The shards of a finished set. Raises as `manifest_of`."""
+    return manifest_of(files).shards
+
+
+def manifest_of(files: ShardFiles) -> Manifest:
+    """What a finished set says of itself. Raises InputError for an unfinished or malformed one."""
     folder = files.manifest_folder()
     manifest = read_manifest(folder)
     refuse_contradictions(manifest.contradictions(), folder / MANIFEST_NAME)
-    return manifest.shards
+    return manifest
 
 
 def opened_tar(files: ShardFiles, entry: ShardEntry) -> io.BufferedReader:

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import model_validator
 
 from data_shards.errors import InputError
 from data_shards.records.manifest import DroppedSample
@@ -54,13 +56,21 @@ class ObjectCxrConfig(SourceConfig):
 
     The 1,000 images of dev.csv are the test split, which the organisers kept for it; validation is
     drawn from train.csv. `geometry: authors` is what LoVT's published figures were judged by: width
-    and height of boxes swapped, polygons transposed, and ellipses filled as rectangles.
+    and height of boxes swapped, polygons transposed, and ellipses filled as rectangles. Boxes that
+    reach out of their image when swapped are kept as they are, as there.
     """
 
     name: Literal["object_cxr"] = "object_cxr"
     licence: str = "CC BY-NC 4.0"
     root: Path
     geometry: Geometry = "correct"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_swapped_boxes(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("geometry") == "authors":
+            return {"boxes_outside": "keep"} | values
+        return values
 
     def open(self) -> ObjectCxrSource:
         """The images of both tables."""

@@ -128,8 +128,27 @@ def test_with_the_key_of_both_hashed_ids_join_too(tmp_path: Path) -> None:
     table = tmp_path / "ids.csv"
     table.write_text("a,b\np2,q2\n")
     found = find_overlap(one, other, mapping=read_mapping(table, key))
-    assert len(found.patients) == 1
-    assert "q2" not in found.patients[0]
+    [patient] = found.patients or ()
+    assert "q2" not in patient
+
+
+def test_ids_of_which_one_folders_are_hashes_are_not_said_to_differ(
+    tmp_path: Path, two: tuple[Path, Path]
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("k" * 32)
+    hashed = shards(tmp_path / "hashed", [("same", "p1", "train", picture(1))], hash_ids=key)
+    save = tmp_path / "overlap.json"
+    for one, other in ((hashed, two[1]), (two[1], hashed)):
+        told = report_overlap(
+            one, other, mapping=None, key=None, near_bits=NEAR_BITS, save=save, workers=1
+        ).splitlines()
+        for what, line in zip(("patients", "images"), told[1:3], strict=True):
+            assert line.startswith(f"{what} of one id: cannot be compared: the ids of {hashed} ")
+        assert told[3].startswith("near-duplicates: 1 (")
+        found = json.loads(save.read_text())
+        assert found["hashed_alone"] == str(hashed)
+        assert found["patients"] is found["images"] is found["patients_by_splits"] is None
 
 
 def test_the_hash_stays_under_scale_and_contrast_and_tells_pictures_apart() -> None:

@@ -8,10 +8,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_shards.building.settings import ShardsConfig
+from data_shards.checking.verify import verify_shards
 from data_shards.errors import InputError
 from data_shards.images.conversion import convert_mask
+from data_shards.profiles import validate
 from data_shards.records.study import Box
 from data_shards.sources.object_cxr import ObjectCxrConfig
+from tests.data_shards.building.whole import build_shards
 from tests.data_shards.sources.tables_on_disk import samples_of, source_of, write_lines
 
 ROWS = (
@@ -86,6 +90,23 @@ def test_a_mask_is_drawn_over_its_image_as_that_is_taken(
     pixels = np.asarray(Image.open(io.BytesIO(found)))
     assert pixels.shape == size[::-1]
     assert pixels[20:61, 10:31].all()
+
+
+def test_a_tall_object_at_the_edge_keeps_the_authors_box_which_reaches_out(tmp_path: Path) -> None:
+    root = archive(tmp_path, ROWS[0], "00001.jpg,0 50 10 60 70", *ROWS[2:])
+    Image.linear_gradient("L").resize((WIDTH, HEIGHT)).save(root / "train" / "00001.jpg")
+    values = {"output": tmp_path / "shards", "workers": 1, "validate_fraction": 0}
+    source = {"name": "object_cxr", "root": root, "geometry": "authors"}
+    for outside in ({}, {"boxes_outside": "stop"}):
+        config = validate(ShardsConfig, {**values, "source": source | outside}, where="test")
+        if outside:
+            with pytest.raises(InputError, match=r"reaches out of its image of 64 x 80 px"):
+                build_shards(config.model_copy(update={"output": tmp_path / "stopped"}))
+        else:
+            build_shards(config)
+            tar = (config.output / "train-000000.tar").read_bytes()
+            assert b'"width": 60.0, "x": 50.0' in tar
+            assert verify_shards(config.output, workers=1).problems == ()
 
 
 def test_dev_is_the_test_split_and_empty_cells_are_negative(tmp_path: Path) -> None:
