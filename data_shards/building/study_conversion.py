@@ -144,6 +144,9 @@ def _lacks_a_mask(sample: Sample, number: int, config: ShardsConfig) -> bool:
                 "restore the file, or leave its image out by missing_images=drop",
             )
             raise told_with_its_row(told, mask) from error
+        except (OSError, ValueError):
+            # Told by whoever reads it.
+            continue
     return False
 
 
