@@ -134,8 +134,7 @@ def _grounding(config: ComparisonConfig, results: Results) -> list[str]:
     table = _grounded_table(config, results, GROUNDED, _as_it_is)
     if table is None:
         return []
-    counts = {run.metrics.get(BLIND_PHRASES.name) for each in results.values() for run in each}
-    known = [count for count in counts if count is not None]
+    counts = [n for runs in results.values() for n in values_of(runs, BLIND_PHRASES).values()]
     return [
         "## Phrases in their boxes",
         table,
@@ -144,7 +143,7 @@ def _grounding(config: ComparisonConfig, results: Results) -> list[str]:
             f"Blind maps are means of the boxes of {count:,.0f} training phrases and see no image; "
             "behind them the interval over test studies. What is not above that of category, side "
             "and zone could have read the phrase alone."
-            for count in known[:1]
+            for count in counts[:1]
         ],
     ]
 
