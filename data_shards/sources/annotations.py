@@ -95,8 +95,8 @@ def joined_by_image(rows: Iterable[ImageRow]) -> Iterator[ImageRow]:
     """A row an image from rows of a box each, in the order of the first ones.
 
     Rows are joined that say the same but for their boxes and masks (several masks of a category are
-    parts of one); one that says something else of
-    the image stays by itself, to be refused as any image that is listed twice.
+    parts of one); one that says something else of the image stays by itself, to be refused as any
+    image that is listed twice.
     """
     first: dict[str, ImageRow] = {}
     others: list[ImageRow] = []

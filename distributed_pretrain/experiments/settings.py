@@ -149,10 +149,12 @@ def jobs_of(config: ComparisonConfig, overrides: tuple[str, ...] = ()) -> tuple[
 def refuse_what_cannot_start(config: ComparisonConfig, folder: Path, ranks: int) -> None:
     """Raise InputError for what would end a start in its first minute.
 
-    Profiles that are not there or not valid, and shards that cannot be built.
+    Profiles that are not there or not valid, and, where a run is still to be made, shards that
+    cannot be built.
     """
     del folder
-    jobs_of(config)
+    if all(job.result.exists() for job in jobs_of(config)):
+        return
     build = next(command for command in COMMANDS if command.name == "build")
     settings, output = build.read(config.shards_profile, [f"output={config.shards}"])
     assert build.check is not None

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -166,43 +166,35 @@ def _zeros(func: Any, args: Any, kwargs: Any) -> Any:
     """Zeros in the place of what `func` returns."""
     values, structure = tree_flatten((args, kwargs))
     device = next(each.device for each in values if isinstance(each, Tensor))
-    described = tuple(
-        _Like(each.shape, each.stride(), each.dtype) if isinstance(each, Tensor) else each
-        for each in values
-    )
-    return tree_map_only(
-        _Like,
-        lambda like: torch.empty_strided(
-            like.shape, like.strides, dtype=like.dtype, device=device
-        ).zero_(),
-        _results(func, structure, described),
-        is_leaf=lambda each: isinstance(each, _Like),
-    )
+    described = tuple(_Like.of(each) if isinstance(each, Tensor) else each for each in values)
+    results = _results(func, structure, described)
+    return tree_map_only(_Like, lambda like: like.empty(device).zero_(), results)
 
 
-class _Like(NamedTuple):
-    """What a tensor is but for its values."""
+@dataclass(frozen=True, slots=True)
+class _Like:
+    """What a tensor is but for its values and its device."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: torch.dtype
 
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Like:
+        return cls(tensor.shape, tensor.stride(), tensor.dtype)
+
+    def empty(self, device: torch.device) -> Tensor:
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=device)
+
 
 # An encoder's layers are alike, and torch takes a quarter of a millisecond to tell a shape.
 @lru_cache(1024)
 def _results(func: Any, structure: Any, described: tuple[Any, ...]) -> Any:
-    values = [
-        torch.empty_strided(each.shape, each.strides, dtype=each.dtype, device="meta")
-        if isinstance(each, _Like)
-        else each
-        for each in described
-    ]
+    """What `func` returns, a `_Like` for each tensor."""
+    meta = torch.device("meta")
+    values = [each.empty(meta) if isinstance(each, _Like) else each for each in described]
     args, kwargs = tree_unflatten(values, structure)
-    return tree_map_only(
-        Tensor,
-        lambda each: _Like(each.shape, each.stride(), each.dtype),
-        func(*args, **kwargs),
-    )
+    return tree_map_only(Tensor, _Like.of, func(*args, **kwargs))
 
 
 @cache

@@ -13,12 +13,17 @@ import pytest
 import yaml
 
 from data_shards.building.settings import ShardsConfig
+from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.experiments.compare import run_job
 from distributed_pretrain.experiments.grid.pool import build_shards
 from distributed_pretrain.experiments.pages.comparison import write_page
 from distributed_pretrain.experiments.results import collect, fingerprint
-from distributed_pretrain.experiments.settings import ComparisonConfig, jobs_of
+from distributed_pretrain.experiments.settings import (
+    ComparisonConfig,
+    jobs_of,
+    refuse_what_cannot_start,
+)
 from distributed_pretrain.measures.catalog import JUDGED_BY
 from tests.paths import ROOT
 from tests.tiny.run import Command
@@ -200,3 +205,21 @@ def test_the_comparison_for_a_gpu_runs_in_miniature(
     assert ("not yet run" in page) == bool(config.only)
     for bar in config.bars:
         assert bar.says in page
+
+
+def test_sources_are_asked_for_only_where_a_run_is_still_to_be_made(tmp_path: Path) -> None:
+    where = (
+        f"output={tmp_path / 'out'}",
+        "shards_profile=configs/shards/csv_pairs.yaml",
+        f"shards={tmp_path / 'shards'}",
+        "seeds=[0]",
+        "only=[lovt_regions]",
+    )
+    profile = Path("configs/compare/phantom_regions.yaml")
+    config = load_profile(ComparisonConfig, profile, where)
+    with pytest.raises(InputError, match="source"):
+        refuse_what_cannot_start(config, config.output, 1)
+    [job] = jobs_of(config)
+    job.folder.mkdir(parents=True)
+    job.result.touch()
+    refuse_what_cannot_start(config, config.output, 1)
