@@ -9,6 +9,7 @@ import pytest
 
 from distributed_pretrain.experiments.tables import (
     estimate,
+    markdown_table,
     paired_difference,
     student,
     verdict_of,
@@ -39,3 +40,8 @@ def test_differences_are_taken_within_seeds() -> None:
     accuracy = Metric("accuracy", "accuracy")
     assert verdict_of(difference, accuracy) == "holds"
     assert verdict_of(difference, replace(accuracy, better="low")) == "does not hold"
+
+
+def test_a_bar_in_a_title_is_no_new_column() -> None:
+    head, line, row = markdown_table([["", "CNR, |.|"], ["a|b", "1"]]).splitlines()
+    assert (head, line, row) == (r"|  | CNR, \|.\| |", "| --- | --- |", r"| a\|b | 1 |")
