@@ -6,6 +6,8 @@ the split's order, and batches are then rows of what was kept: labels, masks and
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -141,17 +143,28 @@ class FeatureStore:
         if gib > self.config.disk_gib:
             _say(f"{told}: not kept, more than features.disk_gib={self.config.disk_gib:g}")
             return {}
+        try:
+            mapped = {name: self._mapped(name, sizes[name], dtype) for name in shapes}
+        except OSError as error:
+            _say(f"{told}: not kept, {self.folder} cannot hold them ({error.strerror})")
+            return {}
         _say(f"{told}, in a file in {self.folder}")
-        return {name: self._mapped(name, shapes[name], sizes[name], dtype) for name in shapes}
+        return {name: each.view(shapes[name]) for name, each in mapped.items()}
 
-    def _mapped(self, name: str, shape: tuple[int, ...], size: int, dtype: torch.dtype) -> Tensor:
-        """Zeros in a file without a name, which goes with this process."""
+    def _mapped(self, name: str, size: int, dtype: torch.dtype) -> Tensor:
+        """Zeros in a file without a name, which goes with this process.
+
+        Raises OSError where the disk has no room: later, writing would end the process by a signal.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}.bin"
-        mapped = torch.from_file(str(path), shared=True, size=size, dtype=dtype).view(shape)
-        path.unlink()
-        self.folder.rmdir()
-        return mapped
+        try:
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
+            return torch.from_file(str(path), shared=True, size=size, dtype=dtype)
+        finally:
+            # With what a start that was killed here has left.
+            shutil.rmtree(self.folder)
 
 
 def _say(line: str) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, Share
 from distributed_pretrain.data.order import GlobalOrder
@@ -21,7 +22,7 @@ from distributed_pretrain.downstream.features import (
     KeptBatches,
     KeptSplit,
 )
-from distributed_pretrain.downstream.protocols.base import HeadSizes
+from distributed_pretrain.downstream.protocols.base import HeadSizes, LocalizedConfig
 from distributed_pretrain.downstream.settings import DownstreamConfig
 from distributed_pretrain.measures.catalog import DOWNSTREAM
 from distributed_pretrain.methods.objective import Objective
@@ -53,7 +54,8 @@ class Head:
     def parts(
         self, run: RunFolder, training: ShardSplit, validation: ShardSplit, autocast: Autocast
     ) -> Parts:
-        """What the run trains with."""
+        """What the run trains with. Raises InputError where a warm-up takes all of it."""
+        self._refuse_endless_warm_up(len(training))
         validation_loader = self.on_shards.evaluation_loader(validation, run.quarantine)
         judged = self._validation(validation_loader, autocast)
         whole = self.on_shards.evaluation_loader(training, run.quarantine)
@@ -71,6 +73,17 @@ class Head:
     def validation(self, split: ShardSplit, autocast: Autocast = nullcontext) -> Validation:
         """What judges the head on a split."""
         return self._validation(self.on_shards.evaluation_loader(split), autocast)
+
+    def _refuse_endless_warm_up(self, samples: int) -> None:
+        protocol, training = self.config.protocol, self.config.training
+        if not (isinstance(protocol, LocalizedConfig) and protocol.warms_up):
+            return
+        whole = training.epochs * (samples // self.config.data.global_batch)
+        if protocol.warmup_steps >= (steps := min(whole, training.max_steps or whole)):
+            raise InputError(
+                f"protocol.warmup_steps={protocol.warmup_steps}: the run has {steps} steps, so "
+                "that the encoder would never be trained: give fewer of them, or train longer"
+            )
 
     def _validation(self, loader: EvaluationLoader, autocast: Autocast) -> Validation:
         kept = self._kept(loader, autocast)

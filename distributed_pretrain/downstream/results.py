@@ -59,7 +59,7 @@ def new_result(config: DownstreamConfig) -> TaskResult:
 
 
 def stored_result(folder: Path) -> TaskResult | None:
-    """What a task's folder holds, held against nothing; None before its first run.
+    """What a task's folder holds, held against nothing; None before its first start.
 
     Raises InputError for a damaged file.
     """
@@ -75,7 +75,7 @@ def stored_result(folder: Path) -> TaskResult | None:
 
 
 def read_result(config: DownstreamConfig) -> TaskResult | None:
-    """What the task's folder holds; None before its first run.
+    """What the task's folder holds; None before its first start.
 
     Raises InputError for a folder of another task, of the same on other weights, and for a damaged
     file.

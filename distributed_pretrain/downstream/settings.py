@@ -94,7 +94,7 @@ class ProcedureConfig(Config):
         for name in ("learning_rates", "seeds"):
             values = getattr(self, name)
             if twice := [each for each in values if values.count(each) > 1]:
-                raise ValueError(f"{name}: {twice[0]:g} is there twice: keep one")
+                raise ValueError(f"{name}: {twice[0]} is there twice: keep one")
         return self
 
 

@@ -45,9 +45,13 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
     run = TaskFolder(config.run_folder)
     result = read_result(config) or new_result(config)
     if result.has(procedure.seeds):
+        # Again: the start that made the last run may have been killed before.
+        write_figures(result.means(), run.evaluation(*JUDGED))
         print(f"{config.run_folder}: already complete", file=sys.stderr)
         return True
     metric = _checked(config)
+    # Before anything is tried: what another config has tried is no part of this search.
+    write_result(config, result)
     store = FeatureStore(config.features, run.features)
     searched = _search(config, procedure, metric, store)
     if searched is None:
@@ -96,7 +100,7 @@ def _search(
             keep_figures(figures, tried.evaluation(*TUNED))
         found[rate] = figures[metric.name]
         _say(f"{run.path}: learning rate {rate:g}: {metric.title} {metric.show(found[rate])}")
-    return best_rate(found, metric), {f"{rate:g}": figure for rate, figure in found.items()}
+    return best_rate(found, metric), {str(rate): figure for rate, figure in found.items()}
 
 
 def best_rate(figures: Mapping[float, float], metric: Metric) -> float:

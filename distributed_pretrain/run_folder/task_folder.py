@@ -21,5 +21,5 @@ class TaskFolder(RunFolder):
         self.features = path / "features"
 
     def part(self, kind: Literal["learning_rates", "seeds"], value: float) -> RunFolder:
-        """The run that tries a learning rate, or that of a seed."""
-        return RunFolder(self.path / kind / f"{value:g}")
+        """The run that tries a learning rate, or that of a seed: every digit of it is the name."""
+        return RunFolder(self.path / kind / str(value))

@@ -15,7 +15,7 @@ import torch
 from data_shards.command_line import DONE
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
-from distributed_pretrain.downstream.protocols.base import HeadSizes
+from distributed_pretrain.downstream.protocols.base import HeadSizes, LocalizedConfig
 from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
 from distributed_pretrain.downstream.run import run_downstream
 from distributed_pretrain.downstream.settings import DownstreamConfig
@@ -48,6 +48,7 @@ def test_every_protocol_has_a_profile() -> None:
 def test_a_profile_trains_a_step_and_is_judged(
     name: str, drawn_shards: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
+    protocol = profile_of(name).protocol
     overrides = (
         f"encoder.run_folder={tiny_run}",
         f"run_folder={tmp_path / 'run'}",
@@ -56,6 +57,7 @@ def test_a_profile_trains_a_step_and_is_judged(
         "data.global_batch=8",
         "training.max_steps=1",
         "training.validate_every_steps=1",
+        *(["protocol.warmup_steps=0"] if isinstance(protocol, LocalizedConfig) else []),
     )
     assert run_downstream(PROFILES[name], overrides) == DONE
     run = RunFolder(tmp_path / "run")

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from data_shards.profiles import load_profile
+from distributed_pretrain.data.loader import Share
 from distributed_pretrain.downstream.features import FeatureStore
+from distributed_pretrain.downstream.head import Head
 from distributed_pretrain.downstream.run import judge_head, train_head
 from distributed_pretrain.downstream.settings import DownstreamConfig
+from distributed_pretrain.pretrain.build import open_split
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.metrics import is_timing
 from distributed_pretrain.run_folder.task_folder import TaskFolder
+from tests.full_disk import full_disk
 from tests.paths import CONFIGS
 from tests.tiny.sizes import IMAGE_SIZE_PX
 
@@ -77,3 +81,19 @@ def test_too_many_bytes_are_not_kept_and_half_as_many_may_be(
     assert train_head(config, store)
     assert store.kept_bytes == 2 * (32 + 24) * 64
     assert json.dumps(judge_head(config, store))
+
+
+def test_on_a_full_disk_nothing_is_kept_and_what_a_killed_start_left_goes(
+    drawn_shards: Path, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configured("linear", drawn_shards, tiny_run, tmp_path, "features.memory_gib=0")
+    judged = open_split(config.data, "validate")
+    left = tmp_path / "files" / "of_a_killed_start.bin"
+    left.parent.mkdir()
+    left.touch()
+    store = FeatureStore(config.features, left.parent)
+    with full_disk(left_bytes=1000):
+        Head.of(config, Share(), store).validation(judged)
+    assert f"not kept, {left.parent} cannot hold them (" in capsys.readouterr().err
+    assert store.kept_bytes == 0
+    assert not left.parent.exists()

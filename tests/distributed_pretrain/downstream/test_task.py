@@ -14,7 +14,7 @@ from data_shards.profiles import load_profile
 from distributed_pretrain.downstream import task
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.results import TaskResult, read_result
-from distributed_pretrain.downstream.run import judge_head, train_head
+from distributed_pretrain.downstream.run import judge_head, run_downstream, train_head
 from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.downstream.task import best_rate, run_task
 from distributed_pretrain.measures.metric import Metric
@@ -54,7 +54,8 @@ def config(drawn_shards: Path, tiny_run: Path, tmp_path: Path) -> DownstreamConf
             "training.max_steps=2",
             "training.validate_every_steps=1",
             "procedure.learning_rates=[0.1, 0.01]",
-            "procedure.seeds=[3, 4]",
+            # As dates are: of seven digits and more none may be lost.
+            "procedure.seeds=[20261129, 20261130]",
         ],
     )
 
@@ -64,7 +65,8 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
 ) -> None:
     assert config.procedure is not None
     trained: list[str] = []
-    left = 3
+    seeds = ["20261129", "20261130"]
+    left = 0
 
     def counted(own: DownstreamConfig, store: FeatureStore) -> bool:
         nonlocal left
@@ -75,35 +77,43 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
         return train_head(own, store)
 
     monkeypatch.setattr(task, "train_head", counted)
+    left = 1
+    assert not run_task(config, config.procedure)
+    encoder = config.encoder.model_copy(update={"checkpoint": "untrained"})
+    with pytest.raises(InputError, match=r"holds a task of another config: encoder.checkpoint"):
+        run_task(config.model_copy(update={"encoder": encoder}), config.procedure)
+    left = 2
     assert not run_task(config, config.procedure)
     left = 10
     assert run_task(config, config.procedure)
-    assert trained == ["learning_rates/0.1", "learning_rates/0.01", "seeds/3", "seeds/4"]
+    assert trained == ["learning_rates/0.1", "learning_rates/0.01", *map("seeds/{}".format, seeds)]
     assert "features of 32 images (train): 0.000 GiB of float32" in capsys.readouterr().err
     result = read_result(config)
     assert result is not None
     searched = {float(rate): figure for rate, figure in result.searched.items()}
     assert result.learning_rate == best_rate(searched, HIGH)
-    assert list(result.runs) == ["3", "4"]
+    assert list(result.runs) == seeds
     # What a launcher takes for progress: two steps of each of four runs.
     assert RunFolder(config.run_folder).saved_step() == 8
     first, second = result.runs.values()
     assert first["total"] != second["total"], "each seed draws another head"
-    with Image.open(RunFolder(config.run_folder / "seeds" / "3").examples("test")) as picture:
+    with Image.open(RunFolder(config.run_folder / "seeds" / seeds[0]).examples("test")) as picture:
         assert min(picture.size) > 200
-    page = RunFolder(config.run_folder / "seeds" / "3").evaluation(*JUDGED).with_suffix(".html")
+    page = (
+        RunFolder(config.run_folder / "seeds" / seeds[0]).evaluation(*JUDGED).with_suffix(".html")
+    )
     assert "data:image/png;base64," in page.read_text()
     assert HIGH.show(first["dice"]).partition(" ")[0] in page.read_text()
-    judged = json.loads(RunFolder(config.run_folder).evaluation(*JUDGED).read_text())
+    means = RunFolder(config.run_folder).evaluation(*JUDGED)
+    judged = json.loads(means.read_text())
     assert judged["dice"] == pytest.approx((first["dice"] + second["dice"]) / 2)
+    means.unlink()  # as of a start that was killed before it wrote them
     assert run_task(config, config.procedure)
+    assert json.loads(means.read_text()) == judged
     assert len(trained) == 4
     other = config.model_copy(update={"seed": 99})
     with pytest.raises(InputError, match=r"holds a task of another config: seed \(12345 then, 99"):
         run_task(other, config.procedure)
-    encoder = config.encoder.model_copy(update={"checkpoint": "untrained"})
-    with pytest.raises(InputError, match=r"holds a task of another config: encoder.checkpoint"):
-        run_task(config.model_copy(update={"encoder": encoder}), config.procedure)
 
 
 def test_what_a_task_cannot_use_is_refused_before_anything_is_trained(
@@ -124,6 +134,27 @@ def test_what_a_task_cannot_use_is_refused_before_anything_is_trained(
     with pytest.raises(InputError, match=r"training.best_metric='map' is not measured.*dice"):
         run_task(config.model_copy(update={"training": training}), config.procedure)
     assert not config.run_folder.exists()
+
+
+def test_a_warm_up_that_takes_the_whole_run_is_refused(
+    drawn_shards: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    profile = CONFIGS / "downstream" / "phantom_unet.yaml"
+    asked = (
+        f"encoder={tiny_run}",
+        f"run_folder={tmp_path / 'run'}",
+        f"data.shards={drawn_shards}",
+        f"data.image_size_px={IMAGE_SIZE_PX}",
+        "data.global_batch=8",
+        "protocol.encoder=finetune",
+        "training.epochs=2",
+        "training.max_steps=10",
+    )
+    for steps, warm_up in ((8, 8), (6, 6)):
+        more = (f"protocol.warmup_steps={warm_up}", f"training.max_steps={steps}")
+        said = rf"protocol.warmup_steps={warm_up}: the run has {steps} steps, .*: give fewer"
+        with pytest.raises(InputError, match=said):
+            run_downstream(profile, (*asked, *more))
 
 
 def test_figures_are_means_of_what_all_runs_have() -> None:

@@ -12,6 +12,7 @@ from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.__main__ import main
 from distributed_pretrain.commands import COMMANDS
+from distributed_pretrain.downstream.protocols.base import LocalizedConfig
 from distributed_pretrain.downstream.settings import DownstreamConfig
 from distributed_pretrain.experiments.grid.pool import ModuleRun
 from distributed_pretrain.experiments.suites import run
@@ -130,6 +131,8 @@ def test_the_phantom_in_a_sets_layout_stands_for_the_set() -> None:
         assert shards.output == built.output
         outputs.add(built.output)
         assert own.training.max_steps == {"unet": 100, "yolov3": 300}.get(own.protocol.name, 400)
+        if isinstance(own.protocol, LocalizedConfig) and own.protocol.warms_up:
+            assert own.protocol.warmup_steps <= own.training.max_steps / 3, "the encoder learns too"
     assert len(outputs) == 6
 
 
