@@ -8,16 +8,18 @@ from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
 from distributed_pretrain.pretrain.build import open_split
 from distributed_pretrain.pretrain.settings import PretrainConfig
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.step_folders import UNTRAINED
 
 
 def check_overlap(config: DownstreamConfig) -> int:
     """How many patients of the test split the encoder's run has learnt from, of the same source.
 
     Warns of them, and where the run's shards are not there to tell; with `strict_overlap` raises
-    InputError instead. Patients of another source have ids of their own, which say nothing.
+    InputError instead. Patients of another source have ids of their own, which say nothing: who is
+    strict is told so. Weights as they began have learnt from nobody.
     """
     folder = config.encoder.run_folder
-    if folder is None:
+    if folder is None or config.encoder.checkpoint == UNTRAINED:
         return 0
     split, _ = JUDGED
     judged = ShardSplit(config.data.files(), split, config.data.text_policy)
@@ -29,6 +31,11 @@ def check_overlap(config: DownstreamConfig) -> int:
         _complain(config, line)
         return 0
     if learnt.manifest.source != judged.manifest.source:
+        if config.strict_overlap:
+            warn(
+                f"{config.data.shards} and the shards of {folder} are of two sources, whose ids "
+                "cannot be compared: `python -m data_shards overlap` finds images that both hold"
+            )
         return 0
     shared = len(learnt.patients & judged.patients)
     if shared:

@@ -31,11 +31,12 @@ Labels = Mapping[str, float | None]
 class ZeroShot(ImageTextMeasure):
     """Images against the prompts of each class; without prompts there is no number.
 
-    A class's score of an image is the mean similarity to its prompts of presence, for the AUROC
-    less that to its prompts of absence. Accuracy and precision are those of CheXpert 5x200: images
-    that have one of the classes and no other finding, up to 200 a class by the seed. Accuracy: the
-    class with the highest score, each class standardised over these images. P@k: the share of that
-    class among the k images that fit a prompt best, the mean over the prompts of presence.
+    A class's AUROC is of the mean similarity to its prompts of presence less that to its prompts
+    of absence. Accuracy and precision are those of CheXpert 5x200: images
+    that have one of the classes and no other finding, up to 200 a class by the seed. Accuracy, as
+    GLoRIA has it: the class of the highest similarity to any of its prompts of presence, each class
+    standardised over these images. P@k: the share of that class among the k images that fit a
+    prompt best, the mean over the prompts of presence; none of fewer images than k.
     """
 
     def __init__(self, context: Context) -> None:
@@ -105,11 +106,13 @@ class ZeroShot(ImageTextMeasure):
             return {}
         rows = torch.tensor([image for images in single for image in images])
         truth = torch.tensor([each for each, images in enumerate(single) for _ in images])
-        means = torch.stack([each[rows].mean(dim=1) for each in present], dim=1)
-        spread = means.std(dim=0, correction=0).clamp_min(torch.finfo(means.dtype).tiny)
-        found = ((means - means.mean(dim=0)) / spread).argmax(dim=1)
+        best = torch.stack([each[rows].amax(dim=1) for each in present], dim=1)
+        spread = best.std(dim=0, correction=0).clamp_min(torch.finfo(best.dtype).tiny)
+        found = ((best - best.mean(dim=0)) / spread).argmax(dim=1)
         metrics = {CLASS_ACCURACY.name: (found == truth).double().mean().item()}
         for k, metric in CLASS_PRECISIONS.items():
+            if len(rows) < k:
+                continue
             shares = [
                 (truth[prompt[rows].argsort(descending=True, stable=True)[:k]] == number)
                 for number, prompts in enumerate(present)

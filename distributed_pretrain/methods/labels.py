@@ -30,19 +30,27 @@ class LabelClassifier(Method):
 
     Unknown labels (not mentioned or uncertain) reach no gradient or loss. How many are known
     differs between micro-batches and ranks: the mean is one over the whole batch. A `frozen`
-    encoder keeps its weights and statistics. Raises InputError without labels.
+    encoder keeps its weights and statistics. It gets images of `upsample_px`, as in the method that
+    trained it. Raises InputError without labels.
     """
 
     predicts_labels = True
 
-    def __init__(self, image_encoder: ImageEncoder, classes: int, *, frozen: bool = False) -> None:
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        classes: int,
+        *,
+        frozen: bool = False,
+        upsample_px: int | None = None,
+    ) -> None:
         super().__init__()
         if classes == 0:
             raise InputError(
                 "data.labels=[]: there is nothing to tell apart: name labels, for example "
                 'data.labels=["Edema", "Pneumonia"]'
             )
-        self.frozen = frozen
+        self.frozen, self.upsample_px = frozen, upsample_px
         self.image_encoder = image_encoder.requires_grad_(False) if frozen else image_encoder
         self.classifier: nn.Module = nn.Linear(image_encoder.channels, classes)
         self.term_weights = {"multi_label": 1.0}
@@ -56,7 +64,7 @@ class LabelClassifier(Method):
 
     def features_of(self, batch: Batch) -> dict[str, Tensor]:
         """What the head reads: the means of the last feature maps."""
-        last_map = self.image_encoder(batch.images, batch.encoded_mask)
+        last_map = self.image_encoder(self.upsampled(batch.images), batch.encoded_mask)
         return {_MEANS: last_map.mean(dim=(2, 3))}
 
     def forward(self, batch: Batch) -> LabelOutputs:

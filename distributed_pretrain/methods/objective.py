@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from distributed_pretrain.batch import Batch, cat_padded
-from distributed_pretrain.models.image_encoder import ImageEncoder
+from distributed_pretrain.models.image_encoder import GreyImages, ImageEncoder, upsampled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,17 +152,23 @@ class Objective(nn.Module, ABC):
 class Method(Objective):
     """A pre-training method, which hands on its `image_encoder`.
 
-    `max_tokens` is the longest report its text encoder takes; None: it reads none.
+    `max_tokens` is the longest report its text encoder takes; None: it reads none. `upsample_px` is
+    the side to which images are stretched before they are encoded; None: they are not.
     """
 
     image_encoder: ImageEncoder
     max_tokens: int | None = None
+    upsample_px: int | None = None
+
+    def upsampled(self, images: GreyImages) -> Float[Tensor, "batch 1 new_height new_width"]:
+        """The images as the encoder gets them."""
+        return upsampled(images, self.upsample_px)
 
     def feature_map(
         self, images: Float[Tensor, "batch 1 height width"]
     ) -> Float[Tensor, "batch channels rows columns"]:
         """The image encoder's last feature map, before any head: what downstream tasks build on."""
-        last_map: Tensor = self.image_encoder(images)
+        last_map: Tensor = self.image_encoder(self.upsampled(images))
         return last_map
 
 

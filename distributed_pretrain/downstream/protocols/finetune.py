@@ -21,4 +21,5 @@ class FinetuneConfig(ProtocolConfig):
         """The head with its encoder."""
         from distributed_pretrain.methods.labels import LabelClassifier
 
-        return LabelClassifier(encoder.image_encoder.requires_grad_(), sizes.classes)
+        trained = encoder.image_encoder.requires_grad_()
+        return LabelClassifier(trained, sizes.classes, upsample_px=encoder.upsample_px)

@@ -26,4 +26,6 @@ class LinearConfig(ProtocolConfig):
         """The head."""
         from distributed_pretrain.methods.labels import LabelClassifier
 
-        return LabelClassifier(encoder.image_encoder, sizes.classes, frozen=True)
+        return LabelClassifier(
+            encoder.image_encoder, sizes.classes, frozen=True, upsample_px=encoder.upsample_px
+        )

@@ -15,7 +15,7 @@ from data_shards.errors import InputError
 from data_shards.profiles import Config, load_profile
 from distributed_pretrain.downstream import settings as downstream
 from distributed_pretrain.downstream.results import read_result
-from distributed_pretrain.downstream.settings import DownstreamConfig, EncoderConfig
+from distributed_pretrain.downstream.settings import STARTS, DownstreamConfig, EncoderConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
 
@@ -94,7 +94,8 @@ class SuiteConfig(Config):
             return _as_name(self.encoder.run_folder.resolve().name)
         assert self.encoder.image_encoder is not None
         weights = self.encoder.image_encoder.weights
-        return "random" if weights is None else _as_name(weights)
+        words = {start: word for word, start in STARTS.items()}
+        return words.get(weights) or _as_name(str(weights))
 
     def folder(self, method: str, task: str) -> Path:
         """Where a task's runs are."""

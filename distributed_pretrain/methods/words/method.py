@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from distributed_pretrain.alignment.pairwise.products import as_factors
@@ -26,7 +26,7 @@ from distributed_pretrain.methods.image_text import (
 from distributed_pretrain.methods.objective import Contrasted
 from distributed_pretrain.methods.words.settings import WordsConfig
 from distributed_pretrain.models.heads import TwoLevelHeads
-from distributed_pretrain.models.image_encoder import ImageEncoder, check_upsampling, upsampled
+from distributed_pretrain.models.image_encoder import ImageEncoder, check_upsampling
 from distributed_pretrain.models.pooling import mean_of_tokens, sum_word_pieces
 from distributed_pretrain.models.report_encoder import ReportEncoder
 from distributed_pretrain.ranks import gather_numbers, world_size
@@ -54,6 +54,7 @@ class WordsMethod(ImageTextMethod):
         super().__init__(image_encoder, report_encoder)
         self.config = config
         check_upsampling(image_encoder, config.upsample_px)
+        self.upsample_px = config.upsample_px
         self.heads = TwoLevelHeads(image_encoder, report_encoder.dim)
 
     def contrasted(self, outputs: Any) -> Contrasted:
@@ -177,13 +178,3 @@ class WordsMethod(ImageTextMethod):
             if self.config.pair_weight
             else None,
         )
-
-    def feature_map(
-        self, images: Float[Tensor, "batch 1 height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
-        """The (frontal) image encoder's last feature map, of the upsampled images."""
-        return super().feature_map(self.upsampled(images))
-
-    def upsampled(self, images: Tensor) -> Tensor:
-        """The images stretched to the side that the settings say."""
-        return upsampled(images, self.config.upsample_px)

@@ -15,11 +15,14 @@ from distributed_pretrain.downstream.heads.linear_segmentation import LinearSegm
 from distributed_pretrain.downstream.heads.on_encoder import OnEncoder
 from distributed_pretrain.downstream.heads.unet import UNet
 from distributed_pretrain.downstream.heads.yolov3 import YoloV3
-from distributed_pretrain.downstream.protocols.base import ProtocolConfig
+from distributed_pretrain.downstream.protocols.base import HeadSizes, ProtocolConfig
+from distributed_pretrain.downstream.protocols.finetune import FinetuneConfig
+from distributed_pretrain.downstream.protocols.linear import LinearConfig
 from distributed_pretrain.downstream.protocols.unet import UNetConfig
 from distributed_pretrain.downstream.protocols.yolov3 import YoloConfig
 from distributed_pretrain.downstream.settings import DownstreamConfig
 from distributed_pretrain.methods.boxes import BoxOutputs
+from distributed_pretrain.methods.limitr.settings import LimitrConfig
 from distributed_pretrain.models.image_encoder import ImageEncoder, make_image_encoder
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
 from distributed_pretrain.training.settings import OptimizerConfig, TrainingConfig
@@ -31,6 +34,7 @@ from tests.distributed_pretrain.downstream.phantom_heads import (
     tiny_encoder,
 )
 from tests.paths import CONFIGS
+from tests.tiny.methods import tiny_method, tiny_profile
 from tests.tiny.sizes import IMAGE_SIZE_PX
 
 
@@ -215,3 +219,21 @@ def test_a_warm_up_and_deepspeed_are_refused_together() -> None:
     with pytest.raises(InputError, match=r"protocol.name=unet: DeepSpeed updates .*warmup_steps=0"):
         load_profile(DownstreamConfig, profile, asked)
     load_profile(DownstreamConfig, profile, [*asked, "protocol.warmup_steps=0"])
+
+
+@pytest.mark.parametrize("protocol", [LinearConfig(), FinetuneConfig()])
+def test_labels_are_told_of_images_of_the_size_that_the_encoder_was_trained_on(
+    protocol: ProtocolConfig,
+) -> None:
+    """GLoRIA and LIMITR stretch their images: LIMITR's table probes them so."""
+    profile = tiny_profile("phantom_limitr")
+    assert isinstance(profile.method, LimitrConfig)
+    stretched = profile.method.model_copy(update={"upsample_px": 2 * IMAGE_SIZE_PX})
+    encoder = tiny_method(profile.model_copy(update={"method": stretched})).eval()
+    head = protocol.build(encoder, HeadSizes(CLASSES, IMAGE_SIZE_PX)).eval()
+    batch = drawn_batch(2)
+    found = head.features_of(batch)["means"]
+    larger = nn.functional.interpolate(batch.images, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(found, encoder.image_encoder(larger).mean(dim=(2, 3)))
+    torch.testing.assert_close(found, encoder.feature_map(batch.images).mean(dim=(2, 3)))
+    assert not torch.allclose(found, encoder.image_encoder(batch.images).mean(dim=(2, 3)))

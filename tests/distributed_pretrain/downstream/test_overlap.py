@@ -36,9 +36,11 @@ def test_no_patient_of_another_split_or_source_is_told(
     drawn_shards: Path, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = pretrained_on(drawn_shards, tiny_run, tmp_path / "run")
-    for each in (run, tiny_run):
-        assert check_overlap(judged_on(drawn_shards, each, "strict_overlap=true")) == 0
+    assert check_overlap(judged_on(drawn_shards, run, "strict_overlap=true")) == 0
+    assert check_overlap(judged_on(drawn_shards, tiny_run)) == 0
     assert capsys.readouterr().err == ""
+    assert check_overlap(judged_on(drawn_shards, tiny_run, "strict_overlap=true")) == 0
+    assert "cannot be compared: `python -m data_shards overlap` finds" in capsys.readouterr().err
 
 
 def test_shared_patients_are_counted_or_refused(
@@ -60,6 +62,8 @@ def test_shared_patients_are_counted_or_refused(
     assert f"warning: 2 of {len(judged)} patients of the test split" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"2 of \d+ patients .*: judge it on others"):
         check_overlap(judged_on(drawn_shards, run, "strict_overlap=true"))
+    untrained = ("strict_overlap=true", "encoder.checkpoint=untrained")
+    assert check_overlap(judged_on(drawn_shards, run, *untrained)) == 0
 
 
 def test_shards_that_are_gone_tell_nothing(

@@ -113,22 +113,26 @@ def test_classes_are_judged_on_images_that_show_nothing_else() -> None:
     labels: list[Labels] = [
         {"Edema": 1.0, "Nodule": 0.0, "No Finding": 1.0},
         {"Edema": 1.0, "Nodule": None, "Fracture": 0.0},
-        {"Edema": 0.0, "Nodule": 1.0},
+        *[{"Edema": 0.0, "Nodule": 1.0}] * 3,
         {"Edema": 1.0, "Nodule": 1.0},  # two of them
         {"Edema": 1.0, "Fracture": 1.0},  # another finding
         {"Edema": 1.0, "Fracture": -1.0},  # perhaps another
     ]
     similarities = [
-        [0.9, 0.9, 0, 0.1],
+        [0.9, 0.0, 0, 0.1],
         [0.1, 0.2, 0, 0.3],
         [0.0, 0.1, 0, 0.4],
+        [0.2, 0.5, 0, 0.6],
+        [0.1, 0.1, 0, 0.5],
         *[[9.0, 9, 9, 9]] * 3,
     ]
     found = measured(similarities, labels)
-    # Standardised, the second image is nearer to the nodule: two of three are right.
-    assert found["class_accuracy"] == pytest.approx(2 / 3)
-    # All three images are among the five that fit best.
-    assert found["class_precision_at_5"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3) / 3)
+    # By the prompt that fits best, standardised, the second image is nearer to the nodule: -0.47
+    # against -0.52. By the mean of both prompts it would be right.
+    assert found["class_accuracy"] == pytest.approx(4 / 5)
+    # All five images are those that fit best.
+    assert found["class_precision_at_5"] == pytest.approx((2 / 5 + 2 / 5 + 3 / 5) / 3)
+    assert "class_precision_at_10" not in found, "of five images"
 
 
 def test_without_prompts_or_images_of_two_classes_there_is_no_number() -> None:
