@@ -54,7 +54,8 @@ def in_latex(found: FilledTable) -> str:
         if cell is None:
             return otherwise
         mark = {BEST: r"\textbf{{{}}}", SECOND: r"\underline{{{}}}"}.get(cell.rank, "{}")
-        return mark.format(cell.text.replace(" ± ", r"$\pm$"))
+        runs = f" ($n={cell.runs}$)" if cell.runs else ""
+        return mark.format(cell.text.replace(" ± ", r"$\pm$")) + runs
 
     columns = found.table.columns
     lines = [rf"\begin{{tabular}}{{l{'c' * len(columns)}}}", r"\toprule"]
@@ -65,9 +66,8 @@ def in_latex(found: FilledTable) -> str:
             lines.append(
                 _latex_row([_escaped(line.title), *(show(c, "-") for c in line.published)])
             )
-            if any(line.measured):
-                ours = (show(cell, "not run") for cell in line.measured)
-                lines.append(_latex_row([r"\quad here", *ours]))
+            ours = (show(cell, NOT_RUN) for cell in line.measured)
+            lines.append(_latex_row([r"\quad here", *ours]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 

@@ -81,8 +81,9 @@ def test_our_figures_stand_beside_the_published_ones() -> None:
     assert by_title["Random"][8].strip() == "5.3 ± 0.0<br>5.0 ± 0.0 (n=2)"
     latex = in_latex(found)
     assert r"\textbf{51.8$\pm$0.0}" in latex
-    assert r"\underline{52.0$\pm$2.5}" in latex
-    assert latex.count(r"\quad here") == 3
+    assert r"\underline{52.0$\pm$2.5} ($n=3$)" in latex
+    assert latex.count(r"\quad here") == 17
+    assert rf"\quad here & {' & '.join([NOT_RUN] * 9)} \\" in latex
     html = in_html(found)
     assert html.count("<tr") == 1 + 4 + 17
     cell = html[html.index("<b>51.8 ± 0.0</b>") :].partition("</td>")[0]
