@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.downstream.head import Head
 from distributed_pretrain.measures.marked_pictures import (
@@ -19,7 +17,6 @@ from distributed_pretrain.methods.boxes import (
     BoxOutputs,
     BoxPredictor,
     Detections,
-    Truths,
     truths_of,
 )
 from distributed_pretrain.methods.masks import MaskOutputs
@@ -72,16 +69,17 @@ def _marks(objective: Objective, outputs: Outputs) -> tuple[list[Marks], list[Ma
         return list(outputs.masks.cpu().numpy()), list((outputs.logits >= 0).cpu().numpy())
     assert isinstance(outputs, BoxOutputs)
     assert isinstance(objective, BoxPredictor)
-    truths = [MarkedBoxes(*_arrays(each)) for each in truths_of(outputs.boxes)]
+    truths = [
+        MarkedBoxes(each.corners.numpy(), each.category.numpy())
+        for each in truths_of(outputs.boxes)
+    ]
     found = [each.by_confidence(most=MOST_BOXES) for each in objective.detect(outputs)]
-    return list(truths), [_sure(each) for each in found]
+    return list(truths), [sure_boxes(each) for each in found]
 
 
-def _sure(found: Detections) -> MarkedBoxes:
+def sure_boxes(found: Detections) -> MarkedBoxes:
+    """The detections of an image that are sure enough to be drawn."""
     sure = found.confidence >= LEAST_CONFIDENCE
-    corners, category = _arrays(found)
-    return MarkedBoxes(corners[sure], category[sure], found.confidence[sure].numpy())
-
-
-def _arrays(boxes: Truths) -> tuple[np.ndarray, np.ndarray]:
-    return boxes.corners.numpy(), boxes.category.numpy()
+    return MarkedBoxes(
+        found.corners[sure].numpy(), found.category[sure].numpy(), found.confidence[sure].numpy()
+    )
