@@ -163,8 +163,8 @@ class FeatureStore:
                 os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
             return torch.from_file(str(path), shared=True, size=size, dtype=dtype)
         finally:
-            # With what a start that was killed here has left.
-            shutil.rmtree(self.folder)
+            # With what a start that was killed here has left. On NFS a file that is open stays.
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _say(line: str) -> None:

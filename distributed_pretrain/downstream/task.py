@@ -45,8 +45,9 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
     run = TaskFolder(config.run_folder)
     result = read_result(config) or new_result(config)
     if result.has(procedure.seeds):
-        # Again: the start that made the last run may have been killed before.
-        write_figures(result.means(), run.evaluation(*JUDGED))
+        # The start that made the last run may have been killed before it wrote these.
+        if not read_figures(run.evaluation(*JUDGED)):
+            write_figures(result.means(), run.evaluation(*JUDGED))
         print(f"{config.run_folder}: already complete", file=sys.stderr)
         return True
     metric = _checked(config)

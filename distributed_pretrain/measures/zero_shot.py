@@ -32,11 +32,11 @@ class ZeroShot(ImageTextMeasure):
     """Images against the prompts of each class; without prompts there is no number.
 
     A class's AUROC is of the mean similarity to its prompts of presence less that to its prompts
-    of absence. Accuracy and precision are those of CheXpert 5x200: images
-    that have one of the classes and no other finding, up to 200 a class by the seed. Accuracy, as
-    GLoRIA has it: the class of the highest similarity to any of its prompts of presence, each class
-    standardised over these images. P@k: the share of that class among the k images that fit a
-    prompt best, the mean over the prompts of presence; none of fewer images than k.
+    of absence. Accuracy and precision are those of CheXpert 5x200: images that have one of the
+    classes and no other finding, up to 200 a class by the seed. Accuracy, as GLoRIA has it: the
+    class of the highest similarity to any of its prompts of presence, each class standardised over
+    these images. P@k: the share of that class among the k images that fit a prompt best, the mean
+    over the prompts of presence; none of fewer images than k.
     """
 
     def __init__(self, context: Context) -> None:
