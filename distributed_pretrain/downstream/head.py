@@ -55,13 +55,13 @@ class Head:
         self, run: RunFolder, training: ShardSplit, validation: ShardSplit, autocast: Autocast
     ) -> Parts:
         """What the run trains with. Raises InputError where a warm-up takes all of it."""
-        self._refuse_endless_warm_up(len(training))
         validation_loader = self.on_shards.evaluation_loader(validation, run.quarantine)
         judged = self._validation(validation_loader, autocast)
         whole = self.on_shards.evaluation_loader(training, run.quarantine)
         kept = self._kept(whole, autocast)
         if kept is None:
             loader = self.on_shards.training_loader(training, run.quarantine)
+            self._refuse_endless_warm_up(loader.order.steps_per_epoch)
             return Parts(self.objective, loader, judged)
         data = self.config.data
         order = GlobalOrder(
@@ -74,12 +74,12 @@ class Head:
         """What judges the head on a split."""
         return self._validation(self.on_shards.evaluation_loader(split), autocast)
 
-    def _refuse_endless_warm_up(self, samples: int) -> None:
-        protocol, training = self.config.protocol, self.config.training
+    def _refuse_endless_warm_up(self, steps_per_epoch: int) -> None:
+        protocol = self.config.protocol
+        steps = self.config.training.total_steps(steps_per_epoch)
         if not (isinstance(protocol, LocalizedConfig) and protocol.warms_up):
             return
-        whole = training.epochs * (samples // self.config.data.global_batch)
-        if protocol.warmup_steps >= (steps := min(whole, training.max_steps or whole)):
+        if protocol.warmup_steps >= steps:
             raise InputError(
                 f"protocol.warmup_steps={protocol.warmup_steps}: the run has {steps} steps, so "
                 "that the encoder would never be trained: give fewer of them, or train longer"

@@ -19,7 +19,9 @@ def check_overlap(config: DownstreamConfig) -> int:
     strict is told so. Weights as they began have learnt from nobody.
     """
     folder = config.encoder.run_folder
-    if folder is None or config.encoder.checkpoint == UNTRAINED:
+    if folder is None:
+        return 0
+    if RunFolder(folder).checkpoint_name(config.encoder.checkpoint) == UNTRAINED:
         return 0
     split, _ = JUDGED
     judged = ShardSplit(config.data.files(), split, config.data.text_policy)

@@ -176,8 +176,7 @@ def _trainer_of(
     flops = parts.count_flops() if objective.term_weights else StepFlops()
     engine.prepare(objective, build_optimizer(config.optimizer, objective))
     steps_per_epoch = parts.loader.order.steps_per_epoch
-    whole = training.epochs * steps_per_epoch if objective.term_weights else 0
-    total_steps = min(whole, training.max_steps or whole)
+    total_steps = training.total_steps(steps_per_epoch) if objective.term_weights else 0
     # Only rank 0 chooses and writes checkpoints.
     owner = Owner(config, identity_of(run)) if engine.is_main else None
     state = resumed_state(config, engine, run, newest, total_steps)

@@ -170,6 +170,11 @@ class TrainingConfig(Config):
             del decided["accumulation_steps"]
         return decided
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """The steps of a run that nothing stops earlier."""
+        whole = self.epochs * steps_per_epoch
+        return min(whole, self.max_steps or whole)
+
     def compared_parts(self, global_batch: int) -> int:
         """In how many equal parts the samples of a global batch are compared with each other."""
         if self.accumulation == "exact":

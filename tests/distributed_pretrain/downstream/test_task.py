@@ -66,7 +66,7 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
     assert config.procedure is not None
     trained: list[str] = []
     seeds = ["20261129", "20261130"]
-    left = 0
+    left = 1
 
     def counted(own: DownstreamConfig, store: FeatureStore) -> bool:
         nonlocal left
@@ -77,11 +77,11 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
         return train_head(own, store)
 
     monkeypatch.setattr(task, "train_head", counted)
-    left = 1
     assert not run_task(config, config.procedure)
     encoder = config.encoder.model_copy(update={"checkpoint": "untrained"})
+    of_another = config.model_copy(update={"encoder": encoder})
     with pytest.raises(InputError, match=r"holds a task of another config: encoder.checkpoint"):
-        run_task(config.model_copy(update={"encoder": encoder}), config.procedure)
+        run_task(of_another, config.procedure)
     left = 2
     assert not run_task(config, config.procedure)
     left = 10
@@ -97,11 +97,10 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
     assert RunFolder(config.run_folder).saved_step() == 8
     first, second = result.runs.values()
     assert first["total"] != second["total"], "each seed draws another head"
-    with Image.open(RunFolder(config.run_folder / "seeds" / seeds[0]).examples("test")) as picture:
+    own = RunFolder(config.run_folder / "seeds" / seeds[0])
+    with Image.open(own.examples("test")) as picture:
         assert min(picture.size) > 200
-    page = (
-        RunFolder(config.run_folder / "seeds" / seeds[0]).evaluation(*JUDGED).with_suffix(".html")
-    )
+    page = own.evaluation(*JUDGED).with_suffix(".html")
     assert "data:image/png;base64," in page.read_text()
     assert HIGH.show(first["dice"]).partition(" ")[0] in page.read_text()
     means = RunFolder(config.run_folder).evaluation(*JUDGED)
@@ -114,6 +113,8 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
     other = config.model_copy(update={"seed": 99})
     with pytest.raises(InputError, match=r"holds a task of another config: seed \(12345 then, 99"):
         run_task(other, config.procedure)
+    with pytest.raises(InputError, match=r"holds a task of another config: encoder.checkpoint"):
+        run_task(of_another, config.procedure)
 
 
 def test_what_a_task_cannot_use_is_refused_before_anything_is_trained(
@@ -148,11 +149,10 @@ def test_a_warm_up_that_takes_the_whole_run_is_refused(
         "data.global_batch=8",
         "protocol.encoder=finetune",
         "training.epochs=2",
-        "training.max_steps=10",
     )
-    for steps, warm_up in ((8, 8), (6, 6)):
-        more = (f"protocol.warmup_steps={warm_up}", f"training.max_steps={steps}")
-        said = rf"protocol.warmup_steps={warm_up}: the run has {steps} steps, .*: give fewer"
+    for most, steps in ((10, 8), (6, 6)):
+        more = (f"protocol.warmup_steps={steps}", f"training.max_steps={most}")
+        said = rf"protocol.warmup_steps={steps}: the run has {steps} steps, .*: give fewer"
         with pytest.raises(InputError, match=said):
             run_downstream(profile, (*asked, *more))
 
