@@ -24,6 +24,10 @@ _TRIES_TO_OPEN = 100
 _WITHOUT_LOCKS: set[int] = set()
 
 
+class InUseError(InputError):
+    """Another process holds the lock."""
+
+
 @dataclass(frozen=True)
 class Lock:
     """One that is held: the open folder and the open file in it."""
@@ -53,7 +57,7 @@ def locked(
 ) -> Iterator[Lock]:
     """Hold a lock on the file `path`, which is there only meanwhile; folders are made.
 
-    Where another holds it for longer than `patience_seconds`, raises InputError(`busy`), or prints
+    Where another holds it for longer than `patience_seconds`, raises InUseError(`busy`), or prints
     it and waits; `{holder}` in it is who that is. `shared` locks exclude only those that are not.
     The lock ends with the process, however that ends. The folder is locked too, once for all locks
     in it, so that nothing is lost with the file; alone it would not do, for network file systems
@@ -74,6 +78,14 @@ def locked(
         os.close(lock.folder)
 
 
+def holder_of(path: Path) -> str | None:
+    """Who holds this lock alone at the moment, None where nobody does."""
+    with suppress(FileNotFoundError), open_regular(path) as file:
+        if not _try_lock(file.fileno(), fcntl.LOCK_SH):
+            return _holder(path) or "another process"
+    return None
+
+
 @dataclass(frozen=True)
 class _Patience:
     path: Path
@@ -91,7 +103,7 @@ class _Patience:
                 continue
             busy = self.busy.replace("{holder}", _holder(self.path) or "another process")
             if not self.wait:
-                raise InputError(busy)
+                raise InUseError(busy)
             print(busy, file=sys.stderr, flush=True)
             fcntl.flock(descriptor, operation)
 

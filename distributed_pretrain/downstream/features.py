@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data_shards.files.lock import locked
 from data_shards.records.study import Split
 from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.data.loader import EvaluationLoader
@@ -156,15 +157,16 @@ class FeatureStore:
 
         Raises OSError where the disk has no room: later, writing would end the process by a signal.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{name}.bin"
-        try:
-            with path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
-            return torch.from_file(str(path), shared=True, size=size, dtype=dtype)
-        finally:
-            # With what a start that was killed here has left. On NFS a file that is open stays.
-            shutil.rmtree(self.folder, ignore_errors=True)
+        busy = f"{self.folder}: {{holder}} makes a file there: waiting"
+        with locked(self.folder / "lock", busy=busy, wait=True):
+            try:
+                with path.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
+                return torch.from_file(str(path), shared=True, size=size, dtype=dtype)
+            finally:
+                # With what a start that was killed here has left. On NFS a file that is open stays.
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _say(line: str) -> None:

@@ -5,7 +5,7 @@ Nothing here needs torch: tables and launchers read it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
+from data_shards.files.lock import locked
 from data_shards.files.regular import read_regular
 from data_shards.profiles import Config, first_difference, validate
 from distributed_pretrain.downstream.settings import DownstreamConfig, EncoderConfig
@@ -99,11 +100,31 @@ def read_result(config: DownstreamConfig) -> TaskResult | None:
     return found
 
 
-def write_result(config: DownstreamConfig, result: TaskResult) -> None:
-    """Keep it in the task's folder."""
-    config.run_folder.mkdir(parents=True, exist_ok=True)
-    text = result.model_dump_json(indent=1) + "\n"
-    write_text_atomically(TaskFolder(config.run_folder).task, text)
+def note_result(
+    config: DownstreamConfig,
+    *,
+    learning_rate: float | None = None,
+    searched: Mapping[str, float] | None = None,
+    runs: Mapping[str, dict[str, float]] | None = None,
+) -> TaskResult:
+    """Add to what the task's folder holds, whoever else adds at the same time; what it is then.
+
+    Raises InputError as `read_result`.
+    """
+    run = TaskFolder(config.run_folder)
+    busy = f"{run.task}: {{holder}} writes it: waiting"
+    with locked(run.path / "lock", busy=busy, wait=True, patience_seconds=10):
+        result = read_result(config) or new_result(config)
+        every = {**result.runs, **(runs or {})}
+        seeds = config.procedure.seeds if config.procedure is not None else ()
+        changes = {
+            "learning_rate": learning_rate or result.learning_rate,
+            "searched": searched or result.searched,
+            "runs": {seed: every[seed] for seed in map(str, seeds) if seed in every},
+        }
+        result = result.model_copy(update=changes)
+        write_text_atomically(run.task, result.model_dump_json(indent=1) + "\n")
+    return result
 
 
 def encoder_identity(config: EncoderConfig) -> str:

@@ -18,6 +18,7 @@ from distributed_pretrain.methods.encoders import ImageEncoderConfig
 from distributed_pretrain.pretrain import settings as pretrain
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.step_folders import BEST
+from distributed_pretrain.run_folder.task_folder import TaskFolder
 from distributed_pretrain.training.settings import RunConfig
 
 # The split and the weights that a task is judged by, and those that a learning rate is chosen by.
@@ -103,7 +104,8 @@ class DownstreamConfig(RunConfig):
 
     Images are shown as `data` says, whatever the encoder was pre-trained with. With a `procedure`
     the run folder holds a run for each learning rate and each seed. Patients of the test split that
-    the encoder was trained on are warned of, and with `strict_overlap` refused.
+    the encoder was trained on are warned of, and with `strict_overlap` refused. `only_seeds` are
+    those of the procedure that this start runs, as one job of many does; none: all.
     """
 
     encoder: EncoderConfig
@@ -111,6 +113,7 @@ class DownstreamConfig(RunConfig):
     procedure: ProcedureConfig | None = None
     features: FeaturesConfig = FeaturesConfig()
     strict_overlap: Annotated[bool, FREE] = False
+    only_seeds: Annotated[tuple[NonNegativeInt, ...], FREE] = ()
 
     @model_validator(mode="after")
     def _something_is_predicted(self) -> Self:
@@ -123,6 +126,14 @@ class DownstreamConfig(RunConfig):
         return self
 
     @model_validator(mode="after")
+    def _seeds_are_known(self) -> Self:
+        known = self.procedure.seeds if self.procedure is not None else ()
+        if unknown := [seed for seed in self.only_seeds if seed not in known]:
+            seeds = ", ".join(map(str, known)) or "none: it is a single run"
+            raise ValueError(f"only_seeds: {unknown[0]} is none of procedure.seeds ({seeds})")
+        return self
+
+    @model_validator(mode="after")
     def _gradients_can_be_dropped(self) -> Self:
         warms_up = isinstance(self.protocol, LocalizedConfig) and self.protocol.warms_up
         if warms_up and self.training.distributed.name == "deepspeed":
@@ -132,6 +143,11 @@ class DownstreamConfig(RunConfig):
                 "training.distributed.name=ddp"
             )
         return self
+
+    @property
+    def wanted_seeds(self) -> tuple[int, ...]:
+        """The seeds of the procedure that this start runs."""
+        return self.only_seeds or (self.procedure.seeds if self.procedure is not None else ())
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -159,6 +175,8 @@ def refuse_missing_encoder(config: EncoderConfig) -> None:
         RunFolder(config.run_folder).refuse_missing(checkpoint=config.checkpoint)
 
 
-def figures_of_task(_: DownstreamConfig, folder: Path) -> dict[str, float]:
-    """What was measured on the test split; empty before."""
-    return read_figures(RunFolder(folder).evaluation(*JUDGED))
+def figures_of_task(config: DownstreamConfig, folder: Path) -> dict[str, float]:
+    """What was measured on the test split, of the one seed that is wanted or all; empty before."""
+    run = TaskFolder(folder)
+    own = run.part("seeds", *config.only_seeds) if len(config.only_seeds) == 1 else run
+    return read_figures(own.evaluation(*JUDGED))

@@ -9,18 +9,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_shards.errors import InputError
-from data_shards.records.study import SPLITS
+from data_shards.files.lock import InUseError
+from data_shards.processes import InterruptionFlag
+from data_shards.records.study import SPLITS, Split
 from distributed_pretrain.data.loader import Share
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.head import Head
 from distributed_pretrain.downstream.results import (
+    TaskResult,
     new_result,
+    note_result,
     read_result,
-    write_result,
 )
 from distributed_pretrain.downstream.run import judge_head, train_head
 from distributed_pretrain.downstream.settings import (
@@ -35,49 +39,60 @@ from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.task_folder import TaskFolder
 from distributed_pretrain.training.run import refuse_unmeasured
 
+SECONDS_BETWEEN_LOOKS = 5.0
+
 
 def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
-    """Whether all runs are done; False when a signal ended one, which goes on when repeated.
+    """Whether all wanted runs are done; False when a signal ended one, which goes on when repeated.
 
-    Runs that are done are not made again. Raises InputError, before anything is trained, for an
-    encoder or data that the task cannot use, and for the folder of another one.
+    Runs that are done are not made again. Several starts may share a task, on one machine or many:
+    each makes the runs that no other has in hand, and waits for the rest of what it needs. Raises
+    InputError, before anything is trained, for an encoder or data that the task cannot use, and for
+    the folder of another one.
     """
-    run = TaskFolder(config.run_folder)
+    run, seeds = TaskFolder(config.run_folder), config.wanted_seeds
     result = read_result(config) or new_result(config)
-    if result.has(procedure.seeds):
-        # The start that made the last run may have been killed before it wrote these.
-        if not read_figures(run.evaluation(*JUDGED)):
-            write_figures(result.means(), run.evaluation(*JUDGED))
+    if result.has(seeds):
+        _write_means(config, procedure, result)
         print(f"{config.run_folder}: already complete", file=sys.stderr)
         return True
     metric = _checked(config)
     # Before anything is tried: what another config has tried is no part of this search.
-    write_result(config, result)
+    note_result(config)
     store = FeatureStore(config.features, run.features)
     searched = _search(config, procedure, metric, store)
     if searched is None:
         return False
     rate, found = searched
-    result = result.model_copy(update={"learning_rate": rate, "searched": found})
-    write_result(config, result)
-    for seed in procedure.seeds:
-        own = _single(config, run.part("seeds", seed).path, seed=seed, learning_rate=rate)
-        figures = read_figures(RunFolder(own.run_folder).evaluation(*JUDGED))
-        if not figures:
-            if not train_head(own, store):
-                return False
-            figures = judge_head(own, store)
-            if metric.name not in figures:
-                raise InputError(
-                    f"training.best_metric={metric.name}: the test split of {config.data.shards} "
-                    "has none: choose another metric, or other shards"
-                )
-            keep_figures(figures, RunFolder(own.run_folder).evaluation(*JUDGED))
-        result = result.model_copy(update={"runs": {**result.runs, str(seed): figures}})
-        write_result(config, result)
-        _say(f"{run.path}: seed {seed}: {metric.title} {metric.show(figures[metric.name])}")
-    write_figures(result.means(), run.evaluation(*JUDGED))
-    return True
+    note_result(config, learning_rate=rate, searched=found)
+
+    def judged(own: DownstreamConfig) -> dict[str, float] | None:
+        if not train_head(own, store):
+            return None
+        figures = judge_head(own, store)
+        if metric.name not in figures:
+            raise InputError(
+                f"training.best_metric={metric.name}: the test split of {config.data.shards} "
+                "has none: choose another metric, or other shards"
+            )
+        return figures
+
+    runs = [
+        _single(config, run.part("seeds", seed).path, seed=seed, learning_rate=rate)
+        for seed in seeds
+    ]
+    for own, figures in _each(runs, JUDGED, judged):
+        result = note_result(config, runs={str(own.seed): figures})
+        _say(f"{run.path}: seed {own.seed}: {metric.title} {metric.show(figures[metric.name])}")
+    _write_means(config, procedure, result)
+    return result.has(seeds)
+
+
+def _write_means(config: DownstreamConfig, procedure: ProcedureConfig, result: TaskResult) -> None:
+    """Once all seeds are there; the start that made the last may have been killed before."""
+    means = TaskFolder(config.run_folder).evaluation(*JUDGED)
+    if result.has(procedure.seeds) and not read_figures(means):
+        write_figures(result.means(), means)
 
 
 def _search(
@@ -88,20 +103,69 @@ def _search(
     if len(rates) == 1:
         return rates[0], {}
     run, found = TaskFolder(config.run_folder), dict[float, float]()
-    for rate in rates:
-        own = _single(
-            config, run.part("learning_rates", rate).path, seed=config.seed, learning_rate=rate
-        )
-        tried = RunFolder(own.run_folder)
-        figures = read_figures(tried.evaluation(*TUNED))
-        if not figures:
-            if not train_head(own, store):
-                return None
-            figures = {name: float(each) for name, each in tried.best_validation().items()}
-            keep_figures(figures, tried.evaluation(*TUNED))
+
+    def tried(own: DownstreamConfig) -> dict[str, float] | None:
+        if not train_head(own, store):
+            return None
+        best = RunFolder(own.run_folder).best_validation()
+        return {name: float(each) for name, each in best.items()}
+
+    runs = [
+        _single(config, run.part("learning_rates", rate).path, seed=config.seed, learning_rate=rate)
+        for rate in rates
+    ]
+    for own, figures in _each(runs, TUNED, tried):
+        rate = own.optimizer.learning_rate
         found[rate] = figures[metric.name]
         _say(f"{run.path}: learning rate {rate:g}: {metric.title} {metric.show(found[rate])}")
-    return best_rate(found, metric), {str(rate): figure for rate, figure in found.items()}
+    if len(found) < len(rates):
+        return None
+    in_order = {rate: found[rate] for rate in rates}
+    return best_rate(in_order, metric), {str(rate): each for rate, each in in_order.items()}
+
+
+def _each(
+    runs: Sequence[DownstreamConfig],
+    judged_by: tuple[Split, str],
+    make: Callable[[DownstreamConfig], dict[str, float] | None],
+) -> Iterator[tuple[DownstreamConfig, dict[str, float]]]:
+    """Each run with its figures, which `make` gives where none are kept yet.
+
+    Those that another start has in hand come last. Ends early when this one is told to end.
+    """
+    waiting, told = list(runs), set[Path]()
+    while waiting:
+        held = list[DownstreamConfig]()
+        for own in waiting:
+            run = RunFolder(own.run_folder)
+            figures = read_figures(run.evaluation(*judged_by))
+            if not figures:
+                try:
+                    run.refuse_in_use()
+                    made = make(own)
+                except InUseError:
+                    held.append(own)
+                    if own.run_folder not in told:
+                        _say(f"{own.run_folder}: another start has it in hand")
+                        told.add(own.run_folder)
+                    continue
+                if made is None:
+                    return
+                figures = made
+                keep_figures(figures, run.evaluation(*judged_by))
+            yield own, figures
+        if held and len(held) == len(waiting) and _told_to_end(SECONDS_BETWEEN_LOOKS):
+            return
+        waiting = held
+
+
+def _told_to_end(seconds: float) -> bool:
+    """Wait; whether a signal came meanwhile."""
+    deadline = time.monotonic() + seconds
+    with InterruptionFlag() as told:
+        while not told.raised and time.monotonic() < deadline:
+            time.sleep(0.1)
+    return told.raised
 
 
 def best_rate(figures: Mapping[float, float], metric: Metric) -> float:
@@ -128,8 +192,9 @@ def _single(
     config: DownstreamConfig, folder: Path, *, seed: int, learning_rate: float
 ) -> DownstreamConfig:
     optimizer = config.optimizer.model_copy(update={"learning_rate": learning_rate})
-    changes = {"run_folder": folder, "seed": seed, "optimizer": optimizer, "procedure": None}
-    return config.model_copy(update=changes)
+    changes = {"run_folder": folder, "seed": seed, "optimizer": optimizer}
+    single = {"procedure": None, "only_seeds": ()}
+    return config.model_copy(update={**changes, **single})
 
 
 def _say(line: str) -> None:

@@ -20,7 +20,7 @@ from typing import TypeVar
 from data_shards.errors import InputError, warn
 from data_shards.files.atomic import remove, write_text_atomically
 from data_shards.files.json_lines import JsonLines, Line, read_lines
-from data_shards.files.lock import Lock, locked
+from data_shards.files.lock import InUseError, Lock, holder_of, locked
 from data_shards.files.regular import read_regular, refuse_what_is_no_file
 from data_shards.profiles import Config, dump_profile, first_difference, load_profile
 from data_shards.records.manifest import MANIFEST_NAME
@@ -80,6 +80,7 @@ class RunFolder:
         self.skipped = JsonLines(path / "skipped.jsonl", _names_a_batch)
         self.starts = JsonLines(path / "starts.jsonl")
         self._lock: Lock | None = None
+        self._lock_path = path / "lock"
 
     def checkpoint(self, name: str) -> Path:
         """A checkpoint by the name of its folder or link. Raises InputError when there is none."""
@@ -127,16 +128,17 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep the folder for this process, and its ranks, alone.
 
-        A job that was just killed may still hold it: waits a little, then raises InputError that
+        A job that was just killed may still hold it: waits a little, then raises InUseError that
         names the holder. The lock goes with its process, whatever ends that.
         """
-        busy = (
-            f"{self.path}: in use by {{holder}}: wait for it to end, or choose another run_folder"
-        )
         with contextlib.ExitStack() as held:
             held.callback(self._remove_if_nothing_came_of_it)
             try:
-                lock = locked(self.path / "lock", busy=busy, patience_seconds=LOCK_PATIENCE_SECONDS)
+                lock = locked(
+                    self._lock_path,
+                    busy=self._in_use("{holder}"),
+                    patience_seconds=LOCK_PATIENCE_SECONDS,
+                )
                 self._lock = held.enter_context(lock)
             except OSError as error:
                 # Of a finished run nothing is to be written.
@@ -146,6 +148,14 @@ class RunFolder:
                 yield
             finally:
                 self._lock = None
+
+    def refuse_in_use(self) -> None:
+        """Raise InUseError, without waiting, where a process keeps the folder for itself."""
+        if holder := holder_of(self._lock_path):
+            raise InUseError(self._in_use(holder))
+
+    def _in_use(self, holder: str) -> str:
+        return f"{self.path}: in use by {holder}: wait for it to end, or choose another run_folder"
 
     def _remove_if_nothing_came_of_it(self) -> None:
         if not self.has_progress:

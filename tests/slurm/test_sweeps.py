@@ -66,7 +66,7 @@ def test_a_sweep_with_a_failed_task_is_completed_by_the_same_command(
 
 
 @pytest.mark.slow  # tests/launch/test_boundaries.py has how its jobs are told
-def test_a_list_of_downstream_tasks_is_an_array_that_fills_one_table(
+def test_downstream_tasks_and_their_seeds_are_an_array_that_fills_one_table(
     launcher: Launcher, slurm: SlurmCluster, tmp_path: Path
 ) -> None:
     drawn = {"archive": str(tmp_path / "archive"), "image_size_px": 64, "layout": "covid_rural"}
@@ -96,7 +96,7 @@ def test_a_list_of_downstream_tasks_is_an_array_that_fills_one_table(
             "training.precision=float32",
             "training.max_steps=2",
             "training.validate_every_steps=1",
-            "procedure.learning_rates=[0.01]",
+            "procedure.learning_rates=[0.1, 0.01]",
             "procedure.seeds=[0, 1]",
         ],
     }
@@ -106,13 +106,18 @@ def test_a_list_of_downstream_tasks_is_an_array_that_fills_one_table(
     each = ",".join(f"[{name}]" for name in names)
     command = (
         *("sweep", CLUSTER, "cpus_per_rank=1", "--folder", folder, "--"),
-        *("downstream", profile, f"only={each}"),
+        *("downstream", profile, f"only={each}", "only_seeds=[0],[1]"),
     )
-    assert launcher(*command).out.startswith("2 submitted; 2 tasks: ")
+    assert launcher(*command).out.startswith("4 submitted; 4 tasks: ")
     wait_for_the_end(slurm, folder.name)
-    assert launcher(*command).out.startswith("0 submitted; 2 tasks: 2 finished\n")
+    assert launcher(*command).out.startswith("0 submitted; 4 tasks: 4 finished\n")
     assert launcher("results", folder).status == 0
-    assert all(0 <= float(row["dice"]) <= 1 for row in read_results(folder))
+    rows = read_results(folder)
+    assert all(0 <= float(row["dice"]) <= 1 for row in rows)
+    assert len({row["dice"] for row in rows}) == 4, "each has its own seed's"
+    assert "another start has it in hand" in "".join(
+        path.read_text() for path in (tmp_path / "suite").rglob("run.log")
+    )
     table = (tmp_path / "suite" / "tables.md").read_text()
     for name in names:
         assert re.search(rf"\| random \| {name} \| shards .*\| 2 \|", table)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from data_shards.command_line import GoesOnBy
 from data_shards.errors import InputError
@@ -56,9 +56,9 @@ class SuiteConfig(Config):
     `overrides` are those of every task, behind its own, and `protocol_overrides` behind these those
     of the tasks of a protocol. `shards` puts others in place of the
     folders that tasks name in `data.shards`, and they are built first: the phantom for a set that
-    nobody has yet. `only` names the tasks to run now; the tables always tell of all, and of all
-    methods there are. `processes` tasks go on at a time with `threads` each (null: one process,
-    with all cores).
+    nobody has yet. `only` names the tasks to run now, and `only_seeds` those of their seeds; the
+    tables always tell of all, and of all methods there are. `processes` tasks go on at a time with
+    `threads` each (null: one process, with all cores).
     """
 
     goes_on_by: ClassVar[GoesOnBy] = "tasks"
@@ -73,6 +73,7 @@ class SuiteConfig(Config):
     protocol_overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     shards: dict[str, BuiltShards] = Field(default_factory=dict)
     only: tuple[str, ...] = ()
+    only_seeds: tuple[NonNegativeInt, ...] = ()
     processes: PositiveInt = 1
     threads: PositiveInt | None = None
 
@@ -104,7 +105,12 @@ class SuiteConfig(Config):
     def read(self, task: SuiteTask) -> ReadTask:
         """A task of this suite. Raises InputError for a profile that is not there or not valid."""
         encoder = json.dumps(self.encoder.model_dump(mode="json"))
-        fixed = (f"encoder={encoder}", f"run_folder={self.folder(self.row, task.name)}")
+        fixed: tuple[str, ...] = (
+            f"encoder={encoder}",
+            f"run_folder={self.folder(self.row, task.name)}",
+        )
+        if self.only_seeds:
+            fixed = (*fixed, f"only_seeds={list(self.only_seeds)}")
         words = (*task.overrides, *self.overrides, *fixed)
         config = load_profile(DownstreamConfig, task.profile, words)
         # By what it is as yet.
@@ -129,10 +135,9 @@ def _as_name(text: str) -> str:
 
 
 def is_done(config: DownstreamConfig) -> bool:
-    """Whether a task has the figures of all its seeds. Raises InputError as `read_result`."""
+    """Whether a task has the figures of all wanted seeds. Raises InputError as `read_result`."""
     result = read_result(config)
-    seeds = config.procedure.seeds if config.procedure is not None else ()
-    return result is not None and result.has(seeds)
+    return result is not None and result.has(config.wanted_seeds)
 
 
 def figures(config: SuiteConfig | DownstreamConfig, folder: Path) -> dict[str, float]:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from data_shards.errors import InputError
-from data_shards.profiles import load_profile
+from data_shards.profiles import load_profile, validate
 from distributed_pretrain.downstream import task
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.results import TaskResult, read_result
 from distributed_pretrain.downstream.run import judge_head, run_downstream, train_head
-from distributed_pretrain.downstream.settings import JUDGED, DownstreamConfig
+from distributed_pretrain.downstream.settings import (
+    JUDGED,
+    TUNED,
+    DownstreamConfig,
+    figures_of_task,
+)
 from distributed_pretrain.downstream.task import best_rate, run_task
-from distributed_pretrain.measures.metric import Metric
+from distributed_pretrain.experiments.suites.settings import is_done
+from distributed_pretrain.measures.metric import Metric, keep_figures
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.training import gallery
 from tests.paths import CONFIGS
@@ -115,6 +125,66 @@ def test_a_task_is_searched_then_judged_and_goes_on_without_doing_anything_twice
         run_task(other, config.procedure)
     with pytest.raises(InputError, match=r"holds a task of another config: encoder.checkpoint"):
         run_task(of_another, config.procedure)
+
+
+def test_starts_share_a_task(
+    config: DownstreamConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each makes what no other has in hand, and waits for the rest; each its own seeds."""
+    assert config.procedure is not None
+    monkeypatch.setattr(task, "SECONDS_BETWEEN_LOOKS", 0.1)
+    folders = [config.run_folder / "learning_rates" / rate for rate in ("0.1", "0.01")]
+    trained: list[Path] = []
+
+    with RunFolder(folders[0]).locked(), RunFolder(folders[1]).locked():
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        assert not run_task(config, config.procedure), "told to end while it waits"
+    said = capsys.readouterr().err
+    assert all(said.count(f"{each}: another start has it in hand") == 1 for each in folders)
+
+    with contextlib.ExitStack() as another_start:
+        another_start.enter_context(RunFolder(folders[0]).locked())
+
+        def counted(own: DownstreamConfig, store: FeatureStore) -> bool:
+            trained.append(own.run_folder)
+            done = train_head(own, store)
+            if len(trained) == 1:
+                keep_figures({"dice": 2.0}, RunFolder(folders[0]).evaluation(*TUNED))
+                another_start.close()
+            return done
+
+        monkeypatch.setattr(task, "train_head", counted)
+        first, second = config.procedure.seeds
+        own = config.model_copy(update={"only_seeds": (second,)})
+        assert run_task(own, config.procedure)
+    result = read_result(config)
+    assert result is not None
+    assert list(result.searched) == ["0.1", "0.01"]
+    assert result.learning_rate == 0.1
+    assert trained == [folders[1], config.run_folder / "seeds" / str(second)]
+    assert is_done(own)
+    assert not is_done(config)
+    assert figures_of_task(config, config.run_folder) == {}
+    judged = figures_of_task(own, config.run_folder)
+    assert judged == result.runs[str(second)]
+
+    own = config.model_copy(update={"only_seeds": (first,)})
+    assert run_task(own, config.procedure)
+    assert trained[2:] == [config.run_folder / "seeds" / str(first)]
+    assert is_done(config)
+    result = read_result(config)
+    assert result is not None
+    assert list(result.runs) == [str(first), str(second)], "as the procedure has them"
+    assert figures_of_task(config, config.run_folder) == result.means()
+
+
+def test_seeds_that_a_task_has_not_are_refused(config: DownstreamConfig) -> None:
+    values = config.model_dump(mode="json")
+    for changes, known in (({}, "20261129, 20261130"), ({"procedure": None}, "none: it is a")):
+        with pytest.raises(
+            InputError, match=rf"only_seeds: 1 is none of procedure.seeds \({known}"
+        ):
+            validate(DownstreamConfig, values | changes | {"only_seeds": [1]}, where="test")
 
 
 def test_what_a_task_cannot_use_is_refused_before_anything_is_trained(
