@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,6 +47,15 @@ class ModelSquare:
     def extent(self) -> Bool[Tensor, "size size"]:
         """True where the square shows the image."""
         return self.inside([Box(0, 0, 0, self.image.width, self.image.height, "")])
+
+    def share_shown(self, boxes: Sequence[Box]) -> float:
+        """How much of the union of stored boxes the square shows, in [0, 1]."""
+        scale, left, top = self._placement()
+        side = self.size_px / scale
+        shown = Box(0, -left / scale, -top / scale, side, side, "")
+        whole = replace(self, crop_fraction=1.0, window=(0.0, 0.0, 1.0))
+        inside = whole.inside(boxes)
+        return (inside & whole.inside([shown])).sum().item() / max(1, inside.sum().item())
 
     def mask(
         self, stored: NDArray[np.uint8] | UInt8[Tensor, "height width"]

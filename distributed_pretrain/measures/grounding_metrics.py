@@ -15,6 +15,7 @@ BOX_AREA = Metric("grounding_box_area", "share of the image in boxes", better="l
 MS_CXR_CNR = Metric(
     "grounding_cnr_absolute", "CNR as MS-CXR has it, |.|, mean of phrases", unit="number"
 )
+MIOU = Metric("grounding_miou", "mIoU as BioViL has it, heat > 0.1 ... 0.5")
 BORDER = Metric("grounding_border", "hottest on the border", better="low")
 SAME_CELL_OTHER_PHRASE = Metric(
     "grounding_same_cell_other_phrase", "same cell for another phrase", better="low"
@@ -35,7 +36,9 @@ METHOD = (
         "CNR as MS-CXR has it, |.|, mean of categories",
         unit="number",
     ),
-    Metric("grounding_miou", "mIoU as BioViL has it, heat > 0.1 ... 0.5"),
+    MIOU,
+    replace(MIOU, name=f"{MIOU.name}_by_category", title=f"{MIOU.title}, mean of categories"),
+    Metric("grounding_box_shown", "share of the boxes that the model is shown"),
     CNR_GAIN,
     BORDER,
     SAME_CELL_OTHER_PHRASE,

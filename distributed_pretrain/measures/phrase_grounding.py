@@ -28,6 +28,7 @@ from distributed_pretrain.measures.grounding_metrics import (
     CNR_GAIN,
     ENDS,
     GROUNDING_CNR,
+    MIOU,
     SAME_CELL_OTHER_IMAGE,
     SAME_CELL_OTHER_PHRASE,
 )
@@ -155,11 +156,12 @@ class PhraseGrounding(ImageTextMeasure):
 
         gain = contrast - contrast_to_noise(other_heat, inside, valid)
         hottest = hottest_cells(cells)
+        overlap = mean_iou(heat, inside, valid)
         each = {
             **judge.pointing("grounding", hits),
             GROUNDING_CNR.name: contrast,
             "grounding_cnr_absolute": contrast.abs(),
-            "grounding_miou": mean_iou(heat, inside, valid),
+            MIOU.name: overlap,
             CNR_GAIN.name: _of(gain, has_other),
             BORDER.name: on_border(cells),
             SAME_CELL_OTHER_PHRASE.name: _of(hottest == hottest_cells(of_other), has_other),
@@ -169,7 +171,9 @@ class PhraseGrounding(ImageTextMeasure):
         figures = {
             "grounding_phrases": float(len(phrases)),
             "grounding_box_area": ((inside & valid).sum() / valid.sum()).item(),
+            "grounding_box_shown": fmean(p.square.share_shown(p.boxes) for p in phrases),
             "grounding_cnr_absolute_by_category": _mean_of_means(contrast.abs(), phrases),
+            f"{MIOU.name}_by_category": _mean_of_means(overlap, phrases),
         }
         if blind := self._blind_maps():
             figures[BLIND_PHRASES.name] = float(blind.phrases)

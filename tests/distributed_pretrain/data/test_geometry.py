@@ -49,6 +49,14 @@ def test_several_boxes_are_a_union() -> None:
     assert union.sum() == 64 + 64 - 16
 
 
+def test_what_a_crop_hides_of_boxes_is_counted() -> None:
+    boxes = [_box(0, 0, 32, 32), _box(16, 0, 32, 32)]  # a union of 48 x 32
+    assert _square(128, 64).share_shown(boxes) == 1
+    # The middle half of the padded square has all of the image's rows, and its columns 32 to 96.
+    assert _square(128, 64, crop_fraction=0.5).share_shown(boxes) == 16 / 48
+    assert _square(128, 128, crop_fraction=0.5).share_shown(boxes) == 0
+
+
 def test_a_mask_of_a_box_lands_where_the_box_does() -> None:
     square = _square(width=96, height=120)
     stored = torch.zeros(120, 96, dtype=torch.uint8)

@@ -32,6 +32,11 @@ def test_a_mean_of_categories_is_beside_that_of_phrases() -> None:
     nodule, edema = _box(*LIT, BRIGHT, "Nodule"), _box(0, 0, 9, 9, BRIGHT, "Edema")
     measure, metrics = grounding(_batch((nodule,), (nodule,), (edema,)))
     assert measure.grounded is not None
+    assert measure.by_phrase is not None
     first, _, last = measure.grounded.contrast.abs().tolist()
     assert metrics["grounding_cnr_absolute"] == pytest.approx((2 * first + last) / 3)
     assert metrics["grounding_cnr_absolute_by_category"] == pytest.approx((first + last) / 2)
+    first, _, last = (each or 0.0 for each in measure.by_phrase.values["grounding_miou"])
+    assert first > 1.5 * last > 0
+    assert metrics["grounding_miou_by_category"] == pytest.approx((first + last) / 2)
+    assert metrics["grounding_box_shown"] == 1
