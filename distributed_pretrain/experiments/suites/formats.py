@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from data_shards.profiles import load_profile
+from distributed_pretrain.experiments.suites.claims import claims_told
 from distributed_pretrain.experiments.suites.settings import SuiteConfig
 from distributed_pretrain.experiments.suites.tables import (
     BEST,
@@ -123,7 +124,7 @@ def table_files(config: SuiteConfig) -> dict[Path, str]:
 def suite_page(config: SuiteConfig) -> str:
     """The tables as Markdown, and what was run on what."""
     results = read_suite(config)
-    parts = [f"# {config.title}"]
+    parts = [f"# {config.title}", *map(str.strip, config.notes)]
     tables = [load_profile(PublishedTable, path) for path in config.tables]
     for table in tables:
         parts += [
@@ -134,6 +135,16 @@ def suite_page(config: SuiteConfig) -> str:
             in_markdown(filled(table, results)),
         ]
     shown = {column.task: column.metric for table in tables for column in table.columns}
+    if config.claims:
+        counts, each = claims_told(config.claims, shown, results)
+        parts += [
+            "## What of the papers' claims holds here",
+            f"By how much, in points, seed by seed, on the {len(shown)} tasks of the tables: mean "
+            "± Student's 95 % interval. A claim **holds** where all of the interval is on its "
+            "side, and does *not hold* where all is on the other; else it is within noise.",
+            counts,
+            each,
+        ]
     parts += ["## What was run on what", _runs_table(config, results, shown)]
     return "\n\n".join(parts) + "\n"
 

@@ -28,6 +28,14 @@ class SuiteTask(Config):
     overrides: tuple[str, ...] = ()
 
 
+class Claim(Config):
+    """That `method` is better than another, both by the names of their rows."""
+
+    says: str
+    method: Name
+    than: Name
+
+
 class BuiltShards(Config):
     """Shards that a list of tasks builds for itself: their profile, and the folder for them."""
 
@@ -57,8 +65,9 @@ class SuiteConfig(Config):
     of the tasks of a protocol. `shards` puts others in place of the
     folders that tasks name in `data.shards`, and they are built first: the phantom for a set that
     nobody has yet. `only` names the tasks to run now, and `only_seeds` those of their seeds; the
-    tables always tell of all, and of all methods there are. `processes` tasks go on at a time with
-    `threads` each (null: one process, with all cores).
+    tables always tell of all, and of all methods there are. `claims` are held against the figures
+    beneath the tables, and `notes` are paragraphs above them. `processes` tasks go on at a time
+    with `threads` each (null: one process, with all cores).
     """
 
     goes_on_by: ClassVar[GoesOnBy] = "tasks"
@@ -69,6 +78,8 @@ class SuiteConfig(Config):
     method: Name | None = None
     tasks: Annotated[tuple[SuiteTask, ...], Field(min_length=1)]
     tables: tuple[Path, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    notes: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     protocol_overrides: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     shards: dict[str, BuiltShards] = Field(default_factory=dict)

@@ -11,6 +11,7 @@ import pytest
 from data_shards.errors import InputError
 from data_shards.profiles import load_profile
 from distributed_pretrain.downstream.results import TaskResult
+from distributed_pretrain.experiments.suites.claims import claims_told
 from distributed_pretrain.experiments.suites.formats import (
     NOT_RUN,
     in_csv,
@@ -19,7 +20,7 @@ from distributed_pretrain.experiments.suites.formats import (
     in_markdown,
     suite_page,
 )
-from distributed_pretrain.experiments.suites.settings import SuiteConfig
+from distributed_pretrain.experiments.suites.settings import Claim, SuiteConfig
 from distributed_pretrain.experiments.suites.tables import PublishedTable, filled, read_suite
 from tests.paths import CONFIGS
 
@@ -122,3 +123,45 @@ def test_the_page_says_what_was_not_run_and_what_on_what(tmp_path: Path) -> None
     (own / "task.json").write_text("{")
     with pytest.raises(InputError, match=r"task.json: damaged"):
         read_suite(suite(tmp_path))
+
+
+def test_claims_are_held_against_the_figures_of_both_methods() -> None:
+    results = {
+        "lovt": {"a": result(0.51, 0.53, 0.52), "b": result(0.2, 0.5), "c": result(0.1, 0.1, 0.1)},
+        "random": {
+            "a": result(0.41, 0.44, 0.41),
+            "b": result(0.3, 0.3),
+            "c": result(0.2, 0.2, 0.21),
+            "d": result(0.9),
+        },
+    }
+    claims = (
+        Claim(says="reports help", method="lovt", than="random"),
+        Claim(says="images do", method="simclr", than="random"),
+    )
+    counts, each = claims_told(claims, dict.fromkeys("abcd", "dice"), results)
+    # Of a: +10, +9, +11, Student's t 4.303 of two degrees of freedom.
+    assert each.splitlines()[2:] == [
+        "| a | dice | **+10.0 ± 2.5** | not yet run |",
+        "| b | dice | +5.0 ± 190.6 | not yet run |",
+        "| c | dice | *-10.3 ± 1.4* | not yet run |",
+        "| d | dice | not yet run | not yet run |",
+    ]
+    assert counts.splitlines()[2:] == [
+        "| reports help | 1 | 1 | 1 | 1 | +1.6 |",
+        "| images do | 0 | 0 | 0 | 4 |  |",
+    ]
+
+
+def test_the_phantoms_claims_are_of_its_rows_and_stand_on_its_page(tmp_path: Path) -> None:
+    words = ["encoder=random", f"run_folder={tmp_path}"]
+    suite = load_profile(SuiteConfig, CONFIGS / "downstream" / "phantom.yaml", words)
+    header = (CONFIGS / "downstream" / "phantom.yaml").read_text()
+    loop = re.search(r"for method in (.*); do", header)
+    assert loop is not None
+    rows = {f"phantom_{name}" for name in loop.group(1).split()}
+    named = {name for claim in suite.claims for name in (claim.method, claim.than)}
+    assert named <= rows
+    page = suite_page(suite)
+    assert all(claim.says in page for claim in suite.claims)
+    assert all(" ".join(note.split()) in page for note in suite.notes)
