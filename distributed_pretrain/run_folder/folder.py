@@ -81,6 +81,9 @@ class RunFolder:
         self.starts = JsonLines(path / "starts.jsonl")
         self._lock: Lock | None = None
         self._lock_path = path / "lock"
+        self._busy = (
+            f"{path}: in use by {{holder}}: wait for it to end, or choose another run_folder"
+        )
 
     def checkpoint(self, name: str) -> Path:
         """A checkpoint by the name of its folder or link. Raises InputError when there is none."""
@@ -134,11 +137,8 @@ class RunFolder:
         with contextlib.ExitStack() as held:
             held.callback(self._remove_if_nothing_came_of_it)
             try:
-                lock = locked(
-                    self._lock_path,
-                    busy=self._in_use("{holder}"),
-                    patience_seconds=LOCK_PATIENCE_SECONDS,
-                )
+                patience = LOCK_PATIENCE_SECONDS
+                lock = locked(self._lock_path, busy=self._busy, patience_seconds=patience)
                 self._lock = held.enter_context(lock)
             except OSError as error:
                 # Of a finished run nothing is to be written.
@@ -152,10 +152,7 @@ class RunFolder:
     def refuse_in_use(self) -> None:
         """Raise InUseError, without waiting, where a process keeps the folder for itself."""
         if holder := holder_of(self._lock_path):
-            raise InUseError(self._in_use(holder))
-
-    def _in_use(self, holder: str) -> str:
-        return f"{self.path}: in use by {holder}: wait for it to end, or choose another run_folder"
+            raise InUseError(self._busy.replace("{holder}", holder))
 
     def _remove_if_nothing_came_of_it(self) -> None:
         if not self.has_progress:
