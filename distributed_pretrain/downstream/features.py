@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_shards.files.lock import locked
 from data_shards.records.study import Split
 from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.order import GlobalOrder
 from distributed_pretrain.downstream.settings import FeaturesConfig
 from distributed_pretrain.methods.objective import Objective
+from distributed_pretrain.run_folder.task_folder import TaskFolder
 from distributed_pretrain.training.memory.estimate import GIB
 from distributed_pretrain.training.validation import evaluating
 
@@ -158,8 +158,7 @@ class FeatureStore:
         Raises OSError where the disk has no room: later, writing would end the process by a signal.
         """
         path = self.folder / f"{name}.bin"
-        busy = f"{self.folder}: {{holder}} makes a file there: waiting"
-        with locked(self.folder / "lock", busy=busy, wait=True):
+        with TaskFolder(self.folder).turn():
             try:
                 with path.open("wb") as file:
                     os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)

@@ -14,7 +14,6 @@ from pydantic import Field, ValidationError
 
 from data_shards.errors import InputError
 from data_shards.files.atomic import write_text_atomically
-from data_shards.files.lock import locked
 from data_shards.files.regular import read_regular
 from data_shards.profiles import Config, first_difference, validate
 from distributed_pretrain.downstream.settings import DownstreamConfig, EncoderConfig
@@ -112,8 +111,7 @@ def note_result(
     Raises InputError as `read_result`.
     """
     run = TaskFolder(config.run_folder)
-    busy = f"{run.task}: {{holder}} writes it: waiting"
-    with locked(run.path / "lock", busy=busy, wait=True, patience_seconds=10):
+    with run.turn():
         result = read_result(config) or new_result(config)
         every = {**result.runs, **(runs or {})}
         seeds = config.procedure.seeds if config.procedure is not None else ()

@@ -141,12 +141,15 @@ def _each(
             figures = read_figures(run.evaluation(*judged_by))
             if not figures:
                 try:
-                    run.refuse_in_use()
-                    made = make(own)
-                except InUseError:
+                    holder, made = run.holder(), None
+                    if holder is None:
+                        made = make(own)
+                except InUseError:  # since
+                    holder = "another start"
+                if holder is not None:
                     held.append(own)
                     if own.run_folder not in told:
-                        _say(f"{own.run_folder}: another start has it in hand")
+                        _say(f"{own.run_folder}: {holder} has it in hand")
                         told.add(own.run_folder)
                     continue
                 if made is None:

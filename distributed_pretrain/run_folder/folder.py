@@ -20,7 +20,7 @@ from typing import TypeVar
 from data_shards.errors import InputError, warn
 from data_shards.files.atomic import remove, write_text_atomically
 from data_shards.files.json_lines import JsonLines, Line, read_lines
-from data_shards.files.lock import InUseError, Lock, holder_of, locked
+from data_shards.files.lock import Lock, holder_of, locked
 from data_shards.files.regular import read_regular, refuse_what_is_no_file
 from data_shards.profiles import Config, dump_profile, first_difference, load_profile
 from data_shards.records.manifest import MANIFEST_NAME
@@ -81,9 +81,6 @@ class RunFolder:
         self.starts = JsonLines(path / "starts.jsonl")
         self._lock: Lock | None = None
         self._lock_path = path / "lock"
-        self._busy = (
-            f"{path}: in use by {{holder}}: wait for it to end, or choose another run_folder"
-        )
 
     def checkpoint(self, name: str) -> Path:
         """A checkpoint by the name of its folder or link. Raises InputError when there is none."""
@@ -134,11 +131,13 @@ class RunFolder:
         A job that was just killed may still hold it: waits a little, then raises InUseError that
         names the holder. The lock goes with its process, whatever ends that.
         """
+        busy = (
+            f"{self.path}: in use by {{holder}}: wait for it to end, or choose another run_folder"
+        )
         with contextlib.ExitStack() as held:
             held.callback(self._remove_if_nothing_came_of_it)
             try:
-                patience = LOCK_PATIENCE_SECONDS
-                lock = locked(self._lock_path, busy=self._busy, patience_seconds=patience)
+                lock = locked(self._lock_path, busy=busy, patience_seconds=LOCK_PATIENCE_SECONDS)
                 self._lock = held.enter_context(lock)
             except OSError as error:
                 # Of a finished run nothing is to be written.
@@ -149,10 +148,9 @@ class RunFolder:
             finally:
                 self._lock = None
 
-    def refuse_in_use(self) -> None:
-        """Raise InUseError, without waiting, where a process keeps the folder for itself."""
-        if holder := holder_of(self._lock_path):
-            raise InUseError(self._busy.replace("{holder}", holder))
+    def holder(self) -> str | None:
+        """Who keeps the folder for itself at the moment, if anybody does."""
+        return holder_of(self._lock_path)
 
     def _remove_if_nothing_came_of_it(self) -> None:
         if not self.has_progress:

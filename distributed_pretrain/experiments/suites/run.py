@@ -6,10 +6,10 @@ import sys
 
 from data_shards.command_line import DONE, FAILED, GOES_ON
 from data_shards.files.atomic import write_text_atomically
-from data_shards.files.lock import locked
 from distributed_pretrain.experiments.grid.pool import ModuleRun, build_shards, run_all
 from distributed_pretrain.experiments.suites.formats import suite_page, table_files
 from distributed_pretrain.experiments.suites.settings import SuiteConfig, is_done
+from distributed_pretrain.run_folder.task_folder import TaskFolder
 
 
 def run_suite(config: SuiteConfig) -> int:
@@ -39,8 +39,7 @@ def run_suite(config: SuiteConfig) -> int:
     outcome = run_all(runs, at_once=config.processes)
     page = config.run_folder / "tables.md"
     # Who writes last has read what all others have measured.
-    busy = f"{page}: {{holder}} writes it: waiting"
-    with locked(config.run_folder / "lock", busy=busy, wait=True, patience_seconds=10):
+    with TaskFolder(config.run_folder).turn():
         text = suite_page(config)
         for path, content in {page: text, **table_files(config)}.items():
             write_text_atomically(path, content)

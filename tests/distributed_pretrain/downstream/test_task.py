@@ -140,7 +140,7 @@ def test_starts_share_a_task(
         threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
         assert not run_task(config, config.procedure), "told to end while it waits"
     said = capsys.readouterr().err
-    assert all(said.count(f"{each}: another start has it in hand") == 1 for each in folders)
+    assert all(said.count(f"{each}: process {os.getpid()} on ") == 1 for each in folders)
 
     with contextlib.ExitStack() as another_start:
         another_start.enter_context(RunFolder(folders[0]).locked())
