@@ -52,7 +52,7 @@ HOMES = {
     ),
     "intervals over runs": (
         r"\bstdev\b|1\.96 \*",
-        {"distributed_pretrain/experiments/tables.py"},
+        {"distributed_pretrain/experiments/estimates.py"},
     ),
     "the titles of recalls": (r'"R@', {"distributed_pretrain/measures/retrieval.py"}),
     "which way is better": (r"\bself\.better ==", {"distributed_pretrain/measures/metric.py"}),

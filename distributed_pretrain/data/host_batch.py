@@ -14,8 +14,8 @@ from torch import Tensor
 from distributed_pretrain.batch import Batch, Lateral, SampleRows, SecondView, TensorTree
 from distributed_pretrain.byte_block import Block, Place, Placing
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
-from distributed_pretrain.data.drawn import stack_boxes
 from distributed_pretrain.data.labels import wanted_labels
+from distributed_pretrain.data.masks_and_boxes import stack_boxes
 from distributed_pretrain.data.sample import LoadedSample, LoadedView
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.tokenization import ReportTokenizer

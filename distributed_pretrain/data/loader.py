@@ -19,16 +19,15 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from data_shards.errors import InputError
 from data_shards.files.json_lines import JsonLines
 from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
-from distributed_pretrain.data.drawn import check_drawn
 from distributed_pretrain.data.host_batch import HostBatch, collate
 from distributed_pretrain.data.loader_process import batches_apart
+from distributed_pretrain.data.masks_and_boxes import check_drawn
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
 from distributed_pretrain.data.quarantine import (
     BadSampleError,
@@ -39,36 +38,13 @@ from distributed_pretrain.data.sample import LoadedSample, load_samples
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit, check_labels
 from distributed_pretrain.data.shards_ahead import shards_ahead
+from distributed_pretrain.data.share import ALONE, HOST, Share
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
 # Large enough for `load_samples`, small enough to spread the batches that are prefetched over all
 # threads.
 _ROWS_A_TASK = 8
-_HOST = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Share:
-    """Whose part of each global batch a loader gives, and the device that it lies on."""
-
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = _HOST
-
-    def of(
-        self, global_positions: NDArray[np.int64], *, micro_batches: int = 1
-    ) -> NDArray[np.int64]:
-        """This rank's part of a global batch, which the ranks' parts join to.
-
-        Its equal parts are the rank's contiguous shares of the global batch's equal parts, so that
-        the samples of a micro-batch are the same for any number of ranks.
-        """
-        parts = np.reshape(global_positions, (micro_batches, self.world_size, -1))
-        return parts[:, self.rank].reshape(-1)
-
-
-ALONE = Share()
 
 
 class _Plan(NamedTuple):
@@ -242,7 +218,7 @@ class TrainingLoader(_Loader):
         if not (self._on_gpu if apart is None else apart):
             return self._host_batches(self._plans(samples_consumed))
         parts = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
-        parts["share"] = replace(self.share, device=_HOST)
+        parts["share"] = replace(self.share, device=HOST)
         parts["config"] = self.config.model_copy(update={"loader_process": False})
         there = partial(_batches_of_another, type(self), parts, samples_consumed)
         return batches_apart(there, self.share.device)

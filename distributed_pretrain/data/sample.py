@@ -19,7 +19,7 @@ from distributed_pretrain.data.augmentation_parameters import (
     Window,
     square_window,
 )
-from distributed_pretrain.data.drawn import Drawn, read_drawn
+from distributed_pretrain.data.masks_and_boxes import Drawn, read_drawn
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit

@@ -11,9 +11,10 @@ import torch
 
 from data_shards.errors import InputError
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.loader import EvaluationLoader, Share
+from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.order import GlobalOrder
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.share import Share
 from distributed_pretrain.data.tokenization import NoReports
 from distributed_pretrain.downstream.encoders import load_encoder
 from distributed_pretrain.downstream.features import (

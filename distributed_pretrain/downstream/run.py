@@ -10,7 +10,7 @@ from pathlib import Path
 from data_shards.command_line import DONE, GOES_ON
 from data_shards.profiles import load_profile
 from data_shards.starting import launcher_number
-from distributed_pretrain.data.loader import Share
+from distributed_pretrain.data.share import Share
 from distributed_pretrain.downstream.examples import write_examples
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.head import Head

@@ -17,7 +17,7 @@ from data_shards.errors import InputError
 from data_shards.files.lock import InUseError
 from data_shards.processes import InterruptionFlag
 from data_shards.records.study import SPLITS, Split
-from distributed_pretrain.data.loader import Share
+from distributed_pretrain.data.share import Share
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.head import Head
 from distributed_pretrain.downstream.results import (

@@ -19,9 +19,10 @@ from data_shards.profiles import parse_overrides, validate
 from data_shards.records.study import Split, StudyRecord
 from data_shards.starting import launcher_number
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.loader import EvaluationLoader, Share
+from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.share import Share
 from distributed_pretrain.evaluation.settings import EvaluateConfig, refuse_ranks
 from distributed_pretrain.measures.base import Context, FeatureOutputs, Measure, make_measures
 from distributed_pretrain.measures.catalog import EVALUATION, PICTURES

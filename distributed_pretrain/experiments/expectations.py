@@ -12,9 +12,9 @@ from statistics import fmean
 import numpy as np
 
 from data_shards.errors import InputError
+from distributed_pretrain.experiments.estimates import Verdict, paired_difference, verdict_of
 from distributed_pretrain.experiments.results import Results, RunResult, values_of
 from distributed_pretrain.experiments.settings import Bar, ComparedMethod
-from distributed_pretrain.experiments.tables import Verdict, paired_difference, verdict_of
 from distributed_pretrain.measures.by_phrase import interval_over_studies
 from distributed_pretrain.measures.catalog import JUDGED_BY
 from distributed_pretrain.measures.grounding_metrics import CNR_GAIN

@@ -7,6 +7,7 @@ from distributed_pretrain.measures.auroc import Auroc
 from distributed_pretrain.measures.base import Measure
 from distributed_pretrain.measures.detection import Detection
 from distributed_pretrain.measures.embedding_map import EmbeddingMap
+from distributed_pretrain.measures.embedding_spread import Spread
 from distributed_pretrain.measures.grounding import Grounding
 from distributed_pretrain.measures.grounding_crops import CroppedGrounding
 from distributed_pretrain.measures.grounding_metrics import GROUNDING_METRICS
@@ -19,7 +20,6 @@ from distributed_pretrain.measures.region_maps import RegionMaps
 from distributed_pretrain.measures.region_similarity import RegionSimilarity
 from distributed_pretrain.measures.retrieval import RECALL_AT_1, RECALL_AT_5, Retrieval
 from distributed_pretrain.measures.segmentation import Segmentation
-from distributed_pretrain.measures.spread import Spread
 from distributed_pretrain.measures.zero_shot import ZeroShot
 
 VALIDATION: tuple[type[Measure], ...] = (

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from data_shards.errors import InputError
 from data_shards.records.study import StudyRecord
-from distributed_pretrain.data.drawn import stored_masks
 from distributed_pretrain.data.geometry import ModelSquare, evaluated_image
+from distributed_pretrain.data.masks_and_boxes import stored_masks
 from distributed_pretrain.losses.soft_dice import soft_dice_loss
 from distributed_pretrain.measures.linear import LinearMeasure, LinearSet
 from distributed_pretrain.measures.metric import Metric

@@ -16,9 +16,10 @@ from data_shards.files.json_lines import JsonLines
 from data_shards.profiles import load_profile
 from data_shards.records.study import Split
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
+from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.share import Share
 from distributed_pretrain.data.subsets import chosen_studies, fraction_of
 from distributed_pretrain.data.tokenization import NoReports, ReportTokenizer, SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import build_tokenizer

@@ -12,10 +12,11 @@ from torch import Tensor
 from data_shards.profiles import validate
 from distributed_pretrain.batch import Batch, ReportTokens, SampleRows
 from distributed_pretrain.data.host_batch import HostBatch, HostImages
-from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
+from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.share import Share
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 
 STUDIES = 24

@@ -10,11 +10,7 @@ from distributed_pretrain.experiments import expectations
 from distributed_pretrain.experiments.pages.comparison_picture import draw_comparison
 from distributed_pretrain.experiments.results import Results, values_of
 from distributed_pretrain.experiments.settings import ComparisonConfig
-from distributed_pretrain.experiments.tables import (
-    NOTHING,
-    markdown_table,
-    show_values,
-)
+from distributed_pretrain.experiments.tables import NOTHING, markdown_table, show_values
 from distributed_pretrain.measures.grounding_metrics import (
     BLIND_MAPS,
     BLIND_PHRASES,

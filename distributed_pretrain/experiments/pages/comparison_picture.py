@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distributed_pretrain.experiments import expectations
+from distributed_pretrain.experiments.estimates import estimate
 from distributed_pretrain.experiments.results import Results, values_of
 from distributed_pretrain.experiments.settings import ComparedMethod, ComparisonConfig
-from distributed_pretrain.experiments.tables import estimate
 from distributed_pretrain.measures.metric import Metric
 from distributed_pretrain.measures.pictures import plain_axes
 from distributed_pretrain.measures.region_similarity import draw_violins

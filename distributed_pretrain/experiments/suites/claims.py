@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from distributed_pretrain.experiments.suites.settings import Claim
-from distributed_pretrain.experiments.suites.tables import Results
-from distributed_pretrain.experiments.tables import (
+from distributed_pretrain.experiments.estimates import (
     Estimate,
     Verdict,
-    markdown_table,
     paired_difference,
     verdict_of,
 )
+from distributed_pretrain.experiments.suites.settings import Claim
+from distributed_pretrain.experiments.suites.tables import Results
+from distributed_pretrain.experiments.tables import markdown_table
 from distributed_pretrain.measures.metric import Metric
 
 _MARKS: dict[Verdict, str] = {"holds": "**{}**", "does not hold": "*{}*"}

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from data_shards.profiles import load_profile
+from distributed_pretrain.experiments.estimates import estimate, normal_half_width
 from distributed_pretrain.experiments.suites.claims import claims_told
 from distributed_pretrain.experiments.suites.settings import SuiteConfig
 from distributed_pretrain.experiments.suites.tables import (
@@ -21,7 +22,7 @@ from distributed_pretrain.experiments.suites.tables import (
     filled,
     read_suite,
 )
-from distributed_pretrain.experiments.tables import estimate, markdown_table, normal_half_width
+from distributed_pretrain.experiments.tables import markdown_table
 from distributed_pretrain.pages.html import render
 
 NOT_RUN = "not yet run"

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from data_shards.profiles import Config
 from distributed_pretrain.downstream.results import TaskResult, stored_result
+from distributed_pretrain.experiments.estimates import estimate
 from distributed_pretrain.experiments.suites.settings import SuiteConfig
-from distributed_pretrain.experiments.tables import estimate
 
 # Of several figures in a column of the same kind.
 BEST, SECOND = "first", "second"

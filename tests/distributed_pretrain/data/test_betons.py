@@ -14,9 +14,10 @@ from data_shards.__main__ import main
 from data_shards.errors import InputError
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
+from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.share import Share
 from distributed_pretrain.data.tokenization import NoReports, ReportTokenizer, SentenceTokenizer
 from tests.ffcv import needs_ffcv
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from distributed_pretrain.data.labels import wanted_labels
 from distributed_pretrain.data.settings import DataConfig
-from tests.distributed_pretrain.data.test_drawn import record
+from tests.distributed_pretrain.data.test_masks_and_boxes import record
 
 NAMES = ["Edema", "Mass", "Nodule", "Fracture"]
 STUDY = replace(record(), labels={"Edema": -1.0, "Mass": -1.0, "Nodule": 1.0, "Other": 0.0})

@@ -16,11 +16,12 @@ from data_shards.files.json_lines import JsonLines
 from data_shards.records.manifest import read_shard_index
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.batch import Batch
-from distributed_pretrain.data.loader import EvaluationLoader, Share, TrainingLoader
+from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.sample import LoadedSample, load_samples
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.share import Share
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from distributed_pretrain.data.tokenizer_training import train_wordpiece
 from tests.distributed_pretrain.data.one_sample import load_sample

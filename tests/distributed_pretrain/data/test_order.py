@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_shards.errors import InputError
-from distributed_pretrain.data.loader import Share
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
+from distributed_pretrain.data.share import Share
 
 
 def order(

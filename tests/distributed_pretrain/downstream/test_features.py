@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from data_shards.profiles import load_profile
-from distributed_pretrain.data.loader import Share
+from distributed_pretrain.data.share import Share
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.head import Head
 from distributed_pretrain.downstream.run import judge_head, train_head

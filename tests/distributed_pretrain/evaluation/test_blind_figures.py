@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed_pretrain.data.loader import Share
 from distributed_pretrain.data.shards import ShardSplit
+from distributed_pretrain.data.share import Share
 from distributed_pretrain.evaluation.evaluate import _evaluate
 from distributed_pretrain.evaluation.settings import EvaluateConfig
 from distributed_pretrain.measures.grounding import Grounding

@@ -12,8 +12,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from data_shards.records.study import Box, ImageRecord, MaskRecord, Report, StudyRecord
-from distributed_pretrain.data.drawn import read_drawn, stack_boxes
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
+from distributed_pretrain.data.masks_and_boxes import read_drawn, stack_boxes
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.tokenization import NoReports

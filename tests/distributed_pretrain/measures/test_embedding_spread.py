@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from distributed_pretrain.measures.base import Context
-from distributed_pretrain.measures.spread import Spread, uniformity
+from distributed_pretrain.measures.embedding_spread import Spread, uniformity
 from distributed_pretrain.methods.image_text import (
     ImageEmbeddings,
     ImageTextOutputs,

@@ -1,0 +1,34 @@
+"""Which part of each global batch is a rank's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+HOST = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Whose part of each global batch a loader gives, and the device that it lies on."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = HOST
+
+    def of(
+        self, global_positions: NDArray[np.int64], *, micro_batches: int = 1
+    ) -> NDArray[np.int64]:
+        """This rank's part of a global batch, which the ranks' parts join to.
+
+        Its equal parts are the rank's contiguous shares of the global batch's equal parts, so that
+        the samples of a micro-batch are the same for any number of ranks.
+        """
+        parts = np.reshape(global_positions, (micro_batches, self.world_size, -1))
+        return parts[:, self.rank].reshape(-1)
+
+
+ALONE = Share()
