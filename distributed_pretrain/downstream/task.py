@@ -46,7 +46,7 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
     """Whether all wanted runs are done; False when a signal ended one, which goes on when repeated.
 
     Runs that are done are not made again. Several starts may share a task, on one machine or many:
-    each makes the runs that no other has in hand, and waits for the rest of what it needs. Raises
+    each trains the runs that no other has in hand, and waits for the rest of what it needs. Raises
     InputError, before anything is trained, for an encoder or data that the task cannot use, and for
     the folder of another one.
     """
@@ -140,13 +140,12 @@ def _each(
             run = RunFolder(own.run_folder)
             figures = read_figures(run.evaluation(*judged_by))
             if not figures:
+                holder = run.holder()
                 try:
-                    holder, made = run.holder(), None
-                    if holder is None:
-                        made = make(own)
-                except InUseError:  # since
+                    made = None if holder else make(own)
+                except InUseError:  # taken since
                     holder = "another start"
-                if holder is not None:
+                if holder:
                     held.append(own)
                     if own.run_folder not in told:
                         _say(f"{own.run_folder}: {holder} has it in hand")
