@@ -6,6 +6,7 @@ interpreter's lock. Beside a GPU's they run in a process of their own, see `load
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC
 from collections import deque
@@ -14,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -42,9 +43,9 @@ from distributed_pretrain.data.share import ALONE, HOST, Share
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
-# Large enough for `load_samples`, small enough to spread the batches that are prefetched over all
-# threads.
-_ROWS_A_TASK = 8
+# Of the batches that are prefetched, parts for each thread: enough that none waits for work. The
+# fewer, the larger they are, and the quicker `load_samples` is with each row.
+_PARTS_A_THREAD = 1.5
 
 
 class _Plan(NamedTuple):
@@ -122,9 +123,7 @@ class _Loader(ABC):
         # Page-locked memory belongs to a thread's GPU, which is the first one unless it is told.
         own_gpu = partial(torch.cuda.set_device, self.share.device) if self._on_gpu else None
         pool = ThreadPoolExecutor(threads, thread_name_prefix="data", initializer=own_gpu)
-
-        def load(plan: _Plan, first: int) -> list[LoadedSample]:
-            return self._load(plan.positions[first : first + _ROWS_A_TASK], plan)
+        parts_a_batch = math.ceil(_PARTS_A_THREAD * threads / self.config.prefetch_batches)
 
         def join(plan: _Plan, parts: list[Future[list[LoadedSample]]]) -> HostBatch:
             samples = [sample for part in parts for sample in part.result()]
@@ -138,10 +137,27 @@ class _Loader(ABC):
             return host.pinned() if self._on_gpu else host
 
         def start(plan: _Plan) -> Future[HostBatch]:
-            firsts = range(0, len(plan.positions), _ROWS_A_TASK)
-            # The pool is first in, first out: when a thread comes to join, all parts have been
-            # started, so waiting for them inside the pool cannot lock up.
-            return pool.submit(join, plan, [pool.submit(load, plan, first) for first in firsts])
+            joined = Future[HostBatch]()
+            rows = math.ceil(len(plan.positions) / parts_a_batch)
+            parts = [
+                pool.submit(self._load, plan.positions[first : first + rows], plan)
+                for first in range(0, len(plan.positions), rows)
+            ]
+            unfinished = count(len(parts) - 1, -1)
+
+            def join_the_last(_: Future[list[LoadedSample]]) -> None:
+                if next(unfinished):
+                    return
+                try:
+                    joined.set_result(join(plan, parts))
+                except BaseException as error:  # noqa: BLE001  # whoever asks for it raises it
+                    joined.set_exception(error)
+                parts.clear()  # which have this function, and so each other, for ever
+
+            # By the thread that ends the last part, so that none waits for another.
+            for part in tuple(parts):
+                part.add_done_callback(join_the_last)
+            return joined
 
         try:
             started = map(start, plans)
