@@ -17,6 +17,7 @@ from distributed_pretrain.experiments.suites.tables import (
     SECOND,
     Cell,
     FilledTable,
+    Line,
     PublishedTable,
     Results,
     filled,
@@ -37,15 +38,19 @@ def in_markdown(found: FilledTable) -> str:
         mark = {BEST: "**{}**", SECOND: "<u>{}</u>"}.get(cell.rank, "{}")
         return mark.format(cell.text) + (f" (n={cell.runs})" if cell.runs else "")
 
-    def both(published: Cell | None, measured: Cell | None) -> str:
-        return f"{show(published, '-')}<br>{show(measured, NOT_RUN)}"
+    def both(line: Line) -> list[str]:
+        published = [show(cell, "-") for cell in line.published]
+        measured = [show(cell, NOT_RUN) for cell in line.measured]
+        if not line.is_published:
+            return measured
+        if not line.is_measured:
+            return published
+        return list(map("<br>".join, zip(published, measured, strict=True)))
 
     rows = [["", *(column.title for column in found.table.columns)]]
     for title, lines in found.groups:
         rows.append([f"*{title}*", *[""] * len(found.table.columns)])
-        for line in lines:
-            cells = map(both, line.published, line.measured)
-            rows.append([line.title, *cells])
+        rows += [[_titled(line), *both(line)] for line in lines]
     return markdown_table(rows)
 
 
@@ -65,11 +70,11 @@ def in_latex(found: FilledTable) -> str:
     for title, of_group in found.groups:
         lines.append(rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{_escaped(title)}}}}} \\")
         for line in of_group:
-            lines.append(
-                _latex_row([_escaped(line.title), *(show(c, "-") for c in line.published)])
-            )
-            ours = (show(cell, NOT_RUN) for cell in line.measured)
-            lines.append(_latex_row([r"\quad here", *ours]))
+            title, published = _escaped(_titled(line)), [show(cell, "-") for cell in line.published]
+            ours = [show(cell, NOT_RUN) for cell in line.measured]
+            lines.append(_latex_row([title, *(published if line.is_published else ours)]))
+            if line.is_published and line.is_measured:
+                lines.append(_latex_row([r"\quad here", *ours]))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -100,6 +105,7 @@ def in_html(found: FilledTable) -> str:
         BEST=BEST,
         SECOND=SECOND,
         NOT_RUN=NOT_RUN,
+        titled=_titled,
         zip=partial(zip, strict=True),
     )
 
@@ -114,7 +120,10 @@ WRITERS: dict[str, Callable[[FilledTable], str]] = {
 def table_files(config: SuiteConfig) -> dict[Path, str]:
     """Each table in LaTeX, as CSV and HTML, by the file in the suite's folder that it is for."""
     results = read_suite(config)
-    tables = {path: filled(load_profile(PublishedTable, path), results) for path in config.tables}
+    tables = {
+        path: filled(load_profile(PublishedTable, path), results, config.rows)
+        for path in config.tables
+    }
     return {
         config.run_folder / f"{path.stem}{suffix}": write(table)
         for path, table in tables.items()
@@ -123,7 +132,7 @@ def table_files(config: SuiteConfig) -> dict[Path, str]:
 
 
 def suite_page(config: SuiteConfig) -> str:
-    """The tables as Markdown, and what was run on what."""
+    """The tables as Markdown, what of the claims holds, and what was run on what."""
     results = read_suite(config)
     parts = [f"# {config.title}", *map(str.strip, config.notes)]
     tables = [load_profile(PublishedTable, path) for path in config.tables]
@@ -133,7 +142,7 @@ def suite_page(config: SuiteConfig) -> str:
             f"Per cent. Each cell has what is published ({table.source.strip()}), and under it "
             "what was measured here: mean ± Student's 95 % interval over n seeds, or "
             f"*{NOT_RUN}*. Of each of the two the best is bold and the second underlined.",
-            in_markdown(filled(table, results)),
+            in_markdown(filled(table, results, config.rows)),
         ]
     shown = {column.task: column.metric for table in tables for column in table.columns}
     if config.claims:
@@ -173,6 +182,12 @@ def _runs_table(config: SuiteConfig, results: Results, metrics: Mapping[str, str
             shards, share = Path(data["shards"]).name, f"{data['fraction']:g}"
             rows.append([method, task.name, shards, share, rate, metric, *shown, str(len(values))])
     return markdown_table(rows) if len(rows) > 1 else "Nothing yet."
+
+
+def _titled(line: Line) -> str:
+    """The title of a row, which says once that nothing of a published one was run."""
+    alone = line.is_published and not line.is_measured
+    return f"{line.title} ({NOT_RUN})" if alone else line.title
 
 
 def _latex_row(cells: Sequence[str]) -> str:

@@ -65,7 +65,8 @@ class SuiteConfig(Config):
     of the tasks of a protocol. `shards` puts others in place of the
     folders that tasks name in `data.shards`, and they are built first: the phantom for a set that
     nobody has yet. `only` names the tasks to run now, and `only_seeds` those of their seeds; the
-    tables always tell of all, and of all methods there are. `claims` are held against the figures
+    tables always tell of all, and of all methods there are, `rows` first, which are titles of own
+    ones by their names. `claims` are held against the figures
     beneath the tables, and `notes` are paragraphs above them. `processes` tasks go on at a time
     with `threads` each (null: one process, with all cores).
     """
@@ -78,6 +79,7 @@ class SuiteConfig(Config):
     method: Name | None = None
     tasks: Annotated[tuple[SuiteTask, ...], Field(min_length=1)]
     tables: tuple[Path, ...] = ()
+    rows: dict[Name, str] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     notes: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -88,6 +89,16 @@ class Line:
     published: tuple[Cell | None, ...]
     measured: tuple[Cell | None, ...]
 
+    @property
+    def is_published(self) -> bool:
+        """Whether a paper has a figure of it."""
+        return any(self.published)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any of it was run here."""
+        return any(self.measured)
+
 
 @dataclass(frozen=True)
 class FilledTable:
@@ -116,8 +127,13 @@ def read_suite(config: SuiteConfig) -> dict[str, dict[str, TaskResult]]:
     return found
 
 
-def filled(table: PublishedTable, results: Results) -> FilledTable:
-    """The table with our figures: Student's interval, the best and the second best of each kind."""
+def filled(
+    table: PublishedTable, results: Results, rows: Mapping[str, str] = MappingProxyType({})
+) -> FilledTable:
+    """The table with our figures: Student's interval, the best and the second best of each kind.
+
+    `rows` are titles of methods of ours by their names, which come first, run or not.
+    """
     by_method = {row.method: row for row in table.rows}
     published = _ranked({row.method: tuple(map(_printed, row.published)) for row in table.rows})
     ours = {
@@ -134,9 +150,10 @@ def filled(table: PublishedTable, results: Results) -> FilledTable:
         (group.title, tuple(line(row.method, row.title) for row in group.rows))
         for group in table.groups
     ]
-    others = [method for method in measured if method not in by_method]
-    if others:
-        groups.append(("Measured here", tuple(line(method, method) for method in others)))
+    own = dict(rows) | {each: each for each in measured if each not in {**by_method, **rows}}
+    if own:
+        here = ("Measured here", tuple(line(*each) for each in own.items()))
+        groups.insert(0 if rows else len(groups), here)
     return FilledTable(table, tuple(groups))
 
 
