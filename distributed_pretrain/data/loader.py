@@ -138,10 +138,12 @@ class _Loader(ABC):
 
         def start(plan: _Plan) -> Future[HostBatch]:
             joined = Future[HostBatch]()
-            rows = math.ceil(len(plan.positions) / parts_a_batch)
+            rows = max(1, math.ceil(len(plan.positions) / parts_a_batch))
+            # One part at least: its end makes the batch.
+            firsts = range(0, max(1, len(plan.positions)), rows)
             parts = [
                 pool.submit(self._load, plan.positions[first : first + rows], plan)
-                for first in range(0, len(plan.positions), rows)
+                for first in firsts
             ]
             unfinished = count(len(parts) - 1, -1)
 

@@ -20,12 +20,7 @@ from data_shards.records.study import SPLITS, Split
 from distributed_pretrain.data.share import Share
 from distributed_pretrain.downstream.features import FeatureStore
 from distributed_pretrain.downstream.head import Head
-from distributed_pretrain.downstream.results import (
-    TaskResult,
-    new_result,
-    note_result,
-    read_result,
-)
+from distributed_pretrain.downstream.results import new_result, note_result, read_result
 from distributed_pretrain.downstream.run import judge_head, train_head
 from distributed_pretrain.downstream.settings import (
     JUDGED,
@@ -52,8 +47,11 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
     """
     run, seeds = TaskFolder(config.run_folder), config.wanted_seeds
     result = read_result(config) or new_result(config)
+    means = run.evaluation(*JUDGED)
     if result.has(seeds):
-        _write_means(config, procedure, result)
+        # The start that made the last run may have been killed before it wrote these.
+        if result.has(procedure.seeds) and not read_figures(means):
+            write_figures(result.means(), means)
         print(f"{config.run_folder}: already complete", file=sys.stderr)
         return True
     metric = _checked(config)
@@ -84,15 +82,9 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
     for own, figures in _each(runs, JUDGED, judged):
         result = note_result(config, runs={str(own.seed): figures})
         _say(f"{run.path}: seed {own.seed}: {metric.title} {metric.show(figures[metric.name])}")
-    _write_means(config, procedure, result)
-    return result.has(seeds)
-
-
-def _write_means(config: DownstreamConfig, procedure: ProcedureConfig, result: TaskResult) -> None:
-    """Once all seeds are there; the start that made the last may have been killed before."""
-    means = TaskFolder(config.run_folder).evaluation(*JUDGED)
-    if result.has(procedure.seeds) and not read_figures(means):
+    if result.has(procedure.seeds):
         write_figures(result.means(), means)
+    return result.has(seeds)
 
 
 def _search(
