@@ -10,9 +10,9 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from data_shards.profiles import Config, validate
 from data_shards.synthetic_shards import write_synthetic_shards
@@ -40,7 +40,8 @@ class Settings(Config):
     """
 
     images: PositiveInt = 256
-    image_size_px: PositiveInt = 224
+    # A detector's coarsest map has a cell every 32 px.
+    image_size_px: Annotated[int, Field(ge=32, multiple_of=32)] = 224
     backbone: str = "resnet50"
     width: PositiveFloat = 1.0
     batch: PositiveInt = 32

@@ -71,7 +71,7 @@ def accumulate_gradients(
     with engine.kept_casts():
         for number, batch in enumerate(micro_batches):
             with engine.micro_batch(last=number == count - 1):
-                torch.manual_seed(seed + number)
+                _seed(seed + number, engine.device)
                 outputs = engine.forward(batch, groups=groups[number])
                 contrasted = objective.contrasted(outputs)
                 result.finite_rows.append(_finite_rows(contrasted, batch))
@@ -100,6 +100,16 @@ def accumulate_gradients(
     return result
 
 
+def _seed(seed: int, device: torch.device) -> None:
+    """That of `torch.manual_seed` for the generators that a step draws from.
+
+    Torch's own seeds all devices there might be, and keeps a traceback for each that is not there.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def _first_pass(
     engine: Engine, micro_batches: list[Batch], seed: int, *, apart: bool
 ) -> tuple[dict[str, Tensor], list[_Cached], list[Contrasted]]:
@@ -109,7 +119,7 @@ def _first_pass(
     statistics = KeptBuffers(objective.buffers())
     with torch.no_grad(), engine.autocast():
         for number, batch in enumerate(micro_batches):
-            torch.manual_seed(seed + number)
+            _seed(seed + number, engine.device)
             pieces.append(objective.contrasted(objective(batch)))
     statistics.put_back()  # they are for the second pass to update, once
     joint = Contrasted.joined(pieces)

@@ -9,6 +9,7 @@ import math
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from distributed_pretrain.run_folder.intact import TrainingState
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.loss_scale import LEAST
 from distributed_pretrain.training.gradients import accumulate_gradients
-from distributed_pretrain.training.kept_buffers import KeptBuffers
+from distributed_pretrain.training.kept_buffers import BuffersOf, KeptBuffers
 from distributed_pretrain.training.late_numbers import LateNumbers, sent
 from distributed_pretrain.training.schedules import learning_rate_factor
 from distributed_pretrain.training.settings import RunConfig
@@ -79,6 +80,10 @@ class Stepper:
     steps_per_epoch: int
     total_steps: int
 
+    @cached_property
+    def _buffers(self) -> BuffersOf:
+        return BuffersOf(self.engine.objective)
+
     def step(
         self,
         state: TrainingState,
@@ -100,7 +105,7 @@ class Stepper:
         learning_rate = objective.learning_rate(state.step, learning_rate)
         objective.start_step(epoch=batch.epoch, step=state.step)
         every = training.gradient_norms_every_steps
-        statistics = KeptBuffers(objective.buffers())
+        statistics = KeptBuffers(self._buffers.now())
         groups = training.groups(global_batch)
         micro_batches = batch.split(groups, pack=self.engine.packs_reports)
         gradients = accumulate_gradients(

@@ -84,7 +84,7 @@ class OnEncoder(Objective):
 
     def after_backward(self) -> None:
         """During the warm-up the encoder's gradients, zeros, go: an update would decay weights."""
-        if self._holds_still:
+        if self._holds_still and not self.frozen:
             for parameter in self.image_encoder.parameters():
                 parameter.grad = None
 
