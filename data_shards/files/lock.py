@@ -78,14 +78,6 @@ def locked(
         os.close(lock.folder)
 
 
-def holder_of(path: Path) -> str | None:
-    """Who holds this lock alone at the moment, None where nobody does."""
-    with suppress(FileNotFoundError), open_regular(path) as file:
-        if not _try_lock(file.fileno(), fcntl.LOCK_SH):
-            return _holder(path) or "another process"
-    return None
-
-
 @dataclass(frozen=True)
 class _Patience:
     path: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -49,13 +49,14 @@ class ModelSquare:
         return self.inside([Box(0, 0, 0, self.image.width, self.image.height, "")])
 
     def share_shown(self, boxes: Sequence[Box]) -> float:
-        """How much of the union of stored boxes the square shows, in [0, 1]."""
-        scale, left, top = self._placement()
-        side = self.size_px / scale
-        shown = Box(0, -left / scale, -top / scale, side, side, "")
-        whole = replace(self, crop_fraction=1.0, window=(0.0, 0.0, 1.0))
-        inside = whole.inside(boxes)
-        return (inside & whole.inside([shown])).sum().item() / max(1, inside.sum().item())
+        """How much of the area of stored boxes the square shows, in [0, 1]; all of no area."""
+        shown, size = 0.0, self.size_px
+        for x, y, width, height in map(self.box, boxes):
+            across, down = min(x + width, size) - max(x, 0), min(y + height, size) - max(y, 0)
+            shown += max(0.0, across) * max(0.0, down)
+        scale, _, _ = self._placement()
+        area = scale**2 * sum(each.width * each.height for each in boxes)
+        return shown / area if area else 1.0
 
     def mask(
         self, stored: NDArray[np.uint8] | UInt8[Tensor, "height width"]
@@ -91,6 +92,16 @@ class ModelSquare:
 def evaluated_image(record: StudyRecord) -> int:
     """Position of the image an evaluation uses: the first frontal by id."""
     return record.frontal_images()[0]
+
+
+def boxes_by_phrase(record: StudyRecord) -> dict[str, list[Box]]:
+    """The boxes with each phrase, on the image that is evaluated."""
+    shown = evaluated_image(record)
+    found: dict[str, list[Box]] = {}
+    for box in record.boxes:
+        if box.phrase and box.image == shown:
+            found.setdefault(box.phrase, []).append(box)
+    return found
 
 
 def region_map_on_pixels(

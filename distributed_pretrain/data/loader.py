@@ -113,9 +113,12 @@ class _Loader(ABC):
         batch.map_tensors(lambda tensor: tensor.record_stream(step))
         return batch
 
-    def _host_batches(self, plans: Iterator[_Plan]) -> Generator[HostBatch]:
+    def _host_batches(
+        self, plans: Iterator[_Plan], *, batches: int | None = None
+    ) -> Generator[HostBatch]:
         """The same before the transform, made by threads at most `prefetch_batches` ahead.
 
+        `batches` is how many there are, if they end.
         The first exception of any row is raised in its batch's turn. When the iterator ends, is
         closed or fails, all its threads have ended.
         """
@@ -123,7 +126,8 @@ class _Loader(ABC):
         # Page-locked memory belongs to a thread's GPU, which is the first one unless it is told.
         own_gpu = partial(torch.cuda.set_device, self.share.device) if self._on_gpu else None
         pool = ThreadPoolExecutor(threads, thread_name_prefix="data", initializer=own_gpu)
-        parts_a_batch = math.ceil(_PARTS_A_THREAD * threads / self.config.prefetch_batches)
+        at_once = min(self.config.prefetch_batches, batches or self.config.prefetch_batches)
+        parts_a_batch = math.ceil(_PARTS_A_THREAD * threads / at_once)
 
         def join(plan: _Plan, parts: list[Future[list[LoadedSample]]]) -> HostBatch:
             samples = [sample for part in parts for sample in part.result()]
@@ -152,7 +156,7 @@ class _Loader(ABC):
                     return
                 try:
                     joined.set_result(join(plan, parts))
-                except BaseException as error:  # noqa: BLE001  # whoever asks for it raises it
+                except Exception as error:  # noqa: BLE001  # whoever asks for it raises it
                     joined.set_exception(error)
                 parts.clear()  # which have this function, and so each other, for ever
 
@@ -272,11 +276,12 @@ class EvaluationLoader(_Loader):
 
     def batches(self) -> Generator[Batch]:
         """Every batch once. Raises InputError when too many samples are unreadable."""
-        return self._batches(self._host_batches(self._plans()))
+        return self._batches(self._host_batches(self._plans(), batches=len(self)))
 
     def batch_of(self, positions: Sequence[int]) -> Batch:
         """The samples at these positions of the split, for this process alone."""
-        with closing(self._batches(self._host_batches(iter([_Plan(list(positions), 0)])))) as found:
+        host = self._host_batches(iter([_Plan(list(positions), 0)]), batches=1)
+        with closing(self._batches(host)) as found:
             return next(found)
 
     def _plans(self) -> Iterator[_Plan]:

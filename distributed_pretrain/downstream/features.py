@@ -7,13 +7,14 @@ the split's order, and batches are then rows of what was kept: labels, masks and
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
+from mmap import mmap
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import torch
@@ -26,7 +27,6 @@ from distributed_pretrain.data.loader import EvaluationLoader
 from distributed_pretrain.data.order import GlobalOrder
 from distributed_pretrain.downstream.settings import FeaturesConfig
 from distributed_pretrain.methods.objective import Objective
-from distributed_pretrain.run_folder.task_folder import TaskFolder
 from distributed_pretrain.training.memory.estimate import GIB
 from distributed_pretrain.training.validation import evaluating
 
@@ -83,7 +83,7 @@ class KeptBatches:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """The kept splits of a task, which its runs share; files for large ones are in `folder`."""
+    """The kept splits of a task, which a start's runs share; large ones in files in `folder`."""
 
     config: FeaturesConfig
     folder: Path
@@ -145,27 +145,22 @@ class FeatureStore:
             _say(f"{told}: not kept, more than features.disk_gib={self.config.disk_gib:g}")
             return {}
         try:
-            mapped = {name: self._mapped(name, sizes[name], dtype) for name in shapes}
+            mapped = {name: self._mapped(sizes[name], dtype) for name in shapes}
         except OSError as error:
             _say(f"{told}: not kept, {self.folder} cannot hold them ({error.strerror})")
             return {}
         _say(f"{told}, in a file in {self.folder}")
         return {name: each.view(shapes[name]) for name, each in mapped.items()}
 
-    def _mapped(self, name: str, size: int, dtype: torch.dtype) -> Tensor:
-        """Zeros in a file without a name, which goes with this process.
+    def _mapped(self, size: int, dtype: torch.dtype) -> Tensor:
+        """Zeros in a file without a name, which goes with this process, however that ends.
 
         Raises OSError where the disk has no room: later, writing would end the process by a signal.
         """
-        path = self.folder / f"{name}.bin"
-        with TaskFolder(self.folder).turn():
-            try:
-                with path.open("wb") as file:
-                    os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
-                return torch.from_file(str(path), shared=True, size=size, dtype=dtype)
-            finally:
-                # With what a start that was killed here has left. On NFS a file that is open stays.
-                shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=self.folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
+            return torch.frombuffer(mmap(file.fileno(), size * dtype.itemsize), dtype=dtype)
 
 
 def _say(line: str) -> None:

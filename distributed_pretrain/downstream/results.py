@@ -17,9 +17,10 @@ from data_shards.files.atomic import write_text_atomically
 from data_shards.files.regular import read_regular
 from data_shards.profiles import Config, first_difference, validate
 from distributed_pretrain.downstream.settings import DownstreamConfig, EncoderConfig
+from distributed_pretrain.measures.metric import mean_figures
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.step_folders import MARKER, UNTRAINED
-from distributed_pretrain.run_folder.task_folder import TaskFolder
+from distributed_pretrain.run_folder.task_folder import TaskFolder, turn
 
 
 class TaskResult(Config):
@@ -47,15 +48,14 @@ class TaskResult(Config):
 
     def means(self) -> dict[str, float]:
         """The mean over the runs of each figure that all of them have."""
-        every = list(self.runs.values())
-        names = [name for name in every[0] if all(name in each for each in every)] if every else []
-        return {name: sum(each[name] for each in every) / len(every) for name in names}
+        return mean_figures(list(self.runs.values()))
 
 
 def new_result(config: DownstreamConfig) -> TaskResult:
     """That of a task of which nothing was run."""
-    encoder = encoder_identity(config.encoder)
-    return TaskResult(made_with=config.model_dump(mode="json"), encoder=encoder)
+    # Those of all starts that share the task, whichever seeds are theirs.
+    made_with = config.model_copy(update={"only_seeds": ()}).model_dump(mode="json")
+    return TaskResult(made_with=made_with, encoder=encoder_identity(config.encoder))
 
 
 def stored_result(folder: Path) -> TaskResult | None:
@@ -70,7 +70,8 @@ def stored_result(folder: Path) -> TaskResult | None:
         return None
     except ValidationError as error:
         raise InputError(
-            f"{path}: damaged: delete it, and the same command takes the runs beside it together"
+            f"{path}: damaged: delete it, and the same command (without only_seeds) takes the runs "
+            "beside it together"
         ) from error
 
 
@@ -111,7 +112,7 @@ def note_result(
     Raises InputError as `read_result`.
     """
     run = TaskFolder(config.run_folder)
-    with run.turn():
+    with turn(run.path):
         result = read_result(config) or new_result(config)
         every = {**result.runs, **(runs or {})}
         seeds = config.procedure.seeds if config.procedure is not None else ()

@@ -40,7 +40,7 @@ def run_downstream(profile: Path, overrides: Sequence[str]) -> int:
 
         return DONE if run_task(config, config.procedure) else GOES_ON
     run = TaskFolder(config.run_folder)
-    store = FeatureStore(config.features, run.features)
+    store = FeatureStore(config.features, run.path)
     if not train_head(config, store):
         return GOES_ON
     if not launcher_number("RANK"):

@@ -13,7 +13,7 @@ from data_shards.records.study import Split
 from data_shards.written import Written
 from distributed_pretrain.downstream.protocols.base import LocalizedConfig
 from distributed_pretrain.downstream.protocols.catalog import AnyProtocolConfig
-from distributed_pretrain.measures.metric import read_figures
+from distributed_pretrain.measures.metric import mean_figures, read_figures
 from distributed_pretrain.methods.encoders import ImageEncoderConfig
 from distributed_pretrain.pretrain import settings as pretrain
 from distributed_pretrain.run_folder.folder import RunFolder
@@ -67,7 +67,7 @@ class EncoderConfig(Config):
 
 
 class FeaturesConfig(Config):
-    """What a frozen encoder makes of the images, computed once for all epochs and runs of a task.
+    """What a frozen encoder makes of the images, computed once for all epochs and runs of a start.
 
     In `dtype`; in memory up to `memory_gib`, beyond in a file beside the run up to `disk_gib`, and
     beyond that not kept. By one process alone, and if no image is unreadable.
@@ -176,7 +176,10 @@ def refuse_missing_encoder(config: EncoderConfig) -> None:
 
 
 def figures_of_task(config: DownstreamConfig, folder: Path) -> dict[str, float]:
-    """What was measured on the test split, of the one seed that is wanted or all; empty before."""
+    """What was measured on the test split: means over the seeds that are wanted; empty before."""
     run = TaskFolder(folder)
-    own = run.part("seeds", *config.only_seeds) if len(config.only_seeds) == 1 else run
-    return read_figures(own.evaluation(*JUDGED))
+    if not config.only_seeds:
+        return read_figures(run.evaluation(*JUDGED))
+    seeds = [run.part("seeds", seed).evaluation(*JUDGED) for seed in config.only_seeds]
+    figures = list(map(read_figures, seeds))
+    return mean_figures(figures) if all(figures) else {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from data_shards.errors import InputError
@@ -31,7 +32,7 @@ from distributed_pretrain.downstream.settings import (
 from distributed_pretrain.measures.metric import Metric, keep_figures, read_figures, write_figures
 from distributed_pretrain.pretrain.build import open_split
 from distributed_pretrain.run_folder.folder import RunFolder
-from distributed_pretrain.run_folder.task_folder import TaskFolder
+from distributed_pretrain.run_folder.task_folder import TaskFolder, turn
 from distributed_pretrain.training.run import refuse_unmeasured
 
 SECONDS_BETWEEN_LOOKS = 5.0
@@ -41,7 +42,7 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
     """Whether all wanted runs are done; False when a signal ended one, which goes on when repeated.
 
     Runs that are done are not made again. Several starts may share a task, on one machine or many:
-    each trains the runs that no other has in hand, and waits for the rest of what it needs. Raises
+    each makes the runs that no other has in hand, and waits for the rest of what it needs. Raises
     InputError, before anything is trained, for an encoder or data that the task cannot use, and for
     the folder of another one.
     """
@@ -57,7 +58,7 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
     metric = _checked(config)
     # Before anything is tried: what another config has tried is no part of this search.
     note_result(config)
-    store = FeatureStore(config.features, run.features)
+    store = FeatureStore(config.features, run.path)
     searched = _search(config, procedure, metric, store)
     if searched is None:
         return False
@@ -79,11 +80,12 @@ def run_task(config: DownstreamConfig, procedure: ProcedureConfig) -> bool:
         _single(config, run.part("seeds", seed).path, seed=seed, learning_rate=rate)
         for seed in seeds
     ]
-    for own, figures in _each(runs, JUDGED, judged):
+    for own, figures in _each(run, runs, JUDGED, judged):
         result = note_result(config, runs={str(own.seed): figures})
         _say(f"{run.path}: seed {own.seed}: {metric.title} {metric.show(figures[metric.name])}")
     if result.has(procedure.seeds):
-        write_figures(result.means(), means)
+        with turn(run.path):
+            write_figures(result.means(), means)
     return result.has(seeds)
 
 
@@ -106,7 +108,7 @@ def _search(
         _single(config, run.part("learning_rates", rate).path, seed=config.seed, learning_rate=rate)
         for rate in rates
     ]
-    for own, figures in _each(runs, TUNED, tried):
+    for own, figures in _each(run, runs, TUNED, tried):
         rate = own.optimizer.learning_rate
         found[rate] = figures[metric.name]
         _say(f"{run.path}: learning rate {rate:g}: {metric.title} {metric.show(found[rate])}")
@@ -117,6 +119,7 @@ def _search(
 
 
 def _each(
+    task: TaskFolder,
     runs: Sequence[DownstreamConfig],
     judged_by: tuple[Split, str],
     make: Callable[[DownstreamConfig], dict[str, float] | None],
@@ -125,28 +128,27 @@ def _each(
 
     Those that another start has in hand come last. Ends early when this one is told to end.
     """
-    waiting, told = list(runs), set[Path]()
+    waiting, told = list(runs), set[str]()
     while waiting:
         held = list[DownstreamConfig]()
         for own in waiting:
             run = RunFolder(own.run_folder)
-            figures = read_figures(run.evaluation(*judged_by))
-            if not figures:
-                holder = run.holder()
+            with ExitStack() as hand:
                 try:
-                    made = None if holder else make(own)
-                except InUseError:  # taken since
-                    holder = "another start"
-                if holder:
+                    hand.enter_context(task.in_hand(run))
+                except InUseError as error:
                     held.append(own)
-                    if own.run_folder not in told:
-                        _say(f"{own.run_folder}: {holder} has it in hand")
-                        told.add(own.run_folder)
+                    if str(error) not in told:
+                        _say(str(error))
+                        told.add(str(error))
                     continue
-                if made is None:
-                    return
-                figures = made
-                keep_figures(figures, run.evaluation(*judged_by))
+                figures = read_figures(run.evaluation(*judged_by))
+                if not figures:
+                    made = make(own)
+                    if made is None:
+                        return
+                    figures = made
+                    keep_figures(figures, run.evaluation(*judged_by))
             yield own, figures
         if held and len(held) == len(waiting) and _told_to_end(SECONDS_BETWEEN_LOOKS):
             return

@@ -38,7 +38,9 @@ METHOD = (
     ),
     MIOU,
     replace(MIOU, name=f"{MIOU.name}_by_category", title=f"{MIOU.title}, mean of categories"),
-    Metric("grounding_box_shown", "share of the boxes that the model is shown"),
+    Metric(
+        "grounding_box_shown", "share of the area of all phrases' boxes that the model is shown"
+    ),
     CNR_GAIN,
     BORDER,
     SAME_CELL_OTHER_PHRASE,

@@ -72,6 +72,12 @@ class Metric:
         return self.gain(value - on) > by
 
 
+def mean_figures(every: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of several runs the mean of each figure that all of them have."""
+    names = [name for name in every[0] if all(name in each for each in every)] if every else []
+    return {name: sum(each[name] for each in every) / len(every) for name in names}
+
+
 def write_figures(figures: Mapping[str, float], path: Path) -> None:
     """Print what was measured, then write it to `path`; other figures there are kept beside it."""
     width = max(map(len, figures))

@@ -15,6 +15,7 @@ from data_shards.records.study import Box, StudyRecord
 from distributed_pretrain.batch import Batch, join_rows
 from distributed_pretrain.data.geometry import (
     ModelSquare,
+    boxes_by_phrase,
     evaluated_image,
     region_map_on_pixels,
 )
@@ -110,19 +111,22 @@ class PhraseGrounding(ImageTextMeasure):
         self.grounded: Grounded | None = None
         self.by_phrase: ByPhrase | None = None
         self._phrases: list[Phrase] = []
+        self._shown = list[float]()
         self._samples = 0
 
     def update(self, batch: Batch, outputs: ImageTextOutputs) -> None:
         """Keep the images that have phrases with boxes, of all ranks."""
         images = outputs.images.map_tensors(lambda rows: real_rows(rows, batch.sample_mask))
-        own: list[Phrase] = []
+        own, shown = list[Phrase](), list[float]()
         for row, record in enumerate(real_records(batch)):
             square = self.square(record, batch.images.shape[-1])
+            shown += map(square.share_shown, boxes_by_phrase(record).values())
             if phrases := self.phrases_of(record, square):
                 image = images.rows(slice(row, row + 1)).map_tensors(Tensor.clone)
                 own += [Phrase(row, text, boxes, square, image) for text, boxes in phrases.items()]
         samples = int(batch.sample_mask.sum())
-        for of_rank, samples_of_rank in gather_objects((own, samples)):
+        for of_rank, shown_of_rank, samples_of_rank in gather_objects((own, shown, samples)):
+            self._shown += shown_of_rank
             self._phrases += [replace(p, sample=self._samples + p.sample) for p in of_rank]
             self._samples += samples_of_rank
 
@@ -171,7 +175,7 @@ class PhraseGrounding(ImageTextMeasure):
         figures = {
             "grounding_phrases": float(len(phrases)),
             "grounding_box_area": ((inside & valid).sum() / valid.sum()).item(),
-            "grounding_box_shown": fmean(p.square.share_shown(p.boxes) for p in phrases),
+            "grounding_box_shown": fmean(self._shown),
             "grounding_cnr_absolute_by_category": _mean_of_means(contrast.abs(), phrases),
             f"{MIOU.name}_by_category": _mean_of_means(overlap, phrases),
         }
@@ -224,11 +228,7 @@ class PhraseGrounding(ImageTextMeasure):
 
     def phrases_of(self, record: StudyRecord, square: ModelSquare) -> dict[str, list[Box]]:
         """The phrases with boxes that are seen in `square`, of the image that is evaluated."""
-        shown = evaluated_image(record)
-        found: dict[str, list[Box]] = {}
-        for box in record.boxes:
-            if box.phrase and box.image == shown:
-                found.setdefault(box.phrase, []).append(box)
+        found = boxes_by_phrase(record)
         return {text: boxes for text, boxes in found.items() if self.is_shown(boxes, square)}
 
     def _maps(self, texts: Sequence[str], images: Sequence[ImageEmbeddings]) -> Cells:

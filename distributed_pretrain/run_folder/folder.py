@@ -20,7 +20,7 @@ from typing import TypeVar
 from data_shards.errors import InputError, warn
 from data_shards.files.atomic import remove, write_text_atomically
 from data_shards.files.json_lines import JsonLines, Line, read_lines
-from data_shards.files.lock import Lock, holder_of, locked
+from data_shards.files.lock import Lock, locked
 from data_shards.files.regular import read_regular, refuse_what_is_no_file
 from data_shards.profiles import Config, dump_profile, first_difference, load_profile
 from data_shards.records.manifest import MANIFEST_NAME
@@ -38,6 +38,7 @@ from distributed_pretrain.run_folder.step_folders import (
     step_of,
 )
 
+LOCK = "lock"
 LOCK_PATIENCE_SECONDS = 10.0
 TAIL_BYTES = 200_000
 _LONGEST_SECONDS = 1e9
@@ -80,7 +81,6 @@ class RunFolder:
         self.skipped = JsonLines(path / "skipped.jsonl", _names_a_batch)
         self.starts = JsonLines(path / "starts.jsonl")
         self._lock: Lock | None = None
-        self._lock_path = path / "lock"
 
     def checkpoint(self, name: str) -> Path:
         """A checkpoint by the name of its folder or link. Raises InputError when there is none."""
@@ -137,7 +137,7 @@ class RunFolder:
         with contextlib.ExitStack() as held:
             held.callback(self._remove_if_nothing_came_of_it)
             try:
-                lock = locked(self._lock_path, busy=busy, patience_seconds=LOCK_PATIENCE_SECONDS)
+                lock = locked(self.path / LOCK, busy=busy, patience_seconds=LOCK_PATIENCE_SECONDS)
                 self._lock = held.enter_context(lock)
             except OSError as error:
                 # Of a finished run nothing is to be written.
@@ -147,10 +147,6 @@ class RunFolder:
                 yield
             finally:
                 self._lock = None
-
-    def holder(self) -> str | None:
-        """Who keeps the folder for itself at the moment, if anybody does."""
-        return holder_of(self._lock_path)
 
     def _remove_if_nothing_came_of_it(self) -> None:
         if not self.has_progress:

@@ -115,9 +115,9 @@ def test_downstream_tasks_and_their_seeds_are_an_array_that_fills_one_table(
     rows = read_results(folder)
     assert all(0 <= float(row["dice"]) <= 1 for row in rows)
     assert len({row["dice"] for row in rows}) == 4, "each has its own seed's"
-    assert " has it in hand" in "".join(
-        path.read_text() for path in (tmp_path / "suite").rglob("run.log")
-    )
+    # Two rates and two seeds of two tasks, each by one start.
+    made = list((tmp_path / "suite").rglob("starts.jsonl"))
+    assert [len(each.read_text().splitlines()) for each in made] == [1] * 8
     table = (tmp_path / "suite" / "tables.md").read_text()
     for name in names:
         assert re.search(rf"\| random \| {name} \| shards .*\| 2 \|", table)

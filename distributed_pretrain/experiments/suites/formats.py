@@ -139,9 +139,10 @@ def suite_page(config: SuiteConfig) -> str:
     for table in tables:
         parts += [
             f"## {table.title}",
-            f"Per cent. Each cell has what is published ({table.source.strip()}), and under it "
-            "what was measured here: mean ± Student's 95 % interval over n seeds, or "
-            f"*{NOT_RUN}*. Of each of the two the best is bold and the second underlined.",
+            f"Per cent. Published is what the rows of the paper have ({table.source.strip()}); "
+            "measured here, under it or in rows of its own, mean ± Student's 95 % interval over "
+            f"n seeds, or *{NOT_RUN}*. Of each of the two the best is bold and the second "
+            "underlined.",
             in_markdown(filled(table, results, config.rows)),
         ]
     shown = {column.task: column.metric for table in tables for column in table.columns}

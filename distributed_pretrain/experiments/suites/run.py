@@ -9,7 +9,7 @@ from data_shards.files.atomic import write_text_atomically
 from distributed_pretrain.experiments.grid.pool import ModuleRun, build_shards, run_all
 from distributed_pretrain.experiments.suites.formats import suite_page, table_files
 from distributed_pretrain.experiments.suites.settings import SuiteConfig, is_done
-from distributed_pretrain.run_folder.task_folder import TaskFolder
+from distributed_pretrain.run_folder.task_folder import turn
 
 
 def run_suite(config: SuiteConfig) -> int:
@@ -39,7 +39,7 @@ def run_suite(config: SuiteConfig) -> int:
     outcome = run_all(runs, at_once=config.processes)
     page = config.run_folder / "tables.md"
     # Who writes last has read what all others have measured.
-    with TaskFolder(config.run_folder).turn():
+    with turn(config.run_folder):
         text = suite_page(config)
         for path, content in {page: text, **table_files(config)}.items():
             write_text_atomically(path, content)

@@ -97,6 +97,12 @@ class SuiteConfig(Config):
             raise ValueError(f"tasks: {twice[0]!r} is the name of two tasks: rename one")
         if unknown := [name for name in self.only if name not in names]:
             raise ValueError(f"only: {unknown[0]!r} is none of {', '.join(names)}")
+        claimed = [name for claim in self.claims for name in (claim.method, claim.than)]
+        if unknown := [name for name in claimed if name not in self.rows]:
+            known = ", ".join(self.rows) or "none"
+            raise ValueError(f"claims: {unknown[0]!r} is the name of no row ({known}): correct it")
+        if self.claims and not self.tables:
+            raise ValueError("claims: are held against the figures of tables: give tables")
         return self
 
     @property
@@ -118,12 +124,7 @@ class SuiteConfig(Config):
     def read(self, task: SuiteTask) -> ReadTask:
         """A task of this suite. Raises InputError for a profile that is not there or not valid."""
         encoder = json.dumps(self.encoder.model_dump(mode="json"))
-        fixed: tuple[str, ...] = (
-            f"encoder={encoder}",
-            f"run_folder={self.folder(self.row, task.name)}",
-        )
-        if self.only_seeds:
-            fixed = (*fixed, f"only_seeds={list(self.only_seeds)}")
+        fixed = (f"encoder={encoder}", f"run_folder={self.folder(self.row, task.name)}")
         words = (*task.overrides, *self.overrides, *fixed)
         config = load_profile(DownstreamConfig, task.profile, words)
         # By what it is as yet.
@@ -132,6 +133,8 @@ class SuiteConfig(Config):
         built = self.shards.get(named)
         if built is not None:
             more = (*more, f"data.shards={built.output}")
+        if self.only_seeds:
+            more = (*more, f"only_seeds={list(self.only_seeds)}")
         if more:
             words = (*words, *more)
             config = load_profile(DownstreamConfig, task.profile, words)

@@ -143,16 +143,15 @@ def filled(
     measured = _ranked({method: cells for method, cells in ours.items() if any(cells)})
     nothing = (None,) * len(table.columns)
 
-    def line(method: str, title: str) -> Line:
-        return Line(title, published.get(method, nothing), measured.get(method, nothing))
+    def line(row: PublishedRow) -> Line:
+        ours = nothing if row.method in rows else measured.get(row.method, nothing)
+        return Line(row.title, published[row.method], ours)
 
-    groups = [
-        (group.title, tuple(line(row.method, row.title) for row in group.rows))
-        for group in table.groups
-    ]
+    groups = [(group.title, tuple(map(line, group.rows))) for group in table.groups]
     own = dict(rows) | {each: each for each in measured if each not in {**by_method, **rows}}
     if own:
-        here = ("Measured here", tuple(line(*each) for each in own.items()))
+        lines = (Line(title, nothing, measured.get(name, nothing)) for name, title in own.items())
+        here = ("Measured here", tuple(lines))
         groups.insert(0 if rows else len(groups), here)
     return FilledTable(table, tuple(groups))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from data_shards.records.study import Box, ImageRecord
@@ -50,11 +51,14 @@ def test_several_boxes_are_a_union() -> None:
 
 
 def test_what_a_crop_hides_of_boxes_is_counted() -> None:
-    boxes = [_box(0, 0, 32, 32), _box(16, 0, 32, 32)]  # a union of 48 x 32
-    assert _square(128, 64).share_shown(boxes) == 1
+    boxes = [_box(0, 0, 32, 32), _box(16, 0, 32, 32)]
+    assert _square(128, 64).share_shown(boxes) == pytest.approx(1)
     # The middle half of the padded square has all of the image's rows, and its columns 32 to 96.
-    assert _square(128, 64, crop_fraction=0.5).share_shown(boxes) == 16 / 48
+    assert _square(128, 64, crop_fraction=0.5).share_shown(boxes) == pytest.approx(16 / 64)
     assert _square(128, 128, crop_fraction=0.5).share_shown(boxes) == 0
+    # Too small for a pixel's centre.
+    assert _square(2000, 2000).share_shown([_box(3, 3, 4, 4)]) == pytest.approx(1)
+    assert _square(128, 64).share_shown([_box(3, 3, 0, 4)]) == 1
 
 
 def test_a_mask_of_a_box_lands_where_the_box_does() -> None:

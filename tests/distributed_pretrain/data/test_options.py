@@ -110,3 +110,12 @@ def test_settings_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         configured(phantom_shards, **changes)
+
+
+def test_a_batch_without_rows_ends_instead_of_waiting(
+    phantom_shards: Path, small_tokenizer: SentenceTokenizer
+) -> None:
+    data = configured(phantom_shards)
+    loader = EvaluationLoader(opened(data), small_tokenizer, data)
+    with pytest.raises(ValueError, match="empty"):
+        loader.batch_of([])

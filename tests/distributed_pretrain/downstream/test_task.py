@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from data_shards.errors import InputError
+from data_shards.processes import ending_signals_go_to
 from data_shards.profiles import load_profile, validate
 from distributed_pretrain.downstream import task
 from distributed_pretrain.downstream.features import FeatureStore
@@ -29,6 +30,7 @@ from distributed_pretrain.downstream.task import best_rate, run_task
 from distributed_pretrain.experiments.suites.settings import is_done
 from distributed_pretrain.measures.metric import Metric, keep_figures
 from distributed_pretrain.run_folder.folder import RunFolder
+from distributed_pretrain.run_folder.task_folder import TaskFolder
 from distributed_pretrain.training import gallery
 from tests.paths import CONFIGS
 from tests.tiny.sizes import IMAGE_SIZE_PX
@@ -133,22 +135,41 @@ def test_starts_share_a_task(
     """Each makes what no other has in hand, and waits for the rest; each its own seeds."""
     assert config.procedure is not None
     monkeypatch.setattr(task, "SECONDS_BETWEEN_LOOKS", 0.1)
-    folders = [config.run_folder / "learning_rates" / rate for rate in ("0.1", "0.01")]
+    whole = TaskFolder(config.run_folder)
+    tried = [whole.part("learning_rates", rate) for rate in (0.1, 0.01)]
+    folders = [each.path for each in tried]
     trained: list[Path] = []
 
-    with RunFolder(folders[0]).locked(), RunFolder(folders[1]).locked():
-        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    ended = threading.Event()
+
+    def tell_to_end() -> None:
+        # Until it is heard: only who waits listens.
+        while not ended.wait(0.2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with (
+        ending_signals_go_to(signal.SIG_IGN),
+        whole.in_hand(tried[0]),
+        whole.in_hand(tried[1]),
+    ):
+        teller = threading.Thread(target=tell_to_end)
+        teller.start()
         assert not run_task(config, config.procedure), "told to end while it waits"
+        ended.set()
+        teller.join()
     said = capsys.readouterr().err
-    assert all(said.count(f"{each}: process {os.getpid()} on ") == 1 for each in folders)
+    hands = f"in the hands of process {os.getpid()} on "
+    assert all(said.count(f"{each}: {hands}") == 1 for each in folders)
+    assert sorted(path.name for path in config.run_folder.iterdir()) == ["task.json"]
 
     with contextlib.ExitStack() as another_start:
-        another_start.enter_context(RunFolder(folders[0]).locked())
+        another_start.enter_context(whole.in_hand(tried[0]))
 
         def counted(own: DownstreamConfig, store: FeatureStore) -> bool:
             trained.append(own.run_folder)
             done = train_head(own, store)
             if len(trained) == 1:
+                folders[0].mkdir()
                 keep_figures({"dice": 2.0}, RunFolder(folders[0]).evaluation(*TUNED))
                 another_start.close()
             return done
@@ -176,6 +197,9 @@ def test_starts_share_a_task(
     assert result is not None
     assert list(result.runs) == [str(first), str(second)], "as the procedure has them"
     assert figures_of_task(config, config.run_folder) == result.means()
+    both = config.model_copy(update={"only_seeds": (second, first)})
+    assert figures_of_task(both, config.run_folder) == pytest.approx(result.means())
+    assert json.loads(whole.task.read_text())["made_with"]["only_seeds"] == []
 
 
 def test_seeds_that_a_task_has_not_are_refused(config: DownstreamConfig) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from data_shards.records.study import ImageRecord
@@ -57,5 +58,7 @@ def test_phrases_count_where_half_of_their_box_is_inside() -> None:
     measure.update(batch, method(batch))
     figures = measure.compute()
     assert figures["grounding_cropped_phrases"] == 1
+    # Also of the phrase that is not counted.
+    assert figures["grounding_cropped_box_shown"] == pytest.approx((1 + 1 / 3) / 2)
     assert all(name.startswith("grounding_cropped_") for name in figures)
     assert set(figures) <= {metric.name for metric in measure.metrics}

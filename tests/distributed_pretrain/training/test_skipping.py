@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from distributed_pretrain.training.engine.ddp import Engine, build_optimizer
-from distributed_pretrain.training.kept_buffers import KeptBuffers
+from distributed_pretrain.training.kept_buffers import BuffersOf, KeptBuffers
 from distributed_pretrain.training.late_numbers import LateNumbers, sent
 from distributed_pretrain.training.settings import NonFiniteConfig, OptimizerConfig, TrainingConfig
 from distributed_pretrain.training.step import Stepper
@@ -31,6 +31,17 @@ def test_buffers_come_back_only_where_they_are_to() -> None:
     norm(torch.ones(2, 3, 2, 2))
     kept.put_back()
     assert all(before[name].equal(each) for name, each in norm.state_dict().items())
+
+
+def test_the_buffers_of_a_module_are_those_that_are_there_now() -> None:
+    module = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(nn.ReLU(), nn.BatchNorm2d(2)))
+    module.register_buffer("nothing", None)
+    found = BuffersOf(module)
+    for _ in range(2):
+        now = found.now()
+        assert len(now) == 6
+        assert {id(each) for each in now} == {id(each) for each in module.buffers()}
+        module[0].running_mean = torch.ones(3)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])

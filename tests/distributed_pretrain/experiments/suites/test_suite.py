@@ -68,6 +68,13 @@ def test_the_papers_grids_are_in_their_order() -> None:
     assert grids["object_linear"] == (3e-1, 1e-1, 3e-2, 1e-2)
 
 
+def test_the_seeds_to_run_now_are_those_of_the_procedure_as_it_is_changed() -> None:
+    seven = "protocol_overrides.linear_segmentation=['procedure.seeds=[7]']"
+    suite = suite_of("phantom", "encoder=random", seven, "only_seeds=[7]")
+    linear = next(task for task in suite.tasks if task.name == "nih_linear")
+    assert suite.read(linear).config.wanted_seeds == (7,)
+
+
 def test_what_the_authors_did_is_one_profile() -> None:
     ours, theirs = (suite_of(name, "encoder=random") for name in ("paper", "paper_authors"))
     assert len(theirs.tasks) == 18
@@ -112,6 +119,12 @@ def test_a_suite_refuses_what_cannot_start() -> None:
     )
     with pytest.raises(InputError, match=r"shards: 'x' is the data.shards of no task: correct"):
         refuse_what_cannot_start(suite, suite.run_folder, 1)
+    for changes, said in (
+        ("claims=[{says: a, method: phantom_lovt, than: lovt}]", "'lovt' is the name of no row"),
+        ("tables=[]", "are held against the figures of tables"),
+    ):
+        with pytest.raises(InputError, match=f"claims: {said}"):
+            suite_of("phantom", "encoder=random", changes)
     suite = suite_of("phantom", "encoder=random", "protocol_overrides.x=[data.fraction=1]")
     said = r"protocol_overrides: 'x' is the protocol of no task: use linear, linear_segmentation"
     with pytest.raises(InputError, match=said):

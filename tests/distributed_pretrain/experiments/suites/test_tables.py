@@ -131,6 +131,13 @@ def test_the_page_says_what_was_not_run_and_what_on_what(tmp_path: Path) -> None
         read_suite(suite(tmp_path))
 
 
+def test_a_row_of_ours_by_a_published_name_is_there_once() -> None:
+    results = {"lovt_100": {TASK: result(0.51, 0.53)}}
+    groups = filled(TABLES["lovt_table_1"], results, {"lovt_100": "Ours"}).groups
+    measured = [line.title for _, lines in groups for line in lines if line.is_measured]
+    assert (groups[0][0], measured) == ("Measured here", ["Ours"])
+
+
 def test_claims_are_held_against_the_figures_of_both_methods() -> None:
     results = {
         "lovt": {"a": result(0.51, 0.53, 0.52), "b": result(0.2, 0.5), "c": result(0.1, 0.1, 0.1)},
