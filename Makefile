@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-hash
 WANTED := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
 
+# Once for the hundreds of processes that import torch; empty, each file when it is first asked for.
+COMPILE ?= --compile-bytecode
+
 # One more than there are cores: some tests wait for daemons and deadlines.
 TESTERS ?= $(shell expr $$(nproc) + 1)
 
@@ -22,7 +25,7 @@ install:  ## Set up .venv (skipped when pyproject.toml and constraints.txt are u
 	  echo "setting up $(VENV)"; \
 	  { [ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV); } && \
 	  $(BIN)/python -m pip install --quiet uv && \
-	  UV_COMPILE_BYTECODE_TIMEOUT=0 $(BIN)/uv pip install --compile-bytecode \
+	  UV_COMPILE_BYTECODE_TIMEOUT=0 $(BIN)/uv pip install $(COMPILE) \
 	    --python $(BIN)/python \
 	    --constraints constraints.txt -e '.[dev]' && \
 	  echo "$(WANTED)" > $(STAMP); \
