@@ -156,8 +156,10 @@ class _Loader(ABC):
                     return
                 try:
                     joined.set_result(join(plan, parts))
-                except Exception as error:  # noqa: BLE001  # whoever asks for it raises it
-                    joined.set_exception(error)
+                except BaseException as error:
+                    joined.set_exception(error)  # for whoever asks for the batch
+                    if not isinstance(error, Exception):  # Ctrl-C, where this is the main thread
+                        raise
                 parts.clear()  # which have this function, and so each other, for ever
 
             # By the thread that ends the last part, so that none waits for another.

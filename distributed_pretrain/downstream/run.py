@@ -23,7 +23,6 @@ from distributed_pretrain.run_folder.checkpoint import load_weights
 from distributed_pretrain.run_folder.folder import RunFolder
 from distributed_pretrain.run_folder.identity import identity_of
 from distributed_pretrain.run_folder.intact import Owner
-from distributed_pretrain.run_folder.task_folder import TaskFolder
 from distributed_pretrain.training.engine.ddp import Engine
 from distributed_pretrain.training.engine.device import best_device
 from distributed_pretrain.training.gallery import write_page
@@ -39,7 +38,7 @@ def run_downstream(profile: Path, overrides: Sequence[str]) -> int:
         from distributed_pretrain.downstream.task import run_task  # which trains by this file
 
         return DONE if run_task(config, config.procedure) else GOES_ON
-    run = TaskFolder(config.run_folder)
+    run = RunFolder(config.run_folder)
     store = FeatureStore(config.features, run.path)
     if not train_head(config, store):
         return GOES_ON
