@@ -1,7 +1,7 @@
 """Batches on the device for training and evaluation, read and decoded ahead by threads.
 
 Threads suffice beside a CPU's step: checksums, JPEG decoding and tokenizing release the
-interpreter's lock. Beside a GPU's they run in a process of their own, see `loader_process`.
+interpreter's lock. Beside a GPU's they run in processes of their own, see `loader_processes`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 
+from data_shards.collector import present_objects_set_aside
 from data_shards.errors import InputError
-from data_shards.files.json_lines import JsonLines
+from data_shards.files.json_lines import JsonLines, rank_writer
 from data_shards.processes import available_cores
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.host_batch import HostBatch, collate
-from distributed_pretrain.data.loader_process import batches_apart
+from distributed_pretrain.data.loader_processes import batches_apart
 from distributed_pretrain.data.masks_and_boxes import check_drawn
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
 from distributed_pretrain.data.quarantine import (
@@ -39,7 +40,7 @@ from distributed_pretrain.data.sample import LoadedSample, load_samples
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit, check_labels
 from distributed_pretrain.data.shards_ahead import shards_ahead
-from distributed_pretrain.data.share import ALONE, HOST, Share
+from distributed_pretrain.data.share import ALONE, EVERY, HOST, Share, Turn
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
@@ -80,7 +81,7 @@ class _Loader(ABC):
         check_drawn(split, config)
         self.wait_seconds = 0.0
         self._unreadable = Quarantine(
-            split.split, len(split), config.max_bad_fraction, self.quarantine, share.rank
+            split.split, len(split), config.max_bad_fraction, self.quarantine, self._writer()
         )
         self._on_gpu = share.device.type == "cuda"
         self._side = torch.cuda.Stream(share.device) if self._on_gpu else None
@@ -122,7 +123,7 @@ class _Loader(ABC):
         The first exception of any row is raised in its batch's turn. When the iterator ends, is
         closed or fails, all its threads have ended.
         """
-        threads = self.config.decode_threads or min(16, available_cores())
+        threads = self._threads()
         # Page-locked memory belongs to a thread's GPU, which is the first one unless it is told.
         own_gpu = partial(torch.cuda.set_device, self.share.device) if self._on_gpu else None
         pool = ThreadPoolExecutor(threads, thread_name_prefix="data", initializer=own_gpu)
@@ -168,14 +169,22 @@ class _Loader(ABC):
             return joined
 
         try:
-            started = map(start, plans)
-            pending = deque(islice(started, self.config.prefetch_batches))
-            while pending:
-                result = pending.popleft().result()
-                pending.extend(islice(started, 1))
-                yield result
+            with present_objects_set_aside():
+                started = map(start, plans)
+                pending = deque(islice(started, self.config.prefetch_batches))
+                while pending:
+                    result = pending.popleft().result()
+                    pending.extend(islice(started, 1))
+                    yield result
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _threads(self) -> int:
+        return self.config.decode_threads or min(16, available_cores())
+
+    def _writer(self) -> str:
+        """Of this loader's lines among those of all ranks."""
+        return rank_writer(self.share.rank)
 
     def _load(self, wanted: Sequence[int], plan: _Plan) -> list[LoadedSample]:
         found = self._read([min(each, len(self.split) - 1) for each in wanted], plan)
@@ -213,11 +222,13 @@ class TrainingLoader(_Loader):
 
     `seed` fixes the order and, of each sample in each epoch, the images and their augmentation. A
     batch's `micro_batches` equal parts are this rank's shares of the global batch's equal parts.
+    It makes the batches whose `turn` it is, where several processes make a rank's.
     Raises InputError too when the split is smaller than the global batch.
     """
 
     _augmented = True
     micro_batches: int = field(default=1, kw_only=True)
+    turn: Turn = field(default=EVERY, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -238,14 +249,29 @@ class TrainingLoader(_Loader):
 
     def host_batches(self, samples_consumed: int = 0) -> Generator[HostBatch]:
         """The same before the transform."""
-        apart = self.config.loader_process
-        if not (self._on_gpu if apart is None else apart):
-            return self._host_batches(self._plans(samples_consumed))
+        processes = self.config.loader_processes
+        if processes is None:
+            processes = int(self._on_gpu)
+        if not processes:
+            return self._host_batches(self.turn.among(self._plans(samples_consumed)))
         parts = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
         parts["share"] = replace(self.share, device=HOST)
-        parts["config"] = self.config.model_copy(update={"loader_process": False})
-        there = partial(_batches_of_another, type(self), parts, samples_consumed)
+        changes = {
+            "loader_processes": 0,
+            "decode_threads": max(1, self._threads() // processes),
+            "prefetch_batches": math.ceil(self.config.prefetch_batches / processes),
+        }
+        parts["config"] = self.config.model_copy(update=changes)
+        turns = [Turn(number, processes) for number in range(processes)]
+        there = [
+            partial(_batches_of_another, type(self), parts | {"turn": turn}, samples_consumed)
+            for turn in turns
+        ]
         return batches_apart(there, self.share.device)
+
+    def _writer(self) -> str:
+        number = self.turn.number
+        return f"rank{self.share.rank}-process{number}" if number else super()._writer()
 
     def _plans(self, consumed: int) -> Iterator[_Plan]:
         with shards_ahead(self.split, self.order, self.config, consumed) as ahead:

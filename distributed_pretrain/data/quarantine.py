@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_shards.errors import InputError
-from data_shards.files.json_lines import JsonLines, rank_writer
+from data_shards.files.json_lines import JsonLines
 from data_shards.records.study import Split
 
 # Keeps replacements apart from the other random streams of (seed, epoch, sample).
@@ -30,15 +30,15 @@ class Quarantine:
     """The unreadable among the `samples` of a split, also as `lines` of a run where it has them.
 
     A line has key, shard, split, reason, and the `samples_consumed` after the batch that met the
-    sample first. A rank writes each of its samples once, counts those of the other ranks too, and
-    a resumed run goes on with the lines it finds.
+    sample first. A `writer` writes each of its samples once, counts those of the others too, and a
+    resumed run goes on with the lines it finds.
     """
 
     split: Split
     samples: int
     max_bad_fraction: float
     lines: JsonLines | None = None
-    rank: int = 0
+    writer: str = ""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,7 +58,7 @@ class Quarantine:
                         "reason": error.reason,
                         "samples_consumed": samples_consumed,
                     }
-                    self.lines.append(line, writer=rank_writer(self.rank))
+                    self.lines.append(line, writer=self.writer)
             bad = len(self._met)
         if bad > self.max_bad_fraction * self.samples:
             where = f" (listed in {self.lines.path})" if self.lines is not None else ""
@@ -69,7 +69,7 @@ class Quarantine:
             )
 
     def _written(self) -> set[str]:
-        """The keys that any rank has written down."""
+        """The keys that anyone has written down."""
         lines = self.lines.read() if self.lines is not None else []
         return {line["key"] for line in lines if line["split"] == self.split}
 

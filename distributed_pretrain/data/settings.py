@@ -110,8 +110,8 @@ class DataConfig(Config):
     `patient_fraction` trains on the studies of that share of the training patients (the papers'
     30 %), chosen by their ids, so that every seed and method gets the same.
 
-    `loader_process`: whether training's batches are made by a process of their own (None: yes where
-    it is for a GPU).
+    `loader_processes`: by how many processes of their own training's batches are made, in turns, a
+    rank (None: 1 for a GPU, else 0: by threads of the rank's). They share `decode_threads`.
 
     `global_batch` counts studies over all ranks. `max_bad_fraction` is the share of a split that
     may be unreadable before the run stops. `sentence_swap_probability` is p of LoVT's
@@ -119,7 +119,8 @@ class DataConfig(Config):
     """
 
     former_names: ClassVar[Mapping[str, str | None]] = {
-        "shuffle_window_shards": "shuffle_buffer_shards"
+        "shuffle_window_shards": "shuffle_buffer_shards",
+        "loader_process": "loader_processes",
     }
 
     shards: Annotated[Shards, FREE]
@@ -146,7 +147,7 @@ class DataConfig(Config):
     decode_threads: Annotated[int | None, FREE] = Field(default=None, ge=1)
     prefetch_batches: Annotated[int, FREE] = Field(default=3, ge=1)
     prefetch_shards: Annotated[int, FREE] = Field(default=16, ge=0)
-    loader_process: Annotated[bool | None, FREE] = None
+    loader_processes: Annotated[int | None, FREE] = Field(default=None, ge=0)
     max_tokens: int = Field(default=512, ge=8)
     sentence_swaps: bool = True
     sentence_swap_probability: float = Field(default=0.4, gt=0, le=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import gc
 import math
 from array import array
 from bisect import bisect_right
@@ -16,6 +15,7 @@ from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from data_shards.collector import collection_paused
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
 from data_shards.records.indexed_samples import IndexedSample
@@ -73,7 +73,7 @@ class ShardSplit:
         )
         self._stored = stored_members(files, self._indexes.entries)
         seen: list[_Shard] = []
-        with _collection_paused():
+        with collection_paused():
             counts = self.manifest.contradictions_of_split(split, self._looked_at(seen))
             refuse_contradictions(counts, folder / MANIFEST_NAME)
         # Of each kept sample its key and its place in the shard; the rest is read again when it is
@@ -223,21 +223,6 @@ def _lacks(views: tuple[View | None, ...], words: int | None, policy: TextPolicy
     fewest = POLICIES[policy].minimum_words
     too_few = f"with fewer than {fewest} words under text policy {policy!r}"
     return _UNKNOWN if words is None else too_few if words < fewest else None
-
-
-@contextlib.contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Without the search for cycles while many objects are made that have none.
-
-    It would look at all that the program holds again and again. Reference counts still free them.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _chosen_patients(shards: Sequence[_Shard], fraction: float) -> frozenset[str] | None:

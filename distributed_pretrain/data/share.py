@@ -1,14 +1,19 @@
-"""Which part of each global batch is a rank's."""
+"""Which part of each global batch is a rank's, and which batches are a process's of the rank."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 HOST = torch.device("cpu")
+
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,17 @@ class Share:
 
 
 ALONE = Share()
+
+
+class Turn(NamedTuple):
+    """Of every `of` batches of a rank the one of this `number`, from 0."""
+
+    number: int = 0
+    of: int = 1
+
+    def among(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Those whose turn it is."""
+        return islice(batches, self.number, None, self.of)
+
+
+EVERY = Turn()

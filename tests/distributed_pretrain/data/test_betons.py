@@ -117,7 +117,7 @@ def test_a_process_of_its_own_opens_the_beton_itself(
     data: DataConfig, small_tokenizer: SentenceTokenizer
 ) -> None:
     betons = reading(data, "ffcv")
-    apart = betons.model_copy(update={"loader_process": True})
+    apart = betons.model_copy(update={"loader_processes": 1})
     assert_same(trained(apart, small_tokenizer), trained(betons, small_tokenizer))
 
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from data_shards.errors import InputError
-from data_shards.files.json_lines import JsonLines
+from data_shards.files.json_lines import JsonLines, rank_writer
 from distributed_pretrain.data.quarantine import BadSampleError, Quarantine
 
 
 def quarantine(path: Path, *, rank: int = 0, max_bad_fraction: float = 1.0) -> Quarantine:
     """Of a split of ten samples."""
+    lines, writer = JsonLines(path), rank_writer(rank)
     return Quarantine(
-        "train", 10, max_bad_fraction=max_bad_fraction, lines=JsonLines(path), rank=rank
+        "train", 10, max_bad_fraction=max_bad_fraction, lines=lines, writer=writer
     )
 
 

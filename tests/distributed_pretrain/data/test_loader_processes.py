@@ -23,7 +23,7 @@ from data_shards.records.manifest import read_shard_index
 from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.loader import TrainingLoader
-from distributed_pretrain.data.loader_process import Batches, batches_apart
+from distributed_pretrain.data.loader_processes import Batches, batches_apart
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.tokenization import SentenceTokenizer
 from tests.distributed_pretrain.phantom_batches import assert_same, configured, opened, train
@@ -32,7 +32,7 @@ HOST = torch.device("cpu")
 
 
 def apart(data: DataConfig) -> DataConfig:
-    return data.model_copy(update={"loader_process": True})
+    return data.model_copy(update={"loader_processes": 1})
 
 
 def child() -> multiprocessing.process.BaseProcess:
@@ -114,7 +114,7 @@ def test_other_errors_bring_their_traceback_along(
     batches: Batches, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says) as raised:
-        next(batches_apart(batches, HOST))
+        next(batches_apart([batches], HOST))
     assert f"in {batches.__name__}" in "".join(raised.value.__notes__)
 
 
@@ -155,7 +155,7 @@ def test_the_process_ends_with_a_killed_run(phantom_shards: Path, tmp_path: Path
             from distributed_pretrain.data.loader import TrainingLoader
             from distributed_pretrain.data.tokenization import NoReports
             if __name__ == "__main__":
-                data = configured(Path(sys.argv[1]), loader_process=True)
+                data = configured(Path(sys.argv[1]), loader_processes=1)
                 stream = TrainingLoader(opened(data), NoReports(), data).batches()
                 next(stream)
                 print(multiprocessing.active_children()[0].pid, flush=True)

@@ -1,9 +1,10 @@
-"""Host batches made by a process of their own, off the interpreter that launches the steps.
+"""Host batches made by processes of their own, off the interpreter that launches the steps.
 
 Decoding threads take the interpreter's lock from whoever launches a GPU's operations, thousands a
-step. So the same threads run in another process, one a rank, and what they make comes back in a few
-blocks of shared memory, which this process has page-locked once. What is drawn, in which order, and
-what is met on the way are the loader's, wherever it runs.
+step, and from each other. So the same threads run in other processes, which make a rank's batches
+in turns, and what they make comes back in a few blocks of shared memory, which this process has
+page-locked once. What is drawn, in which order, and what is met on the way are the loader's,
+wherever it runs.
 
 Blocks are anonymous files: the size of /dev/shm does not bound them, and none is left behind.
 """
@@ -16,8 +17,10 @@ import os
 import signal
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
+from functools import partial
+from itertools import cycle
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import recv_handle, send_handle
@@ -25,13 +28,15 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
+from data_shards.collector import present_objects_set_aside
 from data_shards.errors import InputError
 from data_shards.processes import ENDING_SIGNALS, end_with_parent, start_server
 from distributed_pretrain.byte_block import Block, page_lock, page_unlock
 from distributed_pretrain.data.host_batch import HostBatch, batch_at
 
-# One on its way to the device, one ready, one being filled.
-_BLOCKS = 3
+# Of one process: one on its way to the device, one ready, one being filled. Of several that is in
+# turns any one's.
+_BLOCKS_ALONE, _BLOCKS_EACH = 3, 2
 # Batches differ in size: their images by windows, their reports by tokens.
 _ROOM_TO_GROW = 1.25
 
@@ -63,34 +68,65 @@ class _End(NamedTuple):
     """There is no further batch."""
 
 
-def batches_apart(batches: Batches, device: torch.device) -> Generator[HostBatch]:
-    """What `batches()` gives in another process, which starts with the first that is asked for.
+def batches_apart(parts: Sequence[Batches], device: torch.device) -> Generator[HostBatch]:
+    """What each of `parts` gives in a process of its own, in turns: one batch of each, and again.
 
-    A batch's memory is used again once the next is asked for and the work is done that had been
-    queued on `device` until then. Exceptions are raised in their batch's turn; InputError when the
-    process was killed, and where a system has no anonymous files. The process ends when the
-    iterator ends, is closed or fails, or with this process.
+    They start with the first that is asked for. The first that ends ends all. A batch's memory is
+    used again once the next is asked for and the work is done that had been queued on `device`
+    until then. Exceptions are raised in their batch's turn; InputError when a process was killed,
+    and where a system has no anonymous files. The processes end when the iterator ends, is closed
+    or fails, or with this process.
     """
     if not hasattr(os, "memfd_create"):
         raise InputError(
-            "data.loader_process=true: only Linux has the shared memory that it needs: leave it out"
+            "data.loader_processes: only Linux has the shared memory that they need: set it to 0"
         )
     server = start_server(preload=("distributed_pretrain.data.loader",))
-    ours, theirs = server.Pipe()
-    process = server.Process(target=_serve, args=(batches, theirs), name="loader")
-    process.start()
-    theirs.close()
-    inbox = _Inbox(process, ours, device)
+    blocks = _BLOCKS_EACH if len(parts) > 1 else _BLOCKS_ALONE
+    inboxes: list[_Inbox] = []
     try:
-        yield from inbox.batches()
+        for batches in parts:
+            ours, theirs = server.Pipe()
+            process = server.Process(target=_serve, args=(batches, theirs, blocks), name="loader")
+            process.start()
+            theirs.close()
+            inboxes.append(_Inbox(process, ours, device))
+        with present_objects_set_aside():
+            yield from _in_turns(inboxes, device)
     finally:
-        ours.close()
-        process.join()
-        inbox.close()
+        for inbox in inboxes:
+            inbox.hang_up()
+        for inbox in inboxes:
+            inbox.close()
+
+
+def _in_turns(inboxes: Sequence[_Inbox], device: torch.device) -> Generator[HostBatch]:
+    """A batch of each inbox, and again, until one ends; their blocks are given back behind it."""
+    on_gpu = device.type == "cuda"
+    used = deque[tuple[Callable[[], None], torch.cuda.Event | None]]()
+    for inbox in cycle(inboxes):
+        if (filled := inbox.next_batch()) is None:
+            return
+        yield filled.batch
+        queued_work = torch.cuda.current_stream(device).record_event() if on_gpu else None
+        used.append((filled.give_back, queued_work))
+        # On a GPU the newest is still being read: the one before is given back.
+        while len(used) > on_gpu:
+            give_back, done = used.popleft()
+            if done is not None:
+                done.synchronize()
+            give_back()
+
+
+class _Received(NamedTuple):
+    """A batch in its block, which is to be given back."""
+
+    batch: HostBatch
+    give_back: Callable[[], None]
 
 
 class _Inbox:
-    """The blocks on this side, page-locked for a GPU."""
+    """A process's blocks on this side, page-locked for a GPU."""
 
     def __init__(self, process: BaseProcess, connection: Connection, device: torch.device) -> None:
         self._process = process
@@ -99,9 +135,8 @@ class _Inbox:
         self._on_gpu = device.type == "cuda"
         self._blocks: dict[int, Block] = {}
 
-    def batches(self) -> Generator[HostBatch]:
-        """Raises what was raised there, and InputError when the process is gone."""
-        used = deque[tuple[int, torch.cuda.Event | None]]()
+    def next_batch(self) -> _Received | None:
+        """None after the last. Raises what was raised there, and InputError when it is gone."""
         while not isinstance(message := self._next_message(), _End):
             if isinstance(message, _Failed):
                 raise message.error
@@ -109,15 +144,13 @@ class _Inbox:
                 self._replace(message)
                 continue
             assert isinstance(message, _Filled)
-            yield batch_at(message.places, self._blocks[message.number])
-            used.append((message.number, self._queued_work()))
-            # On a GPU the newest is still being read: the one before is given back.
-            while len(used) > self._on_gpu:
-                number, done = used.popleft()
-                if done is not None:
-                    done.synchronize()
-                with suppress(ConnectionError):  # the next message, which is none, tells of it
-                    self._connection.send(number)
+            batch = batch_at(message.places, self._blocks[message.number])
+            return _Received(batch, partial(self._give_back, message.number))
+        return None
+
+    def _give_back(self, number: int) -> None:
+        with suppress(ConnectionError):  # the next message, which is none, tells of it
+            self._connection.send(number)
 
     def _next_message(self) -> object:
         try:
@@ -128,11 +161,16 @@ class _Inbox:
                 "the process that loads data has ended by itself (exit status "
                 f"{self._process.exitcode}; -9 is what a lack of memory looks like): what is saved "
                 "is kept; run the same command again, with a smaller data.prefetch_batches or "
-                "data.loader_process=false"
+                "data.loader_processes=0"
             ) from error
 
+    def hang_up(self) -> None:
+        """Want no more of the process, which then ends."""
+        self._connection.close()
+
     def close(self) -> None:
-        """Let go of the blocks, once the device does not read them any more."""
+        """Let go of the blocks, once the process has ended and the device reads them no more."""
+        self._process.join()
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
             for block in self._blocks.values():
@@ -146,18 +184,15 @@ class _Inbox:
             page_lock(block)
         self._blocks[new.number] = block
 
-    def _queued_work(self) -> torch.cuda.Event | None:
-        return torch.cuda.current_stream(self._device).record_event() if self._on_gpu else None
 
-
-def _serve(batches: Batches, connection: Connection) -> None:
+def _serve(batches: Batches, connection: Connection, blocks: int) -> None:
     """Send what `batches()` gives, until nobody wants more."""
     # Slurm's reach every process of a step: the rank decides. (A server that another part of the
     # program started earlier need not ignore them.)
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
-    outbox = _Outbox(connection)
+    outbox = _Outbox(connection, blocks)
     # Whoever wants no more has closed the connection.
     with closing(_to_the_end(batches)) as stream, suppress(EOFError, ConnectionError):
         for each in stream:
@@ -183,9 +218,9 @@ def _to_the_end(batches: Batches) -> Generator[HostBatch | _Failed | _End]:
 class _Outbox:
     """Fills blocks that nobody reads."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, blocks: int) -> None:
         self._connection = connection
-        self._free = deque(range(_BLOCKS))
+        self._free = deque(range(blocks))
         self._blocks: dict[int, Block] = {}
 
     def put(self, host: HostBatch) -> None:
