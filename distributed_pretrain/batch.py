@@ -196,9 +196,9 @@ class Batch(SampleRows):
     `features` are what a frozen encoder made of the images, by name, where that was computed
     before; `images` may then be empty.
 
-    `records` are what the shards know of the studies. `epoch` is the one the batch belongs to,
-    `samples_consumed` the global count after it, `replaced` the number of unreadable samples of
-    this rank's share.
+    `records` are what the shards know of the studies, () in training. `epoch` is the one the batch
+    belongs to, `samples_consumed` the global count after it, `replaced` the number of unreadable
+    samples of this rank's share.
     """
 
     keys: tuple[str, ...]

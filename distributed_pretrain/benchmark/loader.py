@@ -10,8 +10,8 @@ Ours beside it reads tars or that beton and draws nothing, but also checks sums,
 makes tokens. Twice: as bytes for a device (which then resizes ours), and resized and normalised on
 the CPU.
 
-What nothing passes is decoding alone, on all cores; plain webdataset decodes images and records.
-How long the interpreter's lock is held is what more cores cannot hide.
+What nothing passes is decoding alone, on all cores; ours without augmentation is held against it,
+by threads and by a process a core. Plain webdataset decodes images and records. How long the interpreter's lock is held is what more cores cannot hide.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ TARGET_LOCK_HELD_MS = 0.1
 TARGET_RATIO = 8
 AIM_RATIO = 12
 WARMUP_BATCHES = 2
+UNAUGMENTED = "without augmentation, in threads", "without augmentation, a process a core"
 # Where batches are handed over beside FFCV's, and whether they are normalised there.
 ENDS = {"for a device": False, "on the CPU": True}
 
@@ -84,15 +85,16 @@ def run(config: Settings) -> None:
     print(f"-> {config.image_size_px} px, batches of {config.batch}")
     with tempfile.TemporaryDirectory() as folder:
         rates, held = measure(config, Path(folder))
-    table = harness.Table({"stage": "<32", "images/s": ">9.0f"})
+    table = harness.Table({"stage": "<38", "images/s": ">9.0f"})
     for rate in rates.items():
         table.row(*rate)
     ratio = rates["pipeline"] / rates["torchvision pipeline"]
     name = f"pipeline / torchvision's (aim {AIM_RATIO})"
     targets = [harness.Target(name, ratio, TARGET_RATIO, at_least=True)]
-    of_decode = rates["loader without augmentation"] / rates["decode on all cores"]
-    name = "without augmentation / decode on all cores"
-    targets.append(harness.Target(name, of_decode, TARGET_OF_DECODE, at_least=True))
+    for name in UNAUGMENTED:
+        of_decode = rates[name] / rates["decode on all cores"]
+        name = f"{name} / decode on all cores"
+        targets.append(harness.Target(name, of_decode, TARGET_OF_DECODE, at_least=True))
     for name, milliseconds in held.items():
         name = f"lock held, {name}, ms a sample"
         targets.append(harness.Target(name, milliseconds, TARGET_LOCK_HELD_MS))
@@ -129,17 +131,18 @@ def measure(config: Settings, folder: Path) -> tuple[dict[str, float], dict[str,
     theirs = _torchvision_loader(config, jpegs)
     rate = partial(_rate, images=config.images, batch=config.batch)
 
-    def pipeline(**changes: bool) -> float:
+    def pipeline(**changes: int) -> float:
         config = data.model_copy(update=changes)
         with closing(TrainingLoader(split, tokenizer, config, seed=0).batches()) as stream:
             return rate(stream)
 
-    def unaugmented(of: ShardSplit = split) -> float:
-        with closing(TrainingLoader(of, tokenizer, data, seed=0).host_batches()) as stream:
+    def unaugmented(of: ShardSplit = split, *, processes: int = 0) -> float:
+        config = data.model_copy(update={"loader_processes": processes})
+        with closing(TrainingLoader(of, tokenizer, config, seed=0).host_batches()) as stream:
             return rate(stream)
 
-    def held(apart: bool) -> float:
-        alone = data.model_copy(update={"decode_threads": 1, "loader_process": apart})
+    def held(processes: int) -> float:
+        alone = data.model_copy(update={"decode_threads": 1, "loader_processes": processes})
         loader = TrainingLoader(split, tokenizer, alone, seed=0)
         count = -(-config.images // config.batch)
         return lock_held_ms(
@@ -149,10 +152,11 @@ def measure(config: Settings, folder: Path) -> tuple[dict[str, float], dict[str,
     webdataset = plain_webdataset(folder / "shards", workers=config.cores)
     pipelines: dict[str, Callable[[], float]] = {
         "decode on all cores": lambda: _decode_rate(jpegs, config),
-        "loader without augmentation": unaugmented,
+        UNAUGMENTED[0]: unaugmented,
+        UNAUGMENTED[1]: partial(unaugmented, processes=config.cores),
         "plain webdataset": lambda: rate(iter(webdataset), batch=1),
         "pipeline": pipeline,
-        "pipeline, a process of its own": lambda: pipeline(loader_process=True),
+        "pipeline, a process of its own": lambda: pipeline(loader_processes=1),
         "torchvision pipeline": lambda: rate(iter(theirs), images=distinct_images),
     }
     if config.store:
@@ -165,7 +169,7 @@ def measure(config: Settings, folder: Path) -> tuple[dict[str, float], dict[str,
     if config.ffcv:
         pipelines |= _beside_ffcv(config, data, tokenizer)
     rounds = harness.take_turns(pipelines, turns=config.rounds, warmup=0)
-    locks = {"in threads": partial(held, False), "in a process of its own": partial(held, True)}
+    locks = {"in threads": partial(held, 0), "in a process of its own": partial(held, 1)}
     held_ms = harness.take_turns(locks, turns=config.rounds, warmup=0)
     with closing(TrainingLoader(split, tokenizer, data, seed=0).host_batches()) as stream:
         host = next(stream)

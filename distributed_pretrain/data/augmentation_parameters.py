@@ -13,7 +13,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,8 @@ from distributed_pretrain.data.settings import AugmentationConfig
 _CROP_ATTEMPTS = 10
 # View, then four numbers an attempt to crop, then flip, affine (4), brightness, contrast, sigma.
 _UNIFORMS = 1 + 4 * _CROP_ATTEMPTS + 8
-# The number of swaps, and some 9 swaps.
-_FOR_SWAPS = 15
+# Some 9 swaps; their number is one more uniform.
+_FOR_SWAPS = 14
 
 Stream = Literal["frontal", "lateral", "second_view", "sentence"]
 _STREAM_NUMBERS: dict[Stream, int] = {
@@ -120,10 +120,29 @@ class AugmentationDraw:
 class SampleDraws:
     """The random choices of one sample in one epoch, as far as they concern one stream."""
 
-    def __init__(self, *, seed: int, epoch: int, position: int, stream: Stream = "frontal") -> None:
-        self._words = (seed, epoch, position, _STREAM_NUMBERS[stream])
-        raw = raw_words(self._words, _UNIFORMS + _FOR_SWAPS)
-        self._uniforms, self._for_swaps = uniforms_of(raw[: _UNIFORMS + 1]), raw[_UNIFORMS + 1 :]
+    def __init__(
+        self, words: tuple[int, int, int, int], uniforms: list[float], for_swaps: list[int]
+    ) -> None:
+        self._words, self._uniforms, self._for_swaps = words, uniforms, for_swaps
+
+    @classmethod
+    def of(cls, *, seed: int, epoch: int, position: int, stream: Stream = "frontal") -> Self:
+        """Those of one sample."""
+        [draws] = cls.of_all(seed=seed, epoch=epoch, positions=[position], stream=stream)
+        return draws
+
+    @classmethod
+    def of_all(
+        cls, *, seed: int, epoch: int, positions: Sequence[int], stream: Stream
+    ) -> list[Self]:
+        """The same of several samples, which takes less than of one after another."""
+        words = [(seed, epoch, position, _STREAM_NUMBERS[stream]) for position in positions]
+        raw = raw_words(words, _UNIFORMS + 1 + _FOR_SWAPS)
+        uniforms, for_swaps = (
+            uniforms_of(raw[:, : _UNIFORMS + 1]),
+            halves_of(raw[:, _UNIFORMS + 1 :]),
+        )
+        return list(map(cls, words, uniforms, for_swaps))
 
     def choose(self, options: Sequence[Option]) -> Option:
         """One of `options` (a study's images of a view, a report's sentences)."""
@@ -160,7 +179,7 @@ class SampleDraws:
         """As numpy's generator draws them; by itself where there are many, which is rare."""
         if probability >= FEWEST_SEARCHED:
             count = geometric_of(self._uniforms[-1], probability) - 1
-            halves = halves_of(self._for_swaps)
+            halves = iter(self._for_swaps)
             with contextlib.suppress(StopIteration):
                 return [two_of(sentences, halves) for _ in range(count)]
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence(self._words)))

@@ -16,7 +16,7 @@ from distributed_pretrain.byte_block import Block, Place, Placing
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
 from distributed_pretrain.data.labels import wanted_labels
 from distributed_pretrain.data.masks_and_boxes import stack_boxes
-from distributed_pretrain.data.sample import LoadedSample, LoadedView
+from distributed_pretrain.data.sample import Canvas, LoadedSample, LoadedView, empty_canvas
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
@@ -39,9 +39,11 @@ class HostImages(SampleRows):
     def stack(cls, views: Sequence[LoadedView]) -> Self:
         """The images of one or more samples."""
         sizes = np.array([(view.window.height, view.window.width) for view in views])
-        canvas = np.zeros((len(views), 1, *sizes.max(axis=0)), dtype=np.uint8)
-        for view, place in zip(views, canvas, strict=True):
-            view.paste_into(place[0])
+        canvas = views[0].canvas
+        if [(id(view.canvas), view.row) for view in views] != [
+            (id(canvas), row) for row in range(len(canvas))
+        ]:
+            canvas = _joined(views)
         draws = [view.draw for view in views if view.draw is not None]
         numbers = [field.name for field in fields(AugmentationDraw) if field.name != "window"]
         drawn = {name: torch.tensor([getattr(draw, name) for draw in draws]) for name in numbers}
@@ -50,6 +52,14 @@ class HostImages(SampleRows):
             window_sizes_px=torch.from_numpy(sizes),
             augmentation=drawn if draws else None,
         )
+
+
+def _joined(views: Sequence[LoadedView]) -> Canvas:
+    """The views on one canvas, of those that were not read together."""
+    canvas = empty_canvas([view.window for view in views])
+    for row, view in enumerate(views):
+        replace(view, canvas=canvas, row=row).pixels[:] = view.pixels
+    return canvas
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,7 @@ def collate(
     config: DataConfig,
     epoch: int = 0,
     samples_consumed: int = 0,
+    with_records: bool = True,
 ) -> HostBatch:
     """The batch of `samples`, with what the config asks for."""
     frontals = [sample.frontal for sample in samples]
@@ -137,7 +148,7 @@ def collate(
         labels=labels,
         masks=masks,
         boxes=boxes,
-        records=tuple(sample.record for sample in samples),
+        records=tuple(sample.record for sample in samples) if with_records else (),
         epoch=epoch,
         samples_consumed=samples_consumed,
         replaced=sum(sample.replaced for sample in samples),

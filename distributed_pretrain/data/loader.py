@@ -1,27 +1,19 @@
-"""Batches on the device for training and evaluation, read and decoded ahead by threads.
-
-Threads suffice beside a CPU's step: checksums, JPEG decoding and tokenizing release the
-interpreter's lock. Beside a GPU's they run in processes of their own, see `loader_processes`.
-"""
+"""Batches on the device for training and evaluation, read and decoded ahead."""
 
 from __future__ import annotations
 
 import math
 import time
 from abc import ABC
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import partial
-from itertools import count, islice
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from data_shards.collector import present_objects_set_aside
 from data_shards.errors import InputError
 from data_shards.files.json_lines import JsonLines, rank_writer
 from data_shards.processes import available_cores
@@ -29,6 +21,7 @@ from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.host_batch import HostBatch, collate
 from distributed_pretrain.data.loader_processes import batches_apart
+from distributed_pretrain.data.loader_threads import Plan, batches_by_threads
 from distributed_pretrain.data.masks_and_boxes import check_drawn
 from distributed_pretrain.data.order import GlobalOrder, check_world_size
 from distributed_pretrain.data.quarantine import (
@@ -44,17 +37,6 @@ from distributed_pretrain.data.share import ALONE, EVERY, HOST, Share, Turn
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
-# Of the batches that are prefetched, parts for each thread: enough that none waits for work. The
-# fewer, the larger they are, and the quicker `load_samples` is with each row.
-_PARTS_A_THREAD = 1.5
-
-
-class _Plan(NamedTuple):
-    """A rank's rows of a batch to load; positions beyond the split only fill it up."""
-
-    positions: list[int]
-    samples_consumed: int
-    epoch: int = 0
 
 
 @dataclass(eq=False)
@@ -115,69 +97,34 @@ class _Loader(ABC):
         return batch
 
     def _host_batches(
-        self, plans: Iterator[_Plan], *, batches: int | None = None
+        self, plans: Iterator[Plan], *, batches: int | None = None
     ) -> Generator[HostBatch]:
         """The same before the transform, made by threads at most `prefetch_batches` ahead.
 
         `batches` is how many there are, if they end.
-        The first exception of any row is raised in its batch's turn. When the iterator ends, is
-        closed or fails, all its threads have ended.
         """
-        threads = self._threads()
         # Page-locked memory belongs to a thread's GPU, which is the first one unless it is told.
         own_gpu = partial(torch.cuda.set_device, self.share.device) if self._on_gpu else None
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="data", initializer=own_gpu)
-        at_once = min(self.config.prefetch_batches, batches or self.config.prefetch_batches)
-        parts_a_batch = math.ceil(_PARTS_A_THREAD * threads / at_once)
+        ahead = self.config.prefetch_batches
+        return batches_by_threads(
+            plans,
+            load=self._load,
+            join=self._join,
+            threads=self._threads(),
+            ahead=min(ahead, batches or ahead),
+            start_thread=own_gpu,
+        )
 
-        def join(plan: _Plan, parts: list[Future[list[LoadedSample]]]) -> HostBatch:
-            samples = [sample for part in parts for sample in part.result()]
-            host = collate(
-                samples,
-                tokenizer=self.tokenizer,
-                config=self.config,
-                epoch=plan.epoch,
-                samples_consumed=plan.samples_consumed,
-            )
-            return host.pinned() if self._on_gpu else host
-
-        def start(plan: _Plan) -> Future[HostBatch]:
-            joined = Future[HostBatch]()
-            rows = max(1, math.ceil(len(plan.positions) / parts_a_batch))
-            # One part at least: its end makes the batch.
-            firsts = range(0, max(1, len(plan.positions)), rows)
-            parts = [
-                pool.submit(self._load, plan.positions[first : first + rows], plan)
-                for first in firsts
-            ]
-            unfinished = count(len(parts) - 1, -1)
-
-            def join_the_last(_: Future[list[LoadedSample]]) -> None:
-                if next(unfinished):
-                    return
-                try:
-                    joined.set_result(join(plan, parts))
-                except BaseException as error:
-                    joined.set_exception(error)  # for whoever asks for the batch
-                    if not isinstance(error, Exception):  # Ctrl-C, where this is the main thread
-                        raise
-                parts.clear()  # which have this function, and so each other, for ever
-
-            # By the thread that ends the last part, so that none waits for another.
-            for part in tuple(parts):
-                part.add_done_callback(join_the_last)
-            return joined
-
-        try:
-            with present_objects_set_aside():
-                started = map(start, plans)
-                pending = deque(islice(started, self.config.prefetch_batches))
-                while pending:
-                    result = pending.popleft().result()
-                    pending.extend(islice(started, 1))
-                    yield result
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    def _join(self, samples: Sequence[LoadedSample], plan: Plan) -> HostBatch:
+        host = collate(
+            samples,
+            tokenizer=self.tokenizer,
+            config=self.config,
+            epoch=plan.epoch,
+            samples_consumed=plan.samples_consumed,
+            with_records=not self._augmented,
+        )
+        return host.pinned() if self._on_gpu else host
 
     def _threads(self) -> int:
         return self.config.decode_threads or min(16, available_cores())
@@ -186,16 +133,16 @@ class _Loader(ABC):
         """Of this loader's lines among those of all ranks."""
         return rank_writer(self.share.rank)
 
-    def _load(self, wanted: Sequence[int], plan: _Plan) -> list[LoadedSample]:
+    def _load(self, wanted: Sequence[int], plan: Plan) -> list[LoadedSample]:
         found = self._read([min(each, len(self.split) - 1) for each in wanted], plan)
         return [self._usable(*each, plan) for each in zip(wanted, found, strict=True)]
 
-    def _read(self, positions: Sequence[int], plan: _Plan) -> list[LoadedSample | BadSampleError]:
+    def _read(self, positions: Sequence[int], plan: Plan) -> list[LoadedSample | BadSampleError]:
         epoch = plan.epoch if self._augmented else None
         return load_samples(self.split, self.config, positions, seed=self.seed, epoch=epoch)
 
     def _usable(
-        self, wanted: int, found: LoadedSample | BadSampleError, plan: _Plan
+        self, wanted: int, found: LoadedSample | BadSampleError, plan: Plan
     ) -> LoadedSample:
         """What was found at a position, or what stands in for it."""
         samples = len(self.split)
@@ -273,13 +220,13 @@ class TrainingLoader(_Loader):
         number = self.turn.number
         return f"rank{self.share.rank}-process{number}" if number else super()._writer()
 
-    def _plans(self, consumed: int) -> Iterator[_Plan]:
+    def _plans(self, consumed: int) -> Iterator[Plan]:
         with shards_ahead(self.split, self.order, self.config, consumed) as ahead:
             for batch in self.order.batches(consumed):
                 if ahead is not None:
                     ahead.reach(batch.samples_consumed - self.config.global_batch)
                 share = self.share.of(batch.positions, micro_batches=self.micro_batches)
-                yield _Plan(share.tolist(), batch.samples_consumed, batch.epoch)
+                yield Plan(share.tolist(), batch.samples_consumed, batch.epoch)
 
 
 def _batches_of_another(
@@ -308,12 +255,12 @@ class EvaluationLoader(_Loader):
 
     def batch_of(self, positions: Sequence[int]) -> Batch:
         """The samples at these positions of the split, for this process alone."""
-        host = self._host_batches(iter([_Plan(list(positions), 0)]), batches=1)
+        host = self._host_batches(iter([Plan(list(positions), 0)]), batches=1)
         with closing(self._batches(host)) as found:
             return next(found)
 
-    def _plans(self) -> Iterator[_Plan]:
+    def _plans(self) -> Iterator[Plan]:
         for start in range(0, len(self.split), self.config.global_batch):
             end = min(start + self.config.global_batch, len(self.split))
             padded = np.arange(start, end + (start - end) % self.share.world_size)
-            yield _Plan(self.share.of(padded).tolist(), end)
+            yield Plan(self.share.of(padded).tolist(), end)

@@ -8,8 +8,8 @@ against numpy.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,20 +39,32 @@ _MIXED = [
         (source, to) for source in range(_POOL) for to in range(_POOL) if source != to
     )
 ]
+# Of fewer samples the keys are quicker made one by one.
+_FEWEST_AT_ONCE = 8
 _OWN = threading.local()
 
+Words: TypeAlias = tuple[int, int, int, int]
 
-def raw_words(words: tuple[int, int, int, int], count: int) -> NDArray[np.uint64]:
-    """The first `count` outputs, of 64 bits each, of `Philox(SeedSequence(words))`."""
-    if max(words) > _WORD:
-        return np.random.Philox(np.random.SeedSequence(words)).random_raw(count)
+
+def raw_words(words: Sequence[Words], count: int) -> NDArray[np.uint64]:
+    """A row for each of `words`: the first `count` outputs of `Philox(SeedSequence(each))`.
+
+    They have 64 bits each.
+    """
+    rows = np.empty((len(words), count), dtype=np.uint64)
+    if max(map(max, words)) > _WORD:
+        for row, each in zip(rows, words, strict=True):
+            row[:] = np.random.Philox(np.random.SeedSequence(each)).random_raw(count)
+        return rows
     generator: np.random.Philox | None = getattr(_OWN, "generator", None)
     if generator is None:
         generator = _OWN.generator = np.random.Philox(0)
         _OWN.start = _start()
-    _OWN.start["state"]["key"][:] = _key(words)
-    generator.state = _OWN.start
-    return generator.random_raw(count)
+    key = _OWN.start["state"]["key"]
+    for row, key[:] in zip(rows, _keys(words), strict=True):
+        generator.state = _OWN.start
+        row[:] = generator.random_raw(count)
+    return rows
 
 
 def _start() -> dict[str, Any]:
@@ -68,9 +80,16 @@ def _start() -> dict[str, Any]:
     }
 
 
-def _key(words: tuple[int, int, int, int]) -> tuple[int, int]:
-    """`SeedSequence(words).generate_state(2, uint64)`, of words of 32 bits."""
-    pool = [0] * _POOL
+def _keys(words: Sequence[Words]) -> Sequence[tuple[int, int]]:
+    if len(words) < _FEWEST_AT_ONCE:
+        return [_key(each) for each in words]
+    low, high = _key(np.array(words, dtype=np.uint64).T)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def _key(words: Sequence[Any]) -> tuple[Any, Any]:
+    """`SeedSequence(words).generate_state(2, uint64)`, of words of 32 bits; arrays of 64 do too."""
+    pool = list(words)
     for place, word in enumerate(words):
         mixed = (word ^ _A[place]) * _A[place + 1] & _WORD
         pool[place] = mixed ^ mixed >> 16
@@ -84,9 +103,9 @@ def _key(words: tuple[int, int, int, int]) -> tuple[int, int]:
     return pool[0] | pool[1] << 32, pool[2] | pool[3] << 32
 
 
-def uniforms_of(raw: NDArray[np.uint64]) -> list[float]:
-    """`Generator.random`: in [0, 1), one of each output."""
-    values: list[float] = ((raw >> np.uint64(11)) * _OF_A_UNIFORM).tolist()
+def uniforms_of(raw: NDArray[np.uint64]) -> list[list[float]]:
+    """`Generator.random` of each row: in [0, 1), one of each output."""
+    values: list[list[float]] = ((raw >> np.uint64(11)) * _OF_A_UNIFORM).tolist()
     return values
 
 
@@ -100,9 +119,10 @@ def geometric_of(uniform: float, probability: float) -> int:
     return drawn
 
 
-def halves_of(raw: NDArray[np.uint64]) -> Iterator[int]:
-    """The outputs as numbers of 32 bits, the lower one of each first."""
-    return iter(raw.astype("<u8").view("<u4").tolist())
+def halves_of(raw: NDArray[np.uint64]) -> list[list[int]]:
+    """The outputs of each row as numbers of 32 bits, the lower one of each first."""
+    values: list[list[int]] = raw.astype("<u8").view("<u4").tolist()
+    return values
 
 
 def two_of(count: int, halves: Iterator[int]) -> tuple[int, int]:

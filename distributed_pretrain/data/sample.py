@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Self
+from itertools import repeat
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +26,30 @@ from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.stored_images import decode_stored
 
+Result = TypeVar("Result")
+
+# Rows of images, (rows, 1, height, width): what is read together lies in one from the beginning.
+Canvas: TypeAlias = NDArray[np.uint8]
+
+
+def empty_canvas(windows: Sequence[Window]) -> Canvas:
+    """Zeros with a row of room for each window."""
+    height, width = (
+        max(sizes) for sizes in zip(*((w.height, w.width) for w in windows), strict=True)
+    )
+    return np.zeros((len(windows), 1, height, width), dtype=np.uint8)
+
 
 @dataclass(frozen=True)
 class LoadedView:
-    """A window of a stored image and, in `pixels`, what lies of the image inside it.
+    """A window of a stored image, in the upper left corner of a row of a canvas.
 
-    The image has `width` x `height` pixels. `draw` is None for a view that is only resized.
+    What lies beyond the image is zero, as is the rest of the row. The image has `width` x `height`
+    pixels. `draw` is None for a view that is only resized.
     """
 
-    pixels: NDArray[np.uint8]
+    canvas: Canvas
+    row: int
     window: Window
     draw: AugmentationDraw | None
     width: int
@@ -41,17 +57,26 @@ class LoadedView:
 
     @classmethod
     def cut(cls, image: NDArray[np.uint8], window: Window, draw: AugmentationDraw | None) -> Self:
-        """The view of `image` (H, W) through `window`."""
+        """The view of `image` (H, W) through `window`, on a canvas of its own."""
+        height, width = image.shape
+        return cls(empty_canvas([window]), 0, window, draw, width, height).filled(image)
+
+    def filled(self, image: NDArray[np.uint8]) -> Self:
+        """Put there what lies of `image` (H, W) inside the window."""
+        window = self.window
         rows = slice(max(0, window.top), max(0, window.top + window.height))
         columns = slice(max(0, window.left), max(0, window.left + window.width))
-        height, width = image.shape
-        return cls(image[rows, columns], window, draw, width, height)
+        self.pixels[:] = image[rows, columns]
+        return self
 
-    def paste_into(self, canvas: NDArray[np.uint8]) -> None:
-        """Put the window in the upper left corner of `canvas` (H, W), which is zero."""
-        height, width = self.pixels.shape
-        top, left = max(0, -self.window.top), max(0, -self.window.left)
-        canvas[top : top + height, left : left + width] = self.pixels
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """What lies of the image inside the window, (height, width), in the canvas."""
+        window = self.window
+        top, left = max(0, -window.top), max(0, -window.left)
+        bottom = min(window.height, self.height - window.top)
+        right = min(window.width, self.width - window.left)
+        return self.canvas[self.row, 0, top:bottom, left:right]
 
     def to_image(self) -> NDArray[np.float64]:
         """The affine map (2, 3) from the augmented view to the image's padded square.
@@ -100,61 +125,119 @@ def load_samples(
     What training draws is a function of (seed, epoch, position); a lateral image is flipped as the
     frontal one. A study that cannot be read, or of which a shown image cannot, is its error.
 
-    Each step is done for all before the next, while its code is in the processor's caches: eight
-    samples take three quarters of the time of eight times one.
+    Records are read and all is drawn before the first image is decoded. So the windows are known,
+    and each image is put where it stays while it is in the processor's caches.
     """
-    loaded: dict[int, LoadedSample | BadSampleError] = {}
-    under_way = {
-        row: _steps(split, config, position, seed=seed, epoch=epoch)
-        for row, position in enumerate(positions)
+    streams = _streams(config, training=epoch is not None)
+    draws = {
+        stream: SampleDraws.of_all(seed=seed, epoch=epoch or 0, positions=positions, stream=stream)
+        for stream in streams
     }
-    while under_way:
-        for row, steps in list(under_way.items()):
-            try:
-                next(steps)
-                continue
-            except StopIteration as done:
-                loaded[row] = done.value
-            except BadSampleError as error:
-                loaded[row] = error
-            del under_way[row]
-    return [loaded[row] for row in range(len(positions))]
+    found = [
+        _or_bad(_prepared, split, config, position, {name: of[row] for name, of in draws.items()})
+        for row, position in enumerate(positions)
+    ]
+    windows: dict[_Name, list[Window]] = {}
+    for each in found:
+        if isinstance(each, _Prepared):
+            for shown in each.shown:
+                windows.setdefault(shown.name, []).append(shown.window)
+    places = {name: _places(empty_canvas(those)) for name, those in windows.items()}
+    return [
+        each if isinstance(each, BadSampleError) else _or_bad(_loaded, split, config, each, places)
+        for each in found
+    ]
 
 
-def _steps(
-    split: ShardSplit, config: DataConfig, position: int, *, seed: int, epoch: int | None
-) -> Generator[None, None, LoadedSample]:
-    """One sample: its record; what is drawn, and the bytes of its images; pixels; the rest."""
+_Name: TypeAlias = Literal["frontal", "lateral", "second_view"]
+# Free rows of canvases, one after another, for the views of each name.
+_Places: TypeAlias = Mapping[_Name, Iterator[tuple[Canvas, int]]]
+_Draws: TypeAlias = Mapping[Stream, SampleDraws]
 
-    def drawing(stream: Stream) -> SampleDraws | None:
-        if epoch is None and stream != "second_view":
-            return None
-        return SampleDraws(seed=seed, epoch=epoch or 0, position=position, stream=stream)
 
+class _Shown(NamedTuple):
+    """A view of one of a sample's images, by its number, before that is decoded."""
+
+    name: _Name
+    image: int
+    window: Window
+    draw: AugmentationDraw | None
+
+
+class _Prepared(NamedTuple):
+    """A sample whose images are still to be decoded."""
+
+    position: int
+    record: StudyRecord
+    sentences: tuple[str, ...]
+    images: list[tuple[ImageRecord, memoryview]]
+    shown: list[_Shown]
+
+
+def _streams(config: DataConfig, *, training: bool) -> Iterator[Stream]:
+    """What is drawn of a sample. Evaluation draws a second view only, without which is no loss."""
+    if training:
+        yield "frontal"
+        if config.views == "frontal_lateral":
+            yield "lateral"
+        if config.sentences == "one":
+            yield "sentence"
+    if config.views == "two_augmentations":
+        yield "second_view"
+
+
+def _places(canvas: Canvas) -> Iterator[tuple[Canvas, int]]:
+    return zip(repeat(canvas), range(len(canvas)), strict=False)
+
+
+def _or_bad(
+    step: Callable[..., Result], split: ShardSplit, config: DataConfig, *arguments: Any
+) -> Result | BadSampleError:
+    """What a step makes of a sample, or why it makes nothing."""
+    try:
+        return step(split, config, *arguments)
+    except BadSampleError as error:
+        return error
+
+
+def _prepared(split: ShardSplit, config: DataConfig, position: int, draws: _Draws) -> _Prepared:
+    """One sample: its record; what is drawn; and the bytes of its images."""
     record, augmentation = split.read(position), config.augmentation
     frontals, laterals = record.frontal_images(), record.lateral_images()
     if not frontals:
         raise split.bad_sample(position, "the record has no frontal image")
-    yield
-    draws, side = drawing("frontal"), None
-    shown = [_chosen(frontals, draws, config)]
+    frontal = draws.get("frontal")
+    entries = [record.images[_chosen(frontals, frontal, config)]]
+    shown = [_view("frontal", 0, entries[0], augmentation, frontal)]
     if config.views == "frontal_lateral" and laterals:
-        side = drawing("lateral")
-        shown.append(_chosen(laterals, side, config))
-    entries = [record.images[each] for each in shown]
-    payloads = [split.view_member(position, entry.member) for entry in entries]
-    yield
-    images = [
-        _decode(split, position, entry, payload)
-        for entry, payload in zip(entries, payloads, strict=True)
-    ]
-    yield
-    frontal = _view(images[0], augmentation, draws)
-    lateral = second_view = None
-    if len(images) > 1:
-        lateral = _view(images[1], augmentation, side, flipped_as=frontal.draw)
+        side = draws.get("lateral")
+        entries.append(record.images[_chosen(laterals, side, config)])
+        view = _view("lateral", 1, entries[1], augmentation, side)
+        if (as_shown := shown[0].draw) is not None and view.draw is not None:
+            view = view._replace(draw=replace(view.draw, flip=as_shown.flip))
+        shown.append(view)
     if config.views == "two_augmentations":
-        second_view = _view(images[0], augmentation, drawing("second_view"))
+        shown.append(_view("second_view", 0, entries[0], augmentation, draws["second_view"]))
+    sentences = select_sentences(record.report, config.text_policy)
+    if "sentence" in draws:
+        sentences = (draws["sentence"].choose(sentences),)
+    elif config.sentence_swaps and frontal:
+        sentences = frontal.swap_sentences(sentences, config.sentence_swap_probability)
+    images = [(entry, split.view_member(position, entry.member)) for entry in entries]
+    return _Prepared(position, record, sentences, images, shown)
+
+
+def _loaded(
+    split: ShardSplit, config: DataConfig, sample: _Prepared, places: _Places
+) -> LoadedSample:
+    """The same with its pixels, each view in the next free place."""
+    position, record, sentences, images, shown = sample
+    pixels = [_decode(split, position, *each) for each in images]
+    views = {}
+    for name, image, window, draw in shown:
+        height, width = pixels[image].shape
+        view = LoadedView(*next(places[name]), window, draw, width, height)
+        views[name] = view.filled(pixels[image])
     drawn = None
     if config.draws:
         try:
@@ -163,12 +246,7 @@ def _steps(
             raise
         except ValueError as error:
             raise split.bad_sample(position, str(error)) from error
-    sentences = select_sentences(record.report, config.text_policy)
-    if config.sentences == "one" and (one := drawing("sentence")):
-        sentences = (one.choose(sentences),)
-    elif config.sentence_swaps and draws:
-        sentences = draws.swap_sentences(sentences, config.sentence_swap_probability)
-    return LoadedSample(record, sentences, frontal, lateral, second_view, drawn)
+    return LoadedSample(record, sentences, **views, drawn=drawn)
 
 
 def _chosen(images: Sequence[int], draws: SampleDraws | None, config: DataConfig) -> int:
@@ -176,21 +254,19 @@ def _chosen(images: Sequence[int], draws: SampleDraws | None, config: DataConfig
 
 
 def _view(
-    image: NDArray[np.uint8],
+    name: _Name,
+    number: int,
+    image: ImageRecord,
     config: AugmentationConfig,
     draws: SampleDraws | None,
-    *,
-    flipped_as: AugmentationDraw | None = None,
-) -> LoadedView:
-    """The image with its augmentation drawn, if there is any, or only to be resized."""
-    height, width = image.shape
+) -> _Shown:
+    """A view with its augmentation drawn, if there is any, or only to be resized."""
+    width, height = image.width, image.height
     if draws is None or not config.enabled:
-        window = square_window(width, height, fraction=config.evaluation_crop_fraction)
-        return LoadedView.cut(image, window, None)
+        fraction = config.evaluation_crop_fraction
+        return _Shown(name, number, square_window(width, height, fraction=fraction), None)
     draw = draws.augmentation(config, width=width, height=height)
-    if flipped_as is not None:
-        draw = replace(draw, flip=flipped_as.flip)
-    return LoadedView.cut(image, draw.window, draw)
+    return _Shown(name, number, draw.window, draw)
 
 
 def _decode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data_shards.profiles import validate
+from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import Batch, ReportTokens, SampleRows
 from distributed_pretrain.data.host_batch import HostBatch, HostImages
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
@@ -34,6 +36,13 @@ def configured(shards: Path, **changes: object) -> DataConfig:
 
 def opened(data: DataConfig) -> ShardSplit:
     return ShardSplit(data.files(), "train", data.text_policy)
+
+
+def stored(data: DataConfig, keys: Iterable[str]) -> list[StudyRecord]:
+    """What the shards know of the studies of these keys."""
+    split = opened(data)
+    positions = {split.key(position): position for position in range(len(split))}
+    return [split.read(positions[key]) for key in keys]
 
 
 def train(

@@ -31,7 +31,7 @@ def view(image: Tensor, draw: AugmentationDraw | None) -> LoadedView:
 def training_batch(config: AugmentationConfig, count: int = 20) -> tuple[Tensor, HostBatch]:
     images = textured(count, 130, 150, seed=4)
     draws = [
-        SampleDraws(seed=1, epoch=0, position=i).augmentation(config, width=150, height=130)
+        SampleDraws.of(seed=1, epoch=0, position=i).augmentation(config, width=150, height=130)
         for i in range(count)
     ]
     return images, host_batch([view(x, d) for x, d in zip(images, draws, strict=True)])
@@ -66,7 +66,9 @@ def test_the_whole_chain_is_torchvisions_chain_in_lovts_order() -> None:
     images, host = training_batch(config)
     ours = transform(config)(host, CPU).images
     for i, image in enumerate(images):
-        draw = SampleDraws(seed=1, epoch=0, position=i).augmentation(config, width=150, height=130)
+        draw = SampleDraws.of(seed=1, epoch=0, position=i).augmentation(
+            config, width=150, height=130
+        )
         # In units of the standard deviation: 2e-4 is a hundredth of a grey level.
         torch.testing.assert_close(ours[i], torchvision_chain(image, draw), atol=2e-4, rtol=0)
 
@@ -152,7 +154,7 @@ def test_with_every_operation_off_training_sees_what_evaluation_sees() -> None:
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_switching_one_operation_off_leaves_the_draws_of_the_others(switch: str) -> None:
     def draw(config: AugmentationConfig) -> AugmentationDraw:
-        return SampleDraws(seed=0, epoch=0, position=FLIPPED).augmentation(
+        return SampleDraws.of(seed=0, epoch=0, position=FLIPPED).augmentation(
             config, width=150, height=130
         )
 

@@ -12,7 +12,7 @@ from distributed_pretrain.data.settings import AugmentationConfig
 def test_draws_fill_lovts_ranges() -> None:
     config = AugmentationConfig()
     draws = [
-        SampleDraws(seed=0, epoch=3, position=i).augmentation(config, width=320, height=260)
+        SampleDraws.of(seed=0, epoch=3, position=i).augmentation(config, width=320, height=260)
         for i in range(2000)
     ]
     areas = [d.window.width * d.window.height / (320 * 260) for d in draws]
@@ -41,7 +41,7 @@ def test_the_default_draws_are_those_of_the_first_release() -> None:
     """Runs go on as they began: no option that is not asked for may move a draw."""
     recorded = hashlib.sha256()
     for position in range(50):
-        draws = SampleDraws(seed=12345, epoch=position % 3, position=position)
+        draws = SampleDraws.of(seed=12345, epoch=position % 3, position=position)
         image = draws.choose([0, 2, 3])
         draw = draws.augmentation(AugmentationConfig(), width=320, height=200 + position)
         swapped = draws.swap_sentences(("a", "b", "c", "d"), 0.4)
@@ -52,17 +52,18 @@ def test_the_default_draws_are_those_of_the_first_release() -> None:
 
 def test_a_crop_that_never_fits_falls_back_to_the_centre() -> None:
     config = AugmentationConfig(crop_area_fraction=(1.0, 1.0), crop_aspect_ratio=(1.0, 1.0))
-    draw = SampleDraws(seed=0, epoch=0, position=0).augmentation(config, width=300, height=100)
+    draw = SampleDraws.of(seed=0, epoch=0, position=0).augmentation(config, width=300, height=100)
     assert (draw.window.left, draw.window.width, draw.window.height) == (100, 100, 100)
 
 
 def test_swaps_permute_sentences_a_geometric_number_of_times() -> None:
     sentences = ("a", "b", "c", "d")
     swapped = [
-        SampleDraws(seed=0, epoch=0, position=i).swap_sentences(sentences, 0.4) for i in range(2000)
+        SampleDraws.of(seed=0, epoch=0, position=i).swap_sentences(sentences, 0.4)
+        for i in range(2000)
     ]
     assert all(sorted(each) == list(sentences) for each in swapped)
     # No swap happens with p = 0.4; two swaps undo each other with p = 0.4 * 0.6^2 / 6.
     assert 0.38 < np.mean([each == sentences for each in swapped]) < 0.47
-    alone = SampleDraws(seed=0, epoch=0, position=0).swap_sentences(("a",), 0.4)
+    alone = SampleDraws.of(seed=0, epoch=0, position=0).swap_sentences(("a",), 0.4)
     assert alone == ("a",)

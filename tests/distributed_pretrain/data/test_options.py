@@ -19,6 +19,7 @@ from tests.distributed_pretrain.phantom_batches import (
     configured,
     evaluate,
     opened,
+    stored,
     train,
 )
 
@@ -33,10 +34,10 @@ def test_labels_come_in_the_order_asked_for_with_nan_where_the_report_is_silent(
     for batch in train(data, small_tokenizer, steps=3):
         assert batch.labels is not None
         assert batch.labels.dtype == torch.float32
-        for record, row in zip(batch.records, batch.labels.tolist(), strict=True):
-            stored = [record.labels[name] for name in LABELS]
-            assert [None if math.isnan(value) else value for value in row] == stored
-            values |= set(stored)
+        for record, row in zip(stored(data, batch.keys), batch.labels.tolist(), strict=True):
+            known = [record.labels[name] for name in LABELS]
+            assert [None if math.isnan(value) else value for value in row] == known
+            values |= set(known)
     assert {None, 0.0, 1.0} <= values <= {None, 0.0, 1.0, -1.0}
 
 

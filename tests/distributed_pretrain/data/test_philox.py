@@ -29,9 +29,17 @@ def generator_of(words: tuple[int, int, int, int]) -> np.random.Generator:
 
 @pytest.mark.parametrize("words", WORDS)
 def test_words_and_uniforms_are_numpys(words: tuple[int, int, int, int]) -> None:
-    raw = raw_words(words, 70)
-    assert raw.tolist() == generator_of(words).bit_generator.random_raw(70).tolist()
-    assert uniforms_of(raw) == generator_of(words).random(70).tolist()
+    raw = raw_words([words], 70)
+    assert raw.tolist() == [generator_of(words).bit_generator.random_raw(70).tolist()]
+    assert uniforms_of(raw) == [generator_of(words).random(70).tolist()]
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 18])
+def test_words_of_many_are_those_of_each(count: int) -> None:
+    several = WORDS[:count]
+    raw = raw_words(several, 5)
+    expected = [generator_of(words).bit_generator.random_raw(5).tolist() for words in several]
+    assert raw.tolist() == expected
 
 
 def test_threads_have_streams_of_their_own() -> None:
@@ -40,10 +48,9 @@ def test_threads_have_streams_of_their_own() -> None:
     def draw(first: int) -> None:
         for position in range(first, first + 200):
             words = (0, 0, position, 1)
-            if (
-                raw_words(words, 5).tolist()
-                != generator_of(words).bit_generator.random_raw(5).tolist()
-            ):
+            if raw_words([words], 5).tolist() != [
+                generator_of(words).bit_generator.random_raw(5).tolist()
+            ]:
                 wrong.append(position)
 
     threads = [threading.Thread(target=draw, args=(1000 * n,)) for n in range(4)]
@@ -64,5 +71,5 @@ def test_swaps_are_numpys(probability: float) -> None:
         for _ in range(int(random.geometric(probability)) - 1):
             first, second = random.choice(len(expected), size=2, replace=False)
             expected[first], expected[second] = expected[second], expected[first]
-        draws = SampleDraws(seed=3, epoch=1, position=position)
+        draws = SampleDraws.of(seed=3, epoch=1, position=position)
         assert draws.swap_sentences(sentences, probability) == tuple(expected)

@@ -14,9 +14,7 @@ from distributed_pretrain.data.quarantine import BadSampleError, Quarantine
 def quarantine(path: Path, *, rank: int = 0, max_bad_fraction: float = 1.0) -> Quarantine:
     """Of a split of ten samples."""
     lines, writer = JsonLines(path), rank_writer(rank)
-    return Quarantine(
-        "train", 10, max_bad_fraction=max_bad_fraction, lines=lines, writer=writer
-    )
+    return Quarantine("train", 10, max_bad_fraction=max_bad_fraction, lines=lines, writer=writer)
 
 
 def bad(key: str) -> BadSampleError:

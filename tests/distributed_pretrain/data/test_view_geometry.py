@@ -59,7 +59,7 @@ def padded_square(image: NDArray[np.uint8]) -> Tensor:
 def test_a_padded_crop_is_torchvisions_pad_crop_and_resize(height: int, width: int) -> None:
     image = textured(height, width)
     draws = [
-        SampleDraws(seed=3, epoch=0, position=i).augmentation(LIMITR, width=width, height=height)
+        SampleDraws.of(seed=3, epoch=0, position=i).augmentation(LIMITR, width=width, height=height)
         for i in range(4)
     ]
     views = [LoadedView.cut(image, draw.window, draw) for draw in draws]
@@ -82,7 +82,9 @@ def test_evaluation_shows_torchvisions_centre_crop(height: int, width: int, crop
 
 def test_padded_crops_lie_anywhere_in_the_square_and_nowhere_else() -> None:
     windows = [
-        SampleDraws(seed=0, epoch=0, position=i).augmentation(LIMITR, width=256, height=200).window
+        SampleDraws.of(seed=0, epoch=0, position=i)
+        .augmentation(LIMITR, width=256, height=200)
+        .window
         for i in range(2000)
     ]
     assert {(window.width, window.height) for window in windows} == {(224, 224)}
@@ -134,7 +136,7 @@ def test_a_view_shows_each_position_where_its_map_says(config: AugmentationConfi
     images = [np.round(255 * each).astype(np.uint8) for each in (across, down, inside)]
     flips = set()
     for position in range(12):
-        draw = SampleDraws(seed=5, epoch=0, position=position).augmentation(
+        draw = SampleDraws.of(seed=5, epoch=0, position=position).augmentation(
             config, width=width, height=height
         )
         flips.add(draw.flip)
