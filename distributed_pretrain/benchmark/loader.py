@@ -11,7 +11,8 @@ makes tokens. Twice: as bytes for a device (which then resizes ours), and resize
 the CPU.
 
 What nothing passes is decoding alone, on all cores; ours without augmentation is held against it,
-by threads and by a process a core. Plain webdataset decodes images and records. How long the interpreter's lock is held is what more cores cannot hide.
+by threads and by a process a core. Plain webdataset decodes images and records. How long the
+interpreter's lock is held is what more cores cannot hide.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _start() -> dict[str, Any]:
 def _keys(words: Sequence[Words]) -> Sequence[tuple[int, int]]:
     if len(words) < _FEWEST_AT_ONCE:
         return [_key(each) for each in words]
-    low, high = _key(np.array(words, dtype=np.uint64).T)
+    low, high = _key(list(np.array(words, dtype=np.uint64).T))
     return list(zip(low.tolist(), high.tolist(), strict=True))
 
 

@@ -24,7 +24,7 @@ from distributed_pretrain.data.masks_and_boxes import Drawn, read_drawn
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.data.stored_images import decode_stored
+from distributed_pretrain.data.stored_images import check_size, decode_pixels
 
 Result = TypeVar("Result")
 
@@ -153,6 +153,7 @@ _Name: TypeAlias = Literal["frontal", "lateral", "second_view"]
 # Free rows of canvases, one after another, for the views of each name.
 _Places: TypeAlias = Mapping[_Name, Iterator[tuple[Canvas, int]]]
 _Draws: TypeAlias = Mapping[Stream, SampleDraws]
+_Image: TypeAlias = tuple[ImageRecord, memoryview]
 
 
 class _Shown(NamedTuple):
@@ -170,7 +171,7 @@ class _Prepared(NamedTuple):
     position: int
     record: StudyRecord
     sentences: tuple[str, ...]
-    images: list[tuple[ImageRecord, memoryview]]
+    images: list[_Image]
     shown: list[_Shown]
 
 
@@ -207,23 +208,22 @@ def _prepared(split: ShardSplit, config: DataConfig, position: int, draws: _Draw
     if not frontals:
         raise split.bad_sample(position, "the record has no frontal image")
     frontal = draws.get("frontal")
-    entries = [record.images[_chosen(frontals, frontal, config)]]
-    shown = [_view("frontal", 0, entries[0], augmentation, frontal)]
+    images = [_read(split, position, record.images[_chosen(frontals, frontal, config)])]
+    shown = [_view("frontal", 0, images, augmentation, frontal)]
     if config.views == "frontal_lateral" and laterals:
         side = draws.get("lateral")
-        entries.append(record.images[_chosen(laterals, side, config)])
-        view = _view("lateral", 1, entries[1], augmentation, side)
+        images.append(_read(split, position, record.images[_chosen(laterals, side, config)]))
+        view = _view("lateral", 1, images, augmentation, side)
         if (as_shown := shown[0].draw) is not None and view.draw is not None:
             view = view._replace(draw=replace(view.draw, flip=as_shown.flip))
         shown.append(view)
     if config.views == "two_augmentations":
-        shown.append(_view("second_view", 0, entries[0], augmentation, draws["second_view"]))
+        shown.append(_view("second_view", 0, images, augmentation, draws["second_view"]))
     sentences = select_sentences(record.report, config.text_policy)
     if "sentence" in draws:
         sentences = (draws["sentence"].choose(sentences),)
     elif config.sentence_swaps and frontal:
         sentences = frontal.swap_sentences(sentences, config.sentence_swap_probability)
-    images = [(entry, split.view_member(position, entry.member)) for entry in entries]
     return _Prepared(position, record, sentences, images, shown)
 
 
@@ -232,8 +232,8 @@ def _loaded(
 ) -> LoadedSample:
     """The same with its pixels, each view in the next free place."""
     position, record, sentences, images, shown = sample
-    pixels = [_decode(split, position, *each) for each in images]
-    views = {}
+    pixels = [_decode(split, position, each) for each in images]
+    views: dict[_Name, LoadedView] = {}
     for name, image, window, draw in shown:
         height, width = pixels[image].shape
         view = LoadedView(*next(places[name]), window, draw, width, height)
@@ -246,7 +246,8 @@ def _loaded(
             raise
         except ValueError as error:
             raise split.bad_sample(position, str(error)) from error
-    return LoadedSample(record, sentences, **views, drawn=drawn)
+    lateral, second_view = views.get("lateral"), views.get("second_view")
+    return LoadedSample(record, sentences, views["frontal"], lateral, second_view, drawn)
 
 
 def _chosen(images: Sequence[int], draws: SampleDraws | None, config: DataConfig) -> int:
@@ -256,12 +257,13 @@ def _chosen(images: Sequence[int], draws: SampleDraws | None, config: DataConfig
 def _view(
     name: _Name,
     number: int,
-    image: ImageRecord,
+    images: Sequence[_Image],
     config: AugmentationConfig,
     draws: SampleDraws | None,
 ) -> _Shown:
     """A view with its augmentation drawn, if there is any, or only to be resized."""
-    width, height = image.width, image.height
+    entry, _ = images[number]
+    width, height = entry.width, entry.height
     if draws is None or not config.enabled:
         fraction = config.evaluation_crop_fraction
         return _Shown(name, number, square_window(width, height, fraction=fraction), None)
@@ -269,13 +271,27 @@ def _view(
     return _Shown(name, number, draw.window, draw)
 
 
-def _decode(
-    split: ShardSplit, position: int, entry: ImageRecord, payload: memoryview
-) -> NDArray[np.uint8]:
+def _read(split: ShardSplit, position: int, entry: ImageRecord) -> _Image:
+    """The bytes of an image, which has the size that its record says."""
+    payload = split.view_member(position, entry.member)
     try:
-        decoded = decode_stored(payload, width=entry.width, height=entry.height)
+        check_size(payload, width=entry.width, height=entry.height)
     except ValueError as error:
-        reason = f"{entry.member} cannot be decoded ({error})"
-        raise split.bad_sample(position, reason) from error
+        raise _undecodable(split, position, entry, error) from error
+    return entry, payload
+
+
+def _decode(split: ShardSplit, position: int, image: _Image) -> NDArray[np.uint8]:
+    entry, payload = image
+    try:
+        decoded = decode_pixels(payload)
+    except ValueError as error:
+        raise _undecodable(split, position, entry, error) from error
     pixels: NDArray[np.uint8] = decoded.numpy()
     return pixels
+
+
+def _undecodable(
+    split: ShardSplit, position: int, entry: ImageRecord, error: ValueError
+) -> BadSampleError:
+    return split.bad_sample(position, f"{entry.member} cannot be decoded ({error})")
