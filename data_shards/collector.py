@@ -1,7 +1,7 @@
 """Python's search for cyclic garbage, which looks at all objects that may form cycles.
 
-Beside torch those are some half a million, and a batch of samples makes thousands: the search then
-takes as long as a third of the decoding. Reference counts free nearly everything without it.
+Beside torch those are some 400,000, and a batch of samples makes thousands: the search then takes
+as long as a third of the decoding. Reference counts free nearly everything without it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-_set_aside = 0
+_set_aside = False
 
 
 @contextlib.contextmanager
@@ -25,19 +25,15 @@ def collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-@contextlib.contextmanager
-def present_objects_set_aside() -> Iterator[None]:
-    """The search looks at new objects only; at all of them again when the outermost of these ends.
+def set_imports_aside() -> None:
+    """Have the search look only at objects that are made from now on.
 
-    For long loops that begin when what they use has been made.
+    To be called when a program has imported what it needs and not yet made what it works with;
+    what can be freed is freed before. A second time in a process it does nothing, since what has
+    been set aside and forms cycles is never freed.
     """
     global _set_aside
     if not _set_aside:
+        _set_aside = True
+        gc.collect()
         gc.freeze()
-    _set_aside += 1
-    try:
-        yield
-    finally:
-        _set_aside -= 1
-        if not _set_aside:
-            gc.unfreeze()

@@ -15,8 +15,9 @@ from distributed_pretrain.batch import Batch, Lateral, SampleRows, SecondView, T
 from distributed_pretrain.byte_block import Block, Place, Placing
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
 from distributed_pretrain.data.labels import wanted_labels
+from distributed_pretrain.data.loaded_view import Canvas, LoadedView, empty_canvas
 from distributed_pretrain.data.masks_and_boxes import stack_boxes
-from distributed_pretrain.data.sample import Canvas, LoadedSample, LoadedView, empty_canvas
+from distributed_pretrain.data.sample import LoadedSample
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.tokenization import ReportTokenizer
 

@@ -37,6 +37,8 @@ from distributed_pretrain.data.share import ALONE, EVERY, HOST, Share, Turn
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
 _REPLACEMENT_ATTEMPTS = 100
+# Of one process by default: they share its interpreter.
+_MOST_THREADS = 16
 
 
 @dataclass(eq=False)
@@ -126,8 +128,9 @@ class _Loader(ABC):
         )
         return host.pinned() if self._on_gpu else host
 
-    def _threads(self) -> int:
-        return self.config.decode_threads or min(16, available_cores())
+    def _threads(self, processes: int = 1) -> int:
+        """Of all processes together."""
+        return self.config.decode_threads or min(_MOST_THREADS * processes, available_cores())
 
     def _writer(self) -> str:
         """Of this loader's lines among those of all ranks."""
@@ -201,12 +204,15 @@ class TrainingLoader(_Loader):
             processes = int(self._on_gpu)
         if not processes:
             return self._host_batches(self.turn.among(self._plans(samples_consumed)))
+        assert self.turn == EVERY, "turns are given here"
+        ahead = self.config.prefetch_batches
         parts = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
         parts["share"] = replace(self.share, device=HOST)
         changes = {
             "loader_processes": 0,
-            "decode_threads": max(1, self._threads() // processes),
-            "prefetch_batches": math.ceil(self.config.prefetch_batches / processes),
+            "decode_threads": max(1, self._threads(processes) // processes),
+            # One ready and one being made, where so many are asked for.
+            "prefetch_batches": max(min(2, ahead), math.ceil(ahead / processes)),
         }
         parts["config"] = self.config.model_copy(update=changes)
         turns = [Turn(number, processes) for number in range(processes)]

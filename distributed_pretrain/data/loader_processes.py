@@ -18,8 +18,7 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
-from functools import partial
+from contextlib import ExitStack, closing, suppress
 from itertools import cycle
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -28,7 +27,6 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from data_shards.collector import present_objects_set_aside
 from data_shards.errors import InputError
 from data_shards.processes import ENDING_SIGNALS, end_with_parent, start_server
 from distributed_pretrain.byte_block import Block, page_lock, page_unlock
@@ -84,45 +82,36 @@ def batches_apart(parts: Sequence[Batches], device: torch.device) -> Generator[H
     server = start_server(preload=("distributed_pretrain.data.loader",))
     blocks = _BLOCKS_EACH if len(parts) > 1 else _BLOCKS_ALONE
     inboxes: list[_Inbox] = []
-    try:
+    # First all are told that no more is wanted, then each is waited for, whatever ends another.
+    with ExitStack() as closed, ExitStack() as told:
         for batches in parts:
             ours, theirs = server.Pipe()
             process = server.Process(target=_serve, args=(batches, theirs, blocks), name="loader")
             process.start()
             theirs.close()
-            inboxes.append(_Inbox(process, ours, device))
-        with present_objects_set_aside():
-            yield from _in_turns(inboxes, device)
-    finally:
-        for inbox in inboxes:
-            inbox.hang_up()
-        for inbox in inboxes:
-            inbox.close()
+            inbox = _Inbox(process, ours, device)
+            closed.callback(inbox.close)
+            told.callback(inbox.hang_up)
+            inboxes.append(inbox)
+        yield from _in_turns(inboxes, device)
 
 
 def _in_turns(inboxes: Sequence[_Inbox], device: torch.device) -> Generator[HostBatch]:
     """A batch of each inbox, and again, until one ends; their blocks are given back behind it."""
     on_gpu = device.type == "cuda"
-    used = deque[tuple[Callable[[], None], torch.cuda.Event | None]]()
+    used = deque[tuple[_Inbox, int, torch.cuda.Event | None]]()
     for inbox in cycle(inboxes):
         if (filled := inbox.next_batch()) is None:
             return
-        yield filled.batch
+        yield inbox.batch_in(filled)
         queued_work = torch.cuda.current_stream(device).record_event() if on_gpu else None
-        used.append((filled.give_back, queued_work))
+        used.append((inbox, filled.number, queued_work))
         # On a GPU the newest is still being read: the one before is given back.
         while len(used) > on_gpu:
-            give_back, done = used.popleft()
+            owner, number, done = used.popleft()
             if done is not None:
                 done.synchronize()
-            give_back()
-
-
-class _Received(NamedTuple):
-    """A batch in its block, which is to be given back."""
-
-    batch: HostBatch
-    give_back: Callable[[], None]
+            owner.give_back(number)
 
 
 class _Inbox:
@@ -135,7 +124,7 @@ class _Inbox:
         self._on_gpu = device.type == "cuda"
         self._blocks: dict[int, Block] = {}
 
-    def next_batch(self) -> _Received | None:
+    def next_batch(self) -> _Filled | None:
         """None after the last. Raises what was raised there, and InputError when it is gone."""
         while not isinstance(message := self._next_message(), _End):
             if isinstance(message, _Failed):
@@ -144,11 +133,15 @@ class _Inbox:
                 self._replace(message)
                 continue
             assert isinstance(message, _Filled)
-            batch = batch_at(message.places, self._blocks[message.number])
-            return _Received(batch, partial(self._give_back, message.number))
+            return message
         return None
 
-    def _give_back(self, number: int) -> None:
+    def batch_in(self, filled: _Filled) -> HostBatch:
+        """The batch that lies there until its block is given back."""
+        return batch_at(filled.places, self._blocks[filled.number])
+
+    def give_back(self, number: int) -> None:
+        """Let the process use a block again."""
         with suppress(ConnectionError):  # the next message, which is none, tells of it
             self._connection.send(number)
 
@@ -158,10 +151,10 @@ class _Inbox:
         except (EOFError, ConnectionError) as error:
             self._process.join()
             raise InputError(
-                "the process that loads data has ended by itself (exit status "
+                "a process that loads data has ended by itself (exit status "
                 f"{self._process.exitcode}; -9 is what a lack of memory looks like): what is saved "
                 "is kept; run the same command again, with a smaller data.prefetch_batches or "
-                "data.loader_processes=0"
+                "fewer data.loader_processes (0: none)"
             ) from error
 
     def hang_up(self) -> None:

@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count, islice
 from typing import NamedTuple, TypeAlias
 
-from data_shards.collector import present_objects_set_aside
 from distributed_pretrain.data.host_batch import HostBatch
 from distributed_pretrain.data.sample import LoadedSample
 
@@ -77,12 +76,11 @@ def batches_by_threads(
         return joined
 
     try:
-        with present_objects_set_aside():
-            started = map(start, plans)
-            pending = deque(islice(started, ahead))
-            while pending:
-                result = pending.popleft().result()
-                pending.extend(islice(started, 1))
-                yield result
+        started = map(start, plans)
+        pending = deque(islice(started, ahead))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(islice(started, 1))
+            yield result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -31,7 +31,7 @@ class Quarantine:
 
     A line has key, shard, split, reason, and the `samples_consumed` after the batch that met the
     sample first. A `writer` writes each of its samples once, counts those of the others too, and a
-    resumed run goes on with the lines it finds.
+    resumed run goes on with the lines it finds. Without lines each counts its own.
     """
 
     split: Split

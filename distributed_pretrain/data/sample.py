@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
-from typing import Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from distributed_pretrain.data.augmentation_parameters import (
     Window,
     square_window,
 )
+from distributed_pretrain.data.loaded_view import Canvas, LoadedView, empty_canvas
 from distributed_pretrain.data.masks_and_boxes import Drawn, read_drawn
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
@@ -27,72 +28,6 @@ from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.stored_images import check_size, decode_pixels
 
 Result = TypeVar("Result")
-
-# Rows of images, (rows, 1, height, width): what is read together lies in one from the beginning.
-Canvas: TypeAlias = NDArray[np.uint8]
-
-
-def empty_canvas(windows: Sequence[Window]) -> Canvas:
-    """Zeros with a row of room for each window."""
-    height, width = (
-        max(sizes) for sizes in zip(*((w.height, w.width) for w in windows), strict=True)
-    )
-    return np.zeros((len(windows), 1, height, width), dtype=np.uint8)
-
-
-@dataclass(frozen=True)
-class LoadedView:
-    """A window of a stored image, in the upper left corner of a row of a canvas.
-
-    What lies beyond the image is zero, as is the rest of the row. The image has `width` x `height`
-    pixels. `draw` is None for a view that is only resized.
-    """
-
-    canvas: Canvas
-    row: int
-    window: Window
-    draw: AugmentationDraw | None
-    width: int
-    height: int
-
-    @classmethod
-    def cut(cls, image: NDArray[np.uint8], window: Window, draw: AugmentationDraw | None) -> Self:
-        """The view of `image` (H, W) through `window`, on a canvas of its own."""
-        height, width = image.shape
-        return cls(empty_canvas([window]), 0, window, draw, width, height).filled(image)
-
-    def filled(self, image: NDArray[np.uint8]) -> Self:
-        """Put there what lies of `image` (H, W) inside the window."""
-        window = self.window
-        rows = slice(max(0, window.top), max(0, window.top + window.height))
-        columns = slice(max(0, window.left), max(0, window.left + window.width))
-        self.pixels[:] = image[rows, columns]
-        return self
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """What lies of the image inside the window, (height, width), in the canvas."""
-        window = self.window
-        top, left = max(0, -window.top), max(0, -window.left)
-        bottom = min(window.height, self.height - window.top)
-        right = min(window.width, self.width - window.left)
-        return self.canvas[self.row, 0, top:bottom, left:right]
-
-    def to_image(self) -> NDArray[np.float64]:
-        """The affine map (2, 3) from the augmented view to the image's padded square.
-
-        Positions are (x, y) in [0, 1] on both sides, see `SecondView.view_to_image`.
-        """
-        window, square = self.window, square_window(self.width, self.height)
-        across = [window.width, 0, window.left - square.left]
-        down = [0, window.height, window.top - square.top]
-        in_window = np.array([across, down]) / float(square.width)
-        if self.draw is None:
-            return in_window
-        unwarped = self.draw.unwarped()
-        linear = in_window[:, :2] @ unwarped[:, :2]
-        shift = in_window[:, :2] @ unwarped[:, 2:] + in_window[:, 2:]
-        return np.concatenate([linear, shift], axis=1)
 
 
 @dataclass(frozen=True)
@@ -126,7 +61,8 @@ def load_samples(
     frontal one. A study that cannot be read, or of which a shown image cannot, is its error.
 
     Records are read and all is drawn before the first image is decoded. So the windows are known,
-    and each image is put where it stays while it is in the processor's caches.
+    and each image goes to a canvas of all while it is in the processor's caches; where these are a
+    whole batch, that is the batch's.
     """
     streams = _streams(config, training=epoch is not None)
     draws = {

@@ -111,7 +111,8 @@ class DataConfig(Config):
     30 %), chosen by their ids, so that every seed and method gets the same.
 
     `loader_processes`: by how many processes of their own training's batches are made, in turns, a
-    rank (None: 1 for a GPU, else 0: by threads of the rank's). They share `decode_threads`.
+    rank (None: 1 for a GPU, else 0: by threads of the rank's). They share `decode_threads`, at
+    least one each; by default those are the rank's cores, but no more than 16 a process.
 
     `global_batch` counts studies over all ranks. `max_bad_fraction` is the share of a split that
     may be unreadable before the run stops. `sentence_swap_probability` is p of LoVT's
@@ -120,7 +121,7 @@ class DataConfig(Config):
 
     former_names: ClassVar[Mapping[str, str | None]] = {
         "shuffle_window_shards": "shuffle_buffer_shards",
-        "loader_process": "loader_processes",
+        "loader_process": None,
     }
 
     shards: Annotated[Shards, FREE]

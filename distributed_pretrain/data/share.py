@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 HOST = torch.device("cpu")
 
-Batch = TypeVar("Batch")
+Each = TypeVar("Each")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Turn(NamedTuple):
     number: int = 0
     of: int = 1
 
-    def among(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def among(self, batches: Iterator[Each]) -> Iterator[Each]:
         """Those whose turn it is."""
         return islice(batches, self.number, None, self.of)
 

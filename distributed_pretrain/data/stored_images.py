@@ -33,7 +33,7 @@ def check_size(payload: bytes | memoryview, *, width: int, height: int) -> None:
 
 
 def decode_pixels(payload: bytes | memoryview) -> Tensor:
-    """The same of one whose size is checked. Raises ValueError for one that is damaged."""
+    """What `decode_stored` gives, of one whose size is checked already."""
     # A little quicker than Pillow (0.38 against 0.45 ms at 320 px), and strict: it raises on
     # truncated data. The copy is writable, which torch asks for.
     encoded = torch.frombuffer(bytearray(payload), dtype=torch.uint8)

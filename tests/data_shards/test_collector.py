@@ -1,69 +1,59 @@
-"""Objects that the search for cycles leaves alone while a long loop runs."""
+"""Objects that the search for cycles leaves alone."""
 
 from __future__ import annotations
 
 import gc
-import weakref
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
 
-from data_shards.collector import collection_paused, present_objects_set_aside
+from data_shards.collector import collection_paused
+from tests.paths import ROOT
 
+SET_ASIDE = """
+import gc, weakref
+from data_shards.collector import set_imports_aside
 
-class Knot:
-    """Only the search frees it: it holds itself."""
-
-    def __init__(self) -> None:
+class Knot:  # only the search frees it: it holds itself
+    def __init__(self):
         self.itself = self
 
-
-def knot() -> weakref.ref[Knot]:
-    return weakref.ref(Knot())
-
-
-@pytest.fixture(autouse=True)
-def _no_search_by_itself() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-    gc.unfreeze()
-
-
-def test_what_is_there_is_left_alone_and_what_is_new_is_not() -> None:
-    before = knot()
-    with present_objects_set_aside():
-        within = knot()
-        gc.collect()
-        assert before() is not None
-        assert within() is None
-    gc.collect()
-    assert before() is None
+gc.disable()
+garbage, kept = weakref.ref(Knot()), Knot()
+set_imports_aside()
+assert garbage() is None, "what can be freed is freed before"
+there = gc.get_freeze_count()
+assert there > 1000
+watched = weakref.ref(kept)
+del kept
+gc.collect()
+assert watched() is not None, "the search does not look there"
+new = weakref.ref(Knot())
+again = Knot()
+set_imports_aside()
+assert gc.get_freeze_count() <= there, "once a process"
+gc.collect()
+assert new() is None
+"""
 
 
-def test_the_outermost_alone_counts() -> None:
-    with present_objects_set_aside():
-        new = knot()
-        with present_objects_set_aside():
-            gc.collect()
-            assert new() is None, "set aside by an inner one"
-        frozen = gc.get_freeze_count()
-        assert frozen > 0
-    assert gc.get_freeze_count() < frozen
-
-
-def test_an_error_ends_it() -> None:
-    with pytest.raises(ZeroDivisionError), present_objects_set_aside():
-        _ = 1 / 0
-    with present_objects_set_aside():
-        assert gc.get_freeze_count() > 0
+def test_what_is_there_is_set_aside_once_and_what_is_new_is_searched() -> None:
+    """In a process of its own, for what is set aside stays so."""
+    done = subprocess.run(
+        [sys.executable, "-c", SET_ASIDE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("switch", [gc.enable, gc.disable])
 def test_a_paused_search_goes_on_as_it_was(switch: Callable[[], None]) -> None:
-    switch()
-    before = gc.isenabled()
-    with collection_paused():
-        assert not gc.isenabled()
-    assert gc.isenabled() is before
+    try:
+        switch()
+        before = gc.isenabled()
+        with collection_paused():
+            assert not gc.isenabled()
+        assert gc.isenabled() is before
+    finally:
+        gc.enable()

@@ -18,7 +18,6 @@ from data_shards.synthetic_shards import write_synthetic_shards
 from distributed_pretrain.batch import Batch
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
 from distributed_pretrain.data.quarantine import BadSampleError
-from distributed_pretrain.data.sample import LoadedSample, load_samples
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.share import Share
@@ -283,15 +282,3 @@ def test_a_failing_consumer_leaves_no_thread_behind(
     with pytest.raises(InputError):
         next(loader.batches())
     assert not [t for t in threading.enumerate() if t.name.startswith("data")]
-
-
-def test_samples_that_are_loaded_in_step_are_those_of_each_alone(data: DataConfig) -> None:
-    split, two_views = opened(data), data.model_copy(update={"views": "frontal_lateral"})
-    positions = [3, 0, 3, 7]
-    together = load_samples(split, two_views, positions, seed=5, epoch=1)
-    for position, found in zip(positions, together, strict=True):
-        assert isinstance(found, LoadedSample)
-        alone = load_sample(split, two_views, position=position, seed=5, epoch=1)
-        assert (found.record.key, found.sentences) == (alone.record.key, alone.sentences)
-        assert found.frontal.draw == alone.frontal.draw
-        assert (found.frontal.pixels == alone.frontal.pixels).all()

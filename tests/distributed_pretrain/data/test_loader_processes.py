@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Generator
+from functools import partial
 from itertools import islice
 from multiprocessing import forkserver
 from pathlib import Path
@@ -126,15 +127,39 @@ def test_other_errors_bring_their_traceback_along(
     assert f"in {batches.__name__}" in "".join(raised.value.__notes__)
 
 
-def test_a_killed_process_is_a_line(
+def one_and_broken(host: HostBatch) -> Generator[HostBatch]:
+    yield host
+    yield cast(HostBatch, 1 / 0)
+
+
+def without_end(host: HostBatch) -> Generator[HostBatch]:
+    while True:
+        yield host
+
+
+def test_an_error_comes_in_its_turn_and_ends_all(
     phantom_shards: Path, small_tokenizer: SentenceTokenizer
 ) -> None:
-    data = apart(configured(phantom_shards))
+    data = configured(phantom_shards)
+    host = next(TrainingLoader(opened(data), small_tokenizer, data).host_batches())
+    stream = batches_apart([partial(without_end, host), partial(one_and_broken, host)], HOST)
+    assert len(list(islice(stream, 3))) == 3
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_process_is_a_line(
+    phantom_shards: Path, small_tokenizer: SentenceTokenizer, processes: int
+) -> None:
+    data = apart(configured(phantom_shards), processes=processes)
     stream = TrainingLoader(opened(data), small_tokenizer, data).batches()
     next(stream)
-    child().kill()
-    with pytest.raises(InputError, match=r"the process that loads data has ended .*-9"):
+    multiprocessing.active_children()[-1].kill()
+    with pytest.raises(InputError, match=r"a process that loads data has ended .*-9"):
         list(islice(stream, 10))
+    assert multiprocessing.active_children() == []
 
 
 def test_signals_that_end_the_run_leave_the_process_to_it(
