@@ -13,6 +13,7 @@ from distributed_pretrain.data.host_batch import HostImages, collate
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.sample import LoadedSample, load_samples
 from distributed_pretrain.data.settings import DataConfig
+from distributed_pretrain.data.stored_images import decode_pixels
 from distributed_pretrain.data.tokenization import NoReports
 from tests.distributed_pretrain.data.one_sample import load_sample
 from tests.distributed_pretrain.phantom_batches import configured, opened
@@ -68,9 +69,8 @@ def test_a_row_that_nobody_fills_is_no_image(
         payloads.append(len(payload))
         if len(payloads) == 2:
             raise ValueError("cut short")
-        return decode(payload)
+        return decode_pixels(payload)
 
-    decode = sample.decode_pixels
     monkeypatch.setattr(sample, "decode_pixels", second_fails)
     data = configured(phantom_shards)
     found = load_samples(opened(data), data, [0, 3, 7], seed=5, epoch=1)
