@@ -57,7 +57,7 @@ TARGET_OF_DECODE = 0.9
 TARGET_LOCK_HELD_MS = 0.1
 TARGET_RATIO = 8
 AIM_RATIO = 12
-WARMUP_BATCHES = 2
+WARMUP_BATCHES = 8
 UNAUGMENTED = "without augmentation, in threads", "without augmentation, a process a core"
 # Where batches are handed over beside FFCV's, and whether they are normalised there.
 ENDS = {"for a device": False, "on the CPU": True}
@@ -224,7 +224,7 @@ def _beside_ffcv(
 
 
 def _rate(stream: Iterator[object], *, images: int, batch: int) -> float:
-    """Images a second after a warm-up of two batches (threads, workers and caches are ready)."""
+    """Images a second after a warm-up (threads, workers, blocks and caches are ready)."""
     batches = -(-images // batch)
     exhaust = partial(deque[object], maxlen=0)
     exhaust(islice(stream, WARMUP_BATCHES))

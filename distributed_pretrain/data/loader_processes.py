@@ -185,6 +185,8 @@ def _serve(batches: Batches, connection: Connection, blocks: int) -> None:
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
+    # All that torch does here is copying, for which its threads would wait for each other.
+    torch.set_num_threads(1)
     outbox = _Outbox(connection, blocks)
     # Whoever wants no more has closed the connection.
     with closing(_to_the_end(batches)) as stream, suppress(EOFError, ConnectionError):
