@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data_shards.errors import InputError
 from data_shards.records.policies import TextPolicy, select_sentences
 from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import Batch, ReportTokens
@@ -133,8 +135,21 @@ class OfFirstBatch(ImageTextMeasure):
 
 
 def make_measures(kinds: Sequence[type[Measure]], context: Context) -> list[Measure]:
-    """Those of the kinds that apply to the context's objective."""
-    return [kind(context) for kind in kinds if kind.applies(context.objective)]
+    """Those of the kinds that apply to the context's objective.
+
+    Raises InputError where classes are called so that two figures would have one name.
+    """
+    measures = [kind(context) for kind in kinds if kind.applies(context.objective)]
+    titles: dict[str, list[str]] = {}
+    for metric in chain.from_iterable(measure.metrics for measure in measures):
+        titles.setdefault(metric.name, []).append(metric.title)
+    for name, called in titles.items():
+        if len(called) > 1:
+            raise InputError(
+                f"two figures would be called {name!r} ({' and '.join(called)}): give the label, "
+                "mask or boxes of that class another name in the shards, or leave it out of data"
+            )
+    return measures
 
 
 def on_host(values: Tensor) -> Tensor:
