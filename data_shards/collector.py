@@ -25,7 +25,7 @@ def collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def set_imports_aside() -> None:
+def set_present_objects_aside() -> None:
     """Have the search look only at objects that are made from now on.
 
     To be called when a program has imported what it needs and not yet made what it works with;

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from distributed_pretrain.data.philox import (
     FEWEST_SEARCHED,
+    Words,
     geometric_of,
     halves_of,
     raw_words,
@@ -120,9 +121,7 @@ class AugmentationDraw:
 class SampleDraws:
     """The random choices of one sample in one epoch, as far as they concern one stream."""
 
-    def __init__(
-        self, words: tuple[int, int, int, int], uniforms: list[float], for_swaps: list[int]
-    ) -> None:
+    def __init__(self, words: Words, uniforms: list[float], for_swaps: list[int]) -> None:
         self._words, self._uniforms, self._for_swaps = words, uniforms, for_swaps
 
     @classmethod
@@ -138,11 +137,8 @@ class SampleDraws:
         """The same of several samples, which takes less than of one after another."""
         words = [(seed, epoch, position, _STREAM_NUMBERS[stream]) for position in positions]
         raw = raw_words(words, _UNIFORMS + 1 + _FOR_SWAPS)
-        uniforms, for_swaps = (
-            uniforms_of(raw[:, : _UNIFORMS + 1]),
-            halves_of(raw[:, _UNIFORMS + 1 :]),
-        )
-        return list(map(cls, words, uniforms, for_swaps))
+        uniforms = uniforms_of(raw[:, : _UNIFORMS + 1])
+        return list(map(cls, words, uniforms, halves_of(raw[:, _UNIFORMS + 1 :])))
 
     def choose(self, options: Sequence[Option]) -> Option:
         """One of `options` (a study's images of a view, a report's sentences)."""

@@ -15,9 +15,8 @@ from distributed_pretrain.batch import Batch, Lateral, SampleRows, SecondView, T
 from distributed_pretrain.byte_block import Block, Place, Placing
 from distributed_pretrain.data.augmentation_parameters import AugmentationDraw
 from distributed_pretrain.data.labels import wanted_labels
-from distributed_pretrain.data.loaded_view import Canvas, LoadedView, empty_canvas
 from distributed_pretrain.data.masks_and_boxes import stack_boxes
-from distributed_pretrain.data.sample import LoadedSample
+from distributed_pretrain.data.sample import LoadedSample, LoadedView
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.tokenization import ReportTokenizer
 
@@ -40,11 +39,9 @@ class HostImages(SampleRows):
     def stack(cls, views: Sequence[LoadedView]) -> Self:
         """The images of one or more samples."""
         sizes = np.array([(view.window.height, view.window.width) for view in views])
-        canvas = views[0].canvas
-        if [(id(view.canvas), view.row) for view in views] != [
-            (id(canvas), row) for row in range(len(canvas))
-        ]:
-            canvas = _joined(views)
+        canvas = np.zeros((len(views), 1, *sizes.max(axis=0)), dtype=np.uint8)
+        for view, place in zip(views, canvas, strict=True):
+            view.paste_into(place[0])
         draws = [view.draw for view in views if view.draw is not None]
         numbers = [field.name for field in fields(AugmentationDraw) if field.name != "window"]
         drawn = {name: torch.tensor([getattr(draw, name) for draw in draws]) for name in numbers}
@@ -53,14 +50,6 @@ class HostImages(SampleRows):
             window_sizes_px=torch.from_numpy(sizes),
             augmentation=drawn if draws else None,
         )
-
-
-def _joined(views: Sequence[LoadedView]) -> Canvas:
-    """The views on one canvas, of those that were not read together."""
-    canvas = empty_canvas([view.window for view in views])
-    for row, view in enumerate(views):
-        replace(view, canvas=canvas, row=row).pixels[:] = view.pixels
-    return canvas
 
 
 @dataclass(frozen=True)

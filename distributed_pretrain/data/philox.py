@@ -52,7 +52,7 @@ def raw_words(words: Sequence[Words], count: int) -> NDArray[np.uint64]:
     They have 64 bits each.
     """
     rows = np.empty((len(words), count), dtype=np.uint64)
-    if max(map(max, words)) > _WORD:
+    if max(map(max, words), default=0) > _WORD:
         for row, each in zip(rows, words, strict=True):
             row[:] = np.random.Philox(np.random.SeedSequence(each)).random_raw(count)
         return rows

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import repeat
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +19,55 @@ from distributed_pretrain.data.augmentation_parameters import (
     Window,
     square_window,
 )
-from distributed_pretrain.data.loaded_view import Canvas, LoadedView, empty_canvas
 from distributed_pretrain.data.masks_and_boxes import Drawn, read_drawn
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.settings import AugmentationConfig, DataConfig
 from distributed_pretrain.data.shards import ShardSplit
-from distributed_pretrain.data.stored_images import check_size, decode_pixels
+from distributed_pretrain.data.stored_images import decode_stored
 
-Result = TypeVar("Result")
+
+@dataclass(frozen=True)
+class LoadedView:
+    """A window of a stored image and, in `pixels`, what lies of the image inside it.
+
+    The image has `width` x `height` pixels. `draw` is None for a view that is only resized.
+    """
+
+    pixels: NDArray[np.uint8]
+    window: Window
+    draw: AugmentationDraw | None
+    width: int
+    height: int
+
+    @classmethod
+    def cut(cls, image: NDArray[np.uint8], window: Window, draw: AugmentationDraw | None) -> Self:
+        """The view of `image` (H, W) through `window`."""
+        rows = slice(max(0, window.top), max(0, window.top + window.height))
+        columns = slice(max(0, window.left), max(0, window.left + window.width))
+        height, width = image.shape
+        return cls(image[rows, columns], window, draw, width, height)
+
+    def paste_into(self, canvas: NDArray[np.uint8]) -> None:
+        """Put the window in the upper left corner of `canvas` (H, W), which is zero."""
+        height, width = self.pixels.shape
+        top, left = max(0, -self.window.top), max(0, -self.window.left)
+        canvas[top : top + height, left : left + width] = self.pixels
+
+    def to_image(self) -> NDArray[np.float64]:
+        """The affine map (2, 3) from the augmented view to the image's padded square.
+
+        Positions are (x, y) in [0, 1] on both sides, see `SecondView.view_to_image`.
+        """
+        window, square = self.window, square_window(self.width, self.height)
+        across = [window.width, 0, window.left - square.left]
+        down = [0, window.height, window.top - square.top]
+        in_window = np.array([across, down]) / float(square.width)
+        if self.draw is None:
+            return in_window
+        unwarped = self.draw.unwarped()
+        linear = in_window[:, :2] @ unwarped[:, :2]
+        shift = in_window[:, :2] @ unwarped[:, 2:] + in_window[:, 2:]
+        return np.concatenate([linear, shift], axis=1)
 
 
 @dataclass(frozen=True)
@@ -60,55 +100,28 @@ def load_samples(
     What training draws is a function of (seed, epoch, position); a lateral image is flipped as the
     frontal one. A study that cannot be read, or of which a shown image cannot, is its error.
 
-    Records are read and all is drawn before the first image is decoded. So the windows are known,
-    and each image goes to a canvas of all while it is in the processor's caches; where these are a
-    whole batch, that is the batch's.
+    Each step is done for all before the next, while its code is in the processor's caches.
     """
-    streams = _streams(config, training=epoch is not None)
     draws = {
         stream: SampleDraws.of_all(seed=seed, epoch=epoch or 0, positions=positions, stream=stream)
-        for stream in streams
+        for stream in _streams(config, training=epoch is not None)
     }
-    found = [
-        _or_bad(_prepared, split, config, position, {name: of[row] for name, of in draws.items()})
+    loaded: dict[int, LoadedSample | BadSampleError] = {}
+    under_way = {
+        row: _steps(split, config, position, {name: of[row] for name, of in draws.items()})
         for row, position in enumerate(positions)
-    ]
-    windows: dict[_Name, list[Window]] = {}
-    for each in found:
-        if isinstance(each, _Prepared):
-            for shown in each.shown:
-                windows.setdefault(shown.name, []).append(shown.window)
-    places = {name: _places(empty_canvas(those)) for name, those in windows.items()}
-    return [
-        each if isinstance(each, BadSampleError) else _or_bad(_loaded, split, config, each, places)
-        for each in found
-    ]
-
-
-_Name: TypeAlias = Literal["frontal", "lateral", "second_view"]
-# Free rows of canvases, one after another, for the views of each name.
-_Places: TypeAlias = Mapping[_Name, Iterator[tuple[Canvas, int]]]
-_Draws: TypeAlias = Mapping[Stream, SampleDraws]
-_Image: TypeAlias = tuple[ImageRecord, memoryview]
-
-
-class _Shown(NamedTuple):
-    """A view of one of a sample's images, by its number, before that is decoded."""
-
-    name: _Name
-    image: int
-    window: Window
-    draw: AugmentationDraw | None
-
-
-class _Prepared(NamedTuple):
-    """A sample whose images are still to be decoded."""
-
-    position: int
-    record: StudyRecord
-    sentences: tuple[str, ...]
-    images: list[_Image]
-    shown: list[_Shown]
+    }
+    while under_way:
+        for row, steps in list(under_way.items()):
+            try:
+                next(steps)
+                continue
+            except StopIteration as done:
+                loaded[row] = done.value
+            except BadSampleError as error:
+                loaded[row] = error
+            del under_way[row]
+    return [loaded[row] for row in range(len(positions))]
 
 
 def _streams(config: DataConfig, *, training: bool) -> Iterator[Stream]:
@@ -123,57 +136,34 @@ def _streams(config: DataConfig, *, training: bool) -> Iterator[Stream]:
         yield "second_view"
 
 
-def _places(canvas: Canvas) -> Iterator[tuple[Canvas, int]]:
-    return zip(repeat(canvas), range(len(canvas)), strict=False)
-
-
-def _or_bad(
-    step: Callable[..., Result], split: ShardSplit, config: DataConfig, *arguments: Any
-) -> Result | BadSampleError:
-    """What a step makes of a sample, or why it makes nothing."""
-    try:
-        return step(split, config, *arguments)
-    except BadSampleError as error:
-        return error
-
-
-def _prepared(split: ShardSplit, config: DataConfig, position: int, draws: _Draws) -> _Prepared:
-    """One sample: its record; what is drawn; and the bytes of its images."""
+def _steps(
+    split: ShardSplit, config: DataConfig, position: int, drawn_of: Mapping[Stream, SampleDraws]
+) -> Generator[None, None, LoadedSample]:
+    """One sample: its record; the bytes of its images; pixels; the rest."""
     record, augmentation = split.read(position), config.augmentation
     frontals, laterals = record.frontal_images(), record.lateral_images()
     if not frontals:
         raise split.bad_sample(position, "the record has no frontal image")
-    frontal = draws.get("frontal")
-    images = [_read(split, position, record.images[_chosen(frontals, frontal, config)])]
-    shown = [_view("frontal", 0, images, augmentation, frontal)]
+    yield
+    draws, side = drawn_of.get("frontal"), None
+    shown = [_chosen(frontals, draws, config)]
     if config.views == "frontal_lateral" and laterals:
-        side = draws.get("lateral")
-        images.append(_read(split, position, record.images[_chosen(laterals, side, config)]))
-        view = _view("lateral", 1, images, augmentation, side)
-        if (as_shown := shown[0].draw) is not None and view.draw is not None:
-            view = view._replace(draw=replace(view.draw, flip=as_shown.flip))
-        shown.append(view)
+        side = drawn_of.get("lateral")
+        shown.append(_chosen(laterals, side, config))
+    entries = [record.images[each] for each in shown]
+    payloads = [split.view_member(position, entry.member) for entry in entries]
+    yield
+    images = [
+        _decode(split, position, entry, payload)
+        for entry, payload in zip(entries, payloads, strict=True)
+    ]
+    yield
+    frontal = _view(images[0], augmentation, draws)
+    lateral = second_view = None
+    if len(images) > 1:
+        lateral = _view(images[1], augmentation, side, flipped_as=frontal.draw)
     if config.views == "two_augmentations":
-        shown.append(_view("second_view", 0, images, augmentation, draws["second_view"]))
-    sentences = select_sentences(record.report, config.text_policy)
-    if "sentence" in draws:
-        sentences = (draws["sentence"].choose(sentences),)
-    elif config.sentence_swaps and frontal:
-        sentences = frontal.swap_sentences(sentences, config.sentence_swap_probability)
-    return _Prepared(position, record, sentences, images, shown)
-
-
-def _loaded(
-    split: ShardSplit, config: DataConfig, sample: _Prepared, places: _Places
-) -> LoadedSample:
-    """The same with its pixels, each view in the next free place."""
-    position, record, sentences, images, shown = sample
-    pixels = [_decode(split, position, each) for each in images]
-    views: dict[_Name, LoadedView] = {}
-    for name, image, window, draw in shown:
-        height, width = pixels[image].shape
-        view = LoadedView(*next(places[name]), window, draw, width, height)
-        views[name] = view.filled(pixels[image])
+        second_view = _view(images[0], augmentation, drawn_of["second_view"])
     drawn = None
     if config.draws:
         try:
@@ -182,8 +172,12 @@ def _loaded(
             raise
         except ValueError as error:
             raise split.bad_sample(position, str(error)) from error
-    lateral, second_view = views.get("lateral"), views.get("second_view")
-    return LoadedSample(record, sentences, views["frontal"], lateral, second_view, drawn)
+    sentences = select_sentences(record.report, config.text_policy)
+    if one := drawn_of.get("sentence"):
+        sentences = (one.choose(sentences),)
+    elif config.sentence_swaps and draws:
+        sentences = draws.swap_sentences(sentences, config.sentence_swap_probability)
+    return LoadedSample(record, sentences, frontal, lateral, second_view, drawn)
 
 
 def _chosen(images: Sequence[int], draws: SampleDraws | None, config: DataConfig) -> int:
@@ -191,43 +185,30 @@ def _chosen(images: Sequence[int], draws: SampleDraws | None, config: DataConfig
 
 
 def _view(
-    name: _Name,
-    number: int,
-    images: Sequence[_Image],
+    image: NDArray[np.uint8],
     config: AugmentationConfig,
     draws: SampleDraws | None,
-) -> _Shown:
-    """A view with its augmentation drawn, if there is any, or only to be resized."""
-    entry, _ = images[number]
-    width, height = entry.width, entry.height
+    *,
+    flipped_as: AugmentationDraw | None = None,
+) -> LoadedView:
+    """The image with its augmentation drawn, if there is any, or only to be resized."""
+    height, width = image.shape
     if draws is None or not config.enabled:
-        fraction = config.evaluation_crop_fraction
-        return _Shown(name, number, square_window(width, height, fraction=fraction), None)
+        window = square_window(width, height, fraction=config.evaluation_crop_fraction)
+        return LoadedView.cut(image, window, None)
     draw = draws.augmentation(config, width=width, height=height)
-    return _Shown(name, number, draw.window, draw)
+    if flipped_as is not None:
+        draw = replace(draw, flip=flipped_as.flip)
+    return LoadedView.cut(image, draw.window, draw)
 
 
-def _read(split: ShardSplit, position: int, entry: ImageRecord) -> _Image:
-    """The bytes of an image, which has the size that its record says."""
-    payload = split.view_member(position, entry.member)
+def _decode(
+    split: ShardSplit, position: int, entry: ImageRecord, payload: memoryview
+) -> NDArray[np.uint8]:
     try:
-        check_size(payload, width=entry.width, height=entry.height)
+        decoded = decode_stored(payload, width=entry.width, height=entry.height)
     except ValueError as error:
-        raise _undecodable(split, position, entry, error) from error
-    return entry, payload
-
-
-def _decode(split: ShardSplit, position: int, image: _Image) -> NDArray[np.uint8]:
-    entry, payload = image
-    try:
-        decoded = decode_pixels(payload)
-    except ValueError as error:
-        raise _undecodable(split, position, entry, error) from error
+        reason = f"{entry.member} cannot be decoded ({error})"
+        raise split.bad_sample(position, reason) from error
     pixels: NDArray[np.uint8] = decoded.numpy()
     return pixels
-
-
-def _undecodable(
-    split: ShardSplit, position: int, entry: ImageRecord, error: ValueError
-) -> BadSampleError:
-    return split.bad_sample(position, f"{entry.member} cannot be decoded ({error})")

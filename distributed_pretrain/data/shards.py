@@ -15,7 +15,7 @@ from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from data_shards.collector import collection_paused, set_imports_aside
+from data_shards.collector import collection_paused, set_present_objects_aside
 from data_shards.errors import InputError
 from data_shards.records.documents import refuse_contradictions
 from data_shards.records.indexed_samples import IndexedSample
@@ -61,7 +61,7 @@ class ShardSplit:
         only: Collection[str] | None = None,
     ) -> None:
         # All work with data begins here, in each process that loads some.
-        set_imports_aside()
+        set_present_objects_aside()
         self.files = files = ShardFiles.of(shards)
         self.split: Split = split
         self.policy: TextPolicy = policy

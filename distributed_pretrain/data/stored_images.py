@@ -20,20 +20,10 @@ def decode_stored(payload: bytes | memoryview, *, width: int, height: int) -> Te
 
     Raises ValueError for one of another size and one that is damaged.
     """
-    check_size(payload, width=width, height=height)
-    return decode_pixels(payload)
-
-
-def check_size(payload: bytes | memoryview, *, width: int, height: int) -> None:
-    """Raise ValueError for an image that declares another size, or none."""
     size = declared_size(payload)
     if size != (width, height):
         here, said = ("{} x {}".format(*each) for each in (size, (width, height)))
         raise ValueError(f"has {here} pixels, its record says {said}")
-
-
-def decode_pixels(payload: bytes | memoryview) -> Tensor:
-    """What `decode_stored` gives, of one whose size is checked already."""
     # A little quicker than Pillow (0.38 against 0.45 ms at 320 px), and strict: it raises on
     # truncated data. The copy is writable, which torch asks for.
     encoded = torch.frombuffer(bytearray(payload), dtype=torch.uint8)

@@ -22,7 +22,7 @@ from distributed_pretrain.batch import Batch, Lateral
 from distributed_pretrain.data.augmentation import DeviceTransform
 from distributed_pretrain.data.augmentation_parameters import square_window, stored_to_model_scale
 from distributed_pretrain.data.host_batch import HostBatch, HostImages
-from distributed_pretrain.data.loaded_view import LoadedView
+from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.tokenization import NoReports
 from distributed_pretrain.methods.image_text import ImageTextMethod

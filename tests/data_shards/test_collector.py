@@ -14,7 +14,7 @@ from tests.paths import ROOT
 
 SET_ASIDE = """
 import gc, weakref
-from data_shards.collector import set_imports_aside
+from data_shards.collector import set_present_objects_aside
 
 class Knot:  # only the search frees it: it holds itself
     def __init__(self):
@@ -22,7 +22,7 @@ class Knot:  # only the search frees it: it holds itself
 
 gc.disable()
 garbage, kept = weakref.ref(Knot()), Knot()
-set_imports_aside()
+set_present_objects_aside()
 assert garbage() is None, "what can be freed is freed before"
 there = gc.get_freeze_count()
 assert there > 1000
@@ -32,7 +32,7 @@ gc.collect()
 assert watched() is not None, "the search does not look there"
 new = weakref.ref(Knot())
 again = Knot()
-set_imports_aside()
+set_present_objects_aside()
 assert gc.get_freeze_count() <= there, "once a process"
 gc.collect()
 assert new() is None

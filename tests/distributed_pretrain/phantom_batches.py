@@ -14,8 +14,8 @@ from data_shards.profiles import validate
 from data_shards.records.study import StudyRecord
 from distributed_pretrain.batch import Batch, ReportTokens, SampleRows
 from distributed_pretrain.data.host_batch import HostBatch, HostImages
-from distributed_pretrain.data.loaded_view import LoadedView
 from distributed_pretrain.data.loader import EvaluationLoader, TrainingLoader
+from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import DataConfig
 from distributed_pretrain.data.shards import ShardSplit
 from distributed_pretrain.data.share import Share

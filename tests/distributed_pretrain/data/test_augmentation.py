@@ -14,7 +14,7 @@ from distributed_pretrain.data.augmentation_parameters import (
     stored_to_model_scale,
 )
 from distributed_pretrain.data.host_batch import HostBatch
-from distributed_pretrain.data.loaded_view import LoadedView
+from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig
 from tests.distributed_pretrain.data.textures import SIDE, textured
 from tests.distributed_pretrain.phantom_batches import host_batch

@@ -1,4 +1,4 @@
-"""Samples that are read together, and the canvas that they share."""
+"""Samples that are read together are those of each alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distributed_pretrain.data.host_batch import HostImages, collate
 from distributed_pretrain.data.quarantine import BadSampleError
 from distributed_pretrain.data.sample import LoadedSample, load_samples
 from distributed_pretrain.data.settings import DataConfig
-from distributed_pretrain.data.stored_images import decode_pixels
+from distributed_pretrain.data.stored_images import decode_stored
 from distributed_pretrain.data.tokenization import NoReports
 from tests.distributed_pretrain.data.one_sample import load_sample
 from tests.distributed_pretrain.phantom_batches import configured, opened
@@ -42,36 +42,18 @@ def test_samples_that_are_loaded_together_are_those_of_each_alone(data: DataConf
         assert (found.frontal.pixels == alone.frontal.pixels).all()
 
 
-def test_what_is_read_together_is_not_copied_again(data: DataConfig) -> None:
-    samples = loaded(data, [3, 0, 7])
-    pixels = frontal(samples, data).pixels
-    assert pixels.data_ptr() == samples[0].frontal.canvas.ctypes.data
-
-
-def test_what_is_read_apart_comes_on_one_canvas(data: DataConfig) -> None:
-    samples = [*loaded(data, [3, 0, 7]), *loaded(data, [1, 2])]
-    pixels = frontal(samples, data).pixels[:, 0].numpy()
-    for each, row in zip(samples, pixels, strict=True):
-        # The phantom's images are square, so that a crop of them fills its window.
-        height, width = each.frontal.pixels.shape
-        assert (row[:height, :width] == each.frontal.pixels).all()
-        assert not row[height:].any()
-        assert not row[:, width:].any()
-
-
-def test_a_row_that_nobody_fills_is_no_image(
+def test_one_that_cannot_be_decoded_leaves_the_others_as_they_are(
     phantom_shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An image that cannot be decoded has its place already."""
     payloads: list[int] = []
 
-    def second_fails(payload: memoryview) -> Tensor:
+    def second_fails(payload: memoryview, **size: int) -> Tensor:
         payloads.append(len(payload))
         if len(payloads) == 2:
             raise ValueError("cut short")
-        return decode_pixels(payload)
+        return decode_stored(payload, **size)
 
-    monkeypatch.setattr(sample, "decode_pixels", second_fails)
+    monkeypatch.setattr(sample, "decode_stored", second_fails)
     data = configured(phantom_shards)
     found = load_samples(opened(data), data, [0, 3, 7], seed=5, epoch=1)
     assert [isinstance(each, BadSampleError) for each in found] == [False, True, False]

@@ -15,7 +15,7 @@ from distributed_pretrain.data.augmentation_parameters import (
     square_window,
     stored_to_model_scale,
 )
-from distributed_pretrain.data.loaded_view import LoadedView
+from distributed_pretrain.data.sample import LoadedView
 from distributed_pretrain.data.settings import AugmentationConfig
 from tests.distributed_pretrain.phantom_batches import host_batch
 
